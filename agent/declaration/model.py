@@ -1,0 +1,137 @@
+"""The desired state of a host, typed and resolved: what every other floor reads.
+
+Everything here is plain frozen data without I/O. Durations are seconds, sizes are bytes, signals are numbers, and
+interpolation has already happened. ``load`` builds it from ``env.toml``; nothing else should.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from agent.declaration.calendar import Calendar
+
+Restart = Literal["no", "always", "on-failure", "unless-stopped"]
+Ready = Literal["immediate", "notify", "heartbeat"]
+Profile = Literal["discovery", "ports", "services"]
+
+
+class LogPolicy(msgspec.Struct, frozen=True):
+    """``log = { size, keep }``: rotate ``log/NAME.log`` at ``size`` bytes and keep that many old files."""
+
+    size: int = 10 * 1024 * 1024
+    keep: int = 5
+
+
+class Heartbeat(msgspec.Struct, frozen=True):
+    """``heartbeat = { interval, timeout }`` in seconds; older than ``timeout`` means the worker hangs."""
+
+    interval: float = 10.0
+    timeout: float = 30.0
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """``limits = { memory, cpus, pids }``: cgroup v2 limits, in force where a cgroup is delegated."""
+
+    memory: int | None = None
+    cpus: float | None = None
+    pids: int | None = None
+
+
+class Timer(msgspec.Struct, frozen=True):
+    """When a job runs: exactly one of ``calendar`` and ``every``.
+
+    ``source`` is the text it was declared with, for people. ``timeout`` is how many seconds a run may take before it
+    is killed (``None``: no bound).
+    """
+
+    source: str
+    calendar: Calendar | None = None
+    every: float | None = None
+    timeout: float | None = None
+
+
+class Service(msgspec.Struct, frozen=True, kw_only=True):
+    """What all kinds share. ``timer`` set means timer mode: the service is a job."""
+
+    name: str
+    enabled: bool = True
+    restart: Restart = "always"
+    max_restarts: int = 10
+    restart_window: float = 300.0
+    stop_signal: int = 15
+    stop_timeout: float = 10.0
+    start_timeout: float = 90.0
+    ready: Ready = "immediate"
+    user: str | None = None
+    group: str | None = None
+    working_directory: str | None = None
+    environment: dict[str, str] = {}
+    secrets: tuple[str, ...] = ()
+    log: LogPolicy = LogPolicy()
+    heartbeat: Heartbeat | None = None
+    limits: Limits = Limits()
+    timer: Timer | None = None
+    project: str | None = None
+
+    @property
+    def kind(self) -> Literal["capture", "scan", "command"]:
+        """The word after ``kind =``."""
+        return self.__struct_config__.tag  # type: ignore[return-value]  # msgspec types a tag as str | int | None
+
+
+class Rotate(msgspec.Struct, frozen=True):
+    """``rotate = { size, every }``: close a segment at ``size`` bytes or after ``every`` seconds, wall-aligned."""
+
+    size: int = 64 * 1024 * 1024
+    every: float = 60.0
+
+
+class Capture(Service, frozen=True, kw_only=True, tag_field="kind", tag="capture"):
+    """``kind = "capture"``: packets of ``interfaces`` into rotating segments within ``budget`` bytes."""
+
+    interfaces: tuple[str, ...]
+    filter: str = ""
+    budget: int = 1024**3
+    rotate: Rotate = Rotate()
+    snaplen: int = 262144
+    promiscuous: bool = False
+    ring: int = 16 * 1024 * 1024
+
+
+class Scan(Service, frozen=True, kw_only=True, tag_field="kind", tag="scan"):
+    """``kind = "scan"``: nmap on ``targets`` (addresses and CIDR networks, normalised) and TCP ``ports``."""
+
+    targets: tuple[str, ...]
+    exclude: tuple[str, ...] = ()
+    allow_public: tuple[str, ...] = ()
+    ports: str = "1-1024"
+    profile: Profile = "ports"
+    rate: int = 1000
+
+
+class Command(Service, frozen=True, kw_only=True, tag_field="kind", tag="command"):
+    """``kind = "command"``: any program, as a list of arguments; there is no shell."""
+
+    command: tuple[str, ...]
+
+
+AnyService = Capture | Scan | Command
+
+
+class AgentSettings(msgspec.Struct, frozen=True):
+    """``[agent]``: ``server`` is ``SERVICE_SERVER``; members of ``group`` may read the control socket."""
+
+    server: str
+    group: str | None = None
+    heartbeat: Heartbeat = Heartbeat()
+
+
+class Declaration(msgspec.Struct, frozen=True):
+    """A whole declaration. ``masked`` holds the secret values that must never be shown."""
+
+    agent: AgentSettings
+    services: dict[str, AnyService]
+    file: str = ""
+    masked: frozenset[str] = frozenset()

@@ -1,0 +1,95 @@
+"""Where everything lives below the prefix: the one place that spells a path of the contract."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_PREFIX = "/srv"
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """The layout below one prefix. ``declaration`` is ``key/env.toml`` unless the command line named another.
+
+    Interpolation files, projects and secrets stand beside the declaration (``key`` is its directory).
+    """
+
+    prefix: Path
+    declaration: Path
+
+    @classmethod
+    def of(cls, prefix: str | os.PathLike[str] | None = None, declaration: str | os.PathLike[str] | None = None) -> Paths:
+        """Resolve ``${PREFIX:-/srv}`` (an explicit ``prefix`` wins) and the declaration's path, both absolute."""
+        root = Path(prefix if prefix is not None else os.environ.get("PREFIX") or DEFAULT_PREFIX).absolute()
+        chosen = Path(declaration).absolute() if declaration is not None else root / "key" / "env.toml"
+        return cls(root, chosen)
+
+    @property
+    def key(self) -> Path:
+        return self.declaration.parent
+
+    @property
+    def projects(self) -> Path:
+        return self.key / "projects"
+
+    @property
+    def secrets(self) -> Path:
+        return self.key / "secrets"
+
+    @property
+    def run(self) -> Path:
+        return self.prefix / "run"
+
+    @property
+    def tmp(self) -> Path:
+        return self.prefix / "tmp"
+
+    @property
+    def spool(self) -> Path:
+        return self.prefix / "spool"
+
+    @property
+    def logs(self) -> Path:
+        return self.prefix / "log"
+
+    @property
+    def socket(self) -> Path:
+        return self.run / "agent.sock"
+
+    @property
+    def agent_pid(self) -> Path:
+        return self.run / "agent.pid"
+
+    @property
+    def agent_lock(self) -> Path:
+        return self.run / "agent.lock"
+
+    @property
+    def agent_spool(self) -> Path:
+        return self.spool / "agent"
+
+    @property
+    def generation(self) -> Path:
+        """Who our workers are, for a successor that starts after we were killed."""
+        return self.run / "agent.generation.json"
+
+    def pid(self, service: str) -> Path:
+        return self.run / f"{service}.pid"
+
+    def config(self, service: str) -> Path:
+        """``SERVICE_CONFIG``: the effective settings of one service, as JSON."""
+        return self.run / f"{service}.json"
+
+    def notify(self, service: str) -> Path:
+        return self.run / f"{service}.notify"
+
+    def heartbeat(self, service: str) -> Path:
+        return self.tmp / f"{service}.heartbeat"
+
+    def log(self, service: str) -> Path:
+        return self.logs / f"{service}.log"
+
+    def data(self, service: str) -> Path:
+        return self.spool / service

@@ -1,0 +1,111 @@
+"""What the supervisor tells about itself: the shapes of ``agentctl status --json`` and its siblings.
+
+These are the wire types of the control socket too. Keys are only ever added. Times are unix seconds, durations and ages
+seconds, memory bytes; ``None`` means "does not apply" or "not known".
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from agent.errors import RequestRefused
+
+State = Literal["stopped", "waiting", "starting", "running", "backoff", "stopping", "completed", "failed"]
+AgentState = Literal["starting", "running", "degraded", "reloading", "stopping"]
+Health = Literal["healthy", "unhealthy", "unknown"]
+Action = Literal["start", "stop", "restart"]
+
+ACTIONS: tuple[Action, ...] = ("start", "stop", "restart")
+
+
+class AgentReport(msgspec.Struct, kw_only=True):
+    """The agent itself. ``containment`` is ``cgroup`` or ``sweep``: how a service's processes are found and ended."""
+
+    pid: int
+    version: str
+    since: float
+    state: AgentState
+    prefix: str
+    containment: Literal["cgroup", "sweep"]
+    declaration: str
+    server: str
+    message: str = ""
+    rss_bytes: int | None = None
+    heartbeat_age: float | None = None
+    storage: str = "ok"
+
+
+class ServiceReport(msgspec.Struct, kw_only=True):
+    """One service. ``figures`` are the worker's own numbers (packets, hosts done, …), by name."""
+
+    name: str
+    kind: Literal["capture", "scan", "command"]
+    state: State
+    ready: bool
+    health: Health
+    pid: int | None = None
+    since: float | None = None
+    restarts: int = 0
+    last_exit: str | None = None
+    heartbeat_age: float | None = None
+    next_run: float | None = None
+    cpu_percent: float | None = None
+    rss_bytes: int | None = None
+    threads: int | None = None
+    open_files: int | None = None
+    processes: int | None = None
+    message: str = ""
+    enabled: bool = True
+    project: str | None = None
+    log_dropped_bytes: int = 0
+    figures: dict[str, Any] = {}
+
+
+class Status(msgspec.Struct, kw_only=True):
+    """``GET /v1/status``."""
+
+    agent: AgentReport
+    services: list[ServiceReport]
+
+
+class TimerReport(msgspec.Struct, kw_only=True):
+    """One job: when it runs next, when it ran last and how that ended."""
+
+    name: str
+    schedule: str
+    next_run: float | None
+    last_run: float | None = None
+    last_exit: str | None = None
+    state: State = "waiting"
+
+
+class Outcome(msgspec.Struct, kw_only=True):
+    """What became of ``start``, ``stop`` or ``restart``. ``ok`` is whether the service is where it was asked to be."""
+
+    name: str
+    action: Action
+    ok: bool
+    state: State
+    message: str
+    pid: int | None = None
+
+
+class ReloadReport(msgspec.Struct, kw_only=True):
+    """What a reload changed: service names by what was done to them, and why (the fields that differ)."""
+
+    started: list[str] = []
+    stopped: list[str] = []
+    restarted: list[str] = []
+    updated: list[str] = []
+    unchanged: int = 0
+    reasons: dict[str, list[str]] = {}
+
+
+class NoSuchService(RequestRefused):
+    """The named service is not declared. Exit code 1: the command line is wrong."""
+
+    def __init__(self, name: str, nearest: str | None = None) -> None:
+        hint = f"; did you mean {nearest}?" if nearest else "; `agentctl status` lists them"
+        super().__init__(404, f"no service is named {name}{hint}")

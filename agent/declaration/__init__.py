@@ -1,0 +1,1 @@
+"""env.toml to typed, validated, interpolated desired state. Pure."""

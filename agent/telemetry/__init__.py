@@ -1,0 +1,1 @@
+"""What the agent remembers and tells: events, the output of children, databases that survive."""

@@ -1,0 +1,58 @@
+"""What a child is started with: its arguments and its environment. Pure, from the declaration alone.
+
+A child's environment starts from an allow-list and never from the agent's own, so that ``NOTIFY_SOCKET``,
+``WATCHDOG_*`` and ``LISTEN_*`` of the agent, and whatever secrets were exported into it, stay where they are.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+
+import msgspec
+
+from agent.declaration.model import AgentSettings, AnyService, Command
+from agent.linux.spawn import base_environment, own_environment, own_program
+from agent.linux.sweep import MARK
+from agent.paths import Paths
+
+
+class Launch(msgspec.Struct, frozen=True):
+    """``own_program`` is true for workers of our own: they keep the library path of a frozen build."""
+
+    argv: tuple[str, ...]
+    environment: dict[str, str]
+    own_program: bool
+
+
+def launch(service: AnyService, settings: AgentSettings, paths: Paths, mark: str, environ: Mapping[str, str]) -> Launch:
+    """How to start ``service``. ``mark`` makes its descendants recognisable, ``environ`` is the agent's environment."""
+    own = not isinstance(service, Command)
+    argv = service.command if isinstance(service, Command) else (*own_program(), "worker", service.kind)
+    environment = base_environment(environ)
+    if own:
+        environment.update(own_environment())
+    environment.update(service.environment)
+    environment.update(contract(service, settings, paths, argv))
+    environment[MARK] = mark
+    return Launch(tuple(argv), environment, own)
+
+
+def contract(service: AnyService, settings: AgentSettings, paths: Paths, argv: tuple[str, ...]) -> dict[str, str]:
+    """The names that every child may rely on."""
+    names = {
+        "SERVICE_NAME": service.name,
+        "SERVICE_CONFIG": str(paths.config(service.name)),
+        "SERVICE_SERVER": settings.server,
+        "SERVICE_FLAVOR": service.kind,
+        "SERVICE_IMAGE": argv[0],
+        "SERVICE_ARGS": shlex.join(argv[1:]),
+        "SERVICE_DATA": str(paths.data(service.name)),
+        "NOTIFY_SOCKET": str(paths.notify(service.name)),
+    }
+    if service.heartbeat is not None:
+        names["SERVICE_HEARTBEAT_FILE"] = str(paths.heartbeat(service.name))
+        names["WATCHDOG_USEC"] = str(int(service.heartbeat.timeout * 1_000_000))
+    for secret in service.secrets:
+        names[f"{secret.upper()}_FILE"] = str(paths.secrets / secret)
+    return names

@@ -1,0 +1,449 @@
+"""The life of one service as a pure state machine: ``step(policy, state, event, now) -> (state, effects)``.
+
+Nothing here does I/O, reads a clock or draws a random number, so its laws are tested by the thousand:
+
+* a run is spawned only after every process of the run before it is gone;
+* after ``STOPPED`` nothing is spawned until somebody asks for a start;
+* every ``BACKOFF`` has a timer armed that ends it;
+* exit code 1 (the configuration is wrong) is never retried by a restart policy.
+
+::
+
+              start, due                ready                  exited, hung, too late
+    STOPPED ──────────▶ STARTING ───────────────▶ RUNNING ───────────────▶ STOPPING
+       ▲                  ▲   │ exited, not ready in time ─────────────────▶ │  │
+       │                  │   ▼                                              │  │ all processes gone:
+       │   backoff elapsed│  spawn failed: judged like an exit               │  │ judge the exit
+       │                  │                                                  │  ▼
+       │                BACKOFF ◀──────── retry later ◀──────────────────────┤ COMPLETED, FAILED,
+       └────────────────────────────────── asked to stop ◀───────────────────┘ WAITING (jobs)
+
+Retry delays: the first retry is immediate, then 0.5 s doubling to 30 s with 10 % jitter, and from the start again once a
+run was ready for a minute. More than ``max_restarts`` of them within ``restart_window`` end in ``FAILED``.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Literal
+
+import msgspec
+
+BACKOFF_BASE = 0.5
+BACKOFF_LIMIT = 30.0
+BACKOFF_JITTER = 0.1
+STABLE_AFTER = 60.0
+"""Seconds a run must have been ready for its end to count as the first failure again."""
+KILL_AGAIN = 5.0
+"""Seconds between two SIGKILLs of processes that do not die (uninterruptible sleep)."""
+
+
+class Phase(Enum):
+    """What a service is doing. The values are the words of ``agentctl status``."""
+
+    STOPPED = "stopped"
+    WAITING = "waiting"
+    STARTING = "starting"
+    RUNNING = "running"
+    BACKOFF = "backoff"
+    STOPPING = "stopping"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+AT_REST = frozenset({Phase.STOPPED, Phase.WAITING, Phase.BACKOFF, Phase.COMPLETED, Phase.FAILED})
+"""Phases without a process."""
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """What the declaration says about one service's life. Times in seconds."""
+
+    restart: Literal["no", "always", "on-failure", "unless-stopped"] = "always"
+    max_restarts: int = 10
+    restart_window: float = 300.0
+    stop_timeout: float = 10.0
+    start_timeout: float = 90.0
+    announces_ready: bool = False
+    job: bool = False
+    run_timeout: float | None = None
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """How a run ended. ``cause`` is why the supervisor ended it, empty when the program ended by itself."""
+
+    code: int | None = None
+    signal: int | None = None
+    text: str = ""
+    cause: str = ""
+
+    @property
+    def success(self) -> bool:
+        return self.code == 0 and not self.cause
+
+    @property
+    def permanent(self) -> bool:
+        """Exit code 1: the configuration is wrong, and trying again cannot help."""
+        return self.code == 1 and not self.cause
+
+    def __str__(self) -> str:
+        return f"{self.cause}; {self.text}" if self.cause and self.text else self.cause or self.text
+
+
+After = Literal["judge", "stop", "restart"]
+Timer = Literal["start", "run", "backoff", "stop", "kill"]
+
+
+class State(msgspec.Struct, frozen=True):
+    """Where one service is. Times are monotonic seconds, as given to ``step``."""
+
+    phase: Phase = Phase.STOPPED
+    run: int = 0
+    since: float = 0.0
+    ready_since: float | None = None
+    exited: bool = False
+    after: After = "judge"
+    verdict: Verdict | None = None
+    failures: int = 0
+    restarts: int = 0
+    recent: tuple[float, ...] = ()
+    reason: str = ""
+
+    @property
+    def ready(self) -> bool:
+        return self.phase is Phase.RUNNING
+
+    @property
+    def has_process(self) -> bool:
+        return self.phase not in AT_REST
+
+
+# Events: what happened.
+
+
+class Boot(msgspec.Struct, frozen=True):
+    """The agent came up, or a reload added the service: jobs wait for their time, the rest start."""
+
+
+class Start(msgspec.Struct, frozen=True):
+    """Somebody asked for it to run now."""
+
+
+class Stop(msgspec.Struct, frozen=True):
+    """Somebody asked for it to be down, and to stay down."""
+
+    reason: str = ""
+
+
+class Restart(msgspec.Struct, frozen=True):
+    """Somebody asked for a new run."""
+
+
+class Due(msgspec.Struct, frozen=True):
+    """The calendar says that a job's time has come."""
+
+
+class Spawned(msgspec.Struct, frozen=True):
+    run: int
+    pid: int
+
+
+class SpawnFailed(msgspec.Struct, frozen=True):
+    run: int
+    text: str
+    permanent: bool
+
+
+class Ready(msgspec.Struct, frozen=True):
+    run: int
+
+
+class Hung(msgspec.Struct, frozen=True):
+    """The heartbeat is older than its timeout."""
+
+    run: int
+    cause: str
+
+
+class Exited(msgspec.Struct, frozen=True):
+    """The worker (not yet all it left behind) is gone."""
+
+    run: int
+    code: int | None = None
+    signal: int | None = None
+    text: str = ""
+
+
+class Gone(msgspec.Struct, frozen=True):
+    """No process of the run remains."""
+
+    run: int
+
+
+class Elapsed(msgspec.Struct, frozen=True):
+    """An armed timer ran out."""
+
+    timer: Timer
+
+
+Event = Boot | Start | Stop | Restart | Due | Spawned | SpawnFailed | Ready | Hung | Exited | Gone | Elapsed
+
+
+# Effects: what the engine is to do.
+
+
+class Spawn(msgspec.Struct, frozen=True):
+    run: int
+
+
+class Signal(msgspec.Struct, frozen=True):
+    """Send ``stop_signal`` to every process of the run."""
+
+    run: int
+
+
+class Kill(msgspec.Struct, frozen=True):
+    """Send SIGKILL to every process of the run, and to those that appear, until ``Gone`` can be reported."""
+
+    run: int
+
+
+class Arm(msgspec.Struct, frozen=True):
+    timer: Timer
+    seconds: float
+
+
+class Disarm(msgspec.Struct, frozen=True):
+    timer: Timer
+
+
+class Record(msgspec.Struct, frozen=True):
+    """Something worth an event in the history."""
+
+    kind: str
+    message: str
+
+
+Effect = Spawn | Signal | Kill | Arm | Disarm | Record
+Step = tuple[State, list[Effect]]
+
+
+def step(policy: Policy, state: State, event: Event, now: float, jitter: float = 0.0) -> Step:
+    """One event. ``now`` is monotonic seconds, ``jitter`` a number in [-1, 1] that spreads retries.
+
+    Events of an earlier run and timers that no longer mean anything change nothing: late news is not an error.
+    """
+    match event:
+        case Boot():
+            return _boot(policy, state, now)
+        case Start():
+            return _start(policy, state, now)
+        case Stop(reason):
+            return _stop(policy, state, now, reason)
+        case Restart():
+            return _restart(policy, state, now)
+        case Due():
+            return _due(policy, state, now)
+        case Elapsed(timer):
+            return _elapsed(policy, state, timer, now, jitter)
+    if event.run != state.run or not state.has_process:
+        return state, []
+    match event:
+        case Spawned(_, pid):
+            return _spawned(policy, state, pid, now)
+        case SpawnFailed(_, text, permanent):
+            verdict = Verdict(code=1 if permanent else None, text=text)
+            gone = msgspec.structs.replace(state, exited=True, verdict=verdict)
+            settled, effects = _settle(policy, gone, now, jitter)
+            return settled, [*_disarm_all(), Record("spawn_failed", text), *effects]
+        case Ready():
+            return _ready(policy, state, now)
+        case Hung(_, cause):
+            if state.phase is Phase.STOPPING:
+                return state, []
+            return _end(policy, state, now, cause, "judge", "hung")
+        case Exited(_, code, signal, text):
+            return _exited(state, Verdict(code, signal, text), now)
+        case Gone():
+            if state.phase is not Phase.STOPPING or not state.exited:
+                return state, []
+            settled, effects = _settle(policy, state, now, jitter)
+            return settled, [*_disarm_all(), *effects]
+
+
+def _boot(policy: Policy, state: State, now: float) -> Step:
+    if state.phase is not Phase.STOPPED:
+        return state, []
+    if policy.job:
+        return _to(state, Phase.WAITING, now, ""), []
+    return _spawn(policy, state, now)
+
+
+def _start(policy: Policy, state: State, now: float) -> Step:
+    if state.phase in (Phase.STARTING, Phase.RUNNING):
+        return state, []
+    if state.phase is Phase.STOPPING:
+        return msgspec.structs.replace(state, after="restart"), []
+    return _spawn(policy, _forgive(state), now, [Disarm("backoff")])
+
+
+def _stop(policy: Policy, state: State, now: float, reason: str) -> Step:
+    if state.phase is Phase.STOPPING:
+        return msgspec.structs.replace(state, after="stop", reason=reason or state.reason), []
+    if state.has_process:
+        return _end(policy, state, now, "", "stop", "stopping", reason)
+    stopped = _to(_forgive(state), Phase.STOPPED, now, reason)
+    effects: list[Effect] = [Disarm("backoff")]
+    if state.phase is not Phase.STOPPED:
+        effects.append(Record("stopped", reason or "stopped"))
+    return stopped, effects
+
+
+def _restart(policy: Policy, state: State, now: float) -> Step:
+    if state.phase is Phase.STOPPING:
+        return msgspec.structs.replace(_forgive(state), after="restart"), []
+    if state.has_process:
+        return _end(policy, _forgive(state), now, "", "restart", "stopping", "restart asked for")
+    return _start(policy, state, now)
+
+
+def _due(policy: Policy, state: State, now: float) -> Step:
+    if state.phase in (Phase.WAITING, Phase.BACKOFF):
+        return _spawn(policy, _forgive(state), now, [Disarm("backoff")])
+    if state.has_process:
+        return state, [Record("skipped", "its time came while the run before was still going")]
+    return state, []
+
+
+def _elapsed(policy: Policy, state: State, timer: Timer, now: float, jitter: float) -> Step:
+    match timer, state.phase:
+        case "start", Phase.STARTING:
+            cause = f"not ready within {policy.start_timeout:g} s"
+            return _end(policy, state, now, cause, "judge", "start_timeout")
+        case "run", Phase.STARTING | Phase.RUNNING:
+            cause = f"ran longer than its timeout of {policy.run_timeout or 0:g} s"
+            return _end(policy, state, now, cause, "judge", "run_timeout")
+        case "backoff", Phase.BACKOFF:
+            return _spawn(policy, state, now)
+        case "stop", Phase.STOPPING:
+            text = f"still running {policy.stop_timeout:g} s after the stop signal: SIGKILL"
+            return state, [Record("killed", text), Kill(state.run), Arm("kill", KILL_AGAIN)]
+        case "kill", Phase.STOPPING:
+            stuck = msgspec.structs.replace(state, reason="still running after SIGKILL")
+            effects: list[Effect] = [Kill(state.run), Arm("kill", KILL_AGAIN)]
+            if state.reason != stuck.reason:
+                effects.append(Record("unkillable", "still running after SIGKILL: in uninterruptible sleep?"))
+            return stuck, effects
+    return state, []
+
+
+def _spawn(policy: Policy, state: State, now: float, before: list[Effect] | None = None) -> Step:
+    run = state.run + 1
+    spawning = msgspec.structs.replace(
+        state, phase=Phase.STARTING, run=run, since=now, ready_since=None, exited=False, after="judge", verdict=None
+    )
+    effects: list[Effect] = [*(before or []), Spawn(run)]
+    if policy.announces_ready:
+        effects.append(Arm("start", policy.start_timeout))
+    if policy.run_timeout is not None:
+        effects.append(Arm("run", policy.run_timeout))
+    return msgspec.structs.replace(spawning, reason=""), effects
+
+
+def _spawned(policy: Policy, state: State, pid: int, now: float) -> Step:
+    if state.phase is not Phase.STARTING:
+        return state, []
+    started: list[Effect] = [Record("started", f"pid {pid}")]
+    if policy.announces_ready:
+        return state, started
+    running, effects = _ready(policy, state, now)
+    return running, started + effects
+
+
+def _ready(policy: Policy, state: State, now: float) -> Step:
+    if state.phase is not Phase.STARTING:
+        return state, []
+    running = msgspec.structs.replace(_to(state, Phase.RUNNING, now, ""), ready_since=now)
+    effects: list[Effect] = [Disarm("start")]
+    if policy.announces_ready:
+        effects.append(Record("ready", f"ready after {now - state.since:.2f} s"))
+    return running, effects
+
+
+def _exited(state: State, verdict: Verdict, now: float) -> Step:
+    """The worker is gone; whatever it left behind goes too before anything follows."""
+    if state.exited:
+        return state, []
+    if state.phase is Phase.STOPPING:
+        cause = state.verdict.cause if state.verdict else ""
+        verdict = msgspec.structs.replace(verdict, cause=cause)
+        return msgspec.structs.replace(state, exited=True, verdict=verdict), [Record("exited", verdict.text)]
+    stopping = _to(msgspec.structs.replace(state, exited=True, verdict=verdict, after="judge"), Phase.STOPPING, now, "")
+    return stopping, [Record("exited", verdict.text), Disarm("start"), Disarm("run"), Kill(state.run), Arm("kill", KILL_AGAIN)]
+
+
+def _end(policy: Policy, state: State, now: float, cause: str, after: After, kind: str, reason: str = "") -> Step:
+    """Ask a live run to stop, and see to it."""
+    stopping = msgspec.structs.replace(
+        _to(state, Phase.STOPPING, now, cause or reason), after=after, verdict=Verdict(cause=cause)
+    )
+    effects: list[Effect] = [Record(kind, cause or reason or "asked to stop"), Disarm("start"), Disarm("run")]
+    return stopping, [*effects, Signal(state.run), Arm("stop", policy.stop_timeout)]
+
+
+def _settle(policy: Policy, state: State, now: float, jitter: float) -> Step:
+    """Nothing of the run remains: decide what follows."""
+    verdict = state.verdict or Verdict()
+    match state.after:
+        case "stop":
+            return _to(_forgive(state), Phase.STOPPED, now, state.reason), [Record("stopped", str(verdict) or "stopped")]
+        case "restart":
+            return _spawn(policy, msgspec.structs.replace(state, restarts=state.restarts + 1), now)
+    if verdict.success:
+        if policy.job:
+            return _to(_forgive(state), Phase.WAITING, now, ""), [Record("completed", str(verdict))]
+        if policy.restart not in ("always", "unless-stopped"):
+            return _to(_forgive(state), Phase.COMPLETED, now, str(verdict)), [Record("completed", str(verdict))]
+    elif verdict.permanent:
+        return _give_up(policy, state, now, f"{verdict} (configuration error: not retried)")
+    elif policy.restart == "no":
+        return _give_up(policy, state, now, str(verdict))
+    return _retry(policy, state, verdict, now, jitter)
+
+
+def _retry(policy: Policy, state: State, verdict: Verdict, now: float, jitter: float) -> Step:
+    recent = tuple(t for t in state.recent if now - t < policy.restart_window)
+    if len(recent) >= policy.max_restarts:
+        why = f"{verdict}; gave up after {len(recent)} restarts within {policy.restart_window:g} s"
+        return _give_up(policy, msgspec.structs.replace(state, recent=recent), now, why)
+    stable = state.ready_since is not None and now - state.ready_since >= STABLE_AFTER
+    failures = 0 if stable else state.failures
+    delay = 0.0
+    if failures:
+        delay = min(BACKOFF_LIMIT, BACKOFF_BASE * 2.0 ** min(failures - 1, 16)) * (1.0 + BACKOFF_JITTER * jitter)
+    counted = msgspec.structs.replace(
+        state, failures=failures + 1, restarts=state.restarts + 1, recent=(*recent, now)
+    )
+    if not delay:
+        return _spawn(policy, counted, now, [Record("restarting", f"{verdict}; restarting now")])
+    waiting = _to(counted, Phase.BACKOFF, now, f"{verdict}; retry in {delay:.1f} s")
+    return waiting, [Record("backoff", waiting.reason), Arm("backoff", delay)]
+
+
+def _give_up(policy: Policy, state: State, now: float, reason: str) -> Step:
+    """A job waits for its next time; anything else stays down until somebody looks."""
+    phase = Phase.WAITING if policy.job else Phase.FAILED
+    failed = msgspec.structs.replace(_to(state, phase, now, f"last run failed: {reason}" if policy.job else reason), failures=0)
+    return failed, [Record("failed", reason)]
+
+
+def _forgive(state: State) -> State:
+    """Somebody asked, or a run went well: earlier failures no longer count."""
+    return msgspec.structs.replace(state, failures=0, recent=())
+
+
+def _to(state: State, phase: Phase, now: float, reason: str) -> State:
+    return msgspec.structs.replace(state, phase=phase, since=now, reason=reason)
+
+
+def _disarm_all() -> list[Effect]:
+    return [Disarm("start"), Disarm("run"), Disarm("stop"), Disarm("kill")]

@@ -43,7 +43,7 @@ It runs inside a transaction that it must not end: ``execute``, not ``executescr
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An open database; ``moved_aside``: where an unreadable predecessor went, ``reason``: what was wrong, in a line."""
+    """An open database; ``moved_aside`` is where an unreadable predecessor went, ``reason`` what was wrong with it."""
 
     connection: sqlite3.Connection
     moved_aside: Path | None = None

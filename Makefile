@@ -1,0 +1,117 @@
+# The one way in: setting up, running, testing and measuring. `make help` lists it.
+#
+# Nothing here needs more than Debian 12 with make. What is missing comes from apt (as root, or through sudo) and, hashed
+# and pinned, from the Python package index that pip is configured for.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-builtin-rules
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PREFIX ?= $(CURDIR)/var
+
+RUN_PACKAGES := python3-venv nmap libpcap0.8
+# iproute2: network namespaces · systemd: its calendar, held against ours · the rest boots tests/machine
+TEST_PACKAGES := $(RUN_PACKAGES) tcpdump iproute2 curl systemd e2fsprogs debootstrap qemu-system-x86
+BENCH_PACKAGES := $(RUN_PACKAGES) runit s6 strace
+
+# $(call packages,NAMES): installs the Debian packages that are missing; says nothing when none is.
+define packages
+@missing=(); \
+for name in $(1); do \
+  [[ $$(dpkg-query --show --showformat='$${db:Status-Status}' "$$name" 2>/dev/null) == installed ]] || missing+=("$$name"); \
+done; \
+(($${#missing[@]})) || exit 0; \
+install="apt-get install --yes --no-install-recommends $${missing[*]}"; \
+if ((EUID == 0)); then as_root=(); \
+elif command -v sudo >/dev/null && { sudo -n true 2>/dev/null || [[ -t 0 ]]; }; then as_root=(sudo); \
+else echo "These Debian packages are missing; as root: $$install" >&2; exit 1; fi; \
+command -v apt-get >/dev/null || { echo "This is no Debian. Install what these packages hold: $${missing[*]}" >&2; exit 1; }; \
+echo "Installing Debian packages: $${missing[*]}"; \
+output=$$("$${as_root[@]}" env DEBIAN_FRONTEND=noninteractive bash -c "apt-get update && $$install" 2>&1 </dev/null) \
+  || { printf '%s\n' "$$output" >&2; exit 1; }
+endef
+
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+# sdnotify is published as source only: setuptools, pinned as the rest, builds it outside of pip's unpinned isolation.
+PIP_INSTALL := $(PIP) install --require-hashes --no-build-isolation --use-pep517
+
+.PHONY: help
+help: ## this list
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand --tabs=16
+
+.PHONY: run
+run: run-packages $(VENV)/run ## the agent in the foreground on its own default declaration, below ./var
+	@command=($(CURDIR)/$(BIN)/agentctl run --default); \
+	if ((EUID != 0)); then \
+	  if command -v sudo >/dev/null && { sudo -n true 2>/dev/null || [[ -t 0 ]]; }; then \
+	    echo "Capturing needs CAP_NET_RAW: sudo gives it, and nothing else, to an agent that runs as $$(id -un)."; \
+	    command=(sudo setpriv --reuid="$$(id -u)" --regid="$$(id -g)" --init-groups \
+	      --inh-caps=-all,+net_raw --ambient-caps=-all,+net_raw --bounding-set=-all,+net_raw \
+	      env HOME="$$HOME" PATH="$$PATH" LANG="$${LANG:-C.UTF-8}" PREFIX=$(PREFIX) "$${command[@]}"); \
+	  else \
+	    echo "Neither root nor sudo here: the capture will say that it lacks CAP_NET_RAW, everything else runs."; \
+	  fi; \
+	fi; \
+	PREFIX=$(PREFIX) exec "$${command[@]}"
+
+.PHONY: test
+test: test-packages $(VENV)/dev ## every test; as root none is left out (ARGS= goes to pytest)
+	@$(BIN)/pytest $(ARGS)
+
+.PHONY: lint
+lint: venv-packages $(VENV)/dev ## linter, formatter and type checker
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet || { $(BIN)/ruff format --diff --quiet; exit 1; }
+	@$(BIN)/mypy
+
+.PHONY: bench
+bench: bench-packages $(VENV)/run ## measure against supervisord, circus, runit and s6 (ARGS=--write keeps the result)
+	@$(BIN)/python -m bench.supervision $(ARGS)
+
+.PHONY: clean
+clean: ## remove all that make has made, what the agent stored below ./var included
+	@if [[ -s var/run/agent.pid ]] && kill -0 "$$(<var/run/agent.pid)" 2>/dev/null; then \
+	  echo "The agent of this checkout still runs as process $$(<var/run/agent.pid): stop it first" >&2; exit 1; fi
+	rm -rf $(VENV) .cache var build dist agent.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find agent bench tests -name __pycache__ -prune -exec rm -rf {} +
+
+.PHONY: lock
+lock: venv-packages ## pin the newest versions that pyproject.toml allows into requirements/
+	@$(PYTHON) -m venv --clear .cache/lock
+	@.cache/lock/bin/pip --quiet --disable-pip-version-check install pip-tools
+	@.cache/lock/bin/python requirements/lock.py
+
+.PHONY: run-packages test-packages bench-packages venv-packages
+run-packages:
+	$(call packages,$(RUN_PACKAGES))
+
+test-packages:
+	$(call packages,$(TEST_PACKAGES))
+
+bench-packages:
+	$(call packages,$(BENCH_PACKAGES))
+
+venv-packages:
+	$(call packages,python3-venv)
+
+# Which lock the environment holds is noted beside it, so that a second run installs nothing.
+$(VENV)/run: requirements/build.txt requirements/run.txt pyproject.toml agent/__init__.py | $(VENV)/bin/python
+	@echo "Setting up $(VENV) from requirements/run.txt"
+	@$(PIP) install --require-hashes --only-binary :all: -r requirements/build.txt
+	@$(PIP_INSTALL) -r requirements/run.txt
+	@$(PIP) install --no-index --no-deps --no-build-isolation --config-settings editable_mode=compat --editable .
+	@touch $@
+
+$(VENV)/dev: requirements/dev.txt $(VENV)/run
+	@echo "Setting up $(VENV) from requirements/dev.txt"
+	@$(PIP_INSTALL) -r requirements/dev.txt
+	@touch $@
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; make PYTHON=... names it")'
+	@$(PYTHON) -m venv $(VENV)

@@ -1,7 +1,7 @@
 """Pin what pyproject.toml allows: ``build.txt``, ``run.txt`` and ``dev.txt``, with the hash of every published file.
 
-Run by ``make lock``, with pip-tools, under the oldest Python that is supported. The lock is the same wherever it is made:
-the configuration of pip on this machine is left aside, and no address of an index gets into the files.
+Run by ``make lock``, with pip-tools, under the oldest Python that is supported. The lock is the same wherever it is
+made: the configuration of pip on this machine is left aside, and no address of an index gets into the files.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What holds for every test: in CI nothing is left out, and nothing a test started outlives it unnoticed."""
+"""What holds for every test: in CI nothing is left out."""
 
 from __future__ import annotations
 
@@ -30,5 +30,5 @@ def pytest_make_collect_report(
     report = yield
     if CI and report.skipped:
         report.outcome = "failed"
-        report.longrepr = f"{collector.nodeid} was skipped, which CI does not allow"  # type: ignore[assignment]
+        report.longrepr = f"{collector.nodeid} was skipped, which CI does not allow"
     return report

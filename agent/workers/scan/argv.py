@@ -1,0 +1,115 @@
+"""From a typed profile to nmap's arguments. Pure.
+
+nmap is driven by its command line, and that command line can run scripts, read files and write them. So nothing that
+was ever text in a declaration reaches it: targets go in through a file (``-iL``) that holds addresses made from
+integers, ports are parsed to integers and written anew, and every other word stands in this module. A list of forbidden
+options would not do: nmap takes unique prefixes and one dash for two (getopt_long_only(3)).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from agent.declaration.model import Profile
+from agent.errors import ConfigurationError
+from agent.workers.scan.plan import Family, Ranges, merge
+
+CAP_NET_RAW: Final = 13
+"""Bit number in the capability sets (linux/capability.h)."""
+
+STATS_EVERY: Final = 1
+"""Seconds between two reports of progress (``--stats-every``)."""
+
+MAX_RATE: Final = 1_000_000
+"""Packets per second, more than nmap can send."""
+
+_RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", re.ASCII)
+
+
+def parse_ports(text: str) -> Ranges:
+    """``"1-1024,5432"`` as ranges. Raises ``ConfigurationError`` for anything but TCP ports from 1 to 65535."""
+    ranges: list[tuple[int, int]] = []
+    for part in text.split(","):
+        match = _RANGE.fullmatch(part)
+        low, high = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+        if not 1 <= low <= high <= 65535:
+            raise ConfigurationError(f"ports: {part[:40]!r} is not a port or range from 1 to 65535, as in 1-1024,5432")
+        ranges.append((low, high))
+    return merge(ranges)
+
+
+def count_ports(ports: Ranges) -> int:
+    """How many ports the ranges hold."""
+    return sum(high - low + 1 for low, high in ports)
+
+
+def format_ports(ports: Ranges) -> str:
+    """The ranges as nmap's ``-p`` takes them."""
+    return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in ports)
+
+
+def nmap_argv(
+    *, nmap: str, profile: Profile, ports: Ranges, rate: int, family: Family, privileged: bool
+) -> tuple[str, ...]:
+    """The whole command line; targets are read from standard input.
+
+    ``nmap`` is the absolute path of the program, ``rate`` at most how many packets per second are sent (1 or more;
+    nmap does not count the probes of service detection). ``privileged`` chooses raw SYN packets over ``connect``.
+
+    ``--host-timeout`` is never used: it throws away what was found before it struck. Nor is ``--noninteractive``: it
+    silences ``--stats-every`` too, and a session of its own keeps nmap from any terminal just as well. Version
+    detection is the light one (nmap's intensity 2), which asks an open port the likely questions; a port that never
+    answers costs it 40 s instead of 160.
+    """
+    if not 1 <= rate <= MAX_RATE:
+        raise ConfigurationError(f"rate: {rate} is not a number of packets per second from 1 to {MAX_RATE}")
+    argv = [nmap, "-n", "--no-stylesheet", "--stats-every", f"{STATS_EVERY}s", "-oX", "-"]
+    argv += ["--max-rate", str(rate)]
+    if family == 6:
+        argv.append("-6")
+    if profile == "discovery":
+        argv.append("-sn")
+    else:
+        argv += ["-sS" if privileged else "-sT", "-p", format_ports(ports)]
+        if profile == "services":
+            argv += ["-sV", "--version-light"]
+    return (*argv, "-iL", "-")
+
+
+def target_list(addresses: tuple[str, ...]) -> bytes:
+    """What nmap reads from standard input: one address a line."""
+    return "".join(f"{address}\n" for address in addresses).encode("ascii")
+
+
+def privileges(process_status: str) -> tuple[bool, str]:
+    """Whether nmap, started by this process, may send raw packets, and if not, why, for a person.
+
+    ``process_status`` is the text of ``/proc/self/status``. What counts is what survives execve(2): all of the bounding
+    set that is permitted for root, the ambient set for everybody else (capabilities(7)).
+    """
+    fields = dict(line.split(":\t", 1) for line in process_status.splitlines() if ":\t" in line)
+
+    def has(name: str) -> bool:
+        return bool(int(fields.get(name, "0"), 16) >> CAP_NET_RAW & 1)
+
+    if fields.get("Uid", "").split()[1:2] == ["0"]:
+        kept, where = has("CapEff") and has("CapBnd"), "root here lacks CAP_NET_RAW"
+    else:
+        kept, where = has("CapAmb"), "CAP_NET_RAW is not among the ambient capabilities"
+    return (True, "") if kept else (False, f"{where}: ports are asked by connect (-sT), not by SYN packets")
+
+
+def nmap_environment(base: Mapping[str, str], *, privileged: bool, data_directory: str | None) -> dict[str, str]:
+    """The environment of nmap: ``base`` and what it is to believe about its rights.
+
+    Without ``NMAP_PRIVILEGED`` it looks at the user id only, and so refuses raw packets to a user that may send them
+    and tries them as a root that may not. ``data_directory`` (``NMAPDIR``) is asked before the home directory of the
+    user, so that no file there changes what nmap does.
+    """
+    environment = {key: value for key, value in base.items() if not key.startswith("NMAP")}
+    environment["NMAP_PRIVILEGED" if privileged else "NMAP_UNPRIVILEGED"] = "1"
+    if data_directory is not None:
+        environment["NMAPDIR"] = data_directory
+    return environment

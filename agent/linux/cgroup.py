@@ -1,0 +1,320 @@
+"""Containment by cgroup v2: whatever a service starts stays in its cgroup, and can be counted, limited and killed.
+
+The tree that ``discover`` builds, with the interface files of Linux' admin-guide/cgroup-v2.rst::
+
+    BASE/                    our unit's delegated cgroup, or BASE/agent-HASH where no systemd manages the machine
+    ├── supervisor/          ourselves: processes live in leaves only, once controllers are enabled
+    └── service.NAME/        one for each service
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.linux import libc
+from agent.linux.process import Pidfd
+
+_CONTROLLERS = ("cpu", "memory", "pids")
+_OWN_LEAF = "supervisor"  # the name that units pass to DelegateSubgroup=, systemd.resource-control(5)
+_SERVICE = "service."  # no interface file of the kernel starts so
+_PERIOD = 100_000  # microseconds, the kernel's default period in cpu.max
+_SYSTEMD = Path("/run/systemd/system")  # exists when systemd runs the machine, sd_booted(3)
+
+
+@dataclass(frozen=True, slots=True)
+class _Mount:
+    """Where cgroup2 is mounted, and which cgroup that mount shows as its root."""
+
+    root: str
+    point: Path
+
+    def directory(self, cgroup: str) -> Path | None:
+        """The directory of a cgroup named as in /proc/PID/cgroup; ``None`` when this mount does not show it."""
+        if self.root != "/" and cgroup != self.root and not cgroup.startswith(self.root + "/"):
+            return None
+        inside = cgroup if self.root == "/" else cgroup[len(self.root) :]
+        return None if ".." in inside.split("/") else self.point / inside.lstrip("/")
+
+
+class _Unusable(Exception):
+    """There is no cgroup to use here; the text says why."""
+
+
+def parse_mounts(mountinfo: str) -> list[tuple[str, str]]:
+    """``(root, mount point)`` of each cgroup2 file system in the text of /proc/PID/mountinfo, proc_pid_mountinfo(5)."""
+    found = []
+    for line in mountinfo.splitlines():
+        mount, _, rest = line.partition(" - ")
+        fields = mount.split(" ")
+        if rest.split(" ")[0] == "cgroup2" and len(fields) >= 5:
+            found.append((_unescape(fields[3]), _unescape(fields[4])))
+    return found
+
+
+def parse_membership(cgroup: str) -> str | None:
+    """The cgroup v2 path in the text of /proc/PID/cgroup, cgroups(7); ``None`` when the process is in none."""
+    for line in cgroup.splitlines():
+        if line.startswith("0::/"):
+            return line[3:].removesuffix(" (deleted)")
+    return None
+
+
+def _unescape(field: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
+
+
+def discover(prefix: Path) -> CgroupTree | None:
+    """Set up the tree for the agent on ``prefix`` and move this process to its place in it.
+
+    ``None`` where no cgroup is ours to use; ``explain`` tells why.
+    """
+    try:
+        mount, directory = _site(prefix)
+        _probe(directory)
+        return CgroupTree(mount, directory)
+    except (OSError, _Unusable):
+        return None
+
+
+def explain(prefix: Path) -> str:
+    """One line for a person: which cgroup the agent would use from where we are, or why it can use none."""
+    try:
+        _, directory = _site(prefix)
+        _probe(directory)
+    except _Unusable as reason:
+        return str(reason)
+    except OSError as error:
+        return f"no cgroup can be created: {error.filename}: {error.strerror}"
+    return f"cgroup v2 at {directory}"
+
+
+def _site(prefix: Path) -> tuple[_Mount, Path]:
+    """The mount and the directory of our tree, which may not exist yet. Raises ``_Unusable`` and ``OSError``."""
+    own = parse_membership(Path("/proc/self/cgroup").read_text())
+    mounts = [_Mount(root, Path(point)) for root, point in parse_mounts(Path("/proc/self/mountinfo").read_text())]
+    if own is None or not mounts:
+        raise _Unusable("no cgroup v2 is mounted; mount one, or boot without systemd.unified_cgroup_hierarchy=0")
+    for mount in mounts:
+        here = mount.directory(own)
+        if here is not None and here.is_dir():
+            break
+    else:
+        raise _Unusable(f"our cgroup {own} is outside of every cgroup v2 mount we can see")
+    if here.name == _OWN_LEAF:
+        here = here.parent
+    if _SYSTEMD.is_dir():
+        if not _delegated(here):
+            raise _Unusable(f"systemd has not delegated {here} to us; a unit needs Delegate=cpu memory pids")
+        return mount, here
+    name = "agent-" + hashlib.sha256(os.fsencode(prefix)).hexdigest()[:8]
+    return mount, here if here.name == name else here / name
+
+
+def _delegated(directory: Path) -> bool:
+    """Whether systemd gave this cgroup away: it marks it so (https://systemd.io/CGROUP_DELEGATION)."""
+    for attribute in ("user.delegate", "trusted.delegate"):
+        with suppress(OSError):
+            if os.getxattr(directory, attribute) == b"1":
+                return True
+    return False
+
+
+def _probe(directory: Path) -> None:
+    """Try out what we need: to create a cgroup, kill by it (Linux 5.14) and remove it. Leaves nothing behind."""
+    existing = directory if directory.is_dir() else directory.parent
+    trial = existing / f"agent-probe-{os.getpid()}"
+    trial.mkdir()
+    try:
+        if not (trial / "cgroup.kill").exists():
+            raise _Unusable("this kernel has no cgroup.kill; Linux 5.14 or later is needed")
+    finally:
+        trial.rmdir()
+
+
+class CgroupTree:
+    """The cgroups of one agent. ``controllers`` are those that can limit a service here."""
+
+    def __init__(self, mount: _Mount, directory: Path) -> None:
+        self._mount = mount
+        self.directory = directory
+        directory.mkdir(exist_ok=True)
+        self._leave_inner_node()
+        if directory.parent.joinpath("cgroup.procs").exists():
+            _enable(directory.parent)
+        self.controllers = _enable(directory)
+
+    def service(self, name: str) -> Cgroup:
+        """The cgroup of a service, created if need be. Raises ``OSError``."""
+        directory = self.directory / (_SERVICE + name)
+        directory.mkdir(exist_ok=True)
+        return Cgroup(self._mount, directory)
+
+    def leftovers(self) -> list[str]:
+        """Names of the services whose cgroups exist: right after ``discover``, those of an agent before us."""
+        with suppress(OSError):
+            return sorted(
+                entry.name.removeprefix(_SERVICE)
+                for entry in os.scandir(self.directory)
+                if entry.is_dir() and entry.name.startswith(_SERVICE)
+            )
+        return []
+
+    def _leave_inner_node(self) -> None:
+        """Move ourselves to a leaf, unless we live in the root of all cgroups, where no such rule holds."""
+        own = parse_membership(Path("/proc/self/cgroup").read_text())
+        here = self._mount.directory(own) if own is not None else None
+        if here in (self.directory, self.directory.parent) and (here / "cgroup.type").exists():
+            leaf = self.directory / _OWN_LEAF
+            leaf.mkdir(exist_ok=True)
+            (leaf / "cgroup.procs").write_text("0")
+
+
+def _enable(directory: Path) -> frozenset[str]:
+    """Let the children of a cgroup be limited, as far as it goes, and tell by which controllers they then can be.
+
+    Other processes in the same cgroup, or a parent that does not pass a controller on, stand in the way.
+    """
+    control = directory / "cgroup.subtree_control"
+    for controller in _CONTROLLERS:
+        with suppress(OSError):
+            control.write_text(f"+{controller}")
+    try:
+        return frozenset(control.read_text().split()) & frozenset(_CONTROLLERS)
+    except OSError:
+        return frozenset()
+
+
+class Cgroup:
+    """The cgroup of one service."""
+
+    def __init__(self, mount: _Mount, directory: Path) -> None:
+        self._mount = mount
+        self.directory = directory
+        self._procs = -1
+        self._watch = -1
+
+    def procs_fd(self) -> int:
+        """A descriptor of ``cgroup.procs`` for ``SpawnRequest.cgroup_procs``; it stays ours. Raises ``OSError``."""
+        if self._procs < 0:
+            self._procs = os.open(self.directory / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+        return self._procs
+
+    def pids(self) -> list[int]:
+        """Every process in it and in the cgroups below it; zombies are not counted."""
+        found = []
+        for directory, _, _ in os.walk(self.directory):
+            with suppress(OSError, ValueError), Path(directory, "cgroup.procs").open() as stream:
+                found += [pid for line in stream if (pid := int(line)) > 0]  # 0: of another PID namespace
+        return found
+
+    def populated(self) -> bool:
+        """Whether any live process is in it or below it. A cgroup that was removed is empty."""
+        return _counters(self.directory / "cgroup.events").get("populated", 0) > 0
+
+    def watch_fd(self) -> int:
+        """A descriptor that polls readable when ``populated`` may have changed. Raises ``OSError``.
+
+        The kernel also offers POLLPRI on cgroup.events, but a loop's readers wait for POLLIN: this is inotify(7) on
+        the same file. Call ``drain_watch`` when it is readable, and then ask ``populated``.
+        """
+        if self._watch < 0:
+            self._watch = libc.inotify(self.directory / "cgroup.events", libc.IN_MODIFY)
+        return self._watch
+
+    def drain_watch(self) -> None:
+        """Forget the changes seen so far, so that the watch is quiet until the next."""
+        with suppress(BlockingIOError):
+            while self._watch >= 0 and os.read(self._watch, 4096):
+                pass
+
+    def signal(self, number: int) -> int:
+        """Send a signal to every process in it or below it, and tell to how many it went.
+
+        Each is held by a pidfd before its membership is looked up, so no process that got its PID since is meant.
+        """
+        sent = 0
+        for pid in self.pids():
+            held = Pidfd.open(pid)
+            if held is not None:
+                with held:
+                    sent += self._holds(pid) and held.signal(number)
+        return sent
+
+    def kill(self) -> bool:
+        """SIGKILL everything in it and below it at once, processes being forked meanwhile included (cgroup.kill)."""
+        return self._write("cgroup.kill", "1")
+
+    def set_limits(self, memory: int | None = None, cpus: float | None = None, pids: int | None = None) -> list[str]:
+        """Put limits in force, or lift those that are ``None``; returns the names of those it could not put in force.
+
+        ``memory`` in bytes; when it is exceeded the whole service dies, not one process at random. ``cpus`` in CPUs,
+        0.01 at least. ``pids`` counts threads.
+        """
+        quota = "max" if cpus is None else str(max(1000, round(cpus * _PERIOD)))
+        done = {
+            "memory": self._write("memory.max", "max" if memory is None else str(memory)),
+            "cpus": self._write("cpu.max", f"{quota} {_PERIOD}"),
+            "pids": self._write("pids.max", "max" if pids is None else str(pids)),
+        }
+        self._write("memory.oom.group", "0" if memory is None else "1")
+        wanted = {"memory": memory, "cpus": cpus, "pids": pids}
+        return [name for name, value in wanted.items() if value is not None and not done[name]]
+
+    def events(self) -> dict[str, int]:
+        """How often a limit struck: ``oom_kill`` processes killed for memory, ``pids_max`` refused forks."""
+        return {
+            "oom_kill": _counters(self.directory / "memory.events").get("oom_kill", 0),
+            "pids_max": _counters(self.directory / "pids.events").get("max", 0),
+        }
+
+    def remove(self) -> bool:
+        """Remove it and the cgroups below it, and close its descriptors; ``False`` when processes are still in it."""
+        for directory, _, _ in os.walk(self.directory, topdown=False):
+            with suppress(OSError):
+                Path(directory).rmdir()
+        if self.directory.exists():
+            return False
+        self.close()
+        return True
+
+    def close(self) -> None:
+        """Let go of the descriptors; the cgroup stays. Twice does no harm."""
+        for fd in (self._procs, self._watch):
+            if fd >= 0:
+                os.close(fd)
+        self._procs = self._watch = -1
+
+    def _holds(self, pid: int) -> bool:
+        try:
+            path = parse_membership(Path(f"/proc/{pid}/cgroup").read_text())
+        except OSError:
+            return False
+        directory = self._mount.directory(path) if path is not None else None
+        return directory is not None and directory.is_relative_to(self.directory)
+
+    def _write(self, name: str, value: str) -> bool:
+        """Write an interface file; ``False`` when the kernel has none of that name here or refuses the value."""
+        try:
+            fd = os.open(self.directory / name, os.O_WRONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            os.write(fd, value.encode())
+        except OSError:
+            return False
+        finally:
+            os.close(fd)
+        return True
+
+
+def _counters(file: Path) -> dict[str, int]:
+    """A flat-keyed interface file; empty when it is not there."""
+    try:
+        return {key: int(value) for key, value in (line.split() for line in file.read_text().splitlines())}
+    except (OSError, ValueError):
+        return {}

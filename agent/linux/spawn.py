@@ -1,0 +1,287 @@
+"""The one module that starts processes: children of the agent, and short foreign commands for whoever needs one.
+
+A child gets its own session, default signal dispositions, an empty signal mask, /dev/null to read from, and the
+environment in the request and nothing else. It is held by a pidfd from its first instant: between ``fork`` and
+``pidfd_open`` nobody but us could reap it, and we are one thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from agent.errors import SpawnFailed
+from agent.linux.environment import base_environment, own_environment, own_program
+from agent.linux.process import ExitStatus, Identity, Pidfd, identify
+from agent.linux.users import Credentials, resolve_user
+
+__all__ = [
+    "DEVNULL",
+    "Child",
+    "Completed",
+    "Credentials",
+    "SpawnRequest",
+    "base_environment",
+    "own_environment",
+    "own_program",
+    "resolve_user",
+    "run",
+    "spawn",
+]
+
+DEVNULL = subprocess.DEVNULL
+
+# Trying again helps against a shortage, not against a mistake.
+_PASSING = frozenset(
+    {
+        errno.EAGAIN,
+        errno.ENOMEM,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ETXTBSY,
+        errno.EINTR,
+        errno.EIO,
+        errno.ESTALE,
+        errno.ETIMEDOUT,
+        errno.ENODEV,
+    }
+)
+_PYTHON_IGNORES = frozenset({signal.SIGPIPE, signal.SIGXFSZ})  # subprocess restores these by itself
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpawnRequest:
+    """One process to start.
+
+    ``argv[0]`` is looked up in the PATH of ``environment``. ``stdout`` and ``stderr`` are descriptors or ``DEVNULL``.
+    ``user`` and ``group`` are names or numbers; HOME, USER, LOGNAME and SHELL then follow the user unless
+    ``environment`` says something of its own. ``cgroup_procs`` is an open ``cgroup.procs``: the child is in that cgroup
+    before it executes anything. ``own_program`` marks this very program, which needs ``own_environment`` as well.
+    ``process_group_only`` keeps it in our session (for a child of a foreground command).
+    """
+
+    argv: Sequence[str]
+    environment: Mapping[str, str]
+    working_directory: str | None = None
+    user: str | None = None
+    group: str | None = None
+    stdout: int = DEVNULL
+    stderr: int = DEVNULL
+    pass_fds: Sequence[int] = ()
+    cgroup_procs: int | None = None
+    umask: int = 0o027
+    own_program: bool = False
+    process_group_only: bool = False
+
+
+@dataclass(frozen=True)
+class Child:
+    """A process that was started and has not been reaped. Whoever holds it must ``pidfd.wait`` and ``pidfd.close``."""
+
+    pid: int
+    pidfd: Pidfd
+    identity: Identity
+
+
+def spawn(request: SpawnRequest) -> Child:
+    """Start a process, and return once it executes its program. Raises ``SpawnFailed``; nothing is left behind then."""
+    credentials = resolve_user(request.user, request.group) if request.user or request.group else None
+    change = credentials is not None and not credentials.current
+    try:
+        process = subprocess.Popen(
+            list(request.argv),
+            env=_environment(request, credentials),
+            cwd=request.working_directory,
+            stdin=DEVNULL,
+            stdout=request.stdout,
+            stderr=request.stderr,
+            pass_fds=tuple(request.pass_fds),
+            user=credentials.uid if credentials and change else None,
+            group=credentials.gid if credentials and change else None,
+            extra_groups=credentials.groups if credentials and change else None,
+            umask=request.umask,
+            start_new_session=not request.process_group_only,
+            process_group=0 if request.process_group_only else None,
+            preexec_fn=_preparation(request.cgroup_procs),
+        )
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        raise _failure(error, request) from error
+    process.returncode = 0  # the pidfd owns the child: Popen must neither wait for it nor warn about it
+    try:
+        pidfd = Pidfd.open(process.pid)
+        identity = identify(process.pid)
+    except OSError as error:
+        os.kill(process.pid, signal.SIGKILL)  # safe: it is our child, and not reaped
+        os.waitpid(process.pid, 0)
+        raise _failure(error, request) from error
+    if pidfd is None or identity is None:
+        raise SpawnFailed(f"cannot start {request.argv[0]}: somebody else reaped it", permanent=False)
+    return Child(process.pid, pidfd, identity)
+
+
+def _environment(request: SpawnRequest, credentials: Credentials | None) -> dict[str, str]:
+    environment = dict(request.environment)
+    if request.user is not None and credentials is not None:
+        for name, value in credentials.environment.items():
+            if environment.get(name) in (None, os.environ.get(name)):
+                environment[name] = value
+    if request.own_program:
+        environment.update(own_environment())
+    return environment
+
+
+def _preparation(cgroup_procs: int | None) -> Callable[[], None] | None:
+    """What the child must do between fork and exec; ``None`` (and so the quicker vfork) in the usual case."""
+    ignored = [
+        number
+        for number in signal.valid_signals()
+        if number not in _PYTHON_IGNORES and signal.getsignal(number) is signal.SIG_IGN
+    ]
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    if cgroup_procs is None and not ignored and not blocked:
+        return None
+
+    def prepare() -> None:
+        if cgroup_procs is not None:
+            os.write(cgroup_procs, b"0")
+        for number in ignored:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+    return prepare
+
+
+def _failure(error: Exception, request: SpawnRequest) -> SpawnFailed:
+    """One line for a person about why ``request`` could not be started."""
+    program = request.argv[0] if request.argv else "an empty command"
+    if not isinstance(error, OSError):
+        if "preexec_fn" in str(error):
+            return SpawnFailed(f"cannot start {program}: its cgroup would not take it", permanent=False)
+        return SpawnFailed(f"cannot start {program}: {error}", permanent=True)
+    number = error.errno or 0
+    reason = os.strerror(number)
+    directory = request.working_directory
+    if error.filename is not None and error.filename == directory and directory != program:
+        if number == errno.EPERM and request.user:
+            return SpawnFailed(f"cannot start {program} as user {request.user}: {reason}", permanent=True)
+        return SpawnFailed(f"cannot start {program}: working directory {directory}: {reason}", permanent=True)
+    match number:
+        case errno.ENOENT if shutil.which(program, os.F_OK, request.environment.get("PATH")):
+            reason = "the interpreter that its first line or ELF header names does not exist"
+        case errno.ENOENT:
+            reason = "no such program"
+        case errno.EACCES:
+            reason = "not executable, or a directory on the way may not be entered"
+        case errno.ENOEXEC:
+            reason = "not a program: neither a binary of this machine nor a script with a #! line"
+        case errno.E2BIG:
+            reason = "its arguments and environment are too long"
+        case errno.EPERM if request.user or request.group:
+            reason = f"not permitted to run as {request.user or request.group}"
+        case errno.EAGAIN:
+            reason = "no more processes are allowed (a limit on processes or tasks is reached)"
+        case errno.EMFILE | errno.ENFILE:
+            reason = "no file descriptor is left"
+        case errno.ETXTBSY:
+            reason = "the program is being written to"
+    return SpawnFailed(f"cannot start {program}: {reason}", permanent=number not in _PASSING)
+
+
+@dataclass(frozen=True)
+class Completed:
+    """How a short command ended, and what it said. ``truncated``: more was said than kept."""
+
+    status: ExitStatus
+    stdout: bytes
+    stderr: bytes
+    truncated: bool
+    timed_out: bool
+
+
+def run(request: SpawnRequest, timeout: float, max_output: int = 1024 * 1024) -> Completed:
+    """Run a command to its end, and keep at most ``max_output`` bytes of each of its output streams.
+
+    Blocks for up to ``timeout`` seconds; then, as at the end in any case, its whole process group is killed. For
+    workers and one-off commands, never for the agent's loop. ``stdout`` and ``stderr`` of the request are not used.
+    Raises ``SpawnFailed``.
+    """
+    out_read, out_write = os.pipe2(os.O_CLOEXEC)
+    err_read, err_write = os.pipe2(os.O_CLOEXEC)
+    try:
+        try:
+            child = spawn(replace(request, stdout=out_write, stderr=err_write))
+        finally:
+            os.close(out_write)
+            os.close(err_write)
+        out, err = _Sink(out_read, max_output), _Sink(err_read, max_output)
+        with child.pidfd:
+            try:
+                timed_out = not _follow(child.pidfd, (out, err), time.monotonic() + timeout)
+            finally:
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(child.pid, signal.SIGKILL)  # its leader is not reaped: the group is still this one
+                poll = select.poll()
+                poll.register(child.pidfd.fd, select.POLLIN)
+                poll.poll()
+                status = child.pidfd.wait() or ExitStatus(None)
+            for sink in (out, err):
+                sink.drain()
+    finally:
+        os.close(out_read)
+        os.close(err_read)
+    return Completed(status, bytes(out.kept), bytes(err.kept), out.truncated or err.truncated, timed_out)
+
+
+class _Sink:
+    """The reading end of a pipe, and as much of what came through as is wanted."""
+
+    def __init__(self, fd: int, limit: int) -> None:
+        os.set_blocking(fd, False)
+        self.fd = fd
+        self.limit = limit
+        self.kept = bytearray()
+        self.truncated = False
+        self.ended = False
+
+    def read(self) -> bool:
+        """Take what there is, up to 64 KiB; ``False`` when there is nothing now. All writers gone: ``ended``."""
+        try:
+            data = os.read(self.fd, 65536)
+        except BlockingIOError:
+            return False
+        room = self.limit - len(self.kept)
+        self.kept += data[:room]
+        self.truncated |= len(data) > room
+        self.ended = not data
+        return not self.ended
+
+    def drain(self) -> None:
+        """Take what its dead writers left in the pipe, 1 MiB at most; a live one that escaped cannot keep us."""
+        for _ in range(64):
+            if not self.read():
+                return
+
+
+def _follow(pidfd: Pidfd, sinks: Sequence[_Sink], deadline: float) -> bool:
+    """Collect output until the process ends; ``False`` when the deadline came first."""
+    poll = select.poll()
+    poll.register(pidfd.fd, select.POLLIN)
+    by_fd = {sink.fd: sink for sink in sinks}
+    for fd in by_fd:
+        poll.register(fd, select.POLLIN)
+    while (left := deadline - time.monotonic()) > 0:
+        for fd, _ in poll.poll(left * 1000):
+            if fd == pidfd.fd:
+                return True
+            by_fd[fd].read()
+            if by_fd[fd].ended:
+                poll.unregister(fd)
+    return pidfd.exited()

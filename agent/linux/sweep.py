@@ -1,0 +1,199 @@
+"""Containment without a cgroup: finding every process of one service, however it tried to get away.
+
+The agent is a subreaper, so an orphan of a service becomes the agent's own child and cannot leave its tree. Whose it
+was is told by what it inherited: its session, the mark in its environment, or the service's output pipe that it still
+holds. One that shed all three is nobody's: it is never signalled for a service, and found only by ``everything``.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Collection, Iterable
+from itertools import islice
+
+from agent.linux.process import (
+    Identity,
+    Pidfd,
+    ProcessStat,
+    all_pids,
+    boot_id,
+    children_of,
+    environ,
+    has_children_files,
+    identify,
+    stat,
+    walk,
+)
+
+MARK = "AGENT_MARK"
+_FD_LIMIT = 4096  # descriptors looked at in one process: a hostile one may hold a million
+
+Family = Callable[[int], list[int]]
+"""The direct children of a process of our own tree."""
+
+
+def new_mark() -> str:
+    """A value for ``MARK`` that nobody can guess: 128 random bits."""
+    return secrets.token_hex(16)
+
+
+def family() -> Family:
+    """Who is whose child in our own tree.
+
+    Lazy where the kernel lists children; else a snapshot, which is worth sharing between calls of ``members``.
+    """
+    if has_children_files():
+        return children_of
+    by_parent: dict[int, list[int]] = {}
+    for pid, parent in _tree_by_sessions().items():
+        by_parent.setdefault(parent, []).append(pid)
+    return lambda pid: by_parent.get(pid, [])
+
+
+def members(
+    main: Identity | None,
+    sid: int,
+    mark: str,
+    pipe_inodes: Collection[int] = frozenset(),
+    *,
+    others: Collection[int] = frozenset(),
+    relatives: Family | None = None,
+) -> list[Identity]:
+    """Every live process of one service: what descends from ``main``, and orphans that carry one of its signs.
+
+    The signs are session ``sid`` (0: none), ``mark`` in the environment, and a pipe of ``pipe_inodes`` held open; an
+    orphan's descendants belong to the service with it. ``others`` are PIDs known to be another's (the mains of the
+    other services), which are not looked into. ``relatives`` is what ``family`` returned, to share one snapshot.
+    """
+    relatives = relatives or family()
+    found: dict[int, Identity] = {}
+    pending = [(child, False) for child in relatives(os.getpid())]
+    while pending:
+        pid, belongs = pending.pop()
+        if pid in found or pid in others:
+            continue
+        known = stat(pid)
+        if known is None:
+            continue
+        identity = Identity(pid, known.start_time, boot_id())
+        belongs = belongs or identity == main or _signed(known, sid, mark, pipe_inodes)
+        if belongs and known.alive:
+            found[pid] = identity
+        pending += [(child, belongs) for child in relatives(pid)]
+    return list(found.values())
+
+
+def everything() -> list[Identity]:
+    """Every live process below us. When the agent ends, they all go back to a service, signs or not."""
+    relatives = family()
+    return [identity for pid in walk(os.getpid(), relatives) if (identity := _living(pid))]
+
+
+def survivors(marks: Collection[str]) -> list[Identity]:
+    """Every live process of the machine, but for ourselves, that carries one of ``marks``.
+
+    For what a killed agent left behind. Costs about 20 microseconds for each process of the machine.
+    """
+    if not marks:
+        return []
+    found = []
+    for pid in all_pids():
+        if pid == os.getpid():
+            continue
+        before = _living(pid)
+        if before and _mark_of(pid) in marks and identify(pid) == before:
+            found.append(before)
+    return found
+
+
+def signal_all(identities: Iterable[Identity], number: int) -> int:
+    """Send a signal to each of these processes that still exists, and tell to how many it went.
+
+    Only through a pidfd whose identity has been verified. Raises ``OSError`` when descriptors run out.
+    """
+    sent = 0
+    for identity in identities:
+        held = Pidfd.open_verified(identity)
+        if held is not None:
+            with held:
+                sent += held.signal(number)
+    return sent
+
+
+def _living(pid: int) -> Identity | None:
+    known = stat(pid)
+    return Identity(pid, known.start_time, boot_id()) if known and known.alive else None
+
+
+def _signed(known: ProcessStat, sid: int, mark: str, pipe_inodes: Collection[int]) -> bool:
+    """Whether a process of our tree carries a sign of the service. The cheapest sign is looked for first."""
+    if sid and known.sid == sid:
+        return True
+    if mark and _mark_of(known.pid) == mark:
+        return True
+    return bool(pipe_inodes) and _holds_pipe(known.pid, pipe_inodes)
+
+
+def _mark_of(pid: int) -> str | None:
+    prefix = f"{MARK}=".encode()
+    for entry in (environ(pid) or b"").split(b"\0"):
+        if entry.startswith(prefix):
+            return entry[len(prefix) :].decode("ascii", "replace")
+    return None
+
+
+def _holds_pipe(pid: int, inodes: Collection[int]) -> bool:
+    wanted = {f"pipe:[{inode}]" for inode in inodes}
+    try:
+        with os.scandir(f"/proc/{pid}/fd") as entries:
+            for entry in islice(entries, _FD_LIMIT):
+                try:
+                    if os.readlink(entry.path) in wanted:  # noqa: PTH115  # thousands of them
+                        return True
+                except OSError:
+                    continue
+    except OSError:
+        return False
+    return False
+
+
+def _tree_by_sessions() -> dict[int, int]:
+    """Each process of our tree and its parent, for a kernel that does not list children.
+
+    Reading the parent of every process of the machine takes milliseconds; asking for its session takes a fraction of a
+    microsecond. A session other than our own lies wholly inside our tree or wholly outside of it, because a session is
+    inherited by birth and an orphan of our tree stays in it; so one parent chain per session decides.
+    """
+    own, own_session = os.getpid(), os.getsid(0)
+    sessions: dict[int, list[int]] = {}
+    for pid in all_pids():
+        try:
+            sessions.setdefault(os.getsid(pid), []).append(pid)
+        except ProcessLookupError:
+            continue
+    if own_session != 0:
+        sessions.pop(0, None)  # kernel threads, and processes that entered this PID namespace from outside
+    parents: dict[int, int] = {}
+
+    def ours(pid: int) -> bool:
+        """Whether the chain of parents from ``pid`` leads to us."""
+        chain: set[int] = set()
+        while pid not in chain and pid > 1 and pid != own:
+            chain.add(pid)
+            if pid not in parents:
+                known = stat(pid)
+                if known is None:
+                    return False
+                parents[pid] = known.ppid
+            pid = parents[pid]
+        return pid == own
+
+    tree: dict[int, int] = {}
+    for session, pids in sessions.items():
+        if session != own_session:
+            witness = next((pid for pid in pids if stat(pid)), None)
+            if witness is None or not ours(witness):
+                continue
+        tree.update({pid: parents[pid] for pid in pids if pid != own and ours(pid)})
+    return tree

@@ -93,3 +93,11 @@ class Paths:
 
     def data(self, service: str) -> Path:
         return self.spool / service
+
+    def service_lock(self, service: str) -> Path:
+        """Held while the service runs, by the agent or by ``run-once``: a job never overlaps itself."""
+        return self.run / f"{service}.lock"
+
+    def secret_copies(self, service: str) -> Path:
+        """Copies of a service's secrets that its own user can read, there while it runs."""
+        return self.run / f"{service}.secrets"

@@ -53,6 +53,8 @@ def contract(service: AnyService, settings: AgentSettings, paths: Paths, argv: t
     if service.heartbeat is not None:
         names["SERVICE_HEARTBEAT_FILE"] = str(paths.heartbeat(service.name))
         names["WATCHDOG_USEC"] = str(int(service.heartbeat.timeout * 1_000_000))
+    own_copies = service.user is not None or service.group is not None
+    directory = paths.secret_copies(service.name) if own_copies else paths.secrets
     for secret in service.secrets:
-        names[f"{secret.upper()}_FILE"] = str(paths.secrets / secret)
+        names[f"{secret.upper()}_FILE"] = str(directory / secret)
     return names

@@ -18,8 +18,8 @@ Nothing here does I/O, reads a clock or draws a random number, so its laws are t
        │                BACKOFF ◀──────── retry later ◀──────────────────────┤ COMPLETED, FAILED,
        └────────────────────────────────── asked to stop ◀───────────────────┘ WAITING (jobs)
 
-Retry delays: the first retry is immediate, then 0.5 s doubling to 30 s with 10 % jitter, and from the start again once a
-run was ready for a minute. More than ``max_restarts`` of them within ``restart_window`` end in ``FAILED``.
+Retry delays: the first retry is immediate, then 0.5 s doubling to 30 s with 10 % jitter, and from the start again
+once a run was ready for a minute. More than ``max_restarts`` of them within ``restart_window`` end in ``FAILED``.
 """
 
 from __future__ import annotations
@@ -378,7 +378,13 @@ def _exited(state: State, verdict: Verdict, now: float) -> Step:
         verdict = msgspec.structs.replace(verdict, cause=cause)
         return msgspec.structs.replace(state, exited=True, verdict=verdict), [Record("exited", verdict.text)]
     stopping = _to(msgspec.structs.replace(state, exited=True, verdict=verdict, after="judge"), Phase.STOPPING, now, "")
-    return stopping, [Record("exited", verdict.text), Disarm("start"), Disarm("run"), Kill(state.run), Arm("kill", KILL_AGAIN)]
+    return stopping, [
+        Record("exited", verdict.text),
+        Disarm("start"),
+        Disarm("run"),
+        Kill(state.run),
+        Arm("kill", KILL_AGAIN),
+    ]
 
 
 def _end(policy: Policy, state: State, now: float, cause: str, after: After, kind: str, reason: str = "") -> Step:
@@ -395,7 +401,9 @@ def _settle(policy: Policy, state: State, now: float, jitter: float) -> Step:
     verdict = state.verdict or Verdict()
     match state.after:
         case "stop":
-            return _to(_forgive(state), Phase.STOPPED, now, state.reason), [Record("stopped", str(verdict) or "stopped")]
+            return _to(_forgive(state), Phase.STOPPED, now, state.reason), [
+                Record("stopped", str(verdict) or "stopped")
+            ]
         case "restart":
             return _spawn(policy, msgspec.structs.replace(state, restarts=state.restarts + 1), now)
     if verdict.success:
@@ -420,9 +428,7 @@ def _retry(policy: Policy, state: State, verdict: Verdict, now: float, jitter: f
     delay = 0.0
     if failures:
         delay = min(BACKOFF_LIMIT, BACKOFF_BASE * 2.0 ** min(failures - 1, 16)) * (1.0 + BACKOFF_JITTER * jitter)
-    counted = msgspec.structs.replace(
-        state, failures=failures + 1, restarts=state.restarts + 1, recent=(*recent, now)
-    )
+    counted = msgspec.structs.replace(state, failures=failures + 1, restarts=state.restarts + 1, recent=(*recent, now))
     if not delay:
         return _spawn(policy, counted, now, [Record("restarting", f"{verdict}; restarting now")])
     waiting = _to(counted, Phase.BACKOFF, now, f"{verdict}; retry in {delay:.1f} s")
@@ -432,7 +438,9 @@ def _retry(policy: Policy, state: State, verdict: Verdict, now: float, jitter: f
 def _give_up(policy: Policy, state: State, now: float, reason: str) -> Step:
     """A job waits for its next time; anything else stays down until somebody looks."""
     phase = Phase.WAITING if policy.job else Phase.FAILED
-    failed = msgspec.structs.replace(_to(state, phase, now, f"last run failed: {reason}" if policy.job else reason), failures=0)
+    failed = msgspec.structs.replace(
+        _to(state, phase, now, f"last run failed: {reason}" if policy.job else reason), failures=0
+    )
     return failed, [Record("failed", reason)]
 
 

@@ -1,0 +1,109 @@
+"""``start``, ``stop`` and ``restart``: ask, wait, and say what became of it."""
+
+from __future__ import annotations
+
+from agent.supervisor import lifecycle
+from agent.supervisor.lifecycle import KILL_AGAIN, Phase
+from agent.supervisor.report import Action, Outcome
+from agent.supervisor.unit import Unit
+
+MARGIN = 2.0
+"""Seconds on top of the declared timeouts before a command gives up waiting."""
+FIRST_MOMENTS = 0.25
+"""Seconds for which a program that announces nothing is watched, lest one that fails at once be called started."""
+
+
+async def carry_out(unit: Unit, action: Action, wait: bool) -> Outcome:
+    """Perform one command. Commands on a unit run in the order in which they came.
+
+    A ``stop`` that queues up behind a command that still waits ends that wait: nobody has to sit out the start of
+    something that is to be stopped.
+    """
+    unit.queued_stops += action == "stop"
+    unit.wake()
+    try:
+        await unit.queue.acquire()
+    finally:
+        unit.queued_stops -= action == "stop"
+    try:
+        return await _perform(unit, action, wait)
+    finally:
+        unit.queue.release()
+
+
+async def _perform(unit: Unit, action: Action, wait: bool) -> Outcome:
+    run_before = unit.state.run
+    awaited = run_before
+    match action:
+        case "start":
+            if unit.phase not in (Phase.STARTING, Phase.RUNNING):
+                awaited += 1
+            unit.post(lifecycle.Start())
+        case "restart":
+            awaited += 1
+            unit.post(lifecycle.Restart())
+        case "stop":
+            unit.post(lifecycle.Stop("stopped by hand"))
+    if not wait:
+        return Outcome(
+            name=unit.name, action=action, ok=True, state=unit.phase.value, message="asked for", pid=_pid(unit)
+        )
+    deadline = unit.now() + _patience(unit, action)
+    while not _decided(unit, action, awaited) and (action == "stop" or not unit.queued_stops):
+        if not await unit.change(deadline - unit.now()):
+            break
+    if action != "stop" and unit.phase is Phase.RUNNING and awaited > run_before:
+        await _watch_first_moments(unit)
+    return _outcome(unit, action, awaited)
+
+
+async def _watch_first_moments(unit: Unit) -> None:
+    if unit.service.ready != "immediate":
+        return
+    run, deadline = unit.state.run, unit.now() + FIRST_MOMENTS
+    while (unit.phase is Phase.RUNNING and unit.state.run == run) or unit.phase is Phase.STOPPING:
+        if not await unit.change(deadline - unit.now()):
+            return
+
+
+def _patience(unit: Unit, action: Action) -> float:
+    """Seconds that the command may take by the declaration, and a little more."""
+    stopping = unit.service.stop_timeout + KILL_AGAIN if unit.state.has_process else 0.0
+    starting = unit.service.start_timeout if action != "stop" else 0.0
+    return stopping + starting + MARGIN
+
+
+def _decided(unit: Unit, action: Action, awaited: int) -> bool:
+    if action == "stop":
+        return unit.phase is Phase.STOPPED
+    return unit.state.run >= awaited and unit.phase not in (Phase.STARTING, Phase.STOPPING)
+
+
+def _outcome(unit: Unit, action: Action, awaited: int) -> Outcome:
+    phase = unit.phase
+    if action == "stop":
+        ok = phase is Phase.STOPPED
+        message = "stopped" if ok else f"still {phase.value}: {unit.state.reason or 'its processes do not end'}"
+    else:
+        ran_through = unit.state.verdict is not None and unit.state.verdict.success
+        ok = unit.state.run == awaited and (
+            phase is Phase.RUNNING or (phase in (Phase.WAITING, Phase.COMPLETED) and ran_through)
+        )
+        message = _told(unit, action, ok)
+    return Outcome(name=unit.name, action=action, ok=ok, state=phase.value, message=message, pid=_pid(unit))
+
+
+def _told(unit: Unit, action: Action, ok: bool) -> str:
+    if ok and unit.phase is Phase.RUNNING:
+        return f"{action}ed, pid {_pid(unit)}"
+    if ok:
+        return f"ran: {unit.last_exit}"
+    if unit.queued_stops:
+        return f"still {unit.phase.value} when a stop came"
+    if unit.phase is Phase.STARTING:
+        return f"still not ready; last exit: {unit.last_exit or 'none'}"
+    return unit.state.reason or f"it ended at once: {unit.last_exit}"
+
+
+def _pid(unit: Unit) -> int | None:
+    return unit.run.pid if unit.run is not None else None

@@ -1,0 +1,170 @@
+"""All processes of one run, whatever they did to get away: found, signalled and waited for.
+
+Two ways, one shape. With a delegated cgroup the kernel itself keeps the list. Without one, the agent is the subreaper
+of everything it started, and a sweep finds session members, descendants, and escaped orphans by the mark in their
+environment or by the log pipe they still hold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Collection
+from typing import Protocol
+
+from agent.linux.cgroup import Cgroup
+from agent.linux.process import Identity, Pidfd
+from agent.linux.sweep import members, signal_all
+
+RESCAN = 0.05
+"""Seconds after which a sweep looks again while members are left that it cannot wait for."""
+
+
+class Containment(Protocol):
+    """What a run needs to end everything that belongs to it."""
+
+    def adopt(self, main: Identity, pipes: set[int]) -> None:
+        """``main`` was started in here; its output goes to the pipes with these inode numbers."""
+
+    def procs_fd(self) -> int | None:
+        """What a child writes itself into before it becomes the program, if there is such a file."""
+
+    def pids(self) -> list[int]:
+        """Every process in here now."""
+
+    def signal(self, number: int) -> None:
+        """Signal every process, and continue those that are stopped so that they can act on it."""
+
+    def kill(self) -> None:
+        """SIGKILL for every process now, and for those that turn up until nothing is left."""
+
+    def when_gone(self, callback: Callable[[], None]) -> None:
+        """Call back, once, when no process is left: at once when that is so already."""
+
+    def close(self) -> None:
+        """Let go of every descriptor; no callback comes afterwards."""
+
+
+class CgroupContainment:
+    """One cgroup for the service; nothing escapes from it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, cgroup: Cgroup) -> None:
+        self._loop = loop
+        self._cgroup = cgroup
+        self._callback: Callable[[], None] | None = None
+        self._watched: int | None = None
+
+    def adopt(self, main: Identity, pipes: set[int]) -> None:
+        """The kernel knows already."""
+
+    def procs_fd(self) -> int:
+        return self._cgroup.procs_fd()
+
+    def pids(self) -> list[int]:
+        return self._cgroup.pids()
+
+    def signal(self, number: int) -> None:
+        self._cgroup.signal(number)
+        if number not in (signal.SIGKILL, signal.SIGCONT):
+            self._cgroup.signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        self._cgroup.kill()
+
+    def when_gone(self, callback: Callable[[], None]) -> None:
+        self._callback = callback
+        if self._watched is None:
+            self._watched = self._cgroup.watch_fd()
+            self._loop.add_reader(self._watched, self._changed)
+        self._changed()
+
+    def _changed(self) -> None:
+        self._cgroup.drain_watch()
+        if self._callback is not None and not self._cgroup.populated():
+            callback, self._callback = self._callback, None
+            callback()
+
+    def close(self) -> None:
+        self._callback = None
+        if self._watched is not None:
+            self._loop.remove_reader(self._watched)
+            self._watched = None
+        self._cgroup.close()
+
+
+class SweepContainment:
+    """No cgroup: session, descendants and marks, seen again each time one of them ends."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, mark: str, others: Callable[[], Collection[int]] = frozenset
+    ) -> None:
+        """``others`` tells the PIDs of other services' workers: whole families that need not be looked at."""
+        self._loop = loop
+        self._mark = mark
+        self._others = others
+        self._main: Identity | None = None
+        self._pipes: set[int] = set()
+        self._callback: Callable[[], None] | None = None
+        self._killing = False
+        self._waiting: list[Pidfd] = []
+        self._again: asyncio.TimerHandle | None = None
+
+    def adopt(self, main: Identity, pipes: set[int]) -> None:
+        self._main = main
+        self._pipes = pipes
+
+    def procs_fd(self) -> None:
+        return None
+
+    def _members(self) -> list[Identity]:
+        sid = self._main.pid if self._main else 0
+        return members(self._main, sid, self._mark, self._pipes, others=self._others())
+
+    def pids(self) -> list[int]:
+        return [member.pid for member in self._members()]
+
+    def signal(self, number: int) -> None:
+        found = self._members()
+        signal_all(found, number)
+        if number not in (signal.SIGKILL, signal.SIGCONT):
+            signal_all(found, signal.SIGCONT)
+
+    def kill(self) -> None:
+        self._killing = True
+        self._look()
+
+    def when_gone(self, callback: Callable[[], None]) -> None:
+        self._callback = callback
+        self._look()
+
+    def _look(self) -> None:
+        self._release()
+        found = self._members()
+        if self._killing:
+            signal_all(found, signal.SIGKILL)
+        if self._callback is None:
+            return
+        if not found:
+            callback, self._callback = self._callback, None
+            callback()
+            return
+        for identity in found:
+            pidfd = Pidfd.open_verified(identity)
+            if pidfd is not None:
+                self._waiting.append(pidfd)
+                self._loop.add_reader(pidfd.fd, self._look)
+        if not self._waiting:
+            self._again = self._loop.call_later(RESCAN, self._look)
+
+    def _release(self) -> None:
+        for pidfd in self._waiting:
+            self._loop.remove_reader(pidfd.fd)
+            pidfd.close()
+        self._waiting.clear()
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+
+    def close(self) -> None:
+        self._callback = None
+        self._release()

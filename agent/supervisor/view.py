@@ -1,0 +1,74 @@
+"""What is told about a unit: state, health and figures, as the wire types have them."""
+
+from __future__ import annotations
+
+import time
+
+from agent.supervisor.lifecycle import Phase
+from agent.supervisor.measure import Meter
+from agent.supervisor.report import Health, ServiceReport, TimerReport
+from agent.supervisor.unit import Unit
+
+
+def describe(unit: Unit, meter: Meter, now: float) -> ServiceReport:
+    """The report of one service. ``now`` is monotonic; the processes are measured while we are at it."""
+    usage = meter.look(unit.name, unit.run.pids()) if unit.run is not None else None
+    return ServiceReport(
+        name=unit.name,
+        kind=unit.service.kind,
+        state=unit.phase.value,
+        ready=unit.state.ready,
+        health=health(unit),
+        pid=unit.run.pid if unit.run is not None else None,
+        since=unit.since,
+        restarts=unit.state.restarts,
+        last_exit=unit.last_exit,
+        heartbeat_age=round(unit.pulse.age(now), 3) if unit.pulse is not None else None,
+        next_run=unit.next_run,
+        cpu_percent=usage.cpu_percent if usage else None,
+        rss_bytes=usage.rss_bytes if usage else None,
+        threads=usage.threads if usage else None,
+        open_files=usage.open_files if usage else None,
+        processes=usage.processes if usage else None,
+        message=message(unit),
+        enabled=unit.service.enabled,
+        project=unit.service.project,
+        log_dropped_bytes=unit.dropped_bytes,
+        figures=unit.figures,
+    )
+
+
+def describe_timer(unit: Unit, last_run: float | None) -> TimerReport:
+    """The report of one job."""
+    return TimerReport(
+        name=unit.name,
+        schedule=unit.service.timer.source if unit.service.timer else "",
+        next_run=unit.next_run,
+        last_run=last_run,
+        last_exit=unit.last_exit,
+        state=unit.phase.value,
+    )
+
+
+def health(unit: Unit) -> Health:
+    """``healthy`` is said only of what proves it: a program that announces nothing is ``unknown`` while it runs."""
+    if unit.phase in (Phase.BACKOFF, Phase.FAILED):
+        return "unhealthy"
+    if unit.phase is Phase.WAITING:
+        verdict = unit.state.verdict
+        return "unknown" if verdict is None else "healthy" if verdict.success else "unhealthy"
+    if unit.phase is Phase.RUNNING and (unit.pulse is not None or unit.service.ready != "immediate"):
+        return "healthy"
+    return "unknown"
+
+
+def message(unit: Unit) -> str:
+    """One line for a person: why the service is where it is, or what the worker says of itself."""
+    if unit.state.reason:
+        return unit.state.reason
+    if unit.phase is Phase.WAITING and unit.service.timer is not None:
+        if unit.next_run is None:
+            return f"{unit.service.timer.source}: never again"
+        at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unit.next_run))
+        return f"next {at}" + (f"; last: {unit.status_text}" if unit.status_text else "")
+    return unit.status_text

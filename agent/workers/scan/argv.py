@@ -51,11 +51,12 @@ def format_ports(ports: Ranges) -> str:
 
 
 def nmap_argv(
-    *, nmap: str, profile: Profile, ports: Ranges, rate: int, family: Family, privileged: bool
+    *, nmap: str, profile: Profile, ports: Ranges, rate: int, family: Family, privileged: bool, targets: int
 ) -> tuple[str, ...]:
-    """The whole command line; targets are read from standard input.
+    """The whole command line.
 
-    ``nmap`` is the absolute path of the program, ``rate`` at most how many packets per second are sent (1 or more;
+    ``nmap`` is the absolute path of the program, ``targets`` the descriptor, inherited by nmap, of a file with one
+    address a line (``target_list``), ``rate`` at most how many packets per second are sent (1 or more;
     nmap does not count the probes of service detection). ``privileged`` chooses raw SYN packets over ``connect``.
 
     ``--host-timeout`` is never used: it throws away what was found before it struck. Nor is ``--noninteractive``: it
@@ -75,11 +76,11 @@ def nmap_argv(
         argv += ["-sS" if privileged else "-sT", "-p", format_ports(ports)]
         if profile == "services":
             argv += ["-sV", "--version-light"]
-    return (*argv, "-iL", "-")
+    return (*argv, "-iL", f"/proc/self/fd/{targets}")
 
 
 def target_list(addresses: tuple[str, ...]) -> bytes:
-    """What nmap reads from standard input: one address a line."""
+    """What nmap reads from ``-iL``: one address a line."""
     return "".join(f"{address}\n" for address in addresses).encode("ascii")
 
 

@@ -1,0 +1,201 @@
+"""Running nmap: one process, followed from the worker's own loop, and its answer judged.
+
+nmap gets a session of its own and is killed with its whole process group, whatever ends the run: its end, a stop, an
+error, an answer that cannot be trusted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+
+from agent.errors import ScanFailure
+from agent.linux.process import ExitStatus
+from agent.linux.spawn import Child, SpawnRequest, spawn
+from agent.workers.scan.stream import Verdict, XmlStream
+
+STDERR_KEPT = 8192
+"""Bytes of what nmap complained about last."""
+
+SILENCE = 120.0
+"""Seconds without a word after which nmap is taken to hang. It reports every second; while it waits for a slow service
+it was seen to say nothing for 6 s."""
+
+_KILL_WAIT_MS = 1000
+_READ = 65536
+_READS_PER_TURN = 16  # as much as a pipe can ever hold, pipe(7): the dead are heard out, a flood cannot keep the loop
+
+_NOISE = ("WARNING: No targets were specified", "QUITTING!", "See the output of nmap -h")
+"""Lines that follow the one that says what is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What nmap said about one chunk, judged complete. ``document`` is its XML."""
+
+    document: bytes
+    verdict: Verdict
+
+
+async def run_nmap(
+    make_argv: Callable[[int], Sequence[str]],
+    environment: Mapping[str, str],
+    targets: bytes,
+    *,
+    hosts: int,
+    stream: XmlStream,
+    turn: Callable[[], None],
+    turn_every: float,
+    silence: float = SILENCE,
+) -> Answer:
+    """Run nmap to its end.
+
+    ``make_argv`` gets the descriptor from which nmap reads ``targets``, the list of ``hosts`` addresses. ``turn`` is
+    called whenever nmap wrote something and at least every ``turn_every`` seconds, as long as nmap is alive and was not
+    silent for ``silence`` seconds. Cancellation kills nmap within a second.
+
+    Raises ``ScanFailure`` when nmap failed, was killed, hangs, or did not scan what it was asked to, ``SpawnFailed``
+    when it cannot be started.
+    """
+    complaint = bytearray()
+    try:
+        with ExitStack() as ours:
+            with ExitStack() as theirs:
+                out, out_child = _pipe(ours, theirs)
+                err, err_child = _pipe(ours, theirs)
+                list_fd = _file_in_memory(targets, theirs)
+                request = SpawnRequest(
+                    argv=make_argv(list_fd),
+                    environment=environment,
+                    stdout=out_child,
+                    stderr=err_child,
+                    pass_fds=(list_fd,),
+                )
+                child = spawn(request)
+            try:
+                await _follow(child, out, err, stream, complaint, turn, turn_every, silence)
+            finally:
+                status = _end(child)
+    except OSError as error:
+        raise ScanFailure(f"nmap cannot be run: {error.strerror}") from error
+    return judge(status, stream, hosts, complaint.decode("utf-8", "replace"))
+
+
+def judge(status: ExitStatus, stream: XmlStream, hosts: int, complaint: str) -> Answer:
+    """Whether nmap did what it was asked to: scan ``hosts`` addresses and say so to the end.
+
+    Its exit status alone is not enough: it is 0 when no target could be reached. Raises ``ScanFailure`` with nmap's own
+    words where it has any.
+    """
+    said = _last_words(complaint)
+    if status.code is None:
+        raise ScanFailure(f"nmap was {status}{said}")
+    if status.code != 0:
+        raise ScanFailure(f"nmap failed ({status}){said}")
+    verdict = stream.close()
+    if verdict.exit != "success":
+        raise ScanFailure(f"nmap did not finish: {verdict.error or 'it does not say why'}{said}")
+    if verdict.hosts_total != hosts:
+        skipped = f", the first one left out is {verdict.skipped[0]}" if verdict.skipped else ""
+        raise ScanFailure(f"nmap scanned {verdict.hosts_total or 0} of {hosts} addresses{skipped}{said}")
+    if verdict.timed_out:
+        raise ScanFailure(f"nmap gave up on {len(verdict.timed_out)} hosts, {verdict.timed_out[0]} first{said}")
+    return Answer(bytes(stream.document), verdict)
+
+
+def _last_words(complaint: str) -> str:
+    lines = [" ".join(line.split()) for line in complaint.splitlines()]
+    telling = [line for line in lines if line and not line.startswith(_NOISE)]
+    return f": {telling[-1][:200]}" if telling else ""
+
+
+async def _follow(
+    child: Child,
+    out: int,
+    err: int,
+    stream: XmlStream,
+    complaint: bytearray,
+    turn: Callable[[], None],
+    turn_every: float,
+    silence: float,
+) -> None:
+    """Read both pipes until nmap ends, and what is left in them then."""
+    loop = asyncio.get_running_loop()
+    woken = asyncio.Event()
+    watched = {out, err, child.pidfd.fd}
+    for fd in watched:
+        loop.add_reader(fd, woken.set)
+    heard = loop.time()
+    try:
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(turn_every):
+                    await woken.wait()
+            woken.clear()
+            ended = child.pidfd.exited()  # asked before reading: a dead nmap adds nothing to its pipes
+            said = False
+            for fd in (out, err):
+                for _ in range(_READS_PER_TURN):
+                    data = _read(fd)
+                    if not data:
+                        break
+                    said = True
+                    if fd == out:
+                        stream.feed(data)
+                    else:
+                        complaint += data
+                        del complaint[:-STDERR_KEPT]
+                if data == b"" and fd in watched:  # its end: it would be readable for ever
+                    loop.remove_reader(fd)
+                    watched.remove(fd)
+            if ended:
+                return
+            if said:
+                heard = loop.time()
+            elif loop.time() - heard >= silence:
+                raise ScanFailure(f"nmap hangs: it has said nothing for {silence:.0f} s")
+            turn()
+    finally:
+        for fd in watched:
+            loop.remove_reader(fd)
+
+
+def _read(fd: int) -> bytes | None:
+    """What is there now, empty at the end of the stream; ``None`` when nothing is there yet."""
+    try:
+        return os.read(fd, _READ)
+    except BlockingIOError:
+        return None
+
+
+def _end(child: Child) -> ExitStatus:
+    """Kill what is left of nmap's process group, reap nmap, and let go of it."""
+    with child.pidfd as pidfd:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)  # nmap is not reaped yet, so the group is still this one
+        poll = select.poll()
+        poll.register(pidfd.fd, select.POLLIN)
+        poll.poll(_KILL_WAIT_MS)
+        return pidfd.wait() or ExitStatus(None)
+
+
+def _pipe(ours: ExitStack, theirs: ExitStack) -> tuple[int, int]:
+    """A pipe that we read, without blocking, and nmap writes; each end is closed with its stack."""
+    read, write = os.pipe2(os.O_CLOEXEC)
+    ours.callback(os.close, read)
+    theirs.callback(os.close, write)
+    os.set_blocking(read, False)
+    return read, write
+
+
+def _file_in_memory(content: bytes, theirs: ExitStack) -> int:
+    """A file without a name, memfd_create(2): nothing to clean up, nobody else to read it, no disk to be full."""
+    fd = os.memfd_create("targets", os.MFD_CLOEXEC)
+    theirs.callback(os.close, fd)
+    os.write(fd, content)
+    return fd

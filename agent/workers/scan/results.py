@@ -1,0 +1,131 @@
+"""What nmap found, as plain typed values.
+
+The document is read with python-nmap's parser. Only its parser: python-nmap's runner would take a target for an option
+and an empty answer for a good one. What it drops (the tunnel of a service, all CPEs but the last) was seen when the
+document went by (``stream``). Everything a stranger's banner can influence is cleaned and cut here, once, before it is
+stored or shown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any
+
+import nmap
+
+from agent.errors import ScanFailure
+from agent.workers.scan.nmap import Answer
+
+TEXT_LIMIT = 256
+"""Most characters of one text."""
+
+NAMES_LIMIT = 16
+"""Most names of one host, and most CPEs of one port."""
+
+PROTOCOLS = ("tcp", "udp", "sctp")
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """One port that nmap listed by itself: open ones always, closed and filtered ones when they are few."""
+
+    protocol: str
+    number: int
+    state: str
+    reason: str
+    service: str = ""
+    product: str = ""
+    version: str = ""
+    extrainfo: str = ""
+    tunnel: str = ""
+    cpe: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One host that was listed: one that is up. ``mac`` is known on the same link only."""
+
+    address: str
+    state: str
+    reason: str
+    mac: str = ""
+    names: tuple[str, ...] = ()
+    ports: tuple[Port, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkResult:
+    """What one chunk found, hosts and ports in ascending order."""
+
+    hosts: tuple[Host, ...]
+    nmap_version: str
+
+    @property
+    def hosts_up(self) -> int:
+        return sum(host.state == "up" for host in self.hosts)
+
+    @property
+    def ports_open(self) -> int:
+        return sum(port.state == "open" for host in self.hosts for port in host.ports)
+
+
+def read_results(answer: Answer, addresses: tuple[str, ...]) -> ChunkResult:
+    """Read a judged answer about ``addresses``.
+
+    Raises ``ScanFailure`` when it cannot be understood, or tells of an address that was not asked for.
+    """
+    # The constructor starts `nmap -V`; the parser needs nothing of what it sets up.
+    parser = nmap.PortScanner.__new__(nmap.PortScanner)
+    try:
+        found: dict[str, dict[str, Any]] = parser.analyse_nmap_xml_scan(answer.document)["scan"]
+        hosts = [_host(address, entry, answer) for address, entry in found.items()]
+    except (nmap.PortScannerError, AttributeError, KeyError, TypeError, ValueError) as error:
+        # Not the text of the error: PortScannerError holds the whole document.
+        raise ScanFailure(f"nmap's XML cannot be understood ({type(error).__name__})") from error
+    strangers = {host.address for host in hosts} - set(addresses)
+    if strangers:
+        raise ScanFailure(f"nmap answered for {min(strangers)}, which was not asked for")
+    return ChunkResult(tuple(sorted(hosts, key=lambda host: addresses.index(host.address))), answer.verdict.version)
+
+
+def clean(text: str | None, limit: int = TEXT_LIMIT) -> str:
+    """A stranger's text made harmless for terminals, logs and tables: one line, printable, at most ``limit`` long."""
+    # Cut first: nothing that is thrown away costs anything.
+    folded = "".join(character if character.isprintable() else " " for character in (text or "")[: limit * 4])
+    return " ".join(folded.split())[:limit]
+
+
+def _host(address: str, entry: dict[str, Any], answer: Answer) -> Host:
+    ports = [
+        _port(address, protocol, number, fields, answer)
+        for protocol in PROTOCOLS
+        for number, fields in entry.get(protocol, {}).items()
+    ]
+    names = (clean(name["name"]) for name in entry["hostnames"][:NAMES_LIMIT])
+    return Host(
+        address=str(ip_address(address)),
+        state=clean(entry["status"]["state"]),
+        reason=clean(entry["status"]["reason"]),
+        mac=clean(entry["addresses"].get("mac")).lower(),
+        names=tuple(name for name in names if name),
+        ports=tuple(sorted(ports, key=lambda port: (PROTOCOLS.index(port.protocol), port.number))),
+    )
+
+
+def _port(address: str, protocol: str, number: int, fields: dict[str, Any], answer: Answer) -> Port:
+    if not 0 <= number <= 65535:
+        raise ValueError(number)
+    tunnel, cpe = answer.verdict.details.get((address, protocol, number), ("", ()))
+    return Port(
+        protocol=protocol,
+        number=number,
+        state=clean(fields["state"]),
+        reason=clean(fields["reason"]),
+        service=clean(fields["name"]),
+        product=clean(fields["product"]),
+        version=clean(fields["version"]),
+        extrainfo=clean(fields["extrainfo"]),
+        tunnel=clean(tunnel),
+        cpe=tuple(clean(text) for text in cpe[:NAMES_LIMIT]),
+    )

@@ -1,0 +1,211 @@
+"""The worker of ``kind = "scan"``: plan, scan chunk by chunk, store, tell."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from agent.declaration.model import Scan
+from agent.errors import AgentError, ConfigurationError, ScanFailure, StorageFailure
+from agent.linux.spawn import base_environment
+from agent.linux.sweep import MARK
+from agent.workers.runtime import Context
+from agent.workers.scan.argv import (
+    count_ports,
+    format_ports,
+    nmap_argv,
+    nmap_environment,
+    parse_ports,
+    privileges,
+    target_list,
+)
+from agent.workers.scan.nmap import run_nmap
+from agent.workers.scan.plan import Chunk, make_plan
+from agent.workers.scan.results import read_results
+from agent.workers.scan.store import Ending, Run, ScanStore
+from agent.workers.scan.stream import XmlStream
+
+_STAGES = {"discovery": 1, "ports": 2, "services": 3}
+
+
+class ScanWorker:
+    """Runs one scan to its end. Made with a ``Context`` whose service is a ``Scan``."""
+
+    def __init__(self, context: Context) -> None:
+        """Raises ``ConfigurationError`` for settings that cannot be scanned."""
+        if not isinstance(context.service, Scan):
+            raise ConfigurationError(f"{context.name}: not the settings of a scan")
+        self._context = context
+        self._service = service = context.service
+        self._ports = parse_ports(service.ports) if service.profile != "discovery" else ()
+        self._plan = make_plan(
+            service.targets,
+            service.exclude,
+            service.allow_public,
+            ports=count_ports(self._ports),
+            identity=(service.profile, format_ports(self._ports)),
+        )
+        self._nmap = ""
+        self._privileged = False
+        self._environment: dict[str, str] = {}
+        self._store: ScanStore | None = None
+
+    async def start(self) -> None:
+        """Find nmap and open the database. Raises ``ScanFailure`` or ``StorageFailure``."""
+        try:
+            self._find_nmap()
+            self._store = ScanStore(self._context.data / "scan.db")
+        except AgentError as error:
+            self._context.event("scan_failed", f"{self._summary()}: {error}")
+            raise
+        if self._store.opened.moved_aside is not None:
+            moved, reason = self._store.opened.moved_aside, self._store.opened.reason
+            self._context.event(
+                "database_replaced",
+                f"{self._store.path} could not be read ({reason}): it is now {moved}, and a new one was made",
+                moved_aside=str(moved),
+            )
+        self._tell(Run(0, set()), 0.0)
+
+    async def run(self) -> None:
+        """Scan what is left to scan. Raises what made it fail; what was stored before stays."""
+        store = self._store
+        if store is None:
+            raise RuntimeError("run before start")
+        began = time.monotonic()
+        run: Run | None = None
+        try:
+            run = store.begin(self._plan, self._coverage(), self._argv(self._plan.chunk(0), 0), time.time())
+            if run.resumed:
+                self._context.log(f"continuing run {run.id}: {run.hosts_done} of {self._plan.hosts} hosts were done")
+            for chunk in self._plan.chunks():
+                if chunk.number not in run.done:
+                    await self._scan(store, run, chunk)
+                    self._tell(run, 0.0)
+            store.end(run, "finished", time.time())
+        except BaseException as error:
+            # A stop arrives as a cancellation, which is no Exception.
+            self._broke_off(store, run, str(error) if isinstance(error, Exception) else None)
+            raise
+        took = time.monotonic() - began
+        self._context.event(
+            "scan_finished",
+            f"{self._summary()}: {_count(run.hosts_up, 'host')} up, {_count(run.ports_open, 'port')} open,"
+            f" took {took:.1f} s",
+            run=run.id,
+            hosts_total=self._plan.hosts,
+            hosts_up=run.hosts_up,
+            ports_open=run.ports_open,
+            seconds=round(took, 3),
+        )
+
+    async def stop(self) -> None:
+        """Close the database."""
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
+    def _find_nmap(self) -> None:
+        base = base_environment(os.environ)
+        found = shutil.which("nmap", path=base["PATH"])
+        if found is None:
+            raise ScanFailure("nmap is not installed: apt-get install nmap")
+        self._nmap = str(Path(found).absolute())
+        self._privileged, why_not = privileges(Path("/proc/self/status").read_text())
+        if why_not and self._service.profile != "discovery":
+            self._context.log(why_not)
+        data = Path(self._nmap).parent.parent / "share" / "nmap"
+        self._environment = nmap_environment(
+            base, privileged=self._privileged, data_directory=str(data) if data.is_dir() else None
+        )
+        if mark := os.environ.get(MARK):  # an nmap that outlives us is recognised by it
+            self._environment[MARK] = mark
+
+    async def _scan(self, store: ScanStore, run: Run, chunk: Chunk) -> None:
+        stream = XmlStream(stages=_STAGES[self._service.profile])
+
+        def turn() -> None:
+            self._context.beat()
+            self._tell(run, stream.fraction * len(chunk.addresses))
+
+        try:
+            answer = await run_nmap(
+                lambda targets: self._argv(chunk, targets),
+                self._environment,
+                target_list(chunk.addresses),
+                hosts=len(chunk.addresses),
+                stream=stream,
+                turn=turn,
+                turn_every=self._context.beat_interval,
+            )
+            result = read_results(answer, chunk.addresses)
+        except ScanFailure as error:
+            if self._plan.chunk_count == 1:
+                raise
+            place = f"{chunk.addresses[0]} to {chunk.addresses[-1]}"
+            raise ScanFailure(f"chunk {chunk.number + 1} of {self._plan.chunk_count} ({place}): {error}") from error
+        store.store(run, chunk, result, time.time())
+        self._context.beat()
+
+    def _broke_off(self, store: ScanStore, run: Run | None, failure: str | None) -> None:
+        """Tell and store that the run did not finish: it failed, or was stopped."""
+        status: Ending = "failed" if failure is not None else "interrupted"
+        done = f"stopped after {run.hosts_done if run else 0} of {_count(self._plan.hosts, 'host')}"
+        message = failure if failure is not None else f"{done}; the next run continues"
+        self._context.event(f"scan_{status}", f"{self._summary()}: {message}", run=run.id if run else None)
+        if run is not None:
+            with suppress(StorageFailure):  # the first failure is the one to tell, and `begin` sees a run without end
+                store.end(run, status, time.time(), message)
+
+    def _argv(self, chunk: Chunk, targets: int) -> tuple[str, ...]:
+        return nmap_argv(
+            nmap=self._nmap,
+            profile=self._service.profile,
+            ports=self._ports,
+            rate=self._service.rate,
+            family=chunk.family,
+            privileged=self._privileged,
+            targets=targets,
+        )
+
+    def _tell(self, run: Run, underway: float) -> None:
+        """``underway``: the part of the chunk at hand that is done, in hosts."""
+        total = self._plan.hosts
+        percent = int(100 * (run.hosts_done + underway) / total)
+        self._context.status(
+            f"{run.hosts_done} of {_count(total, 'host')}, {_count(run.ports_open, 'open port')}, {percent} %",
+            {
+                "hosts_done": run.hosts_done,
+                "hosts_total": total,
+                "chunks_done": len(run.done),
+                "chunks_total": self._plan.chunk_count,
+                "hosts_up": run.hosts_up,
+                "ports_open": run.ports_open,
+                "percent": percent,
+            },
+        )
+
+    def _summary(self) -> str:
+        first, *others = self._service.targets
+        return f"{first} and {len(others)} more" if others else first
+
+    def _coverage(self) -> str:
+        """What this scan covers, so that later readers compare only what two runs both asked."""
+        service = self._service
+        covered = {
+            "targets": service.targets,
+            "exclude": service.exclude,
+            "ports": format_ports(self._ports),
+            "profile": service.profile,
+            "chunk_size": self._plan.chunk_size,
+        }
+        return msgspec.json.encode(covered).decode()
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -160,8 +160,11 @@ class Unit:
     # -- the state machine and its effects ----------------------------------------------------------------------
 
     def _advance(self, event: Event) -> None:
-        before = self.state now = self._host.loop.time() self.state, effects = lifecycle.step(self._policy, before,
-        event, now, random.uniform(-1.0, 1.0))  # noqa: S311  # spreads retries, guards nothing for effect in effects:
+        before = self.state
+        now = self._host.loop.time()
+        jitter = random.uniform(-1.0, 1.0)  # noqa: S311  # spreads retries, guards nothing
+        self.state, effects = lifecycle.step(self._policy, before, event, now, jitter)
+        for effect in effects:
             self._perform(effect)
         if self.state.phase is not before.phase or self.state.run != before.run:
             self.since = time.time()

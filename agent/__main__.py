@@ -1,0 +1,85 @@
+"""``python -m agent``: the entry of the container image, of a frozen binary, and of the processes the agent starts.
+
+Three words are internal: ``daemon`` and ``once`` are what ``agentctl run`` and ``run-once`` become, ``worker`` is
+what a supervised capture or scan is. They are told apart here, before anything is imported, because each must load
+only its own half of the program: a process that runs for months should not carry a command-line parser and a table
+renderer in memory, and ``execve`` into a fresh interpreter is the only way to be rid of modules once imported. The
+process ID stays the same across it, so a service manager sees one process from start to end.
+
+Everything else is the command line, except that ``python -m agent [OPTIONS] CONFIG`` means ``agentctl run [OPTIONS]
+CONFIG``.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from agent.cli.commands import COMMANDS
+from agent.cli.guard import INTERNAL_ERRORS, guarded
+from agent.paths import Paths
+
+
+def main(arguments: list[str]) -> int:
+    """Run the part of the program that ``arguments`` ask for; returns the exit code of the contract."""
+    match arguments:
+        case ["worker", kind]:
+            from agent.workers.main import main as work
+
+            return work(kind)
+        case ["daemon", prefix, declaration, *hint] if len(hint) < 2:
+            return _daemon(Paths.of(prefix, declaration), *hint)
+        case ["once", prefix, declaration, name]:
+            return _once(Paths.of(prefix, declaration), name)
+        case _:
+            from agent.cli.main import main as agentctl
+
+            return agentctl(container_arguments(arguments))
+
+
+def container_arguments(arguments: list[str]) -> list[str]:
+    """Put ``run`` before arguments that are options and then, last, the path of a declaration.
+
+    A path is a word that ends in ``.toml`` or names an existing file, and is no command. Anything else is left as it
+    is.
+    """
+    words = _words(arguments)
+    if len(words) == 1 and arguments[-1] == words[0] and words[0] not in COMMANDS and _is_declaration(words[0]):
+        return ["run", *arguments]
+    return arguments
+
+
+def _words(arguments: list[str]) -> list[str]:
+    """The arguments that are neither options nor the value of ``--prefix``, the only option of ``run`` with a value."""
+    pairs = zip(["", *arguments], arguments, strict=False)
+    return [word for before, word in pairs if not word.startswith("-") and before != "--prefix"]
+
+
+def _is_declaration(word: str) -> bool:
+    return word.endswith(".toml") or Path(word).is_file()
+
+
+def _daemon(paths: Paths, hint: str | None = None) -> int:
+    """The agent itself, in the foreground. ``hint`` is a line for the person who started it."""
+
+    def work() -> int:
+        from agent.control.daemon import run
+
+        return run(paths, hint=hint)
+
+    return guarded(work, program="agent", log=paths.logs / "agent.log")
+
+
+def _once(paths: Paths, name: str) -> int:
+    """One service or job in the foreground."""
+
+    def work() -> int:
+        from agent.control.once import run_once
+
+        return run_once(paths, name)
+
+    return guarded(work, program="agentctl", log=paths.logs / INTERNAL_ERRORS)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

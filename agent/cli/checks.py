@@ -1,0 +1,231 @@
+"""The checks of ``agentctl doctor``. Each looks, changes nothing, and comes back with a verdict and a way to mend."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from agent.cli.text import size
+from agent.control.client import Client
+from agent.declaration.load import load
+from agent.declaration.model import Declaration
+from agent.errors import AgentError, DeclarationError, SpawnFailed
+from agent.linux import cgroup
+from agent.linux.environment import base_environment
+from agent.linux.spawn import SpawnRequest, run
+from agent.linux.users import resolve_user
+from agent.paths import Paths
+
+Verdict = Literal["ok", "warn", "fail"]
+
+CAP_NET_RAW = 13  # linux/capability.h
+LIBPCAP_NAMES = ("libpcap.so.0.8", "libpcap.so.1", "libpcap.so")
+"""What Debian, the other distributions, and a development package call it."""
+
+LEAST_DISK = 0.02
+LITTLE_DISK = 0.10
+"""Free parts of the file system: below the first nothing can be relied on, below the second it is time to act."""
+
+FILES_OF_AGENT, FILES_PER_SERVICE = 64, 4
+"""File descriptors that the agent holds for itself, and for each service (pidfd, log pipe, log file, notify socket)."""
+
+COMMAND_TIMEOUT = 10.0
+"""Seconds that a foreign command may take to say its version."""
+
+
+class Check(NamedTuple):
+    """One row. ``mend`` is empty when there is nothing to mend."""
+
+    name: str
+    verdict: Verdict
+    finding: str
+    mend: str = ""
+
+
+def examine(paths: Paths, environ: Mapping[str, str]) -> list[Check]:
+    """All checks, in the order in which they are worth mending."""
+    declared, declaration = check_declaration(paths, environ)
+    kinds = {service.kind for service in declaration.services.values()} if declaration else {"capture", "scan"}
+    answering, agent = check_agent(paths)
+    pid = agent["pid"] if agent else None
+    return [
+        declared,
+        answering,
+        *(check_users(declaration) if declaration else ()),
+        check_prefix(paths),
+        check_disk(paths.prefix),
+        check_libpcap(needed="capture" in kinds),
+        check_nmap(needed="scan" in kinds),
+        check_raw_sockets(_status(pid), needed="capture" in kinds),
+        check_files(_limits(pid), services=len(declaration.services) if declaration else 0),
+        check_cgroup(agent["containment"] if agent else None, cgroup.explain(paths.prefix)),
+        check_clock(),
+    ]
+
+
+def check_declaration(paths: Paths, environ: Mapping[str, str]) -> tuple[Check, Declaration | None]:
+    """Whether the declaration is there and right; and what it says, if so."""
+    if not paths.declaration.exists():
+        return Check("declaration", "fail", f"{paths.declaration} does not exist", "agentctl init"), None
+    try:
+        declaration = load(paths, environ)
+    except DeclarationError as error:
+        count = len(error.problems)
+        finding = f"{count} problem{'' if count == 1 else 's'}, the first: {error.problems[0]}"
+        return Check("declaration", "fail", finding, "agentctl validate shows all of them"), None
+    return Check("declaration", "ok", f"{paths.declaration}: {len(declaration.services)} services"), declaration
+
+
+def check_agent(paths: Paths) -> tuple[Check, dict[str, Any] | None]:
+    """Whether an agent answers on this prefix; and what it says of itself, if so."""
+    try:
+        agent: dict[str, Any] = Client(paths.socket).request("GET", "/v1/status")["agent"]
+    except AgentError as error:
+        return Check("agent", "warn", str(error), "systemctl start agent, or agentctl run"), None
+    return Check("agent", "ok", f"{agent['state']}, pid {agent['pid']}, version {agent['version']}"), agent
+
+
+def check_users(declaration: Declaration) -> list[Check]:
+    """One row that all users and groups of the declaration exist, or one for each that does not."""
+    wanted = [(f"service.{name}", service.user, service.group) for name, service in declaration.services.items()]
+    wanted.append(("agent", None, declaration.agent.group))
+    failures = []
+    for where, user, group in wanted:
+        try:
+            resolve_user(user, group)
+        except SpawnFailed as error:
+            finding, _, mend = str(error).partition("; ")
+            failures.append(Check("users", "fail", f"{where}: {finding}", mend))
+    return failures or [Check("users", "ok", "all users and groups of the declaration exist")]
+
+
+def check_prefix(paths: Paths) -> Check:
+    """Whether this user may write where the agent writes."""
+    places = [paths.run, paths.tmp, paths.spool, paths.logs]
+    for place in [_nearest(directory) for directory in places]:
+        if not os.access(place, os.W_OK | os.X_OK):
+            mend = "run the agent as the owner of the prefix, or give the directory to the user it runs as"
+            return Check("prefix", "fail", f"{place} is not writable for this user", mend)
+    missing = [place.name for place in places if not place.exists()]
+    note = f"; {', '.join(missing)} will be created" if missing else ""
+    return Check("prefix", "ok", f"{paths.prefix} is writable{note}")
+
+
+def check_disk(prefix: Path) -> Check:
+    """Whether there is room below the prefix, in bytes and in inodes."""
+    place = _nearest(prefix)
+    figures = os.statvfs(place)
+    free = figures.f_bavail / figures.f_blocks if figures.f_blocks else 1.0
+    inodes = figures.f_favail / figures.f_files if figures.f_files else 1.0
+    finding = f"{size(figures.f_bavail * figures.f_frsize)} ({free:.0%}) and {inodes:.0%} of the inodes free at {place}"
+    least = min(free, inodes)
+    verdict: Verdict = "fail" if least < LEAST_DISK else "warn" if least < LITTLE_DISK else "ok"
+    return Check("disk", verdict, finding, "" if verdict == "ok" else "free some, or lower `budget` of the captures")
+
+
+def check_libpcap(*, needed: bool) -> Check:
+    """Whether the capture library can be loaded, and which it is."""
+    for name in LIBPCAP_NAMES:
+        try:
+            library = ctypes.CDLL(name)
+            library.pcap_lib_version.restype = ctypes.c_char_p
+            return Check("libpcap", "ok", library.pcap_lib_version().decode("ascii", "replace"))
+        except (OSError, AttributeError):
+            continue
+    return Check("libpcap", "fail" if needed else "warn", "cannot be loaded: no capture", "apt install libpcap0.8")
+
+
+def check_nmap(*, needed: bool) -> Check:
+    """Whether nmap can be run, and which it is."""
+    try:
+        done = run(SpawnRequest(argv=["nmap", "--version"], environment=base_environment(os.environ)), COMMAND_TIMEOUT)
+        finding = done.stdout.decode("utf-8", "replace").partition("\n")[0]
+    except SpawnFailed as error:
+        finding = str(error)
+    if finding.startswith("Nmap version"):
+        return Check("nmap", "ok", finding)
+    return Check("nmap", "fail" if needed else "warn", f"{finding or 'says nothing'}: no scan", "apt install nmap")
+
+
+def check_raw_sockets(status: str, *, needed: bool) -> Check:
+    """Whether CAP_NET_RAW is effective, by the text of /proc/PID/status (proc(5))."""
+    effective = int(_field(status, "CapEff:", "0"), 16)
+    if effective >> CAP_NET_RAW & 1:
+        return Check("capabilities", "ok", "CAP_NET_RAW is effective")
+    return Check(
+        "capabilities",
+        "fail" if needed else "warn",
+        "CAP_NET_RAW is not effective: no capture, and scans connect instead of probing",
+        "run the agent as root, or with AmbientCapabilities=CAP_NET_RAW in its unit",
+    )
+
+
+def check_files(limits: str, *, services: int) -> Check:
+    """Whether the limit on open files, by the text of /proc/PID/limits (proc(5)), is enough for the declaration."""
+    words = _field(limits, "Max open files", "0 0").split()
+    allowed = words[1]  # the hard limit: the agent raises the soft one to it
+    wanted = FILES_OF_AGENT + FILES_PER_SERVICE * services
+    if allowed == "unlimited" or int(allowed) >= wanted:
+        return Check("open files", "ok", f"{allowed} allowed, at most {wanted} needed")
+    mend = f"LimitNOFILE={wanted} in the unit, or ulimit -n {wanted}"
+    return Check("open files", "warn", f"{allowed} allowed, up to {wanted} needed", mend)
+
+
+def check_cgroup(in_force: str | None, found: str) -> Check:
+    """Whether services are contained by cgroups: what the running agent says, else what ``cgroup.explain`` found."""
+    if in_force == "cgroup" or (in_force is None and found.startswith("cgroup v2 at ")):
+        return Check("cgroup", "ok", "the agent uses cgroup v2" if in_force else found)
+    finding = f"{found}: limits are not in force, and strays are found by a sweep"
+    return Check("cgroup", "warn", finding, "run the agent by its unit, or as root where no systemd runs")
+
+
+def check_clock() -> Check:
+    """Whether the clock is kept in step with the world's: time stamps and calendars rest on it."""
+    if Path("/run/systemd/timesync/synchronized").exists():
+        return Check("clock", "ok", "synchronised by systemd-timesyncd")
+    argv = ["timedatectl", "show", "--property=NTPSynchronized", "--value"]
+    try:
+        done = run(SpawnRequest(argv=argv, environment=base_environment(os.environ)), COMMAND_TIMEOUT)
+        answer = done.stdout.strip()
+    except SpawnFailed:
+        answer = b""
+    if answer == b"yes":
+        return Check("clock", "ok", "synchronised")
+    finding = "not synchronised" if answer == b"no" else "neither systemd-timesyncd nor timedatectl tells"
+    return Check("clock", "warn", finding, "timedatectl set-ntp true, or install chrony")
+
+
+def _nearest(path: Path) -> Path:
+    """``path``, or the first directory above it that exists."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
+
+
+def _status(pid: int | None) -> str:
+    return _proc(pid, "status")
+
+
+def _limits(pid: int | None) -> str:
+    return _proc(pid, "limits")
+
+
+def _proc(pid: int | None, name: str) -> str:
+    """A file of the agent in /proc, or of this process when there is none (or none any more)."""
+    for who in ([str(pid)] if pid else []) + ["self"]:
+        try:
+            return Path("/proc", who, name).read_text(encoding="ascii", errors="replace")
+        except OSError:
+            continue
+    return ""
+
+
+def _field(text: str, name: str, default: str) -> str:
+    """What follows ``name`` on the line that begins with it."""
+    for line in text.splitlines():
+        if line.startswith(name):
+            return line[len(name) :].strip()
+    return default

@@ -1,0 +1,26 @@
+"""The table of agentctl's commands: light enough to be read before click is imported.
+
+A command's module is imported when it is typed, and not before: ``agentctl status`` pays for ``status`` alone.
+"""
+
+from __future__ import annotations
+
+#: name -> (the module in agent.cli that holds the click command under the attribute ``command`` or the given one, help)
+COMMANDS: dict[str, tuple[str, str]] = {
+    "run": ("run:run", "Run the agent in the foreground."),
+    "run-once": ("run:run_once", "Run one job or service in the foreground and exit with its code."),
+    "status": ("status:status", "Show the agent and its services."),
+    "start": ("actions:start", "Start services and wait until they run."),
+    "stop": ("actions:stop", "Stop services and wait until nothing of them is left."),
+    "restart": ("actions:restart", "Restart services and wait until they run."),
+    "reload": ("reload:reload", "Make the running agent read its declaration again."),
+    "validate": ("validate:validate", "Check a declaration and show everything that is wrong with it."),
+    "config": ("config:config", "Show the declaration as the agent understands it."),
+    "logs": ("logs:logs", "Show what a service printed."),
+    "events": ("events:events", "Show what happened to the services."),
+    "timers": ("timers:timers", "Show when jobs run next and how they ended last."),
+    "calendar": ("calendar:calendar", "Show when a calendar expression elapses."),
+    "init": ("init:init", "Create the directories and a first declaration."),
+    "doctor": ("doctor:doctor", "Check what the agent needs from this host, and say how to mend it."),
+    "completion": ("completion:completion", "Print the completion script of a shell."),
+}

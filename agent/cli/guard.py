@@ -1,0 +1,106 @@
+"""The rim of every process of this program: whatever happens inside, a line and an exit code of the contract come out.
+
+It stands apart from the command line because the agent's own process runs inside it too, and that one must not import
+click (see ``agent.__main__``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from agent.cli.text import safe
+from agent.errors import EXIT_RUNTIME, AgentError, DeclarationError
+
+EXIT_INTERRUPTED = 130
+"""128 + SIGINT: the user pressed Ctrl-C."""
+
+EXIT_BROKEN_PIPE = 141
+"""128 + SIGPIPE: the reader of our output went away; whether the rest went well, nobody was told."""
+
+INTERNAL_ERRORS = "agentctl.log"
+"""The file below ``log/`` that tracebacks go to."""
+
+LOG_LIMIT = 1024 * 1024
+"""Bytes after which the log of internal errors starts anew."""
+
+
+def guarded(work: Callable[[], int], *, program: str, log: Path | Callable[[], Path]) -> int:
+    """Run ``work`` and return its exit code, or the one that belongs to how it failed.
+
+    ``program`` begins each message; ``log`` is where the traceback of an internal error goes, or tells it at that time.
+    Output that is still buffered is written before this returns, so that a full disk or a closed pipe counts.
+    """
+    open_missing_streams()
+    try:
+        code = work()
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        discard_output()
+        return EXIT_BROKEN_PIPE
+    except AgentError as error:
+        report(error, program)
+        return error.exit_code
+    except Exception as error:
+        complain(f"{program}: internal error: {type(error).__name__}: {error} ({_keep_traceback(error, log)})")
+        return EXIT_RUNTIME
+    finally:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+
+
+def report(error: AgentError, program: str) -> None:
+    """Print an error of ours on stderr. The problems of a declaration stand alone on their lines: ``file:line: …``."""
+    if isinstance(error, DeclarationError):
+        for problem in error.problems:
+            complain(str(problem))
+    else:
+        complain(f"{program}: {error}")
+
+
+def complain(line: str) -> None:
+    """Print one line on stderr, whatever state stderr is in."""
+    with contextlib.suppress(OSError):
+        print(safe(line), file=sys.stderr, flush=True)
+
+
+def discard_output() -> None:
+    """Send stdout to nowhere, so that the interpreter's own flush at exit finds no broken pipe."""
+    sink = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(sink, sys.stdout.fileno())
+    os.close(sink)
+
+
+def open_missing_streams() -> None:
+    """Make stdout and stderr usable when they were closed (``>&-``), and able to show any text in any locale."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _keep_traceback(error: Exception, log: Path | Callable[[], Path]) -> str:
+    """Append the traceback to the log; returns where to look for details."""
+    import time
+    import traceback
+
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f"at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "nowhere"
+    try:
+        path = log if isinstance(log, Path) else log()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        mode = os.O_APPEND if not path.exists() or path.stat().st_size < LOG_LIMIT else os.O_TRUNC
+        with os.fdopen(os.open(path, flags | mode, 0o600), "w", encoding="utf-8", errors="backslashreplace") as file:
+            print(time.strftime("%Y-%m-%dT%H:%M:%S%z"), "pid", os.getpid(), file=file)
+            traceback.print_exception(error, file=file)
+    except (OSError, AgentError):
+        return f"{place}; its details could not be logged"
+    return f"{place}; details in {path}"

@@ -1,0 +1,40 @@
+"""``agentctl logs NAME [-f] [-n N]``: what a service printed."""
+
+from __future__ import annotations
+
+import click
+
+from agent.cli import output, text
+from agent.cli.base import Session, command
+from agent.cli.names import SERVICE
+
+DEFAULT_COUNT = 100
+
+
+@command(
+    "logs",
+    examples=("agentctl logs api", "agentctl logs -f -n 0 api", "agentctl logs api --json | jq -r .line"),
+)
+@click.argument("name", type=SERVICE)
+@click.option("-f", "--follow", is_flag=True, help="Go on with what it prints from now on, until Ctrl-C.")
+@click.option(
+    "-n",
+    "--lines",
+    type=click.IntRange(min=0),
+    default=DEFAULT_COUNT,
+    show_default=True,
+    metavar="N",
+    help="Begin with the last N lines.",
+)
+def logs(session: Session, name: str, follow: bool, lines: int) -> None:
+    """Show what the service NAME printed on its stdout and stderr.
+
+    Control characters are shown as escapes such as \\x1b, so that nothing a service prints can act on your terminal.
+    The bytes as they were printed are in PREFIX/log/NAME.log.
+    """
+    query = {"n": str(lines), "follow": "true" if follow else "false"}
+    for record in session.client().stream(f"/v1/logs/{name}", query):
+        if session.json:
+            output.line(record)
+        else:
+            print(text.safe(record["line"]), flush=True)

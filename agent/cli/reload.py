@@ -1,0 +1,36 @@
+"""``agentctl reload``: the running agent reads its declaration again and changes only what differs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agent.cli import output, text
+from agent.cli.base import Session, command
+
+
+@command("reload", examples=("agentctl validate && agentctl reload",))
+def reload(session: Session) -> None:
+    """Make the running agent read its declaration again.
+
+    Services that are declared as before keep running untouched; each of the others is shown with what was done to it
+    and the settings that differ. A declaration with mistakes changes nothing: all of them are shown, and the exit
+    code is 1.
+    """
+    report = session.client(timeout=None).request("POST", "/v1/reload")
+    if session.json:
+        output.document(report)
+        return
+    for line in lines(report):
+        print(line)
+
+
+def lines(report: dict[str, Any]) -> list[str]:
+    """What a reload changed, a line for each service, and how many it left alone."""
+    reasons = report["reasons"]
+    changes = [
+        f"{name}: {change}" + (f" ({', '.join(reasons[name])})" if reasons.get(name) else "")
+        for change in ("stopped", "restarted", "updated", "started")
+        for name in report[change]
+    ]
+    kept = report["unchanged"]
+    return [text.safe(line) for line in [*changes, f"{kept} service{'' if kept == 1 else 's'} unchanged"]]

@@ -1,0 +1,101 @@
+"""``agentctl run`` and ``agentctl run-once``: the agent, or one job, in the foreground.
+
+Neither runs in this process as it is. The command line has loaded click, and a process that is to run for months should
+not keep a parser in memory that it used once; so the process replaces itself, by execve(2), with a fresh interpreter on
+the internal entries of ``agent.__main__``. PID, environment, open streams and capabilities stay the same.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from agent.cli.base import Session, command
+from agent.cli.files import write_declaration
+from agent.cli.names import SERVICE
+from agent.errors import RuntimeFailure, UsageError
+from agent.linux.environment import own_environment, own_program
+from agent.paths import DEFAULT_PREFIX, Paths
+
+
+@command(
+    "run",
+    json=False,
+    examples=(
+        "agentctl run",
+        "PREFIX=./var agentctl run --default",
+        "python -m agent --prefix /srv /srv/key/env.toml      the same, as a container starts it",
+    ),
+    exit_codes="Exit codes: 0 it was told to stop (SIGTERM, SIGINT or Ctrl-C) and did, 1 the declaration is wrong and "
+    "nothing was started, 2 it failed, or another agent runs on this prefix.",
+)
+@click.argument("config", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--default", "demonstration", is_flag=True, help="If there is no declaration, write one that shows every kind."
+)
+def run(session: Session, config: Path | None, demonstration: bool) -> None:
+    """Run the agent in the foreground on the declaration CONFIG, or on PREFIX/key/env.toml.
+
+    Progress is printed in plain lines. Ctrl-C stops all services, then the agent.
+    """
+    paths = session.paths(config)
+    if demonstration:
+        from agent.declaration.default import DEMO
+
+        if config is not None:
+            raise UsageError(f"--default writes {session.paths().declaration}; give it or a CONFIG, not both")
+        if write_declaration(paths, DEMO):
+            print(f"wrote a demonstration to {paths.declaration}", flush=True)
+    words = ["daemon", str(paths.prefix), str(paths.declaration)]
+    if "NOTIFY_SOCKET" not in os.environ:  # a person started it, not a service manager
+        words.append(f"in another terminal: {invitation(paths)}")
+    become(*words)
+
+
+@command(
+    "run-once",
+    json=False,
+    examples=("agentctl run-once lan_scan", "agentctl run-once lan_scan || logger 'the scan failed'"),
+    exit_codes="Exit codes: the job's own, as the contract has it: 0 it succeeded, 1 it, or the declaration, is "
+    "configured wrongly, 2 it failed, was killed, or ran out of its time.",
+)
+@click.argument("name", type=SERVICE)
+def run_once(session: Session, name: str) -> None:
+    """Run the job or service NAME once, in the foreground, with its output here. No agent need run.
+
+    For cron and systemd timers, which judge a job by its exit code.
+    """
+    paths = session.paths()
+    become("once", str(paths.prefix), str(paths.declaration), name)
+
+
+def become(*words: str) -> NoReturn:
+    """Replace this process by an internal entry of this program. Raises ``RuntimeFailure``."""
+    program = own_program()
+    sys.stdout.flush()
+    try:
+        os.execve(program[0], [*program, *words], {**os.environ, **own_environment()})  # noqa: S606  # no shell is meant
+    except OSError as error:
+        raise RuntimeFailure(f"cannot execute {program[0]}: {error.strerror}") from error
+
+
+def invitation(paths: Paths) -> str:
+    """The command that shows this agent, as this user would have to type it in another terminal."""
+    prefix = "" if paths.prefix == Path(DEFAULT_PREFIX) else f"PREFIX={shlex.quote(str(paths.prefix))} "
+    return f"{prefix}{invocation(sys.argv[0])} status"
+
+
+def invocation(program: str) -> str:
+    """How ``agentctl`` was called: by its bare name where the PATH finds it, else by its path, else as a module."""
+    name = Path(program).name
+    if name == "__main__.py":
+        return f"{shlex.quote(sys.executable)} -m agent"
+    found = shutil.which(name)
+    bare = found is not None and Path(program).exists() and Path(found).samefile(program)
+    return shlex.quote(name if bare else str(Path(program).absolute()))

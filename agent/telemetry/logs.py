@@ -1,0 +1,356 @@
+"""What a child writes, on its way to ``log/NAME.log``: bounded, stamped, and never in the child's way.
+
+``LogPump`` empties the pipe that is the child's standard output and error; ``LogFile`` stamps, rotates and stores. When
+there is more than may be written (a flood) or it cannot be written (a full disk), the child goes on and output is
+dropped, and it is always the **end** that is kept, because the last lines say why a program died. A marker line says
+how much is missing: ``[agent] dropped N bytes: REASON``.
+
+Neither raises for what a child or a disk does. Reading the files back is ``agent.telemetry.logread``.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import itertools
+import os
+import stat
+import termios
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from agent.telemetry.events import Schedule
+
+TAIL = 64 * 1024
+"""Bytes kept in memory of what cannot be written (yet)."""
+
+SMALLEST = 4 * 1024
+"""Bytes below which no file is rotated; a smaller ``size`` means this."""
+
+RETRY = 1.0
+"""Seconds between attempts to write to a disk that refused."""
+
+READ = 64 * 1024
+"""Bytes of one read: what a pipe holds by default (pipe(7))."""
+
+TURN = 4
+"""Reads of one call of ``read_ready``, so that other descriptors get their turn."""
+
+RATE = 16 * 1024 * 1024
+"""Bytes per second of one child's output that are written for any length of time."""
+
+_NEWLINE = 0x0A
+
+
+class LogFile:
+    """The log at ``path``: lines with an RFC 3339 UTC stamp (milliseconds), in files of at most ``size`` bytes.
+
+    Full files are renamed ``path.1`` (the youngest) to ``path.KEEP``; older ones are deleted. Mode 0640. ``clock``
+    gives unix seconds. A line is stamped when its beginning arrives; one that a rotation cuts in two is stamped again.
+
+    ``dropped_bytes`` counts what is lost for good, in bytes of the file (the stamps of a failed write included).
+    """
+
+    def __init__(self, path: Path, size: int, keep: int, clock: Callable[[], float] = time.time) -> None:
+        self.path = path
+        self.dropped_bytes = 0
+        self._size = max(size, SMALLEST)
+        self._keep = max(keep, 0)
+        self._clock = clock
+        self._fd = -1
+        self._written = 0
+        self._bare = True  # nothing but a stamp is in the file, so rotating it would gain nothing
+        self._cut = False  # the file ends inside a line
+        self._inside = False  # the output so far ends inside a line
+        self._held = bytearray()
+        self._missing = 0
+        self._reason = ""
+        self._tried = 0.0
+
+    def write(self, data: bytes) -> None:
+        """Append a piece of output, which may begin and end anywhere in a line."""
+        if not data:
+            return
+        text = self._stamped(data)
+        if not self._reason:
+            self._hold(self._put(text))
+            return
+        self._hold(text)
+        if abs(self._clock() - self._tried) >= RETRY:
+            self.flush()
+
+    def end_line(self) -> None:
+        """Finish the line that a program left unfinished."""
+        if self._inside:
+            self.write(b"\n")
+
+    def dropped(self, count: int, reason: str) -> None:
+        """Count ``count`` bytes that never got here, and say so in the log."""
+        self.dropped_bytes += count
+        self.end_line()
+        self.write(_marker(count, reason))
+
+    def flush(self) -> bool:
+        """Write what a failing disk made us hold back; whether nothing is held back any more."""
+        if not self._reason:
+            return True
+        reason, held, missing = self._reason, bytes(self._held), self._missing
+        text = held
+        if missing:
+            text = (b"\n" if self._cut else b"") + self._stamp() + _marker(missing, reason) + held
+        self._reason, self._missing = "", 0
+        rest = self._put(text)
+        self._held = bytearray(rest)
+        if len(rest) == len(text):
+            self._held, self._missing = bytearray(held), missing
+        return not self._reason
+
+    def close(self) -> None:
+        """Finish the last line, write what was held back if that is possible now, and let go of the file."""
+        self.end_line()
+        if not self.flush():
+            self.dropped_bytes += len(self._held)
+            self._held.clear()
+        self._shut()
+
+    # -- text ---------------------------------------------------------------------------------------------------------
+
+    def _stamp(self) -> bytes:
+        now = self._clock()
+        return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(now))}.{int(now % 1 * 1000):03}Z ".encode()
+
+    def _stamped(self, data: bytes) -> bytes:
+        """The piece with a stamp before each line that begins in it: one look at the clock, one pass in C."""
+        stamp = self._stamp()
+        text = data.replace(b"\n", b"\n" + stamp)
+        if not self._inside:
+            text = stamp + text
+        self._inside = data[-1] != _NEWLINE
+        return text if self._inside else text[: -len(stamp)]
+
+    def _hold(self, text: bytes) -> None:
+        """Keep the end of what could not be written, from the start of a line where there is one."""
+        self._held += text
+        excess = len(self._held) - TAIL
+        if excess > 0:
+            cut = self._held.find(b"\n", excess - 1) + 1 or excess
+            del self._held[:cut]
+            self._missing += cut
+            self.dropped_bytes += cut
+
+    # -- the file -----------------------------------------------------------------------------------------------------
+
+    def _put(self, text: bytes) -> bytes:
+        """Write, rotating where needed; returns what could not be written, the reason then being noted."""
+        view, at = memoryview(text), 0
+        try:
+            self._ready()
+            while at < len(text):
+                end = len(text)
+                # One byte is kept free: a rotation may have to end a line.
+                room = self._size - self._written - 1
+                if end - at > room:
+                    end = text.rfind(b"\n", at, at + max(room, 0)) + 1
+                    if end <= at and not self._bare:
+                        self._rotate()
+                        continue
+                    if end <= at:
+                        end = at + room
+                count = os.write(self._fd, view[at:end])
+                at += count
+                self._written += count
+                self._bare = False
+                self._cut = text[at - 1] != _NEWLINE
+        except OSError as error:
+            self._reason = error.strerror or type(error).__name__
+            self._tried = self._clock()
+        return text[at:]
+
+    def _ready(self) -> None:
+        """Have the file open, and be sure that it is still the one with that name. Raises ``OSError``."""
+        if self._fd >= 0 and os.fstat(self._fd).st_nlink:
+            return
+        self._shut()
+        self._open()
+        for number in itertools.count(self._keep + 1):  # left over from a time when more were kept
+            try:
+                self._numbered(number).unlink()
+            except FileNotFoundError:
+                break
+
+    def _open(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        # Not blocking: somebody may have put a FIFO there.
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        fd = os.open(self.path, flags, 0o640)
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            os.close(fd)
+            raise OSError(errno.EINVAL, "not a regular file", str(self.path))
+        self._fd, self._written, self._bare, self._cut = fd, found.st_size, found.st_size == 0, False
+        if self._bare:
+            os.fchmod(fd, 0o640)
+        elif os.pread(fd, 1, found.st_size - 1) != b"\n":  # an agent was killed in the middle of a line
+            self._written += os.write(fd, b"\n")
+
+    def _rotate(self) -> None:
+        if self._cut:
+            os.write(self._fd, b"\n")
+        for number in range(self._keep - 1, 0, -1):
+            if self._numbered(number).exists():
+                self._numbered(number).rename(self._numbered(number + 1))
+        if self._keep:
+            self.path.rename(self._numbered(1))
+        else:
+            self.path.unlink()
+        was_cut = self._cut
+        self._shut()
+        self._open()
+        if was_cut:
+            self._written += os.write(self._fd, self._stamp())
+            self._cut = True
+
+    def _numbered(self, number: int) -> Path:
+        return self.path.with_name(f"{self.path.name}.{number}")
+
+    def _shut(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class LogPump:
+    """Empties the pipe ``fd`` (owned from now on, made non-blocking) into ``log``, as fast as the child fills it.
+
+    ``rate`` is bytes per second, ``burst`` how many bytes may come at once (a quarter of a second's worth by default).
+    What is over that is dropped, the last ``TAIL`` bytes of each flood excepted. ``schedule`` (``loop.call_later``)
+    brings that tail into the log when the child has fallen silent; without it, it comes with the child's next output
+    or its end. ``clock`` is monotonic.
+    """
+
+    def __init__(
+        self,
+        fd: int,
+        log: LogFile,
+        *,
+        rate: int = RATE,
+        burst: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        schedule: Schedule | None = None,
+    ) -> None:
+        self.written_bytes = 0
+        self.dropped_bytes = 0
+        self._fd = fd
+        self._log = log
+        self._rate = rate
+        self._burst = burst if burst is not None else rate // 4
+        self._clock = clock
+        self._schedule = schedule
+        self._budget = float(self._burst)
+        self._filled = clock()
+        self._flooded = False
+        self._tail = bytearray()
+        self._missing = 0
+        os.set_blocking(fd, False)
+
+    def fileno(self) -> int:
+        """The descriptor to watch for reading."""
+        return self._fd
+
+    def read_ready(self) -> bool:
+        """Take a bounded amount of what is there; ``False`` at the end, when nobody holds the other end any more."""
+        for _ in range(TURN):
+            data = self._read()
+            if data is None:
+                return True
+            if not data:
+                self._finish()
+                return False
+            self._take(data)
+        return True
+
+    def drain(self, deadline: float) -> bool:
+        """Take what a child has left in the pipe, after its exit; whether that was the end of it.
+
+        ``False`` when another process still holds the pipe: what that one writes from now on is not waited for, so the
+        call ends with what was there when it began, or at ``deadline`` (of the clock) when that comes first.
+        """
+        left = int.from_bytes(fcntl.ioctl(self._fd, termios.FIONREAD, bytes(4)), "little")
+        while self._clock() < deadline:
+            data = self._read()
+            if data == b"":
+                self._finish()
+                return True
+            if data is None:
+                break
+            self._take(data)
+            left -= len(data)
+            if left < 0:
+                break
+        self._surface()
+        return False
+
+    def close(self) -> None:
+        """Write what is held back, finish the last line and close the pipe. The log stays open."""
+        if self._fd >= 0:
+            self._finish()
+            os.close(self._fd)
+            self._fd = -1
+
+    def _read(self) -> bytes | None:
+        """Some output, ``b""`` at the end, ``None`` when there is nothing at the moment."""
+        try:
+            return os.read(self._fd, READ)
+        except BlockingIOError:
+            return None
+        except OSError:  # EIO: the other side of a terminal is gone
+            return b""
+
+    def _take(self, data: bytes) -> None:
+        now = self._clock()
+        self._budget = min(self._burst, self._budget + (now - self._filled) * self._rate)
+        self._filled = now
+        if not self._flooded:
+            if self._budget > 0:
+                self._pass(data)
+                return
+            self._flooded = True
+            if self._schedule:
+                self._schedule((self._burst / 2 - self._budget) / self._rate, self._surface)
+        self._tail += data
+        excess = len(self._tail) - TAIL
+        if excess > 0:
+            del self._tail[:excess]
+            self._missing += excess
+            self.dropped_bytes += excess
+        if self._budget >= self._burst / 2:
+            self._surface()
+
+    def _surface(self) -> None:
+        """End a flood: say what is missing, and write the end of it."""
+        if not self._flooded:
+            return
+        self._flooded = False
+        tail, self._tail = bytes(self._tail), bytearray()
+        if self._missing:
+            cut = tail.find(b"\n") + 1  # the line that the cut went through tells nothing
+            if cut < len(tail):
+                tail, self._missing = tail[cut:], self._missing + cut
+                self.dropped_bytes += cut
+            self._log.dropped(self._missing, f"output faster than {self._rate} bytes per second")
+            self._missing = 0
+        self._pass(tail)
+
+    def _pass(self, data: bytes) -> None:
+        self._budget -= len(data)
+        self.written_bytes += len(data)
+        self._log.write(data)
+
+    def _finish(self) -> None:
+        self._surface()
+        self._log.end_line()
+
+
+def _marker(count: int, reason: str) -> bytes:
+    return f"[agent] dropped {count} bytes: {reason}\n".encode()

@@ -1,0 +1,390 @@
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.telemetry.logs import READ, TAIL, TURN, LogFile, LogPump
+
+STAMP = b"2025-11-20T12:00:00.500Z "
+NOW = 1_763_640_000.5
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "log" / "api.log"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    target = tmp_path / "disk"
+    target.mkdir()
+    if libc.mount(b"tmpfs", os.fsencode(target), b"tmpfs", 0, b"size=256k"):
+        raise OSError(ctypes.get_errno(), "mounting a tmpfs")
+    yield target
+    libc.umount2(os.fsencode(target), 2)
+
+
+def fill(disk: Path) -> Path:
+    """Take every byte that is left."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
+        while True:
+            file.write(bytes(512))
+    return filler
+
+
+def everything(path: Path) -> bytes:
+    """All files of the log, oldest first."""
+    numbered = sorted(path.parent.glob(f"{path.name}.*"), key=lambda file: -int(file.suffix[1:]))
+    return b"".join(file.read_bytes() for file in [*numbered, path])
+
+
+def unstamped(data: bytes) -> bytes:
+    return re.sub(rb"(?m)^2025-11-20T12:00:00\.500Z ", b"", data)
+
+
+# -- LogFile ----------------------------------------------------------------------------------------------------------
+
+
+def test_each_line_is_stamped_once_whatever_pieces_it_arrives_in(path: Path) -> None:
+    log = LogFile(path, 1 << 20, 1, lambda: NOW)
+    for piece in (b"on", b"e\ntwo\nth", b"", b"ree", b"\n", b"\n", b"last"):
+        log.write(piece)
+    assert path.read_bytes() == b"".join(
+        [STAMP + b"one\n", STAMP + b"two\n", STAMP + b"three\n", STAMP + b"\n", STAMP + b"last"]
+    )
+    log.close()
+    assert path.read_bytes().endswith(b"last\n")
+
+
+def test_the_file_may_be_read_by_its_group_and_by_nobody_else(path: Path) -> None:
+    previous = os.umask(0o077)
+    try:
+        LogFile(path, 4096, 1).write(b"text\n")
+    finally:
+        os.umask(previous)
+    assert path.stat().st_mode & 0o7777 == 0o640
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    pieces=st.lists(st.binary(max_size=3000).map(lambda data: data.replace(b"\r", b"\n")), max_size=20),
+    size=st.integers(0, 9000),
+    keep=st.integers(0, 4),
+)
+def test_files_stay_within_their_size_and_number_and_keep_the_newest_output(
+    pieces: list[bytes], size: int, keep: int
+) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "api.log"
+        log = LogFile(path, size, keep, lambda: NOW)
+        for piece in pieces:
+            log.write(piece)
+        log.close()
+        files = list(Path(directory).iterdir())
+        assert len(files) <= keep + 1
+        assert all(file.stat().st_size <= max(size, 4096) for file in files)
+        if files:
+            kept = unstamped(everything(path)).replace(b"\n", b"")
+            assert b"".join(pieces).replace(b"\n", b"").endswith(kept)
+            assert all(line.startswith(STAMP) for line in everything(path).split(b"\n")[:-1])
+        assert log.dropped_bytes == 0
+
+
+def test_files_from_a_time_when_more_were_kept_are_deleted(path: Path) -> None:
+    path.parent.mkdir()
+    for number in range(1, 6):
+        path.with_name(f"api.log.{number}").write_bytes(b"old\n")
+    LogFile(path, 4096, 2).write(b"new\n")
+    assert sorted(file.name for file in path.parent.iterdir()) == ["api.log", "api.log.1", "api.log.2"]
+
+
+def test_a_line_left_unfinished_by_a_killed_agent_is_finished(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(STAMP + b"unfini")
+    LogFile(path, 4096, 1, lambda: NOW).write(b"new\n")
+    assert path.read_bytes() == STAMP + b"unfini\n" + STAMP + b"new\n"
+
+
+def test_a_log_deleted_by_hand_is_begun_again(path: Path) -> None:
+    log = LogFile(path, 4096, 1, lambda: NOW)
+    log.write(b"one\n")
+    path.unlink()
+    log.write(b"two\n")
+    assert path.read_bytes() == STAMP + b"two\n"
+
+
+@pytest.mark.parametrize("trap", ["symlink", "fifo", "directory"])
+def test_what_is_no_regular_file_is_never_written_to(path: Path, tmp_path: Path, trap: str) -> None:
+    path.parent.mkdir()
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    if trap == "symlink":
+        path.symlink_to(victim)
+    elif trap == "fifo":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    clock = Clock()
+    log = LogFile(path, 4096, 1, clock)
+    log.write(b"one\n")
+    assert victim.read_bytes() == b"precious"
+    path.rmdir() if trap == "directory" else path.unlink()
+    clock.now += 1
+    log.write(b"two\n")
+    assert [line[25:] for line in path.read_bytes().splitlines()] == [b"one", b"two"]
+    assert log.dropped_bytes == 0
+
+
+def test_a_full_disk_costs_the_middle_and_never_the_end(small_disk: Path) -> None:
+    clock = Clock()
+    log = LogFile(small_disk / "api.log", 1 << 20, 1, clock)
+    log.write(b"before\n")
+    filler = fill(small_disk)
+    sent = [b"line %06d of a program that does not care\n" % number for number in range(5000)]
+    for line in sent:
+        log.write(line)
+    assert log.dropped_bytes > 0
+    filler.unlink()
+    log.write(b"too soon for another attempt\n")
+    clock.now += 1.0
+    log.write(b"after\n")
+    lines = [line[25:] for line in (small_disk / "api.log").read_bytes().split(b"\n")[:-1]]
+    [marker] = [line for line in lines if line.startswith(b"[agent]")]
+    assert marker == b"[agent] dropped %d bytes: No space left on device" % log.dropped_bytes
+    at = lines.index(marker)
+    kept = lines[at + 1 :]
+    assert kept[-2:] == [b"too soon for another attempt", b"after"]
+    assert kept[:-2] == [line[:-1] for line in sent[-len(kept) + 2 :]]
+    assert sum(len(line) + 26 for line in kept) > TAIL - 200
+    # What came before the trouble is in order too, up to a line that the end of the disk cut in two.
+    assert lines[: at - 1] == [b"before", *(line[:-1] for line in sent[: at - 2])]
+
+
+def test_a_short_trouble_loses_nothing(small_disk: Path) -> None:
+    clock = Clock()
+    log = LogFile(small_disk / "api.log", 1 << 20, 1, clock)
+    filler = fill(small_disk)
+    sent = b"".join(b"line %04d\n" % number for number in range(1000))
+    for at in range(0, len(sent), 7):
+        log.write(sent[at : at + 7])
+    filler.unlink()
+    log.close()
+    assert unstamped((small_disk / "api.log").read_bytes()) == sent
+    assert log.dropped_bytes == 0
+
+
+def test_what_cannot_be_written_at_the_end_is_counted(small_disk: Path) -> None:
+    fill(small_disk)
+    log = LogFile(small_disk / "api.log", 1 << 20, 1, lambda: NOW)
+    log.write(b"lost\n")
+    log.close()
+    assert log.dropped_bytes == len(STAMP + b"lost\n")
+
+
+def test_a_disk_that_fails_again_and_again_repeats_no_line(small_disk: Path) -> None:
+    clock = Clock()
+    log = LogFile(small_disk / "api.log", 1 << 20, 1, clock)
+    filler = fill(small_disk)
+    number = 0
+    for _ in range(12):
+        for _ in range(300):
+            log.write(b"line %06d\n" % number)
+            number += 1
+        clock.now += 1.0
+        with filler.open("r+b") as file:  # a little room each time, less than is waiting
+            file.truncate(max(0, filler.stat().st_size - 8192))
+        log.flush()
+    filler.unlink()
+    log.close()
+    numbers = [int(n) for n in re.findall(rb"Z line (\d{6})\n", (small_disk / "api.log").read_bytes())]
+    assert numbers == sorted(set(numbers))
+    assert numbers[-1] == number - 1
+
+
+# -- LogPump ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """A pipe: the pump owns the reading end, the test the writing end."""
+    reader, writer = os.pipe()
+    yield reader, writer
+    with suppress(OSError):  # the test may have closed it
+        os.close(writer)
+
+
+def test_output_goes_to_the_log_until_the_end(path: Path, pipe: tuple[int, int]) -> None:
+    pump = LogPump(pipe[0], LogFile(path, 1 << 20, 1, lambda: NOW))
+    assert pump.read_ready()
+    os.write(pipe[1], b"one\nlast words")
+    assert pump.read_ready()
+    os.close(pipe[1])
+    assert not pump.read_ready()
+    pump.close()
+    assert path.read_bytes() == STAMP + b"one\n" + STAMP + b"last words\n"
+    assert (pump.written_bytes, pump.dropped_bytes) == (14, 0)
+
+
+def test_one_turn_takes_a_bounded_amount(path: Path, pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 1 << 20)
+    pump = LogPump(reader, LogFile(path, 1 << 30, 1))
+    os.set_blocking(writer, False)
+    sent = os.write(writer, bytes(1 << 20))
+    pump.read_ready()
+    assert pump.written_bytes == TURN * READ < sent
+    pump.close()
+
+
+def test_a_flood_is_cut_in_the_middle_its_end_kept_and_the_loss_counted(path: Path, pipe: tuple[int, int]) -> None:
+    clock = Clock()
+    due: list[tuple[float, Callable[[], None]]] = []
+    log = LogFile(path, 1 << 30, 1, lambda: NOW)
+    pump = LogPump(
+        pipe[0], log, rate=1 << 20, burst=1 << 18, clock=clock, schedule=lambda s, call: due.append((s, call))
+    )
+    sent = b"".join(b"line %07d\n" % number for number in range(200_000))
+    for at in range(0, len(sent), 65536):
+        os.write(pipe[1], sent[at : at + 65536])
+        assert pump.read_ready()
+    # The child has fallen silent: the timer alone brings the end of its output into the log.
+    [(seconds, surface)] = due
+    assert 0 < seconds < 1
+    clock.now += seconds
+    surface()
+    lines = unstamped(path.read_bytes()).split(b"\n")[:-1]
+    marker = next(line for line in lines if line.startswith(b"[agent]"))
+    at = lines.index(marker)
+    assert marker == b"[agent] dropped %d bytes: output faster than 1048576 bytes per second" % pump.dropped_bytes
+    assert log.dropped_bytes == pump.dropped_bytes == len(sent) - pump.written_bytes
+    tail = b"\n".join(lines[at + 1 :]) + b"\n"
+    assert sent.endswith(tail)
+    assert TAIL - 100 < len(tail) <= TAIL
+    assert sent.startswith(b"\n".join(lines[: at - 1]) + b"\n")
+    pump.close()
+
+
+def test_a_flood_that_goes_on_is_written_at_the_rate_and_no_faster(path: Path, pipe: tuple[int, int]) -> None:
+    clock = Clock()
+    pump = LogPump(pipe[0], LogFile(path, 1 << 30, 1), rate=1 << 20, burst=1 << 18, clock=clock)
+    line = b"x" * 1023 + b"\n"
+    for _ in range(1000):  # 64 KiB each millisecond is 62 times the rate, for a second
+        os.write(pipe[1], line * 64)
+        pump.read_ready()
+        clock.now += 0.001
+    assert (1 << 20) * 0.7 < pump.written_bytes < (1 << 20) * 1.6
+    assert pump.written_bytes + pump.dropped_bytes == pytest.approx(1000 * 65536, abs=2 * TAIL)
+    pump.close()
+
+
+def test_output_within_the_rate_is_never_dropped(path: Path, pipe: tuple[int, int]) -> None:
+    clock = Clock()
+    pump = LogPump(pipe[0], LogFile(path, 1 << 30, 1), rate=1 << 20, clock=clock)
+    for _ in range(200):
+        os.write(pipe[1], bytes(10_000) + b"\n")
+        pump.read_ready()
+        clock.now += 0.01
+    assert (pump.written_bytes, pump.dropped_bytes) == (200 * 10_001, 0)
+    pump.close()
+
+
+def test_the_last_words_of_a_flooding_child_are_in_its_log(path: Path) -> None:
+    script = "import sys\nfor n in range(400000): sys.stdout.write('noise %d\\n' % n)\nprint('Fatal: the reason')"
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as child:
+        assert child.stdout
+        pump = LogPump(os.dup(child.stdout.fileno()), LogFile(path, 1 << 20, 2), rate=1 << 20)
+        child.stdout.close()
+        while pump.read_ready():
+            pass
+        pump.close()
+    assert path.read_bytes().endswith(b"Z Fatal: the reason\n")
+    assert pump.dropped_bytes > 0
+
+
+def test_draining_ends_at_the_end_of_the_output(path: Path, pipe: tuple[int, int]) -> None:
+    pump = LogPump(pipe[0], LogFile(path, 1 << 20, 1, lambda: NOW))
+    os.write(pipe[1], b"x" * 60_000 + b"\nlast")
+    os.close(pipe[1])
+    assert pump.drain(time.monotonic() + 5)
+    pump.close()
+    assert path.read_bytes().endswith(b"last\n")
+
+
+def test_draining_does_not_wait_for_a_grandchild_that_keeps_the_pipe(path: Path) -> None:
+    reader, writer = os.pipe()
+    grandchild = subprocess.Popen(["sleep", "60"], stdout=writer)
+    try:
+        os.write(writer, b"last words\n")
+        os.close(writer)
+        pump = LogPump(reader, LogFile(path, 1 << 20, 1, lambda: NOW))
+        started = time.monotonic()
+        assert not pump.drain(started + 5)
+        assert time.monotonic() - started < 1
+        assert path.read_bytes() == STAMP + b"last words\n"
+        pump.close()
+    finally:
+        grandchild.kill()
+        grandchild.wait()
+
+
+def test_draining_a_pipe_that_a_grandchild_floods_comes_to_an_end(path: Path) -> None:
+    reader, writer = os.pipe()
+    flood = subprocess.Popen(["yes", "noise"], stdout=writer)
+    try:
+        os.close(writer)
+        pump = LogPump(reader, LogFile(path, 1 << 20, 1))
+        assert pump.read_ready()
+        started = time.monotonic()
+        assert not pump.drain(started + 5)
+        assert time.monotonic() - started < 1
+        pump.close()
+    finally:
+        flood.kill()
+        flood.wait()
+
+
+def test_a_writer_is_never_held_up_by_a_full_disk(small_disk: Path) -> None:
+    fill(small_disk)
+    reader, writer = os.pipe()
+    log = LogFile(small_disk / "api.log", 1 << 20, 1)
+    pump = LogPump(reader, log)
+
+    def child() -> None:
+        for _ in range(200):
+            os.write(writer, b"y" * 65535 + b"\n")
+        os.close(writer)
+
+    thread = threading.Thread(target=child)
+    thread.start()
+    while pump.read_ready():
+        pass
+    thread.join(5)
+    assert not thread.is_alive()
+    pump.close()
+    log.close()
+    assert log.dropped_bytes > 200 * 65536 - 2 * TAIL

@@ -19,7 +19,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -124,7 +124,7 @@ class Context:
         if self._pending is not None:
             fields, self._pending = self._pending, None
             self._last_status = self._clock()
-            self._notifier.notify(fields)
+            self._notifier.notify(**fields)
 
     def event(self, kind: str, message: str, **data: Any) -> None:
         """Report that something happened; the agent stores it as an event of this service.
@@ -136,7 +136,7 @@ class Context:
             encoded = _field(event)
         except ValueError:
             encoded = _field({**event, "data": {}})
-        self._notifier.notify({"X_EVENT": encoded})
+        self._notifier.notify(X_EVENT=encoded)
 
     def log(self, message: str) -> None:
         """Write one line to the service's log. A log that nobody reads any more is no reason to fail."""
@@ -226,7 +226,7 @@ async def _serve(factory: Callable[[Context], Worker]) -> None:
         await live(factory(context), context)
 
 
-def context_from(environ: Mapping[str, str]) -> Context:
+def context_from(environ: MutableMapping[str, str]) -> Context:
     """Read what the agent handed over in the environment.
 
     Raises ``ConfigurationError`` when a variable is missing or the settings are not those of a capture or scan service,

@@ -1,0 +1,194 @@
+"""One libpcap handle on one interface: opened with everything set, read without blocking, closed.
+
+Read by ``dispatch`` only when ``fd`` is readable, or to find that there is nothing. A blocking read on an idle link
+never returns (the kernel wakes nobody for an empty ring block), so the loop of the worker does the waiting.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.errors import CaptureFailure, ConfigurationError
+from agent.workers.capture import binding
+from agent.workers.capture.binding import pcap
+
+#: After how many milliseconds the kernel hands over a ring block that is not full. Zero would mean never.
+BLOCK_TIMEOUT_MS = 100
+
+#: The name of the pseudo-interface that stands for all of them.
+ANY = "any"
+
+_BPF_MAXINSNS = 4096  # linux/bpf_common.h: the longest filter the kernel takes
+_SO_ATTACH_FILTER = 26  # asm-generic/socket.h
+_SOL_PACKET = 263  # linux/socket.h
+_PACKET_IGNORE_OUTGOING = 23  # linux/if_packet.h, since Linux 4.20
+_BPF_RET_K = 0x06  # linux/filter.h: BPF_RET | BPF_K
+_DROP_COUNTERS = ("rx_missed_errors", "rx_fifo_errors")
+
+
+class InterfaceLost(CaptureFailure):
+    """The interface is not there, not up, or its handle is broken: open it again later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """``snaplen``: bytes kept of a packet, 1..262144. ``ring``: bytes of kernel memory. ``filter``: pcap-filter(7)."""
+
+    snaplen: int
+    promiscuous: bool
+    ring: int
+    filter: str
+
+
+class Handle:
+    """An activated handle.
+
+    Raises ``ConfigurationError`` when the interface does not exist or the filter is wrong, ``InterfaceLost`` when the
+    interface is down, ``CaptureFailure`` when capturing is not permitted or fails otherwise.
+    """
+
+    def __init__(self, interface: str, options: Options) -> None:
+        self.interface = interface
+        errbuf = ctypes.create_string_buffer(binding.ERRBUF_SIZE)
+        self._pcap = pcap.pcap_create(os.fsencode(interface), errbuf)
+        if not self._pcap:
+            raise CaptureFailure(f"{interface}: {_text(errbuf.value)}")
+        try:
+            self._activate(options)
+            self._install(options.filter)
+            if pcap.pcap_setnonblock(self._pcap, 1, errbuf) != 0:
+                raise CaptureFailure(f"{interface}: {_text(errbuf.value)}")
+            #: Readable when a ring block is ready.
+            self.fd: int = pcap.pcap_get_selectable_fd(self._pcap)
+            if interface == "lo":
+                self._ignore_outgoing()
+            #: Which interface this is, whatever it is called by now. 0 for ``any``.
+            self.index = 0 if interface == ANY else _index(interface)
+            #: Packets the kernel had counted before the filter was in force; those that it would have refused are
+            #: not delivered, and how many these are nobody knows.
+            self.early = self.statistics()[0]
+        except BaseException:
+            self.close()
+            raise
+
+    def _activate(self, options: Options) -> None:
+        # Nanoseconds are refused only by devices without a clock; then microseconds stay in force.
+        binding.pcap_set_tstamp_precision(self._pcap, binding.TSTAMP_PRECISION_NANO)
+        pcap.pcap_set_snaplen(self._pcap, options.snaplen)
+        pcap.pcap_set_promisc(self._pcap, int(options.promiscuous))
+        pcap.pcap_set_timeout(self._pcap, BLOCK_TIMEOUT_MS)
+        pcap.pcap_set_buffer_size(self._pcap, options.ring)
+        status = pcap.pcap_activate(self._pcap)
+        if status >= 0:  # above zero: a warning, such as promiscuous mode not being supported
+            return
+        name = self.interface
+        if status == binding.ERROR_NO_SUCH_DEVICE:
+            known = ", ".join(sorted(known for _, known in socket.if_nameindex())[:20])
+            raise ConfigurationError(f"interface {name} does not exist; this host has {known}")
+        if status in (binding.ERROR_PERM_DENIED, binding.ERROR_PROMISC_PERM_DENIED):
+            raise CaptureFailure(f"capturing on {name} needs CAP_NET_RAW: run as root or with that capability")
+        if status == binding.ERROR_IFACE_NOT_UP:
+            raise InterfaceLost(f"{name}: the interface is not up")
+        raise CaptureFailure(f"{name}: {self._error()}")
+
+    def _install(self, text: str) -> None:
+        """Compile and attach the filter. The empty one too: what it returns makes the kernel cut to the snaplen."""
+        program = pcap.bpf_program()
+        compiled = pcap.pcap_compile(
+            self._pcap, ctypes.byref(program), text.encode(), 1, ctypes.c_int(binding.NETMASK_UNKNOWN).value
+        )
+        if compiled != 0:
+            raise ConfigurationError(f"{self.interface}: filter {text!r}: {self._error()}")
+        try:
+            if program.bf_len > _BPF_MAXINSNS:
+                raise ConfigurationError(
+                    f"{self.interface}: the filter compiles to {program.bf_len} instructions, "
+                    f"and the kernel takes at most {_BPF_MAXINSNS}"
+                )
+            if pcap.pcap_setfilter(self._pcap, ctypes.byref(program)) != 0:
+                raise CaptureFailure(f"{self.interface}: the filter cannot be attached: {self._error()}")
+        finally:
+            pcap.pcap_freecode(ctypes.byref(program))
+
+    def _ignore_outgoing(self) -> None:
+        """Loopback shows each packet going out and coming in. libpcap skips the former: do not store it.
+
+        Without that the ring holds half as much, and what was received counts double.
+        """
+        with socket.socket(fileno=os.dup(self.fd)) as packets:
+            packets.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
+
+    def dumper(self, stream: int) -> int:
+        """Begin a pcap file on a stdio ``stream``; returns what ``pcap_dump`` takes. Raises ``CaptureFailure``."""
+        dumper: int | None = binding.pcap_dump_fopen(self._pcap, stream)
+        if dumper is None:
+            raise CaptureFailure(f"{self.interface}: {self._error()}")
+        return dumper
+
+    def dispatch(self, user: object, count: int) -> int:
+        """Write up to ``count`` packets that are ready to the dumper; returns how many. Never blocks.
+
+        ``user`` is the dumper as a pointer to bytes. Raises ``InterfaceLost``.
+        """
+        done: int = pcap.pcap_dispatch(self._pcap, count, binding.DUMP, user)
+        if done < 0:
+            raise InterfaceLost(f"{self.interface}: {self._error()}")
+        return done
+
+    def statistics(self) -> tuple[int, int]:
+        """Packets that passed the filter, and of these the ones that found the ring full. Both wrap at 32 bits."""
+        stats = pcap.pcap_stat()
+        if pcap.pcap_stats(self._pcap, ctypes.byref(stats)) != 0:
+            raise InterfaceLost(f"{self.interface}: {self._error()}")
+        return stats.ps_recv, stats.ps_drop
+
+    def present(self) -> bool:
+        """Whether the interface of this name is still the one that was opened."""
+        return self.interface == ANY or _index(self.interface) == self.index
+
+    def seal(self) -> None:
+        """Let the kernel store no further packet, so that what is in the ring can be read to its end.
+
+        Goes past libpcap, which would apply a new filter to the packets already stored as well.
+        """
+        refuse = ctypes.create_string_buffer(struct.pack("HBBI", _BPF_RET_K, 0, 0, 0), 8)
+        program = struct.pack("HP", 1, ctypes.addressof(refuse))  # struct sock_fprog
+        with socket.socket(fileno=os.dup(self.fd)) as packets:
+            packets.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+
+    def close(self) -> None:
+        """Release the ring and the socket. May be called again."""
+        if self._pcap:
+            pcap.pcap_close(self._pcap)
+            self._pcap = None
+
+    def _error(self) -> str:
+        return _text(pcap.pcap_geterr(self._pcap))
+
+
+def device_drops(interface: str) -> int | None:
+    """Packets the device lost before the kernel saw them, since it exists; ``None`` where nothing counts them.
+
+    The sum that libpcap takes for ``ps_ifdrop``, which it leaves at zero unless the handle is promiscuous.
+    """
+    directory = Path("/sys/class/net") / interface / "statistics"
+    try:
+        return sum(int((directory / name).read_text()) for name in _DROP_COUNTERS)
+    except (OSError, ValueError):
+        return None
+
+
+def _index(interface: str) -> int:
+    try:
+        return socket.if_nametoindex(interface)
+    except OSError:
+        return -1
+
+
+def _text(message: bytes | None) -> str:
+    return (message or b"unknown error").decode("utf-8", "replace")

@@ -1,0 +1,59 @@
+"""What a capture worker says about itself: one line for people, figures for programs. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agent.workers.capture.counters import Counters
+
+#: More interfaces than this are counted instead of named.
+_NAMED = 3
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+def summary(interfaces: Sequence[str], waiting: Sequence[str], total: Counters, *, storing: bool) -> str:
+    """Such as ``lo: 12,345 packets, 0 dropped, 1.2 MiB in 3 segments``, and what is wrong after it."""
+    parts = [
+        f"{_names(interfaces)}: {_count(total.written, 'packet')}",
+        f"{total.dropped_kernel + total.dropped_interface:,} dropped",
+        f"{_size(total.bytes)} in {_count(total.segments, 'segment')}",
+    ]
+    if total.not_written:
+        parts.append(f"{total.not_written:,} not written")
+    if not storing:
+        parts.append("the disk takes no more")
+    if waiting:
+        parts.append(f"waiting for {_names(waiting)}")
+    return ", ".join(parts)
+
+
+def figures(total: Counters, *, store_bytes: int, rate: float) -> dict[str, int | float | str | None]:
+    """The counters by name, with the size of the whole store and packets per second since the last report."""
+    return {
+        "received": total.received,
+        "dropped_kernel": total.dropped_kernel,
+        "dropped_interface": total.dropped_interface,
+        "written": total.written,
+        "not_written": total.not_written,
+        "bytes": total.bytes,
+        "segments": total.segments,
+        "store_bytes": store_bytes,
+        "rate": round(rate, 1),
+    }
+
+
+def _names(interfaces: Sequence[str]) -> str:
+    return ", ".join(interfaces) if len(interfaces) <= _NAMED else f"{len(interfaces)} interfaces"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _size(number: float) -> str:
+    for unit in _UNITS:
+        if number < 1024 or unit == _UNITS[-1]:
+            break
+        number /= 1024
+    return f"{number:.0f} {unit}" if unit == "B" else f"{number:,.1f} {unit}"

@@ -1,0 +1,76 @@
+"""The arithmetic of pcap files: where the last whole record ends. Pure.
+
+The format is pcap-savefile(5): a header of 24 bytes, then records of a 16 byte header (seconds, fraction, captured
+length, original length, each 32 bits in the writer's byte order) and the captured bytes. There is no trailer, so a file
+cut off anywhere is whole up to some record.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Literal
+
+FILE_HEADER = 24
+RECORD_HEADER = 16
+
+#: Longer captures than this are never written by libpcap (MAXIMUM_SNAPLEN in pcap-int.h).
+LONGEST_CAPTURE = 262144
+
+_MICROSECONDS = 0xA1B2C3D4
+_NANOSECONDS = 0xA1B23C4D
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """Byte order for ``struct`` and how many nanoseconds one unit of a record's fraction is."""
+
+    order: Literal["<", ">"]
+    unit: int
+
+
+def parse_header(data: bytes) -> Format | None:
+    """The format of a file that begins with ``data``; ``None`` when these are not the 24 bytes of a pcap header."""
+    if len(data) < FILE_HEADER:
+        return None
+    orders: tuple[Literal["<", ">"], ...] = ("<", ">")
+    for order in orders:
+        (magic,) = struct.unpack_from(order + "I", data)
+        if magic in (_MICROSECONDS, _NANOSECONDS):
+            return Format(order, 1000 if magic == _MICROSECONDS else 1)
+    return None
+
+
+def first_instant(form: Format, record: bytes) -> int:
+    """The timestamp of the record that begins with these 16 bytes, in nanoseconds since the epoch."""
+    seconds, fraction = struct.unpack_from(form.order + "II", record)
+    return int(seconds) * 1_000_000_000 + int(fraction) * form.unit
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """``records`` whole records take the first ``length`` bytes; ``damaged``: what follows can be no record at all."""
+
+    length: int
+    records: int
+    damaged: bool
+
+
+def whole_records(data: bytes, form: Format) -> Walk:
+    """Walk the records at the beginning of ``data`` until one is cut off or makes no sense.
+
+    A header makes no sense when it claims more captured than original bytes, none on the wire, or more than libpcap
+    writes. Files that lost pages in a power failure have such headers, of zeros.
+    """
+    lengths = struct.Struct(form.order + "II")
+    offset = records = 0
+    while offset + RECORD_HEADER <= len(data):
+        captured, original = lengths.unpack_from(data, offset + 8)
+        if captured > original or original == 0 or captured > LONGEST_CAPTURE:
+            return Walk(offset, records, damaged=True)
+        end = offset + RECORD_HEADER + captured
+        if end > len(data):
+            break
+        offset = end
+        records += 1
+    return Walk(offset, records, damaged=False)

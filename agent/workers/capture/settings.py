@@ -1,0 +1,66 @@
+"""A capture service's declared settings, checked and turned into what the engine works with. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent.declaration.model import Capture
+from agent.errors import ConfigurationError
+from agent.workers.capture import rotation
+from agent.workers.capture.handle import Options
+from agent.workers.capture.naming import valid_interface
+from agent.workers.capture.savefile import LONGEST_CAPTURE
+from agent.workers.capture.writer import Cut
+
+#: Bytes of kernel memory for a ring: libpcap makes blocks of 256 KiB, and takes the size as a C int.
+RING = (512 * 1024, 2**31 - 1)
+
+#: Shortest rotation, in seconds: below it the names of segments would tell more than they hold.
+SHORTEST = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What each interface needs to know."""
+
+    options: Options
+    cut: Cut
+
+
+def settings(service: Capture) -> Settings:
+    """Raises ``ConfigurationError`` for the first setting that cannot work."""
+    names = service.interfaces
+    if not names:
+        raise _wrong(service, "interfaces", "none is named; name at least one, such as eth0")
+    for name in names:
+        if not valid_interface(name):
+            raise _wrong(service, "interfaces", f"{name!r} cannot be the name of an interface")
+        if names.count(name) > 1:
+            raise _wrong(service, "interfaces", f"{name} is named twice")
+    if not 1 <= service.snaplen <= LONGEST_CAPTURE:
+        raise _wrong(service, "snaplen", f"{service.snaplen} is not within 1..{LONGEST_CAPTURE} bytes")
+    if not RING[0] <= service.ring <= RING[1]:
+        raise _wrong(service, "ring", f"{service.ring} is not within {RING[0]}..{RING[1]} bytes")
+    if not service.rotate.every >= SHORTEST:
+        raise _wrong(service, "rotate.every", f"{service.rotate.every} s is shorter than {SHORTEST} s")
+    if service.rotate.size < 1:
+        raise _wrong(service, "rotate.size", f"{service.rotate.size} is no size")
+    record = rotation.record_limit(service.snaplen)
+    limit = rotation.segment_limit(service.rotate.size, service.budget, len(names))
+    headroom = rotation.headroom(limit, record)
+    least = rotation.least_budget(record, len(names))
+    if service.budget < least:
+        raise _wrong(
+            service,
+            "budget",
+            f"{service.budget} bytes are too few for {len(names)} interfaces with packets of up to {service.snaplen} "
+            f"bytes; at least {least} would do",
+        )
+    return Settings(
+        Options(service.snaplen, service.promiscuous, service.ring, service.filter),
+        Cut(limit, round(service.rotate.every * 1e9), record, headroom),
+    )
+
+
+def _wrong(service: Capture, key: str, text: str) -> ConfigurationError:
+    return ConfigurationError(f"service.{service.name}.{key}: {text}")

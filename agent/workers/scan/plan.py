@@ -3,25 +3,28 @@
 The declaration was validated when it was loaded. The rules of safety are applied here once more, on numbers and right
 before use, so that no way of writing an address, and no mistake elsewhere, can send a packet where none was declared.
 
-Addresses are handled as ranges of integers: a plan for a million of them takes no more memory than one for ten.
+Addresses are handled as ranges of integers, and every text that leaves this module is made from them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from itertools import accumulate
 from typing import Literal
 
+from agent.declaration.targets import MOST_ADDRESSES, NEVER, OWN
 from agent.errors import ConfigurationError
 
 Family = Literal[4, 6]
 Ranges = tuple[tuple[int, int], ...]
-"""Inclusive ranges of addresses of one family: sorted, disjoint, not adjacent."""
+"""Inclusive ranges: sorted, disjoint, not adjacent."""
 
 CHUNK_ADDRESSES = 64
 """Most addresses in one run of nmap."""
@@ -29,34 +32,13 @@ CHUNK_ADDRESSES = 64
 CHUNK_PROBES = 65_536
 """Most pairs of address and port in one run of nmap: bounds its time, its answer and what an interruption can lose."""
 
-MAX_ADDRESSES = 2**20
-"""Most addresses in one plan (a /12). More is a mistake: at 1000 packets a second, one port each takes 17 minutes."""
-
-LOCAL = (
-    "10.0.0.0/8",  # RFC 1918
-    "172.16.0.0/12",
-    "192.168.0.0/16",
-    "127.0.0.0/8",  # RFC 1122, 3.2.1.3
-    "169.254.0.0/16",  # RFC 3927
-    "fc00::/7",  # RFC 4193
-    "fe80::/10",  # RFC 4291, 2.5.6
-    "::1/128",
-)
-"""What may be scanned without being allowed by name."""
-
-FORBIDDEN = {
-    "unspecified": ("0.0.0.0/8", "::/128"),  # RFC 1122, 3.2.1.3; RFC 4291, 2.5.2
-    "multicast": ("224.0.0.0/4", "ff00::/8"),  # RFC 5771; RFC 4291, 2.7
-    "broadcast": ("255.255.255.255/32",),  # RFC 919
-    "the metadata service of a cloud": ("169.254.169.254/32", "fd00:ec2::254/128"),
-    "an IPv4 address written as IPv6": ("::ffff:0:0/96",),  # RFC 4291, 2.5.5.2: would go round the rules for IPv4
-}
-"""What is never scanned, whatever is allowed."""
+_ZONE = re.compile(r"[A-Za-z0-9_.-]{1,15}", re.ASCII)  # what a name of an interface is here, IFNAMSIZ in linux/if.h
+_LINK_LOCAL = IPv6Network("fe80::/10")  # RFC 4291, 2.5.6: the only addresses that need a zone
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """The addresses of one run of nmap, of one family, in ascending order. ``number`` counts from 0."""
+    """The addresses of one run of nmap, of one family and zone, in ascending order. ``number`` counts from 0."""
 
     number: int
     family: Family
@@ -64,40 +46,54 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
+class Group:
+    """All addresses of one family and zone; ``zone`` is the interface of link-local ones that name it, else empty."""
+
+    family: Family
+    zone: str
+    ranges: Ranges
+
+    @property
+    def size(self) -> int:
+        return sum(high - low + 1 for low, high in self.ranges)
+
+    def addresses(self, start: int, count: int) -> Iterator[str]:
+        """Those number ``start`` to ``start + count - 1``, fewer at the end."""
+        make = IPv4Address if self.family == 4 else IPv6Address
+        suffix = f"%{self.zone}" if self.zone else ""
+        ends = list(accumulate(high - low + 1 for low, high in self.ranges))
+        while count > 0 and (place := bisect_right(ends, start)) < len(ends):
+            first = self.ranges[place][1] - (ends[place] - 1 - start)
+            take = min(count, ends[place] - start)
+            for value in range(first, first + take):
+                yield f"{make(value)}{suffix}"
+            start, count = start + take, count - take
+
+
+@dataclass(frozen=True)
 class Plan:
     """What one scan covers. Equal declarations give equal plans, so results of an interrupted one can be continued."""
 
-    ipv4: Ranges
-    ipv6: Ranges
+    groups: tuple[Group, ...]
     chunk_size: int
     plan_hash: str
 
-    @property
+    @cached_property
     def hosts(self) -> int:
-        """How many addresses, at most ``MAX_ADDRESSES``."""
-        return _size(self.ipv4) + _size(self.ipv6)
+        """How many addresses, at most ``MOST_ADDRESSES``."""
+        return sum(group.size for group in self.groups)
 
-    @property
+    @cached_property
     def chunk_count(self) -> int:
-        return self._chunks_of(self.ipv4) + self._chunks_of(self.ipv6)
+        return sum(-(-group.size // self.chunk_size) for group in self.groups)
 
     def chunks(self) -> Iterator[Chunk]:
         """All chunks in order, IPv4 before IPv6, each made when it is asked for."""
-        return (self.chunk(number) for number in range(self.chunk_count))
-
-    def chunk(self, number: int) -> Chunk:
-        """One chunk by its number. Raises ``IndexError`` outside ``0 … chunk_count-1``."""
-        if not 0 <= number < self.chunk_count:
-            raise IndexError(number)
-        before = self._chunks_of(self.ipv4)
-        if number < before:
-            values = _slice(self.ipv4, number * self.chunk_size, self.chunk_size)
-            return Chunk(number, 4, tuple(str(IPv4Address(value)) for value in values))
-        values = _slice(self.ipv6, (number - before) * self.chunk_size, self.chunk_size)
-        return Chunk(number, 6, tuple(str(IPv6Address(value)) for value in values))
-
-    def _chunks_of(self, ranges: Ranges) -> int:
-        return -(-_size(ranges) // self.chunk_size)
+        number = 0
+        for group in self.groups:
+            for start in range(0, group.size, self.chunk_size):
+                yield Chunk(number, group.family, tuple(group.addresses(start, self.chunk_size)))
+                number += 1
 
 
 def make_plan(
@@ -111,33 +107,28 @@ def make_plan(
     """Turn addresses and networks into a plan.
 
     ``ports`` is how many ports each address is asked for (0 or more), ``identity`` what else makes two scans the same
-    (their ports and profile), for the hash. Forbidden addresses inside a larger target are left out.
+    (their ports and profile), for the hash. An address of ``exclude`` without a zone is left out in every zone.
 
-    Raises ``ConfigurationError`` for a target that is not an address or network, that is forbidden as a whole or public
-    and not allowed, and for a plan of no or too many addresses.
+    Raises ``ConfigurationError`` for a target that is not an address or network, and for a plan that holds an address
+    that is never scanned, or one that is public and not allowed, or none, or too many.
     """
-    excluded = _networks("exclude", exclude)
-    allowed = [*map(ip_network, LOCAL), *_networks("allow_public", allow_public)]
-    forbidden = [ip_network(text) for texts in FORBIDDEN.values() for text in texts]
-    chosen: dict[Family, list[tuple[int, int]]] = {4: [], 6: []}
-    for network in _networks("targets", targets):
-        family: Family = network.version
-        remaining = subtract(_range(network), _of_family(family, forbidden))
-        if not remaining:
-            raise ConfigurationError(f"targets: {network} is {_why_forbidden(network)}: that is never scanned")
-        if subtract(remaining, _of_family(family, allowed)):
-            raise ConfigurationError(
-                f"targets: {network} is not a private network: name it in allow_public if it may be scanned"
-            )
-        chosen[family].extend(remaining)
-    ipv4 = subtract(merge(chosen[4]), _of_family(4, excluded))
-    ipv6 = subtract(merge(chosen[6]), _of_family(6, excluded))
-    hosts = _size(ipv4) + _size(ipv6)
-    if not 1 <= hosts <= MAX_ADDRESSES:
-        what = f"are {hosts} addresses, at most {MAX_ADDRESSES} can be scanned" if hosts else "leave nothing to scan"
+    holes = [_parse("exclude", text) for text in exclude]
+    allowed = [*OWN, *(_parse("allow_public", text)[0] for text in allow_public)]
+    wanted: dict[tuple[Family, str], list[IPv4Network | IPv6Network]] = {}
+    for network, zone in (_parse("targets", text) for text in targets):
+        wanted.setdefault((network.version, zone), []).append(network)
+    groups = []
+    for (family, zone), networks in sorted(wanted.items()):
+        excluded = [network for network, where in holes if where in ("", zone)]
+        if ranges := subtract(_ranges(family, networks), _ranges(family, excluded)):
+            _judge(family, ranges, allowed)
+            groups.append(Group(family, zone, ranges))
+    hosts = sum(group.size for group in groups)
+    if not 1 <= hosts <= MOST_ADDRESSES:
+        what = f"are {hosts} addresses, at most {MOST_ADDRESSES} can be scanned" if hosts else "leave nothing to scan"
         raise ConfigurationError(f"targets: without those excluded they {what}")
     chunk_size = max(1, min(CHUNK_ADDRESSES, CHUNK_PROBES // max(1, ports)))
-    return Plan(ipv4, ipv6, chunk_size, _hash(ipv4, ipv6, chunk_size, identity))
+    return Plan(tuple(groups), chunk_size, _hash(groups, chunk_size, identity))
 
 
 def merge(ranges: Iterable[tuple[int, int]]) -> Ranges:
@@ -166,51 +157,43 @@ def subtract(ranges: Ranges, holes: Ranges) -> Ranges:
     return tuple(result)
 
 
-def _networks(key: str, texts: Iterable[str]) -> list[IPv4Network | IPv6Network]:
-    networks = []
-    for text in texts:
-        try:
-            # A zone (fe80::1%eth0) is free text: nothing of it may reach a list of targets.
-            if "%" in text:
-                raise ValueError("an address with a zone cannot be scanned")
-            networks.append(ip_network(text))
-        except ValueError as error:
-            raise ConfigurationError(f"{key}: {text[:80]!r} is not an address or a network: {error}") from error
-    return networks
+def _judge(family: Family, ranges: Ranges, allowed: Iterable[IPv4Network | IPv6Network]) -> None:
+    """Raise ``ConfigurationError`` unless every address of ``ranges`` may be scanned."""
+
+    def text(value: int) -> str:
+        return str(IPv4Address(value) if family == 4 else IPv6Address(value))
+
+    for never, reason in NEVER:
+        rest = subtract(ranges, _ranges(family, [never]))
+        if touched := subtract(ranges, rest):
+            raise ConfigurationError(f"targets: {text(touched[0][0])} is {reason}: that is never scanned")
+    if strange := subtract(ranges, _ranges(family, allowed)):
+        raise ConfigurationError(f"targets: {text(strange[0][0])} is public: allow_public does not name it")
 
 
-def _range(network: IPv4Network | IPv6Network) -> Ranges:
-    return ((int(network.network_address), int(network.broadcast_address)),)
+def _parse(key: str, text: str) -> tuple[IPv4Network | IPv6Network, str]:
+    """An address or network, and the zone of a link-local address."""
+    plain, percent, zone = text.partition("%")
+    try:
+        network = ip_network(plain)
+    except ValueError as error:
+        raise ConfigurationError(f"{key}: {text[:80]!r} is not an address or network: {error}") from error
+    # The zone is free text that goes into nmap's list of targets: nothing but a name of an interface may pass.
+    if percent and not (_ZONE.fullmatch(zone) and network.version == 6 and network.subnet_of(_LINK_LOCAL)):
+        raise ConfigurationError(f"{key}: {text[:80]!r} is not a link-local address with the name of an interface")
+    return network, zone
 
 
-def _of_family(family: Family, networks: Iterable[IPv4Network | IPv6Network]) -> Ranges:
-    return merge(_range(network)[0] for network in networks if network.version == family)
+def _ranges(family: Family, networks: Iterable[IPv4Network | IPv6Network]) -> Ranges:
+    return merge(
+        (int(network.network_address), int(network.broadcast_address))
+        for network in networks
+        if network.version == family
+    )
 
 
-def _why_forbidden(network: IPv4Network | IPv6Network) -> str:
-    for reason, texts in FORBIDDEN.items():
-        covering = _of_family(network.version, map(ip_network, texts))
-        if subtract(_range(network), covering) != _range(network):
-            return reason
-    raise AssertionError(f"{network} is not forbidden")
-
-
-def _size(ranges: Ranges) -> int:
-    return sum(high - low + 1 for low, high in ranges)
-
-
-def _slice(ranges: Ranges, start: int, count: int) -> Iterator[int]:
-    """The addresses number ``start`` to ``start + count - 1`` of all in ``ranges``, fewer at the end."""
-    ends = list(accumulate(high - low + 1 for low, high in ranges))
-    while count > 0 and (place := bisect_right(ends, start)) < len(ranges):
-        low, _ = ranges[place]
-        offset = start - (ends[place - 1] if place else 0)
-        take = min(count, ends[place] - start)
-        yield from range(low + offset, low + offset + take)
-        start, count = start + take, count - take
-
-
-def _hash(ipv4: Ranges, ipv6: Ranges, chunk_size: int, identity: Iterable[str]) -> str:
+def _hash(groups: Iterable[Group], chunk_size: int, identity: Iterable[str]) -> str:
     """SHA-256 over everything that decides what chunk N asks; the first word is the version of this rule."""
-    canonical = json.dumps(["scan-plan-1", ipv4, ipv6, chunk_size, list(identity)], separators=(",", ":"))
+    parts = [[group.family, group.zone, group.ranges] for group in groups]
+    canonical = json.dumps(["scan-plan-1", parts, chunk_size, list(identity)], separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

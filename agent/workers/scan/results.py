@@ -8,7 +8,7 @@ stored or shown.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Any
 
@@ -83,10 +83,14 @@ def read_results(answer: Answer, addresses: tuple[str, ...]) -> ChunkResult:
     except (nmap.PortScannerError, AttributeError, KeyError, TypeError, ValueError) as error:
         # Not the text of the error: PortScannerError holds the whole document.
         raise ScanFailure(f"nmap's XML cannot be understood ({type(error).__name__})") from error
-    strangers = {host.address for host in hosts} - set(addresses)
-    if strangers:
-        raise ScanFailure(f"nmap answered for {min(strangers)}, which was not asked for")
-    return ChunkResult(tuple(sorted(hosts, key=lambda host: addresses.index(host.address))), answer.verdict.version)
+    # nmap leaves the zone of a link-local address out, and a chunk has one zone only.
+    asked = {address.partition("%")[0]: (place, address) for place, address in enumerate(addresses)}
+    for host in hosts:
+        if host.address not in asked:
+            raise ScanFailure(f"nmap answered for {host.address}, which was not asked for")
+    hosts.sort(key=lambda host: asked[host.address][0])
+    named = (replace(host, address=asked[host.address][1]) for host in hosts)
+    return ChunkResult(tuple(named), answer.verdict.version)
 
 
 def clean(text: str | None, limit: int = TEXT_LIMIT) -> str:

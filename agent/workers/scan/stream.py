@@ -105,7 +105,7 @@ class XmlStream:
                 verdict.version = attributes.get("version", "")[:40]
             case "taskprogress":
                 self._progress(attributes)
-            case "host":
+            case "host" | "hosthint":
                 self._address = ""
                 self._timed_out = attributes.get("timedout") == "true"
             case "address" if attributes.get("addrtype") in ("ipv4", "ipv6"):

@@ -80,7 +80,7 @@ class ScanWorker:
         began = time.monotonic()
         run: Run | None = None
         try:
-            run = store.begin(self._plan, self._coverage(), self._argv(self._plan.chunk(0), 0), time.time())
+            run = store.begin(self._plan, self._coverage(), self._argv(next(self._plan.chunks()), 0), time.time())
             if run.resumed:
                 self._context.log(f"continuing run {run.id}: {run.hosts_done} of {self._plan.hosts} hosts were done")
             for chunk in self._plan.chunks():

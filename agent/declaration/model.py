@@ -38,6 +38,10 @@ class Limits(msgspec.Struct, frozen=True):
     cpus: float | None = None
     pids: int | None = None
 
+    @property
+    def declared(self) -> bool:
+        return any(limit is not None for limit in (self.memory, self.cpus, self.pids))
+
 
 class Timer(msgspec.Struct, frozen=True):
     """When a job runs: exactly one of ``calendar`` and ``every``.
@@ -53,7 +57,11 @@ class Timer(msgspec.Struct, frozen=True):
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
-    """What all kinds share. ``timer`` set means timer mode: the service is a job."""
+    """What all kinds share. ``timer`` set means timer mode: the service is a job.
+
+    ``environment`` holds the variables of ``env_file`` too, overridden by those of ``environment``. ``project`` is the
+    file of ``key/projects`` that declares the service, without its ``.toml``.
+    """
 
     name: str
     enabled: bool = True
@@ -80,6 +88,11 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
         """The word after ``kind =``."""
         return self.__struct_config__.tag  # type: ignore[return-value]  # msgspec types a tag as str | int | None
 
+    @property
+    def run_timeout(self) -> float | None:
+        """How many seconds one run may take before it is killed (``None``: no bound)."""
+        return self.timer.timeout if self.timer else None
+
 
 class Rotate(msgspec.Struct, frozen=True):
     """``rotate = { size, every }``: close a segment at ``size`` bytes or after ``every`` seconds, wall-aligned."""
@@ -101,7 +114,10 @@ class Capture(Service, frozen=True, kw_only=True, tag_field="kind", tag="capture
 
 
 class Scan(Service, frozen=True, kw_only=True, tag_field="kind", tag="scan"):
-    """``kind = "scan"``: nmap on ``targets`` (addresses and CIDR networks, normalised) and TCP ``ports``."""
+    """``kind = "scan"``: nmap on ``targets`` (addresses and CIDR networks, normalised) and TCP ``ports``.
+
+    ``rate`` is in packets per second. ``timeout`` bounds a scan outside timer mode; a job has its own in ``timer``.
+    """
 
     targets: tuple[str, ...]
     exclude: tuple[str, ...] = ()
@@ -109,6 +125,11 @@ class Scan(Service, frozen=True, kw_only=True, tag_field="kind", tag="scan"):
     ports: str = "1-1024"
     profile: Profile = "ports"
     rate: int = 1000
+    timeout: float | None = None
+
+    @property
+    def run_timeout(self) -> float | None:
+        return self.timer.timeout if self.timer else self.timeout
 
 
 class Command(Service, frozen=True, kw_only=True, tag_field="kind", tag="command"):
@@ -129,9 +150,14 @@ class AgentSettings(msgspec.Struct, frozen=True):
 
 
 class Declaration(msgspec.Struct, frozen=True):
-    """A whole declaration. ``masked`` holds the secret values that must never be shown."""
+    """A whole declaration, read from ``file``.
+
+    ``masked`` holds the secret values that must never be shown, and ``masked_fields`` the dotted keys that they were
+    written into, list positions included (``service.api.command.2``): a short secret hides its whole field.
+    """
 
     agent: AgentSettings
     services: dict[str, AnyService]
     file: str = ""
     masked: frozenset[str] = frozenset()
+    masked_fields: frozenset[str] = frozenset()

@@ -1,0 +1,238 @@
+"""What single values may be: one small function per grammar, text in, the model's value out.
+
+Each raises ``UsageError`` with what is wrong and what would be right. None looks at the host: whether an interface, a
+user or a program exists is known when the service starts, and may change while it runs.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Callable, Sequence
+
+from agent.declaration.units import parse_duration, parse_percent, parse_size
+from agent.declaration.wording import nearest, shown
+from agent.errors import UsageError
+
+_SERVICE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
+_SECRET_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+_SERVER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
+_ACCOUNT = re.compile(r"[a-z_][a-z0-9_.-]{0,31}|0|[1-9][0-9]{0,9}", re.IGNORECASE)
+_CRON_FIELD = re.compile(r"[A-Za-z0-9*/,~-]{1,200}")
+_CALENDAR = re.compile(r"[ -~]{1,400}")
+_PORTS = re.compile(r"([0-9]{1,9})(?:\s*-\s*([0-9]{1,9}))?")
+
+RESERVED_NAMES = frozenset({"agent"})
+"""``tmp/agent.heartbeat``, ``log/agent.log`` and ``spool/agent/`` are the agent's own."""
+
+_OURS = ("SERVICE_", "NOTIFY_SOCKET", "WATCHDOG_", "LISTEN_")
+"""What a child is told about itself: a declared value of the same name would tell it lies."""
+
+_LAST_SIGNAL = 64
+_CANNOT_STOP = frozenset({signal.SIGSTOP, signal.SIGTSTP, signal.SIGCONT, signal.SIGCHLD})
+_LONGEST_ARGUMENT = 128 * 1024 - 1  # bytes, the closing NUL not counted: MAX_ARG_STRLEN, execve(2)
+_LONGEST_PATH = 4095  # bytes: PATH_MAX, linux/limits.h
+_LONGEST_INTERFACE = 15  # bytes: IFNAMSIZ - 1, netdevice(7)
+_LAST_UID = 2**32 - 2
+
+
+def service_name(name: str) -> str:
+    """The name of a service or project."""
+    if _SERVICE_NAME.fullmatch(name):
+        if name in RESERVED_NAMES:
+            raise UsageError(f"the name {name} is the agent's own; choose another")
+        return name
+    if "-" in name and _SERVICE_NAME.fullmatch(better := name.replace("-", "_").lower()):
+        raise UsageError(f"a name holds no dash; use an underscore: {better}")
+    if _SERVICE_NAME.fullmatch(better := name.lower()):
+        raise UsageError(f"a name is in lower case: {better}")
+    if _SERVICE_NAME.fullmatch(name[:63]):
+        raise UsageError("a name has at most 63 characters")
+    raise UsageError("a name begins with a letter a to z; letters, digits and underscores follow, 63 characters in all")
+
+
+def server(text: str) -> str:
+    if not _SERVER_NAME.fullmatch(text):
+        raise UsageError(f"{shown(text)} is not a server's name; use letters, digits, dots and dashes")
+    return text
+
+
+def account(text: str) -> str:
+    """A user or group, by name or number (useradd(8))."""
+    if not _ACCOUNT.fullmatch(text) or (text.isdigit() and int(text) > _LAST_UID):
+        raise UsageError(f"{shown(text)} is not the name or number of a user or group")
+    return text
+
+
+def stop_signal(value: str | int) -> int:
+    """The number of a signal that can end a process, from a name with or without ``SIG`` or from a number."""
+    if isinstance(value, str) and not (value.isascii() and value.isdigit() and len(value) < 4):
+        name = value.upper().removeprefix("SIG")
+        known = {member.name.removeprefix("SIG"): member.value for member in signal.Signals}
+        if name not in known:
+            hint = nearest(name.lower(), (other.lower() for other in known))
+            advice = f"did you mean {hint.upper()}?" if hint else 'write a name such as "TERM", or a number'
+            raise UsageError(f"{shown(value)} is not a signal; {advice}")
+        number = known[name]
+    else:
+        number = int(value)
+    if not 1 <= number <= _LAST_SIGNAL:
+        raise UsageError(f"{shown(value)} is not a signal; numbers go from 1 to {_LAST_SIGNAL}")
+    if number in _CANNOT_STOP:
+        raise UsageError(f'{shown(value)} does not end a process; write "TERM", "INT", "QUIT" or "HUP"')
+    return number
+
+
+def absolute_path(text: str) -> str:
+    if not text.startswith("/"):
+        raise UsageError(f"{shown(text)} is not an absolute path; begin it with /")
+    return path(text)
+
+
+def path(text: str) -> str:
+    if not 0 < len(text.encode()) <= _LONGEST_PATH:
+        raise UsageError(f"a path has 1 to {_LONGEST_PATH} bytes")
+    return text
+
+
+def argument(text: str) -> str:
+    """One argument of a command."""
+    if len(text.encode()) > _LONGEST_ARGUMENT:
+        raise UsageError(f"longer than the {_LONGEST_ARGUMENT} bytes that one argument may have")
+    return text
+
+
+def command(arguments: Sequence[str]) -> tuple[str, ...]:
+    """A program and its arguments: element 0 is an absolute path or a bare name that PATH resolves."""
+    program = arguments[0]
+    if not program:
+        raise UsageError("the program, the first item, is empty; write its path or its name")
+    if not program.startswith("/") and "/" in program:
+        raise UsageError(f"{shown(program)} is a relative path; write an absolute one, or a bare name for PATH")
+    if any(character.isspace() for character in program) and not program.startswith("/"):
+        raise UsageError(f"{shown(program)} is no program's name; there is no shell: give each argument as an item")
+    return tuple(arguments)
+
+
+def variable_name(name: str) -> str:
+    """The name of a variable that a service may be given."""
+    if not _VARIABLE_NAME.fullmatch(name):
+        raise UsageError("not a variable's name; use letters, digits and _, and no digit first")
+    if name.startswith(_OURS):
+        raise UsageError("set by the agent itself; choose another name")
+    return name
+
+
+def variable_value(value: str | int | bool) -> str:
+    """The text a program sees: numbers in decimal, ``true`` and ``false``."""
+    return argument(value if isinstance(value, str) else shown(value))
+
+
+def secret_name(name: str) -> str:
+    """The name of a file in ``key/secrets``; its upper case with ``_FILE`` becomes a variable."""
+    if not _SECRET_NAME.fullmatch(name):
+        raise UsageError(f"{shown(name)} is not a secret's name; use letters, digits and _, and no path")
+    return name
+
+
+def interface(name: str) -> str:
+    """The exact name of a network interface (dev_valid_name() in the kernel's net/core/dev.c)."""
+    if any(character in "*?[]" for character in name):
+        raise UsageError(f"{shown(name)} is a pattern; patterns are not supported, write each interface by its name")
+    valid = 0 < len(name.encode()) <= _LONGEST_INTERFACE and name not in (".", "..")
+    if not valid or not name.isprintable() or any(c in "/:" or c.isspace() for c in name):
+        raise UsageError(
+            f"{shown(name)} is not an interface's name; it has 1 to {_LONGEST_INTERFACE} bytes, no / : space"
+        )
+    return name
+
+
+def distinct(values: Sequence[str]) -> tuple[str, ...]:
+    """A list in which nothing stands twice."""
+    for number, value in enumerate(values):
+        if value in values[:number]:
+            raise UsageError(f"{shown(value)} stands there twice")
+    return tuple(values)
+
+
+def secrets(names: Sequence[str]) -> tuple[str, ...]:
+    """Secrets whose variables do not collide."""
+    distinct([name.upper() for name in names])
+    return tuple(names)
+
+
+def ports(value: str | int) -> str:
+    """TCP ports and ranges, sorted and joined: ``22,1-10,5-20`` is ``1-20,22``."""
+    ranges: list[tuple[int, int]] = []
+    for item in str(value).split(","):
+        match = _PORTS.fullmatch(item.strip())
+        if match is None:
+            raise UsageError(f'{shown(item.strip())} is not a port; write ports and ranges, such as "1-1024,5432"')
+        first, last = int(match[1]), int(match[2] or match[1])
+        if not 1 <= first <= 65535 or not 1 <= last <= 65535:
+            raise UsageError(f"{shown(item.strip())} is not a port; ports go from 1 to 65535")
+        if first > last:
+            raise UsageError(f"{shown(item.strip())} runs backwards; write {last}-{first}")
+        ranges.append((first, last))
+    merged: list[tuple[int, int]] = []
+    for first, last in sorted(ranges):
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
+        else:
+            merged.append((first, last))
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in merged)
+
+
+def cron_field(value: str | int) -> str:
+    """One field of crontab(5), in its alphabet; what it means is ``parse_cron``'s to say."""
+    text = str(value).strip()
+    if not _CRON_FIELD.fullmatch(text):
+        raise UsageError(f'{shown(value)} is not a cron field; write one such as 30, "*/5" or "mon-fri"')
+    return text
+
+
+def calendar_text(text: str) -> str:
+    """A calendar event in printable ASCII; its grammar is ``parse_calendar``'s."""
+    stripped = text.strip()
+    if not _CALENDAR.fullmatch(stripped):
+        raise UsageError(f'{shown(text)} is not a calendar event; write one such as "Mon..Fri 02:30" or "daily"')
+    return stripped
+
+
+def duration(low: str, high: str) -> Callable[[str | int | float], float]:
+    """A parser of durations from ``low`` to ``high``."""
+    least, most = parse_duration(low), parse_duration(high)
+
+    def within(value: str | int | float) -> float:
+        seconds = parse_duration(value)
+        if not least <= seconds <= most:
+            raise UsageError(f"{shown(value)} is out of range; write {low} to {high}")
+        return seconds
+
+    return within
+
+
+def size(low: str, high: str) -> Callable[[str | int], int]:
+    """A parser of sizes from ``low`` to ``high``."""
+    least, most = parse_size(low), parse_size(high)
+
+    def within(value: str | int) -> int:
+        number = parse_size(value)
+        if not least <= number <= most:
+            raise UsageError(f"{shown(value)} is out of range; write {low} to {high}")
+        return number
+
+    return within
+
+
+_memory = size("1MiB", "1048576TiB")
+
+
+class Share(float):
+    """A part of the host's memory, above 0 and at most 1."""
+
+
+def memory(value: str | int) -> int | Share:
+    """A size, or a share of a total that only the host knows."""
+    return Share(parse_percent(value)) if isinstance(value, str) and "%" in value else _memory(value)

@@ -1,0 +1,302 @@
+"""``key/env.toml``, its projects and its variables, read into a ``Declaration``, or everything that is wrong with them.
+
+The order of things: a file is read (bounded), scanned for the lines of its keys, parsed by ``tomllib``, and then each
+service is read key by key with the variables that hold for it. Variables come from, in rising precedence, ``.env``
+beside the declaration, the service's ``env_file``, and the agent's environment.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from agent.declaration.check import service_name, variable_name
+from agent.declaration.envfile import Mistake, parse_env
+from agent.declaration.locate import DEEPEST, Lines, TooDeep, locate
+from agent.declaration.masking import looks_secret
+from agent.declaration.model import AgentSettings, AnyService, Declaration
+from agent.declaration.reader import BAD, Findings, Reader
+from agent.declaration.resolve import heartbeat, resolve
+from agent.declaration.schema import AGENT, KINDS, MOST_SERVICES, OF_KIND, SHARED, Kind
+from agent.declaration.sources import Disk, Sources, Unreadable
+from agent.declaration.wording import dotted, listed, plain, printable, shown
+from agent.errors import DeclarationError, UsageError
+from agent.paths import Paths
+
+_WHERE = re.compile(r" \((?:at line (\d+), column (\d+)|at end of document)\)$")
+_MANY_DIGITS = re.compile(r"[0-9][0-9_]{4000}")
+
+
+def load(paths: Paths, environ: Mapping[str, str]) -> Declaration:
+    """Read the declaration of ``paths``. ``environ`` is the agent's environment.
+
+    Raises ``DeclarationError`` with every problem of every file, and nothing else whatever the files hold.
+    """
+    return _load(paths, environ, Disk(), None)
+
+
+def load_text(text: str, paths: Paths, environ: Mapping[str, str], sources: Sources | None = None) -> Declaration:
+    """As ``load``, with ``text`` in place of the declaration's file; what goes with it is read from ``sources``."""
+    return _load(paths, environ, sources or Disk(), text)
+
+
+def _load(paths: Paths, environ: Mapping[str, str], sources: Sources, text: str | None) -> Declaration:
+    loading = _Loading(paths, environ, sources)
+    loading.declaration(text)
+    if problems := loading.findings.problems():
+        raise DeclarationError(problems)
+    return loading.result()
+
+
+class _Document(NamedTuple):
+    """One TOML file."""
+
+    file: str
+    lines: Lines
+    table: dict[str, Any]
+    project: str | None = None
+
+
+class _Loading:
+    """One run over all files of a declaration."""
+
+    def __init__(self, paths: Paths, environ: Mapping[str, str], sources: Sources) -> None:
+        self.paths = paths
+        self.environ = environ
+        self.sources = sources
+        self.findings = Findings()
+        self.services: dict[str, AnyService] = {}
+        self.places: dict[str, str] = {}
+        self.settings = AgentSettings(sources.server())
+        self.shared_variables: dict[str, str] = {}
+        self.env_files: dict[Path, tuple[dict[str, str], list[Mistake]]] = {}
+
+    def result(self) -> Declaration:
+        return Declaration(
+            agent=self.settings,
+            services=self.services,
+            file=str(self.paths.declaration),
+            masked=frozenset(self.findings.secrets),
+            masked_fields=frozenset(self.findings.secret_fields),
+        )
+
+    def declaration(self, text: str | None) -> None:
+        """Read everything: the shared variables, the declaration itself, its projects."""
+        self._read_shared_variables()
+        main = self._document(self.paths.declaration, text, None)
+        if main is not None:
+            self._check_sections(main, ("agent", "service"))
+            self._agent(main)
+            self._services(main)
+        for path in self._projects():
+            try:
+                project = service_name(path.stem)
+            except UsageError as error:
+                self._file_problem(path, f"the file's name is the project's: {error}")
+                continue
+            document = self._document(path, None, project)
+            if document is not None:
+                self._check_sections(document, ("service",))
+                self._services(document)
+
+    def _read_shared_variables(self) -> None:
+        path = self.paths.key / ".env"
+        try:
+            self.shared_variables, mistakes = parse_env(self.sources.read(path))
+        except Unreadable as error:
+            if not error.missing:
+                self._file_problem(path, str(error))
+            return
+        for mistake in mistakes:
+            self.findings.add(_named(path), mistake.line, "", mistake.text)
+
+    def _projects(self) -> list[Path]:
+        try:
+            return self.sources.projects(self.paths.projects)
+        except Unreadable as error:
+            self._file_problem(self.paths.projects, str(error))
+            return []
+
+    def _file_problem(self, path: Path, text: str, line: int = 0) -> None:
+        self.findings.add(_named(path), line, "", text)
+
+    def _document(self, path: Path, text: str | None, project: str | None) -> _Document | None:
+        """Read and parse one file; ``None`` when that cannot be done, and that has been noted."""
+        try:
+            text = self.sources.read(path) if text is None else text
+        except Unreadable as error:
+            advice = "; `agentctl init` writes a first one" if error.missing and project is None else ""
+            self._file_problem(path, f"{error}{advice}")
+            return None
+        if text.startswith("\ufeff"):
+            self._file_problem(path, "begins with a byte order mark, which TOML has not; save it as UTF-8 without", 1)
+            return None
+        try:
+            lines = locate(text)
+            return _Document(_named(path), lines, tomllib.loads(text), project)
+        except TooDeep as error:
+            self._file_problem(
+                path, f"nested deeper than {DEEPEST} levels; no key here needs more than four", error.line
+            )
+        except RecursionError:
+            self._file_problem(path, "nested too deeply")
+        except tomllib.TOMLDecodeError as error:
+            self._file_problem(path, *_syntax_error(str(error), text))
+        except ValueError:  # int() of thousands of digits, of which tomllib does not think
+            match = _MANY_DIGITS.search(text)
+            line = text.count("\n", 0, match.start()) + 1 if match else 0
+            self._file_problem(path, "a number of thousands of digits", line)
+        return None
+
+    def _reader(self, document: _Document, variables: Mapping[str, str]) -> Reader:
+        return Reader(
+            document.file, document.lines, self.findings, {**self.shared_variables, **variables, **self.environ}
+        )
+
+    def _check_sections(self, document: _Document, known: tuple[str, ...]) -> None:
+        reader = self._reader(document, {})
+        for section in document.table:
+            if section in known:
+                continue
+            if section == "agent":
+                reader.fail((section,), f"a project declares services only; move this to {self.paths.declaration.name}")
+            else:
+                hint = self.findings.nearest(section, known)
+                advice = f"did you mean {hint}?" if hint else f"known are {listed(known, 'and')}"
+                reader.fail((section,), f"unknown section; {advice}")
+
+    def _agent(self, document: _Document) -> None:
+        reader = self._reader(document, {})
+        raw = document.table.get("agent", {})
+        if not isinstance(raw, dict):
+            reader.fail(("agent",), f"{shown(raw)} is not a table; write [agent]")
+            return
+        values = reader.table(raw, AGENT, ("agent",)).good
+        self.settings = AgentSettings(
+            server=values.get("server", self.settings.server),
+            group=values.get("group"),
+            heartbeat=heartbeat(
+                values.get("heartbeat", {}), ("heartbeat",), lambda path, text: reader.fail(("agent", *path), text)
+            ),
+        )
+
+    def _services(self, document: _Document) -> None:
+        reader = self._reader(document, {})
+        table = document.table.get("service", {})
+        if not isinstance(table, dict):
+            reader.fail(("service",), f"{shown(table)} is not a table; write [service.NAME]")
+            return
+        if len(table) + len(self.services) > MOST_SERVICES:
+            reader.fail(("service",), f"more than {MOST_SERVICES} services")
+            return
+        for name, raw in table.items():
+            path = ("service", name)
+            try:
+                service_name(name)
+            except UsageError as error:
+                reader.fail(path, str(error))
+            place = f"{document.file}:{reader.line(path)}"
+            if (first := self.places.setdefault(name, place)) != place:
+                reader.fail(path, f"declared before, at {first}; a service is declared once")
+            if isinstance(raw, dict):
+                self._service(document, name, raw)
+            else:
+                reader.fail(path, f"{shown(raw)} is not a table; write [service.{plain(name)}]")
+
+    def _service(self, document: _Document, name: str, raw: dict[str, Any]) -> None:
+        path = ("service", name)
+        reader = self._reader(document, {})
+        environment: dict[str, str] = {}
+        if "env_file" in raw:
+            files = reader.read(raw["env_file"], SHARED["env_file"], (*path, "env_file"))
+            for number, file in enumerate(() if files is BAD else files):
+                environment |= self._env_file(file, reader, (*path, "env_file", number))
+        reader = self._reader(document, environment)
+        kind = self._kind(raw, reader, path)
+        fields = dict(SHARED)
+        for fields_of_kind in OF_KIND.values() if kind is None else [OF_KIND[kind]]:
+            fields |= fields_of_kind
+        raw = {key: value for key, value in raw.items() if key not in ("kind", "env_file")}
+        values = reader.table(raw, fields, path, _ELSEWHERE.get(kind))
+        if kind is None:
+            return
+        for variable, value in environment.items():
+            if looks_secret(variable) and variable not in values.good.get("environment", {}):
+                self.findings.hide((*path, "environment", variable), value)
+        for number, secret in enumerate(values.good.get("secrets", ())):
+            if objection := self.sources.objection(self.paths.secrets / secret):
+                reader.fail((*path, "secrets", number), objection)
+        service = resolve(
+            name,
+            kind,
+            values,
+            environment,
+            document.project,
+            self.sources.memory(),
+            lambda key, text: reader.fail((*path, *key), text),
+        )
+        if service is not None:
+            self.services[name] = service
+
+    def _kind(self, raw: dict[str, Any], reader: Reader, path: tuple[str, str]) -> Kind | None:
+        if "kind" not in raw:
+            guess = next((kind for kind, keys in OF_KIND.items() if not keys.keys().isdisjoint(raw)), None)
+            advice = f'write kind = "{guess}"' if guess else f"write kind = {listed(shown(kind) for kind in KINDS)}"
+            reader.fail(path, f"kind is missing; {advice}")
+            return None
+        kind = reader.read(raw["kind"], SHARED["kind"], (*path, "kind"))
+        return None if kind is BAD else kind
+
+    def _env_file(self, file: str, reader: Reader, key: tuple[str | int, ...]) -> dict[str, str]:
+        """The variables of one ``env_file``; what is wrong with it is noted, once per file."""
+        path = self.paths.key / file
+        if path not in self.env_files:
+            try:
+                self.env_files[path] = parse_env(self.sources.read(path))
+            except Unreadable as error:
+                reader.fail(key, f"{_named(path)} {error}")
+                return {}
+        variables, mistakes = self.env_files[path]
+        for mistake in mistakes:
+            self.findings.add(_named(path), mistake.line, dotted(key), mistake.text)
+        for name in variables:
+            try:
+                variable_name(name)
+            except UsageError as error:
+                reader.fail(key, f"{plain(name)} in {_named(path)} is {error}")
+        return variables
+
+
+def _named(path: Path) -> str:
+    """A path as messages show it: a file may be called anything."""
+    return printable(str(path))
+
+
+def _elsewhere() -> dict[Kind | None, dict[str, str]]:
+    """For each kind, the keys that only other kinds know, and what to say about them."""
+    return {
+        kind: {
+            key: f"{key} belongs to kind {other}, and this is a {kind}"
+            for other in KINDS
+            if other != kind
+            for key in OF_KIND[other]
+        }
+        for kind in KINDS
+    }
+
+
+_ELSEWHERE = _elsewhere()
+
+
+def _syntax_error(message: str, text: str) -> tuple[str, int]:
+    """tomllib's words and the line in them."""
+    match = _WHERE.search(message)
+    if match is None:
+        return f"not valid TOML: {plain(message)}", 0
+    words = printable(message[: match.start()][:200])
+    if match[1] is None:
+        return f"not valid TOML: {words} at the end of the file", text.count("\n") + (not text.endswith("\n"))
+    return f"not valid TOML: {words} (column {match[2]})", int(match[1])

@@ -1,0 +1,228 @@
+"""What may be written in a declaration: every key, its type, its range and the words for both.
+
+Each table is a ``TypedDict`` all of whose keys may be left out. A key's annotation says what TOML may hold (checked by
+msgspec, strictly), ``Meta.description`` is how a message goes on after "is not", and ``parse`` turns the checked value
+into the model's. Defaults are the model's, and rules that concern more than one key are in ``resolve``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, NamedTuple, TypedDict, get_args, get_origin, get_type_hints, is_typeddict
+
+from msgspec import Meta
+
+from agent.declaration import check, targets
+from agent.declaration.model import Profile, Ready, Restart
+from agent.declaration.wording import listed
+
+Kind = Literal["capture", "scan", "command"]
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+MOST_SERVICES = 10_000
+MOST_ITEMS = 1024
+"""Items in one list or table: more is a mistake, and would cost more than linear time here and there."""
+
+
+def _key(description: str, parse: Callable[..., Any] | None = None, **limits: Any) -> Meta:
+    return Meta(description=description, extra={"parse": parse}, **limits)
+
+
+def _duration(low: str, high: str) -> Meta:
+    return _key(f'a duration such as "30s", from {low} to {high}', check.duration(low, high))
+
+
+def _size(low: str, high: str) -> Meta:
+    return _key(f'a size such as "64MiB", from {low} to {high}', check.size(low, high))
+
+
+def _whole(low: int, high: int, of: str = "") -> Meta:
+    return _key(f"a whole number{of}, from {low} to {high}", ge=low, le=high)
+
+
+Text = Annotated[str, Meta(min_length=1, description="a text")]
+Duration = str | int | float
+Size = str | int
+Account = Annotated[Text, _key("the name of a user or group", check.account)]
+CronField = Annotated[str | int, _key('a cron field such as 30, "*/5" or "mon-fri"', check.cron_field)]
+CalendarText = Annotated[Text, _key('a calendar event such as "Mon..Fri 02:30"', check.calendar_text)]
+EnvFile = Annotated[Text, _key("the path of a file", check.path)]
+
+
+class LogKeys(TypedDict, total=False):
+    size: Annotated[Size, _size("4KiB", "16GiB")]
+    keep: Annotated[int, _whole(0, 1000)]
+
+
+class HeartbeatKeys(TypedDict, total=False):
+    interval: Annotated[Duration, _duration("100ms", "1h")]
+    timeout: Annotated[Duration, _duration("200ms", "1d")]
+
+
+class LimitsKeys(TypedDict, total=False):
+    memory: Annotated[Size, _key('a size such as "512M" or a percentage of the memory such as "50%"', check.memory)]
+    cpus: Annotated[float, _key("a number of processors, from 0.01 to 4096", ge=0.01, le=4096)]
+    pids: Annotated[int, _whole(1, 4_194_304)]  # PID_MAX_LIMIT, linux/threads.h
+
+
+class RotateKeys(TypedDict, total=False):
+    size: Annotated[Size, _size("16KiB", "16GiB")]
+    every: Annotated[Duration, _duration("1s", "1d")]
+
+
+class AgentKeys(TypedDict, total=False):
+    """``[agent]``."""
+
+    server: Annotated[Text, _key("the name of this server", check.server)]
+    group: Account
+    heartbeat: HeartbeatKeys
+
+
+class SharedKeys(TypedDict, total=False):
+    """``[service.NAME]`` of any kind."""
+
+    kind: Kind
+    enabled: bool
+    restart: Restart
+    max_restarts: Annotated[int, _whole(0, 1_000_000)]
+    restart_window: Annotated[Duration, _duration("1s", "7d")]
+    stop_signal: Annotated[str | int, _key('a signal such as "TERM"', check.stop_signal)]
+    stop_timeout: Annotated[Duration, _duration("100ms", "1d")]
+    start_timeout: Annotated[Duration, _duration("100ms", "1d")]
+    user: Account
+    group: Account
+    working_directory: Annotated[Text, _key("an absolute path", check.absolute_path)]
+    environment: dict[
+        str, Annotated[str | int | bool, _key("a text, a whole number, true or false", check.variable_value)]
+    ]
+    env_file: EnvFile | Annotated[list[EnvFile], _key("the path of a file or a list of them", max_length=32)]
+    log: LogKeys
+    heartbeat: HeartbeatKeys
+    ready: Ready
+    limits: LimitsKeys
+    secrets: Annotated[
+        list[Annotated[Text, _key("the name of a secret", check.secret_name)]],
+        _key("a list of names of secrets", check.secrets, max_length=128),
+    ]
+    minute: CronField
+    hour: CronField
+    day: CronField
+    month: CronField
+    weekday: CronField
+    oncalendar: (
+        CalendarText
+        | Annotated[
+            list[CalendarText], _key("a calendar event or a list of them", check.distinct, min_length=1, max_length=32)
+        ]
+    )
+    every: Annotated[Duration, _duration("1s", "366d")]
+    timeout: Annotated[Duration, _duration("100ms", "366d")]
+
+
+class CaptureKeys(TypedDict, total=False):
+    """``kind = "capture"``."""
+
+    interfaces: Annotated[
+        list[Annotated[str, _key("the name of an interface", check.interface)]],
+        _key("a list of interfaces, with at least one", check.distinct, min_length=1, max_length=64),
+    ]
+    filter: Annotated[str, _key('a capture filter such as "not port 22", in pcap-filter(7)\'s words', max_length=65536)]
+    budget: Annotated[Size, _size("32KiB", "1024TiB")]
+    rotate: RotateKeys
+    snaplen: Annotated[int, _whole(1, 262_144, " of bytes")]  # MAXIMUM_SNAPLEN of libpcap
+    promiscuous: bool
+    ring: Annotated[Size, _size("256KiB", "1GiB")]
+
+
+class ScanKeys(TypedDict, total=False):
+    """``kind = "scan"``."""
+
+    targets: Annotated[
+        list[Annotated[str, _key("an address or network", targets.target)]],
+        _key("a list of addresses and networks, with at least one", min_length=1, max_length=MOST_ITEMS),
+    ]
+    exclude: Annotated[
+        list[Annotated[str, _key("an address or network", targets.target)]],
+        _key("a list of addresses and networks", max_length=MOST_ITEMS),
+    ]
+    allow_public: Annotated[
+        list[Annotated[str, _key("an address or network", targets.target)]],
+        _key("a list of addresses and networks", max_length=MOST_ITEMS),
+    ]
+    ports: Annotated[str | int, _key('ports such as "1-1024,5432"', check.ports)]
+    profile: Profile
+    rate: Annotated[int, _whole(1, 1_000_000, " of packets per second")]
+
+
+class CommandKeys(TypedDict, total=False):
+    """``kind = "command"``."""
+
+    command: Annotated[
+        list[Annotated[str, _key("a text", check.argument)]],
+        _key("a list of texts: a program and its arguments", check.command, min_length=1, max_length=MOST_ITEMS),
+    ]
+
+
+class Spec(NamedTuple):
+    """One key, ready to be read.
+
+    ``shape`` is how its value is walked: a ``table`` has ``fields``, a ``list`` and a table of ``variables`` have
+    an ``item``, and a ``value`` is converted to ``type``. ``expected`` goes on after "is not", ``choices`` are the
+    words of a closed list. ``lone`` lets a list of one be written without its brackets.
+    """
+
+    shape: Literal["value", "list", "variables", "table"]
+    expected: str
+    type: Any = None
+    parse: Callable[..., Any] | None = None
+    item: Spec | None = None
+    fields: Mapping[str, Spec] = {}
+    least: int = 0
+    most: int = MOST_ITEMS
+    lone: bool = False
+    choices: tuple[str, ...] = ()
+
+
+def _spec(hint: Any) -> Spec:
+    """The ``Spec`` of an annotation."""
+    if is_typeddict(hint):
+        fields = _fields(hint)
+        return Spec("table", f"a table with {listed(fields, 'and')}", fields=fields)
+    if get_origin(hint) is Annotated:
+        base, *metas = get_args(hint)
+        described = [meta for meta in metas if isinstance(meta, Meta)]
+        meta = described[-1]
+        parse = (meta.extra or {}).get("parse")
+        if get_origin(base) is list:
+            return Spec(
+                "list",
+                meta.description or "",
+                parse=parse,
+                item=_spec(get_args(base)[0]),
+                least=meta.min_length or 0,
+                most=meta.max_length or MOST_ITEMS,
+            )
+        return Spec("value", meta.description or "", type=hint, parse=parse)
+    if get_origin(hint) is dict:
+        return Spec("variables", "a table of names and values", item=_spec(get_args(hint)[1]))
+    if get_origin(hint) is Literal:
+        words = get_args(hint)
+        return Spec("value", f"one of {', '.join(words)}", type=hint, choices=words)
+    if hint is bool:
+        return Spec("value", "true or false", type=bool)
+    _one, many = get_args(hint)  # what may be one value or a list of them
+    return _spec(many)._replace(lone=True)
+
+
+def _fields(table: type) -> dict[str, Spec]:
+    return {name: _spec(hint) for name, hint in get_type_hints(table, include_extras=True).items()}
+
+
+AGENT = _fields(AgentKeys)
+SHARED = _fields(SharedKeys)
+OF_KIND: dict[Kind, dict[str, Spec]] = {
+    "capture": _fields(CaptureKeys),
+    "scan": _fields(ScanKeys),
+    "command": _fields(CommandKeys),
+}

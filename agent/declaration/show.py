@@ -1,0 +1,141 @@
+"""A declaration as the agent understands it: merged, interpolated, every default spelled out, secrets masked.
+
+What ``render`` writes is a declaration itself. Read again it means the same, apart from what is masked, from the files
+that services came from (all stand in one now), and from percentages, which have become sizes.
+"""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+import tomli_w
+
+from agent.declaration.interpolate import escape
+from agent.declaration.masking import MASK, mask, mask_field
+from agent.declaration.model import AnyService, Capture, Command, Declaration, Heartbeat, Scan, Timer
+from agent.declaration.resolve import CRON_FIELDS
+from agent.declaration.units import format_duration, format_size
+
+_DURATIONS = ("restart_window", "stop_timeout", "start_timeout")
+_CAPTURE_SIZES = ("budget", "ring")
+
+
+def effective(declaration: Declaration) -> dict[str, Any]:
+    """The declaration in the shape of its TOML, with readable units. Keys that are not set are left out."""
+    settings = declaration.agent
+    agent = _present(server=settings.server, group=settings.group, heartbeat=_heartbeat(settings.heartbeat))
+    services = {name: _service(service) for name, service in declaration.services.items()}
+    masked: dict[str, Any] = _masked({"agent": agent, "service": services}, "", declaration)
+    return masked
+
+
+def render(declaration: Declaration) -> str:
+    """``effective`` as TOML text. Services of projects say in a comment where they come from."""
+    document = _escaped(effective(declaration))
+    services = document.pop("service")
+    parts = [f"# Effective declaration of {declaration.file.splitlines()[0]}\n"] if declaration.file else []
+    parts.append(tomli_w.dumps(document))
+    for name, table in services.items():
+        project = declaration.services[name].project
+        comment = f"# from projects/{project}.toml\n" if project else ""
+        parts.append(comment + tomli_w.dumps({"service": {name: table}}))
+    return "\n".join(parts)
+
+
+def _service(service: AnyService) -> dict[str, Any]:
+    """One service, its own keys first."""
+    table: dict[str, Any] = {"kind": service.kind, **_own_keys(service)}
+    if service.timer is not None:
+        table |= _timer(service.timer)
+    table |= _present(
+        enabled=service.enabled,
+        restart=service.restart,
+        max_restarts=service.max_restarts,
+        stop_signal=_signal(service.stop_signal),
+        ready=service.ready,
+        user=service.user,
+        group=service.group,
+        working_directory=service.working_directory,
+        secrets=list(service.secrets),
+        log={"size": format_size(service.log.size), "keep": service.log.keep},
+        heartbeat=_heartbeat(service.heartbeat),
+        limits=_present(
+            memory=None if service.limits.memory is None else format_size(service.limits.memory),
+            cpus=service.limits.cpus,
+            pids=service.limits.pids,
+        ),
+        environment=service.environment,
+    )
+    return table | {key: format_duration(getattr(service, key)) for key in _DURATIONS}
+
+
+def _own_keys(service: AnyService) -> dict[str, Any]:
+    match service:
+        case Capture():
+            return {
+                "interfaces": list(service.interfaces),
+                "filter": service.filter,
+                "rotate": {"size": format_size(service.rotate.size), "every": format_duration(service.rotate.every)},
+                "snaplen": service.snaplen,
+                "promiscuous": service.promiscuous,
+                **{key: format_size(getattr(service, key)) for key in _CAPTURE_SIZES},
+            }
+        case Scan():
+            return _present(
+                targets=list(service.targets),
+                exclude=list(service.exclude),
+                allow_public=list(service.allow_public),
+                profile=service.profile,
+                ports=None if service.profile == "discovery" else service.ports,
+                rate=service.rate,
+                timeout=None if service.timeout is None else format_duration(service.timeout),
+            )
+        case Command():
+            return {"command": list(service.command)}
+
+
+def _timer(timer: Timer) -> dict[str, Any]:
+    if timer.every is not None:
+        when: dict[str, Any] = {"every": format_duration(timer.every)}
+    elif timer.source.startswith("cron "):
+        when = dict(zip(CRON_FIELDS, timer.source.split()[1:], strict=True))
+    else:
+        events = timer.source.split("; ")
+        when = {"oncalendar": events if len(events) > 1 else events[0]}
+    return when if timer.timeout is None else when | {"timeout": format_duration(timer.timeout)}
+
+
+def _heartbeat(heartbeat: Heartbeat | None) -> dict[str, str] | None:
+    if heartbeat is None:
+        return None
+    return {"interval": format_duration(heartbeat.interval), "timeout": format_duration(heartbeat.timeout)}
+
+
+def _signal(number: int) -> str | int:
+    known = {member.value: member.name.removeprefix("SIG") for member in signal.Signals}
+    return known.get(number, number)
+
+
+def _present(**values: Any) -> dict[str, Any]:
+    """Without what is not set; TOML has no null."""
+    return {key: value for key, value in values.items() if value is not None and value not in ([], {})}
+
+
+def _masked(value: Any, path: str, declaration: Declaration) -> Any:
+    """``value`` without secrets: a field that is known to hold one, and any other text in which one turns up."""
+    if isinstance(value, dict):
+        return {key: _masked(item, f"{path}.{key}" if path else key, declaration) for key, item in value.items()}
+    if path in declaration.masked_fields:
+        return mask_field(value, declaration.masked) if isinstance(value, str) else MASK
+    if isinstance(value, list):
+        return [_masked(item, f"{path}.{number}", declaration) for number, item in enumerate(value)]
+    return mask(value, declaration.masked) if isinstance(value, str) else value
+
+
+def _escaped(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _escaped(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_escaped(item) for item in value]
+    return escape(value) if isinstance(value, str) else value

@@ -1,0 +1,115 @@
+"""What a declaration is read from: the only part of this floor that touches the disk.
+
+Everything is bounded, nothing is waited for (a FIFO would block an ``open`` for ever), and every way in which a file
+can fail to be a text becomes one line. ``Sources`` is the seam: tests and the embedded default declaration put a
+dictionary behind it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Protocol
+
+LARGEST = 1024 * 1024
+"""Bytes of one file at most."""
+
+MOST_PROJECTS = 1000
+
+
+class Unreadable(Exception):
+    """A file cannot be used. The text says why; ``missing`` when it is not there at all."""
+
+    def __init__(self, text: str, *, missing: bool = False) -> None:
+        super().__init__(text)
+        self.missing = missing
+
+
+class Sources(Protocol):
+    """Where the files of a declaration come from, and what it needs to know of the host."""
+
+    def read(self, path: Path) -> str:
+        """The text of a file. Raises ``Unreadable``."""
+        ...
+
+    def projects(self, directory: Path) -> list[Path]:
+        """The project files, sorted; none when there is no such directory. Raises ``Unreadable``."""
+        ...
+
+    def objection(self, secret: Path) -> str | None:
+        """Why a file must not be used as a secret, if so."""
+        ...
+
+    def memory(self) -> int:
+        """Bytes of memory of the host."""
+        ...
+
+    def server(self) -> str:
+        """The host name."""
+        ...
+
+
+class Disk:
+    """The real ones."""
+
+    def read(self, path: Path) -> str:
+        try:
+            with open(path, "rb", opener=_open_at_once) as stream:
+                if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                    raise Unreadable("is not a regular file")
+                content = stream.read(LARGEST + 1)
+        except (OSError, ValueError) as error:
+            raise _unreadable(error) from error
+        if len(content) > LARGEST:
+            raise Unreadable(f"is larger than {LARGEST} bytes")
+        try:
+            return content.decode()
+        except UnicodeDecodeError as error:
+            line = content.count(b"\n", 0, error.start) + 1
+            raise Unreadable(
+                f"is not UTF-8: byte 0x{content[error.start]:02x} on line {line}; save it as UTF-8"
+            ) from error
+
+    def projects(self, directory: Path) -> list[Path]:
+        try:
+            found = sorted(path for path in directory.iterdir() if path.suffix == ".toml" and path.name[0] != ".")
+        except OSError as error:
+            if isinstance(error, FileNotFoundError):
+                return []
+            raise _unreadable(error) from error
+        if len(found) > MOST_PROJECTS:
+            raise Unreadable(f"holds more than {MOST_PROJECTS} projects")
+        return found
+
+    def objection(self, secret: Path) -> str | None:
+        try:
+            mode = secret.stat().st_mode
+        except OSError as error:
+            return f"{secret} {_unreadable(error)}"
+        if not stat.S_ISREG(mode):
+            return f"{secret} is not a regular file"
+        if mode & 0o077:
+            return f"{secret} is open to others (mode {stat.S_IMODE(mode):04o}); chmod 0600 it"
+        return None
+
+    def memory(self) -> int:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+    def server(self) -> str:
+        return os.uname().nodename
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
+
+
+def _unreadable(error: OSError | ValueError) -> Unreadable:
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return Unreadable("does not exist", missing=True)
+    if isinstance(error, PermissionError):
+        return Unreadable("may not be read by this user")
+    if isinstance(error, IsADirectoryError):
+        return Unreadable("is a directory")
+    reason = error.strerror if isinstance(error, OSError) else None
+    return Unreadable(f"cannot be read: {reason or 'not a valid path'}")

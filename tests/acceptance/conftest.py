@@ -1,0 +1,40 @@
+"""Agents for the acceptance tests: started as an operator starts them, ended whatever the test did."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.harness import Agent
+
+WITHOUT_CGROUPS = (
+    *("unshare", "--mount", "--propagation", "private"),
+    *("sh", "-c", 'umount -R -l /sys/fs/cgroup && exec "$@"', "sh"),
+)
+"""In a mount namespace of its own that shows no cgroup file system, an agent has to sweep."""
+DELEGATED = ("systemd-run", "--scope", "--quiet", "-p", "Delegate=yes")
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Iterator[Agent]:
+    """A prefix with an agent that has not been started."""
+    made = Agent(tmp_path / "srv")
+    yield made
+    made.clean()
+
+
+@pytest.fixture(params=["cgroup", "sweep"])
+def containment(request: pytest.FixtureRequest) -> str:
+    """Both ways to hold a service's processes together."""
+    found: str = request.param
+    return found
+
+
+@pytest.fixture
+def wrapper(containment: str) -> tuple[str, ...]:
+    """What to start an agent with so that it contains its services in this way."""
+    if containment == "sweep":
+        return WITHOUT_CGROUPS
+    return DELEGATED if Path("/run/systemd/system").is_dir() else ()

@@ -1,0 +1,163 @@
+"""The house of docs/design.md stands as drawn: who imports whom, what each process loads, where each test lives."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FILES = sorted((ROOT / "agent").rglob("*.py"))
+
+FLOORS = {
+    "errors": 0,
+    "paths": 0,
+    "linux": 1,
+    "declaration": 2,
+    "telemetry": 3,
+    "workers": 4,
+    "supervisor": 4,
+    "control": 5,
+    "cli": 6,
+    "__main__": 7,
+}
+"""A room imports from its own floor or below. ``workers`` and ``supervisor`` share a floor, and a wall."""
+
+HEAVY = {"scapy", "nmap", "numpy", "rich", "click", "ssl"}
+"""What the agent's own process never loads."""
+
+
+def module_name(file: Path) -> str:
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(file): file for file in FILES}
+
+
+def imported(file: Path) -> Iterator[tuple[int, str]]:
+    """Every module that ``file`` imports anywhere in it, with the line. A name that is a module counts as one."""
+    for node in ast.walk(ast.parse(file.read_text(), str(file))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{file}:{node.lineno}: a relative import hides which floor it reaches for"
+            assert node.module
+            for alias in node.names:
+                submodule = f"{node.module}.{alias.name}"
+                yield node.lineno, submodule if submodule in MODULES else node.module
+
+
+def room(module: str) -> str | None:
+    """``linux`` for ``agent.linux.spawn``; ``None`` for the package itself, which holds only the version."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else None
+
+
+def loaded_by(statement: str) -> set[str]:
+    """The names of all modules in a new interpreter that ran ``statement``."""
+    program = f"import sys\n{statement}\nprint(*sys.modules, sep='\\n', file=sys.__stdout__)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+def test_every_room_of_the_house_is_there_and_has_a_floor() -> None:
+    rooms = {room(module) for module in MODULES} - {None}
+    assert rooms == set(FLOORS)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_only_from_its_own_floor_or_below(module: str) -> None:
+    here = room(module)
+    wrong = []
+    for line, name in imported(MODULES[module]):
+        there = room(name) if name.split(".")[0] == "agent" else None
+        if there is None or there == here:
+            continue
+        if here is None or FLOORS[there] >= FLOORS[here]:
+            wrong.append(f"{MODULES[module].relative_to(ROOT)}:{line}: {here or 'agent'} imports {name}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_opens_with_what_it_is_for(module: str) -> None:
+    if MODULES[module].read_text().strip():
+        assert ast.get_docstring(ast.parse(MODULES[module].read_text())), f"{module} has no docstring"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_what_a_module_offers_to_others_is_described(module: str) -> None:
+    """Functions and classes without an underscore, unless they are so short that their text says as much."""
+    tree = ast.parse(MODULES[module].read_text())
+    bare = [
+        f"{MODULES[module].relative_to(ROOT)}:{node.lineno}: {node.name}"
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        and not node.name.startswith("_")
+        and (node.end_lineno or node.lineno) - node.lineno > 5
+        and not ast.get_docstring(node)
+    ]
+    assert not bare, "\n".join(bare)
+
+
+def test_the_agents_own_process_stays_light() -> None:
+    loaded = {name.split(".")[0] for name in loaded_by("import agent.control.daemon")}
+    assert "asyncio" in loaded, "the daemon is not what was loaded"
+    assert not HEAVY & loaded
+
+
+def test_status_loads_neither_scapy_nor_numpy_nor_nmap(tmp_path: Path) -> None:
+    ask = (
+        "import agent.cli.main\n"
+        f"sys.argv = ['agentctl', '--prefix', {str(tmp_path)!r}, 'status']\n"
+        "try:\n    code = agent.cli.main.main()\n"
+        "except SystemExit as ending:\n    code = ending.code\n"
+        "assert code == 2, code"
+    )
+    loaded = {name.split(".")[0] for name in loaded_by(ask)}
+    assert "click" in loaded, "agentctl is not what was loaded"
+    assert not {"scapy", "numpy", "nmap", "asyncio"} & loaded
+
+
+@pytest.mark.parametrize(
+    ("worker", "its_own", "foreign"), [("capture", "scapy", "nmap"), ("scan", "nmap", "scapy")], ids=["capture", "scan"]
+)
+def test_no_process_holds_both_scapy_and_python_nmap(worker: str, its_own: str, foreign: str) -> None:
+    """Their licences (GPL-2.0-only and GPL-3.0-or-later) do not allow one work to be made of both."""
+    mine = [module for module in MODULES if module.startswith(f"agent.workers.{worker}")]
+    wanted = {name.split(".")[0] for module in mine for _, name in imported(MODULES[module])}
+    assert its_own in wanted
+    assert foreign not in wanted
+    loaded = {name.split(".")[0] for name in loaded_by("\n".join(f"import {module}" for module in mine))}
+    assert foreign not in loaded
+
+
+def test_only_the_workers_know_scapy_and_nmap() -> None:
+    wrong = [
+        f"{module}:{line}: {name}"
+        for module, file in MODULES.items()
+        if room(module) != "workers"
+        for line, name in imported(file)
+        if name.split(".")[0] in {"scapy", "nmap"}
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_test_file_mirrors_a_module() -> None:
+    """``tests/x/test_y.py`` tests ``agent/x/y.py`` or the package ``agent/x/y``; tests of the whole stand apart."""
+    apart = {"acceptance", "machine", "system"}
+    strays = []
+    for file in sorted((ROOT / "tests").rglob("test_*.py")):
+        place = file.relative_to(ROOT / "tests")
+        if place.parts[0] in apart or place == Path("test_floors.py"):
+            continue
+        name = file.stem.removeprefix("test_")
+        subject = ROOT / "agent" / place.parent
+        if not any((subject / known).exists() for known in (f"{name}.py", f"__{name}__.py", name)):
+            strays.append(str(place))
+    assert not strays, f"no module of that name for {', '.join(strays)}"

@@ -9,10 +9,13 @@ The tree that ``discover`` builds, with the interface files of Linux' admin-guid
 
 from __future__ import annotations
 
+import errno
+import functools
 import hashlib
 import os
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +25,7 @@ from agent.linux.process import Pidfd
 _CONTROLLERS = ("cpu", "memory", "pids")
 _OWN_LEAF = "supervisor"  # the name that units pass to DelegateSubgroup=, systemd.resource-control(5)
 _SERVICE = "service."  # no interface file of the kernel starts so
+_LIMITS = ("memory.max", "pids.max", "cpu.max")
 _PERIOD = 100_000  # microseconds, the kernel's default period in cpu.max
 _SYSTEMD = Path("/run/systemd/system")  # exists when systemd runs the machine, sd_booted(3)
 
@@ -95,16 +99,7 @@ def explain(prefix: Path) -> str:
 
 def _site(prefix: Path) -> tuple[_Mount, Path]:
     """The mount and the directory of our tree, which may not exist yet. Raises ``_Unusable`` and ``OSError``."""
-    own = parse_membership(Path("/proc/self/cgroup").read_text())
-    mounts = [_Mount(root, Path(point)) for root, point in parse_mounts(Path("/proc/self/mountinfo").read_text())]
-    if own is None or not mounts:
-        raise _Unusable("no cgroup v2 is mounted; mount one, or boot without systemd.unified_cgroup_hierarchy=0")
-    for mount in mounts:
-        here = mount.directory(own)
-        if here is not None and here.is_dir():
-            break
-    else:
-        raise _Unusable(f"our cgroup {own} is outside of every cgroup v2 mount we can see")
+    mount, here = _home()
     if here.name == _OWN_LEAF:
         here = here.parent
     if _SYSTEMD.is_dir():
@@ -113,6 +108,58 @@ def _site(prefix: Path) -> tuple[_Mount, Path]:
         return mount, here
     name = "agent-" + hashlib.sha256(os.fsencode(prefix)).hexdigest()[:8]
     return mount, here if here.name == name else here / name
+
+
+def _home() -> tuple[_Mount, Path]:
+    """The cgroup we are in now. Raises ``_Unusable`` and ``OSError``."""
+    own = parse_membership(Path("/proc/self/cgroup").read_text())
+    mounts = _mounts()
+    if own is None or not mounts:
+        raise _Unusable("no cgroup v2 is mounted; mount one, or boot without systemd.unified_cgroup_hierarchy=0")
+    for mount in mounts:
+        here = mount.directory(own)
+        if here is not None and here.is_dir():
+            return mount, here
+    raise _Unusable(f"our cgroup {own} is outside of every cgroup v2 mount we can see")
+
+
+@functools.cache
+def _mounts() -> list[_Mount]:
+    return [_Mount(root, Path(point)) for root, point in parse_mounts(Path("/proc/self/mountinfo").read_text())]
+
+
+@contextmanager
+def visiting(procs_fd: int) -> Iterator[bool]:
+    """Be in the cgroup of that ``cgroup.procs`` ourselves while the block runs: what it starts is born there.
+
+    Yields ``False``, and moves nobody, when a limit is in force there, because it would strike us too; or when we could
+    not find back. The child must then be moved on its own, between fork and exec, which costs a real fork: going there
+    ourselves allows vfork and is three times as quick. Raises ``OSError``: for a frozen cgroup at once, since whoever
+    enters it stops.
+    """
+    directory = Path(f"/proc/self/fd/{procs_fd}").readlink().parent
+    if _text(directory / "cgroup.freeze") == "1":
+        raise OSError(errno.EBUSY, "its cgroup is frozen", str(directory))
+    home: int | None = None
+    if not limited(directory):
+        with suppress(OSError, _Unusable):
+            home = os.open(_home()[1] / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+    if home is None:
+        yield False
+        return
+    try:
+        os.write(procs_fd, b"0")
+        try:
+            yield True
+        finally:
+            os.write(home, b"0")
+    finally:
+        os.close(home)
+
+
+def limited(directory: Path) -> bool:
+    """Whether a limit is in force in that cgroup itself."""
+    return any((text := _text(directory / name)) and not text.startswith("max") for name in _LIMITS)
 
 
 def _delegated(directory: Path) -> bool:
@@ -166,8 +213,7 @@ class CgroupTree:
 
     def _leave_inner_node(self) -> None:
         """Move ourselves to a leaf, unless we live in the root of all cgroups, where no such rule holds."""
-        own = parse_membership(Path("/proc/self/cgroup").read_text())
-        here = self._mount.directory(own) if own is not None else None
+        _, here = _home()
         if here in (self.directory, self.directory.parent) and (here / "cgroup.type").exists():
             leaf = self.directory / _OWN_LEAF
             leaf.mkdir(exist_ok=True)
@@ -183,10 +229,7 @@ def _enable(directory: Path) -> frozenset[str]:
     for controller in _CONTROLLERS:
         with suppress(OSError):
             control.write_text(f"+{controller}")
-    try:
-        return frozenset(control.read_text().split()) & frozenset(_CONTROLLERS)
-    except OSError:
-        return frozenset()
+    return frozenset(_text(control).split()) & frozenset(_CONTROLLERS)
 
 
 class Cgroup:
@@ -242,12 +285,15 @@ class Cgroup:
             held = Pidfd.open(pid)
             if held is not None:
                 with held:
-                    sent += self._holds(pid) and held.signal(number)
+                    sent += pid != os.getpid() and self._holds(pid) and held.signal(number)
         return sent
 
     def kill(self) -> bool:
-        """SIGKILL everything in it and below it at once, processes being forked meanwhile included (cgroup.kill)."""
-        return self._write("cgroup.kill", "1")
+        """SIGKILL everything in it and below it at once, processes being forked meanwhile included (cgroup.kill).
+
+        ``False`` when that could not be done, and when we are in it ourselves.
+        """
+        return not self._holds(os.getpid()) and self._write("cgroup.kill", "1")
 
     def set_limits(self, memory: int | None = None, cpus: float | None = None, pids: int | None = None) -> list[str]:
         """Put limits in force, or lift those that are ``None``; returns the names of those it could not put in force.
@@ -312,9 +358,17 @@ class Cgroup:
         return True
 
 
+def _text(file: Path) -> str:
+    """An interface file without its newline; empty when it is not there."""
+    try:
+        return file.read_text().strip()
+    except OSError:
+        return ""
+
+
 def _counters(file: Path) -> dict[str, int]:
     """A flat-keyed interface file; empty when it is not there."""
     try:
-        return {key: int(value) for key, value in (line.split() for line in file.read_text().splitlines())}
-    except (OSError, ValueError):
+        return {key: int(value) for key, value in (line.split() for line in _text(file).splitlines())}
+    except ValueError:
         return {}

@@ -20,13 +20,14 @@ from typing import NamedTuple
 from agent.errors import RuntimeFailure
 from agent.linux import libc
 
+_PROC = "/proc"
 _ENVIRON_LIMIT = 8 * 1024 * 1024  # execve(2) allows a quarter of the stack limit: 2 MiB by default, never above 6 MiB
 
 
 @functools.cache
 def boot_id() -> str:
     """The random id of this boot, random(4). Raises ``RuntimeFailure`` where /proc/sys is hidden."""
-    data = _read("/proc/sys/kernel/random/boot_id")
+    data = _read("/proc/sys/kernel/random/boot_id", 64)
     if not data:
         raise RuntimeFailure(
             "cannot read /proc/sys/kernel/random/boot_id, which tells processes of this boot apart; "
@@ -112,7 +113,7 @@ def parse_stat(data: bytes) -> ProcessStat | None:
 
 def stat(pid: int) -> ProcessStat | None:
     """What the kernel says about ``pid`` right now, a zombie included; ``None`` when there is no such process."""
-    data = _read(f"/proc/{pid}/stat", 4096)
+    data = _read(f"{_PROC}/{pid}/stat", 4096)
     return parse_stat(data) if data else None
 
 
@@ -130,12 +131,12 @@ def environ(pid: int) -> bytes | None:
 
     A program that overwrites its own argument area (to set its title) may have garbled it.
     """
-    return _read(f"/proc/{pid}/environ", _ENVIRON_LIMIT)
+    return _read(f"{_PROC}/{pid}/environ", _ENVIRON_LIMIT)
 
 
 def all_pids() -> list[int]:
     """Every process of this PID namespace that /proc shows us."""
-    return [int(name) for name in _names("/proc") if name.isdigit()]
+    return [int(name) for name in _names(_PROC) if name.isdigit()]
 
 
 def children_of(pid: int) -> list[int]:
@@ -178,16 +179,16 @@ def walk(pid: int, children: Callable[[int], list[int]]) -> list[int]:
 def has_children_files() -> bool:
     """Whether this kernel has /proc/PID/task/TID/children."""
     pid = os.getpid()
-    return Path(f"/proc/{pid}/task/{pid}/children").exists()
+    return Path(f"{_PROC}/{pid}/task/{pid}/children").exists()
 
 
 def _children_files(pid: int) -> Iterator[int]:
     try:
-        threads = _names(f"/proc/{pid}/task")
+        threads = _names(f"{_PROC}/{pid}/task")
     except OSError:
         return
     for thread in threads:
-        yield from map(int, (_read(f"/proc/{pid}/task/{thread}/children") or b"").split())
+        yield from map(int, (_read(f"{_PROC}/{pid}/task/{thread}/children") or b"").split())
 
 
 def _names(directory: str) -> list[str]:

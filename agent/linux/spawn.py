@@ -15,12 +15,14 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from agent.errors import SpawnFailed
+from agent.linux.cgroup import visiting
 from agent.linux.environment import base_environment, own_environment, own_program
-from agent.linux.process import ExitStatus, Identity, Pidfd, identify
+from agent.linux.process import ExitStatus, Identity, Pidfd, boot_id, identify
 from agent.linux.users import Credentials, resolve_user
 
 __all__ = [
@@ -39,6 +41,8 @@ __all__ = [
 
 DEVNULL = subprocess.DEVNULL
 
+_UNKILLABLE = 5  # seconds from SIGKILL until a process is given up
+
 # Trying again helps against a shortage, not against a mistake.
 _PASSING = frozenset(
     {
@@ -46,6 +50,7 @@ _PASSING = frozenset(
         errno.ENOMEM,
         errno.EMFILE,
         errno.ENFILE,
+        errno.EBUSY,
         errno.ETXTBSY,
         errno.EINTR,
         errno.EIO,
@@ -94,37 +99,48 @@ class Child:
 def spawn(request: SpawnRequest) -> Child:
     """Start a process, and return once it executes its program. Raises ``SpawnFailed``; nothing is left behind then."""
     credentials = resolve_user(request.user, request.group) if request.user or request.group else None
-    change = credentials is not None and not credentials.current
+    if not request.argv:
+        raise SpawnFailed("cannot start an empty command: it names no program", permanent=True)
+    boot_id()  # raises before there is anything to clean up
+    process: subprocess.Popen[bytes] | None = None
+    pidfd: Pidfd | None = None
     try:
-        process = subprocess.Popen(
-            list(request.argv),
-            env=_environment(request, credentials),
-            cwd=request.working_directory,
-            stdin=DEVNULL,
-            stdout=request.stdout,
-            stderr=request.stderr,
-            pass_fds=tuple(request.pass_fds),
-            user=credentials.uid if credentials and change else None,
-            group=credentials.gid if credentials and change else None,
-            extra_groups=credentials.groups if credentials and change else None,
-            umask=request.umask,
-            start_new_session=not request.process_group_only,
-            process_group=0 if request.process_group_only else None,
-            preexec_fn=_preparation(request.cgroup_procs),
-        )
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
-        raise _failure(error, request) from error
-    process.returncode = 0  # the pidfd owns the child: Popen must neither wait for it nor warn about it
-    try:
+        with nullcontext(True) if request.cgroup_procs is None else visiting(request.cgroup_procs) as inside:
+            process = _start(request, credentials, None if inside else request.cgroup_procs)
         pidfd = Pidfd.open(process.pid)
         identity = identify(process.pid)
-    except OSError as error:
-        os.kill(process.pid, signal.SIGKILL)  # safe: it is our child, and not reaped
-        os.waitpid(process.pid, 0)
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        if process is not None:
+            os.kill(process.pid, signal.SIGKILL)  # safe: it is our child, and not reaped
+            os.waitpid(process.pid, 0)
+        if pidfd is not None:
+            pidfd.close()
         raise _failure(error, request) from error
     if pidfd is None or identity is None:
         raise SpawnFailed(f"cannot start {request.argv[0]}: somebody else reaped it", permanent=False)
     return Child(process.pid, pidfd, identity)
+
+
+def _start(request: SpawnRequest, credentials: Credentials | None, cgroup_procs: int | None) -> subprocess.Popen[bytes]:
+    change = credentials is not None and not credentials.current
+    process = subprocess.Popen(
+        list(request.argv),
+        env=_environment(request, credentials),
+        cwd=request.working_directory,
+        stdin=DEVNULL,
+        stdout=request.stdout,
+        stderr=request.stderr,
+        pass_fds=tuple(request.pass_fds),
+        user=credentials.uid if credentials and change else None,
+        group=credentials.gid if credentials and change else None,
+        extra_groups=credentials.groups if credentials and change else None,
+        umask=request.umask,
+        start_new_session=not request.process_group_only,
+        process_group=0 if request.process_group_only else None,
+        preexec_fn=_preparation(cgroup_procs),
+    )
+    process.returncode = 0  # the pidfd owns the child: Popen must neither wait for it nor warn about it
+    return process
 
 
 def _environment(request: SpawnRequest, credentials: Credentials | None) -> dict[str, str]:
@@ -161,7 +177,7 @@ def _preparation(cgroup_procs: int | None) -> Callable[[], None] | None:
 
 def _failure(error: Exception, request: SpawnRequest) -> SpawnFailed:
     """One line for a person about why ``request`` could not be started."""
-    program = request.argv[0] if request.argv else "an empty command"
+    program = request.argv[0]
     if not isinstance(error, OSError):
         if "preexec_fn" in str(error):
             return SpawnFailed(f"cannot start {program}: its cgroup would not take it", permanent=False)
@@ -174,7 +190,7 @@ def _failure(error: Exception, request: SpawnRequest) -> SpawnFailed:
             return SpawnFailed(f"cannot start {program} as user {request.user}: {reason}", permanent=True)
         return SpawnFailed(f"cannot start {program}: working directory {directory}: {reason}", permanent=True)
     match number:
-        case errno.ENOENT if shutil.which(program, os.F_OK, request.environment.get("PATH")):
+        case errno.ENOENT if _exists(program, request):
             reason = "the interpreter that its first line or ELF header names does not exist"
         case errno.ENOENT:
             reason = "no such program"
@@ -190,9 +206,17 @@ def _failure(error: Exception, request: SpawnRequest) -> SpawnFailed:
             reason = "no more processes are allowed (a limit on processes or tasks is reached)"
         case errno.EMFILE | errno.ENFILE:
             reason = "no file descriptor is left"
+        case errno.EBUSY if request.cgroup_procs is not None:
+            reason = "its cgroup is frozen or being removed"
         case errno.ETXTBSY:
             reason = "the program is being written to"
     return SpawnFailed(f"cannot start {program}: {reason}", permanent=number not in _PASSING)
+
+
+def _exists(program: str, request: SpawnRequest) -> bool:
+    if "/" in program:
+        return Path(request.working_directory or "", program).exists()
+    return shutil.which(program, os.F_OK, request.environment.get("PATH")) is not None
 
 
 @dataclass(frozen=True)
@@ -209,7 +233,8 @@ class Completed:
 def run(request: SpawnRequest, timeout: float, max_output: int = 1024 * 1024) -> Completed:
     """Run a command to its end, and keep at most ``max_output`` bytes of each of its output streams.
 
-    Blocks for up to ``timeout`` seconds; then, as at the end in any case, its whole process group is killed. For
+    Blocks for up to ``timeout`` seconds; then, as at the end in any case, its whole process group is killed. A process
+    that not even SIGKILL ends (it hangs in the kernel) is given up after five more; its status is then not known. For
     workers and one-off commands, never for the agent's loop. ``stdout`` and ``stderr`` of the request are not used.
     Raises ``SpawnFailed``.
     """
@@ -230,7 +255,7 @@ def run(request: SpawnRequest, timeout: float, max_output: int = 1024 * 1024) ->
                     os.killpg(child.pid, signal.SIGKILL)  # its leader is not reaped: the group is still this one
                 poll = select.poll()
                 poll.register(child.pidfd.fd, select.POLLIN)
-                poll.poll()
+                poll.poll(_UNKILLABLE * 1000)
                 status = child.pidfd.wait() or ExitStatus(None)
             for sink in (out, err):
                 sink.drain()

@@ -1,0 +1,79 @@
+"""Real processes for tests: they say when they are ready, and are waited for by what the kernel announces."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+ROOT = str(Path(__file__).parents[2])
+
+
+class Started:
+    """A process under test and what it prints."""
+
+    def __init__(self, argv: list[str], environment: dict[str, str] | None = None) -> None:
+        self._popen = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, env=environment
+        )
+        self.pid = self._popen.pid
+
+    @property
+    def output_inode(self) -> int:
+        assert self._popen.stdout is not None
+        return os.fstat(self._popen.stdout.fileno()).st_ino
+
+    def line(self) -> str:
+        """The next line it prints, within ten seconds."""
+        assert self._popen.stdout is not None
+        fd = self._popen.stdout.fileno()
+        found = b""
+        while not found.endswith(b"\n"):
+            ready, _, _ = select.select([fd], [], [], 10)
+            assert ready, f"printed only {found!r}"
+            data = os.read(fd, 1)
+            assert data, f"ended after {found!r}"
+            found += data
+        return found.decode().strip()
+
+    def end(self) -> None:
+        """Let it go on by closing its input."""
+        assert self._popen.stdin is not None
+        self._popen.stdin.close()
+
+    def become_zombie(self) -> None:
+        """Kill it, and wait until it is dead, but do not reap it."""
+        self._popen.kill()
+        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+
+    def reap(self) -> None:
+        self._popen.kill()
+        self._popen.wait()
+
+    def discard(self) -> None:
+        for stream in (self._popen.stdin, self._popen.stdout):
+            if stream is not None:
+                stream.close()
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._popen.wait()
+
+
+def eventually(condition: Callable[[], object], seconds: float = 10) -> None:
+    """Wait for what the kernel announces to nobody."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never became true"
+        time.sleep(0.005)
+
+
+def readable(fd: int, seconds: float = 10) -> bool:
+    """Whether a descriptor polls readable within that time."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))

@@ -1,0 +1,72 @@
+"""What a child is started with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.declaration.model import AgentSettings, Capture, Command, Heartbeat
+from agent.linux.spawn import own_program
+from agent.linux.sweep import MARK
+from agent.paths import Paths
+from agent.supervisor.launch import launch
+
+PATHS = Paths(Path("/srv"), Path("/srv/key/env.toml"))
+SETTINGS = AgentSettings("hel1v5")
+
+
+def test_the_contract_is_in_the_environment_of_every_child() -> None:
+    service = Command(name="api", command=("/srv/app/api", "--port", "80 80"), secrets=("db_password",))
+    found = launch(service, SETTINGS, PATHS, "mark", {"PATH": "/bin"})
+    assert found.argv == ("/srv/app/api", "--port", "80 80")
+    assert not found.own_program
+    assert found.environment == {
+        "PATH": "/bin",
+        "SERVICE_NAME": "api",
+        "SERVICE_CONFIG": "/srv/run/api.json",
+        "SERVICE_SERVER": "hel1v5",
+        "SERVICE_FLAVOR": "command",
+        "SERVICE_IMAGE": "/srv/app/api",
+        "SERVICE_ARGS": "--port '80 80'",
+        "SERVICE_DATA": "/srv/spool/api",
+        "NOTIFY_SOCKET": "/srv/run/api.notify",
+        "DB_PASSWORD_FILE": "/srv/key/secrets/db_password",
+        MARK: "mark",
+    }
+
+
+def test_a_heartbeat_is_promised_by_file_and_by_the_watchdogs_variable() -> None:
+    service = Command(name="api", command=("/bin/api",), heartbeat=Heartbeat(interval=1.0, timeout=2.5))
+    environment = launch(service, SETTINGS, PATHS, "m", {}).environment
+    assert environment["SERVICE_HEARTBEAT_FILE"] == "/srv/tmp/api.heartbeat"
+    assert environment["WATCHDOG_USEC"] == "2500000"
+
+
+def test_a_service_with_a_user_of_its_own_gets_copies_of_its_secrets() -> None:
+    service = Command(name="api", command=("/bin/api",), user="api", secrets=("key",))
+    environment = launch(service, SETTINGS, PATHS, "m", {}).environment
+    assert environment["KEY_FILE"] == "/srv/run/api.secrets/key"
+
+
+def test_workers_of_our_own_are_this_very_program() -> None:
+    found = launch(Capture(name="edge", interfaces=("lo",)), SETTINGS, PATHS, "m", {})
+    assert list(found.argv) == [*own_program(), "worker", "capture"]
+    assert found.own_program
+
+
+@given(st.dictionaries(st.from_regex(r"[A-Z_]{1,12}", fullmatch=True), st.text()))
+def test_nothing_of_the_agents_environment_gets_through_but_what_is_on_the_list(environ: dict[str, str]) -> None:
+    noise = {"NOTIFY_SOCKET": "/run/systemd/notify", "WATCHDOG_USEC": "1", "LISTEN_FDS": "1", "AWS_TOKEN": "x"}
+    environment = launch(
+        Command(name="api", command=("/bin/api",)), SETTINGS, PATHS, "m", {**environ, **noise}
+    ).environment
+    assert environment["NOTIFY_SOCKET"] == "/srv/run/api.notify"
+    assert not {"WATCHDOG_USEC", "LISTEN_FDS", "AWS_TOKEN"} & environment.keys()
+
+
+def test_a_declared_environment_cannot_change_the_contract() -> None:
+    service = Command(name="api", command=("/bin/api",), environment={"SERVICE_NAME": "root", "COLOUR": "green"})
+    environment = launch(service, SETTINGS, PATHS, "m", {}).environment
+    assert (environment["SERVICE_NAME"], environment["COLOUR"]) == ("api", "green")

@@ -1,0 +1,67 @@
+"""A heartbeat is a change of a file, seen on a monotonic clock."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.declaration.model import Heartbeat
+from agent.supervisor.pulse import Pulse
+
+
+@pytest.fixture
+def heartbeat_file(tmp_path: Path) -> Path:
+    path = tmp_path / "x.heartbeat"
+    path.touch()
+    return path
+
+
+def test_it_is_fresh_while_the_file_is_touched_and_stale_after_its_timeout(heartbeat_file: Path) -> None:
+    pulse = Pulse(heartbeat_file, Heartbeat(interval=1.0, timeout=3.0), now=100.0)
+    for second in range(1, 5):
+        os.utime(heartbeat_file, (second, second))
+        assert pulse.look(100.0 + second) is None
+    assert pulse.look(107.0) is None
+    assert pulse.look(107.5) == 3.5
+
+
+@pytest.mark.parametrize("step", [-3600, 3600])
+def test_a_wall_clock_that_is_set_makes_nobody_stale(heartbeat_file: Path, step: int) -> None:
+    pulse = Pulse(heartbeat_file, Heartbeat(interval=1.0, timeout=3.0), now=0.0)
+    wall = 1_700_000_000
+    for second in range(20):
+        os.utime(heartbeat_file, (wall + second, wall + second))
+        assert pulse.look(float(second)) is None
+        if second == 10:
+            wall += step
+
+
+def test_a_file_that_vanishes_is_a_heartbeat_that_stops(heartbeat_file: Path) -> None:
+    pulse = Pulse(heartbeat_file, Heartbeat(interval=1.0, timeout=3.0), now=0.0)
+    heartbeat_file.unlink()
+    assert pulse.look(2.0) is None
+    assert pulse.look(4.0) == 4.0
+
+
+def test_a_beat_by_message_touches_the_file_for_outside_monitors(heartbeat_file: Path) -> None:
+    os.utime(heartbeat_file, (1, 1))
+    pulse = Pulse(heartbeat_file, Heartbeat(), now=0.0)
+    before = pulse.ever
+    pulse.beat(5.0)
+    assert (before, pulse.ever) == (False, True)
+    assert heartbeat_file.stat().st_mtime > 1_000_000
+    assert pulse.age(7.0) == 2.0
+
+
+@given(st.lists(st.floats(0.01, 2.9), min_size=1, max_size=30))
+def test_beats_closer_than_the_timeout_are_never_stale(gaps: list[float]) -> None:
+    pulse = Pulse(Path("/nowhere/x.heartbeat"), Heartbeat(interval=1.0, timeout=3.0), now=0.0)
+    now = 0.0
+    for gap in gaps:
+        now += gap
+        assert pulse.look(now) is None
+        pulse.beat(now)

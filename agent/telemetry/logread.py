@@ -28,9 +28,12 @@ BUDGET = 4 * 1024 * 1024
 MOST_FILES = 100
 """Rotated files that are looked at."""
 
+CURSOR = "([0-9]{1,20}):([0-9]{1,18}):([0-9a-f]{8})"
+"""What a cursor looks like, as a regular expression."""
+
 _BLOCK = 64 * 1024
 _STAMP = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z ")
-_CURSOR = re.compile(r"([0-9]{1,20}):([0-9]{1,19}):([0-9a-f]{8})")
+_CURSOR = re.compile(CURSOR)
 
 
 class LogLine(msgspec.Struct):
@@ -56,11 +59,6 @@ class _File:
 
     def cursor(self, offset: int) -> str:
         return f"{self.inode}:{offset}:{self.born}"
-
-
-def valid_cursor(cursor: str) -> bool:
-    """Whether the text has the shape of a cursor."""
-    return _CURSOR.fullmatch(cursor) is not None
 
 
 def tail(path: Path, lines: int) -> list[LogLine]:

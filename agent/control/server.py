@@ -1,0 +1,111 @@
+"""The control socket in the agent: who comes in, how many, and how it all ends.
+
+No connection, no timer: an agent that nobody asks is not woken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from agent.control.access import role_of
+from agent.control.admission import Admission
+from agent.control.api import Agent
+from agent.control.connection import Connection, Limits, Peer, Shared
+from agent.linux.peercred import is_member, peer_credentials
+from agent.linux.sockets import listen_unix
+
+SOCKET_MODE = 0o666
+"""Everybody may connect; credentials decide (see ``agent.control.access``)."""
+
+TURNED_AWAY = 32
+"""Connections over the limit that are told so at one time; any more are just closed."""
+
+GRACE = 5.0
+"""Seconds that answers under way may take when the server stops."""
+
+
+class ControlServer:
+    """Serves ``agent`` at a path (created, and removed again) or on a socket that listens already.
+
+    ``on_bug`` is told about every exception that is a mistake in this program; the client only learns that there was
+    one.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        where: Path | socket.socket,
+        *,
+        on_bug: Callable[[BaseException], None],
+        limits: Limits | None = None,
+        admission: Admission | None = None,
+    ) -> None:
+        self._where = where
+        self._admission = admission or Admission()
+        self._shared = Shared(agent, on_bug, limits or Limits(), asyncio.Lock())
+        self._connections: dict[asyncio.Task[None], Connection] = {}
+        self._turned_away = 0
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Listen. Raises ``RuntimeFailure`` when the path cannot be used."""
+        listening = listen_unix(self._where, SOCKET_MODE) if isinstance(self._where, Path) else self._where
+        self._server = await asyncio.start_unix_server(self._accepted, sock=listening, limit=16 * 1024, backlog=256)
+
+    async def stop(self, grace: float = GRACE) -> None:
+        """Take no more requests, finish the answers under way, end the streams, and close everything."""
+        if self._server is None:
+            return
+        if isinstance(self._where, Path):
+            with suppress(OSError):
+                self._where.unlink()
+        self._server.close()
+        self._server = None
+        for task, connection in self._connections.items():
+            connection.finish()
+            if connection.idle:
+                task.cancel()
+        if self._connections:
+            await asyncio.wait(self._connections, timeout=grace)
+        for task in self._connections:
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One client, from accept to its end."""
+        task = asyncio.current_task()
+        try:
+            peer = self._peer(writer)
+            connection = Connection(reader, writer, peer, self._shared)
+            if task is None or self._server is None:
+                return
+            self._connections[task] = connection
+            reason = self._admission.enter(peer.uid, peer.role)
+            if reason is None:
+                try:
+                    await connection.serve()
+                finally:
+                    self._admission.leave(peer.uid, peer.role)
+            elif self._turned_away < TURNED_AWAY:
+                self._turned_away += 1
+                try:
+                    await connection.turn_away(reason)
+                finally:
+                    self._turned_away -= 1
+        except Exception as error:
+            self._shared.on_bug(error)
+        finally:
+            writer.transport.abort()
+            if task is not None:
+                self._connections.pop(task, None)
+
+    def _peer(self, writer: asyncio.StreamWriter) -> Peer:
+        credentials = peer_credentials(writer.get_extra_info("socket"))
+        group = self._shared.agent.reading_group()
+        member = group is not None and is_member(credentials, group)
+        return Peer(credentials.uid, role_of(credentials.uid, agent_uid=os.geteuid(), in_reading_group=member), group)

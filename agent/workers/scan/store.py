@@ -124,9 +124,11 @@ class ScanStore:
         self._connection = self.opened.connection
 
     def close(self) -> None:
-        """Let go of the file. Not to be called twice."""
+        """Let go of the file. Twice does no harm."""
         self._connection.close()
-        os.close(self._lock)
+        if self._lock >= 0:
+            fd, self._lock = self._lock, -1
+            os.close(fd)
 
     def begin(self, plan: Plan, coverage: str, argv: Sequence[str], now: float) -> Run:
         """Start a run, or continue the last one if it was interrupted and had the same plan.

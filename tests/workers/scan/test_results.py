@@ -1,0 +1,179 @@
+"""What nmap found becomes plain values, whatever strangers wrote into their banners."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.errors import ScanFailure
+from agent.workers.scan.nmap import Answer
+from agent.workers.scan.results import TEXT_LIMIT, clean, read_results
+from agent.workers.scan.stream import XmlStream
+
+
+def answer(data: bytes) -> Answer:
+    stream = XmlStream(stages=3)
+    stream.feed(data)
+    return Answer(data, stream.close())
+
+
+def document(hosts: str) -> bytes:
+    return (
+        f'<?xml version="1.0"?><!DOCTYPE nmaprun><nmaprun version="7.93">{hosts}<runstats>'
+        '<finished exit="success"/><hosts up="1" down="0" total="1"/></runstats></nmaprun>'
+    ).encode()
+
+
+def host(address: str, ports: str = "", kind: str = "ipv4") -> str:
+    return (
+        f'<host><status state="up" reason="arp-response"/><address addr="{address}" addrtype="{kind}"/>'
+        f'<address addr="02:AB:00:00:00:01" addrtype="mac"/><hostnames/><ports>{ports}</ports></host>'
+    )
+
+
+@pytest.fixture
+def ssh_port() -> Iterator[int]:
+    """A listener with the banner of an SSH server, and nothing behind it."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection:
+                connection.sendall(b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n")
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    yield listener.getsockname()[1]
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+    thread.join()
+
+
+def test_a_real_answer_tells_of_the_port_that_listens_and_what_it_is(ssh_port: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        closed = gone.getsockname()[1]
+    done = subprocess.run(
+        ["nmap", "-n", "-sT", "-sV", "-p", f"{ssh_port},{closed}", "-oX", "-", "127.0.0.1"],
+        capture_output=True,
+        check=True,
+    )
+    result = read_results(answer(done.stdout), ("127.0.0.1",))
+    (found,) = result.hosts
+    assert (found.address, found.state) == ("127.0.0.1", "up")
+    by_number = {port.number: port for port in found.ports}
+    assert by_number[closed].state == "closed"
+    port = by_number[ssh_port]
+    assert (port.protocol, port.state, port.reason) == ("tcp", "open", "syn-ack")
+    assert (port.service, port.product) == ("ssh", "OpenSSH")
+    assert port.version.startswith("9.2p1")
+    assert "cpe:/a:openbsd:openssh:9.2p1" in port.cpe
+    assert (result.hosts_up, result.ports_open) == (1, 1)
+    assert result.nmap_version[0].isdigit()
+
+
+def test_what_the_parser_drops_is_kept() -> None:
+    data = document(
+        host(
+            "10.0.0.1",
+            '<port protocol="tcp" portid="443"><state state="open" reason="syn-ack"/><service name="http" tunnel="ssl"'
+            ' product="nginx"><cpe>cpe:/a:igor_sysoev:nginx</cpe><cpe>cpe:/o:linux:linux_kernel</cpe></service></port>',
+        )
+    )
+    (found,) = read_results(answer(data), ("10.0.0.1",)).hosts
+    assert found.mac == "02:ab:00:00:00:01"
+    (port,) = found.ports
+    assert port.tunnel == "ssl"
+    assert port.cpe == ("cpe:/a:igor_sysoev:nginx", "cpe:/o:linux:linux_kernel")
+
+
+def test_a_hostile_banner_is_made_harmless() -> None:
+    evil = "&#x9b;31m&#x202e;&#xa;&#x2028;" + "A" * 100_000
+    data = document(
+        host(
+            "10.0.0.1",
+            f'<port protocol="tcp" portid="21"><state state="open" reason="syn-ack"/>'
+            f'<service name="{evil}" product="{evil}" version="{evil}" extrainfo="{evil}" tunnel="{evil}">'
+            f"<cpe>{evil}</cpe></service></port>",
+        )
+    )
+    (found,) = read_results(answer(data), ("10.0.0.1",)).hosts
+    (port,) = found.ports
+    for text in (port.service, port.product, port.version, port.extrainfo, port.tunnel, *port.cpe):
+        assert text.isprintable()
+        assert text.startswith("31m AAAA")
+        assert len(text) <= TEXT_LIMIT
+
+
+@given(st.text(max_size=2000), st.integers(0, 300))
+def test_cleaned_text_is_one_short_printable_line(text: str, limit: int) -> None:
+    result = clean(text, limit)
+    assert result.isprintable()
+    assert len(result) <= limit
+    assert result == result.lstrip()
+    assert clean(result, limit) == result.strip()
+
+
+def test_nothing_is_cleaned_to_nothing() -> None:
+    assert clean(None) == clean("") == clean("\x00\n") == ""
+
+
+def test_hosts_come_in_the_order_they_were_asked_for() -> None:
+    data = document(host("10.0.0.10") + host("10.0.0.9") + host("10.0.0.2"))
+    result = read_results(answer(data), ("10.0.0.2", "10.0.0.9", "10.0.0.10"))
+    assert [found.address for found in result.hosts] == ["10.0.0.2", "10.0.0.9", "10.0.0.10"]
+
+
+def test_the_interface_of_a_link_local_host_is_put_back() -> None:
+    data = document(host("fe80::1", kind="ipv6"))
+    assert [found.address for found in read_results(answer(data), ("fe80::1%eth0",)).hosts] == ["fe80::1%eth0"]
+
+
+def test_an_answer_about_somebody_else_is_refused() -> None:
+    with pytest.raises(ScanFailure, match=r"nmap answered for 10\.0\.0\.2, which was not asked for"):
+        read_results(answer(document(host("10.0.0.2"))), ("10.0.0.1",))
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        "<host/>",
+        host("not an address"),
+        host("10.0.0.1", "<port/>"),
+        host("10.0.0.1", '<port protocol="tcp" portid="99999"><state state="open" reason="x"/></port>'),
+        host("10.0.0.1", '<port protocol="tcp" portid="1"/>'),
+        host("10.0.0.1").replace('<status state="up" reason="arp-response"/>', ""),
+    ],
+)
+def test_an_answer_that_makes_no_sense_is_refused_in_one_short_line(inside: str) -> None:
+    with pytest.raises(ScanFailure, match="cannot be understood") as failure:
+        read_results(answer(document(inside)), ("10.0.0.1",))
+    assert len(str(failure.value)) < 100
+
+
+def test_reading_starts_no_process() -> None:
+    """python-nmap's constructor would run ``nmap -V``."""
+    script = (
+        "import sys\n"
+        "started = []\n"
+        "sys.addaudithook(lambda event, _: started.append(event)"
+        " if event in ('subprocess.Popen', 'os.fork', 'os.posix_spawn', 'os.system') else None)\n"
+        "from agent.workers.scan.nmap import Answer\n"
+        "from agent.workers.scan.results import read_results\n"
+        "from agent.workers.scan.stream import XmlStream\n"
+        "data = sys.stdin.buffer.read()\n"
+        "stream = XmlStream(stages=1); stream.feed(data)\n"
+        "result = read_results(Answer(data, stream.close()), ('10.0.0.1',))\n"
+        "assert result.hosts_up == 1 and not started, (result, started)\n"
+    )
+    subprocess.run([sys.executable, "-c", script], input=document(host("10.0.0.1")), check=True)

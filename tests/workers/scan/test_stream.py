@@ -1,0 +1,169 @@
+"""nmap's XML is believed only when all of it says so."""
+
+from __future__ import annotations
+
+import subprocess
+from functools import cache
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.errors import ScanFailure
+from agent.workers.scan.stream import MAX_XML, Verdict, XmlStream
+
+
+@cache
+def real_document() -> bytes:
+    """What nmap says about this host's loopback."""
+    return subprocess.run(
+        ["nmap", "-n", "-sT", "-p", "1-30", "-oX", "-", "127.0.0.1"], capture_output=True, check=True
+    ).stdout
+
+
+def document(inside: str = "", *, exit: str = 'exit="success"', total: str = "1") -> bytes:
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?>\n<!DOCTYPE nmaprun>\n<nmaprun scanner="nmap" version="7.93">'
+        f'{inside}<runstats><finished time="1" {exit}/><hosts up="1" down="0" total="{total}"/></runstats></nmaprun>\n'
+    ).encode()
+
+
+def read(data: bytes, stages: int = 2) -> tuple[Verdict, XmlStream]:
+    stream = XmlStream(stages=stages)
+    stream.feed(data)
+    return stream.close(), stream
+
+
+def test_a_real_answer_is_understood() -> None:
+    verdict, stream = read(real_document())
+    assert verdict.exit == "success"
+    assert verdict.hosts_total == 1
+    assert verdict.version[0].isdigit()
+    assert stream.document == real_document()
+
+
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=30))
+def test_it_does_not_matter_how_the_bytes_arrive(sizes: list[int]) -> None:
+    whole = real_document()
+    stream = XmlStream(stages=2)
+    start = 0
+    for size in sizes:
+        stream.feed(whole[start : start + size])
+        start += size
+    stream.feed(whole[start:])
+    assert stream.close() == read(whole)[0]
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_an_answer_cut_anywhere_is_refused(data: st.DataObject) -> None:
+    whole = real_document().rstrip()
+    stream = XmlStream(stages=2)
+    with pytest.raises(ScanFailure, match=r"stops before its end|wrote nothing") as failure:
+        stream.feed(whole[: data.draw(st.integers(0, len(whole) - 1))])
+        stream.close()
+    assert "\n" not in str(failure.value)
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_end_in_a_verdict_or_a_stated_reason(data: bytes) -> None:
+    try:
+        verdict, _ = read(data)
+    except ScanFailure as failure:
+        assert "\n" not in str(failure)
+        assert len(str(failure)) < 300
+    else:
+        assert verdict.exit != "success"
+
+
+@pytest.mark.parametrize(
+    "doctype",
+    [
+        '<!DOCTYPE nmaprun [<!ENTITY a "aaaa">]>',
+        "<!DOCTYPE nmaprun [<!ELEMENT nmaprun ANY>]>",
+        '<!DOCTYPE nmaprun SYSTEM "file:///etc/passwd">',
+        '<!DOCTYPE nmaprun PUBLIC "x" "http://127.0.0.1/x.dtd">',
+        "<!DOCTYPE html>",
+    ],
+)
+def test_entities_and_foreign_document_types_are_refused(doctype: str) -> None:
+    stream = XmlStream(stages=1)
+    with pytest.raises(ScanFailure, match="not its XML"):
+        stream.feed(document().replace(b"<!DOCTYPE nmaprun>", doctype.encode()))
+
+
+def test_a_document_of_another_kind_is_refused() -> None:
+    with pytest.raises(ScanFailure, match="not its XML: an element 'html'"):
+        read(b"<html></html>")
+
+
+def test_an_element_nested_beyond_reason_is_refused() -> None:
+    with pytest.raises(ScanFailure, match="not its XML"):
+        read(b"<nmaprun>" + b"<a>" * 100_000)
+
+
+def test_an_answer_beyond_the_limit_is_refused_before_it_is_kept() -> None:
+    stream = XmlStream(stages=1)
+    stream.feed(b"<nmaprun>")
+    piece = b" " * (8 * 1024 * 1024)
+    with pytest.raises(ScanFailure, match="more than 64 MiB"):
+        for _ in range(9):
+            stream.feed(piece)
+    assert len(stream.document) <= MAX_XML
+
+
+def test_hosts_that_timed_out_or_were_skipped_are_named() -> None:
+    verdict, _ = read(
+        document(
+            '<target specification="10.0.0.9" status="skipped" reason="invalid"/>'
+            '<host timedout="true"><address addr="10.0.0.1" addrtype="ipv4"/>'
+            '<address addr="02:00:00:00:00:01" addrtype="mac"/></host>'
+            '<hosthint><address addr="10.0.0.2" addrtype="ipv4"/></hosthint>'
+            '<host><address addr="10.0.0.2" addrtype="ipv4"/></host>'
+        )
+    )
+    assert verdict.timed_out == ["10.0.0.1"]
+    assert verdict.skipped == ["10.0.0.9"]
+
+
+def test_an_error_of_nmap_is_kept_in_its_words() -> None:
+    verdict, _ = read(document(exit='exit="error" errormsg="no route"'))
+    assert (verdict.exit, verdict.error) == ("error", "no route")
+
+
+def test_tunnels_and_all_cpes_are_kept() -> None:
+    verdict, _ = read(
+        document(
+            '<host><address addr="10.0.0.1" addrtype="ipv4"/><ports><port protocol="tcp" portid="443">'
+            '<state state="open"/><service name="http" tunnel="ssl"><cpe>cpe:/a:x:y</cpe><cpe>cpe:/o:x:z</cpe>'
+            '</service></port><port protocol="tcp" portid="80"><state state="open"/><service name="http"/></port>'
+            "</ports></host>"
+        )
+    )
+    assert verdict.details == {("10.0.0.1", "tcp", 443): ("ssl", ("cpe:/a:x:y", "cpe:/o:x:z"))}
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["ARP Ping Scan", "SYN Stealth Scan", "Service scan", "x"]), st.text()), max_size=9
+    )
+)
+def test_progress_never_falls_nor_reaches_the_end_before_it_is_there(reports: list[tuple[str, str]]) -> None:
+    stream = XmlStream(stages=3)
+    stream.feed(b"<nmaprun>")
+    before = 0.0
+    for task, percent in reports:
+        escaped = "".join(f"&#{ord(c)};" for c in percent if c.isprintable())
+        stream.feed(f'<taskprogress task="{task}" percent="{escaped}"/>'.encode())
+        assert before <= stream.fraction < 1
+        before = stream.fraction
+
+
+def test_progress_follows_nmaps_tasks() -> None:
+    stream = XmlStream(stages=3)
+    seen = []
+    stream.feed(b"<nmaprun>")
+    for task, percent in (("Ping Scan", "50.00"), ("SYN Stealth Scan", "50.00"), ("Service scan", "99.90")):
+        stream.feed(f'<taskprogress task="{task}" percent="{percent}"/>'.encode())
+        seen.append(round(stream.fraction, 2))
+    assert seen == [0.17, 0.5, 0.99]

@@ -1,0 +1,430 @@
+"""The scan worker as the agent starts it: a process, real nmap, known listeners in network namespaces of our own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+
+import agent
+from agent.declaration.model import Heartbeat, Profile, Scan
+
+ROOT = Path(agent.__file__).parent.parent
+ENTRY = "import sys; from agent.workers.main import main; sys.exit(main('scan'))"
+NMAP = shutil.which("nmap")
+
+
+class Ended(NamedTuple):
+    code: int
+    stderr: str
+    notes: list[dict[str, str]]
+
+    @property
+    def events(self) -> dict[str, dict[str, Any]]:
+        found = [json.loads(note["X_EVENT"]) for note in self.notes if "X_EVENT" in note]
+        return {event["kind"]: event for event in found}
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """The last ones."""
+        found: dict[str, Any] = json.loads([note["X_FIGURES"] for note in self.notes if "X_FIGURES" in note][-1])
+        return found
+
+    @property
+    def last_status(self) -> str:
+        return [note["STATUS"] for note in self.notes if "STATUS" in note][-1]
+
+
+class Bench:
+    """One scan service below ``tmp_path``, started as often as a test likes."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.data = directory / "spool"
+        self.heartbeat = directory / "lan.heartbeat"
+        self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._notify.bind(str(directory / "notify"))
+        self._notify.settimeout(30)
+        self._processes: list[subprocess.Popen[str]] = []
+        self.notes: list[dict[str, str]] = []
+
+    def start(self, scan: Scan, *, path: str | None = None, prefix: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+        config = self.directory / "lan.json"
+        config.write_bytes(msgspec.json.encode(scan))
+        self.notes = []
+        process = subprocess.Popen(
+            [*prefix, sys.executable, "-c", ENTRY],
+            env={
+                "PATH": path or os.environ["PATH"],
+                "PYTHONPATH": str(ROOT),
+                "SERVICE_NAME": scan.name,
+                "SERVICE_CONFIG": str(config),
+                "SERVICE_DATA": str(self.data),
+                "SERVICE_HEARTBEAT_FILE": str(self.heartbeat),
+                "NOTIFY_SOCKET": str(self.directory / "notify"),
+                "AGENT_MARK": "0123456789abcdef",
+            },
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._processes.append(process)
+        return process
+
+    def finish(self, process: subprocess.Popen[str]) -> Ended:
+        _, stderr = process.communicate(timeout=50)
+        self._notify.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                self.receive()
+        self._notify.settimeout(30)
+        return Ended(process.returncode, stderr, self.notes)
+
+    def run(self, scan: Scan, *, path: str | None = None, prefix: tuple[str, ...] = ()) -> Ended:
+        return self.finish(self.start(scan, path=path, prefix=prefix))
+
+    def fake(self, script: str) -> str:
+        """A PATH on which nmap is this script; ``$NMAP`` in it is the real one, ``$HERE`` a directory for its notes."""
+        here = self.directory / "fake"
+        here.mkdir(exist_ok=True)
+        program = here / "nmap"
+        program.write_text(f"#!/bin/sh\nNMAP={NMAP}\nHERE={here}\n{script}\n")
+        program.chmod(0o755)
+        return f"{here}:{os.environ['PATH']}"
+
+    def rows(self, query: str) -> list[Any]:
+        with closing(sqlite3.connect(self.data / "scan.db")) as connection:
+            return connection.execute(query).fetchall()
+
+    def everything(self, run: int) -> list[list[Any]]:
+        """All that is stored about one run."""
+        tables = {"runs": "id", "chunks": "run", "hosts": "run", "ports": "run"}
+        return [self.rows(f"SELECT * FROM {table} WHERE {key} = {run}") for table, key in tables.items()]
+
+    def close(self) -> None:
+        for process in self._processes:
+            if process.poll() is None:
+                process.kill()
+                process.communicate()
+        self._notify.close()
+
+    def receive(self) -> None:
+        """Wait for one message of the worker."""
+        fields = self._notify.recv(65536).decode().splitlines()
+        self.notes.append(dict(field.split("=", 1) for field in fields))
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path)
+    yield made
+    made.close()
+
+
+LISTENERS = """
+import select, socket, sys, threading
+
+def serve(listener, banner):
+    while True:
+        connection, _ = listener.accept()
+        with connection:
+            if banner is None:
+                if select.select([connection], [], [], 5)[0] and connection.recv(4096).startswith(b"GET"):
+                    connection.sendall(b"HTTP/1.0 200 OK\\r\\nServer: nginx/1.22.1\\r\\nContent-Length: 0\\r\\n\\r\\n")
+            else:
+                connection.sendall(banner)
+
+for address, port, banner in [
+    ("10.77.0.2", 22, b"SSH-2.0-OpenSSH_9.2p1 Debian-2\\r\\n"),
+    ("10.77.0.2", 8080, None),
+    ("10.77.0.3", 25, b"220 mail ESMTP Postfix\\r\\n"),
+    ("fd00:77::2", 22, b"SSH-2.0-OpenSSH_9.2p1 Debian-2\\r\\n"),
+]:
+    listener = socket.create_server((address, port), family=socket.AF_INET6 if ":" in address else socket.AF_INET)
+    threading.Thread(target=serve, args=(listener, banner), daemon=True).start()
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def network() -> Iterator[tuple[str, ...]]:
+    """Two namespaces on one wire: the prefix of a command in the first, with known listeners in the second.
+
+    The first is 10.77.0.1 and fd00:77::1; the second 10.77.0.2, 10.77.0.3 and fd00:77::2; 10.77.0.4 to .7 are nobody.
+    """
+    here, there = f"scan-a-{os.getpid()}", f"scan-b-{os.getpid()}"
+    commands = [
+        f"netns add {here}",
+        f"netns add {there}",
+        f"-n {here} link add wire type veth peer name wire netns {there}",
+        f"-n {here} addr add 10.77.0.1/24 dev wire",
+        f"-n {here} addr add fd00:77::1/64 dev wire nodad",
+        f"-n {there} addr add 10.77.0.2/24 dev wire",
+        f"-n {there} addr add 10.77.0.3/24 dev wire",
+        f"-n {there} addr add fd00:77::2/64 dev wire nodad",
+    ]
+    commands += [f"-n {name} link set {device} up" for name in (here, there) for device in ("lo", "wire")]
+    try:
+        for command in commands:
+            subprocess.run(["ip", *command.split()], check=True)
+        with subprocess.Popen(
+            ["ip", "netns", "exec", there, sys.executable, "-c", LISTENERS],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as listeners:
+            assert listeners.stdout is not None
+            assert listeners.stdout.readline() == "ready\n"
+            yield ("ip", "netns", "exec", here)
+            listeners.communicate("")
+    finally:
+        for name in (here, there):
+            subprocess.run(["ip", "netns", "del", name], check=False)
+
+
+def lan(*targets: str, ports: str = "1-100,8080", profile: Profile = "ports", rate: int = 5000) -> Scan:
+    return Scan(name="lan", targets=targets, ports=ports, profile=profile, rate=rate)
+
+
+def loopback(*targets: str) -> Scan:
+    scan = lan(*(targets or ("127.0.0.1",)), ports="1-3")
+    return msgspec.structs.replace(scan, heartbeat=Heartbeat(interval=0.4, timeout=30.0))
+
+
+OPEN = [("10.77.0.2", 22), ("10.77.0.2", 8080), ("10.77.0.3", 25)]
+OPEN_SQL = "SELECT address, port FROM ports WHERE state = 'open' ORDER BY address, port"
+
+
+def test_a_scan_finds_what_is_there_and_tells_about_it(bench: Bench, network: tuple[str, ...]) -> None:
+    ended = bench.run(lan("10.77.0.0/29", "fd00:77::2"), prefix=network)
+    assert ended.code == 0, ended.stderr
+    assert bench.rows(OPEN_SQL) == [*OPEN, ("fd00:77::2", 22)]
+    up = ["10.77.0.1", "10.77.0.2", "10.77.0.3", "fd00:77::2"]
+    assert bench.rows("SELECT address FROM hosts WHERE state = 'up' ORDER BY address") == [(text,) for text in up]
+    assert bench.rows("SELECT count(*) FROM hosts WHERE mac != ''") == [(3,)]
+    assert bench.rows("SELECT status, hosts_total, chunks_total, chunks_done FROM runs") == [("finished", 9, 2, 2)]
+    argv = json.loads(bench.rows("SELECT argv FROM runs")[0][0])
+    assert argv[0] == NMAP
+    assert "-sS" in argv
+    assert not [word for word in argv if "10.77" in word]
+    finished = ended.events["scan_finished"]
+    assert finished["message"].startswith("10.77.0.0/29 and 1 more: 4 hosts up, 4 ports open, took ")
+    assert finished["data"]["hosts_up"] == 4
+    assert ended.last_status == "9 of 9 hosts, 4 open ports, 100 %"
+    assert ended.figures == {
+        "hosts_done": 9,
+        "hosts_total": 9,
+        "chunks_done": 2,
+        "chunks_total": 2,
+        "hosts_up": 4,
+        "ports_open": 4,
+        "percent": 100,
+    }
+    assert {"READY": "1"} in ended.notes
+    assert bench.heartbeat.exists()
+
+
+def test_discovery_finds_hosts_and_asks_no_port(bench: Bench, network: tuple[str, ...]) -> None:
+    ended = bench.run(lan("10.77.0.2/31", profile="discovery"), prefix=network)
+    assert ended.code == 0, ended.stderr
+    assert bench.rows("SELECT address FROM hosts") == [("10.77.0.2",), ("10.77.0.3",)]
+    assert bench.rows("SELECT count(*) FROM ports") == [(0,)]
+
+
+def test_services_are_named(bench: Bench, network: tuple[str, ...]) -> None:
+    ended = bench.run(lan("10.77.0.2", ports="22,8080", profile="services"), prefix=network)
+    assert ended.code == 0, ended.stderr
+    assert bench.rows("SELECT port, service, product, version FROM ports") == [
+        (22, "ssh", "OpenSSH", "9.2p1 Debian 2"),
+        (8080, "http", "nginx", "1.22.1"),
+    ]
+
+
+def test_without_the_right_to_raw_packets_ports_are_asked_by_connect(bench: Bench, network: tuple[str, ...]) -> None:
+    ended = bench.run(lan("10.77.0.2/31"), prefix=(*network, "setpriv", "--bounding-set=-net_raw"))
+    assert ended.code == 0, ended.stderr
+    assert bench.rows(OPEN_SQL) == OPEN
+    assert "-sT" in json.loads(bench.rows("SELECT argv FROM runs")[0][0])
+    assert "lacks CAP_NET_RAW" in ended.stderr
+
+
+def test_excluded_hosts_get_no_packet(bench: Bench, network: tuple[str, ...]) -> None:
+    scan = msgspec.structs.replace(lan("10.77.0.2/31"), exclude=("10.77.0.3",))
+    # By connect, so that the kernel's own neighbour table tells who was asked for.
+    ended = bench.run(scan, prefix=(*network, "setpriv", "--bounding-set=-net_raw"))
+    assert ended.code == 0, ended.stderr
+    assert bench.rows("SELECT address FROM hosts") == [("10.77.0.2",)]
+    neighbours = subprocess.run([*network, "ip", "neigh"], capture_output=True, text=True, check=True).stdout
+    assert "10.77.0.2" in neighbours
+    assert "10.77.0.3" not in neighbours
+
+
+def test_without_nmap_it_says_how_to_get_it(bench: Bench) -> None:
+    empty = bench.directory / "empty"
+    empty.mkdir()
+    ended = bench.run(loopback(), path=str(empty))
+    assert ended.code == 2
+    assert ended.stderr == "nmap is not installed: apt-get install nmap\n"
+    assert ended.events["scan_failed"]["message"] == "127.0.0.1: nmap is not installed: apt-get install nmap"
+    assert {"READY": "1"} not in ended.notes
+
+
+def test_an_address_that_must_not_be_scanned_is_refused_by_the_worker_itself(bench: Bench) -> None:
+    ended = bench.run(loopback("127.0.0.1", "8.8.8.8"))
+    assert (ended.code, ended.stderr) == (1, "targets: 8.8.8.8 is public: allow_public does not name it\n")
+    assert not bench.data.exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("kill -SEGV $$", "nmap was killed by SIGSEGV"),
+        ("echo 'Strange error from connect' >&2; exit 1", "nmap failed (exited 1): Strange error from connect"),
+        ("cat /dev/urandom | head -c 100000", "nmap wrote something that is not its XML"),
+        ('"$NMAP" "$@" | head -c 700', "nmap's XML stops before its end"),
+        ('exec "$NMAP" -n -oX - -iL /dev/null', "nmap scanned 0 of 1 addresses"),
+        ("exit 0", "nmap wrote nothing"),
+    ],
+)
+def test_an_nmap_that_fails_is_one_clear_line_and_harms_nothing(bench: Bench, script: str, message: str) -> None:
+    assert bench.run(loopback()).code == 0
+    before = bench.everything(run=1)
+    ended = bench.run(loopback(), path=bench.fake(script))
+    assert ended.code == 2
+    assert ended.stderr.startswith(message)
+    assert ended.stderr.count("\n") == 1
+    assert ended.events["scan_failed"]["message"].startswith(f"127.0.0.1: {message}")
+    assert bench.everything(run=1) == before
+    assert bench.rows("SELECT status, chunks_done FROM runs") == [("finished", 1), ("failed", 0)]
+    assert bench.run(loopback()).code == 0
+
+
+def test_what_was_scanned_before_a_failure_is_kept_and_the_failure_says_where(bench: Bench) -> None:
+    path = bench.fake('echo >> $HERE/calls; [ $(wc -l < $HERE/calls) = 2 ] && exit 9; exec "$NMAP" "$@"')
+    ended = bench.run(loopback("127.0.0.0/25"), path=path)
+    assert ended.code == 2
+    assert ended.stderr == "chunk 2 of 2 (127.0.0.64 to 127.0.0.127): nmap failed (exited 9)\n"
+    assert bench.rows("SELECT status, chunks_done FROM runs") == [("failed", 1)]
+    assert bench.rows("SELECT count(*) FROM hosts") == [(64,)]
+
+
+# The first two chunks are scanned; the third tells that it is there, and waits.
+SLOW = """
+echo >> $HERE/calls
+[ $(wc -l < $HERE/calls) -gt 2 ] && { echo $$ > $HERE/waiting; exec sleep 60; }
+exec "$NMAP" "$@"
+"""
+
+
+def started_slowly(bench: Bench) -> tuple[subprocess.Popen[str], int]:
+    """A worker in its third chunk, and the process that stands for nmap there."""
+    path = bench.fake(SLOW)
+    os.mkfifo(bench.directory / "fake" / "waiting")
+    process = bench.start(loopback("127.0.0.0/24"), path=path)
+    return process, int((bench.directory / "fake" / "waiting").read_text())
+
+
+def continued(bench: Bench) -> Ended:
+    """Run it again with a real nmap that counts how often it is called."""
+    (bench.directory / "fake" / "calls").unlink()
+    return bench.run(loopback("127.0.0.0/24"), path=bench.fake('echo >> $HERE/calls; exec "$NMAP" "$@"'))
+
+
+def test_a_stopped_scan_kills_nmap_and_the_next_one_continues(bench: Bench) -> None:
+    process, nmap = started_slowly(bench)
+    process.send_signal(signal.SIGTERM)
+    ended = bench.finish(process)
+    assert (ended.code, ended.stderr) == (0, "")
+    assert not Path(f"/proc/{nmap}").exists()
+    assert bench.rows("SELECT status, chunks_done FROM runs") == [("interrupted", 2)]
+    assert "stopped after 128 of 256 hosts" in ended.events["scan_interrupted"]["message"]
+
+    again = continued(bench)
+    assert again.code == 0, again.stderr
+    assert len((bench.directory / "fake" / "calls").read_text()) == 2
+    assert bench.rows("SELECT status, chunks_done FROM runs") == [("finished", 4)]
+    assert bench.rows("SELECT count(*) FROM hosts") == [(256,)]
+    assert again.figures["hosts_up"] == 256
+
+
+def test_a_killed_scan_is_continued_and_its_nmap_can_be_recognised(bench: Bench) -> None:
+    process, nmap = started_slowly(bench)
+    process.kill()
+    bench.finish(process)
+    try:
+        assert b"AGENT_MARK=0123456789abcdef" in Path(f"/proc/{nmap}/environ").read_bytes().split(b"\0")
+    finally:
+        os.kill(nmap, signal.SIGKILL)
+    again = continued(bench)
+    assert again.code == 0, again.stderr
+    assert len((bench.directory / "fake" / "calls").read_text()) == 2
+    assert bench.rows("SELECT status, chunks_done FROM runs") == [("finished", 4)]
+
+
+def test_the_heartbeat_goes_on_while_nmap_works(bench: Bench) -> None:
+    process, _ = started_slowly(bench)
+    while sum("WATCHDOG" in note for note in bench.notes) < 20:
+        bench.receive()
+    process.terminate()
+    assert bench.finish(process).code == 0
+
+
+def test_a_damaged_database_is_moved_aside_and_the_scan_goes_on(bench: Bench) -> None:
+    bench.data.mkdir()
+    (bench.data / "scan.db").write_bytes(b"garbage" * 1000)
+    ended = bench.run(loopback())
+    assert ended.code == 0, ended.stderr
+    replaced = ended.events["database_replaced"]
+    assert Path(replaced["data"]["moved_aside"]).read_bytes() == b"garbage" * 1000
+    assert "file is not a database" in replaced["message"]
+    assert bench.rows("SELECT status FROM runs") == [("finished",)]
+
+
+def test_a_second_scan_of_the_same_service_is_refused(bench: Bench) -> None:
+    process, _ = started_slowly(bench)
+    ended = bench.run(loopback("127.0.0.0/24"))
+    assert ended.code == 2
+    assert "another scan of this service is running" in ended.stderr
+    process.terminate()
+    assert bench.finish(process).code == 0
+
+
+def test_a_disk_that_fills_up_is_one_line_and_what_was_stored_stays(bench: Bench) -> None:
+    bench.data.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "none", bench.data], check=True)
+    try:
+        assert bench.run(loopback()).code == 0
+        path = bench.fake(f'cat /dev/zero > {bench.data}/filler 2>/dev/null; exec "$NMAP" "$@"')
+        ended = bench.run(loopback("127.0.0.0/24"), path=path)
+        assert ended.code == 2
+        assert "the disk is full" in ended.stderr
+        assert ended.stderr.count("\n") == 1
+        assert "the disk is full" in ended.events["scan_failed"]["message"]
+        (bench.data / "filler").unlink()
+        assert bench.rows("SELECT status, chunks_done FROM runs")[0] == ("finished", 1)
+        assert bench.run(loopback()).code == 0
+    finally:
+        subprocess.run(["umount", "--lazy", bench.data], check=True)
+
+
+def test_the_worker_never_loads_scapy(bench: Bench) -> None:
+    """python-nmap and scapy must not meet in one process: their licences do not go together, nor does their weight."""
+    script = (
+        "import sys; import agent.workers.scan.worker\n"
+        "assert 'nmap' in sys.modules\n"
+        "found = {name.partition('.')[0] for name in sys.modules} & {'scapy', 'numpy', 'rich', 'click', 'psutil'}\n"
+        "assert not found, found\n"
+    )
+    subprocess.run([sys.executable, "-c", script], env={"PYTHONPATH": str(ROOT)}, check=True)

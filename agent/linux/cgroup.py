@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import errno
 import functools
-import hashlib
 import os
 import re
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -106,7 +106,7 @@ def _site(prefix: Path) -> tuple[_Mount, Path]:
         if not _delegated(here):
             raise _Unusable(f"systemd has not delegated {here} to us; a unit needs Delegate=cpu memory pids")
         return mount, here
-    name = "agent-" + hashlib.sha256(os.fsencode(prefix)).hexdigest()[:8]
+    name = f"agent-{zlib.crc32(os.fsencode(prefix)):08x}"
     return mount, here if here.name == name else here / name
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import secrets
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -25,7 +24,7 @@ def write_atomic(path: Path, data: bytes | str, mode: int = 0o644, owner: tuple[
     Readers see the old file or the new one. Raises ``StorageFailure``.
     """
     content = data.encode() if isinstance(data, str) else data
-    scratch = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}")
+    scratch = path.with_name(f".{path.name[:200]}.{os.urandom(4).hex()}")
     try:
         fd = os.open(scratch, _CREATE, 0o600)
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import array
 import os
-import secrets
 import socket
 import stat
 import struct
@@ -53,7 +52,7 @@ class NotifyReceiver:
                 self._socket = bind_unix(self._path, socket.SOCK_DGRAM, 0o666)
                 self.address = str(self._path)
             else:
-                self.address = f"@agent-{secrets.token_hex(16)}"
+                self.address = f"@agent-{os.urandom(16).hex()}"
                 self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
                 self._socket.bind("\0" + self.address[1:])
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)

@@ -10,7 +10,7 @@ import functools
 import os
 import select
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,31 +139,36 @@ def all_pids() -> list[int]:
     return [int(name) for name in _names(_PROC) if name.isdigit()]
 
 
-def children_of(pid: int) -> list[int]:
-    """The direct children of ``pid``, zombies included.
+Relation = Callable[[int], list[int]]
+"""The direct children of a process."""
 
-    From /proc/PID/task/TID/children where the kernel has it (CONFIG_PROC_CHILDREN), else by asking every process for
-    its parent, which costs about 10 microseconds for each process of the machine.
+
+def family() -> Relation:
+    """Who is whose child, zombies included.
+
+    Asked as needed, from /proc/PID/task/TID/children, where the kernel has it (CONFIG_PROC_CHILDREN, as distributions
+    do). Else a snapshot of every process of the machine, at 10 microseconds each: worth sharing between calls.
     """
     if has_children_files():
-        return list(_children_files(pid))
-    return [child for child in all_pids() if (found := stat(child)) and found.ppid == pid]
+        return _listed_children
+    by_parent: dict[int, list[int]] = {}
+    for pid in all_pids():
+        if found := stat(pid):
+            by_parent.setdefault(found.ppid, []).append(pid)
+    return lambda pid: by_parent.get(pid, [])
+
+
+def children_of(pid: int) -> list[int]:
+    """The direct children of ``pid``, zombies included."""
+    return family()(pid)
 
 
 def descendants(pid: int) -> list[int]:
     """Children of ``pid``, their children, and so on; parents before children, zombies included."""
-    if has_children_files():
-        children: Callable[[int], list[int]] = children_of
-    else:
-        by_parent: dict[int, list[int]] = {}
-        for other in all_pids():
-            if found := stat(other):
-                by_parent.setdefault(found.ppid, []).append(other)
-        children = lambda parent: by_parent.get(parent, [])  # noqa: E731  # the shape of children_of, on a snapshot
-    return walk(pid, children)
+    return walk(pid, family())
 
 
-def walk(pid: int, children: Callable[[int], list[int]]) -> list[int]:
+def walk(pid: int, children: Relation) -> list[int]:
     """Everything below ``pid`` by that relation. A PID is visited once, whatever a changing /proc pretends."""
     found: dict[int, None] = {}
     pending = [pid]
@@ -182,13 +187,12 @@ def has_children_files() -> bool:
     return Path(f"{_PROC}/{pid}/task/{pid}/children").exists()
 
 
-def _children_files(pid: int) -> Iterator[int]:
-    try:
-        threads = _names(f"{_PROC}/{pid}/task")
-    except OSError:
-        return
-    for thread in threads:
-        yield from map(int, (_read(f"{_PROC}/{pid}/task/{thread}/children") or b"").split())
+def _listed_children(pid: int) -> list[int]:
+    children: list[int] = []
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for thread in _names(f"{_PROC}/{pid}/task"):
+            children += map(int, (_read(f"{_PROC}/{pid}/task/{thread}/children") or b"").split())
+    return children
 
 
 def _names(directory: str) -> list[str]:

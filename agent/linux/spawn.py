@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import select
-import shutil
 import signal
 import subprocess
 import time
@@ -185,9 +184,8 @@ def _failure(error: Exception, request: SpawnRequest) -> SpawnFailed:
     number = error.errno or 0
     reason = os.strerror(number)
     directory = request.working_directory
-    if error.filename is not None and error.filename == directory and directory != program:
-        if number == errno.EPERM and request.user:
-            return SpawnFailed(f"cannot start {program} as user {request.user}: {reason}", permanent=True)
+    # subprocess blames the directory for all that fails before exec: EPERM is about becoming the user.
+    if error.filename is not None and error.filename == directory != program and number != errno.EPERM:
         return SpawnFailed(f"cannot start {program}: working directory {directory}: {reason}", permanent=True)
     match number:
         case errno.ENOENT if _exists(program, request):
@@ -216,7 +214,7 @@ def _failure(error: Exception, request: SpawnRequest) -> SpawnFailed:
 def _exists(program: str, request: SpawnRequest) -> bool:
     if "/" in program:
         return Path(request.working_directory or "", program).exists()
-    return shutil.which(program, os.F_OK, request.environment.get("PATH")) is not None
+    return any(Path(directory, program).exists() for directory in os.get_exec_path(dict(request.environment)))
 
 
 @dataclass(frozen=True)

@@ -8,19 +8,18 @@ holds. One that shed all three is nobody's: it is never signalled for a service,
 from __future__ import annotations
 
 import os
-import secrets
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from itertools import islice
 
 from agent.linux.process import (
     Identity,
     Pidfd,
     ProcessStat,
+    Relation,
     all_pids,
     boot_id,
-    children_of,
     environ,
-    has_children_files,
+    family,
     identify,
     stat,
     walk,
@@ -29,26 +28,10 @@ from agent.linux.process import (
 MARK = "AGENT_MARK"
 _FD_LIMIT = 4096  # descriptors looked at in one process: a hostile one may hold a million
 
-Family = Callable[[int], list[int]]
-"""The direct children of a process of our own tree."""
-
 
 def new_mark() -> str:
     """A value for ``MARK`` that nobody can guess: 128 random bits."""
-    return secrets.token_hex(16)
-
-
-def family() -> Family:
-    """Who is whose child in our own tree.
-
-    Lazy where the kernel lists children; else a snapshot, which is worth sharing between calls of ``members``.
-    """
-    if has_children_files():
-        return children_of
-    by_parent: dict[int, list[int]] = {}
-    for pid, parent in _tree_by_sessions().items():
-        by_parent.setdefault(parent, []).append(pid)
-    return lambda pid: by_parent.get(pid, [])
+    return os.urandom(16).hex()
 
 
 def members(
@@ -58,7 +41,7 @@ def members(
     pipe_inodes: Collection[int] = frozenset(),
     *,
     others: Collection[int] = frozenset(),
-    relatives: Family | None = None,
+    relatives: Relation | None = None,
 ) -> list[Identity]:
     """Every live process of one service: what descends from ``main``, and orphans that carry one of its signs.
 
@@ -156,44 +139,3 @@ def _holds_pipe(pid: int, inodes: Collection[int]) -> bool:
     except OSError:
         return False
     return False
-
-
-def _tree_by_sessions() -> dict[int, int]:
-    """Each process of our tree and its parent, for a kernel that does not list children.
-
-    Reading the parent of every process of the machine takes milliseconds; asking for its session takes a fraction of a
-    microsecond. A session other than our own lies wholly inside our tree or wholly outside of it, because a session is
-    inherited by birth and an orphan of our tree stays in it; so one parent chain per session decides.
-    """
-    own, own_session = os.getpid(), os.getsid(0)
-    sessions: dict[int, list[int]] = {}
-    for pid in all_pids():
-        try:
-            sessions.setdefault(os.getsid(pid), []).append(pid)
-        except ProcessLookupError:
-            continue
-    if own_session != 0:
-        sessions.pop(0, None)  # kernel threads, and processes that entered this PID namespace from outside
-    parents: dict[int, int] = {}
-
-    def ours(pid: int) -> bool:
-        """Whether the chain of parents from ``pid`` leads to us."""
-        chain: set[int] = set()
-        while pid not in chain and pid > 1 and pid != own:
-            chain.add(pid)
-            if pid not in parents:
-                known = stat(pid)
-                if known is None:
-                    return False
-                parents[pid] = known.ppid
-            pid = parents[pid]
-        return pid == own
-
-    tree: dict[int, int] = {}
-    for session, pids in sessions.items():
-        if session != own_session:
-            witness = next((pid for pid in pids if stat(pid)), None)
-            if witness is None or not ours(witness):
-                continue
-        tree.update({pid: parents[pid] for pid in pids if pid != own and ours(pid)})
-    return tree

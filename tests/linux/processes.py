@@ -14,6 +14,10 @@ from pathlib import Path
 ROOT = str(Path(__file__).parents[2])
 
 
+BECOME_NOBODY = "import os; os.setgroups([]); os.setgid(65534); os.setuid(65534)"
+"""For a script, after its imports: the interpreter and the checkout may be in a directory that only root may enter."""
+
+
 class Started:
     """A process under test and what it prints."""
 
@@ -70,6 +74,11 @@ def eventually(condition: Callable[[], object], seconds: float = 10) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it never became true"
         time.sleep(0.005)
+
+
+def open_fds() -> list[str]:
+    """The descriptors of this process."""
+    return sorted(entry.name for entry in Path("/proc/self/fd").iterdir())
 
 
 def readable(fd: int, seconds: float = 10) -> bool:

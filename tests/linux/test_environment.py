@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import site
 import sys
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def test_a_source_tree_names_itself_and_keeps_what_was_named_before(monkeypatch:
 
 def test_an_installed_package_needs_no_python_path(monkeypatch: pytest.MonkeyPatch) -> None:
     root = str(Path(environment.__file__).parents[2])
-    monkeypatch.setattr(environment.site, "getsitepackages", lambda: [root])
+    monkeypatch.setattr(site, "getsitepackages", lambda: [root])
     monkeypatch.delenv("PYTHONPATH", raising=False)
     assert own_environment() == {}
     monkeypatch.setenv("PYTHONPATH", "/more")

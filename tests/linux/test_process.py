@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from agent.linux import process
 from agent.linux.process import ExitStatus, Identity, Pidfd
-from tests.linux.processes import ROOT, Started, eventually, readable
+from tests.linux.processes import ROOT, Started, eventually, open_fds, readable
 
 Start = Callable[..., Started]
 
@@ -22,7 +22,6 @@ Start = Callable[..., Started]
 def living(pid: int) -> bool:
     found = process.stat(pid)
     return found is not None and found.alive
-
 
 
 # Runs as PID 1 of a new PID namespace, where it may say which PID comes next: a recycled PID for sure, not by luck.
@@ -49,7 +48,7 @@ print("not signalled")
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=15), st.integers(1, 2**22))
 def test_a_command_name_may_hold_anything(comm: str, pid: int) -> None:
-    rest = "S 2 3 4 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 9 0 777 1 2".encode()
+    rest = b"S 2 3 4 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 9 0 777 1 2"
     parsed = process.parse_stat(f"{pid} ({comm}) ".encode() + rest)
     assert parsed == process.ProcessStat(pid, comm, "S", 2, 3, 4, 9, 777)
 
@@ -115,9 +114,9 @@ def test_identities_of_another_start_or_another_boot_are_not_held(start: Start) 
 
 
 def test_an_identity_that_is_not_held_costs_no_descriptor(start: Start) -> None:
-    before = os.listdir("/proc/self/fd")
+    before = open_fds()
     Pidfd.open_verified(Identity(os.getpid(), 1, process.boot_id()))
-    assert os.listdir("/proc/self/fd") == before
+    assert open_fds() == before
 
 
 def test_a_recycled_pid_is_never_signalled() -> None:

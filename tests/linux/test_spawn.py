@@ -18,7 +18,7 @@ from agent.errors import SpawnFailed
 from agent.linux import process
 from agent.linux.process import ExitStatus
 from agent.linux.spawn import Child, Completed, SpawnRequest, base_environment, own_program, run, spawn
-from tests.linux.processes import ROOT, eventually, readable
+from tests.linux.processes import BECOME_NOBODY, ROOT, eventually, open_fds, readable
 
 ENVIRONMENT = {"PATH": "/usr/bin:/bin"}
 
@@ -41,10 +41,6 @@ def spawned(*argv: str, **fields: Any) -> Iterator[Child]:
 
 def shell(script: str, **fields: Any) -> Completed:
     return run(request("/bin/sh", "-c", script, **fields), timeout=10)
-
-
-def open_fds() -> list[str]:
-    return sorted(os.listdir("/proc/self/fd"))
 
 
 def links(directory: Path) -> dict[int, str]:
@@ -241,32 +237,46 @@ def test_running_out_of_descriptors_passes_and_leaves_nothing() -> None:
             child.pidfd.close()
 
 
-# Limits on processes do not bind root: this runs as nobody, who may have none but itself.
-NO_PROCESS_LEFT = f"""
+def as_nobody(script: str) -> str:
+    """What is printed by code that imports what it needs from here, and then is an unprivileged user."""
+    preamble = f"""
 import resource, sys
 sys.path.insert(0, {ROOT!r})
 from agent.errors import SpawnFailed
 from agent.linux.spawn import SpawnRequest, spawn
-resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
-try:
-    spawn(SpawnRequest(argv=["true"], environment={{"PATH": "/bin"}}))
-except SpawnFailed as failure:
-    print(failure, failure.permanent, flush=True)
+{BECOME_NOBODY}
 """
+    done = subprocess.run([sys.executable, "-c", preamble + script], capture_output=True, text=True, timeout=20)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_running_out_of_processes_passes() -> None:
-    said = subprocess.run(["python3", "-c", NO_PROCESS_LEFT], user="nobody", capture_output=True, text=True, cwd="/")
-    reason = "no more processes are allowed (a limit on processes or tasks is reached)"
-    assert said.stdout == f"cannot start true: {reason} False\n", said.stderr
-
-
-def test_a_user_whom_we_may_not_become_is_refused() -> None:
-    script = NO_PROCESS_LEFT.replace("resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))", "").replace(
-        'argv=["true"]', 'argv=["true"], user="root", working_directory="/"'
+    said = as_nobody(
+        """
+resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+try:
+    spawn(SpawnRequest(argv=["true"], environment={"PATH": "/bin"}))
+except SpawnFailed as failure:
+    print(failure, failure.permanent)
+"""
     )
-    said = subprocess.run(["python3", "-c", script], user="nobody", capture_output=True, text=True, cwd="/")
-    assert said.stdout == "cannot start true as user root: Operation not permitted True\n", said.stderr
+    assert said == (
+        "cannot start true: no more processes are allowed (a limit on processes or tasks is reached) False\n"
+    )
+
+
+@pytest.mark.parametrize("directory", [None, "/"])
+def test_a_user_whom_we_may_not_become_is_refused(directory: str | None) -> None:
+    said = as_nobody(
+        f"""
+try:
+    spawn(SpawnRequest(argv=["true"], environment={{"PATH": "/bin"}}, user="root", working_directory={directory!r}))
+except SpawnFailed as failure:
+    print(failure, failure.permanent)
+"""
+    )
+    assert said == "cannot start true: not permitted to run as root True\n"
 
 
 def test_spawning_is_quick() -> None:

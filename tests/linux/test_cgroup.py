@@ -1,0 +1,386 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.errors import SpawnFailed
+from agent.linux import cgroup, process
+from agent.linux.cgroup import Cgroup, CgroupTree, discover, explain, parse_membership, parse_mounts
+from agent.linux.process import ExitStatus, Pidfd
+from agent.linux.spawn import Child, SpawnRequest, spawn
+from tests.linux.processes import BECOME_NOBODY, ROOT, Started, eventually, open_fds, readable
+
+Start = Callable[..., Started]
+
+# A way out of every process group, session and parent, with nothing left that tells where it came from.
+ESCAPE = "(exec env -i setsid sleep 60 >/dev/null 2>&1 &) & wait"
+
+HYBRID = """\
+31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory
+41 31 0:38 / /sys/fs/cgroup/unified rw,relatime shared:9 - cgroup2 cgroup2 rw
+42 31 0:38 /docker/ab /mnt/a\\040b rw - cgroup2 cgroup rw,nsdelegate
+"""
+
+
+def own_cgroup() -> str:
+    return parse_membership(Path("/proc/self/cgroup").read_text()) or pytest.fail("no cgroup v2")
+
+
+def own_directory() -> Path:
+    root, point = parse_mounts(Path("/proc/self/mountinfo").read_text())[0]
+    return Path(point + own_cgroup().removeprefix(root.rstrip("/")))
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CgroupTree]:
+    """A tree of our own, as on a machine without systemd (which would have to delegate one to the tests)."""
+    monkeypatch.setattr(cgroup, "_SYSTEMD", Path("/nonexistent"))
+    home = own_directory()
+    found = discover(tmp_path)
+    assert found is not None, explain(tmp_path)
+    yield found
+    (home / "cgroup.procs").write_text("0")
+    for directory, _, _ in os.walk(found.directory, topdown=False):
+        Path(directory).rmdir()
+
+
+@pytest.fixture
+def service(tree: CgroupTree) -> Iterator[Cgroup]:
+    """A service's cgroup; its processes are killed and reaped, and it is removed."""
+    found = tree.service("api")
+    yield found
+    if found.directory.exists():
+        found.kill()
+        eventually(lambda: not found.populated())
+        assert found.remove()
+
+
+@pytest.fixture
+def run_in(service: Cgroup) -> Iterator[Callable[[str], Child]]:
+    children: list[Child] = []
+
+    def run_in(script: str) -> Child:
+        argv = ["/bin/sh", "-c", script]
+        environment = {"PATH": "/usr/bin:/bin"}
+        children.append(spawn(SpawnRequest(argv=argv, environment=environment, cgroup_procs=service.procs_fd())))
+        return children[-1]
+
+    yield run_in
+    for child in children:
+        child.pidfd.signal(signal.SIGKILL)
+        readable(child.pidfd.fd)
+        child.pidfd.wait()
+        child.pidfd.close()
+
+
+RunIn = Callable[[str], Child]
+
+
+def test_cgroup2_mounts_are_found_among_others_and_unescaped() -> None:
+    assert parse_mounts(HYBRID) == [("/", "/sys/fs/cgroup/unified"), ("/docker/ab", "/mnt/a b")]
+
+
+@given(st.text(max_size=200))
+def test_garbage_names_no_mount_and_no_membership(text: str) -> None:
+    parse_mounts(text)
+    found = parse_membership(text)
+    assert found is None or found.startswith("/")
+
+
+def test_membership_is_the_line_of_version_2() -> None:
+    assert parse_membership("9:name=systemd:/a\n4:memory:/b\n0::/system.slice/agent.service\n") == (
+        "/system.slice/agent.service"
+    )
+    assert parse_membership("0::/gone (deleted)\n") == "/gone"
+    assert parse_membership("4:memory:/b\n") is None
+
+
+@pytest.mark.parametrize(
+    ("root", "path", "directory"),
+    [
+        ("/", "/", "/m"),
+        ("/", "/a/b", "/m/a/b"),
+        ("/docker/ab", "/docker/ab", "/m"),
+        ("/docker/ab", "/docker/ab/c", "/m/c"),
+        ("/docker/ab", "/docker/abc", None),
+        ("/", "/../outside", None),
+    ],
+)
+def test_a_cgroup_is_found_below_the_mount_that_shows_it(root: str, path: str, directory: str | None) -> None:
+    assert cgroup._Mount(root, Path("/m")).directory(path) == (Path(directory) if directory else None)
+
+
+def test_explaining_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroup, "_SYSTEMD", Path("/nonexistent"))
+    before = sorted(own_directory().iterdir())
+    assert explain(tmp_path).startswith("cgroup v2 at ")
+    assert sorted(own_directory().iterdir()) == before
+
+
+def test_without_delegation_systemds_cgroups_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroup, "_SYSTEMD", Path("/"))
+    assert discover(tmp_path) is None
+    assert explain(tmp_path) == (
+        f"systemd has not delegated {own_directory()} to us; a unit needs Delegate=cpu memory pids"
+    )
+
+
+def inside_helper(directory: Path, lines: str) -> str:
+    """What Python code prints that runs in its own cgroup at ``directory``, seeing systemd if it sets ``systemd``."""
+    directory.mkdir()
+    script = f"""
+import os, sys
+sys.path.insert(0, {ROOT!r})
+from pathlib import Path
+from agent.linux import cgroup
+directory = Path({str(directory)!r})
+(directory / "cgroup.procs").write_text("0")
+{lines}
+print(Path("/proc/self/cgroup").read_text().split("0::")[1].strip())
+"""
+    try:
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=20)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+    finally:
+        for below, _, _ in os.walk(directory, topdown=False):
+            with suppress(FileNotFoundError):
+                Path(below).rmdir()
+
+
+def test_a_delegated_unit_is_used_as_it_is_and_we_move_to_a_leaf(tree: CgroupTree) -> None:
+    said = inside_helper(
+        tree.directory / "agent.service",
+        """
+cgroup._SYSTEMD = Path("/")
+os.setxattr(directory, "user.delegate", b"1")
+tree = cgroup.discover(Path("/srv"))
+assert tree.directory == directory, cgroup.explain(Path("/srv"))
+again = cgroup.discover(Path("/srv"))
+assert again.directory == directory
+""",
+    )
+    assert said.strip().endswith("/agent.service/supervisor")
+
+
+def test_without_systemd_each_prefix_has_a_tree_of_its_own(tree: CgroupTree) -> None:
+    said = inside_helper(
+        tree.directory / "container",
+        """
+cgroup._SYSTEMD = Path("/nonexistent")
+one = cgroup.discover(Path("/srv"))
+assert one.directory.parent == directory
+assert cgroup.discover(Path("/srv")).directory == one.directory
+assert one.directory.name.startswith("agent-")
+""",
+    )
+    assert "/container/agent-" in said
+    assert said.strip().endswith("/supervisor")
+
+
+def test_an_unprivileged_user_is_told_why_there_is_none() -> None:
+    script = f"""
+import sys
+sys.path.insert(0, {ROOT!r})
+from pathlib import Path
+from agent.linux import cgroup
+{BECOME_NOBODY}
+print(cgroup.discover(Path("/srv")), cgroup.explain(Path("/srv")))
+"""
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=20)
+    assert said.stdout.startswith(("None no cgroup can be created: ", "None systemd has not delegated ")), said.stderr
+    assert said.stdout.count("\n") == 1
+
+
+def test_what_an_agent_before_us_left_is_known_by_name(tree: CgroupTree, tmp_path: Path) -> None:
+    tree.service("one")
+    tree.service("two_b")
+    successor = discover(tmp_path)
+    assert successor is not None
+    assert successor.leftovers() == ["one", "two_b"]
+
+
+def test_a_child_is_born_in_its_cgroup_and_we_stay_where_we_are(service: Cgroup, run_in: RunIn) -> None:
+    before = own_cgroup()
+    child = run_in("exec sleep 60")
+    assert own_cgroup() == before
+    assert service.pids() == [child.pid]
+    assert service.populated()
+
+
+def test_a_child_that_needs_a_user_is_born_there_too(service: Cgroup) -> None:
+    request = SpawnRequest(argv=["sleep", "60"], environment={}, user="nobody", cgroup_procs=service.procs_fd())
+    child = spawn(request)
+    assert service.pids() == [child.pid]
+    service.kill()
+    assert readable(child.pidfd.fd)
+    child.pidfd.wait()
+    child.pidfd.close()
+
+
+@pytest.mark.parametrize("user", [None, "nobody"])
+def test_we_do_not_enter_a_limited_cgroup_and_the_child_still_does(
+    service: Cgroup, user: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cgroup, "limited", lambda _: True)  # the machine of the tests may have no controllers
+    with cgroup.visiting(service.procs_fd()) as inside:
+        assert not inside
+        assert not service.populated()
+    child = spawn(SpawnRequest(argv=["/bin/sleep", "60"], environment={}, user=user, cgroup_procs=service.procs_fd()))
+    assert service.pids() == [child.pid]
+    service.kill()
+    assert readable(child.pidfd.fd)
+    child.pidfd.wait()
+    child.pidfd.close()
+
+
+def test_a_start_that_fails_leaves_the_cgroup_empty_and_us_outside(service: Cgroup) -> None:
+    before = own_cgroup()
+    with pytest.raises(SpawnFailed, match="no such program"):
+        spawn(SpawnRequest(argv=["/no/such"], environment={}, cgroup_procs=service.procs_fd()))
+    assert own_cgroup() == before
+    assert not service.populated()
+
+
+def test_a_frozen_cgroup_is_not_entered(service: Cgroup) -> None:
+    (service.directory / "cgroup.freeze").write_text("1")
+    with pytest.raises(SpawnFailed, match="its cgroup is frozen") as failure:
+        spawn(SpawnRequest(argv=["/bin/true"], environment={}, cgroup_procs=service.procs_fd()))
+    assert not failure.value.permanent
+    (service.directory / "cgroup.freeze").write_text("0")
+
+
+def test_a_limit_is_recognised(tmp_path: Path) -> None:
+    assert not cgroup.limited(tmp_path)
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert not cgroup.limited(tmp_path)
+    (tmp_path / "pids.max").write_text("10\n")
+    assert cgroup.limited(tmp_path)
+
+
+@pytest.mark.usefixtures("subreaper")
+def test_no_escape_from_being_killed(service: Cgroup, run_in: RunIn) -> None:
+    child = run_in(ESCAPE + "; exec sleep 60")
+    eventually(lambda: len(service.pids()) == 2)
+    assert service.kill()
+    assert readable(child.pidfd.fd)
+    assert child.pidfd.wait() == ExitStatus(None, signal.SIGKILL)
+    eventually(lambda: not service.populated())
+    assert service.pids() == []
+
+
+@pytest.mark.usefixtures("subreaper")
+def test_a_signal_reaches_every_process_also_below(service: Cgroup, run_in: RunIn) -> None:
+    run_in(ESCAPE + "; exec sleep 60")
+    eventually(lambda: len(service.pids()) == 2)
+    below = service.directory / "below"
+    below.mkdir()
+    (below / "cgroup.procs").write_text(str(service.pids()[0]))
+    assert sorted(service.pids()) != []
+    assert service.signal(signal.SIGTERM) == 2
+    eventually(lambda: not service.populated())
+
+
+def test_processes_elsewhere_are_not_signalled(service: Cgroup, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    outsider = start("exec sleep 60")
+    monkeypatch.setattr(service, "pids", lambda: [outsider.pid, os.getpid()])  # as if the PIDs had been recycled
+    assert service.signal(signal.SIGKILL) == 0
+    found = process.stat(outsider.pid)
+    assert found is not None
+    assert found.alive
+
+
+def test_nobody_kills_the_cgroup_we_are_in_ourselves(service: Cgroup) -> None:
+    home = own_directory()
+    (service.directory / "cgroup.procs").write_text("0")
+    try:
+        assert not service.kill()
+        assert service.signal(signal.SIGKILL) == 0
+    finally:
+        (home / "cgroup.procs").write_text("0")
+
+
+def test_the_watch_is_readable_when_the_last_process_is_gone(service: Cgroup, run_in: RunIn) -> None:
+    child = run_in("exec sleep 60")
+    watch = service.watch_fd()
+    service.drain_watch()
+    assert not readable(watch, 0)
+    child.pidfd.signal(signal.SIGKILL)
+    assert readable(watch)
+    service.drain_watch()
+    assert not service.populated()
+    assert not readable(watch, 0)
+
+
+def test_only_an_empty_cgroup_is_removed(service: Cgroup, run_in: RunIn) -> None:
+    (service.directory / "below").mkdir()
+    child = run_in("exec sleep 60")
+    assert not service.remove()
+    child.pidfd.signal(signal.SIGKILL)
+    eventually(lambda: not service.populated())
+    assert service.remove()
+    assert service.remove()
+    assert not service.populated()
+    assert service.pids() == []
+    assert not service.kill()
+
+
+def test_removing_closes_every_descriptor(tree: CgroupTree) -> None:
+    before = open_fds()
+    service = tree.service("brief")
+    assert service.procs_fd() == service.procs_fd()
+    assert service.watch_fd() == service.watch_fd()
+    assert service.remove()
+    assert open_fds() == before
+
+
+def test_limits_are_in_force_or_named(tree: CgroupTree, service: Cgroup) -> None:
+    controller_of = {"memory": "memory", "cpus": "cpu", "pids": "pids"}
+    missing = service.set_limits(memory=64 * 1024 * 1024, cpus=0.5, pids=20)
+    assert missing == [name for name, controller in controller_of.items() if controller not in tree.controllers]
+    expected = {"memory.max": "67108864", "memory.oom.group": "1", "cpu.max": "50000 100000", "pids.max": "20"}
+    present = {name: text for name, text in expected.items() if (service.directory / name).exists()}
+    assert {name: (service.directory / name).read_text().strip() for name in present} == present
+    assert cgroup.limited(service.directory) == bool(present)
+    assert service.set_limits() == []
+    assert not cgroup.limited(service.directory)
+    assert service.events() == {"oom_kill": 0, "pids_max": 0}
+
+
+def test_a_fork_bomb_is_bounded_where_processes_can_be_counted(
+    tree: CgroupTree, service: Cgroup, run_in: RunIn
+) -> None:
+    limits = service.set_limits(pids=10)
+    child = run_in("for i in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 60 & done; wait")
+    if limits == []:
+        eventually(lambda: service.events()["pids_max"] > 0)
+        assert len(service.pids()) <= 10
+    else:
+        assert limits == ["pids"]
+        eventually(lambda: len(service.pids()) == 13)
+    assert service.kill()
+    eventually(lambda: not service.populated())
+    with Pidfd.open(child.pid) or pytest.fail("reaped by somebody else") as held:
+        assert held.exited()
+
+
+def test_counters_are_read_from_the_kernels_format(tmp_path: Path) -> None:
+    service = Cgroup(cgroup._Mount("/", tmp_path), tmp_path)
+    (tmp_path / "memory.events").write_text("low 0\nhigh 0\nmax 7\noom 2\noom_kill 3\noom_group_kill 1\n")
+    (tmp_path / "pids.events").write_text("max 5\n")
+    (tmp_path / "cgroup.events").write_text("populated 1\nfrozen 0\n")
+    assert service.events() == {"oom_kill": 3, "pids_max": 5}
+    assert service.populated()
+    (tmp_path / "pids.events").write_text("garbage\n")
+    assert service.events()["pids_max"] == 0

@@ -1,0 +1,1 @@
+"""Measurements, side by side with the programs that people would use instead."""

@@ -36,12 +36,10 @@ class Session:
         return Paths.of(self.prefix, declaration)
 
     def client(self, timeout: float | None = None) -> Client:
-        """A client of this prefix's agent. ``timeout`` in seconds; the client's own default when left out."""
+        """A client of this prefix's agent. ``timeout`` is in seconds; the client has its own default."""
         from agent.control.client import Client
 
-        if timeout is None:
-            return Client(self.paths().socket)
-        return Client(self.paths().socket, timeout=timeout)
+        return Client(self.paths().socket, timeout)
 
 
 def command(

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from agent.cli import output, text
+from agent.cli import streams, text
 from agent.cli.base import Session, command
 from agent.cli.names import SERVICE
 
@@ -41,11 +41,7 @@ def events(session: Session, follow: bool, lines: int, service: str | None) -> N
     query = {"limit": str(lines), "follow": "true" if follow else "false"}
     if service is not None:
         query["service"] = service
-    for event in session.client().stream("/v1/events", query):
-        if session.json:
-            output.line(event)
-        else:
-            print(line(event), flush=True)
+    streams.show(session, "/v1/events", query, line)
 
 
 def line(event: dict[str, Any]) -> str:

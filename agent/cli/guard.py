@@ -7,6 +7,7 @@ click (see ``agent.__main__``).
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -35,24 +36,35 @@ def guarded(work: Callable[[], int], *, program: str, log: Path | Callable[[], P
     Output that is still buffered is written before this returns, so that a full disk or a closed pipe counts.
     """
     open_missing_streams()
+    code = _judged(work, program, log)
     try:
-        code = work()
         sys.stdout.flush()
-        return code
+    except OSError as error:
+        _discard_output()
+        return code or _unwritten(error, program)
+    return code
+
+
+def _judged(work: Callable[[], int], program: str, log: Path | Callable[[], Path]) -> int:
+    try:
+        return work()
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        discard_output()
-        return EXIT_BROKEN_PIPE
     except AgentError as error:
         report(error, program)
         return error.exit_code
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.ENOSPC) and error.filename is None:
+            return _unwritten(error, program)
         complain(f"{program}: internal error: {type(error).__name__}: {error} ({_keep_traceback(error, log)})")
         return EXIT_RUNTIME
-    finally:
-        with contextlib.suppress(OSError):
-            sys.stdout.flush()
+
+
+def _unwritten(error: OSError, program: str) -> int:
+    if isinstance(error, BrokenPipeError):
+        return EXIT_BROKEN_PIPE
+    complain(f"{program}: cannot write the output: {error.strerror}")
+    return EXIT_RUNTIME
 
 
 def report(error: AgentError, program: str) -> None:
@@ -70,7 +82,7 @@ def complain(line: str) -> None:
         print(safe(line), file=sys.stderr, flush=True)
 
 
-def discard_output() -> None:
+def _discard_output() -> None:
     """Send stdout to nowhere, so that the interpreter's own flush at exit finds no broken pipe."""
     sink = os.open(os.devnull, os.O_WRONLY)
     os.dup2(sink, sys.stdout.fileno())
@@ -82,7 +94,7 @@ def open_missing_streams() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8", closefd=False))
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
-from agent.cli import output, text
+from agent.cli import streams, text
 from agent.cli.base import Session, command
 from agent.cli.names import SERVICE
 
@@ -33,8 +35,9 @@ def logs(session: Session, name: str, follow: bool, lines: int) -> None:
     The bytes as they were printed are in PREFIX/log/NAME.log.
     """
     query = {"n": str(lines), "follow": "true" if follow else "false"}
-    for record in session.client().stream(f"/v1/logs/{name}", query):
-        if session.json:
-            output.line(record)
-        else:
-            print(text.safe(record["line"]), flush=True)
+    streams.show(session, f"/v1/logs/{name}", query, line)
+
+
+def line(record: dict[str, Any]) -> str:
+    """One line as it stands in the log: its time (UTC), then what was printed."""
+    return text.safe(f"{record['time']} {record['line']}" if record["time"] else record["line"])

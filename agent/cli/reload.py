@@ -16,7 +16,7 @@ def reload(session: Session) -> None:
     and the settings that differ. A declaration with mistakes changes nothing: all of them are shown, and the exit
     code is 1.
     """
-    report = session.client(timeout=None).request("POST", "/v1/reload")
+    report = session.client().request("POST", "/v1/reload")
     if session.json:
         output.document(report)
         return

@@ -58,11 +58,12 @@ def show_all(answer: dict[str, Any], now: float) -> None:
 def summary(agent: dict[str, Any], now: float) -> list[str]:
     """The agent in one line, and one more for each thing that a person should look at."""
     parts = [
-        f"agent {agent['state']} on {agent['prefix']}: pid {agent['pid']}",
+        f"agent {agent['state']}: pid {agent['pid']}",
         f"up {text.ago(agent['since'], now)}",
-        f"containment {agent['containment']}",
         *([text.size(agent["rss_bytes"])] if agent.get("rss_bytes") else []),
+        f"containment {agent['containment']}",
         f"version {agent['version']}",
+        f"prefix {agent['prefix']}",
     ]
     lines = [", ".join(parts)]
     if agent.get("message"):

@@ -1,0 +1,75 @@
+"""``completion``: scripts for three shells, made without running one of them, and working in the one that is here."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.harness import Agentctl
+from tests.cli.served import Served
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_each_script_asks_agentctl_by_its_variable(agentctl: Agentctl, shell: str) -> None:
+    done = agentctl("completion", shell, PATH="/nonexistent")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"_AGENTCTL_COMPLETE={shell}_complete" in done.stdout
+    assert json.loads(agentctl("completion", shell, "--json").stdout) == {"shell": shell, "script": done.stdout[:-1]}
+
+
+def test_the_shell_is_taken_from_the_environment(agentctl: Agentctl) -> None:
+    assert agentctl("completion", SHELL="/usr/bin/fish").stdout == agentctl("completion", "fish").stdout
+    unknown = agentctl("completion", SHELL="/bin/dash")
+    assert unknown.returncode == 1
+    assert "bash, zsh, fish" in unknown.stderr
+
+
+def complete(agentctl: Agentctl, words: str) -> list[str]:
+    """What bash is told when the tab key is pressed at the end of ``words``."""
+    count = str(len(words.split()) - (0 if words.endswith(" ") else 1))
+    done = agentctl(_AGENTCTL_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=count)
+    assert done.stderr == ""
+    return [line.partition(",")[2] for line in done.stdout.splitlines() if line]
+
+
+def test_commands_and_options_are_completed(agentctl: Agentctl) -> None:
+    assert complete(agentctl, "agentctl st") == ["status", "start", "stop"]
+    assert complete(agentctl, "agentctl logs --fo") == ["--follow"]
+
+
+def test_without_an_agent_no_service_is_completed_and_nothing_is_said(agentctl: Agentctl) -> None:
+    assert complete(agentctl, "agentctl status ") == []
+
+
+def test_services_are_completed_from_what_the_agent_knows(agentctl: Agentctl, served: Served) -> None:
+    for name in ("api", "api_worker", "web"):
+        served.declare(name)
+    assert complete(agentctl, "agentctl restart ap") == ["api", "api_worker"]
+    assert complete(agentctl, "agentctl events --service w") == ["web"]
+
+
+def test_bash_completes_with_the_script(agentctl: Agentctl, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "agentctl"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m agent "$@"\n')
+    program.chmod(0o755)
+    script = (
+        'eval "$(agentctl completion bash)"\n'
+        "COMP_WORDS=(agentctl calen) COMP_CWORD=1\n"
+        "_agentctl_completion agentctl\n"
+        'echo "${COMPREPLY[@]}"\n'
+    )
+    path = f"{program.parent}:{agentctl.environment['PATH']}"
+    done = subprocess.run(
+        ["bash", "--norc", "-c", script],
+        env=agentctl.environment | {"PATH": path},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=30,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("calendar\n", "")

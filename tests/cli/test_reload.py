@@ -1,0 +1,40 @@
+"""``reload``: what changed and why, or all that is wrong."""
+
+from __future__ import annotations
+
+import json
+
+from agent.errors import DeclarationError, Problem
+from agent.supervisor.report import ReloadReport
+from tests.cli.harness import Agentctl
+from tests.cli.served import Served
+
+
+def test_each_change_is_a_line_with_the_settings_that_differ(agentctl: Agentctl, served: Served) -> None:
+    served.reloaded = ReloadReport(
+        started=["web"],
+        stopped=["old"],
+        restarted=["api"],
+        updated=["scan"],
+        unchanged=7,
+        reasons={"api": ["command", "user"], "scan": ["rate"]},
+    )
+    done = agentctl("reload")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "old: stopped",
+        "api: restarted (command, user)",
+        "scan: updated (rate)",
+        "web: started",
+        "7 services unchanged",
+    ]
+    answer = json.loads(agentctl("reload", "--json").stdout)
+    assert answer.keys() == {"started", "stopped", "restarted", "updated", "unchanged", "reasons"}
+
+
+def test_a_wrong_declaration_is_shown_in_full_and_exits_1(agentctl: Agentctl, served: Served) -> None:
+    problems = [Problem("/srv/key/env.toml", 3, "service.a", "wrong"), Problem("/srv/key/env.toml", 9, "", "worse")]
+    served.reloaded = DeclarationError(problems)
+    done = agentctl("reload")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines() == ["/srv/key/env.toml:3: service.a: wrong", "/srv/key/env.toml:9: worse"]

@@ -1,0 +1,94 @@
+"""``python -m agent``: which words mean what, and what each part of the program keeps out of memory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import agent
+from agent.__main__ import container_arguments
+from agent.cli.commands import COMMANDS
+
+ROOT = Path(agent.__file__).parent.parent
+
+
+def python(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "LANG": "C.UTF-8", "PREFIX": str(cwd / "prefix")}
+        | variables,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=30,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        (["env.toml"], ["run", "env.toml"]),
+        (["--prefix", "p", "/srv/key/env.toml"], ["run", "--prefix", "p", "/srv/key/env.toml"]),
+        (["--prefix=p", "no/such.toml"], ["run", "--prefix=p", "no/such.toml"]),
+        (["declaration"], ["run", "declaration"]),
+        (["status"], ["status"]),
+        (["--prefix", "env.toml"], ["--prefix", "env.toml"]),
+        (["validate", "env.toml"], ["validate", "env.toml"]),
+        (["run", "env.toml"], ["run", "env.toml"]),
+        (["env.toml", "--prefix", "p"], ["env.toml", "--prefix", "p"]),
+        (["a.toml", "b.toml"], ["a.toml", "b.toml"]),
+        (["nothing"], ["nothing"]),
+        (["--help"], ["--help"]),
+        ([], []),
+    ],
+)
+def test_a_declaration_at_the_end_means_run(
+    given: list[str], meant: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "declaration").touch()
+    monkeypatch.chdir(tmp_path)
+    assert container_arguments(given) == meant
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_is_a_command_although_a_file_has_its_name(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    assert container_arguments([name]) == [name]
+
+
+def test_an_internal_word_with_other_arguments_is_no_command(tmp_path: Path) -> None:
+    for words in (["worker"], ["daemon", "one"], ["once", "a", "b", "c", "d"]):
+        done = python("-m", "agent", *words, cwd=tmp_path)
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"agentctl: no command is named '{words[0]}'")
+
+
+def test_a_worker_of_no_known_kind_is_a_configuration_error(tmp_path: Path) -> None:
+    done = python("-m", "agent", "worker", "oracle", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "oracle" in done.stderr
+
+
+def test_dispatch_imports_no_command_line(tmp_path: Path) -> None:
+    script = (
+        "import sys, agent.__main__\n"
+        "print([name for name in ('click', 'rich', 'json', 'asyncio', 'argparse') if name in sys.modules])"
+    )
+    assert python("-c", script, cwd=tmp_path).stdout == "[]\n"
+
+
+def test_the_container_entry_runs_the_declaration_it_is_given(tmp_path: Path) -> None:
+    (tmp_path / "wrong.toml").write_text("[service.a-b]\nkind = 'command'\n")
+    done = python("-m", "agent", "--prefix", str(tmp_path / "prefix"), "wrong.toml", cwd=tmp_path)
+    assert done.returncode == 1
+    assert f"{tmp_path}/wrong.toml:1: " in done.stderr
+    assert not (tmp_path / "prefix").exists()

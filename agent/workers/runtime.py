@@ -34,6 +34,10 @@ Figures = Mapping[str, int | float | str | None]
 #: Shortest time between two ``STATUS=`` messages, in seconds.
 STATUS_INTERVAL = 0.5
 
+#: How long to send nothing, in seconds, after a message that nobody took for so long that the run loop was held up: a
+#: hung agent must not cost packets. What is said meanwhile still reaches the log.
+DEAF = 10.0
+
 #: A JSON field of a notify message is never longer, in bytes.
 FIELD_LIMIT = 4096
 
@@ -81,6 +85,7 @@ class Context:
         self._last_status: float | None = None
         self._pending: dict[str, str] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._deaf_until: float | None = None
 
     def beat(self) -> None:
         """Say that the run loop turns: touch the heartbeat file and send ``WATCHDOG=1``.
@@ -91,7 +96,7 @@ class Context:
         if self._last_beat is not None and now - self._last_beat < self.beat_interval:
             return
         self._last_beat = now
-        self._notifier.watchdog()
+        self._send(WATCHDOG="1")
         if self._heartbeat_file is not None:
             try:
                 self._heartbeat_file.touch(mode=0o644)
@@ -124,7 +129,7 @@ class Context:
         if self._pending is not None:
             fields, self._pending = self._pending, None
             self._last_status = self._clock()
-            self._notifier.notify(**fields)
+            self._send(**fields)
 
     def event(self, kind: str, message: str, **data: Any) -> None:
         """Report that something happened; the agent stores it as an event of this service.
@@ -136,7 +141,7 @@ class Context:
             encoded = _field(event)
         except ValueError:
             encoded = _field({**event, "data": {}})
-        self._notifier.notify(X_EVENT=encoded)
+        self._send(X_EVENT=encoded)
 
     def log(self, message: str) -> None:
         """Write one line to the service's log. A log that nobody reads any more is no reason to fail."""
@@ -144,12 +149,21 @@ class Context:
 
     def ready(self) -> None:
         """Tell that ``start`` succeeded."""
-        self._notifier.ready()
+        self._send(READY="1")
 
     def leaving(self) -> None:
-        """Tell that the worker is on its way out."""
+        """Tell that the worker is on its way out; the last words are worth another try."""
+        self._deaf_until = None
         self.flush_status()
-        self._notifier.stopping()
+        self._send(STOPPING="1")
+
+    def _send(self, **fields: str) -> None:
+        began = self._clock()
+        if self._deaf_until is not None and began < self._deaf_until:
+            return
+        taken = self._notifier.notify(**fields)
+        now = self._clock()
+        self._deaf_until = now + DEAF if not taken and now - began >= STATUS_INTERVAL else None
 
 
 async def live(worker: Worker, context: Context) -> None:

@@ -51,11 +51,12 @@ class Source:
         self._opened: _Opened | None = None
         self._failures = 0
         self._open_at = 0.0
+        self._stopped = False
 
     @property
-    def up(self) -> bool:
-        """Whether the interface is open."""
-        return self._opened is not None
+    def waiting(self) -> bool:
+        """Whether the interface is not there and would be captured if it were."""
+        return self._opened is None and not self._stopped
 
     def start(self) -> None:
         """Open the interface. Raises what ``Handle`` raises, but only waits for one that is merely down."""
@@ -105,6 +106,7 @@ class Source:
 
     async def stop(self) -> None:
         """Take no more packets, write all that were taken, close the segment and check the account."""
+        self._stopped = True
         opened = self._opened
         if opened is None:
             return

@@ -96,7 +96,7 @@ class CaptureWorker:
         self._context.status(
             report.summary(
                 [source.interface for source in self._sources],
-                [source.interface for source in self._sources if not source.up],
+                [source.interface for source in self._sources if source.waiting],
                 total,
                 storing=all(source.writer.storing for source in self._sources),
             ),

@@ -15,9 +15,9 @@ BIN := $(VENV)/bin
 PREFIX ?= $(CURDIR)/var
 
 RUN_PACKAGES := python3-venv nmap libpcap0.8
-# iproute2: network namespaces · systemd: its calendar, held against ours · the rest boots tests/machine
-TEST_PACKAGES := $(RUN_PACKAGES) tcpdump iproute2 curl systemd e2fsprogs debootstrap qemu-system-x86
-BENCH_PACKAGES := $(RUN_PACKAGES) runit s6 strace
+# iproute2: network namespaces · systemd: its calendar, held against ours · qemu: tests/machine
+TEST_PACKAGES := $(RUN_PACKAGES) tcpdump iproute2 curl systemd qemu-system-x86
+BENCH_PACKAGES := $(RUN_PACKAGES) runit s6
 
 # $(call packages,NAMES): installs the Debian packages that are missing; says nothing when none is.
 define packages

@@ -21,6 +21,7 @@ from agent.linux.sockets import SUN_PATH_LIMIT, bind_unix
 
 _MESSAGE_LIMIT = 8192  # bytes
 _BATCH = 64
+_SEND_TIMEOUT = 1.0  # seconds
 _UCRED = struct.Struct("iII")  # struct ucred of unix(7): pid, uid, gid
 _FDS_LIMIT = 253  # SCM_MAX_FD of the kernel: descriptors in one message
 _ANCILLARY = socket.CMSG_SPACE(_UCRED.size) + socket.CMSG_SPACE(4 * _FDS_LIMIT)
@@ -170,6 +171,12 @@ class SystemdNotifier:
         """Give us that much more time to start, reload or stop."""
         return self.notify(EXTEND_TIMEOUT_USEC=str(microseconds))
 
+    def close(self) -> None:
+        """Say nothing more. Twice does no harm."""
+        if self._notifier is not None:
+            self._notifier.socket.close()
+            self._notifier = None
+
 
 def _connect(address: str) -> sdnotify.SystemdNotifier | None:
     """sdnotify's own object. It reads the address from ``os.environ``, and with ``debug`` it raises what it catches."""
@@ -184,7 +191,7 @@ def _connect(address: str) -> sdnotify.SystemdNotifier | None:
             del os.environ["NOTIFY_SOCKET"]
         else:
             os.environ["NOTIFY_SOCKET"] = before
-    notifier.socket.settimeout(1.0)
+    notifier.socket.settimeout(_SEND_TIMEOUT)
     return notifier
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from agent.errors import ScanFailure
 from agent.linux.process import ExitStatus
 from agent.linux.spawn import Child, SpawnRequest, spawn
-from agent.workers.scan.stream import Verdict, XmlStream
+from agent.workers.scan.stream import Verdict, XmlStream, clean
 
 STDERR_KEPT = 8192
 """Bytes of what nmap complained about last."""
@@ -109,9 +109,9 @@ def judge(status: ExitStatus, stream: XmlStream, hosts: int, complaint: str) -> 
 
 
 def _last_words(complaint: str) -> str:
-    lines = [" ".join(line.split()) for line in complaint.splitlines()]
+    lines = [clean(line) for line in complaint.splitlines()]
     telling = [line for line in lines if line and not line.startswith(_NOISE)]
-    return f": {telling[-1][:200]}" if telling else ""
+    return f": {telling[-1]}" if telling else ""
 
 
 async def _follow(

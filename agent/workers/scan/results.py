@@ -16,9 +16,7 @@ import nmap
 
 from agent.errors import ScanFailure
 from agent.workers.scan.nmap import Answer
-
-TEXT_LIMIT = 256
-"""Most characters of one text."""
+from agent.workers.scan.stream import clean
 
 NAMES_LIMIT = 16
 """Most names of one host, and most CPEs of one port."""
@@ -91,13 +89,6 @@ def read_results(answer: Answer, addresses: tuple[str, ...]) -> ChunkResult:
     hosts.sort(key=lambda host: asked[host.address][0])
     named = (replace(host, address=asked[host.address][1]) for host in hosts)
     return ChunkResult(tuple(named), answer.verdict.version)
-
-
-def clean(text: str | None, limit: int = TEXT_LIMIT) -> str:
-    """A stranger's text made harmless for terminals, logs and tables: one line, printable, at most ``limit`` long."""
-    # Cut first: nothing that is thrown away costs anything.
-    folded = "".join(character if character.isprintable() else " " for character in (text or "")[: limit * 4])
-    return " ".join(folded.split())[:limit]
 
 
 def _host(address: str, entry: dict[str, Any], answer: Answer) -> Host:

@@ -17,6 +17,9 @@ from agent.errors import ScanFailure
 MAX_XML = 64 * 1024 * 1024
 """Bytes. A chunk in which every port is open and answers with a banner stays far below."""
 
+TEXT_LIMIT = 256
+"""Most characters of one text that leaves here or is stored."""
+
 MAX_DEPTH = 32
 """Of elements; nmap.dtd needs fewer than ten."""
 
@@ -102,7 +105,7 @@ class XmlStream:
         verdict = self._verdict
         match name:
             case "nmaprun":
-                verdict.version = attributes.get("version", "")[:40]
+                verdict.version = clean(attributes.get("version"), 40)
             case "taskprogress":
                 self._progress(attributes)
             case "host" | "hosthint":
@@ -111,7 +114,7 @@ class XmlStream:
             case "address" if attributes.get("addrtype") in ("ipv4", "ipv6"):
                 self._address = attributes.get("addr", "")
                 if self._timed_out:
-                    verdict.timed_out.append(self._address)
+                    verdict.timed_out.append(clean(self._address))
             case "port":
                 self._port = (attributes.get("protocol", ""), _number(attributes.get("portid")) or 0)
                 self._tunnel, self._cpes = "", []
@@ -120,10 +123,10 @@ class XmlStream:
             case "cpe" if self._port is not None:
                 self._text = []
             case "target" if attributes.get("status") == "skipped":
-                verdict.skipped.append(attributes.get("specification", ""))
+                verdict.skipped.append(clean(attributes.get("specification")))
             case "finished":
                 verdict.exit = attributes.get("exit", "")
-                verdict.error = attributes.get("errormsg", "")
+                verdict.error = clean(attributes.get("errormsg"))
             case "hosts":
                 verdict.hosts_total = _number(attributes.get("total"))
 
@@ -148,6 +151,14 @@ class XmlStream:
         percent = attributes.get("percent", "")
         if stage < self._stages and _PERCENT.fullmatch(percent):
             self.fraction = max(self.fraction, min(0.99, (stage + float(percent) / 100) / self._stages))
+
+
+def clean(text: str | None, limit: int = TEXT_LIMIT) -> str:
+    """A stranger's text made harmless for terminals, logs and tables: one line, printable, at most ``limit`` long."""
+    cut = (text or "")[: limit * 4]  # first: nothing that is thrown away costs anything
+    if not cut.isprintable():
+        cut = "".join(character if character.isprintable() else " " for character in cut)
+    return " ".join(cut.split())[:limit]
 
 
 def _number(text: str | None) -> int | None:

@@ -106,6 +106,7 @@ def test_targets_arrive_in_a_file_that_no_other_user_or_process_can_name(tmp_pat
         ("echo Killed by the kernel >&2; kill -KILL $$", "nmap was killed by SIGKILL: Killed by the kernel"),
         ("echo 'cannot do this' >&2; echo 'QUITTING!' >&2; exit 1", r"nmap failed \(exited 1\): cannot do this"),
         (f"echo '{GOOD}'; exit 3", r"nmap failed \(exited 3\)"),
+        (r"printf '\033[2Jcleared\007\n' >&2; exit 1", r"failed \(exited 1\): \[2Jcleared$"),
         ("exit 0", "nmap wrote nothing"),
         ("echo garbage", "not its XML"),
         ("head -c 300000 /dev/urandom", "not its XML"),

@@ -7,15 +7,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from agent.errors import ScanFailure
 from agent.workers.scan.nmap import Answer
-from agent.workers.scan.results import TEXT_LIMIT, clean, read_results
-from agent.workers.scan.stream import XmlStream
+from agent.workers.scan.results import read_results
+from agent.workers.scan.stream import TEXT_LIMIT, XmlStream
 
 
 def answer(data: bytes) -> Answer:
@@ -49,7 +48,7 @@ def ssh_port() -> Iterator[int]:
                 connection, _ = listener.accept()
             except OSError:
                 return
-            with connection:
+            with connection, suppress(OSError):  # a port scan hangs up before the banner
                 connection.sendall(b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n")
 
     thread = threading.Thread(target=serve)
@@ -113,19 +112,6 @@ def test_a_hostile_banner_is_made_harmless() -> None:
         assert text.isprintable()
         assert text.startswith("31m AAAA")
         assert len(text) <= TEXT_LIMIT
-
-
-@given(st.text(max_size=2000), st.integers(0, 300))
-def test_cleaned_text_is_one_short_printable_line(text: str, limit: int) -> None:
-    result = clean(text, limit)
-    assert result.isprintable()
-    assert len(result) <= limit
-    assert result == result.lstrip()
-    assert clean(result, limit) == result.strip()
-
-
-def test_nothing_is_cleaned_to_nothing() -> None:
-    assert clean(None) == clean("") == clean("\x00\n") == ""
 
 
 def test_hosts_come_in_the_order_they_were_asked_for() -> None:

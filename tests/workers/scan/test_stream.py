@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import ScanFailure
-from agent.workers.scan.stream import MAX_XML, Verdict, XmlStream
+from agent.workers.scan.stream import MAX_XML, Verdict, XmlStream, clean
 
 
 @cache
@@ -167,3 +167,16 @@ def test_progress_follows_nmaps_tasks() -> None:
         stream.feed(f'<taskprogress task="{task}" percent="{percent}"/>'.encode())
         seen.append(round(stream.fraction, 2))
     assert seen == [0.17, 0.5, 0.99]
+
+
+@given(st.text(max_size=2000), st.integers(0, 300))
+def test_cleaned_text_is_one_short_printable_line(text: str, limit: int) -> None:
+    result = clean(text, limit)
+    assert result.isprintable()
+    assert len(result) <= limit
+    assert result == result.lstrip()
+    assert clean(result, limit) == result.strip()
+
+
+def test_nothing_is_cleaned_to_nothing() -> None:
+    assert clean(None) == clean("") == clean("\x00\n") == ""

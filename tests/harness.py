@@ -134,8 +134,7 @@ class Agent:
         return self.client.request("POST", f"/v1/services/{name}/{action}")
 
     def events(self, **query: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.client.request("GET", "/v1/events", {"limit": "1000", **query})["events"]
-        return found
+        return list(self.client.stream("/v1/events", {"limit": "1000", **query}))
 
     def event(self, kind: str, service: str | None = None, after: int = 0) -> dict[str, Any]:
         """Wait for the first event of a kind after a cursor, on the agent's own stream."""
@@ -160,7 +159,10 @@ class Agent:
         return report
 
     def log(self, name: str) -> str:
-        return (self.prefix / "log" / f"{name}.log").read_text(errors="replace")
+        """The current log of a service, empty until it has one."""
+        with suppress(FileNotFoundError):  # not there yet, or just being rotated
+            return (self.prefix / "log" / f"{name}.log").read_text(errors="replace")
+        return ""
 
     def console(self) -> str:
         return self.output.read_text(errors="replace") if self.output.exists() else ""
@@ -231,12 +233,12 @@ def marked(prefix: Path) -> list[int]:
 
 
 def commanded(words: str) -> list[int]:
-    """Live processes by the words of their command line."""
+    """Live processes by their whole command line, the program without its directory."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with suppress(OSError):
-                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                if words in line and alive(int(entry.name)) and int(entry.name) != os.getpid():
+                line = (entry / "cmdline").read_bytes().rstrip(b"\0").decode(errors="replace").split("\0")
+                if [Path(line[0]).name, *line[1:]] == words.split() and alive(int(entry.name)):
                     found.append(int(entry.name))
     return found

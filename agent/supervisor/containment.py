@@ -38,6 +38,9 @@ class Containment(Protocol):
     def kill(self) -> None:
         """SIGKILL for every process now, and for those that turn up until nothing is left."""
 
+    def out_of_memory(self) -> bool:
+        """Whether the kernel killed a process in here because a memory limit was reached."""
+
     def when_gone(self, callback: Callable[[], None]) -> None:
         """Call back, once, when no process is left: at once when that is so already."""
 
@@ -53,6 +56,7 @@ class CgroupContainment:
         self._cgroup = cgroup
         self._callback: Callable[[], None] | None = None
         self._watched: int | None = None
+        self._oom_kills = cgroup.events()["oom_kill"]
 
     def adopt(self, main: Identity, pipes: set[int]) -> None:
         """The kernel knows already."""
@@ -70,6 +74,9 @@ class CgroupContainment:
 
     def kill(self) -> None:
         self._cgroup.kill()
+
+    def out_of_memory(self) -> bool:
+        return self._cgroup.events()["oom_kill"] > self._oom_kills
 
     def when_gone(self, callback: Callable[[], None]) -> None:
         self._callback = callback
@@ -132,6 +139,9 @@ class SweepContainment:
     def kill(self) -> None:
         self._killing = True
         self._look()
+
+    def out_of_memory(self) -> bool:
+        return False
 
     def when_gone(self, callback: Callable[[], None]) -> None:
         self._callback = callback

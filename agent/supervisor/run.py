@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,6 +22,22 @@ from agent.supervisor.launch import Launch
 
 DRAIN_DEADLINE = 1.0
 """Seconds of reading at most for the last words of a run whose pipe is still held by somebody."""
+RESERVED_DESCRIPTORS = 32
+"""Descriptors that no service may take: the control socket, the history and the logs must go on working."""
+
+
+def check_descriptors() -> None:
+    """Raise ``SpawnFailed`` when so few descriptors are left that a service must not take any."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Descriptors are handed out lowest first: the next one tells how many are in use.
+    try:
+        following = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        os.close(following)
+    except OSError:
+        following = limit
+    if following > limit - RESERVED_DESCRIPTORS:
+        message = f"no descriptors left for it: the agent uses {following} of {limit}; raise LimitNOFILE="
+        raise SpawnFailed(message, permanent=False)
 
 
 class Pump(Protocol):
@@ -106,6 +123,7 @@ class Run:
             read_end, write_end = os.pipe2(os.O_CLOEXEC)
         except OSError as error:
             self._containment.close()
+            self._sink.close()
             message = f"{self._orders.name}: cannot make a pipe for its output: {error.strerror}"
             raise SpawnFailed(message, permanent=False) from error
         os.set_blocking(read_end, False)
@@ -123,6 +141,9 @@ class Run:
         """Every process of the run, the worker first when it lives."""
         found = self._containment.pids()
         return sorted(found, key=lambda pid: pid != self.pid)
+
+    def out_of_memory(self) -> bool:
+        return self._containment.out_of_memory()
 
     def signal(self, number: int) -> None:
         self._containment.signal(number)

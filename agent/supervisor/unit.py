@@ -22,7 +22,7 @@ from agent.supervisor.lifecycle import Event, Phase, Policy, State, Timer
 from agent.supervisor.notices import Notice, understand
 from agent.supervisor.prepare import prepare, tidy
 from agent.supervisor.pulse import Pulse
-from agent.supervisor.run import Orders, Run, Sink
+from agent.supervisor.run import Orders, Run, Sink, check_descriptors
 from agent.supervisor.schedule import next_run
 
 EVENTS_PER_SECOND = 10.0
@@ -151,10 +151,7 @@ class Unit:
         for handle in (*self._timers.values(), self._calendar, self._pulse_timer):
             if handle is not None:
                 handle.cancel()
-        if self._receiver is not None:
-            self._host.loop.remove_reader(self._receiver.fd)
-            self._receiver.close()
-            self._receiver = None
+        self._stop_listening()
         tidy(self.service, self._host.paths)
 
     # -- the state machine and its effects ----------------------------------------------------------------------
@@ -216,10 +213,12 @@ class Unit:
             self.run = self._start(run)
         except SpawnFailed as error:
             self._release()
+            self._stop_listening()
             self.last_exit = str(error)
             self._events.append(lifecycle.SpawnFailed(run, str(error), error.permanent))
         except (AgentError, OSError) as error:
             self._release()
+            self._stop_listening()
             self.last_exit = f"cannot start: {error}"
             self._events.append(lifecycle.SpawnFailed(run, self.last_exit, permanent=False))
         else:
@@ -227,6 +226,7 @@ class Unit:
 
     def _start(self, run: int) -> Run:
         host, service = self._host, self.service
+        check_descriptors()
         self._lock = PrefixLock(host.paths.service_lock(service.name))
         try:
             self._lock.acquire()
@@ -262,9 +262,13 @@ class Unit:
 
     def _exited(self, run: int, status: ExitStatus) -> None:
         self.last_exit = str(status)
+        if self.run is not None and self.run.out_of_memory():
+            self.last_exit += " (out of memory)"
+            limit = self.service.limits.memory
+            self._host.record(self.name, "out_of_memory", f"its limit is {limit} bytes of memory", {"limit": limit})
         self._hear()
         self._stop_pulse()
-        self.post(lifecycle.Exited(run, status.code, status.signal, str(status)))
+        self.post(lifecycle.Exited(run, status.code, status.signal, self.last_exit))
 
     def _gone(self, run: int) -> None:
         if self.run is not None:
@@ -307,6 +311,12 @@ class Unit:
         if self._receiver is None:
             self._receiver = NotifyReceiver(self._host.paths.notify(self.name))
             self._host.loop.add_reader(self._receiver.fd, self._hear)
+
+    def _stop_listening(self) -> None:
+        if self._receiver is not None:
+            self._host.loop.remove_reader(self._receiver.fd)
+            self._receiver.close()
+            self._receiver = None
 
     def _hear(self) -> None:
         if self._receiver is None:

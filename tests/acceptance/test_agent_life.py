@@ -263,7 +263,7 @@ def test_a_child_that_speaks_sd_notify_is_ready_when_it_says_so_and_its_status_i
 [service.polite]
 kind = "command"
 command = ["/bin/sh", "-c", '''
-until [ -e "$SERVICE_DATA/go" ]; do sleep 0.05; done
+until [ -e "$$SERVICE_DATA/go" ]; do sleep 0.05; done
 systemd-notify --ready --status="serving 7 clients"
 exec sleep 86420
 ''']

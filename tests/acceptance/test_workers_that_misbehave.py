@@ -52,7 +52,7 @@ def test_a_worker_that_is_stopped_by_a_signal_is_replaced_once_its_heartbeat_is_
     agent.declare("""
 [service.pulse]
 kind = "command"
-command = ["/bin/sh", "-c", "while :; do touch $SERVICE_HEARTBEAT_FILE; sleep 0.2; done"]
+command = ["/bin/sh", "-c", "while :; do touch $$SERVICE_HEARTBEAT_FILE; sleep 0.2; done"]
 heartbeat = { interval = "200ms", timeout = "1s" }
 ready = "heartbeat"
 stop_timeout = "1s"
@@ -175,7 +175,7 @@ def test_the_last_words_of_a_dying_worker_are_in_its_log(agent: Agent) -> None:
     agent.declare("""
 [service.brief]
 kind = "command"
-command = ["/bin/sh", "-c", "echo first; echo 'the last words' >&2; kill -9 $$"]
+command = ["/bin/sh", "-c", "echo first; echo 'the last words' >&2; kill -9 $$$$"]
 restart = "no"
 """)
     agent.start()
@@ -249,7 +249,7 @@ def test_a_service_runs_as_its_user_with_its_secrets(agent: Agent) -> None:
     agent.declare("""
 [service.api]
 kind = "command"
-command = ["/bin/sh", "-c", "id -un; cat $DB_PASSWORD_FILE; echo; touch $SERVICE_DATA/mine"]
+command = ["/bin/sh", "-c", "id -un; cat $$DB_PASSWORD_FILE; echo; touch $$SERVICE_DATA/mine"]
 user = "nobody"
 secrets = ["db_password"]
 restart = "no"

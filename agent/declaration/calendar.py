@@ -134,7 +134,7 @@ def _field(span: Span, width: int) -> str:
 
 
 def _seconds(spans: tuple[Span, ...]) -> str:
-    if spans == (Span(0, None, MICROSECONDS),):
+    if Span(0, None, MICROSECONDS) in spans:
         return "*"
     return ",".join(_second(span) for span in spans)
 

@@ -296,6 +296,9 @@ class _Parser:
             first, last, step = span.first, span.last, span.step
             if last is not None and last > first:
                 last -= (last - first) % step
+            if last == first:
+                # Nothing to repeat: a single value, however it was written.
+                last, step = None, 0
             for value in (first, first if last is None else last):
                 if not low * scale <= value < (high + 1) * scale:
                     shown = f"{value / scale:g}"

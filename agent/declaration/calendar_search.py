@@ -22,6 +22,7 @@ LAST_YEAR = 2199
 
 _YEAR, _MONTH, _DAY, _HOUR, _MINUTE, _SECOND = range(6)
 _LOWEST = (0, 1, 1, 0, 0, 0)
+_HIGHEST = (LAST_YEAR, 12, 31, 23, 59, 60 * MICROSECONDS - 1)
 
 _MOST_ROUNDS = 1000
 """systemd's bound, after which it gives up. An impossible date takes some 500 rounds to reach the last year."""
@@ -37,39 +38,75 @@ def find_next(calendar: Calendar, after: int) -> int | None:
     """
     offset_at = offsets_of(calendar.zone)
     second, fraction = divmod(after + 1, MICROSECONDS)
-    search = _Search(calendar, WallClock(offset_at, second), second, fraction)
-    found = search.run()
+    try:
+        found = _Search(calendar, WallClock(offset_at, second), second, fraction).run()
+    except _GoingInCirclesError:
+        # 05/8:12 on the evening before clocks are set forward: systemd 252 gives up, and its timer never runs again.
+        found = _Search(calendar, WallClock(offset_at, second), second, fraction, strict=True).run()
     if found is not None and found <= after:
         # Within an hour that comes twice, its second coming was taken for the first, which is past.
         found += (offset_at(found // MICROSECONDS)[0] - offset_at(second)[0]) * MICROSECONDS
     return found
 
 
-class _Search:
-    """A reading of the wall clock on its way to the next match. ``fraction`` is in microseconds."""
+class _GoingInCirclesError(Exception):
+    """More rounds than any search needs that gets anywhere."""
 
-    def __init__(self, calendar: Calendar, clock: WallClock, second: int, fraction: int) -> None:
+
+class _Search:
+    """A reading of the wall clock on its way to the next match. ``fraction`` is in microseconds.
+
+    A ``strict`` search ends open ranges (``05/8``) at the unit's largest value. Otherwise they run on, as in systemd,
+    and the wall clock sorts out the 29th hour, which differs only around changes of the clock.
+    """
+
+    def __init__(
+        self, calendar: Calendar, clock: WallClock, second: int, fraction: int, *, strict: bool = False
+    ) -> None:
         self._calendar = calendar
         self._clock = clock
         self._reading = clock.read(second)
         self._fraction = fraction
+        # Which of the zone's two clocks the reading is of. None leaves that to the wall clock.
+        self._dst: bool | None = clock.is_dst(second)
+        self._start = (*self._reading, fraction)
+        self._stuck = False
+        self._strict = strict
 
     def run(self) -> int | None:
-        """The first match from the reading on, in microseconds since the epoch."""
+        """The first match from the reading on, in microseconds since the epoch. Raises ``_GoingInCirclesError``."""
         for _ in range(_MOST_ROUNDS):
+            self._tidy()
             match self._round():
                 case "never":
                     return None
+                case "found" if (*self._reading, self._fraction) >= self._start:
+                    moment = self._resolve()
+                    return None if moment is None else moment * MICROSECONDS + self._fraction
                 case "found":
-                    moment = self._clock.resolve(self._reading, self._calendar.dst)
-                    return None if moment is None or moment < 0 else moment * MICROSECONDS + self._fraction
-        return None
+                    # Where winter time is the exception (Europe/Dublin), an hour that does not exist is read as the one
+                    # before it, over and over. Holding on to the clock in force there leads out.
+                    self._stuck = True
+                    self._reading[_HOUR] += 1
+        raise _GoingInCirclesError
+
+    def _tidy(self) -> None:
+        """Let the wall clock sort out what a carry has taken out of range, such as a 13th month."""
+        moment = self._clock.resolve(self._reading, self._dst)
+        if moment is not None:
+            self._reading = self._clock.read(moment)
+            self._dst = self._clock.is_dst(moment)
+        if not self._stuck:
+            self._dst = self._calendar.dst
+
+    def _resolve(self) -> int | None:
+        moment = self._clock.resolve(self._reading, self._dst)
+        return None if moment is None or moment < 0 else moment
 
     def _round(self) -> Literal["found", "again", "never"]:
         """Move each unit to its first match, until one had to be carried, or the wall clock skipped something."""
         for unit in range(6):
-            matched = self._match(unit)
-            fit = self._fit() if matched else "stuck"
+            fit = self._fit() if self._match(unit) else "stuck"
             if fit == "exact":
                 if unit == _DAY and not self._on_weekday():
                     self._carry(_DAY)
@@ -86,23 +123,29 @@ class _Search:
         """Move one unit to its first match, and everything below to its start if it moved. False: there is none."""
         calendar = self._calendar
         reading = self._reading
-        if unit == _SECOND:
-            value = reading[_SECOND] * MICROSECONDS + self._fraction
-            found = _first_match(((span.first, span.last, span.step) for span in calendar.microseconds), value)
-            if found is not None:
-                reading[_SECOND], self._fraction = divmod(found, MICROSECONDS)
-            return found is not None
-        spans = (calendar.years, calendar.months, calendar.days, calendar.hours, calendar.minutes)[unit]
+        fields = (
+            calendar.years,
+            calendar.months,
+            calendar.days,
+            calendar.hours,
+            calendar.minutes,
+            calendar.microseconds,
+        )
+        spans = fields[unit]
         if not spans:
             return True
+        ranges: list[_Range] = [(span.first, span.last, span.step) for span in spans]
         if unit == _DAY and calendar.from_month_end:
-            ranges = [self._from_month_end(span.first, span.last, span.step) for span in spans]
-        else:
-            ranges = [(span.first, span.last, span.step) for span in spans]
-        found = _first_match(ranges, reading[unit])
+            ranges = [self._from_month_end(*each) for each in ranges]
+        if self._strict:
+            ranges = [(first, _HIGHEST[unit] if last is None else last, step) for first, last, step in ranges]
+        value = reading[unit] if unit < _SECOND else reading[_SECOND] * MICROSECONDS + self._fraction
+        found = _first_match(ranges, value)
         if found is None:
             return False
-        if found != reading[unit]:
+        if unit == _SECOND:
+            reading[_SECOND], self._fraction = divmod(found, MICROSECONDS)
+        elif found != value:
             reading[unit] = found
             self._reset_below(unit)
         return True
@@ -116,7 +159,7 @@ class _Search:
     def _date_from_month_end(self, day: int) -> int:
         """-1 when the month has no such day."""
         year, month, _, *clock = self._reading
-        moment = self._clock.resolve((year, month + 1, 1 - day, *clock), self._calendar.dst)
+        moment = self._clock.resolve((year, month + 1, 1 - day, *clock), self._dst)
         if moment is None or moment < 0:
             return -1
         there = self._clock.read(moment)
@@ -130,8 +173,8 @@ class _Search:
         """
         if self._reading[_YEAR] > LAST_YEAR:
             return "stuck"
-        moment = self._clock.resolve(self._reading, self._calendar.dst)
-        if moment is None or moment < 0:
+        moment = self._resolve()
+        if moment is None:
             return "stuck"
         actual = self._clock.read(moment)
         for unit, (shown, wanted) in enumerate(zip(actual, self._reading, strict=True)):
@@ -142,22 +185,19 @@ class _Search:
                     actual[unit + 1] = _LOWEST[unit + 1]
                 # The fraction stays, as in systemd: *:*:0/7.3 goes from 58.4 to 07.3 of the next minute.
                 self._reading = actual
+                self._dst = self._clock.is_dst(moment)
                 return "moved"
         return "exact"
 
     def _on_weekday(self) -> bool:
         if not self._calendar.weekdays:
             return True
-        moment = self._clock.resolve(self._reading, self._calendar.dst)
-        return moment is not None and moment >= 0 and self._clock.weekday(moment) in self._calendar.weekdays
+        moment = self._resolve()
+        return moment is not None and self._clock.weekday(moment) in self._calendar.weekdays
 
     def _carry(self, unit: int) -> None:
-        """One more of ``unit``, which may take it out of its range: the clock on the wall sorts that out."""
         self._reading[unit] += 1
         self._reset_below(unit)
-        moment = self._clock.resolve(self._reading, self._calendar.dst)
-        if moment is not None:
-            self._reading = self._clock.read(moment)
 
     def _reset_below(self, unit: int) -> None:
         self._reading[unit + 1 :] = _LOWEST[unit + 1 :]

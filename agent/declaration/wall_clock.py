@@ -2,8 +2,8 @@
 
 systemd's calendar leans on what ``mktime`` of the GNU C library does with readings that do not exist (clocks set
 forward) or come twice (clocks set back). Python's own conversions decide these cases otherwise, and ``time.mktime``
-knows only the process's zone and remembers earlier calls. So the conversion stands here, with that memory made explicit:
-of two unix times with the same reading, the one whose UTC offset was used last is chosen.
+knows only the process's zone and remembers earlier calls. So the conversion stands here, with that memory made
+explicit: of two unix times with the same reading, the one whose UTC offset was used last is chosen.
 """
 
 from __future__ import annotations
@@ -35,6 +35,10 @@ class WallClock:
     def read(self, moment: int) -> list[int]:
         """The reading at a unix time in seconds."""
         return _reading(moment + self._offset_at(moment)[0])
+
+    def is_dst(self, moment: int) -> bool:
+        """Whether daylight-saving time is in force at a unix time in seconds."""
+        return self._offset_at(moment)[1]
 
     def weekday(self, moment: int) -> int:
         """The day of the week at a unix time in seconds; Monday is 0."""

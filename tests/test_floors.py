@@ -59,7 +59,7 @@ def room(module: str) -> str | None:
 
 
 def loaded_by(statement: str) -> set[str]:
-    """The names of all modules in a new interpreter that ran ``statement``. ``None`` stands for one that is kept out."""
+    """All modules in a new interpreter that ran ``statement``. ``None`` stands for one that is kept out."""
     names = "(name for name, module in sys.modules.items() if module)"
     program = f"import sys\n{statement}\nprint(*{names}, sep='\\n', file=sys.__stdout__)"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=30)

@@ -175,7 +175,7 @@ def _probe(directory: Path) -> None:
     """Try out what we need: to create a cgroup, kill by it (Linux 5.14) and remove it. Leaves nothing behind."""
     existing = directory if directory.is_dir() else directory.parent
     trial = existing / f"agent-probe-{os.getpid()}"
-    trial.mkdir()
+    trial.mkdir(exist_ok=True)
     try:
         if not (trial / "cgroup.kill").exists():
             raise _Unusable("this kernel has no cgroup.kill; Linux 5.14 or later is needed")
@@ -210,6 +210,12 @@ class CgroupTree:
                 if entry.is_dir() and entry.name.startswith(_SERVICE)
             )
         return []
+
+    def remove(self) -> None:
+        """At our end: remove what is empty. The rest, our own leaf included, waits for our successor or for systemd."""
+        for directory, _, _ in os.walk(self.directory, topdown=False):
+            with suppress(OSError):
+                Path(directory).rmdir()
 
     def _leave_inner_node(self) -> None:
         """Move ourselves to a leaf, unless we live in the root of all cgroups, where no such rule holds."""

@@ -204,8 +204,8 @@ def _failure(error: Exception, request: SpawnRequest) -> SpawnFailed:
             reason = "no more processes are allowed (a limit on processes or tasks is reached)"
         case errno.EMFILE | errno.ENFILE:
             reason = "no file descriptor is left"
-        case errno.EBUSY if request.cgroup_procs is not None:
-            reason = "its cgroup is frozen or being removed"
+        case errno.EBUSY | errno.ENODEV if request.cgroup_procs is not None:
+            reason = "its cgroup is frozen, was removed, or has cgroups below it that hold controllers"
         case errno.ETXTBSY:
             reason = "the program is being written to"
     return SpawnFailed(f"cannot start {program}: {reason}", permanent=number not in _PASSING)

@@ -40,14 +40,18 @@ def members(
     mark: str,
     pipe_inodes: Collection[int] = frozenset(),
     *,
+    seen: Collection[Identity] = frozenset(),
     others: Collection[int] = frozenset(),
     relatives: Relation | None = None,
 ) -> list[Identity]:
     """Every live process of one service: what descends from ``main``, and orphans that carry one of its signs.
 
-    The signs are session ``sid`` (0: none), ``mark`` in the environment, and a pipe of ``pipe_inodes`` held open; an
-    orphan's descendants belong to the service with it. ``others`` are PIDs known to be another's (the mains of the
-    other services), which are not looked into. ``relatives`` is what ``family`` returned, to share one snapshot.
+    The signs are ``mark`` in the environment, session ``sid`` (0: none) without another mark, and a pipe of
+    ``pipe_inodes`` held open; an orphan's descendants belong to the service with it. ``seen`` is what earlier calls
+    returned: whoever was found below ``main`` while it lived stays the service's, with or without a sign. ``others``
+    are PIDs known to be another's (the mains of the other services), which are not looked into. ``relatives`` is what
+    ``family`` returned, to share one snapshot. A process in the middle of execve(2) shows no environment for an
+    instant: whoever wants them all looks again until nobody is found.
     """
     relatives = relatives or family()
     found: dict[int, Identity] = {}
@@ -60,7 +64,7 @@ def members(
         if known is None:
             continue
         identity = Identity(pid, known.start_time, boot_id())
-        belongs = belongs or identity == main or _signed(known, sid, mark, pipe_inodes)
+        belongs = belongs or identity == main or identity in seen or _signed(known, sid, mark, pipe_inodes)
         if belongs and known.alive:
             found[pid] = identity
         pending += [(child, belongs) for child in relatives(pid)]
@@ -110,10 +114,15 @@ def _living(pid: int) -> Identity | None:
 
 
 def _signed(known: ProcessStat, sid: int, mark: str, pipe_inodes: Collection[int]) -> bool:
-    """Whether a process of our tree carries a sign of the service. The cheapest sign is looked for first."""
-    if sid and known.sid == sid:
+    """Whether a process of our tree carries a sign of the service.
+
+    A session is named by a PID, and that PID may by now be the main process of another service: in a session of that
+    number, somebody else's mark says so.
+    """
+    found = _mark_of(known.pid)
+    if found is not None and found == mark:
         return True
-    if mark and _mark_of(known.pid) == mark:
+    if sid and known.sid == sid and found is None:
         return True
     return bool(pipe_inodes) and _holds_pipe(known.pid, pipe_inodes)
 

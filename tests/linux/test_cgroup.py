@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import SpawnFailed
@@ -90,6 +90,7 @@ def test_cgroup2_mounts_are_found_among_others_and_unescaped() -> None:
     assert parse_mounts(HYBRID) == [("/", "/sys/fs/cgroup/unified"), ("/docker/ab", "/mnt/a b")]
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200))
 def test_garbage_names_no_mount_and_no_membership(text: str) -> None:
     parse_mounts(text)
@@ -200,6 +201,29 @@ print(cgroup.discover(Path("/srv")), cgroup.explain(Path("/srv")))
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=20)
     assert said.stdout.startswith(("None no cgroup can be created: ", "None systemd has not delegated ")), said.stderr
     assert said.stdout.count("\n") == 1
+
+
+def test_a_removed_cgroup_is_not_entered(service: Cgroup) -> None:
+    before = own_cgroup()
+    fd = os.dup(service.procs_fd())
+    assert service.remove()
+    with pytest.raises(SpawnFailed, match="its cgroup is frozen, was removed") as failure:
+        spawn(SpawnRequest(argv=["/bin/true"], environment={}, cgroup_procs=fd))
+    os.close(fd)
+    assert not failure.value.permanent
+    assert own_cgroup() == before
+
+
+def test_at_our_end_what_is_empty_goes_and_what_is_not_stays(tree: CgroupTree, run_in: RunIn) -> None:
+    tree.service("idle")
+    child = run_in("exec sleep 60")
+    tree.remove()
+    assert tree.leftovers() == ["api"]
+    child.pidfd.signal(signal.SIGKILL)
+    eventually(lambda: not tree.service("api").populated())
+    tree.remove()
+    assert tree.leftovers() == []
+    tree.directory.mkdir(exist_ok=True)  # for the fixture
 
 
 def test_what_an_agent_before_us_left_is_known_by_name(tree: CgroupTree, tmp_path: Path) -> None:

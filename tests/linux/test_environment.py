@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.linux import environment
@@ -38,6 +38,7 @@ def bundle(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("_PYI_ARCHIVE_FILE", "/bundle/agent")
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(NEVER), st.text(max_size=3)))
 def test_nothing_of_ours_passes(source: dict[str, str]) -> None:
     assert base_environment(source) == {"PATH": DEFAULT_PATH}

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import AlreadyRunning, StorageFailure
@@ -88,6 +88,7 @@ def test_anything_else_is_no_pid_file(tmp_path: Path, content: str) -> None:
     assert read_pid(tmp_path / "absent") is None
 
 
+@settings(deadline=None)
 @given(st.integers(1, 2**22))
 def test_every_pid_survives(tmp_path_factory: pytest.TempPathFactory, pid: int) -> None:
     path = tmp_path_factory.getbasetemp() / "pid"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import sdnotify
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import RuntimeFailure
@@ -123,6 +123,7 @@ def test_a_flood_is_read_in_batches(receiver: NotifyReceiver, sender: socket.soc
     assert received == sent
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_no_message_breaks_the_parser_or_a_terminal(data: bytes) -> None:
     for name, value in parse_fields(data).items():
@@ -130,6 +131,7 @@ def test_no_message_breaks_the_parser_or_a_terminal(data: bytes) -> None:
         assert all(character.isprintable() for character in value)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.from_regex(r"[A-Z][A-Z_]{0,9}", fullmatch=True), st.text(max_size=20)))
 def test_fields_survive_the_way(fields: dict[str, str]) -> None:
     told = "".join(f"{name}={' '.join(value.splitlines())}\n" for name, value in fields.items())

@@ -5,7 +5,7 @@ import os
 import pwd
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import SpawnFailed
@@ -52,6 +52,7 @@ def test_who_we_are_already_needs_no_change() -> None:
     assert not resolve_user("nobody", None).current
 
 
+@settings(deadline=None)
 @given(
     st.text(max_size=20).filter(lambda name: not (name.isascii() and name.isdigit()))
     | st.sampled_from(["4294967295", "9" * 5000, "-1", "٣"])

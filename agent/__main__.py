@@ -17,6 +17,7 @@ from pathlib import Path
 
 from agent.cli.commands import COMMANDS
 from agent.cli.guard import INTERNAL_ERRORS, guarded
+from agent.control.lean import leave_out_tls
 from agent.paths import Paths
 
 
@@ -63,6 +64,7 @@ def _daemon(paths: Paths, hint: str | None = None) -> int:
     """The agent itself, in the foreground. ``hint`` is a line for the person who started it."""
 
     def work() -> int:
+        leave_out_tls()
         from agent.control.daemon import run
 
         return run(paths, hint=hint)
@@ -74,6 +76,7 @@ def _once(paths: Paths, name: str) -> int:
     """One service or job in the foreground."""
 
     def work() -> int:
+        leave_out_tls()
         from agent.control.once import run_once
 
         return run_once(paths, name)

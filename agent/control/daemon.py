@@ -9,16 +9,15 @@ import signal
 from contextlib import suppress
 from typing import Any
 
-from agent.control.server import ControlServer
-from agent.declaration.load import load
-
 from agent import __version__
 from agent.control import lean  # noqa: F401  (before asyncio: see there)
 from agent.control.console import Console
 from agent.control.facade import RunningAgent
+from agent.control.server import ControlServer
 from agent.control.watchdog import keep_watchdog
+from agent.declaration.load import load
 from agent.declaration.model import AnyService, Declaration
-from agent.errors import EXIT_OK, AgentError, DeclarationError, StorageFailure
+from agent.errors import EXIT_OK, AgentError, DeclarationError, RuntimeFailure, StorageFailure
 from agent.linux import cgroup
 from agent.linux.clock import WallClockWatch
 from agent.linux.files import PrefixLock, make_directory, touch, write_pid
@@ -153,10 +152,15 @@ class Daemon:
         if self._notifier.watchdog_interval:
             tasks.append(asyncio.create_task(keep_watchdog(self._notifier, self._paths.socket)))
         self._supervisor.start()
+        left: list[str] = []
         try:
             await self._stop_asked.wait()
         finally:
-            await self._end(server, clock, tasks)
+            left = await self._end(server, clock, tasks)
+        if left:
+            raise RuntimeFailure(
+                f"processes of {', '.join(left)} do not end, not even by SIGKILL; they are left behind"
+            )
         return EXIT_OK
 
     async def _announce(self, hint: str | None) -> None:
@@ -169,21 +173,24 @@ class Daemon:
         if hint and self._console is not None:
             self._console.line(hint)
 
-    async def _end(self, server: ControlServer, clock: WallClockWatch, tasks: list[asyncio.Task[None]]) -> None:
+    async def _end(self, server: ControlServer, clock: WallClockWatch, tasks: list[asyncio.Task[None]]) -> list[str]:
         self._agent.stopping = True
         self._notifier.stopping()
         self._events.append("agent_stopping", "stopping every service")
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._supervisor.stop()
-        self._events.append("agent_stopped", "every service is stopped")
+        left = await self._supervisor.stop()
+        self._events.append(
+            "agent_stopped", f"still running: {', '.join(left)}" if left else "every service is stopped"
+        )
         await server.stop()
         self._loop.remove_reader(clock.fd)
         clock.close()
         self._heartbeat.cancel()
         (self._paths.tmp / "agent.heartbeat").unlink(missing_ok=True)
         self._events.close()
+        return left
 
     # -- small duties -------------------------------------------------------------------------------------------
 

@@ -9,10 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from agent import __version__
 from agent.declaration.load import load
 from agent.declaration.show import effective
-
-from agent import __version__
 from agent.errors import DeclarationError
 from agent.linux.files import age
 from agent.linux.notify import SystemdNotifier

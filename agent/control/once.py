@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from agent.declaration.load import load
 
 from agent.control import lean  # noqa: F401  (before asyncio: see there)
+from agent.declaration.load import load
 from agent.declaration.model import AgentSettings, AnyService
 from agent.errors import EXIT_CONFIGURATION, EXIT_OK, EXIT_RUNTIME, RuntimeFailure, StorageFailure
 from agent.linux.files import PrefixLock, make_directory

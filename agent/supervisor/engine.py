@@ -39,6 +39,8 @@ from agent.telemetry.events import EventStore
 
 SETTLED = frozenset({Phase.RUNNING, Phase.WAITING, Phase.COMPLETED, Phase.FAILED, Phase.BACKOFF, Phase.STOPPED})
 SETTLE_PATIENCE = 3600.0
+UNKILLABLE_AFTER = 15.0
+"""Seconds after the longest stop timeout for which the agent waits for processes that SIGKILL does not end."""
 
 
 class Supervisor:
@@ -147,20 +149,32 @@ class Supervisor:
         while unit.phase not in phases:
             await unit.change(SETTLE_PATIENCE)
 
-    async def stop(self) -> None:
-        """Stop everything at the same time, and wait until no process is left."""
+    async def stop(self) -> list[str]:
+        """Stop everything at the same time, and wait until no process is left.
+
+        Returns the names of services with a process that even SIGKILL does not end (uninterruptible sleep).
+        """
         self._closing = True
+        patience = max((unit.service.stop_timeout for unit in self.units.values()), default=0.0) + UNKILLABLE_AFTER
         for unit in self.units.values():
             unit.post(lifecycle.Stop("the agent stops"))
-        await asyncio.gather(*(self._until(unit, frozenset({Phase.STOPPED})) for unit in self.units.values()))
+        stopping = [
+            asyncio.ensure_future(self._until(unit, frozenset({Phase.STOPPED}))) for unit in self.units.values()
+        ]
+        if stopping:
+            _, late = await asyncio.wait(stopping, timeout=patience)
+            for task in late:
+                task.cancel()
         # Whatever lost every sign of its service is still a descendant of ours, and does not outlive us.
         signal_all(everything(), signal.SIGKILL)
         self.reap()
         for unit in self.units.values():
             self._forget(unit)
         self.loop.remove_signal_handler(signal.SIGCHLD)
-        if self._generation is not None:
+        left = sorted(unit.name for unit in self.units.values() if unit.state.has_process)
+        if self._generation is not None and not left:
             self._generation.close()
+        return left
 
     def _forget(self, unit: Unit) -> None:
         unit.close()

@@ -166,7 +166,15 @@ class Unit:
         if self.state.phase is not before.phase or self.state.run != before.run:
             self.since = time.time()
             self._plan_next()
+            if not self.state.has_process and self._rests_well():
+                self._host.paths.heartbeat(self.name).unlink(missing_ok=True)
             self._host.changed(self)
+
+    def _rests_well(self) -> bool:
+        """It is down, and should be. A monitor must not find its heartbeat old; that of one that failed it must."""
+        verdict = self.state.verdict
+        ended_well = verdict is None or verdict.success
+        return self.phase in (Phase.STOPPED, Phase.COMPLETED) or (self.phase is Phase.WAITING and ended_well)
 
     def _perform(self, effect: lifecycle.Effect) -> None:
         match effect:
@@ -309,7 +317,12 @@ class Unit:
 
     def _listen(self) -> None:
         if self._receiver is None:
-            self._receiver = NotifyReceiver(self._host.paths.notify(self.name))
+            path = self._host.paths.notify(self.name)
+            self._receiver = NotifyReceiver(path)
+            # Only the service itself has anything to say here.
+            path.chmod(0o600)
+            if self._uid != os.getuid():
+                os.chown(path, self._uid, -1)
             self._host.loop.add_reader(self._receiver.fd, self._hear)
 
     def _stop_listening(self) -> None:

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.declaration.model import Profile
@@ -49,6 +49,7 @@ def argv(profile: Profile, ports: str = "1-1024", rate: int = 1000, *, v6: bool 
     )
 
 
+@settings(deadline=None)
 @given(st.text(max_size=30) | hostile, st.sampled_from(PROFILES), st.booleans(), st.booleans())
 def test_no_text_of_ports_can_become_an_option(text: str, profile: Profile, v6: bool, raw: bool) -> None:
     try:
@@ -61,6 +62,7 @@ def test_no_text_of_ports_can_become_an_option(text: str, profile: Profile, v6: 
         assert word in WORDS or NUMBERS.fullmatch(word)
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=40) | hostile, max_size=3), st.lists(st.text(max_size=20), max_size=2))
 def test_no_text_of_targets_can_become_more_than_an_address(targets: list[str], exclude: list[str]) -> None:
     try:
@@ -71,6 +73,7 @@ def test_no_text_of_targets_can_become_more_than_an_address(targets: list[str], 
         assert re.fullmatch(rb"([0-9a-f.:]+(%[A-Za-z0-9_.-]{1,15})?\n)+", target_list(chunk.addresses))
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 65535), st.integers(0, 300)), min_size=1, max_size=20))
 def test_ports_mean_the_same_after_parsing(spans: list[tuple[int, int]]) -> None:
     text = ",".join(f"{low}-{min(65535, low + more)}" if more else str(low) for low, more in spans)

@@ -6,7 +6,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.declaration.targets import NEVER, OWN
@@ -36,6 +36,7 @@ def addresses(plan: Plan) -> list[str]:
     return [address for chunk in plan.chunks() for address in chunk.addresses]
 
 
+@settings(deadline=None)
 @given(networks, st.lists(v4 | v6, max_size=4), st.integers(0, 70_000))
 def test_chunks_hold_each_declared_address_once_and_no_other(
     targets: list[str], exclude: list[str], ports: int
@@ -58,6 +59,7 @@ def test_chunks_hold_each_declared_address_once_and_no_other(
         assert len(chunk.addresses) == 1 or len(chunk.addresses) * ports <= 65_536
 
 
+@settings(deadline=None)
 @given(networks, st.randoms(use_true_random=False))
 def test_the_same_addresses_in_any_order_and_spelling_are_the_same_plan(targets: list[str], dice: object) -> None:
     shuffled = [*targets, *targets]
@@ -88,6 +90,7 @@ def test_chunks_shrink_as_ports_grow() -> None:
     ]
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1) | st.integers(0, 2**128 - 1))
 def test_an_address_outside_the_own_networks_is_never_planned_unless_named(value: int) -> None:
     address = ip_address(value)
@@ -178,6 +181,7 @@ def test_too_many_addresses_are_refused_without_listing_them() -> None:
         make_plan(["fd00::/64"])
 
 
+@settings(deadline=None)
 @given(ranges, ranges)
 def test_ranges_are_sets(left: list[tuple[int, int]], right: list[tuple[int, int]]) -> None:
     def points(ranges: tuple[tuple[int, int], ...]) -> set[int]:

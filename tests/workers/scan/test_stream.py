@@ -42,6 +42,7 @@ def test_a_real_answer_is_understood() -> None:
     assert stream.document == real_document()
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 400), min_size=1, max_size=30))
 def test_it_does_not_matter_how_the_bytes_arrive(sizes: list[int]) -> None:
     whole = real_document()
@@ -54,7 +55,7 @@ def test_it_does_not_matter_how_the_bytes_arrive(sizes: list[int]) -> None:
     assert stream.close() == read(whole)[0]
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_an_answer_cut_anywhere_is_refused(data: st.DataObject) -> None:
     whole = real_document().rstrip()
@@ -65,6 +66,7 @@ def test_an_answer_cut_anywhere_is_refused(data: st.DataObject) -> None:
     assert "\n" not in str(failure.value)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_any_bytes_end_in_a_verdict_or_a_stated_reason(data: bytes) -> None:
     try:
@@ -143,6 +145,7 @@ def test_tunnels_and_all_cpes_are_kept() -> None:
     assert verdict.details == {("10.0.0.1", "tcp", 443): ("ssl", ("cpe:/a:x:y", "cpe:/o:x:z"))}
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from(["ARP Ping Scan", "SYN Stealth Scan", "Service scan", "x"]), st.text()), max_size=9
@@ -169,6 +172,7 @@ def test_progress_follows_nmaps_tasks() -> None:
     assert seen == [0.17, 0.5, 0.99]
 
 
+@settings(deadline=None)
 @given(st.text(max_size=2000), st.integers(0, 300))
 def test_cleaned_text_is_one_short_printable_line(text: str, limit: int) -> None:
     result = clean(text, limit)

@@ -32,6 +32,9 @@ LITTLE_DISK = 0.10
 FILES_OF_AGENT, FILES_PER_SERVICE = 64, 4
 """File descriptors that the agent holds for itself, and for each service (pidfd, log pipe, log file, notify socket)."""
 
+TIMESYNC = Path("/run/systemd/timesync/synchronized")
+"""Exists once systemd-timesyncd has set the clock (systemd-timesyncd.service(8))."""
+
 COMMAND_TIMEOUT = 10.0
 """Seconds that a foreign command may take to say its version."""
 
@@ -56,7 +59,7 @@ def examine(paths: Paths, environ: Mapping[str, str]) -> list[Check]:
         answering,
         *(check_users(declaration) if declaration else ()),
         check_prefix(paths),
-        check_disk(paths.prefix),
+        check_disk(_nearest(paths.prefix), os.statvfs(_nearest(paths.prefix))),
         check_libpcap(needed="capture" in kinds),
         check_nmap(needed="scan" in kinds),
         check_raw_sockets(_status(pid), needed="capture" in kinds),
@@ -106,18 +109,16 @@ def check_prefix(paths: Paths) -> Check:
     """Whether this user may write where the agent writes."""
     places = [paths.run, paths.tmp, paths.spool, paths.logs]
     for place in [_nearest(directory) for directory in places]:
-        if not os.access(place, os.W_OK | os.X_OK):
+        if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
             mend = "run the agent as the owner of the prefix, or give the directory to the user it runs as"
-            return Check("prefix", "fail", f"{place} is not writable for this user", mend)
+            return Check("prefix", "fail", f"{place} is no directory that this user may write to", mend)
     missing = [place.name for place in places if not place.exists()]
     note = f"; {', '.join(missing)} will be created" if missing else ""
     return Check("prefix", "ok", f"{paths.prefix} is writable{note}")
 
 
-def check_disk(prefix: Path) -> Check:
-    """Whether there is room below the prefix, in bytes and in inodes."""
-    place = _nearest(prefix)
-    figures = os.statvfs(place)
+def check_disk(place: Path, figures: os.statvfs_result) -> Check:
+    """Whether there is room, in bytes and in inodes, by what statvfs(3) says of ``place``."""
     free = figures.f_bavail / figures.f_blocks if figures.f_blocks else 1.0
     inodes = figures.f_favail / figures.f_files if figures.f_files else 1.0
     finding = f"{size(figures.f_bavail * figures.f_frsize)} ({free:.0%}) and {inodes:.0%} of the inodes free at {place}"
@@ -182,9 +183,9 @@ def check_cgroup(in_force: str | None, found: str) -> Check:
     return Check("cgroup", "warn", finding, "run the agent by its unit, or as root where no systemd runs")
 
 
-def check_clock() -> Check:
+def check_clock(marker: Path = TIMESYNC) -> Check:
     """Whether the clock is kept in step with the world's: time stamps and calendars rest on it."""
-    if Path("/run/systemd/timesync/synchronized").exists():
+    if marker.exists():
         return Check("clock", "ok", "synchronised by systemd-timesyncd")
     argv = ["timedatectl", "show", "--property=NTPSynchronized", "--value"]
     try:

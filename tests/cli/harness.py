@@ -9,6 +9,8 @@ import struct
 import subprocess
 import sys
 import termios
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import agent
@@ -40,9 +42,10 @@ class Agentctl:
             out, err = process.communicate(timeout=30)
         return Done(arguments, process.returncode, out, err)
 
-    def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
-        """Start it, its output in pipes."""
-        return subprocess.Popen(
+    @contextmanager
+    def start(self, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
+        """Start it, its output in pipes; it is killed at the end, if it has not ended by then."""
+        with subprocess.Popen(
             [sys.executable, "-m", "agent", *arguments],
             env=self.environment | variables,
             cwd=self.directory,
@@ -50,7 +53,11 @@ class Agentctl:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             encoding="utf-8",
-        )
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
     def on_terminal(self, *arguments: str, columns: int = 100, **variables: str) -> str:
         """Run it with a terminal as its output; returns what the terminal was sent."""

@@ -151,4 +151,5 @@ def serving(prefix: Path) -> Iterator[Served]:
     finally:
         agent.loop.call_soon_threadsafe(agent.ended.set)
         thread.join(20)
-    assert not bugs
+    if bugs:
+        raise bugs[0]

@@ -1,0 +1,156 @@
+"""The checks of ``doctor``: each tells a good host from a bad one, and how to mend it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from agent.cli import checks
+from agent.declaration.model import AgentSettings, Command, Declaration
+from agent.paths import Paths
+
+
+def program(directory: Path, name: str, output: str) -> None:
+    """Put a program that prints ``output`` into ``directory``."""
+    directory.mkdir(exist_ok=True)
+    path = directory / name
+    path.write_text(f"#!/bin/sh\necho '{output}'\n")
+    path.chmod(0o755)
+
+
+def test_raw_sockets_are_read_from_the_effective_capabilities() -> None:
+    good = checks.check_raw_sockets("Name:\tx\nCapPrm:\t0\nCapEff:\t0000000000002000\n", needed=True)
+    assert (good.verdict, good.mend) == ("ok", "")
+    for text in ("CapPrm:\t2000\nCapEff:\t000001ffffffdfff\n", ""):
+        bad = checks.check_raw_sockets(text, needed=True)
+        assert bad.verdict == "fail" and "CAP_NET_RAW" in bad.mend
+        assert checks.check_raw_sockets(text, needed=False).verdict == "warn"
+
+
+@pytest.mark.parametrize(
+    ("hard", "services", "verdict"),
+    [("524288", 500, "ok"), ("unlimited", 500, "ok"), ("256", 10, "ok"), ("256", 500, "warn")],
+)
+def test_the_hard_limit_of_open_files_is_held_against_the_number_of_services(
+    hard: str, services: int, verdict: str
+) -> None:
+    limits = f"Max processes  63000  63000  processes\nMax open files            64      {hard}      files\n"
+    check = checks.check_files(limits, services=services)
+    assert check.verdict == verdict
+    assert bool(check.mend) == (verdict != "ok")
+
+
+def test_the_limits_of_a_real_process_can_be_read() -> None:
+    assert checks.check_files(Path("/proc/self/limits").read_text(), services=1).finding[0].isdigit()
+
+
+@pytest.mark.parametrize(
+    ("in_force", "found", "verdict"),
+    [
+        ("cgroup", "no cgroup v2 is mounted", "ok"),
+        ("sweep", "cgroup v2 at /sys/fs/cgroup", "warn"),
+        (None, "cgroup v2 at /sys/fs/cgroup", "ok"),
+        (None, "no cgroup v2 is mounted", "warn"),
+    ],
+)
+def test_what_a_running_agent_says_of_cgroups_outranks_what_this_process_sees(
+    in_force: str | None, found: str, verdict: str
+) -> None:
+    assert checks.check_cgroup(in_force, found).verdict == verdict
+
+
+def statvfs(free: int, inodes: int) -> os.statvfs_result:
+    """A file system of 1,000 blocks of 4 KiB and 1,000 inodes."""
+    return os.statvfs_result((4096, 4096, 1000, free, free, 1000, inodes, inodes, 0, 255))
+
+
+@pytest.mark.parametrize(
+    ("free", "inodes", "verdict"),
+    [(500, 500, "ok"), (99, 500, "warn"), (500, 99, "warn"), (19, 500, "fail"), (500, 0, "fail")],
+)
+def test_the_disk_is_judged_by_what_is_scarcer(free: int, inodes: int, verdict: str) -> None:
+    assert checks.check_disk(Path("/srv"), statvfs(free, inodes)).verdict == verdict
+
+
+def test_a_file_system_without_inodes_of_its_own_is_judged_by_bytes() -> None:
+    figures = os.statvfs_result((4096, 4096, 1000, 500, 500, 0, 0, 0, 0, 255))
+    assert checks.check_disk(Path("/srv"), figures).verdict == "ok"
+
+
+def test_the_prefix_need_not_exist_where_it_can_be_made(prefix: Path) -> None:
+    check = checks.check_prefix(Paths.of(prefix))
+    assert check.verdict == "ok" and "run, tmp, spool, log will be created" in check.finding
+    assert not prefix.exists()
+
+
+def test_what_is_in_the_way_of_the_prefix_is_named(prefix: Path) -> None:
+    prefix.mkdir()
+    (prefix / "spool").touch()
+    check = checks.check_prefix(Paths.of(prefix))
+    assert check.verdict == "fail" and str(prefix / "spool") in check.finding and check.mend
+
+
+def test_users_and_groups_that_do_not_exist_are_each_a_row() -> None:
+    services = {
+        "api": Command(name="api", command=("true",), user="nobody_of_that_name"),
+        "web": Command(name="web", command=("true",), group="no_such_group"),
+        "fine": Command(name="fine", command=("true",), user="root", group="root"),
+    }
+    declaration = Declaration(agent=AgentSettings(server="here", group="no_readers"), services=dict(services))
+    found = checks.check_users(declaration)
+    assert [check.verdict for check in found] == ["fail", "fail", "fail"]
+    assert [check.finding.partition(":")[0] for check in found] == ["service.api", "service.web", "agent"]
+    assert all(check.mend for check in found)
+    right = Declaration(agent=AgentSettings(server="here"), services={"fine": services["fine"]})
+    assert [check.verdict for check in checks.check_users(right)] == ["ok"]
+
+
+def test_libpcap_says_its_version() -> None:
+    check = checks.check_libpcap(needed=True)
+    assert check.verdict == "ok" and "libpcap version" in check.finding
+
+
+def test_a_missing_libpcap_fails_only_where_something_captures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "LIBPCAP_NAMES", ("libpcap.so.nowhere",))
+    assert checks.check_libpcap(needed=True).verdict == "fail"
+    check = checks.check_libpcap(needed=False)
+    assert check.verdict == "warn" and "libpcap0.8" in check.mend
+
+
+def test_nmap_says_its_version() -> None:
+    check = checks.check_nmap(needed=True)
+    assert check.verdict == "ok" and check.finding.startswith("Nmap version ")
+
+
+def test_a_missing_nmap_fails_only_where_something_scans(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert checks.check_nmap(needed=True).verdict == "fail"
+    check = checks.check_nmap(needed=False)
+    assert check.verdict == "warn" and "apt install nmap" in check.mend
+
+
+def test_something_else_called_nmap_is_not_taken_for_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program(tmp_path / "bin", "nmap", "Not A Map 1.0")
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    check = checks.check_nmap(needed=True)
+    assert check.verdict == "fail" and "Not A Map" in check.finding
+
+
+@pytest.mark.parametrize(("answer", "verdict"), [("yes", "ok"), ("no", "warn"), ("", "warn")])
+def test_without_timesyncd_timedatectl_is_asked(
+    answer: str, verdict: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program(tmp_path / "bin", "timedatectl", answer)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    assert checks.check_clock(tmp_path / "none").verdict == verdict
+
+
+def test_timesyncd_leaves_a_mark(tmp_path: Path) -> None:
+    assert checks.check_clock(tmp_path).verdict == "ok"
+
+
+def test_a_host_without_timedatectl_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert checks.check_clock(tmp_path / "none").verdict == "warn"

@@ -1,0 +1,157 @@
+"""``run`` and ``run-once``: a fresh process in place of the command line, judged by its exit code."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from agent.cli.run import invitation, invocation
+from agent.paths import Paths
+from tests.cli.harness import Agentctl
+
+JOBS = """\
+[service.good]
+kind = "command"
+command = ["/bin/sh", "-c", "echo out; exit 0"]
+oncalendar = "yearly"
+
+[service.misconfigured]
+kind = "command"
+command = ["/bin/sh", "-c", "exit 1"]
+oncalendar = "yearly"
+
+[service.bad]
+kind = "command"
+command = ["/bin/sh", "-c", "echo why >&2; exit 7"]
+oncalendar = "yearly"
+"""
+
+
+@pytest.fixture
+def declaration(prefix: Path) -> Path:
+    (prefix / "key").mkdir(parents=True)
+    return prefix / "key" / "env.toml"
+
+
+def lines_until(process: subprocess.Popen[str], text: str) -> list[str]:
+    """What it says on stderr, up to the first line that holds ``text``."""
+    assert process.stderr
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if text in line:
+            return lines
+    raise AssertionError(f"it ended before it said {text!r}: {lines}")
+
+
+def test_the_agent_takes_the_place_of_the_command_line(agentctl: Agentctl, declaration: Path, prefix: Path) -> None:
+    declaration.write_text("")
+    with agentctl.start("run") as process:
+        hint = lines_until(process, "in another terminal: ")[-1]
+        assert f"PREFIX={prefix} " in hint and hint.endswith(" status\n")
+        assert (prefix / "run" / "agent.pid").read_text() == f"{process.pid}\n"
+        arguments = Path(f"/proc/{process.pid}/cmdline").read_text().split("\0")
+        assert arguments[1:6] == ["-P", "-m", "agent", "daemon", str(prefix)]
+        assert agentctl("status").returncode == 0
+        second = agentctl("run")
+        assert second.returncode == 2
+        assert f"process {process.pid} holds it" in second.stderr and second.stderr.count("\n") == 1
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
+    assert agentctl("status").returncode == 2
+
+
+def test_under_a_service_manager_nobody_is_told_what_to_type(
+    agentctl: Agentctl, declaration: Path, tmp_path: Path
+) -> None:
+    declaration.write_text("")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(20)
+        with agentctl.start("run", NOTIFY_SOCKET=str(tmp_path / "notify")) as process:
+            while b"READY=1" not in manager.recv(4096):
+                pass
+            process.terminate()
+            assert process.wait(10) == 0
+            assert process.stderr and "in another terminal" not in process.stderr.read()
+
+
+def test_a_wrong_declaration_exits_1_and_makes_nothing(agentctl: Agentctl, prefix: Path, tmp_path: Path) -> None:
+    (tmp_path / "wrong.toml").write_text("[service.api]\nkind = 'comand'\n")
+    done = agentctl("run", "wrong.toml")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"{tmp_path}/wrong.toml:2: service.api.kind: ")
+    assert not prefix.exists()
+
+
+def test_a_missing_declaration_is_no_reason_to_write_one(agentctl: Agentctl, prefix: Path) -> None:
+    done = agentctl("run")
+    assert done.returncode == 1
+    assert str(prefix / "key" / "env.toml") in done.stderr
+    assert not prefix.exists()
+
+
+def test_default_writes_a_declaration_of_every_kind_and_runs_it(
+    agentctl: Agentctl, prefix: Path, unused_port: int
+) -> None:
+    with agentctl.start("run", "--default", DEMO_PORT=str(unused_port)) as process:
+        assert process.stdout
+        assert process.stdout.readline() == f"wrote a demonstration to {prefix}/key/env.toml\n"
+        lines_until(process, "in another terminal: ")
+        for kind in ("capture", "scan", "command"):
+            assert f'"kind": "{kind}"' in agentctl("status", "--json").stdout
+        process.terminate()
+        assert process.wait(10) == 0
+
+
+def test_default_leaves_a_declaration_alone(agentctl: Agentctl, declaration: Path) -> None:
+    declaration.write_text("# mine\n")
+    with agentctl.start("run", "--default") as process:
+        lines_until(process, "in another terminal: ")
+        process.terminate()
+        assert process.communicate(timeout=10)[0] == ""
+    assert declaration.read_text() == "# mine\n"
+
+
+@pytest.fixture
+def unused_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.mark.parametrize(("name", "code"), [("good", 0), ("misconfigured", 1), ("bad", 2), ("nobody", 1)])
+def test_a_job_in_the_foreground_is_judged_by_the_contract(
+    agentctl: Agentctl, declaration: Path, name: str, code: int
+) -> None:
+    declaration.write_text(JOBS)
+    assert agentctl("run-once", name).returncode == code
+
+
+def test_the_output_of_a_job_is_ours(agentctl: Agentctl, declaration: Path) -> None:
+    declaration.write_text(JOBS)
+    assert agentctl("run-once", "good").stdout == "out\n"
+    done = agentctl("run-once", "bad")
+    assert "why\n" in done.stdout + done.stderr
+    assert "did you mean good?" in agentctl("run-once", "god").stderr
+
+
+def test_the_program_is_named_as_it_can_be_typed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "bin" / "agentctl"
+    program.parent.mkdir()
+    program.touch(mode=0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "/usr/bin")
+    assert invocation("bin/agentctl") == str(program)
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert invocation(str(program)) == "agentctl"
+    assert invocation("/x/agent/__main__.py").endswith(" -m agent")
+    assert invocation("/has space/agentctl") == "'/has space/agentctl'"
+
+
+def test_the_prefix_is_named_unless_it_is_the_default() -> None:
+    assert invitation(Paths.of("/srv")).startswith("PREFIX=") is False
+    assert invitation(Paths.of("/a b")).startswith("PREFIX='/a b' ")

@@ -34,9 +34,11 @@ def check_role(role: Role, needed: Access, *, uid: int, group: str | None) -> No
         return
     if role == "reader":
         raise RequestRefused(403, f"user {uid} may only read: this takes root or the agent's own user")
-    members = f"root, the agent's own user and members of the group {group} may" if group else "only root may, and"
-    rest = "" if group else " the agent's own user (`[agent] group` in env.toml lets a group read)"
-    raise RequestRefused(403, f"user {uid} may not talk to this agent: {members}{rest}")
+    if group is None:
+        who = "root and the agent's own user may (`[agent] group` in env.toml lets a group read)"
+    else:
+        who = f"root, the agent's own user and members of the group {group} may"
+    raise RequestRefused(403, f"user {uid} may not talk to this agent: {who}")
 
 
 def check_headers(headers: Iterable[tuple[bytes, bytes]]) -> None:

@@ -89,6 +89,7 @@ class _Exchange:
         self._path = path
         self._timeout = timeout
         self._http = h11.Connection(h11.CLIENT)
+        self._heard = self._begun = False
         self._socket = self._connect()
         try:
             if query:
@@ -97,8 +98,7 @@ class _Exchange:
             answer = self._event()
             while isinstance(answer, h11.InformationalResponse):
                 answer = self._event()
-            if not isinstance(answer, h11.Response):
-                raise NotRunning(str(path), "it closed the connection without an answer")
+            self._begun = True
             if answer.status_code >= 400:
                 raise _refusal(answer.status_code, b"".join(self.body(ANSWER_LIMIT)))
         except BaseException:
@@ -149,11 +149,16 @@ class _Exchange:
     def _event(self) -> Any:
         try:
             while (event := self._http.next_event()) is h11.NEED_DATA:
-                self._http.receive_data(self._socket.recv(_READ))
+                data = self._socket.recv(_READ)
+                self._heard = self._heard or bool(data)
+                self._http.receive_data(data)
             return event
         except h11.RemoteProtocolError as error:
-            broken = self._http.their_state is h11.ERROR and self._http.trailing_data[1]
-            reason = "it went away in the middle of an answer" if broken else "what answers there does not speak HTTP"
+            reason = "it closed the connection without an answer"
+            if self._begun:
+                reason = "it went away in the middle of an answer"
+            elif self._heard:
+                reason = "what answers there does not speak HTTP"
             raise NotRunning(str(self._path), reason) from error
         except OSError as error:
             raise NotRunning(str(self._path), _reason(error, self._timeout)) from error

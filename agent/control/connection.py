@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 import h11
@@ -175,6 +176,8 @@ class Connection:
             raise _Late from None
         if not isinstance(event, h11.Request):
             return None
+        if event.http_version not in (b"1.0", b"1.1"):
+            raise RequestRefused(505, "this is an HTTP/1.1 server")
         size = len(event.target) + sum(len(name) + len(value) + 4 for name, value in event.headers)
         if size > limits.header_bytes:
             raise RequestRefused(431, f"the header is longer than {limits.header_bytes} bytes")
@@ -235,7 +238,7 @@ class Connection:
         watch = asyncio.create_task(self._watch(self._follow)) if self._follow else None
         try:
             headers = self._headers(b"application/x-ndjson", close=self._follow is not None or self._closing)
-            await self._send(h11.Response(status_code=200, headers=headers))
+            await self._send(h11.Response(status_code=200, headers=headers, reason=_phrase(200)))
             async with aclosing(lines):
                 while not self._head and (piece := await self._next(lines)) is not None:
                     if piece:
@@ -284,10 +287,8 @@ class Connection:
     async def _reply(self, status: int, body: bytes, extra: Headers | None = None, *, close: bool = False) -> None:
         headers = self._headers(b"application/json", close=close or self._closing) + (extra or [])
         headers.append((b"content-length", str(len(body)).encode()))
-        await self._send(h11.Response(status_code=status, headers=headers))
-        if not self._head:
-            await self._send(h11.Data(data=body))
-        await self._send(h11.EndOfMessage())
+        head = h11.Response(status_code=status, headers=headers, reason=_phrase(status))
+        await self._send(head, *([] if self._head else [h11.Data(data=body)]), h11.EndOfMessage())
 
     def _headers(self, media: bytes, *, close: bool) -> Headers:
         date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime()).encode()
@@ -296,9 +297,9 @@ class Connection:
 
     # -- the wire -----------------------------------------------------------------------------------------------------
 
-    async def _send(self, event: h11.Event) -> None:
+    async def _send(self, *events: h11.Event) -> None:
         """Send, in pieces; raises ``TimeoutError`` when the client does not take one in time."""
-        data = self._http.send(event) or b""
+        data = b"".join(self._http.send(event) or b"" for event in events)
         for at in range(0, len(data), PIECE):
             self._writer.write(data[at : at + PIECE])
             async with asyncio.timeout(self._limits.progress_seconds):
@@ -326,3 +327,11 @@ class Connection:
         self._writer.close()
         async with asyncio.timeout(self._limits.progress_seconds):
             await self._writer.wait_closed()
+
+
+def _phrase(status: int) -> bytes:
+    """The reason phrase that goes with a status, for people who read the wire."""
+    try:
+        return HTTPStatus(status).phrase.encode()
+    except ValueError:
+        return b""

@@ -16,6 +16,7 @@ from agent.declaration.masking import MASK, mask, mask_field
 from agent.declaration.model import AnyService, Capture, Command, Declaration, Heartbeat, Scan, Timer
 from agent.declaration.resolve import CRON_FIELDS
 from agent.declaration.units import format_duration, format_size
+from agent.declaration.wording import printable
 
 _DURATIONS = ("restart_window", "stop_timeout", "start_timeout")
 _CAPTURE_SIZES = ("budget", "ring")
@@ -34,7 +35,7 @@ def render(declaration: Declaration) -> str:
     """``effective`` as TOML text. Services of projects say in a comment where they come from."""
     document = _escaped(effective(declaration))
     services = document.pop("service")
-    parts = [f"# Effective declaration of {declaration.file.splitlines()[0]}\n"] if declaration.file else []
+    parts = [f"# Effective declaration of {printable(declaration.file)}\n"]
     parts.append(tomli_w.dumps(document))
     for name, table in services.items():
         project = declaration.services[name].project

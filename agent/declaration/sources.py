@@ -74,9 +74,11 @@ class Disk:
     def projects(self, directory: Path) -> list[Path]:
         try:
             found = sorted(path for path in directory.iterdir() if path.suffix == ".toml" and path.name[0] != ".")
+        except FileNotFoundError:
+            return []
+        except NotADirectoryError as error:
+            raise Unreadable("is not a directory") from error
         except OSError as error:
-            if isinstance(error, FileNotFoundError):
-                return []
             raise _unreadable(error) from error
         if len(found) > MOST_PROJECTS:
             raise Unreadable(f"holds more than {MOST_PROJECTS} projects")

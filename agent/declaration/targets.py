@@ -72,12 +72,12 @@ def target(text: str) -> str:
 
 
 def _why_not(text: str) -> str:
-    if len(text) > 64:
-        return f"{shown(text)} is not an address or network"
+    if "%" in text:
+        return f"{shown(text)} is not an address; only a link-local one may name its interface: fe80::1%eth0"
     try:
         return f"{shown(text)} has host bits set; write {ip_network(text, strict=False)}"
     except ValueError:
-        if not _LOOKS_NUMERIC.fullmatch(text) and "%" not in text:
+        if not _LOOKS_NUMERIC.fullmatch(text):
             return f'{shown(text)} is a name; write addresses or networks, such as "10.20.0.0/24" or "fd00:20::1"'
         return f'{shown(text)} is not an address or network; write one such as "10.20.0.0/24" or "fd00:20::1"'
 

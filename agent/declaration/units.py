@@ -48,7 +48,7 @@ def parse_duration(value: str | int | float) -> float:
     """Seconds, from 0 to ten years. A plain number, also one in a string, counts seconds."""
     if isinstance(value, str):
         seconds = _duration_text(value) / 1_000_000
-    elif math.isnan(value):
+    elif isinstance(value, float) and math.isnan(value):
         raise UsageError(f"nan is not a duration; {_DURATION_HINT}")
     elif value < 0:
         raise UsageError(f"{shown(value)} is negative; {_DURATION_HINT}")

@@ -1,0 +1,304 @@
+"""Defaults of each kind, timer mode, and rules across keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from agent.declaration.calendar_parse import parse_calendar
+from agent.declaration.cron import parse_cron
+from agent.declaration.model import (
+    AnyService,
+    Capture,
+    Command,
+    Declaration,
+    Heartbeat,
+    Limits,
+    LogPolicy,
+    Rotate,
+    Scan,
+    Timer,
+)
+from agent.errors import DeclarationError
+
+Read = Callable[..., Declaration]
+
+MINIMAL = {
+    "capture": 'kind = "capture"\ninterfaces = ["eth0"]\n',
+    "scan": 'kind = "scan"\ntargets = ["10.0.0.1"]\n',
+    "command": 'kind = "command"\ncommand = ["/bin/true"]\n',
+}
+
+
+def service(read: Read, kind: str, keys: str = "") -> AnyService:
+    return read(f"[service.x]\n{MINIMAL[kind]}{keys}").services["x"]
+
+
+def complaints(read: Read, kind: str, keys: str) -> list[str]:
+    """What is wrong, as ``line key: text``; the lines of ``keys`` count from 1."""
+    with pytest.raises(DeclarationError) as error:
+        service(read, kind, keys)
+    return [f"{problem.line - 3} {problem.where}: {problem.text}" for problem in error.value.problems]
+
+
+def test_a_capture_needs_its_interfaces_only(read: Read) -> None:
+    assert service(read, "capture") == Capture(
+        name="x", interfaces=("eth0",), restart="always", ready="notify", heartbeat=Heartbeat(10, 30)
+    )
+
+
+def test_a_scan_runs_once_unless_told_otherwise(read: Read) -> None:
+    assert service(read, "scan") == Scan(
+        name="x", targets=("10.0.0.1",), restart="no", ready="notify", heartbeat=Heartbeat(10, 30)
+    )
+    assert service(read, "scan", 'restart = "always"').restart == "always"
+
+
+def test_a_command_is_kept_running_and_promises_no_heartbeat(read: Read) -> None:
+    assert service(read, "command") == Command(
+        name="x", command=("/bin/true",), restart="always", ready="immediate", heartbeat=None
+    )
+
+
+def test_every_key_of_a_service_arrives_in_the_model(read: Read) -> None:
+    keys = """
+    enabled = false
+    restart = "on-failure"
+    max_restarts = 3
+    restart_window = "1m"
+    stop_signal = "INT"
+    stop_timeout = 2.5
+    start_timeout = "3s"
+    user = "www-data"
+    group = "adm"
+    working_directory = "/tmp"
+    environment = { A = "x", B = 5, C = true }
+    log = { size = "1M", keep = 2 }
+    heartbeat = { interval = "5s", timeout = "20s" }
+    ready = "heartbeat"
+    limits = { memory = "512M", cpus = 1.5, pids = 100 }
+    secrets = ["token"]
+    every = "1h"
+    timeout = 60
+    """
+    assert service(read, "command", keys) == Command(
+        name="x",
+        command=("/bin/true",),
+        enabled=False,
+        restart="on-failure",
+        max_restarts=3,
+        restart_window=60.0,
+        stop_signal=2,
+        stop_timeout=2.5,
+        start_timeout=3.0,
+        user="www-data",
+        group="adm",
+        working_directory="/tmp",
+        environment={"A": "x", "B": "5", "C": "true"},
+        log=LogPolicy(1024**2, 2),
+        heartbeat=Heartbeat(5, 20),
+        ready="heartbeat",
+        limits=Limits(512 * 1024**2, 1.5, 100),
+        secrets=("token",),
+        timer=Timer("every 1h", every=3600.0, timeout=60.0),
+    )
+
+
+def test_the_keys_of_a_capture_arrive_in_the_model(read: Read) -> None:
+    keys = """
+    filter = "not port 22"
+    budget = "20GiB"
+    rotate = { size = "256MiB", every = "30s" }
+    snaplen = 128
+    promiscuous = true
+    ring = "64MiB"
+    """
+    assert service(read, "capture", keys) == Capture(
+        name="x",
+        interfaces=("eth0",),
+        filter="not port 22",
+        budget=20 * 1024**3,
+        rotate=Rotate(256 * 1024**2, 30.0),
+        snaplen=128,
+        promiscuous=True,
+        ring=64 * 1024**2,
+        ready="notify",
+        heartbeat=Heartbeat(10, 30),
+    )
+
+
+def test_the_keys_of_a_scan_arrive_in_the_model(read: Read) -> None:
+    keys = """
+    exclude = ["10.0.0.2"]
+    allow_public = ["8.8.8.0/24"]
+    ports = "443,80"
+    profile = "services"
+    rate = 2000
+    timeout = "2h"
+    """
+    assert service(read, "scan", keys) == Scan(
+        name="x",
+        targets=("10.0.0.1",),
+        exclude=("10.0.0.2",),
+        allow_public=("8.8.8.0/24",),
+        ports="80,443",
+        profile="services",
+        rate=2000,
+        timeout=7200.0,
+        restart="no",
+        ready="notify",
+        heartbeat=Heartbeat(10, 30),
+    )
+
+
+@pytest.mark.parametrize(
+    ("keys", "heartbeat"),
+    [
+        ('heartbeat = { interval = "5s" }', Heartbeat(5, 15)),
+        ('heartbeat = { timeout = "12s" }', Heartbeat(4, 12)),
+        ('heartbeat = { timeout = "5m" }', Heartbeat(10, 300)),
+        ("heartbeat = {}", Heartbeat(10, 30)),
+        ('ready = "heartbeat"', Heartbeat(10, 30)),
+    ],
+)
+def test_half_a_heartbeat_is_completed(read: Read, keys: str, heartbeat: Heartbeat) -> None:
+    assert service(read, "command", keys).heartbeat == heartbeat
+
+
+def test_a_heartbeat_may_be_missed_once(read: Read) -> None:
+    assert complaints(read, "capture", 'heartbeat = { interval = "10s", timeout = "15s" }') == [
+        '1 service.x.heartbeat: timeout 15s is less than two intervals of 10s; write timeout = "30s"'
+    ]
+
+
+def test_a_percentage_of_memory_is_taken_from_the_host(read: Read) -> None:
+    assert service(read, "command", 'limits = { memory = "25%" }').limits == Limits(memory=2 * 1024**3)
+
+
+def test_a_calendar_makes_a_job_that_is_not_restarted(read: Read) -> None:
+    job = service(read, "command", 'oncalendar = "Mon..Fri 02:30"\ntimeout = "2h"')
+    assert job.timer == Timer("Mon..Fri 02:30", calendar=parse_calendar("Mon..Fri 02:30"), timeout=7200.0)
+    assert job.restart == "no"
+    assert job.run_timeout == 7200.0
+
+
+def test_a_list_of_calendars_elapses_whenever_one_does(read: Read) -> None:
+    timer = service(read, "scan", 'oncalendar = ["daily", "Sat 12:00"]').timer
+    assert timer is not None and timer.calendar is not None
+    assert timer.source == "daily; Sat 12:00"
+    parts = [parse_calendar("daily"), parse_calendar("Sat 12:00")]
+    moment = 1_700_000_000.0
+    for _ in range(10):
+        expected = min(elapse for part in parts if (elapse := part.next_elapse(moment)) is not None)
+        assert timer.calendar.next_elapse(moment) == expected
+        moment = expected
+
+
+def test_cron_fields_that_are_left_out_are_stars(read: Read) -> None:
+    timer = service(read, "command", 'minute = 30\nhour = "*/2"').timer
+    assert timer == Timer("cron 30 */2 * * *", calendar=parse_cron("30", "*/2", "*", "*", "*"))
+
+
+def test_a_scan_may_be_bounded_without_a_calendar(read: Read) -> None:
+    scan = service(read, "scan", 'timeout = "10m"')
+    assert (scan.timer, scan.run_timeout) == (None, 600.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "keys", "expected"),
+    [
+        (
+            "command",
+            'every = "1h"\noncalendar = "daily"',
+            ["2 service.x.oncalendar: oncalendar and every are different ways to say when; keep one of them"],
+        ),
+        (
+            "command",
+            'minute = 5\nhour = 1\nevery = "1h"',
+            ["1 service.x.minute: minute and hour and every are different ways to say when; keep one of them"],
+        ),
+        (
+            "command",
+            'timeout = "1h"',
+            [
+                "1 service.x.timeout: bounds jobs and scans, and this runs on; "
+                "say when it runs (oncalendar) or leave it out"
+            ],
+        ),
+        (
+            "command",
+            'every = "1h"\nrestart = "always"',
+            ["2 service.x.restart: always keeps a service up; a job runs at its times, write no or on-failure"],
+        ),
+        (
+            "capture",
+            'every = "1h"',
+            [
+                "-2 service.x.timeout: missing; a capture never ends by itself, so a job needs one, "
+                'such as timeout = "10m"'
+            ],
+        ),
+        (
+            "capture",
+            'budget = "100MiB"\nrotate = { size = "64MiB" }',
+            [
+                "1 service.x.budget: 100MiB is less than two segments of 64MiB for each interface; "
+                "write at least 128MiB or a smaller rotate.size"
+            ],
+        ),
+        (
+            "scan",
+            'profile = "discovery"\nports = "80"',
+            ['2 service.x.ports: the profile discovery looks at no ports; leave them out or write profile = "ports"'],
+        ),
+        ("scan", 'exclude = ["10.0.0.0/8"]', ["1 service.x.exclude: leaves nothing to scan"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_keys_that_contradict_each_other_are_told(read: Read, kind: str, keys: str, expected: list[str]) -> None:
+    assert complaints(read, kind, keys) == expected
+
+
+@pytest.mark.parametrize("kind", MINIMAL)
+def test_a_kind_says_which_key_it_cannot_do_without(read: Read, kind: str) -> None:
+    with pytest.raises(DeclarationError) as error:
+        read(f'[service.x]\nkind = "{kind}"\n')
+    wanted = MINIMAL[kind].split("\n")[1].split(" = ")[0]
+    [problem] = error.value.problems
+    assert (problem.line, problem.where) == (1, "service.x")
+    assert problem.text.startswith(f"{wanted} is missing; write {wanted} = [")
+
+
+def test_a_public_target_is_told_on_its_own_line(read: Read) -> None:
+    with pytest.raises(DeclarationError) as error:
+        read('[service.x]\nkind = "scan"\ntargets = [\n "10.0.0.1",\n "8.8.8.8",\n]\n')
+    assert str(error.value) == (
+        "/k/env.toml:5: service.x.targets: 8.8.8.8 is public; "
+        "only scan what is yours, and then name it in allow_public too"
+    )
+
+
+def test_a_scan_is_bounded_in_addresses(read: Read) -> None:
+    assert read('[service.x]\nkind = "scan"\ntargets = ["10.0.0.0/16"]').services
+    with pytest.raises(DeclarationError, match="131072 addresses are too many; one scan takes at most 65536"):
+        read('[service.x]\nkind = "scan"\ntargets = ["10.0.0.0/15"]')
+
+
+def test_one_mistake_makes_one_problem(read: Read) -> None:
+    assert complaints(read, "capture", 'rotate = { size = "big" }\nbudget = "1MiB"') == [
+        '1 service.x.rotate.size: "big" is not a size; write a number of bytes or a number with a unit, '
+        'such as "512M" or "20GiB"'
+    ]
+
+
+@pytest.mark.parametrize("field", ["minute", "hour", "day", "month", "weekday"])
+def test_a_wrong_cron_field_is_told_by_its_name(read: Read, field: str) -> None:
+    [complaint] = complaints(read, "command", f"{field} = 99")
+    assert complaint.startswith(f"1 service.x.{field}: ")
+
+
+def test_a_wrong_calendar_is_told_on_its_line(read: Read) -> None:
+    [complaint] = complaints(read, "command", 'oncalendar = [\n"daily",\n"Mon..Foo"]')
+    assert complaint.startswith("3 service.x.oncalendar: ")
+    assert "Foo" in complaint

@@ -1,0 +1,61 @@
+"""The schema and the model are two views of the same keys."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from agent.declaration.model import (
+    AgentSettings,
+    AnyService,
+    Capture,
+    Command,
+    Heartbeat,
+    Limits,
+    LogPolicy,
+    Rotate,
+    Scan,
+)
+from agent.declaration.resolve import TIMER_KEYS
+from agent.declaration.schema import AGENT, KINDS, OF_KIND, SHARED, Kind, Spec
+
+MODEL: dict[Kind, type[AnyService]] = {"capture": Capture, "scan": Scan, "command": Command}
+
+
+def names(struct: type[msgspec.Struct]) -> set[str]:
+    return {field.name for field in msgspec.structs.fields(struct)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_key_that_may_be_written_has_a_place_in_the_model(kind: Kind) -> None:
+    written = (SHARED.keys() | OF_KIND[kind].keys()) - TIMER_KEYS - {"kind", "env_file", "timeout"}
+    assert written == names(MODEL[kind]) - {"name", "project", "timer", "timeout"}
+
+
+def test_tables_have_the_keys_of_the_model() -> None:
+    assert AGENT.keys() == names(AgentSettings)
+    for spec, struct in (
+        (SHARED["log"], LogPolicy),
+        (SHARED["heartbeat"], Heartbeat),
+        (SHARED["limits"], Limits),
+        (OF_KIND["capture"]["rotate"], Rotate),
+    ):
+        assert spec.fields.keys() == names(struct)
+
+
+def all_specs(fields: dict[str, Spec]) -> list[Spec]:
+    found = list(fields.values())
+    for spec in list(found):
+        found += all_specs(dict(spec.fields)) + ([spec.item] if spec.item else [])
+    return found
+
+
+def test_every_key_has_words_for_what_it_expects() -> None:
+    specs = all_specs(AGENT) + all_specs(SHARED) + [spec for kind in KINDS for spec in all_specs(OF_KIND[kind])]
+    assert len(specs) > 60
+    assert all(spec.expected and spec.expected.isprintable() for spec in specs)
+
+
+def test_no_key_belongs_to_two_kinds() -> None:
+    every = [key for fields in (SHARED, *OF_KIND.values()) for key in fields]
+    assert len(every) == len(set(every))

@@ -1,0 +1,132 @@
+"""Whom a scan may touch."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.declaration.targets import NEVER, OWN, all_excluded, count, objections, target
+from agent.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("text", "normal"),
+    [
+        ("10.0.0.5", "10.0.0.5"),
+        (" 10.20.0.0/24 ", "10.20.0.0/24"),
+        ("10.20.0.0/255.255.255.0", "10.20.0.0/24"),
+        ("FD00:20:0::0/120", "fd00:20::/120"),
+        ("::1", "::1"),
+        ("fe80::1%eth0", "fe80::1%eth0"),
+    ],
+)
+def test_an_address_or_network_is_normalised(text: str, normal: str) -> None:
+    assert target(text) == normal
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("10.0.0.1/24", '"10.0.0.1/24" has host bits set; write 10.0.0.0/24'),
+        ("fd00::1/64", '"fd00::1/64" has host bits set; write fd00::/64'),
+        (
+            "example.org",
+            '"example.org" is a name; write addresses or networks, such as "10.20.0.0/24" or "fd00:20::1"',
+        ),
+        ("--script", '"--script" is a name; write addresses or networks, such as "10.20.0.0/24" or "fd00:20::1"'),
+        ("10.0.0", '"10.0.0" is not an address or network; write one such as "10.20.0.0/24" or "fd00:20::1"'),
+        ("10.0.0.256", '"10.0.0.256" is not an address or network; write one such as "10.20.0.0/24" or "fd00:20::1"'),
+        ("10.0.0.0/33", '"10.0.0.0/33" is not an address or network; write one such as "10.20.0.0/24" or "fd00:20::1"'),
+        ("010.0.0.1", '"010.0.0.1" is not an address or network; write one such as "10.20.0.0/24" or "fd00:20::1"'),
+        (
+            "fd00::1%eth0",
+            '"fd00::1%eth0" is not an address; only a link-local one may name its interface: fe80::1%eth0',
+        ),
+        ("fe80::1%a b", '"fe80::1%a b" is not an address; only a link-local one may name its interface: fe80::1%eth0'),
+    ],
+)
+def test_what_is_neither_is_refused(text: str, message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        target(text)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["10.1.2.3", "172.16.0.0/12", "192.168.1.0/24", "127.0.0.1", "169.254.1.1", "::1", "fd00::/120", "fe80::1%lo"],
+)
+def test_what_is_ours_may_be_scanned(text: str) -> None:
+    assert list(objections([text], [])) == []
+
+
+@pytest.mark.parametrize("text", ["8.8.8.8", "172.32.0.1", "10.0.0.0/7", "100.64.0.1", "2001:db8::1", "192.168.0.0/15"])
+def test_what_is_public_must_be_allowed_by_name(text: str) -> None:
+    message = f"{text} is public; only scan what is yours, and then name it in allow_public too"
+    assert list(objections(["10.0.0.1", text], ["9.9.9.9"])) == [(1, message)]
+    assert list(objections([text], [text])) == []
+
+
+def test_allowed_networks_that_touch_allow_what_spans_them() -> None:
+    assert list(objections(["8.8.8.0/24"], ["8.8.8.0/25", "8.8.8.128/25"])) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("224.0.0.1", "224.0.0.1 is multicast, which is never scanned; leave it out"),
+        ("255.255.255.255", "255.255.255.255 is broadcast, which is never scanned; leave it out"),
+        ("0.0.0.0", "0.0.0.0 is unspecified, which is never scanned; leave it out"),
+        (
+            "169.254.169.254",
+            "169.254.169.254 is the metadata service of a cloud, which is never scanned; leave it out",
+        ),
+        (
+            "169.254.0.0/16",
+            "169.254.0.0/16 holds the metadata service of a cloud, which is never scanned; leave it out",
+        ),
+        ("ff02::1", "ff02::1 is multicast, which is never scanned; leave it out"),
+        ("::", ":: is unspecified, which is never scanned; leave it out"),
+        ("::ffff:10.0.0.1", "::ffff:10.0.0.1 is IPv4 in disguise, which is never scanned; leave it out"),
+        ("240.0.0.1", "240.0.0.1 is reserved, which is never scanned; leave it out"),
+    ],
+)
+def test_some_addresses_are_never_scanned_whatever_is_allowed(text: str, reason: str) -> None:
+    assert [message for _, message in objections([text], ["0.0.0.0/0", "::/0"])] == [reason]
+
+
+def test_what_overlaps_counts_once() -> None:
+    assert count(["10.0.0.0/24", "10.0.0.5", "10.0.0.128/25", "fd00::1"]) == 257
+
+
+def test_everything_excluded_leaves_nothing() -> None:
+    assert all_excluded(["10.0.0.0/24", "10.0.1.5"], ["10.0.0.0/25", "10.0.0.128/25", "10.0.1.0/24"])
+    assert not all_excluded(["10.0.0.0/24"], ["10.0.0.0/25"])
+    assert not all_excluded(["fd00::1"], ["10.0.0.0/8"])
+
+
+@given(st.ip_addresses())
+def test_an_address_is_ours_or_objected_to_unless_allowed(address: object) -> None:
+    text = target(str(address))
+    own = any(ip_address(text) in network for network in OWN)
+    never = any(ip_address(text) in network for network, _ in NEVER)
+    assert (list(objections([text], [])) == []) == (own and not never)
+    assert (list(objections([text], [text])) == []) == (not never)
+
+
+@given(st.ip_addresses(v=4), st.integers(16, 32))
+def test_a_network_is_read_back_as_it_was_normalised(address: object, prefix: int) -> None:
+    network = str(ip_network(f"{address}/{prefix}", strict=False))
+    assert target(network) == network
+
+
+@given(st.text(max_size=80))
+def test_any_text_is_a_target_or_is_refused_in_one_line(text: str) -> None:
+    try:
+        normal = target(text)
+    except UsageError as error:
+        assert str(error).isprintable()
+    else:
+        assert target(normal) == normal

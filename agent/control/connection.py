@@ -272,7 +272,8 @@ class Connection:
         if isinstance(error, RequestRefused):
             status, message = error.status, str(error)
         elif isinstance(error, DeclarationError):
-            status, message = 422, f"the declaration has {len(error.problems)} mistakes, so nothing was changed"
+            count = f"{len(error.problems)} mistake{'' if len(error.problems) == 1 else 's'}"
+            status, message = 422, f"the declaration has {count}, so nothing was changed"
             problems = [Mistake(file=p.file, line=p.line, where=p.where, text=p.text) for p in error.problems]
         elif isinstance(error, AgentError):
             status, message = (400 if isinstance(error, ConfigurationError) else 500), str(error)
@@ -280,20 +281,20 @@ class Connection:
             self._shared.on_bug(error)
         extra: Headers = []
         if isinstance(error, MethodNotAllowed):
-            extra = [(b"allow", ", ".join(error.allowed).encode())]
+            extra = [(b"Allow", ", ".join(error.allowed).encode())]
         reply = ErrorReply(error=ErrorBody(status=status, message=message, problems=problems))
         await self._reply(status, msgspec.json.encode(reply) + b"\n", extra, close=close)
 
     async def _reply(self, status: int, body: bytes, extra: Headers | None = None, *, close: bool = False) -> None:
         headers = self._headers(b"application/json", close=close or self._closing) + (extra or [])
-        headers.append((b"content-length", str(len(body)).encode()))
+        headers.append((b"Content-Length", str(len(body)).encode()))
         head = h11.Response(status_code=status, headers=headers, reason=_phrase(status))
         await self._send(head, *([] if self._head else [h11.Data(data=body)]), h11.EndOfMessage())
 
     def _headers(self, media: bytes, *, close: bool) -> Headers:
         date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime()).encode()
-        headers = [(b"content-type", media), (b"date", date), (b"cache-control", b"no-store")]
-        return [*headers, (b"connection", b"close")] if close else headers
+        headers = [(b"Content-Type", media), (b"Date", date), (b"Cache-Control", b"no-store")]
+        return [*headers, (b"Connection", b"close")] if close else headers
 
     # -- the wire -----------------------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from agent.workers.capture.handle import Handle
 BUFFER = 256 * 1024
 
 _MODE = 0o640
+_GUESS = 1024
 
 
 class Stream:
@@ -107,6 +108,10 @@ class Dumper:
     def position(self) -> int:
         """Bytes of the segment, including those not flushed yet."""
         return self._stream.position()
+
+    def mean_record(self) -> int:
+        """Bytes that a packet took on average, rounded up; a guess before the first."""
+        return -(-(self.position() - savefile.FILE_HEADER) // self._noted) if self._noted else _GUESS
 
     def note(self, packets: int) -> None:
         """Account for packets that were dispatched into this segment."""

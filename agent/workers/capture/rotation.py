@@ -22,7 +22,7 @@ LARGEST_FRAME = 65536 + 64
 
 #: First and longest wait, in seconds, between two attempts to open an interface or a segment again.
 RETRY_FIRST = 0.25
-RETRY_LONGEST = 30.0
+RETRY_LONGEST = 5.0
 
 
 def window(now: int, every: int) -> int:
@@ -64,12 +64,13 @@ def headroom(limit: int, record: int) -> int:
     return max(limit // 4, record)
 
 
-def batch(*, room: int, left: int, record: int) -> int:
+def batch(*, room: int, left: int, record: int, mean: int) -> int:
     """How many packets may be read now so that ``room`` bytes are never exceeded; 0 when not even one fits.
 
-    ``left`` bytes are missing to the size limit of the segment, which may be exceeded by a few packets.
+    ``record`` is the most one packet can take and ``mean`` what packets took so far: ``left`` bytes are missing to the
+    size limit of the segment, and that one may be exceeded a little.
     """
-    return min(MAX_BATCH, room // record, max(MIN_BATCH, left // record))
+    return min(MAX_BATCH, room // record, max(MIN_BATCH, left // mean))
 
 
 def retry_delay(failures: int) -> float:

@@ -36,10 +36,16 @@ class _Opened:
 
 
 class Source:
-    """``wake`` is called with the source whenever its ring has packets; then ``read`` is due."""
+    """``readable`` is called with the source at each turn of the loop while its ring has packets: ``read`` is due."""
 
     def __init__(
-        self, interface: str, options: Options, cut: Cut, store: Store, report: Report, wake: Callable[[Source], None]
+        self,
+        interface: str,
+        options: Options,
+        cut: Cut,
+        store: Store,
+        report: Report,
+        readable: Callable[[Source], None],
     ) -> None:
         self.interface = interface
         self.counters = Counters()
@@ -47,7 +53,7 @@ class Source:
         self._options = options
         self._every = cut.every
         self._report = report
-        self._wake = wake
+        self._readable = readable
         self._opened: _Opened | None = None
         self._failures = 0
         self._open_at = 0.0
@@ -66,13 +72,11 @@ class Source:
             self._report("interface_down", f"{error}; waiting for it")
             self._open_later()
 
-    def next_duty(self, now: int) -> float | None:
-        """Seconds from ``now``, nanoseconds since the epoch, until ``tend`` has something to do; ``None``: nothing."""
+    def next_duty(self, now: int) -> float:
+        """Seconds from ``now``, nanoseconds since the epoch, until ``tend`` has something to do."""
         if self._opened is None:
             return max(0.0, self._open_at - time.monotonic())
-        if self.writer.writing:
-            return rotation.until_boundary(now, self._every) / 1e9
-        return None
+        return rotation.until_boundary(now, self._every) / 1e9
 
     def tend(self, now: int) -> None:
         """Do what is due at ``now``, nanoseconds since the epoch: close a segment, open the interface again."""
@@ -85,15 +89,14 @@ class Source:
             else:
                 self._report("interface_back", f"{self.interface}: captured again")
 
-    def read(self) -> bool:
-        """Write the packets that are ready, for one turn at most; returns whether there may be more."""
+    def read(self) -> None:
+        """Write the packets that are ready, for one turn at most."""
         if self._opened is None:
-            return False
+            return
         try:
-            return self.writer.take(self._opened.handle, time.monotonic() + TURN)
+            self.writer.take(self._opened.handle, time.monotonic() + TURN)
         except InterfaceLost as error:
             self._lose(self._opened, str(error))
-            return False
 
     def measure(self) -> None:
         """Read the counters of the kernel, and notice an interface that was replaced by another of its name."""
@@ -132,7 +135,7 @@ class Source:
             raise
         self._opened = _Opened(handle, self.writer.delivered)
         self._failures = 0
-        asyncio.get_running_loop().add_reader(handle.fd, self._wake, self)
+        asyncio.get_running_loop().add_reader(handle.fd, self._readable, self)
 
     def _open_later(self) -> None:
         self._failures += 1

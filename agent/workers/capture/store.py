@@ -110,12 +110,13 @@ class Store:
         self._open.pop(part, None)
         part.unlink(missing_ok=True)
 
-    def make_room(self, want: int) -> int:
+    def make_room(self, want: int, unflushed: int = 0) -> int:
         """Remove the oldest segments until ``want`` bytes may be written; returns how many may, which can be fewer.
 
-        What may be written is what is left of the budget, and no more than the disk has free.
+        What may be written is what is left of the budget, and no more than the disk has free once it took the
+        ``unflushed`` bytes that open segments have grown by and not handed over yet.
         """
-        disk, budget = self._disk_free(), self._budget - self.bytes
+        disk, budget = self._disk_free() - unflushed, self._budget - self.bytes
         room = min(disk, budget)
         if room >= want or not self._closed:
             return max(0, room)
@@ -127,7 +128,7 @@ class Store:
                 "storage_low", f"{disk} bytes are free on disk: the oldest segments go before the budget is used"
             )
         self.prune(want - room)
-        return max(0, min(self._budget - self.bytes, self._disk_free()))
+        return max(0, min(self._budget - self.bytes, self._disk_free() - unflushed))
 
     def prune(self, need: int) -> None:
         """Remove as many of the oldest segments as it takes to free ``need`` bytes."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import suppress
 
 from agent.declaration.model import Capture
 from agent.errors import ConfigurationError
@@ -29,11 +28,10 @@ class CaptureWorker:
         self._settings = settings(context.service)
         self._store = Store(context.data, context.service.budget, self._report)
         self._sources = [
-            Source(name, self._settings.options, self._settings.cut, self._store, self._report, self._readable)
+            Source(name, self._settings.options, self._settings.cut, self._store, self._report, self._read)
             for name in context.service.interfaces
         ]
-        self._ready: set[Source] = set()
-        self._wake = asyncio.Event()
+        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._measure_at = 0.0
         self._measured: tuple[float, int] | None = None
 
@@ -45,41 +43,45 @@ class CaptureWorker:
             source.start()
 
     async def run(self) -> None:
-        """Read packets as they come, and see to everything that is due by the clock. Ends by cancellation."""
+        """See to everything that is due by the clock; packets are read between, in the same loop.
+
+        Ends by cancellation, or raises what a read raised.
+        """
         while True:
-            await self._wait()
-            ready, self._ready = self._ready, set()
-            self._wake.clear()
-            for source in ready:
-                if source.read():
-                    self._readable(source)
             now = time.time_ns()
             for source in self._sources:
                 source.tend(now)
             if time.monotonic() >= self._measure_at:
                 self._measure()
             self._context.beat()
+            await asyncio.wait([self._failed], timeout=self._next_duty())
+            if self._failed.done():
+                self._failed.result()
 
     async def stop(self) -> None:
         """Write what the kernel still holds, complete the segments, tell the final figures."""
-        await asyncio.gather(*(source.stop() for source in self._sources))
+        ends = await asyncio.gather(*(source.stop() for source in self._sources), return_exceptions=True)
         self._tell()
+        for end in ends:
+            if end is not None:
+                raise end
 
-    async def _wait(self) -> None:
-        """Until packets are ready or something is due; never without letting the loop turn once."""
-        if self._wake.is_set():
-            await asyncio.sleep(0)
-            return
+    def _next_duty(self) -> float:
+        """Seconds until something is due by the clock."""
         now = time.time_ns()
-        delays = [self._context.beat_interval, self._measure_at - time.monotonic()]
-        delays += [due for source in self._sources if (due := source.next_duty(now)) is not None]
-        with suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, min(delays))):
-                await self._wake.wait()
+        return min(
+            self._context.beat_interval,
+            max(0.0, self._measure_at - time.monotonic()),
+            *(source.next_duty(now) for source in self._sources),
+        )
 
-    def _readable(self, source: Source) -> None:
-        self._ready.add(source)
-        self._wake.set()
+    def _read(self, source: Source) -> None:
+        """A ring has packets. Called again at the next turn of the loop while it still has."""
+        try:
+            source.read()
+        except Exception as error:
+            if not self._failed.done():
+                self._failed.set_exception(error)
 
     def _measure(self) -> None:
         for source in self._sources:

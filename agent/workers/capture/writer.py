@@ -48,16 +48,12 @@ class Writer:
         self._failures = 0
         self._retry_at = 0.0
         self._not_written_before = 0
+        self._room = 0  # what may be written in this turn, as far as it was asked for
 
     @property
     def storing(self) -> bool:
         """Whether packets are written, as far as is known."""
         return self._failures == 0
-
-    @property
-    def writing(self) -> bool:
-        """Whether a segment is open."""
-        return self._dumper is not None
 
     def attach(self, handle: Handle) -> None:
         """Prepare for packets of this handle. Raises ``OSError``, ``CaptureFailure``."""
@@ -75,6 +71,7 @@ class Writer:
 
         Raises ``InterfaceLost``; what was taken before is safe then.
         """
+        self._room = 0
         try:
             while True:
                 asked, done = self._batch(handle)
@@ -90,16 +87,20 @@ class Writer:
         dumper = self._dumper or self._begin(handle)
         if dumper is None:
             return self._waste(handle)
-        position = dumper.position()
-        room = self._store.make_room(self._cut.headroom)
-        asked = rotation.batch(room=room, left=self._cut.limit - position, record=self._cut.record)
+        before = dumper.position()
+        if self._room < self._cut.headroom:
+            self._room = self._store.make_room(self._cut.headroom, before - dumper.size)
+        asked = rotation.batch(
+            room=self._room, left=self._cut.limit - before, record=self._cut.record, mean=dumper.mean_record()
+        )
         if asked == 0:
             self._no_room(dumper)
-            return self._waste(handle)
+            return 0, 0
         done = handle.dispatch(dumper.user, asked)
         self.delivered += done
         dumper.note(done)
         position = dumper.position()
+        self._room -= position - before
         self._store.grow(dumper.path, position)
         if position >= self._cut.limit:
             self._end()

@@ -121,7 +121,10 @@ class Worker:
     """A capture worker, started as the agent starts it; what it says on its notify socket is kept in ``messages``."""
 
     def __init__(
-        self, directory: Path, settings: Mapping[str, Any], inside: Callable[..., list[str]] = lambda *command: [*command]
+        self,
+        directory: Path,
+        settings: Mapping[str, Any],
+        inside: Callable[..., list[str]] = lambda *command: [*command],
     ) -> None:
         directory.mkdir(exist_ok=True)
         self.data = directory / "data"

@@ -164,17 +164,19 @@ def test_interfaces_of_one_service_share_its_budget(tmp_path: Path, net: Network
 
 
 def test_a_filter_decides_what_is_captured_and_the_account_still_balances(tmp_path: Path, net: Network) -> None:
-    with net.start_sending("near", 10_000, pace=5_000) as sender:
-        # Under traffic, so that packets arrive between the opening and the filter.
-        with worker(tmp_path, net, **small(filter="ether[17] & 1 = 1")) as capture:
-            assert sender.wait(20) == 0
-            capture.stop()
-            kept = numbers(capture.data, "far")
-            assert kept == list(range(kept[0], 10_000, 2))
-            assert kept[0] % 2 == 1
-            figures = capture.figures()
-            assert figures["received"] == figures["written"] == len(kept)
-            assert capture.events() == []
+    with (
+        # Sending first, so that packets arrive between the opening and the filter.
+        net.start_sending("near", 10_000, pace=5_000) as sender,
+        worker(tmp_path, net, **small(filter="ether[17] & 1 = 1")) as capture,
+    ):
+        assert sender.wait(20) == 0
+        capture.stop()
+        kept = numbers(capture.data, "far")
+        assert kept == list(range(kept[0], 10_000, 2))
+        assert kept[0] % 2 == 1
+        figures = capture.figures()
+        assert figures["received"] == figures["written"] == len(kept)
+        assert capture.events() == []
 
 
 def test_packets_are_cut_to_the_snaplen_and_their_true_length_is_kept(tmp_path: Path, net: Network) -> None:

@@ -21,6 +21,7 @@ from agent.errors import RuntimeFailure
 from agent.linux import libc
 
 _PROC = "/proc"
+_PF_KTHREAD = 0x00200000  # linux/sched.h
 _ENVIRON_LIMIT = 8 * 1024 * 1024  # execve(2) allows a quarter of the stack limit: 2 MiB by default, never above 6 MiB
 
 
@@ -54,6 +55,7 @@ class ProcessStat:
     ppid: int
     pgid: int
     sid: int
+    flags: int
     threads: int
     start_time: int
 
@@ -61,6 +63,11 @@ class ProcessStat:
     def alive(self) -> bool:
         """False for a zombie. A leader whose other threads run on shows state Z and is alive all the same."""
         return self.state not in "ZX" or self.threads > 1
+
+    @property
+    def kernel_thread(self) -> bool:
+        """Whether it is the kernel's own, without a program or an environment."""
+        return bool(self.flags & _PF_KTHREAD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +111,7 @@ def parse_stat(data: bytes) -> ProcessStat | None:
             ppid=int(fields[1]),
             pgid=int(fields[2]),
             sid=int(fields[3]),
+            flags=int(fields[6]),
             threads=int(fields[17]),
             start_time=int(fields[19]),
         )
@@ -129,9 +137,15 @@ def identify(pid: int) -> Identity | None:
 def environ(pid: int) -> bytes | None:
     """The environment ``pid`` was executed with, entries ended by NUL; ``None`` when it is gone or not ours to read.
 
-    A program that overwrites its own argument area (to set its title) may have garbled it.
+    A program that overwrites its own argument area (to set its title) may have garbled it. It is empty while the
+    process is in the middle of execve(2), and for a kernel thread or a zombie.
     """
     return _read(f"{_PROC}/{pid}/environ", _ENVIRON_LIMIT)
+
+
+def command_line(pid: int) -> bytes | None:
+    """The arguments ``pid`` was executed with, each ended by NUL; empty and ``None`` as for ``environ``."""
+    return _read(f"{_PROC}/{pid}/cmdline", _ENVIRON_LIMIT)
 
 
 def all_pids() -> list[int]:

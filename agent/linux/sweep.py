@@ -8,6 +8,7 @@ holds. One that shed all three is nobody's: it is never signalled for a service,
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Collection, Iterable
 from itertools import islice
 
@@ -18,6 +19,7 @@ from agent.linux.process import (
     Relation,
     all_pids,
     boot_id,
+    command_line,
     environ,
     family,
     identify,
@@ -26,6 +28,8 @@ from agent.linux.process import (
 )
 
 MARK = "AGENT_MARK"
+_EXEC_LOOKS = 20
+_EXEC_WAIT = 0.0005  # seconds: execve(2) takes less than a millisecond, unless the disk is slow
 _FD_LIMIT = 4096  # descriptors looked at in one process: a hostile one may hold a million
 
 
@@ -50,8 +54,7 @@ def members(
     ``pipe_inodes`` held open; an orphan's descendants belong to the service with it. ``seen`` is what earlier calls
     returned: whoever was found below ``main`` while it lived stays the service's, with or without a sign. ``others``
     are PIDs known to be another's (the mains of the other services), which are not looked into. ``relatives`` is what
-    ``family`` returned, to share one snapshot. A process in the middle of execve(2) shows no environment for an
-    instant: whoever wants them all looks again until nobody is found.
+    ``family`` returned, to share one snapshot.
     """
     relatives = relatives or family()
     found: dict[int, Identity] = {}
@@ -88,9 +91,11 @@ def survivors(marks: Collection[str]) -> list[Identity]:
     for pid in all_pids():
         if pid == os.getpid():
             continue
-        before = _living(pid)
-        if before and _mark_of(pid) in marks and identify(pid) == before:
-            found.append(before)
+        known = stat(pid)
+        if known and known.alive and _mark_of(known) in marks:
+            before = Identity(pid, known.start_time, boot_id())
+            if identify(pid) == before:
+                found.append(before)
     return found
 
 
@@ -119,7 +124,7 @@ def _signed(known: ProcessStat, sid: int, mark: str, pipe_inodes: Collection[int
     A session is named by a PID, and that PID may by now be the main process of another service: in a session of that
     number, somebody else's mark says so.
     """
-    found = _mark_of(known.pid)
+    found = _mark_of(known)
     if found is not None and found == mark:
         return True
     if sid and known.sid == sid and found is None:
@@ -127,12 +132,32 @@ def _signed(known: ProcessStat, sid: int, mark: str, pipe_inodes: Collection[int
     return bool(pipe_inodes) and _holds_pipe(known.pid, pipe_inodes)
 
 
-def _mark_of(pid: int) -> str | None:
+def _mark_of(known: ProcessStat) -> str | None:
     prefix = f"{MARK}=".encode()
-    for entry in (environ(pid) or b"").split(b"\0"):
+    for entry in _settled_environ(known).split(b"\0"):
         if entry.startswith(prefix):
             return entry[len(prefix) :].decode("ascii", "replace")
     return None
+
+
+def _settled_environ(known: ProcessStat) -> bytes:
+    """The environment, waited for while the process is between two programs (a few milliseconds at most).
+
+    In the middle of execve(2) a process shows neither environment nor arguments; one that was given no environment
+    shows arguments. Only the former is worth a wait.
+    """
+    found = environ(known.pid)
+    if known.kernel_thread or not known.alive:
+        return found or b""
+    for _ in range(_EXEC_LOOKS):
+        if found or found is None:
+            break
+        settled = command_line(known.pid) != b""
+        found = environ(known.pid)
+        if settled:
+            break
+        time.sleep(_EXEC_WAIT)
+    return found or b""
 
 
 def _holds_pipe(pid: int, inodes: Collection[int]) -> bool:

@@ -51,7 +51,7 @@ print("not signalled")
 def test_a_command_name_may_hold_anything(comm: str, pid: int) -> None:
     rest = b"S 2 3 4 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 9 0 777 1 2"
     parsed = process.parse_stat(f"{pid} ({comm}) ".encode() + rest)
-    assert parsed == process.ProcessStat(pid, comm, "S", 2, 3, 4, 9, 777)
+    assert parsed == process.ProcessStat(pid, comm, "S", 2, 3, 4, 4194304, 9, 777)
 
 
 @settings(deadline=None)
@@ -65,6 +65,16 @@ def test_stat_tells_our_own_family() -> None:
     assert found is not None
     assert (found.ppid, found.pgid, found.sid) == (os.getppid(), os.getpgrp(), os.getsid(0))
     assert found.alive
+
+
+def test_threads_of_the_kernel_are_told_from_processes() -> None:
+    found = process.parse_stat(b"2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0 0 0 0 0 0 20 0 1 0 3 0 0")
+    assert found is not None
+    assert found.kernel_thread
+    ourselves = process.stat(os.getpid())
+    assert ourselves is not None
+    assert not ourselves.kernel_thread
+    assert process.command_line(os.getpid()) == Path("/proc/self/cmdline").read_bytes()
 
 
 def test_a_zombie_has_an_identity_and_is_not_alive(start: Start) -> None:

@@ -100,6 +100,18 @@ def test_an_orphan_in_the_session_is_found_without_a_mark(start: Start) -> None:
     assert sweep.members(None, 0, sweep.new_mark()) == []
 
 
+def test_a_process_that_keeps_executing_programs_is_found_each_time(start: Start) -> None:
+    """In the middle of execve a process shows no environment: a look at that instant must not miss it."""
+    mark = sweep.new_mark()
+    script = 'exec sh -c "$0" "$0"'
+    child = start(f"setsid sh -c '{script}' '{script}' >/dev/null & echo $!", environment={**PATH, MARK: mark})
+    restless = int(child.line())
+    child.reap()
+    eventually(lambda: process.stat(restless) and process.environ(restless))
+    for _ in range(200):
+        assert pids(sweep.members(None, 0, mark)) == {restless}
+
+
 def test_a_session_whose_number_was_given_to_another_service_is_not_ours(start: Start) -> None:
     """As if our session had ended and its number were now the PID of another service's main process."""
     ours, theirs = sweep.new_mark(), sweep.new_mark()

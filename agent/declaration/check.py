@@ -226,6 +226,9 @@ def size(low: str, high: str) -> Callable[[str | int], int]:
     return within
 
 
+LEAST_MEMORY = 1024 * 1024
+"""Bytes of memory that a service may be limited to at the least."""
+
 _memory = size("1MiB", "1048576TiB")
 
 

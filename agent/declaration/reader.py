@@ -49,6 +49,11 @@ class Findings:
             self.secrets.add(value)
             self.secret_fields.add(".".join(map(str, path)))
 
+    def hides(self, path: Path) -> bool:
+        """Whether a secret stands in the field at ``path`` or in one of its items."""
+        place = ".".join(map(str, path))
+        return any(field == place or field.startswith(f"{place}.") for field in self.secret_fields)
+
     def nearest(self, word: str, known: Collection[str]) -> str | None:
         """The known word that was probably meant, as long as there are not too many mistakes to look."""
         self._hints_left -= 1
@@ -189,7 +194,7 @@ class Reader:
         try:
             return spec.parse(value)
         except UsageError as error:
-            if secret:
+            if secret or self.findings.hides(path):
                 return self._not(value, spec, path, secret=True)
             self.fail(path, str(error))
             return BAD

@@ -13,7 +13,7 @@ import msgspec
 from agent.declaration import targets
 from agent.declaration.calendar import Calendar
 from agent.declaration.calendar_parse import parse_calendar
-from agent.declaration.check import Share
+from agent.declaration.check import LEAST_MEMORY, Share
 from agent.declaration.cron import parse_cron
 from agent.declaration.locate import Path
 from agent.declaration.model import (
@@ -61,8 +61,8 @@ def resolve(
     settings["timer"] = _timer(kind, values, fail)
     settings["heartbeat"] = _heartbeat(kind, values, fail)
     settings["log"] = LogPolicy(**settings.get("log", {}))
-    settings["limits"] = _limits(settings.get("limits", {}), memory)
-    settings["environment"] = environment | settings.get("environment", {})
+    settings["limits"] = _limits(settings.get("limits", {}), memory, fail)
+    settings["environment"] = _environment(environment, settings, fail)
     settings.setdefault("restart", "no" if job or kind == "scan" else "always")
     settings.setdefault("ready", "immediate" if kind == "command" else "notify")
     if job and settings["restart"] in ("always", "unless-stopped"):
@@ -92,10 +92,10 @@ def heartbeat(values: dict[str, float], path: Path, fail: Fail) -> Heartbeat:
     standard = Heartbeat()
     if "interval" in values:
         interval = values["interval"]
-        timeout = values.get("timeout", 3 * interval)
+        timeout = values.get("timeout", round(3 * interval, 6))
     else:
         timeout = values.get("timeout", standard.timeout)
-        interval = min(standard.interval, timeout / 3)
+        interval = min(standard.interval, round(timeout / 3, 6))
     if timeout < 2 * interval:
         fail(
             path,
@@ -113,17 +113,29 @@ def _heartbeat(kind: Kind, values: Values, fail: Fail) -> Heartbeat | None:
     return heartbeat(declared or {}, ("heartbeat",), fail)
 
 
-def _limits(values: dict[str, Any], total: int) -> Limits:
+def _limits(values: dict[str, Any], total: int, fail: Fail) -> Limits:
     memory = values.get("memory")
-    return Limits(**values | {"memory": int(memory * total) if isinstance(memory, Share) else memory})
+    if isinstance(memory, Share):
+        memory = int(memory * total)
+        if memory < LEAST_MEMORY:
+            fail(("limits", "memory"), f"is {memory} bytes of this host's {format_size(total)}; nothing runs in that")
+    return Limits(**values | {"memory": memory})
+
+
+def _environment(files: dict[str, str], settings: dict[str, Any], fail: Fail) -> dict[str, str]:
+    """The variables of the files, overridden by those of ``environment``. The names of secrets' files are taken."""
+    environment: dict[str, str] = files | settings.get("environment", {})
+    for secret in settings.get("secrets", ()):
+        if (name := f"{secret.upper()}_FILE") in environment:
+            fail(("secrets",), f"{secret} sets the variable {name}, which environment or env_file sets too")
+    return environment
 
 
 def _timer(kind: Kind, values: Values, fail: Fail) -> Timer | None:
     good = values.good
     cron = [key for key in CRON_FIELDS if key in good or key in values.bad]
-    ways = ([listed(cron, "and")] if cron else []) + [
-        k for k in ("oncalendar", "every") if k in good or k in values.bad
-    ]
+    ways = [listed(cron, "and")] if cron else []
+    ways += [key for key in ("oncalendar", "every") if key in good or key in values.bad]
     if len(ways) > 1:
         fail((cron[0] if cron else ways[0],), f"{listed(ways, 'and')} are different ways to say when; keep one of them")
         return None

@@ -33,6 +33,7 @@ def effective(declaration: Declaration) -> dict[str, Any]:
 
 def render(declaration: Declaration) -> str:
     """``effective`` as TOML text. Services of projects say in a comment where they come from."""
+
     document = _escaped(effective(declaration))
     services = document.pop("service")
     parts = [f"# Effective declaration of {printable(declaration.file)}\n"]

@@ -95,6 +95,12 @@ def test_a_refused_secret_is_not_shown(read: Read) -> None:
     ]
 
 
+def test_a_list_that_holds_a_short_secret_is_not_shown_either(read: Read) -> None:
+    with pytest.raises(DeclarationError) as error:
+        read('[service.x]\nkind = "command"\ncommand = ["${PIN}/x"]', {"PIN": "77"})
+    assert "77" not in str(error.value)
+
+
 def test_secrets_are_collected_by_the_names_of_their_variables(read: Read) -> None:
     text = """
     [service.x]

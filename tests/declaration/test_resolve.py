@@ -252,6 +252,16 @@ def test_a_scan_may_be_bounded_without_a_calendar(read: Read) -> None:
             'profile = "discovery"\nports = "80"',
             ['2 service.x.ports: the profile discovery looks at no ports; leave them out or write profile = "ports"'],
         ),
+        (
+            "command",
+            'limits = { memory = "0.001%" }',
+            ["1 service.x.limits.memory: is 85899 bytes of this host's 8GiB; nothing runs in that"],
+        ),
+        (
+            "command",
+            'secrets = ["db"]\nenvironment = { DB_FILE = "x" }',
+            ["1 service.x.secrets: db sets the variable DB_FILE, which environment or env_file sets too"],
+        ),
         ("scan", 'exclude = ["10.0.0.0/8"]', ["1 service.x.exclude: leaves nothing to scan"]),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

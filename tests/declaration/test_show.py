@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import tomli_w
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +20,8 @@ Read = Callable[..., Declaration]
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=10)
 DURATION = st.integers(1_000_000, 3_600_000_000).map(lambda microseconds: microseconds / 1_000_000)
 SIZE = st.integers(1024**2, 1024**3)
+HALF_SECONDS = st.integers(100, 500).map(lambda milliseconds: f"{milliseconds}ms")
+SECONDS = st.integers(1_000_000, 9_000_000).map(lambda microseconds: microseconds / 1_000_000)
 NAME = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True).filter(lambda name: name != "agent")
 VARIABLE = st.from_regex(r"[A-Z][A-Z0-9_]{0,8}", fullmatch=True).filter(
     lambda name: not name.startswith(("SERVICE_", "WATCHDOG_", "LISTEN_", "NOTIFY"))
@@ -37,7 +40,7 @@ SHARED: dict[str, st.SearchStrategy[Any]] = {
     "environment": st.dictionaries(VARIABLE, st.one_of(TEXT, st.booleans(), st.integers(-9, 9)), max_size=3),
     "secrets": st.just(["token"]),
     "log": st.fixed_dictionaries({}, optional={"size": SIZE, "keep": st.integers(0, 9)}),
-    "heartbeat": st.fixed_dictionaries({}, optional={"interval": st.just("3s"), "timeout": st.just("7500ms")}),
+    "heartbeat": st.fixed_dictionaries({}, optional={"interval": HALF_SECONDS, "timeout": SECONDS}),
     "limits": st.fixed_dictionaries(
         {},
         optional={"memory": st.one_of(SIZE, st.just("33%")), "cpus": st.floats(0.01, 64), "pids": st.integers(1, 99)},
@@ -104,8 +107,6 @@ AGENT = st.fixed_dictionaries(
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(AGENT, st.dictionaries(NAME, SERVICE, max_size=3))
 def test_what_is_rendered_reads_back_the_same(read: Read, agent: dict[str, Any], services: dict[str, Any]) -> None:
-    import tomli_w
-
     declaration = read(tomli_w.dumps(written({"agent": agent, "service": services})))
     again = read(render(msgspec.structs.replace(declaration, masked=frozenset(), masked_fields=frozenset())))
     assert again == declaration

@@ -9,8 +9,6 @@ from __future__ import annotations
 import signal
 from typing import Any
 
-import tomli_w
-
 from agent.declaration.interpolate import escape
 from agent.declaration.masking import MASK, mask, mask_field
 from agent.declaration.model import AnyService, Capture, Command, Declaration, Heartbeat, Scan, Timer
@@ -33,6 +31,8 @@ def effective(declaration: Declaration) -> dict[str, Any]:
 
 def render(declaration: Declaration) -> str:
     """``effective`` as TOML text. Services of projects say in a comment where they come from."""
+
+    import tomli_w  # the agent itself shows declarations too, as JSON, and need not carry the writer
 
     document = _escaped(effective(declaration))
     services = document.pop("service")

@@ -11,8 +11,8 @@ from agent.cli import output, table, text
 from agent.cli.base import Session, command
 from agent.cli.names import SERVICE
 
-HEADS = ("NAME", "STATE", "READY", "PID", "SINCE", "RESTARTS", "CPU", "RSS", "NEXT RUN", "MESSAGE")
-NUMBERS = ("PID", "SINCE", "RESTARTS", "CPU", "RSS", "NEXT RUN")
+HEADS = ("NAME", "STATE", "READY", "PID", "SINCE", "RESTARTS", "CPU", "RSS", "NEXT", "MESSAGE")
+NUMBERS = ("PID", "SINCE", "RESTARTS", "CPU", "RSS", "NEXT")
 
 
 @command(
@@ -84,16 +84,16 @@ def row(service: dict[str, Any], now: float) -> tuple[str, ...]:
         str(service.get("restarts", 0)),
         text.percent(service.get("cpu_percent")),
         text.size(service.get("rss_bytes")),
-        text.until(service.get("next_run"), now),
+        _left(service.get("next_run"), now),
         message(service),
     )
 
 
 def readiness(service: dict[str, Any]) -> str:
-    """Whether it serves: ``unhealthy`` outranks ``yes``, and what has no process is neither ready nor not."""
-    if service.get("health") == "unhealthy":
-        return "unhealthy"
-    return text.yes(service["ready"]) if service.get("pid") is not None else text.ABSENT
+    """Whether it serves: what has no process is neither ready nor not, and ``unhealthy`` outranks ``yes``."""
+    if service.get("pid") is None:
+        return text.ABSENT
+    return "unhealthy" if service.get("health") == "unhealthy" else text.yes(service["ready"])
 
 
 def message(service: dict[str, Any]) -> str:
@@ -139,6 +139,10 @@ def details(service: dict[str, Any], now: float) -> list[tuple[str, str]]:
 
 def _figures(service: dict[str, Any]) -> list[tuple[str, Any]]:
     return [(text.safe(name), value) for name, value in service.get("figures", {}).items()]
+
+
+def _left(when: float | None, now: float) -> str:
+    return text.ABSENT if when is None else text.duration(when - now)
 
 
 def _age(seconds: float | None) -> str:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from contextlib import redirect_stdout
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.cli import output
@@ -26,6 +26,7 @@ def printed(show: Callable[[object], None], value: object) -> str:
     return stream.getvalue()
 
 
+@settings(deadline=None)
 @given(anything)
 def test_a_document_is_read_back_as_it_was_and_is_printable_ascii(value: object) -> None:
     text = printed(output.document, value)
@@ -33,6 +34,7 @@ def test_a_document_is_read_back_as_it_was_and_is_printable_ascii(value: object)
     assert text.isascii() and text.replace("\n", "").isprintable()
 
 
+@settings(deadline=None)
 @given(anything)
 def test_each_object_of_a_stream_is_one_line(value: object) -> None:
     text = printed(output.line, value)

@@ -9,7 +9,7 @@ from contextlib import redirect_stdout
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.cli import table
@@ -49,6 +49,7 @@ def test_plain_columns_are_aligned_and_lines_end_without_blanks() -> None:
     ]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.text(), st.text(), st.text())))
 def test_a_pipe_gets_one_line_a_row_whatever_the_cells_hold(rows: list[tuple[str, str, str]]) -> None:
     lines = drawn(table.show, HEADS, rows, on=io.StringIO()).split("\n")
@@ -56,6 +57,7 @@ def test_a_pipe_gets_one_line_a_row_whatever_the_cells_hold(rows: list[tuple[str
     assert all(line.isprintable() for line in lines)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.text(), st.text(), st.text()), min_size=1, max_size=3))
 def test_a_terminal_gets_no_control_character_that_rich_did_not_make(rows: list[tuple[str, str, str]]) -> None:
     without_colours = re.sub(r"\x1b\[[0-9;]*m", "", drawn(table.show, HEADS, rows))
@@ -91,3 +93,14 @@ def test_a_long_last_column_is_folded_not_cut() -> None:
 def test_pairs_are_aligned_at_their_colons() -> None:
     shown = drawn(table.show_pairs, [("Name", "api"), ("Last exit", "code 1\n")], on=io.StringIO())
     assert shown == "     Name: api\nLast exit: code 1\\x0a\n"
+
+
+@pytest.mark.usefixtures("colours")
+def test_where_prose_would_be_squeezed_it_stands_below_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    message = " ".join(["prose"] * 12)
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", drawn(table.show, HEADS, [("edge_capture", "42", message), ("a", "1", "")]))
+    heads, capture, *prose, last = shown.splitlines()
+    assert [line.split() for line in (heads, capture, last)] == [["NAME", "PID"], ["edge_capture", "42"], ["a", "1"]]
+    assert all(line.startswith("    ") and len(line) <= 40 for line in prose)
+    assert " ".join(prose).split() == message.split()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.cli import text
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=st.characters(exclude_categories=())))
 def test_safe_text_holds_no_character_that_a_terminal_would_obey(value: str) -> None:
     shown = text.safe(value)
@@ -18,6 +19,7 @@ def test_safe_text_holds_no_character_that_a_terminal_would_obey(value: str) -> 
     shown.encode()
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=st.characters(categories=["L", "N", "P", "S"])))
 def test_harmless_text_is_shown_as_it_is(value: str) -> None:
     assert text.safe(value) == value
@@ -62,6 +64,7 @@ def test_a_duration_shows_its_two_largest_units(seconds: float | None, shown: st
     assert text.duration(seconds) == shown
 
 
+@settings(deadline=None)
 @given(st.floats(min_value=10, max_value=1e12))
 def test_a_duration_is_never_rounded_up(seconds: float) -> None:
     units = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}

@@ -8,14 +8,16 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from agent.control.access import role_of
 from agent.control.admission import Admission
 from agent.control.api import Agent
-from agent.control.connection import Connection, Limits, Peer, Shared
+from agent.control.connection import READ, Connection, Limits, Peer, Shared
 from agent.linux.peercred import is_member, peer_credentials
 from agent.linux.sockets import listen_unix
 
@@ -24,6 +26,9 @@ SOCKET_MODE = 0o666
 
 TURNED_AWAY = 32
 """Connections over the limit that are told so at one time; any more are just closed."""
+
+BACKLOG = 256
+"""Connections that the kernel keeps until we have accepted them."""
 
 GRACE = 5.0
 """Seconds that answers under way may take when the server stops."""
@@ -55,7 +60,11 @@ class ControlServer:
     async def start(self) -> None:
         """Listen. Raises ``RuntimeFailure`` when the path cannot be used."""
         listening = listen_unix(self._where, SOCKET_MODE) if isinstance(self._where, Path) else self._where
-        self._server = await asyncio.start_unix_server(self._accepted, sock=listening, limit=16 * 1024, backlog=256)
+        # Since Python 3.13 closing removes the file, also that of a socket that somebody else made.
+        keep: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+        self._server = await asyncio.start_unix_server(
+            self._accepted, sock=listening, limit=READ, backlog=BACKLOG, **keep
+        )
 
     async def stop(self, grace: float = GRACE) -> None:
         """Take no more requests, finish the answers under way, end the streams, and close everything."""

@@ -112,7 +112,7 @@ class EventStore:
         self._newest = cursor
         self._ring.append(event)
         if self.storage == "ok" and len(self._ring) >= COMMIT_AT and self._ring[-COMMIT_AT].cursor > self._stored:
-            self._save()
+            self.flush()
         else:
             self._arm(COMMIT_DELAY)
         for callback in tuple(self._subscribers):

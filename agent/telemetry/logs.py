@@ -168,9 +168,15 @@ class LogFile:
         return text[at:]
 
     def _ready(self) -> None:
-        """Have the file open, and be sure that it is still the one with that name. Raises ``OSError``."""
-        if self._fd >= 0 and os.fstat(self._fd).st_nlink:
-            return
+        """Have the file open that has the name now: it may have been renamed or removed. Raises ``OSError``."""
+        if self._fd >= 0:
+            ours = os.fstat(self._fd)
+            self._written = ours.st_size
+            try:
+                if os.path.samestat(ours, os.lstat(self.path)):
+                    return
+            except FileNotFoundError:
+                pass
         self._shut()
         self._open()
         for number in itertools.count(self._keep + 1):  # left over from a time when more were kept

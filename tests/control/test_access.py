@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.control.access import check_headers, check_role, role_of
@@ -10,6 +10,7 @@ from agent.errors import RequestRefused
 UIDS = st.integers(0, 2**32 - 1)
 
 
+@settings(deadline=None)
 @given(uid=UIDS, agent_uid=UIDS, member=st.booleans())
 def test_only_root_and_the_agents_own_user_are_admins(uid: int, agent_uid: int, member: bool) -> None:
     role = role_of(uid, agent_uid=agent_uid, in_reading_group=member)

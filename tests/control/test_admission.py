@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.control.access import Role
@@ -11,6 +11,7 @@ from agent.control.admission import PER_USER, RESERVED, STRANGERS, TOTAL, Admiss
 WHO = st.sampled_from([(0, "admin"), (1, "reader"), (2, "reader"), (3, "stranger"), (4, "stranger")])
 
 
+@settings(deadline=None)
 @given(steps=st.lists(st.tuples(WHO, st.booleans()), max_size=120))
 def test_no_bound_is_ever_exceeded_and_places_given_back_are_free(steps: list[tuple[tuple[int, Role], bool]]) -> None:
     admission = Admission(total=10, reserved=3, per_user=5, strangers=4)

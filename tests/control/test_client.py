@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.control.client import Client, quote
@@ -160,6 +160,7 @@ def test_one_client_serves_several_threads(client: Client) -> None:
     assert answers == [True] * 100
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_a_quoted_name_comes_out_of_the_route_as_it_went_in(name: str) -> None:
     try:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agent.control.routes import ROUTES, MethodNotAllowed, resolve
@@ -106,6 +106,7 @@ def test_a_wrong_method_is_told_the_right_ones(method: bytes, target: bytes, all
     assert caught.value.allowed == allowed
 
 
+@settings(deadline=None)
 @given(method=st.binary(max_size=30), target=st.binary(max_size=200))
 @example(b"GET", b"/v1/services/%ED%A0%80")
 @example(b"GET", b"/v1/events?after=" + b"9" * 150)

@@ -196,7 +196,7 @@ def test_a_crowd_of_requests_does_not_keep_the_loop_from_its_other_work(control:
             worst = max(worst, time.monotonic() - started)
         stop.set()
         control.wait_for(control.server.stop(grace=0.5))
-    assert worst < 0.5
+    assert worst < 1.0
     assert control.bugs == []
 
 

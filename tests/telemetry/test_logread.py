@@ -152,6 +152,7 @@ def test_one_call_reads_a_bounded_amount_of_a_huge_file(path: Path) -> None:
     assert len(tail(path, 1_000_000)) <= BUDGET // LINE_LIMIT + 1
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_text_that_is_no_cursor_is_refused(text: str) -> None:
     if text and not re.fullmatch(CURSOR, text):

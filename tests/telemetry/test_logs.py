@@ -4,6 +4,7 @@ import ctypes
 import fcntl
 import os
 import re
+import select
 import subprocess
 import sys
 import tempfile
@@ -55,6 +56,14 @@ def fill(disk: Path) -> Path:
         while True:
             file.write(bytes(512))
     return filler
+
+
+def follow(pump: LogPump) -> None:
+    """Do what a loop would, to the end."""
+    ready = True
+    while ready:
+        select.select([pump], [], [])
+        ready = pump.read_ready()
 
 
 def everything(path: Path) -> bytes:
@@ -128,6 +137,18 @@ def test_a_line_left_unfinished_by_a_killed_agent_is_finished(path: Path) -> Non
     path.write_bytes(STAMP + b"unfini")
     LogFile(path, 4096, 1, lambda: NOW).write(b"new\n")
     assert path.read_bytes() == STAMP + b"unfini\n" + STAMP + b"new\n"
+
+
+def test_a_log_renamed_by_another_program_or_run_is_begun_again(path: Path) -> None:
+    one, two = LogFile(path, 4096, 3, lambda: NOW), LogFile(path, 4096, 3, lambda: NOW)
+    for number in range(100):
+        one.write(b"one %03d %s\n" % (number, b"x" * 50))
+        two.write(b"two %03d %s\n" % (number, b"x" * 50))
+    assert all(file.stat().st_size <= 4096 for file in path.parent.iterdir())
+    assert unstamped(everything(path)).endswith(b"one 099 %s\ntwo 099 %s\n" % (b"x" * 50, b"x" * 50))
+    path.rename(path.with_name("kept.log"))
+    one.write(b"new\n")
+    assert path.read_bytes() == STAMP + b"new\n"
 
 
 def test_a_log_deleted_by_hand_is_begun_again(path: Path) -> None:
@@ -319,8 +340,7 @@ def test_the_last_words_of_a_flooding_child_are_in_its_log(path: Path) -> None:
         assert child.stdout
         pump = LogPump(os.dup(child.stdout.fileno()), LogFile(path, 1 << 20, 2), rate=1 << 20)
         child.stdout.close()
-        while pump.read_ready():
-            pass
+        follow(pump)
         pump.close()
     assert path.read_bytes().endswith(b"Z Fatal: the reason\n")
     assert pump.dropped_bytes > 0
@@ -381,8 +401,7 @@ def test_a_writer_is_never_held_up_by_a_full_disk(small_disk: Path) -> None:
 
     thread = threading.Thread(target=child)
     thread.start()
-    while pump.read_ready():
-        pass
+    follow(pump)
     thread.join(5)
     assert not thread.is_alive()
     pump.close()

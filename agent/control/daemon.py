@@ -190,6 +190,8 @@ class Daemon:
         self._heartbeat.cancel()
         (self._paths.tmp / "agent.heartbeat").unlink(missing_ok=True)
         self._events.close()
+        if self._tree is not None:
+            self._tree.remove()
         return left
 
     # -- small duties -------------------------------------------------------------------------------------------

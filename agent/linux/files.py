@@ -119,8 +119,10 @@ class PrefixLock:
             raise StorageFailure(f"{self.path}: cannot be opened for locking: {error.strerror}") from error
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+            # For people, and for ``_holder`` where there is no /proc/locks: a full disk must not keep a service down.
+            with suppress(OSError):
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         except BlockingIOError:
             holder = self._holder(fd)
             os.close(fd)

@@ -111,6 +111,7 @@ class SweepContainment:
         self._others = others
         self._main: Identity | None = None
         self._pipes: set[int] = set()
+        self._seen: set[Identity] = set()
         self._callback: Callable[[], None] | None = None
         self._killing = False
         self._waiting: list[Pidfd] = []
@@ -125,7 +126,10 @@ class SweepContainment:
 
     def _members(self) -> list[Identity]:
         sid = self._main.pid if self._main else 0
-        return members(self._main, sid, self._mark, self._pipes, others=self._others())
+        found = members(self._main, sid, self._mark, self._pipes, seen=self._seen, others=self._others())
+        # Who was seen below the worker stays the service's, even if it sheds every sign before the next look.
+        self._seen = set(found)
+        return found
 
     def pids(self) -> list[int]:
         return [member.pid for member in self._members()]

@@ -59,7 +59,7 @@ def policy_of(service: AnyService) -> Policy:
         start_timeout=service.start_timeout,
         announces_ready=service.ready != "immediate",
         job=service.timer is not None,
-        run_timeout=service.timer.timeout if service.timer else None,
+        run_timeout=service.run_timeout,
     )
 
 

@@ -74,17 +74,14 @@ class Calendar(msgspec.Struct, frozen=True):
         """
         if after >= _END:
             return None
-        found = (member._next_elapse(after) for member in (self, *self.also))
-        return min((moment for moment in found if moment is not None), default=None)
-
-    def _next_elapse(self, after: float) -> float | None:
-        # A float near the year 2199 is wider than a microsecond: start two early, and compare what the caller will see.
-        moment: int | None = max(math.floor(after * MICROSECONDS) - 2, -1)
-        while moment is not None:
-            moment = find_next(self, moment)
-            if moment is not None and moment / MICROSECONDS > after:
-                return moment / MICROSECONDS
-        return None
+        # The last microsecond whose float is not after `after`. Floats are too coarse for a plain product, but until
+        # 2199 each microsecond is a float of its own, so that an elapse given out leads back to the one it stands for.
+        last = max(math.floor(after * MICROSECONDS) - 2, -1)
+        while (last + 1) / MICROSECONDS <= after:
+            last += 1
+        found = (find_next(member, last) for member in (self, *self.also))
+        first = min((moment for moment in found if moment is not None), default=None)
+        return None if first is None else first / MICROSECONDS
 
 
 def local_zone_names() -> tuple[str, str]:

@@ -6,10 +6,10 @@ without a match left moves the next larger one. No walk over minutes: at most so
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Literal
 
-from agent.declaration.wall_clock import WallClock, offsets_of
+from agent.declaration.wall_clock import Offset, WallClock, offsets_of
 
 if TYPE_CHECKING:
     from agent.declaration.calendar import Calendar
@@ -27,6 +27,8 @@ _HIGHEST = (LAST_YEAR, 12, 31, 23, 59, 60 * MICROSECONDS - 1)
 _MOST_ROUNDS = 1000
 """systemd's bound, after which it gives up. An impossible date takes some 500 rounds to reach the last year."""
 
+_MOST_RESTARTS = 4
+
 _Range = tuple[int, int | None, int]
 """First, last, step: a ``Span`` with the days from the month's end already turned into dates."""
 
@@ -41,12 +43,27 @@ def find_next(calendar: Calendar, after: int) -> int | None:
     try:
         found = _Search(calendar, WallClock(offset_at, second), second, fraction).run()
     except _GoingInCirclesError:
-        # 05/8:12 on the evening before clocks are set forward: systemd 252 gives up, and its timer never runs again.
-        found = _Search(calendar, WallClock(offset_at, second), second, fraction, strict=True).run()
+        found = _find_otherwise(calendar, offset_at, second, fraction)
     if found is not None and found <= after:
         # Within an hour that comes twice, its second coming was taken for the first, which is past.
         found += (offset_at(found // MICROSECONDS)[0] - offset_at(second)[0]) * MICROSECONDS
     return found
+
+
+def _find_otherwise(calendar: Calendar, offset_at: Callable[[int], Offset], second: int, fraction: int) -> int | None:
+    """Where systemd 252 goes in circles, it gives up, and never runs its timer again. A job shall run all the same.
+
+    That happens to ``05/8:12`` on the evening before clocks are set forward, which a strict search finds, and around
+    changes of the clock at no full hour (Pacific/Chatham), where the search is taken up again an hour further on.
+    ``None`` where a clock was named that is not in force, such as ``EEST`` in winter: systemd mostly says "never" then.
+    """
+    for _ in range(_MOST_RESTARTS):
+        search = _Search(calendar, WallClock(offset_at, second), second, fraction, strict=True)
+        try:
+            return search.run()
+        except _GoingInCirclesError:
+            second, fraction = search.second() + 3600, 0
+    return None
 
 
 class _GoingInCirclesError(Exception):
@@ -65,6 +82,7 @@ class _Search:
     ) -> None:
         self._calendar = calendar
         self._clock = clock
+        self._begin = second
         self._reading = clock.read(second)
         self._fraction = fraction
         # Which of the zone's two clocks the reading is of. None leaves that to the wall clock.
@@ -89,6 +107,11 @@ class _Search:
                     self._stuck = True
                     self._reading[_HOUR] += 1
         raise _GoingInCirclesError
+
+    def second(self) -> int:
+        """Where the search stands, in unix time."""
+        moment = self._resolve()
+        return self._begin if moment is None else max(moment, self._begin)
 
     def _tidy(self) -> None:
         """Let the wall clock sort out what a carry has taken out of range, such as a 13th month."""

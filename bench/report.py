@@ -26,8 +26,9 @@ the Python package index, runit and s6 from Debian. dinit is missing because Deb
 the contestants in turn, in random order, with random pauses; a figure is the median of its rounds. Everything is
 watched from outside, through `/proc`, in the same way for all:
 
-- *replacement*: from SIGKILL of the eldest worker to its supervisor having another child that has become `sleep`
-  ({kills} kills each, watched every 0.2 ms)
+- *replacement*: from SIGKILL of a worker to its supervisor having another child that has become `sleep` ({kills} kills
+  each, watched every 0.2 ms). No worker is killed twice: an agent's service that dies again within a minute waits for
+  0.5 s and more, on purpose, and that is not what is measured
 - *up*: from starting the supervisor's program to the last of {many} children having become `sleep` ({starts} starts)
 - *memory*: PSS of all processes of the supervisor without its workers, after {idle:.0f} s of nothing
 - *wake-ups*: voluntary context switches of all their threads in those {idle:.0f} s
@@ -47,7 +48,7 @@ class Figures:
     memory: dict[int, int] = field(default_factory=dict)
     processes: dict[int, int] = field(default_factory=dict)
     wakeups: dict[int, float] = field(default_factory=dict)
-    replacement: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
+    replacement: list[float] = field(default_factory=list)
     status: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
 
 
@@ -68,9 +69,9 @@ def rows(results: dict[str, Figures], many: int) -> list[Row]:
         found.append(Row(title, digits, dict(zip(results, values, strict=True))))
 
     everyone = results.values()
+    add("SIGKILL of a worker to its replacement running, ms", 1, [milliseconds(of.replacement) for of in everyone])
     add(f"{many} services up, from the start of the supervisor, ms", 0, [milliseconds(of.start) for of in everyone])
     for n, label in ((1, "1 service"), (many, f"{many} services")):
-        add(f"{label}: SIGKILL to the replacement running, ms", 1, [milliseconds(of.replacement[n]) for of in everyone])
         add(f"{label}: memory (PSS), MiB", 1, [of.memory[n] / MIB for of in everyone])
         add(f"{label}: processes of its own", 0, [of.processes[n] for of in everyone])
         add(f"{label}: wake-ups when idle, /s", 2, [of.wakeups[n] for of in everyone])
@@ -107,14 +108,14 @@ def render(results: dict[str, Figures], *, interpreter: float, many: int) -> str
 def targets(results: dict[str, Figures], interpreter: float, many: int) -> list[str]:
     """What we promise, and whether this run kept it. ``interpreter``: seconds that Python alone takes to start."""
     us = results[US]
-    replacement = max(statistics.median(us.replacement[count]) for count in (1, many)) * 1000
+    replacement = statistics.median(us.replacement) * 1000
     start = (statistics.median(us.start) - interpreter) * 1000
     memory = max(us.memory.values()) / MIB
     growth = (us.memory[many] - us.memory[1]) / MIB
     besides = max(0.0, max(us.wakeups.values()) - 1 / HEARTBEAT)
     ours, theirs = (statistics.median(results[name].status[many]) * 1000 for name in (US, "supervisord"))
     kept = [
-        ("SIGKILL to the replacement running", "≤ 20 ms", f"{replacement:.1f} ms", replacement <= 20),
+        ("SIGKILL of a worker to its replacement running", "≤ 20 ms", f"{replacement:.1f} ms", replacement <= 20),
         (f"{many} services up, after the interpreter is", "≤ 500 ms", f"{start:.0f} ms", start <= 500),
         ("memory of the agent (PSS)", "≤ 25 MiB", f"{memory:.1f} MiB", memory <= 25),
         (f"its growth from 1 to {many} services", "flat", f"{growth:+.1f} MiB", growth <= 1.5),

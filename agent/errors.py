@@ -21,7 +21,7 @@ No traceback reaches a user: anything that is not an ``AgentError`` is a bug, go
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 EXIT_OK = 0
 EXIT_CONFIGURATION = 1
@@ -44,8 +44,7 @@ class UsageError(ConfigurationError):
     """An option, argument or expression that cannot be meant."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Problem:
+class Problem(NamedTuple):
     """One mistake in a declaration.
 
     ``file`` is the path as the user gave it, ``line`` counts from 1 (0: the file as a whole),

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 DEFAULT_PREFIX = "/srv"
 
 
-@dataclass(frozen=True, slots=True)
-class Paths:
+class Paths(NamedTuple):
     """The layout below one prefix. ``declaration`` is ``key/env.toml`` unless the command line named another.
 
     Interpolation files, projects and secrets stand beside the declaration (``key`` is its directory).

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +35,7 @@ def validate(session: Session, config: Path | None) -> None:
     except DeclarationError as error:
         if not session.json:
             raise
-        problems = [asdict(problem) for problem in error.problems]
+        problems = [problem._asdict() for problem in error.problems]
         output.document({"file": str(paths.declaration), "valid": False, "services": None, "problems": problems})
         click.get_current_context().exit(EXIT_CONFIGURATION)
     if session.json:

@@ -377,7 +377,12 @@ class Unit:
             return
         now = time.time()
         last = max((at for at in (self._host.last_run(self.name), self._last_due) if at is not None), default=None)
-        self.next_run = next_run(timer, now, last)
+        try:
+            self.next_run = next_run(timer, now, last)
+        except AgentError as error:
+            # Its time zone was there when the declaration was checked, and is no more: the host lost tzdata.
+            self.next_run = None
+            self._host.record(self.name, "calendar_failed", str(error), {})
         if self.next_run is not None:
             delay = min(max(0.0, self.next_run - now), LONGEST_SLEEP)
             self._calendar = self._host.loop.call_later(delay, self._calendar_elapsed)

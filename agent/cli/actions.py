@@ -84,9 +84,12 @@ def ask(client: Client, action: str, name: str, *, wait: bool) -> dict[str, Any]
 
 
 def each(names: Sequence[str], do: Callable[[str], dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Call ``do`` for all names, ``AT_ONCE`` at a time, and yield name and result in the order of completion."""
+    """Call ``do`` for all names, ``AT_ONCE`` at a time, and yield name and result in the order of completion.
+
+    Raises what ``do`` raises.
+    """
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
-    done: queue.SimpleQueue[tuple[str, dict[str, Any]]] = queue.SimpleQueue()
+    done: queue.SimpleQueue[tuple[str, dict[str, Any] | Exception]] = queue.SimpleQueue()
     for name in names:
         waiting.put(name)
 
@@ -96,20 +99,25 @@ def each(names: Sequence[str], do: Callable[[str], dict[str, Any]]) -> Iterator[
                 name = waiting.get_nowait()
             except queue.Empty:
                 return
-            done.put((name, do(name)))
+            try:
+                done.put((name, do(name)))
+            except Exception as error:  # it belongs to the thread that waits
+                done.put((name, error))
 
     for _ in range(min(AT_ONCE, len(names))):
         threading.Thread(target=work, daemon=True).start()
     for _ in names:
-        yield done.get()
+        name, result = done.get()
+        if isinstance(result, Exception):
+            raise result
+        yield name, result
 
 
 def tell(outcome: dict[str, Any]) -> None:
     """One line for one service: on stdout what was done, on stderr what was not."""
-    pid = f" (pid {outcome['pid']})" if outcome.get("pid") else ""
-    state = f"{outcome['state']}: " if outcome["state"] and outcome["state"] not in outcome["message"] else ""
-    line = text.safe(f"{outcome['name']}: {state}{outcome['message']}{pid}")
+    state = outcome["state"]
+    line = f"{outcome['name']}: {outcome['message']}" + (f" ({state})" if state and state != outcome["message"] else "")
     if outcome["ok"]:
-        print(line, flush=True)
+        print(text.safe(line), flush=True)
     else:
         complain(line)

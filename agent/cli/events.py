@@ -45,6 +45,6 @@ def events(session: Session, follow: bool, lines: int, service: str | None) -> N
 
 
 def line(event: dict[str, Any]) -> str:
-    """One event: local time, service (``agent`` for its own), kind and message."""
-    service = event["service"] or "(agent)"
-    return text.safe(f"{text.moment(event['time'])}  {service:<16}  {event['kind']:<10}  {event['message']}".rstrip())
+    """One event: local time, service (``(agent)`` for its own), kind and message."""
+    service, kind = event["service"] or "(agent)", event["kind"].replace("_", " ")
+    return text.safe(f"{text.moment(event['time'])}  {service:<16}  {kind:<14}  {event['message']}".rstrip())

@@ -18,7 +18,7 @@ def test_each_outcome_is_one_line(agentctl: Agentctl, served: Served, action: st
     done = agentctl(action, "api", "web")
     assert (done.returncode, done.stderr) == (0, "")
     state = next(after for name, after in AFTER.items() if name == action)
-    assert sorted(done.stdout.splitlines()) == [f"api: {state} (pid 100)", f"web: {state} (pid 100)"]
+    assert sorted(done.stdout.splitlines()) == [f"api: {state}", f"web: {state}"]
     assert sorted(served.done) == [(action, "api", True), (action, "web", True)]
 
 
@@ -30,7 +30,7 @@ def test_one_that_does_not_come_up_makes_the_exit_code_2_and_the_others_still_st
     served.refused["bad"] = "exit code 1: \x1bport in use"
     done = agentctl("start", "api", "bad", "web")
     assert done.returncode == 2
-    assert done.stderr == "bad: failed: exit code 1: \\x1bport in use\n"
+    assert done.stderr == "bad: exit code 1: \\x1bport in use (failed)\n"
     assert len(done.stdout.splitlines()) == 2
     assert {name for _, name, _ in served.done} == {"api", "bad", "web"}
 
@@ -72,3 +72,11 @@ def test_json_holds_all_outcomes_in_the_order_asked(agentctl: Agentctl, served: 
 def test_each_does_all_of_more_than_can_be_done_at_once() -> None:
     names = [f"s{number}" for number in range(AT_ONCE * 3)]
     assert dict(each(names, lambda name: {"did": name})) == {name: {"did": name} for name in names}
+
+
+def test_each_raises_what_went_wrong_instead_of_waiting_for_it() -> None:
+    def fail(name: str) -> dict[str, object]:
+        raise LookupError(name)
+
+    with pytest.raises(LookupError, match="api"):
+        list(each(["api"], fail))

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 DEFAULT_PREFIX = "/srv"
 
+Location = str | os.PathLike[str]
+
 
 class Paths(NamedTuple):
     """The layout below one prefix. ``declaration`` is ``key/env.toml`` unless the command line named another.
@@ -19,7 +21,7 @@ class Paths(NamedTuple):
     declaration: Path
 
     @classmethod
-    def of(cls, prefix: str | os.PathLike[str] | None = None, declaration: str | os.PathLike[str] | None = None) -> Paths:
+    def of(cls, prefix: Location | None = None, declaration: Location | None = None) -> Paths:
         """Resolve ``${PREFIX:-/srv}`` (an explicit ``prefix`` wins) and the declaration's path, both absolute."""
         root = Path(prefix if prefix is not None else os.environ.get("PREFIX") or DEFAULT_PREFIX).absolute()
         chosen = Path(declaration).absolute() if declaration is not None else root / "key" / "env.toml"

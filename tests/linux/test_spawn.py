@@ -324,8 +324,11 @@ def test_a_command_that_leaves_a_child_behind_is_cleaned_up_and_keeps_nobody_wai
     eventually(lambda: not ((found := process.stat(left)) and found.alive))
 
 
-def test_a_child_that_escapes_with_the_output_keeps_nobody_waiting() -> None:
-    done = shell("setsid sh -c 'echo $$; while sleep 0.01; do echo more; done' & sleep 0.1")
+def test_a_child_that_escapes_with_the_output_keeps_nobody_waiting(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = shell(
+        f"setsid sh -c 'echo $$; touch {out}; while sleep 0.01; do echo more; done' & until [ -e {out} ]; do :; done"
+    )
     escaped = int(done.stdout.split()[0])
     os.kill(escaped, signal.SIGKILL)
     assert done.status == ExitStatus(0)

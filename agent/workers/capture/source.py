@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from agent.errors import AgentError
 from agent.workers.capture import rotation
@@ -19,6 +20,9 @@ TURN = 0.01
 #: How long to wait, in seconds, for the last ring block when closing: the kernel hands it over after
 #: ``BLOCK_TIMEOUT_MS``, later on a busy machine.
 DRAIN = 3 * BLOCK_TIMEOUT_MS / 1000
+
+#: How long the ring of an interface that is gone is left alone, in seconds, before it is read for the last time.
+SETTLE = 1.5 * BLOCK_TIMEOUT_MS / 1000
 
 _DRAIN_STEP = 0.01
 
@@ -55,6 +59,7 @@ class Source:
         self._report = report
         self._readable = readable
         self._opened: _Opened | None = None
+        self._close_at: float | None = None  # set when the interface of an open handle went away
         self._failures = 0
         self._open_at = 0.0
         self._stopped = False
@@ -62,7 +67,7 @@ class Source:
     @property
     def waiting(self) -> bool:
         """Whether the interface is not there and would be captured if it were."""
-        return self._opened is None and not self._stopped
+        return (self._opened is None or self._close_at is not None) and not self._stopped
 
     def start(self) -> None:
         """Open the interface. Raises what ``Handle`` raises, but only waits for one that is merely down."""
@@ -74,14 +79,18 @@ class Source:
 
     def next_duty(self, now: int) -> float:
         """Seconds from ``now``, nanoseconds since the epoch, until ``tend`` has something to do."""
-        if self._opened is None:
-            return max(0.0, self._open_at - time.monotonic())
+        due = self._open_at if self._opened is None else self._close_at
+        if due is not None:
+            return max(0.0, due - time.monotonic())
         return rotation.until_boundary(now, self._every) / 1e9
 
     def tend(self, now: int) -> None:
         """Do what is due at ``now``, nanoseconds since the epoch: close a segment, open the interface again."""
         self.writer.rotate(now)
-        if self._opened is None and time.monotonic() >= self._open_at:
+        if self._opened is not None:
+            if self._close_at is not None and time.monotonic() >= self._close_at:
+                self._give_up(self._opened)
+        elif time.monotonic() >= self._open_at:
             try:
                 self._open()
             except (AgentError, OSError):
@@ -91,7 +100,7 @@ class Source:
 
     def read(self) -> None:
         """Write the packets that are ready, for one turn at most."""
-        if self._opened is None:
+        if self._opened is None or self._close_at is not None:
             return
         try:
             self.writer.take(self._opened.handle, time.monotonic() + TURN)
@@ -101,7 +110,7 @@ class Source:
     def measure(self) -> None:
         """Read the counters of the kernel, and notice an interface that was replaced by another of its name."""
         opened = self._opened
-        if opened is None:
+        if opened is None or self._close_at is not None:
             return
         self._count(opened)
         if not opened.handle.present():
@@ -142,19 +151,21 @@ class Source:
         self._open_at = time.monotonic() + rotation.retry_delay(self._failures)
 
     def _lose(self, opened: _Opened, reason: str) -> None:
-        """The interface went away: save what its ring still holds, and wait for it to come back."""
+        """The interface went away: the last block of its ring is handed over in a moment, then it can be closed."""
         asyncio.get_running_loop().remove_reader(opened.handle.fd)
-        try:
+        self._close_at = time.monotonic() + SETTLE
+        self._report("interface_lost", f"{reason}; waiting for it to come back")
+
+    def _give_up(self, opened: _Opened) -> None:
+        """Save what the ring of a lost interface still held, and begin to wait for its return."""
+        with suppress(InterfaceLost):  # said already
             while self.writer.take(opened.handle, time.monotonic() + TURN):
                 pass
-        except InterfaceLost:
-            pass  # said already
         self._close(opened)
-        self._report("interface_lost", f"{reason}; waiting for it to come back")
         self._open_later()
 
     def _close(self, opened: _Opened) -> None:
-        self._opened = None
+        self._opened = self._close_at = None
         self.writer.detach()
         self._count(opened)
         self._settle(opened)

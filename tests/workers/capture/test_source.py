@@ -14,7 +14,6 @@ def test_an_interface_that_is_deleted_and_made_again_is_captured_again(tmp_path:
         net.send("near", 500)
         net.delete("near")
         capture.wait_event("interface_lost")
-        assert numbers(capture.data, "far") == list(range(500))
         net.pair("near", "far")
         capture.wait_event("interface_back")
         net.send("near", 500, first=500)
@@ -60,3 +59,34 @@ def test_one_interface_that_goes_does_not_disturb_another(tmp_path: Path, net: N
         assert sender.wait(20) == 0
         capture.stop()
         assert numbers(capture.data, "far") == list(range(10_000))
+
+
+def test_an_interface_replaced_by_another_of_its_name_is_opened_anew(tmp_path: Path, net: Network) -> None:
+    with worker(tmp_path, net, **SETTINGS) as capture:
+        for first in range(0, 300, 100):
+            net.send("near", 100, first=first)
+            net.delete("near")
+            net.pair("near", "far")
+            capture.wait_event("interface_back")
+        net.send("near", 100, first=300)
+        capture.stop()
+        assert numbers(capture.data, "far") == list(range(400))
+        assert capture.events() == ["interface_lost", "interface_back"] * 3
+
+
+def test_stopping_while_an_interface_is_gone_is_clean(tmp_path: Path, net: Network) -> None:
+    with worker(tmp_path, net, **SETTINGS) as capture:
+        net.send("near", 100)
+        net.delete("near")
+        assert capture.stop() < 1.0
+        assert numbers(capture.data, "far") == list(range(100))
+
+
+def test_all_interfaces_at_once_can_be_captured(tmp_path: Path, net: Network) -> None:
+    with worker(tmp_path, net, **(SETTINGS | {"interfaces": ["any"]})) as capture:
+        net.send("near", 100)
+        capture.stop()
+        figures = capture.figures()
+        assert figures["written"] >= 200  # out of one, in at the other
+        assert figures["not_written"] == 0
+        assert capture.events() == []

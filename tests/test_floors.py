@@ -107,7 +107,7 @@ def test_what_a_module_offers_to_others_is_described(module: str) -> None:
 
 
 def test_the_agents_own_process_stays_light() -> None:
-    as_started = "from agent.control.lean import leave_out_tls\nleave_out_tls()\nimport agent.__main__, agent.control.daemon"
+    as_started = "from agent.control.lean import leave_out_tls\nleave_out_tls()\nimport agent.control.daemon"
     loaded = {name.split(".")[0] for name in loaded_by(as_started)}
     assert "asyncio" in loaded, "the daemon is not what was loaded"
     assert not HEAVY & loaded

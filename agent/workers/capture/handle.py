@@ -31,6 +31,10 @@ _BPF_RET_K = 0x06  # linux/filter.h: BPF_RET | BPF_K
 _DROP_COUNTERS = ("rx_missed_errors", "rx_fifo_errors")
 
 
+class NoSuchInterface(ConfigurationError):
+    """No interface has this name."""
+
+
 class InterfaceLost(CaptureFailure):
     """The interface is not there, not up, or its handle is broken: open it again later."""
 
@@ -48,8 +52,8 @@ class Options:
 class Handle:
     """An activated handle.
 
-    Raises ``ConfigurationError`` when the interface does not exist or the filter is wrong, ``InterfaceLost`` when the
-    interface is down, ``CaptureFailure`` when capturing is not permitted or fails otherwise.
+    Raises ``NoSuchInterface``, ``ConfigurationError`` when the filter is wrong, ``InterfaceLost`` when the interface is
+    down, ``CaptureFailure`` when capturing is not permitted or fails otherwise.
     """
 
     def __init__(self, interface: str, options: Options) -> None:
@@ -89,7 +93,7 @@ class Handle:
         name = self.interface
         if status == binding.ERROR_NO_SUCH_DEVICE:
             known = ", ".join(sorted(known for _, known in socket.if_nameindex())[:20])
-            raise ConfigurationError(f"interface {name} does not exist; this host has {known}")
+            raise NoSuchInterface(f"interface {name} does not exist; this host has {known}")
         if status in (binding.ERROR_PERM_DENIED, binding.ERROR_PROMISC_PERM_DENIED):
             raise CaptureFailure(f"capturing on {name} needs CAP_NET_RAW: run as root or with that capability")
         if status == binding.ERROR_IFACE_NOT_UP:

@@ -10,7 +10,15 @@ from contextlib import suppress
 from agent.errors import AgentError
 from agent.workers.capture import rotation
 from agent.workers.capture.counters import Counters, Device, Wrapping
-from agent.workers.capture.handle import ANY, BLOCK_TIMEOUT_MS, Handle, InterfaceLost, Options, device_drops
+from agent.workers.capture.handle import (
+    ANY,
+    BLOCK_TIMEOUT_MS,
+    Handle,
+    InterfaceLost,
+    NoSuchInterface,
+    Options,
+    device_drops,
+)
 from agent.workers.capture.store import Report, Store
 from agent.workers.capture.writer import Cut, Writer
 
@@ -61,6 +69,7 @@ class Source:
         self._opened: _Opened | None = None
         self._close_at: float | None = None  # set when the interface of an open handle went away
         self._failures = 0
+        self._failed_otherwise = False  # to be said once
         self._open_at = 0.0
         self._stopped = False
 
@@ -93,7 +102,12 @@ class Source:
         elif time.monotonic() >= self._open_at:
             try:
                 self._open()
-            except (AgentError, OSError):
+            except (NoSuchInterface, InterfaceLost):
+                self._open_later()
+            except (AgentError, OSError) as error:
+                if not self._failed_otherwise:
+                    self._report("interface_down", f"{error}; trying again")
+                self._failed_otherwise = True
                 self._open_later()
             else:
                 self._report("interface_back", f"{self.interface}: captured again")
@@ -144,6 +158,7 @@ class Source:
             raise
         self._opened = _Opened(handle, self.writer.delivered)
         self._failures = 0
+        self._failed_otherwise = False
         asyncio.get_running_loop().add_reader(handle.fd, self._readable, self)
 
     def _open_later(self) -> None:

@@ -71,6 +71,7 @@ class Writer:
 
         Raises ``InterfaceLost``; what was taken before is safe then.
         """
+        self.rotate(time.time_ns())
         self._room = 0
         try:
             while True:
@@ -107,7 +108,8 @@ class Writer:
         return asked, done
 
     def _waste(self, handle: Handle) -> tuple[int, int]:
-        assert self._sink is not None  # noqa: S101 - attach() comes first
+        if self._sink is None:
+            raise RuntimeError("take() before attach()")
         done = handle.dispatch(self._sink.user, rotation.MAX_BATCH)
         self.delivered += done
         self._counters.not_written += done

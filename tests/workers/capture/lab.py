@@ -63,6 +63,11 @@ class Network:
             self.up(near)
             self.up(far)
 
+    def tunnel(self, name: str) -> None:
+        """An interface that carries bare IP packets."""
+        run("ip", "-n", self.name, "tuntap", "add", name, "mode", "tun")
+        self.up(name)
+
     def up(self, interface: str) -> None:
         run("ip", "-n", self.name, "link", "set", interface, "up")
 

@@ -90,3 +90,21 @@ def test_all_interfaces_at_once_can_be_captured(tmp_path: Path, net: Network) ->
         assert figures["written"] >= 200  # out of one, in at the other
         assert figures["not_written"] == 0
         assert capture.events() == []
+
+
+def test_an_interface_that_comes_back_as_something_else_is_reported_and_tried_again(
+    tmp_path: Path, net: Network
+) -> None:
+    with worker(tmp_path, net, **(SETTINGS | {"filter": "ether proto 0x88b5"})) as capture:
+        net.send("near", 10)
+        net.delete("near")
+        capture.wait_event("interface_lost")
+        net.tunnel("far")  # no Ethernet header, so that the filter means nothing
+        event = capture.wait_event("interface_down")
+        assert event["message"].startswith("far: filter 'ether proto 0x88b5': ")
+        net.delete("far")
+        net.pair("near", "far")
+        capture.wait_event("interface_back")
+        net.send("near", 10, first=10)
+        capture.stop()
+        assert numbers(capture.data, "far") == list(range(20))

@@ -9,13 +9,11 @@ The tree that ``discover`` builds, with the interface files of Linux' admin-guid
 
 from __future__ import annotations
 
-import errno
 import functools
 import os
 import re
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +23,6 @@ from agent.linux.process import Pidfd
 _CONTROLLERS = ("cpu", "memory", "pids")
 _OWN_LEAF = "supervisor"  # the name that units pass to DelegateSubgroup=, systemd.resource-control(5)
 _SERVICE = "service."  # no interface file of the kernel starts so
-_LIMITS = ("memory.max", "pids.max", "cpu.max")
 _PERIOD = 100_000  # microseconds, the kernel's default period in cpu.max
 _SYSTEMD = Path("/run/systemd/system")  # exists when systemd runs the machine, sd_booted(3)
 
@@ -128,40 +125,6 @@ def _mounts() -> list[_Mount]:
     return [_Mount(root, Path(point)) for root, point in parse_mounts(Path("/proc/self/mountinfo").read_text())]
 
 
-@contextmanager
-def visiting(procs_fd: int) -> Iterator[bool]:
-    """Be in the cgroup of that ``cgroup.procs`` ourselves while the block runs: what it starts is born there.
-
-    Yields ``False``, and moves nobody, when a limit is in force there, because it would strike us too; or when we could
-    not find back. The child must then be moved on its own, between fork and exec, which costs a real fork: going there
-    ourselves allows vfork and is three times as quick. Raises ``OSError``: for a frozen cgroup at once, since whoever
-    enters it stops.
-    """
-    directory = Path(f"/proc/self/fd/{procs_fd}").readlink().parent
-    if _text(directory / "cgroup.freeze") == "1":
-        raise OSError(errno.EBUSY, "its cgroup is frozen", str(directory))
-    home: int | None = None
-    if not limited(directory):
-        with suppress(OSError, _Unusable):
-            home = os.open(_home()[1] / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
-    if home is None:
-        yield False
-        return
-    try:
-        os.write(procs_fd, b"0")
-        try:
-            yield True
-        finally:
-            os.write(home, b"0")
-    finally:
-        os.close(home)
-
-
-def limited(directory: Path) -> bool:
-    """Whether a limit is in force in that cgroup itself."""
-    return any((text := _text(directory / name)) and not text.startswith("max") for name in _LIMITS)
-
-
 def _delegated(directory: Path) -> bool:
     """Whether systemd gave this cgroup away: it marks it so (https://systemd.io/CGROUP_DELEGATION)."""
     for attribute in ("user.delegate", "trusted.delegate"):
@@ -196,8 +159,15 @@ class CgroupTree:
         self.controllers = _enable(directory)
 
     def service(self, name: str) -> Cgroup:
-        """The cgroup of a service, created if need be. Raises ``OSError``."""
+        """The cgroup of a service; a new one, unless processes are in the old one. Raises ``OSError``.
+
+        New, because the kernel counts the kills of a cgroup, compares that with the count of the one that clones, and
+        so kills whoever is born by ``CLONE_INTO_CGROUP`` where there was a kill before (seen on Linux 6.18;
+        ``kill_seq`` in kernel/cgroup/cgroup.c).
+        """
         directory = self.directory / (_SERVICE + name)
+        with suppress(OSError):
+            directory.rmdir()
         directory.mkdir(exist_ok=True)
         return Cgroup(self._mount, directory)
 
@@ -244,14 +214,14 @@ class Cgroup:
     def __init__(self, mount: _Mount, directory: Path) -> None:
         self._mount = mount
         self.directory = directory
-        self._procs = -1
+        self._fd = -1
         self._watch = -1
 
-    def procs_fd(self) -> int:
-        """A descriptor of ``cgroup.procs`` for ``SpawnRequest.cgroup_procs``; it stays ours. Raises ``OSError``."""
-        if self._procs < 0:
-            self._procs = os.open(self.directory / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
-        return self._procs
+    def fd(self) -> int:
+        """A descriptor of its directory, for ``SpawnRequest.cgroup``; it stays ours. Raises ``OSError``."""
+        if self._fd < 0:
+            self._fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return self._fd
 
     def pids(self) -> list[int]:
         """Every process in it and in the cgroups below it; zombies are not counted."""
@@ -336,10 +306,10 @@ class Cgroup:
 
     def close(self) -> None:
         """Let go of the descriptors; the cgroup stays. Twice does no harm."""
-        for fd in (self._procs, self._watch):
+        for fd in (self._fd, self._watch):
             if fd >= 0:
                 os.close(fd)
-        self._procs = self._watch = -1
+        self._fd = self._watch = -1
 
     def _holds(self, pid: int) -> bool:
         try:

@@ -14,12 +14,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.errors import SpawnFailed
-from agent.linux.cgroup import visiting
+from agent.linux.clone import Birth, Unavailable, bear
 from agent.linux.environment import base_environment, own_environment, own_program
 from agent.linux.process import ExitStatus, Identity, Pidfd, boot_id, identify
 from agent.linux.users import Credentials, resolve_user
@@ -67,8 +67,8 @@ class SpawnRequest:
 
     ``argv[0]`` is looked up in the PATH of ``environment``. ``stdout`` and ``stderr`` are descriptors or ``DEVNULL``.
     ``user`` and ``group`` are names or numbers; HOME, USER, LOGNAME and SHELL then follow the user unless
-    ``environment`` says something of its own. ``cgroup_procs`` is an open ``cgroup.procs``: the child is in that cgroup
-    before it executes anything. ``own_program`` marks this very program, which needs ``own_environment`` as well.
+    ``environment`` says something of its own. ``cgroup`` is an open directory of a cgroup: the child is in it before it
+    executes anything. ``own_program`` marks this very program, which needs ``own_environment`` as well.
     ``process_group_only`` keeps it in our session (for a child of a foreground command).
     """
 
@@ -80,7 +80,7 @@ class SpawnRequest:
     stdout: int = DEVNULL
     stderr: int = DEVNULL
     pass_fds: Sequence[int] = ()
-    cgroup_procs: int | None = None
+    cgroup: int | None = None
     umask: int = 0o027
     own_program: bool = False
     process_group_only: bool = False
@@ -101,26 +101,64 @@ def spawn(request: SpawnRequest) -> Child:
     if not request.argv:
         raise SpawnFailed("cannot start an empty command: it names no program", permanent=True)
     boot_id()  # raises before there is anything to clean up
-    process: subprocess.Popen[bytes] | None = None
-    pidfd: Pidfd | None = None
+    pid, pidfd = -1, None
     try:
-        with nullcontext(True) if request.cgroup_procs is None else visiting(request.cgroup_procs) as inside:
-            process = _start(request, credentials, None if inside else request.cgroup_procs)
-        pidfd = Pidfd.open(process.pid)
-        identity = identify(process.pid)
+        pid, pidfd = _born(request, credentials)
+        identity = identify(pid)
     except (OSError, ValueError, subprocess.SubprocessError) as error:
-        if process is not None:
-            os.kill(process.pid, signal.SIGKILL)  # safe: it is our child, and not reaped
-            os.waitpid(process.pid, 0)
+        if pid > 0:
+            os.kill(pid, signal.SIGKILL)  # safe: it is our child, and not reaped
+            os.waitpid(pid, 0)
         if pidfd is not None:
             pidfd.close()
         raise _failure(error, request) from error
     if pidfd is None or identity is None:
         raise SpawnFailed(f"cannot start {request.argv[0]}: somebody else reaped it", permanent=False)
-    return Child(process.pid, pidfd, identity)
+    return Child(pid, pidfd, identity)
 
 
-def _start(request: SpawnRequest, credentials: Credentials | None, cgroup_procs: int | None) -> subprocess.Popen[bytes]:
+def _born(request: SpawnRequest, credentials: Credentials | None) -> tuple[int, Pidfd | None]:
+    if request.cgroup is not None:
+        with suppress(Unavailable):
+            return _clone(request, credentials, request.cgroup)
+    if request.cgroup is None:
+        return _start(request, credentials, None)
+    # Opened by us: the child may be another user by the time it goes there.
+    procs = os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=request.cgroup)
+    try:
+        return _start(request, credentials, procs)
+    finally:
+        os.close(procs)
+
+
+def _clone(request: SpawnRequest, credentials: Credentials | None, cgroup: int) -> tuple[int, Pidfd]:
+    environment = _environment(request, credentials)
+    program = request.argv[0]
+    places = [""] if "/" in program else environment.get("PATH", os.defpath).split(":")
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        birth = Birth(
+            programs=[os.path.join(place, program) for place in places],  # noqa: PTH118  # "" must stay ""
+            argv=list(request.argv),
+            environment=environment,
+            working_directory=request.working_directory,
+            credentials=credentials if credentials and not credentials.current else None,
+            stdio=(
+                null,
+                null if request.stdout == DEVNULL else request.stdout,
+                null if request.stderr == DEVNULL else request.stderr,
+            ),
+            pass_fds=tuple(request.pass_fds),
+            umask=request.umask,
+            new_session=not request.process_group_only,
+        )
+        pid, pidfd = bear(birth, cgroup)
+    finally:
+        os.close(null)
+    return pid, Pidfd(pidfd, pid)
+
+
+def _start(request: SpawnRequest, credentials: Credentials | None, procs: int | None) -> tuple[int, Pidfd | None]:
     change = credentials is not None and not credentials.current
     process = subprocess.Popen(
         list(request.argv),
@@ -136,10 +174,10 @@ def _start(request: SpawnRequest, credentials: Credentials | None, cgroup_procs:
         umask=request.umask,
         start_new_session=not request.process_group_only,
         process_group=0 if request.process_group_only else None,
-        preexec_fn=_preparation(cgroup_procs),
+        preexec_fn=_preparation(procs),
     )
     process.returncode = 0  # the pidfd owns the child: Popen must neither wait for it nor warn about it
-    return process
+    return process.pid, Pidfd.open(process.pid)
 
 
 def _environment(request: SpawnRequest, credentials: Credentials | None) -> dict[str, str]:
@@ -153,7 +191,7 @@ def _environment(request: SpawnRequest, credentials: Credentials | None) -> dict
     return environment
 
 
-def _preparation(cgroup_procs: int | None) -> Callable[[], None] | None:
+def _preparation(procs: int | None) -> Callable[[], None] | None:
     """What the child must do between fork and exec; ``None`` (and so the quicker vfork) in the usual case."""
     ignored = [
         number
@@ -161,12 +199,12 @@ def _preparation(cgroup_procs: int | None) -> Callable[[], None] | None:
         if number not in _PYTHON_IGNORES and signal.getsignal(number) is signal.SIG_IGN
     ]
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    if cgroup_procs is None and not ignored and not blocked:
+    if procs is None and not ignored and not blocked:
         return None
 
     def prepare() -> None:
-        if cgroup_procs is not None:
-            os.write(cgroup_procs, b"0")
+        if procs is not None:
+            os.write(procs, b"0")
         for number in ignored:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -204,7 +242,7 @@ def _failure(error: Exception, request: SpawnRequest) -> SpawnFailed:
             reason = "no more processes are allowed (a limit on processes or tasks is reached)"
         case errno.EMFILE | errno.ENFILE:
             reason = "no file descriptor is left"
-        case errno.EBUSY | errno.ENODEV if request.cgroup_procs is not None:
+        case errno.EBUSY | errno.ENODEV if request.cgroup is not None:
             reason = "its cgroup is frozen, was removed, or has cgroups below it that hold controllers"
         case errno.ETXTBSY:
             reason = "the program is being written to"

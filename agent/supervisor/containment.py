@@ -26,8 +26,8 @@ class Containment(Protocol):
     def adopt(self, main: Identity, pipes: set[int]) -> None:
         """``main`` was started in here; its output goes to the pipes with these inode numbers."""
 
-    def procs_fd(self) -> int | None:
-        """What a child writes itself into before it becomes the program, if there is such a file."""
+    def cgroup(self) -> int | None:
+        """The open directory of the cgroup in which a child is to be born, if there is one. Raises ``OSError``."""
 
     def pids(self) -> list[int]:
         """Every process in here now."""
@@ -61,8 +61,8 @@ class CgroupContainment:
     def adopt(self, main: Identity, pipes: set[int]) -> None:
         """The kernel knows already."""
 
-    def procs_fd(self) -> int:
-        return self._cgroup.procs_fd()
+    def cgroup(self) -> int:
+        return self._cgroup.fd()
 
     def pids(self) -> list[int]:
         return self._cgroup.pids()
@@ -73,14 +73,16 @@ class CgroupContainment:
             self._cgroup.signal(signal.SIGCONT)
 
     def kill(self) -> None:
-        self._cgroup.kill()
+        if self._cgroup.populated():
+            self._cgroup.kill()
 
     def out_of_memory(self) -> bool:
         return self._cgroup.events()["oom_kill"] > self._oom_kills
 
     def when_gone(self, callback: Callable[[], None]) -> None:
         self._callback = callback
-        if self._watched is None:
+        if self._cgroup.populated() and self._watched is None:
+            # Only if need be: to close an inotify descriptor takes the kernel 10 to 20 ms.
             self._watched = self._cgroup.watch_fd()
             self._loop.add_reader(self._watched, self._changed)
         self._changed()
@@ -121,7 +123,7 @@ class SweepContainment:
         self._main = main
         self._pipes = pipes
 
-    def procs_fd(self) -> None:
+    def cgroup(self) -> None:
         return None
 
     def _members(self) -> list[Identity]:

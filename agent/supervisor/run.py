@@ -97,11 +97,11 @@ class Run:
                     group=orders.group,
                     stdout=write_end,
                     stderr=write_end,
-                    cgroup_procs=containment.procs_fd(),
+                    cgroup=containment.cgroup(),
                     own_program=orders.launch.own_program,
                 )
             )
-        except AgentError:
+        except (AgentError, OSError):
             os.close(read_end)
             containment.close()
             sink.close()

@@ -7,11 +7,13 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
-from agent.linux import libc, process
-from tests.linux.processes import ROOT, Started
+from agent.linux import cgroup, libc, process
+from agent.linux.cgroup import CgroupTree, discover, explain
+from tests.linux.processes import ROOT, Started, own_directory
 
 
 @pytest.fixture
@@ -43,3 +45,16 @@ def subreaper() -> Iterator[None]:
         for pid in left:
             with suppress(ChildProcessError):
                 os.waitpid(pid, 0)
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CgroupTree]:
+    """A tree of our own, as on a machine without systemd (which would have to delegate one to the tests)."""
+    monkeypatch.setattr(cgroup, "_SYSTEMD", Path("/nonexistent"))
+    home = own_directory()
+    found = discover(tmp_path)
+    assert found is not None, explain(tmp_path)
+    yield found
+    (home / "cgroup.procs").write_text("0")
+    for directory, _, _ in os.walk(found.directory, topdown=False):
+        Path(directory).rmdir()

@@ -11,6 +11,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
+
+from agent.linux.cgroup import parse_membership, parse_mounts
+
 ROOT = str(Path(__file__).parents[2])
 
 
@@ -86,3 +90,12 @@ def readable(fd: int, seconds: float = 10) -> bool:
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     return bool(poll.poll(seconds * 1000))
+
+
+def own_cgroup() -> str:
+    return parse_membership(Path("/proc/self/cgroup").read_text()) or pytest.fail("no cgroup v2")
+
+
+def own_directory() -> Path:
+    root, point = parse_mounts(Path("/proc/self/mountinfo").read_text())[0]
+    return Path(point + own_cgroup().removeprefix(root.rstrip("/")))

@@ -13,11 +13,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import SpawnFailed
-from agent.linux import cgroup, process
+from agent.linux import cgroup, clone, process
 from agent.linux.cgroup import Cgroup, CgroupTree, discover, explain, parse_membership, parse_mounts
 from agent.linux.process import ExitStatus, Pidfd
 from agent.linux.spawn import Child, SpawnRequest, spawn
-from tests.linux.processes import BECOME_NOBODY, ROOT, Started, eventually, open_fds, readable
+from tests.linux.processes import (
+    BECOME_NOBODY,
+    ROOT,
+    Started,
+    eventually,
+    open_fds,
+    own_cgroup,
+    own_directory,
+    readable,
+)
 
 Start = Callable[..., Started]
 
@@ -30,28 +39,6 @@ HYBRID = """\
 41 31 0:38 / /sys/fs/cgroup/unified rw,relatime shared:9 - cgroup2 cgroup2 rw
 42 31 0:38 /docker/ab /mnt/a\\040b rw - cgroup2 cgroup rw,nsdelegate
 """
-
-
-def own_cgroup() -> str:
-    return parse_membership(Path("/proc/self/cgroup").read_text()) or pytest.fail("no cgroup v2")
-
-
-def own_directory() -> Path:
-    root, point = parse_mounts(Path("/proc/self/mountinfo").read_text())[0]
-    return Path(point + own_cgroup().removeprefix(root.rstrip("/")))
-
-
-@pytest.fixture
-def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CgroupTree]:
-    """A tree of our own, as on a machine without systemd (which would have to delegate one to the tests)."""
-    monkeypatch.setattr(cgroup, "_SYSTEMD", Path("/nonexistent"))
-    home = own_directory()
-    found = discover(tmp_path)
-    assert found is not None, explain(tmp_path)
-    yield found
-    (home / "cgroup.procs").write_text("0")
-    for directory, _, _ in os.walk(found.directory, topdown=False):
-        Path(directory).rmdir()
 
 
 @pytest.fixture
@@ -72,7 +59,7 @@ def run_in(service: Cgroup) -> Iterator[Callable[[str], Child]]:
     def run_in(script: str) -> Child:
         argv = ["/bin/sh", "-c", script]
         environment = {"PATH": "/usr/bin:/bin"}
-        children.append(spawn(SpawnRequest(argv=argv, environment=environment, cgroup_procs=service.procs_fd())))
+        children.append(spawn(SpawnRequest(argv=argv, environment=environment, cgroup=service.fd())))
         return children[-1]
 
     yield run_in
@@ -143,7 +130,7 @@ def inside_helper(directory: Path, lines: str) -> str:
 import os, sys
 sys.path.insert(0, {ROOT!r})
 from pathlib import Path
-from agent.linux import cgroup
+from agent.linux import cgroup, clone
 directory = Path({str(directory)!r})
 (directory / "cgroup.procs").write_text("0")
 {lines}
@@ -194,7 +181,7 @@ def test_an_unprivileged_user_is_told_why_there_is_none() -> None:
 import sys
 sys.path.insert(0, {ROOT!r})
 from pathlib import Path
-from agent.linux import cgroup
+from agent.linux import cgroup, clone
 {BECOME_NOBODY}
 print(cgroup.discover(Path("/srv")), cgroup.explain(Path("/srv")))
 """
@@ -205,10 +192,10 @@ print(cgroup.discover(Path("/srv")), cgroup.explain(Path("/srv")))
 
 def test_a_removed_cgroup_is_not_entered(service: Cgroup) -> None:
     before = own_cgroup()
-    fd = os.dup(service.procs_fd())
+    fd = os.dup(service.fd())
     assert service.remove()
     with pytest.raises(SpawnFailed, match="its cgroup is frozen, was removed") as failure:
-        spawn(SpawnRequest(argv=["/bin/true"], environment={}, cgroup_procs=fd))
+        spawn(SpawnRequest(argv=["/bin/true"], environment={}, cgroup=fd))
     os.close(fd)
     assert not failure.value.permanent
     assert own_cgroup() == before
@@ -243,7 +230,7 @@ def test_a_child_is_born_in_its_cgroup_and_we_stay_where_we_are(service: Cgroup,
 
 
 def test_a_child_that_needs_a_user_is_born_there_too(service: Cgroup) -> None:
-    request = SpawnRequest(argv=["sleep", "60"], environment={}, user="nobody", cgroup_procs=service.procs_fd())
+    request = SpawnRequest(argv=["sleep", "60"], environment={}, user="nobody", cgroup=service.fd())
     child = spawn(request)
     assert service.pids() == [child.pid]
     service.kill()
@@ -253,14 +240,11 @@ def test_a_child_that_needs_a_user_is_born_there_too(service: Cgroup) -> None:
 
 
 @pytest.mark.parametrize("user", [None, "nobody"])
-def test_we_do_not_enter_a_limited_cgroup_and_the_child_still_does(
+def test_where_clone3_is_not_to_be_had_the_child_still_gets_there(
     service: Cgroup, user: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cgroup, "limited", lambda _: True)  # the machine of the tests may have no controllers
-    with cgroup.visiting(service.procs_fd()) as inside:
-        assert not inside
-        assert not service.populated()
-    child = spawn(SpawnRequest(argv=["/bin/sleep", "60"], environment={}, user=user, cgroup_procs=service.procs_fd()))
+    monkeypatch.setattr(clone, "_CLONE3", 100_000)  # the kernel answers ENOSYS, as filters of system calls do
+    child = spawn(SpawnRequest(argv=["/bin/sleep", "60"], environment={}, user=user, cgroup=service.fd()))
     assert service.pids() == [child.pid]
     service.kill()
     assert readable(child.pidfd.fd)
@@ -271,7 +255,7 @@ def test_we_do_not_enter_a_limited_cgroup_and_the_child_still_does(
 def test_a_start_that_fails_leaves_the_cgroup_empty_and_us_outside(service: Cgroup) -> None:
     before = own_cgroup()
     with pytest.raises(SpawnFailed, match="no such program"):
-        spawn(SpawnRequest(argv=["/no/such"], environment={}, cgroup_procs=service.procs_fd()))
+        spawn(SpawnRequest(argv=["/no/such"], environment={}, cgroup=service.fd()))
     assert own_cgroup() == before
     assert not service.populated()
 
@@ -279,18 +263,9 @@ def test_a_start_that_fails_leaves_the_cgroup_empty_and_us_outside(service: Cgro
 def test_a_frozen_cgroup_is_not_entered(service: Cgroup) -> None:
     (service.directory / "cgroup.freeze").write_text("1")
     with pytest.raises(SpawnFailed, match="its cgroup is frozen") as failure:
-        spawn(SpawnRequest(argv=["/bin/true"], environment={}, cgroup_procs=service.procs_fd()))
+        spawn(SpawnRequest(argv=["/bin/true"], environment={}, cgroup=service.fd()))
     assert not failure.value.permanent
     (service.directory / "cgroup.freeze").write_text("0")
-
-
-def test_a_limit_is_recognised(tmp_path: Path) -> None:
-    assert not cgroup.limited(tmp_path)
-    (tmp_path / "cpu.max").write_text("max 100000\n")
-    (tmp_path / "memory.max").write_text("max\n")
-    assert not cgroup.limited(tmp_path)
-    (tmp_path / "pids.max").write_text("10\n")
-    assert cgroup.limited(tmp_path)
 
 
 @pytest.mark.usefixtures("subreaper")
@@ -363,7 +338,7 @@ def test_only_an_empty_cgroup_is_removed(service: Cgroup, run_in: RunIn) -> None
 def test_removing_closes_every_descriptor(tree: CgroupTree) -> None:
     before = open_fds()
     service = tree.service("brief")
-    assert service.procs_fd() == service.procs_fd()
+    assert service.fd() == service.fd()
     assert service.watch_fd() == service.watch_fd()
     assert service.remove()
     assert open_fds() == before
@@ -376,9 +351,7 @@ def test_limits_are_in_force_or_named(tree: CgroupTree, service: Cgroup) -> None
     expected = {"memory.max": "67108864", "memory.oom.group": "1", "cpu.max": "50000 100000", "pids.max": "20"}
     present = {name: text for name, text in expected.items() if (service.directory / name).exists()}
     assert {name: (service.directory / name).read_text().strip() for name in present} == present
-    assert cgroup.limited(service.directory) == bool(present)
     assert service.set_limits() == []
-    assert not cgroup.limited(service.directory)
     assert service.events() == {"oom_kill": 0, "pids_max": 0}
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from agent.errors import SpawnFailed
 from agent.linux import process
+from agent.linux.cgroup import CgroupTree
 from agent.linux.process import ExitStatus
 from agent.linux.spawn import Child, Completed, SpawnRequest, base_environment, own_program, run, spawn
 from tests.linux.processes import BECOME_NOBODY, ROOT, eventually, open_fds, readable
@@ -23,8 +24,28 @@ from tests.linux.processes import BECOME_NOBODY, ROOT, eventually, open_fds, rea
 ENVIRONMENT = {"PATH": "/usr/bin:/bin"}
 
 
+BORN_IN: list[int] = []
+"""The cgroup in which the children of the test at hand are born, if any."""
+
+
+@pytest.fixture(params=["as we are", "in a cgroup"], autouse=True)
+def way(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Both ways to start a process keep every promise."""
+    if request.param == "as we are":
+        yield request.param
+        return
+    tree: CgroupTree = request.getfixturevalue("tree")
+    cgroup = tree.service("spawned")
+    BORN_IN.append(cgroup.fd())
+    yield request.param
+    BORN_IN.clear()
+    cgroup.kill()
+    eventually(lambda: not cgroup.populated())
+    assert cgroup.remove()
+
+
 def request(*argv: str, environment: Mapping[str, str] = ENVIRONMENT, **fields: Any) -> SpawnRequest:
-    return SpawnRequest(argv=argv, environment=environment, **fields)
+    return SpawnRequest(argv=argv, environment=environment, cgroup=BORN_IN[0] if BORN_IN else None, **fields)
 
 
 @contextmanager

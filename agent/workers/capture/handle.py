@@ -7,6 +7,7 @@ never returns (the kernel wakes nobody for an empty ring block), so the loop of 
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import socket
 import struct
@@ -27,6 +28,7 @@ _BPF_MAXINSNS = 4096  # linux/bpf_common.h: the longest filter the kernel takes
 _SO_ATTACH_FILTER = 26  # asm-generic/socket.h
 _SOL_PACKET = 263  # linux/socket.h
 _PACKET_IGNORE_OUTGOING = 23  # linux/if_packet.h, since Linux 4.20
+_SIOCGIFINDEX = 0x8933  # linux/sockios.h
 _BPF_RET_K = 0x06  # linux/filter.h: BPF_RET | BPF_K
 _DROP_COUNTERS = ("rx_missed_errors", "rx_fifo_errors")
 
@@ -72,7 +74,7 @@ class Handle:
             if interface == "lo":
                 self._ignore_outgoing()
             #: Which interface this is, whatever it is called by now. 0 for ``any``.
-            self.index = 0 if interface == ANY else _index(interface)
+            self.index = self._index()
             #: Packets the kernel had counted before the filter was in force; those that it would have refused are
             #: not delivered, and how many these are nobody knows.
             self.early = self.statistics()[0]
@@ -153,7 +155,7 @@ class Handle:
 
     def present(self) -> bool:
         """Whether the interface of this name is still the one that was opened."""
-        return self.interface == ANY or _index(self.interface) == self.index
+        return self._index() == self.index
 
     def seal(self) -> None:
         """Let the kernel store no further packet, so that what is in the ring can be read to its end.
@@ -171,6 +173,20 @@ class Handle:
             pcap.pcap_close(self._pcap)
             self._pcap = None
 
+    def _index(self) -> int:
+        """The number of the interface that has the name now: 0 for ``any``, -1 when there is none.
+
+        Asked of our own socket, so that it needs no new descriptor and is about our own network namespace.
+        """
+        if self.interface == ANY:
+            return 0
+        request = struct.pack("16si20x", os.fsencode(self.interface), 0)  # struct ifreq, netdevice(7)
+        try:
+            answer = fcntl.ioctl(self.fd, _SIOCGIFINDEX, request)
+        except OSError:
+            return -1
+        return int(struct.unpack_from("16si", answer)[1])
+
     def _error(self) -> str:
         return _text(pcap.pcap_geterr(self._pcap))
 
@@ -185,13 +201,6 @@ def device_drops(interface: str) -> int | None:
         return sum(int((directory / name).read_text()) for name in _DROP_COUNTERS)
     except (OSError, ValueError):
         return None
-
-
-def _index(interface: str) -> int:
-    try:
-        return socket.if_nametoindex(interface)
-    except OSError:
-        return -1
 
 
 def _text(message: bytes | None) -> str:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from agent.errors import AgentError
+from agent.errors import AgentError, CaptureFailure
 from agent.workers.capture import rotation
 from agent.workers.capture.counters import Counters, Device, Wrapping
 from agent.workers.capture.handle import (
@@ -85,6 +85,8 @@ class Source:
         except InterfaceLost as error:
             self._report("interface_down", f"{error}; waiting for it")
             self._open_later()
+        except OSError as error:
+            raise CaptureFailure(f"{self.interface}: cannot be opened: {error.strerror}") from error
 
     def next_duty(self, now: int) -> float:
         """Seconds from ``now``, nanoseconds since the epoch, until ``tend`` has something to do."""
@@ -137,15 +139,16 @@ class Source:
         if opened is None:
             return
         asyncio.get_running_loop().remove_reader(opened.handle.fd)
-        try:
+        with suppress(OSError):
             opened.handle.seal()
-            deadline = time.monotonic() + DRAIN
+        deadline = time.monotonic() + DRAIN
+        try:
             while self._unread(opened) and time.monotonic() < deadline:
-                self.writer.take(opened.handle, deadline)
+                # An interface that went away a moment ago says so once, and then gives what its ring holds.
+                with suppress(InterfaceLost):
+                    self.writer.take(opened.handle, deadline)
                 if self._unread(opened):
                     await asyncio.sleep(_DRAIN_STEP)
-        except (InterfaceLost, OSError) as error:
-            self._report("interface_lost", f"{self.interface}: while closing: {error}")
         finally:
             self._close(opened)
 
@@ -168,14 +171,16 @@ class Source:
     def _lose(self, opened: _Opened, reason: str) -> None:
         """The interface went away: the last block of its ring is handed over in a moment, then it can be closed."""
         asyncio.get_running_loop().remove_reader(opened.handle.fd)
+        with suppress(OSError):
+            opened.handle.seal()
         self._close_at = time.monotonic() + SETTLE
         self._report("interface_lost", f"{reason}; waiting for it to come back")
 
     def _give_up(self, opened: _Opened) -> None:
         """Save what the ring of a lost interface still held, and begin to wait for its return."""
-        with suppress(InterfaceLost):  # said already
-            while self.writer.take(opened.handle, time.monotonic() + TURN):
-                pass
+        for _ in range(2):  # the first read may do no more than say once again that the interface is gone
+            with suppress(InterfaceLost):
+                self.writer.take(opened.handle, time.monotonic() + DRAIN)
         self._close(opened)
         self._open_later()
 

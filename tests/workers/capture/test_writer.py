@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 from tests.workers.capture.lab import Network, numbers, segments, tcpdump_count, worker
@@ -60,6 +61,27 @@ def test_a_segment_directory_that_cannot_be_made_is_a_storage_error(tmp_path: Pa
         figures = capture.figures()
         assert figures["written"] + figures["not_written"] == 10_100
         assert len(numbers(data, "far")) == figures["written"] > 0
+
+
+def test_a_process_without_descriptors_goes_on_counting_and_resumes(tmp_path: Path, net: Network) -> None:
+    with worker(tmp_path, net, **SETTINGS) as capture:
+        pid = capture.process.pid
+        taken = {int(path.name) for path in Path(f"/proc/{pid}/fd").iterdir()}
+        before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (max(taken) + 1, before[1]))
+        for free in set(range(max(taken))) - taken:
+            raise AssertionError(f"descriptor {free} is free below the limit")
+        net.send("near", 100)
+        assert "Too many open files" in capture.wait_event("storage_error")["message"]
+        capture.wait_figure("not_written", 100)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+        with net.start_sending("near", 10_000, first=100, pace=5_000) as sender:
+            capture.wait_event("storage_resumed")
+            assert sender.wait(20) == 0
+        capture.stop()
+        figures = capture.figures()
+        assert figures["written"] + figures["not_written"] == figures["received"] == 10_100
+        assert len(numbers(capture.data, "far")) == figures["written"] > 0
 
 
 def fill(directory: Path) -> Path:

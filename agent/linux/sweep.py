@@ -30,6 +30,7 @@ from agent.linux.process import (
 MARK = "AGENT_MARK"
 _EXEC_LOOKS = 20
 _EXEC_WAIT = 0.0005  # seconds: execve(2) takes less than a millisecond, unless the disk is slow
+_BARE_LOOKS = 3
 _FD_LIMIT = 4096  # descriptors looked at in one process: a hostile one may hold a million
 
 
@@ -149,14 +150,15 @@ def _settled_environ(known: ProcessStat) -> bytes:
     found = environ(known.pid)
     if known.kernel_thread or not known.alive:
         return found or b""
+    bare = 0
     for _ in range(_EXEC_LOOKS):
-        if found or found is None:
+        if found or found is None or bare == _BARE_LOOKS:
             break
-        settled = command_line(known.pid) != b""
+        # Seen with arguments and then without an environment it is bare, or it has begun the next execve meanwhile.
+        bare += command_line(known.pid) != b""
         found = environ(known.pid)
-        if settled:
-            break
-        time.sleep(_EXEC_WAIT)
+        if not found:
+            time.sleep(_EXEC_WAIT)
     return found or b""
 
 

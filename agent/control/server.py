@@ -24,6 +24,9 @@ from agent.linux.sockets import listen_unix
 SOCKET_MODE = 0o666
 """Everybody may connect; credentials decide (see ``agent.control.access``)."""
 
+ACCEPT_TURNS = 3
+"""Turns of the loop from an accept to ``_accepted``: whoever is on the way at the end is let in, to be sent away."""
+
 TURNED_AWAY = 32
 """Connections over the limit that are told so at one time; any more are just closed."""
 
@@ -75,6 +78,8 @@ class ControlServer:
                 self._where.unlink()
         self._server.close()
         self._server = None
+        for _ in range(ACCEPT_TURNS):
+            await asyncio.sleep(0)
         for task, connection in self._connections.items():
             connection.finish()
             if connection.idle:

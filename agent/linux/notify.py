@@ -38,19 +38,21 @@ class Notification(NamedTuple):
 class NotifyReceiver:
     """A notification socket for children. ``fd`` polls readable; ``address`` is what goes into NOTIFY_SOCKET.
 
-    Anybody may send (mode 0666): who did is in each notification, and believing it is the reader's business. Below a
-    prefix too long for a socket address it is an abstract socket with a random name instead. Raises
-    ``RuntimeFailure`` when it cannot be bound.
+    Only ``owner`` (a user id) and root may send; without one anybody may. Below a prefix too long for a socket address
+    it is an abstract socket with a random name instead, to which anybody can send: who did is in each notification, and
+    believing it is the reader's business. Raises ``RuntimeFailure`` when it cannot be bound.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, owner: int | None = None) -> None:
         self._path = path if len(os.fsencode(path)) <= SUN_PATH_LIMIT else None
         try:
             if self._path is not None:
                 with suppress(FileNotFoundError):
                     if stat.S_ISSOCK(self._path.lstat().st_mode):
                         self._path.unlink()
-                self._socket = bind_unix(self._path, socket.SOCK_DGRAM, 0o666)
+                self._socket = bind_unix(self._path, socket.SOCK_DGRAM, 0o666 if owner is None else 0o600)
+                if owner is not None and owner != os.geteuid():
+                    os.chown(self._path, owner, -1)
                 self.address = str(self._path)
             else:
                 self.address = f"@agent-{os.urandom(16).hex()}"

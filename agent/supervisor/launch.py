@@ -25,8 +25,14 @@ class Launch(msgspec.Struct, frozen=True):
     own_program: bool
 
 
-def launch(service: AnyService, settings: AgentSettings, paths: Paths, mark: str, environ: Mapping[str, str]) -> Launch:
-    """How to start ``service``. ``mark`` makes its descendants recognisable, ``environ`` is the agent's environment."""
+def launch(
+    service: AnyService, settings: AgentSettings, paths: Paths, mark: str, notify: str, environ: Mapping[str, str]
+) -> Launch:
+    """How to start ``service``.
+
+    ``mark`` makes its descendants recognisable, ``notify`` is the address it may report to, ``environ`` the agent's
+    environment.
+    """
     own = not isinstance(service, Command)
     argv = service.command if isinstance(service, Command) else (*own_program(), "worker", service.kind)
     environment = base_environment(environ)
@@ -34,6 +40,7 @@ def launch(service: AnyService, settings: AgentSettings, paths: Paths, mark: str
         environment.update(own_environment())
     environment.update(service.environment)
     environment.update(contract(service, settings, paths, argv))
+    environment["NOTIFY_SOCKET"] = notify
     environment[MARK] = mark
     return Launch(tuple(argv), environment, own)
 
@@ -48,7 +55,6 @@ def contract(service: AnyService, settings: AgentSettings, paths: Paths, argv: t
         "SERVICE_IMAGE": argv[0],
         "SERVICE_ARGS": shlex.join(argv[1:]),
         "SERVICE_DATA": str(paths.data(service.name)),
-        "NOTIFY_SOCKET": str(paths.notify(service.name)),
     }
     if service.heartbeat is not None:
         names["SERVICE_HEARTBEAT_FILE"] = str(paths.heartbeat(service.name))

@@ -242,11 +242,11 @@ class Unit:
             self._lock = None
             raise SpawnFailed(f"it runs already, under process {error.pid}", permanent=False) from error
         self._uid = prepare(service, host.settings, host.paths)
-        self._listen()
+        address = self._listen()
         mark = host.mark(service.name)
         orders = Orders(
             name=service.name,
-            launch=launch(service, host.settings, host.paths, mark, host.environ),
+            launch=launch(service, host.settings, host.paths, mark, address, host.environ),
             user=service.user,
             group=service.group,
             working_directory=service.working_directory,
@@ -315,15 +315,12 @@ class Unit:
 
     # -- what the child says ------------------------------------------------------------------------------------
 
-    def _listen(self) -> None:
+    def _listen(self) -> str:
+        """Have a notify socket; returns its address for the child."""
         if self._receiver is None:
-            path = self._host.paths.notify(self.name)
-            self._receiver = NotifyReceiver(path)
-            # Only the service itself has anything to say here.
-            path.chmod(0o600)
-            if self._uid != os.getuid():
-                os.chown(path, self._uid, -1)
+            self._receiver = NotifyReceiver(self._host.paths.notify(self.name), owner=self._uid)
             self._host.loop.add_reader(self._receiver.fd, self._hear)
+        return self._receiver.address
 
     def _stop_listening(self) -> None:
         if self._receiver is not None:

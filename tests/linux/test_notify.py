@@ -295,3 +295,12 @@ def test_leaving_from_a_signal_handler_while_we_send_is_not_swallowed(notifier: 
 
 def test_sdnotify_is_what_sends(notifier: SystemdNotifier) -> None:
     assert isinstance(notifier._notifier, sdnotify.SystemdNotifier)
+
+
+def test_with_an_owner_nobody_else_may_send(tmp_path: Path) -> None:
+    path = tmp_path / "owned.notify"
+    receiver = NotifyReceiver(path, owner=65534)
+    try:
+        assert (path.stat().st_uid, path.stat().st_mode & 0o777) == (65534, 0o600)
+    finally:
+        receiver.close()

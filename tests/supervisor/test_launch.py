@@ -19,7 +19,7 @@ SETTINGS = AgentSettings("hel1v5")
 
 def test_the_contract_is_in_the_environment_of_every_child() -> None:
     service = Command(name="api", command=("/srv/app/api", "--port", "80 80"), secrets=("db_password",))
-    found = launch(service, SETTINGS, PATHS, "mark", {"PATH": "/bin"})
+    found = launch(service, SETTINGS, PATHS, "mark", "/srv/run/api.notify", {"PATH": "/bin"})
     assert found.argv == ("/srv/app/api", "--port", "80 80")
     assert not found.own_program
     assert found.environment == {
@@ -39,19 +39,19 @@ def test_the_contract_is_in_the_environment_of_every_child() -> None:
 
 def test_a_heartbeat_is_promised_by_file_and_by_the_watchdogs_variable() -> None:
     service = Command(name="api", command=("/bin/api",), heartbeat=Heartbeat(interval=1.0, timeout=2.5))
-    environment = launch(service, SETTINGS, PATHS, "m", {}).environment
+    environment = launch(service, SETTINGS, PATHS, "m", "/srv/run/api.notify", {}).environment
     assert environment["SERVICE_HEARTBEAT_FILE"] == "/srv/tmp/api.heartbeat"
     assert environment["WATCHDOG_USEC"] == "2500000"
 
 
 def test_a_service_with_a_user_of_its_own_gets_copies_of_its_secrets() -> None:
     service = Command(name="api", command=("/bin/api",), user="api", secrets=("key",))
-    environment = launch(service, SETTINGS, PATHS, "m", {}).environment
+    environment = launch(service, SETTINGS, PATHS, "m", "/srv/run/api.notify", {}).environment
     assert environment["KEY_FILE"] == "/srv/run/api.secrets/key"
 
 
 def test_workers_of_our_own_are_this_very_program() -> None:
-    found = launch(Capture(name="edge", interfaces=("lo",)), SETTINGS, PATHS, "m", {})
+    found = launch(Capture(name="edge", interfaces=("lo",)), SETTINGS, PATHS, "m", "/srv/run/api.notify", {})
     assert list(found.argv) == [*own_program(), "worker", "capture"]
     assert found.own_program
 
@@ -60,7 +60,7 @@ def test_workers_of_our_own_are_this_very_program() -> None:
 def test_nothing_of_the_agents_environment_gets_through_but_what_is_on_the_list(environ: dict[str, str]) -> None:
     noise = {"NOTIFY_SOCKET": "/run/systemd/notify", "WATCHDOG_USEC": "1", "LISTEN_FDS": "1", "AWS_TOKEN": "x"}
     environment = launch(
-        Command(name="api", command=("/bin/api",)), SETTINGS, PATHS, "m", {**environ, **noise}
+        Command(name="api", command=("/bin/api",)), SETTINGS, PATHS, "m", "/srv/run/api.notify", {**environ, **noise}
     ).environment
     assert environment["NOTIFY_SOCKET"] == "/srv/run/api.notify"
     assert not {"WATCHDOG_USEC", "LISTEN_FDS", "AWS_TOKEN"} & environment.keys()
@@ -68,5 +68,5 @@ def test_nothing_of_the_agents_environment_gets_through_but_what_is_on_the_list(
 
 def test_a_declared_environment_cannot_change_the_contract() -> None:
     service = Command(name="api", command=("/bin/api",), environment={"SERVICE_NAME": "root", "COLOUR": "green"})
-    environment = launch(service, SETTINGS, PATHS, "m", {}).environment
+    environment = launch(service, SETTINGS, PATHS, "m", "/srv/run/api.notify", {}).environment
     assert (environment["SERVICE_NAME"], environment["COLOUR"]) == ("api", "green")

@@ -6,6 +6,7 @@ import asyncio
 import os
 import resource
 import signal
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -16,7 +17,7 @@ from agent.control.facade import RunningAgent
 from agent.control.server import ControlServer
 from agent.control.watchdog import keep_watchdog
 from agent.declaration.load import load
-from agent.declaration.model import AnyService, Declaration
+from agent.declaration.model import AnyService, Declaration, LogPolicy
 from agent.errors import EXIT_OK, AgentError, DeclarationError, RuntimeFailure, StorageFailure
 from agent.linux import cgroup
 from agent.linux.clock import WallClockWatch
@@ -48,7 +49,7 @@ def run(paths: Paths, *, console: bool = True, hint: str | None = None) -> int:
         _raise_descriptor_limit()
         become_subreaper()
         tree = cgroup.discover(paths.prefix)
-        ended = end_predecessors(paths.generation, tree)
+        ended = end_predecessors(paths, tree)
         agent = Daemon(paths, declaration, environ, notifier, tree, Console() if console else None)
         return asyncio.run(agent.main(ended, hint))
     finally:
@@ -93,6 +94,9 @@ class _ServiceLog:
     def pump(self, fd: int) -> LogPump:
         return LogPump(fd, self._file, schedule=self._schedule)
 
+    def adjust(self, policy: LogPolicy) -> None:
+        self._file.adjust(policy.size, policy.keep)
+
     def close(self) -> None:
         self._file.close()
 
@@ -125,8 +129,13 @@ class Daemon:
         loop.set_exception_handler(self._unexpected)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop_asked.set)
+        begun = time.time()
         self._events = EventStore(self._paths.agent_spool / "events.db", schedule=loop.call_later)
         if self._console is not None:
+            # What the history had to say of itself while it was opened.
+            for event in self._events.last(5):
+                if event.time >= begun:
+                    self._console.event(event)
             self._events.subscribe(self._console.event)
         self._supervisor = Supervisor(
             loop=loop,

@@ -20,7 +20,7 @@ import msgspec
 
 from agent.control import lean  # noqa: F401  (before asyncio: see there)
 from agent.declaration.load import load
-from agent.declaration.model import AgentSettings, AnyService
+from agent.declaration.model import AgentSettings, AnyService, LogPolicy
 from agent.errors import EXIT_CONFIGURATION, EXIT_OK, EXIT_RUNTIME, RuntimeFailure, StorageFailure
 from agent.linux.files import PrefixLock, make_directory
 from agent.linux.process import Identity, become_subreaper, reap_strangers
@@ -46,6 +46,7 @@ class Passthrough:
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self.dropped_bytes = 0
+        self.last_line = ""
 
     def read_ready(self) -> bool:
         """Pass on what there is; ``False`` at the end of the output."""
@@ -76,6 +77,9 @@ class _Output:
     def pump(self, fd: int) -> Passthrough:
         return Passthrough(fd)
 
+    def adjust(self, policy: LogPolicy) -> None:
+        """There is no log."""
+
     def close(self) -> None:
         """Standard output stays open."""
 
@@ -88,9 +92,13 @@ class Foreground:
         self.paths = paths
         self.settings = settings
         self.environ = dict(os.environ)
+        # Killed with -9, we leave a child behind: it keeps the lock, and so the job still does not overlap itself.
+        self.lock_follows_child = True
         self._instance = secrets.token_hex(16)
 
     def contain(self, service: AnyService, mark: str) -> Containment:
+        if service.limits.declared:
+            print(f"agentctl: {service.name}: run-once does not put its limits in force", file=sys.stderr)
         return SweepContainment(self.loop, mark)
 
     def mark(self, name: str) -> str:

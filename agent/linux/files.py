@@ -132,6 +132,11 @@ class PrefixLock:
             raise StorageFailure(f"{self.path}: cannot be locked: {error.strerror}") from error
         self._fd = fd
 
+    @property
+    def fd(self) -> int:
+        """The descriptor that holds the lock. A child that inherits it holds the lock too, as long as it lives."""
+        return self._fd
+
     def release(self) -> None:
         """Let go. Twice does no harm."""
         if self._fd >= 0:

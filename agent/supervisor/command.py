@@ -16,8 +16,8 @@ FIRST_MOMENTS = 0.25
 async def carry_out(unit: Unit, action: Action, wait: bool) -> Outcome:
     """Perform one command. Commands on a unit run in the order in which they came.
 
-    A ``stop`` that queues up behind a command that still waits ends that wait: nobody has to sit out the start of
-    something that is to be stopped.
+    A ``stop`` that queues up behind a command that waits for a start ends that wait: nobody has to sit out the start
+    of something that is to be stopped.
     """
     unit.queued_stops += action == "stop"
     unit.wake()
@@ -49,7 +49,7 @@ async def _perform(unit: Unit, action: Action, wait: bool) -> Outcome:
             name=unit.name, action=action, ok=True, state=unit.phase.value, message="asked for", pid=_pid(unit)
         )
     deadline = unit.now() + _patience(unit, action)
-    while not _decided(unit, action, awaited) and (action == "stop" or not unit.queued_stops):
+    while not _decided(unit, action, awaited) and not (unit.phase is Phase.STARTING and unit.queued_stops):
         if not await unit.change(deadline - unit.now()):
             break
     if action != "stop" and unit.phase is Phase.RUNNING and awaited > run_before:

@@ -38,6 +38,7 @@ from agent.supervisor.view import describe, describe_timer
 from agent.telemetry.events import EventStore
 
 SETTLED = frozenset({Phase.RUNNING, Phase.WAITING, Phase.COMPLETED, Phase.FAILED, Phase.BACKOFF, Phase.STOPPED})
+STOPPED_BEFORE = "stopped by hand before; `agentctl start` brings it back"
 SETTLE_PATIENCE = 3600.0
 UNKILLABLE_AFTER = 15.0
 """Seconds after the longest stop timeout for which the agent waits for processes that SIGKILL does not end."""
@@ -62,6 +63,7 @@ class Supervisor:
         self.paths = paths
         self.settings: AgentSettings = declaration.agent
         self.environ = dict(environ)
+        self.lock_follows_child = False
         self.units: dict[str, Unit] = {}
         self._declaration = declaration
         self._events = events
@@ -134,10 +136,14 @@ class Supervisor:
 
     def _add(self, service: AnyService) -> None:
         unit = self.units[service.name] = Unit(self, service)
-        if not service.enabled:
+        self._bring_up(unit)
+
+    def _bring_up(self, unit: Unit) -> None:
+        """Start what is enabled, unless somebody stopped it by hand and its policy respects that."""
+        if not unit.service.enabled:
             unit.post(lifecycle.Stop("disabled in the declaration"))
-        elif service.restart == "unless-stopped" and self._events.recall(f"stopped:{service.name}"):
-            unit.post(lifecycle.Stop("stopped by hand before; `agentctl start` brings it back"))
+        elif unit.service.restart == "unless-stopped" and self._events.recall(f"stopped:{unit.name}"):
+            unit.post(lifecycle.Stop(STOPPED_BEFORE))
         else:
             unit.post(lifecycle.Boot())
 
@@ -287,7 +293,7 @@ class Supervisor:
             self._forget(unit)
             if was_down and service.enabled:
                 replacement = self.units[service.name] = Unit(self, service)
-                replacement.post(lifecycle.Stop("stopped by hand before; `agentctl start` brings it back"))
+                replacement.post(lifecycle.Stop(STOPPED_BEFORE))
             else:
                 self._add(service)
         await self._until(self.units[service.name], SETTLED)
@@ -299,5 +305,5 @@ class Supervisor:
             unit.post(lifecycle.Stop("disabled in the declaration"))
             await self._until(unit, frozenset({Phase.STOPPED}))
         elif service.enabled and not was_enabled:
-            unit.post(lifecycle.Boot())
+            self._bring_up(unit)
             await self._until(unit, SETTLED)

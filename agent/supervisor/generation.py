@@ -12,14 +12,17 @@ import os
 import select
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from agent.linux.cgroup import CgroupTree
-from agent.linux.files import write_atomic
+from agent.linux.files import read_pid, write_atomic
 from agent.linux.process import Identity, Pidfd, boot_id, descendants, identify
 from agent.linux.sweep import signal_all, survivors
+from agent.paths import Paths
+from agent.supervisor.prepare import tidy
 
 COMPACT_AT = 1024 * 1024
 """Bytes at which the record is rewritten with only the living."""
@@ -93,12 +96,14 @@ def read_entries(path: Path) -> list[Entry]:
     return entries
 
 
-def end_predecessors(path: Path, tree: CgroupTree | None) -> list[str]:
+def end_predecessors(paths: Paths, tree: CgroupTree | None) -> list[str]:
     """SIGKILL what an earlier agent on this prefix left running, and wait until it is gone.
 
-    Call with the prefix's lock held, before the loop runs. Returns the names of the services that had something left.
+    What it had laid below ``run`` and ``tmp`` for them goes too. Call with the prefix's lock held, before the loop
+    runs. Returns the names of the services that had something left.
     """
-    entries = [entry for entry in read_entries(path) if entry.boot_id == boot_id()]
+    recorded = read_entries(paths.generation)
+    entries = [entry for entry in recorded if entry.boot_id == boot_id()]
     found = set(_end_cgroups(tree)) if tree is not None else set()
     deadline = time.monotonic() + PATIENCE
     while left := _left(entries):
@@ -108,7 +113,19 @@ def end_predecessors(path: Path, tree: CgroupTree | None) -> list[str]:
         if time.monotonic() > deadline:
             break
         _await_one(identities, deadline)
+    for entry in recorded:
+        _tidy(entry, paths)
     return sorted(found)
+
+
+def _tidy(entry: Entry, paths: Paths) -> None:
+    """Nobody may believe the PID file or the heartbeat of a worker that is gone, or find its secrets."""
+    tidy(entry.name, paths)
+    with suppress(OSError):
+        paths.notify(entry.name).unlink()
+    with suppress(OSError):
+        if read_pid(paths.pid(entry.name)) == entry.pid:
+            paths.pid(entry.name).unlink()
 
 
 def _end_cgroups(tree: CgroupTree) -> list[str]:

@@ -148,9 +148,12 @@ class Spawned(msgspec.Struct, frozen=True):
 
 
 class SpawnFailed(msgspec.Struct, frozen=True):
+    """``permanent``: trying again cannot help. ``busy``: somebody else runs it, so a job lets this time pass."""
+
     run: int
     text: str
     permanent: bool
+    busy: bool = False
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -250,6 +253,8 @@ def step(policy: Policy, state: State, event: Event, now: float, jitter: float =
     match event:
         case Spawned(_, pid):
             return _spawned(policy, state, pid, now)
+        case SpawnFailed(_, text, _, True) if policy.job and state.phase is Phase.STARTING:
+            return _to(state, Phase.WAITING, now, ""), [*_disarm_all(), Record("skipped", text)]
         case SpawnFailed(_, text, permanent):
             verdict = Verdict(code=1 if permanent else None, text=text)
             gone = msgspec.structs.replace(state, exited=True, verdict=verdict)

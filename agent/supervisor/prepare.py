@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -71,8 +71,18 @@ def _copy_secrets(service: AnyService, paths: Paths, owner: tuple[int, int]) -> 
         write_atomic(directory / name, content, mode=0o400, owner=owner)
 
 
-def tidy(service: AnyService, paths: Paths) -> None:
+def drop_secrets(name: str, paths: Paths) -> None:
+    """Remove the copies of a service's secrets: they are there only while it runs."""
+    directory = paths.secret_copies(name)
+    with suppress(OSError):
+        for copy in directory.iterdir():
+            copy.unlink()
+        directory.rmdir()
+
+
+def tidy(name: str, paths: Paths) -> None:
     """Take back what ``prepare`` laid, apart from data. A monitor must not find the heartbeat of a stopped service."""
-    shutil.rmtree(paths.secret_copies(service.name), ignore_errors=True)
-    for path in (paths.heartbeat(service.name), paths.config(service.name)):
-        path.unlink(missing_ok=True)
+    drop_secrets(name, paths)
+    for path in (paths.heartbeat(name), paths.config(name)):
+        with suppress(OSError):
+            path.unlink()

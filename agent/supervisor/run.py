@@ -13,6 +13,7 @@ from typing import Protocol
 
 import msgspec
 
+from agent.declaration.model import LogPolicy
 from agent.errors import AgentError, SpawnFailed
 from agent.linux.files import write_pid
 from agent.linux.process import ExitStatus, Identity
@@ -45,6 +46,8 @@ class Pump(Protocol):
 
     dropped_bytes: int
 
+    @property
+    def last_line(self) -> str: ...
     def read_ready(self) -> bool: ...
     def drain(self, deadline: float) -> bool: ...
     def close(self) -> None: ...
@@ -54,6 +57,7 @@ class Sink(Protocol):
     """Where a run's output goes."""
 
     def pump(self, fd: int) -> Pump: ...
+    def adjust(self, policy: LogPolicy) -> None: ...
     def close(self) -> None: ...
 
 
@@ -66,6 +70,7 @@ class Orders(msgspec.Struct, frozen=True):
     group: str | None
     working_directory: str | None
     pid_file: Path
+    pass_fds: tuple[int, ...] = ()
 
 
 class Run:
@@ -97,6 +102,7 @@ class Run:
                     group=orders.group,
                     stdout=write_end,
                     stderr=write_end,
+                    pass_fds=orders.pass_fds,
                     cgroup=containment.cgroup(),
                     own_program=orders.launch.own_program,
                 )
@@ -142,6 +148,15 @@ class Run:
         found = self._containment.pids()
         return sorted(found, key=lambda pid: pid != self.pid)
 
+    @property
+    def last_line(self) -> str:
+        """The last line of its output so far."""
+        return self._pump.last_line
+
+    def adjust_log(self, policy: LogPolicy) -> None:
+        """Another size or number of log files from now on."""
+        self._sink.adjust(policy)
+
     def out_of_memory(self) -> bool:
         return self._containment.out_of_memory()
 
@@ -171,6 +186,9 @@ class Run:
             return
         self._loop.remove_reader(self._pidfd.fd)
         self._pidfd.close()
+        if self._reading:
+            # Its last words are in the pipe already, and worth knowing when its exit is told.
+            self._readable()
         self._on_exit(status)
         self._containment.when_gone(self._gone)
 

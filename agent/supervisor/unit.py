@@ -20,7 +20,7 @@ from agent.supervisor.containment import Containment
 from agent.supervisor.launch import launch
 from agent.supervisor.lifecycle import Event, Phase, Policy, State, Timer
 from agent.supervisor.notices import Notice, understand
-from agent.supervisor.prepare import prepare, tidy
+from agent.supervisor.prepare import drop_secrets, prepare, tidy
 from agent.supervisor.pulse import Pulse
 from agent.supervisor.run import Orders, Run, Sink, check_descriptors
 from agent.supervisor.schedule import next_run
@@ -38,6 +38,8 @@ class Host(Protocol):
     paths: Paths
     settings: AgentSettings
     environ: dict[str, str]
+    lock_follows_child: bool
+    """Whether the service's lock is inherited by the child, and so held until the last of it is gone."""
 
     def contain(self, service: AnyService, mark: str) -> Containment: ...
     def mark(self, name: str) -> str: ...
@@ -47,6 +49,10 @@ class Host(Protocol):
     def changed(self, unit: Unit) -> None: ...
     def last_run(self, name: str) -> float | None: ...
     def ran(self, name: str, at: float) -> None: ...
+
+
+class _Busy(SpawnFailed):
+    """Somebody else runs it right now."""
 
 
 def policy_of(service: AnyService) -> Policy:
@@ -72,6 +78,7 @@ class Unit:
         self.run: Run | None = None
         self.since = time.time()
         self.last_exit: str | None = None
+        self.last_words = ""
         self.status_text = ""
         self.figures: dict[str, Any] = {}
         self.next_run: float | None = None
@@ -140,6 +147,8 @@ class Unit:
         """Take over a declaration that needs no new worker."""
         self.service = service
         self._policy = policy_of(service)
+        if self.run is not None:
+            self.run.adjust_log(service.log)
         self._plan_next()
 
     def reschedule(self) -> None:
@@ -152,7 +161,7 @@ class Unit:
             if handle is not None:
                 handle.cancel()
         self._stop_listening()
-        tidy(self.service, self._host.paths)
+        tidy(self.name, self._host.paths)
 
     # -- the state machine and its effects ----------------------------------------------------------------------
 
@@ -179,6 +188,8 @@ class Unit:
     def _perform(self, effect: lifecycle.Effect) -> None:
         match effect:
             case lifecycle.Record(kind, message):
+                if kind == "exited" and self.last_words:
+                    message = f"{message}; last words: {self.last_words}"
                 self._host.record(self.name, kind, message, {"run": self.state.run, "state": self.state.phase.value})
             case lifecycle.Spawn(run):
                 self._spawn(run)
@@ -223,7 +234,8 @@ class Unit:
             self._release()
             self._stop_listening()
             self.last_exit = str(error)
-            self._events.append(lifecycle.SpawnFailed(run, str(error), error.permanent))
+            busy = isinstance(error, _Busy)
+            self._events.append(lifecycle.SpawnFailed(run, str(error), error.permanent, busy))
         except (AgentError, OSError) as error:
             self._release()
             self._stop_listening()
@@ -240,7 +252,7 @@ class Unit:
             self._lock.acquire()
         except AlreadyRunning as error:
             self._lock = None
-            raise SpawnFailed(f"it runs already, under process {error.pid}", permanent=False) from error
+            raise _Busy(f"it runs already, under process {error.pid}", permanent=False) from error
         self._uid = prepare(service, host.settings, host.paths)
         address = self._listen()
         mark = host.mark(service.name)
@@ -251,6 +263,7 @@ class Unit:
             group=service.group,
             working_directory=service.working_directory,
             pid_file=host.paths.pid(service.name),
+            pass_fds=(self._lock.fd,) if host.lock_follows_child else (),
         )
         started = Run(
             host.loop,
@@ -270,6 +283,7 @@ class Unit:
 
     def _exited(self, run: int, status: ExitStatus) -> None:
         self.last_exit = str(status)
+        self.last_words = self.run.last_line if self.run is not None and not status.success else ""
         if self.run is not None and self.run.out_of_memory():
             self.last_exit += " (out of memory)"
             limit = self.service.limits.memory
@@ -283,6 +297,7 @@ class Unit:
             self._dropped_before += self.run.dropped_bytes
         self.run = None
         self._release()
+        drop_secrets(self.name, self._host.paths)
         self.post(lifecycle.Gone(run))
 
     def _release(self) -> None:

@@ -65,7 +65,8 @@ def health(unit: Unit) -> Health:
 def message(unit: Unit) -> str:
     """One line for a person: why the service is where it is, or what the worker says of itself."""
     if unit.state.reason:
-        return unit.state.reason
+        failed = unit.phase in (Phase.FAILED, Phase.BACKOFF, Phase.WAITING)
+        return f"{unit.state.reason}: {unit.last_words}" if failed and unit.last_words else unit.state.reason
     if unit.phase is Phase.WAITING and unit.service.timer is not None:
         if unit.next_run is None:
             return f"{unit.service.timer.source}: never again"

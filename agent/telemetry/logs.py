@@ -31,6 +31,9 @@ SMALLEST = 4 * 1024
 RETRY = 1.0
 """Seconds between attempts to write to a disk that refused."""
 
+LAST_LINE = 200
+"""Bytes of the last line that are kept to be told with an exit."""
+
 READ = 64 * 1024
 """Bytes of one read: what a pipe holds by default (pipe(7))."""
 
@@ -79,6 +82,11 @@ class LogFile:
         self._hold(text)
         if abs(self._clock() - self._tried) >= RETRY:
             self.flush()
+
+    def adjust(self, size: int, keep: int) -> None:
+        """Another size and number of old files, from the next write on."""
+        self._size = max(size, SMALLEST)
+        self._keep = max(keep, 0)
 
     def end_line(self) -> None:
         """Finish the line that a program left unfinished."""
@@ -258,11 +266,18 @@ class LogPump:
         self._flooded = False
         self._tail = bytearray()
         self._missing = 0
+        self._recent = b""
         os.set_blocking(fd, False)
 
     def fileno(self) -> int:
         """The descriptor to watch for reading."""
         return self._fd
+
+    @property
+    def last_line(self) -> str:
+        """The last line that says something, printable and at most ``LAST_LINE`` bytes of it: why a program died."""
+        lines = [line for line in self._recent.decode(errors="replace").splitlines() if line.strip()]
+        return "".join(char if char.isprintable() else " " for char in lines[-1]).strip() if lines else ""
 
     def read_ready(self) -> bool:
         """Take a bounded amount of what is there; ``False`` at the end, when nobody holds the other end any more."""
@@ -314,6 +329,7 @@ class LogPump:
             return b""
 
     def _take(self, data: bytes) -> None:
+        self._recent = (self._recent + data if len(data) < LAST_LINE else data)[-LAST_LINE:]
         now = self._clock()
         self._budget = min(self._burst, self._budget + (now - self._filled) * self._rate)
         self._filled = now

@@ -9,6 +9,7 @@ The tree that ``discover`` builds, with the interface files of Linux' admin-guid
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import re
@@ -232,8 +233,17 @@ class Cgroup:
         return found
 
     def populated(self) -> bool:
-        """Whether any live process is in it or below it. A cgroup that was removed is empty."""
-        return _counters(self.directory / "cgroup.events").get("populated", 0) > 0
+        """Whether any live process is in it or below it. A cgroup that was removed is empty.
+
+        Raises ``OSError`` when that cannot be told for want of a descriptor: to guess would mean a second worker.
+        """
+        try:
+            text = (self.directory / "cgroup.events").read_text()
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENODEV):
+                return False
+            raise
+        return _flat(text).get("populated", 0) > 0
 
     def watch_fd(self) -> int:
         """A descriptor that polls readable when ``populated`` may have changed. Raises ``OSError``.
@@ -344,7 +354,11 @@ def _text(file: Path) -> str:
 
 def _counters(file: Path) -> dict[str, int]:
     """A flat-keyed interface file; empty when it is not there."""
+    return _flat(_text(file))
+
+
+def _flat(text: str) -> dict[str, int]:
     try:
-        return {key: int(value) for key, value in (line.split() for line in _text(file).splitlines())}
+        return {key: int(value) for key, value in (line.split() for line in text.splitlines())}
     except ValueError:
         return {}

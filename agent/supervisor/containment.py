@@ -3,6 +3,9 @@
 Two ways, one shape. With a delegated cgroup the kernel itself keeps the list. Without one, the agent is the subreaper
 of everything it started, and a sweep finds session members, descendants, and escaped orphans by the mark in their
 environment or by the log pipe they still hold.
+
+Both look anew each time the kernel says that something changed. When descriptors have run out they cannot look, and
+then they neither guess nor give up: they try again a moment later.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from typing import Protocol
 
 from agent.linux.cgroup import Cgroup
@@ -17,7 +21,10 @@ from agent.linux.process import Identity, Pidfd
 from agent.linux.sweep import members, signal_all
 
 RESCAN = 0.05
-"""Seconds after which a sweep looks again while members are left that it cannot wait for."""
+"""Seconds after which we look again at what the kernel cannot announce."""
+
+WATCHED = 8
+"""Processes whose end a sweep waits for at a time: when one of them ends it looks at all of them again."""
 
 
 class Containment(Protocol):
@@ -30,10 +37,13 @@ class Containment(Protocol):
         """The open directory of the cgroup in which a child is to be born, if there is one. Raises ``OSError``."""
 
     def pids(self) -> list[int]:
-        """Every process in here now."""
+        """Every process in here now. Raises ``OSError`` when descriptors run out."""
 
-    def signal(self, number: int) -> None:
-        """Signal every process, and continue those that are stopped so that they can act on it."""
+    def signal(self, number: int) -> int:
+        """Signal every process, and continue those that are stopped so that they can act on it.
+
+        Returns how many were reached. Raises ``OSError`` when descriptors run out.
+        """
 
     def kill(self) -> None:
         """SIGKILL for every process now, and for those that turn up until nothing is left."""
@@ -56,6 +66,7 @@ class CgroupContainment:
         self._cgroup = cgroup
         self._callback: Callable[[], None] | None = None
         self._watched: int | None = None
+        self._again: asyncio.TimerHandle | None = None
         self._oom_kills = cgroup.events()["oom_kill"]
 
     def adopt(self, main: Identity, pipes: set[int]) -> None:
@@ -67,34 +78,49 @@ class CgroupContainment:
     def pids(self) -> list[int]:
         return self._cgroup.pids()
 
-    def signal(self, number: int) -> None:
-        self._cgroup.signal(number)
+    def signal(self, number: int) -> int:
+        reached = self._cgroup.signal(number)
         if number not in (signal.SIGKILL, signal.SIGCONT):
             self._cgroup.signal(signal.SIGCONT)
+        return reached
 
     def kill(self) -> None:
-        if self._cgroup.populated():
-            self._cgroup.kill()
+        with suppress(OSError):
+            if not self._cgroup.populated():
+                return  # the usual case, and quicker told than done
+        self._cgroup.kill()
 
     def out_of_memory(self) -> bool:
         return self._cgroup.events()["oom_kill"] > self._oom_kills
 
     def when_gone(self, callback: Callable[[], None]) -> None:
         self._callback = callback
-        if self._cgroup.populated() and self._watched is None:
-            # Only if need be: to close an inotify descriptor takes the kernel 10 to 20 ms.
-            self._watched = self._cgroup.watch_fd()
-            self._loop.add_reader(self._watched, self._changed)
-        self._changed()
+        self._look()
 
-    def _changed(self) -> None:
-        self._cgroup.drain_watch()
-        if self._callback is not None and not self._cgroup.populated():
+    def _look(self) -> None:
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+        try:
+            self._cgroup.drain_watch()
+            populated = self._cgroup.populated()
+            if populated and self._watched is None:
+                # Only if need be: to close an inotify descriptor takes the kernel 10 to 20 ms.
+                self._watched = self._cgroup.watch_fd()
+                self._loop.add_reader(self._watched, self._look)
+                populated = self._cgroup.populated()
+        except OSError:
+            # Also when the user has no inotify instance left: there are 128 by default.
+            self._again = self._loop.call_later(RESCAN, self._look)
+            return
+        if self._callback is not None and not populated:
             callback, self._callback = self._callback, None
             callback()
 
     def close(self) -> None:
         self._callback = None
+        if self._again is not None:
+            self._again.cancel()
         if self._watched is not None:
             self._loop.remove_reader(self._watched)
             self._watched = None
@@ -136,11 +162,12 @@ class SweepContainment:
     def pids(self) -> list[int]:
         return [member.pid for member in self._members()]
 
-    def signal(self, number: int) -> None:
+    def signal(self, number: int) -> int:
         found = self._members()
-        signal_all(found, number)
+        reached = signal_all(found, number)
         if number not in (signal.SIGKILL, signal.SIGCONT):
             signal_all(found, signal.SIGCONT)
+        return reached
 
     def kill(self) -> None:
         self._killing = True
@@ -155,22 +182,28 @@ class SweepContainment:
 
     def _look(self) -> None:
         self._release()
-        found = self._members()
-        if self._killing:
-            signal_all(found, signal.SIGKILL)
-        if self._callback is None:
+        try:
+            found = self._members()
+            if self._killing:
+                signal_all(found, signal.SIGKILL)
+            if self._callback is not None:
+                self._watch(found[:WATCHED])
+        except OSError:
+            self._release()
+            self._again = self._loop.call_later(RESCAN, self._look)
             return
-        if not found:
+        if self._callback is not None and not found:
             callback, self._callback = self._callback, None
             callback()
-            return
-        for identity in found:
+        elif self._callback is not None and not self._waiting:
+            self._again = self._loop.call_later(RESCAN, self._look)
+
+    def _watch(self, some: list[Identity]) -> None:
+        for identity in some:
             pidfd = Pidfd.open_verified(identity)
             if pidfd is not None:
                 self._waiting.append(pidfd)
                 self._loop.add_reader(pidfd.fd, self._look)
-        if not self._waiting:
-            self._again = self._loop.call_later(RESCAN, self._look)
 
     def _release(self) -> None:
         for pidfd in self._waiting:

@@ -28,10 +28,10 @@ def main(arguments: list[str]) -> int:
             from agent.workers.main import main as work
 
             return work(kind)
-        case ["daemon", prefix, declaration, *hint] if len(hint) < 2:
-            return _daemon(Paths.of(prefix, declaration), *hint)
-        case ["once", prefix, declaration, name]:
-            return _once(Paths.of(prefix, declaration), name)
+        case ["daemon", "plain" | "json" as form, prefix, declaration, *hint] if len(hint) < 2:
+            return _daemon(Paths.of(prefix, declaration), form == "json", *hint)
+        case ["once", "plain" | "json" as form, prefix, declaration, name]:
+            return _once(Paths.of(prefix, declaration), form == "json", name)
         case _:
             from agent.cli.main import main as agentctl
 
@@ -60,26 +60,26 @@ def _is_declaration(word: str) -> bool:
     return word.endswith(".toml") or Path(word).is_file()
 
 
-def _daemon(paths: Paths, hint: str | None = None) -> int:
+def _daemon(paths: Paths, json: bool, hint: str | None = None) -> int:
     """The agent itself, in the foreground. ``hint`` is a line for the person who started it."""
 
     def work() -> int:
         leave_out_tls()
         from agent.control.daemon import run
 
-        return run(paths, hint=hint)
+        return run(paths, json=json, hint=hint)
 
     return guarded(work, program="agent", log=paths.logs / "agent.log")
 
 
-def _once(paths: Paths, name: str) -> int:
+def _once(paths: Paths, json: bool, name: str) -> int:
     """One service or job in the foreground."""
 
     def work() -> int:
         leave_out_tls()
         from agent.control.once import run_once
 
-        return run_once(paths, name)
+        return run_once(paths, name, json=json)
 
     return guarded(work, program="agentctl", log=paths.logs / INTERNAL_ERRORS)
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent.cli.commands import COMMANDS
-from agent.errors import UsageError
 from agent.paths import DEFAULT_PREFIX, Paths
 
 if TYPE_CHECKING:
@@ -43,32 +42,30 @@ class Session:
 
 
 def command(
-    name: str, *, json: bool = True, examples: tuple[str, ...] = (), exit_codes: str = EXIT_CODES, **attributes: Any
+    name: str, *, examples: tuple[str, ...] = (), exit_codes: str = EXIT_CODES, **attributes: Any
 ) -> Callable[[Callable[..., None]], click.Command]:
     """Make a click command of a function that takes the ``Session`` first.
 
-    ``json=False`` is for the few whose output is not theirs to shape; they refuse ``--json`` instead of ignoring it.
     ``examples`` and ``exit_codes`` close the help text.
     """
 
     def wrap(function: Callable[..., None]) -> click.Command:
         made = click.command(
             name,
-            cls=Command,
+            cls=click.Command,
             context_settings=CONTEXT_SETTINGS,
             epilog=_epilog(examples, exit_codes),
             short_help=COMMANDS[name][1] if name in COMMANDS else None,
             **attributes,
         )(click.pass_obj(function))
-        made.params.extend(shared_options(json=json))
-        made.takes_json = json
+        made.params.extend(shared_options())
         return made
 
     return wrap
 
 
-def shared_options(*, json: bool) -> list[click.Option]:
-    """``--prefix`` and, where it means something, ``--json``."""
+def shared_options() -> list[click.Option]:
+    """``--prefix`` and ``--json``, which every command takes."""
     prefix = click.Option(
         ["--prefix"],
         type=click.Path(path_type=Path),
@@ -80,7 +77,7 @@ def shared_options(*, json: bool) -> list[click.Option]:
     machine = click.Option(
         ["--json"], is_flag=True, help="Print JSON instead of text.", expose_value=False, callback=_take_json
     )
-    return [prefix, machine] if json else [prefix]
+    return [prefix, machine]
 
 
 def _take_prefix(context: click.Context, _: click.Parameter, value: Path | None) -> None:
@@ -96,17 +93,6 @@ def _take_json(context: click.Context, _: click.Parameter, value: bool) -> None:
 def _epilog(examples: tuple[str, ...], exit_codes: str) -> str:
     shown = "".join(f"  {example}\n" for example in examples)
     return f"\b\nExamples:\n{shown}\n{exit_codes}" if examples else exit_codes
-
-
-class Command(click.Command):
-    """A command that says so when ``--json`` was given and it cannot mean anything."""
-
-    takes_json = True
-
-    def invoke(self, ctx: click.Context) -> Any:
-        if not self.takes_json and ctx.ensure_object(Session).json:
-            raise UsageError(f"{ctx.info_name} has no --json: its output is the program's own; see `events --json`")
-        return super().invoke(ctx)
 
 
 class Commands(click.Group):

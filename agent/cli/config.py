@@ -11,7 +11,7 @@ from agent.cli import output
 from agent.cli.base import CONTEXT_SETTINGS, Session, command, shared_options
 
 
-@click.group("config", context_settings=CONTEXT_SETTINGS, params=[*shared_options(json=True)])
+@click.group("config", context_settings=CONTEXT_SETTINGS, params=[*shared_options()])
 def config() -> None:
     """Show the declaration as the agent understands it."""
 

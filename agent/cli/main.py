@@ -24,7 +24,7 @@ COMPLETE_VARIABLE = "_AGENTCTL_COMPLETE"
 @click.group(
     cls=Commands,
     context_settings=CONTEXT_SETTINGS,
-    params=[*shared_options(json=True)],
+    params=[*shared_options()],
     epilog="\b\nExamples:\n"
     "  agentctl run --default          try it: an agent on a demonstration declaration\n"
     "  agentctl status                 what runs, since when, and what it costs\n"

@@ -26,7 +26,6 @@ from agent.paths import DEFAULT_PREFIX, Paths
 
 @command(
     "run",
-    json=False,
     examples=(
         "agentctl run",
         "PREFIX=./var agentctl run --default",
@@ -42,7 +41,8 @@ from agent.paths import DEFAULT_PREFIX, Paths
 def run(session: Session, config: Path | None, demonstration: bool) -> None:
     """Run the agent in the foreground on the declaration CONFIG, or on PREFIX/key/env.toml.
 
-    Progress is printed in plain lines. Ctrl-C stops all services, then the agent.
+    Progress is printed in plain lines on stderr; with --json, each event as a line of JSON on stdout. Ctrl-C stops all
+    services, then the agent.
     """
     paths = session.paths(config)
     if demonstration:
@@ -51,16 +51,15 @@ def run(session: Session, config: Path | None, demonstration: bool) -> None:
         if config is not None:
             raise UsageError(f"--default writes {session.paths().declaration}; give it or a CONFIG, not both")
         if write_declaration(paths, DEMO):
-            print(f"wrote a demonstration to {paths.declaration}", flush=True)
-    words = ["daemon", str(paths.prefix), str(paths.declaration)]
-    if "NOTIFY_SOCKET" not in os.environ:  # a person started it, not a service manager
+            print(f"wrote a demonstration to {paths.declaration}", file=sys.stderr if session.json else sys.stdout, flush=True)
+    words = ["daemon", form(session), str(paths.prefix), str(paths.declaration)]
+    if "NOTIFY_SOCKET" not in os.environ and not session.json:  # a person started it, not a service manager
         words.append(f"in another terminal: {invitation(paths)}")
     become(*words)
 
 
 @command(
     "run-once",
-    json=False,
     examples=("agentctl run-once lan_scan", "agentctl run-once lan_scan || logger 'the scan failed'"),
     exit_codes="Exit codes: the job's own, as the contract has it: 0 it succeeded, 1 it, or the declaration, is "
     "configured wrongly, 2 it failed, was killed, or ran out of its time.",
@@ -69,10 +68,16 @@ def run(session: Session, config: Path | None, demonstration: bool) -> None:
 def run_once(session: Session, name: str) -> None:
     """Run the job or service NAME once, in the foreground, with its output here. No agent need run.
 
-    For cron and systemd timers, which judge a job by its exit code.
+    For cron and systemd timers, which judge a job by its exit code. With --json its output goes to stderr, and how it
+    ended is one JSON document on stdout.
     """
     paths = session.paths()
-    become("once", str(paths.prefix), str(paths.declaration), name)
+    become("once", form(session), str(paths.prefix), str(paths.declaration), name)
+
+
+def form(session: Session) -> str:
+    """How the process that follows is to talk."""
+    return "json" if session.json else "plain"
 
 
 def become(*words: str) -> NoReturn:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+from contextlib import suppress
 from typing import TextIO
+
+import msgspec
 
 from agent.supervisor.lifecycle import Phase
 from agent.supervisor.unit import Unit
@@ -46,3 +50,18 @@ class Console:
             self._stream.flush()
         except (OSError, ValueError):
             self._broken = True
+
+
+class JsonConsole:
+    """Each event as one line of JSON on standard output, as ``agentctl events --json`` has them; nothing else."""
+
+    def event(self, event: Event) -> None:
+        # A reader that is gone ends the printing, not the agent.
+        with suppress(OSError):
+            os.write(1, msgspec.json.encode(event) + b"\n")
+
+    def changed(self, unit: Unit) -> None:
+        """How a worker gets on is no event."""
+
+    def line(self, text: str) -> None:
+        """Nobody reads prose here."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from agent import __version__
 from agent.control import lean  # noqa: F401  (before asyncio: see there)
-from agent.control.console import Console
+from agent.control.console import Console, JsonConsole
 from agent.control.facade import RunningAgent
 from agent.control.server import ControlServer
 from agent.control.watchdog import keep_watchdog
@@ -36,8 +36,11 @@ STATUS_DELAY = 0.2
 """Seconds in which changes are gathered into one ``STATUS=`` line."""
 
 
-def run(paths: Paths, *, console: bool = True, hint: str | None = None) -> int:
+def run(paths: Paths, *, json: bool = False, hint: str | None = None) -> int:
     """Run the agent in the foreground until SIGTERM or SIGINT. Returns the exit code.
+
+    Tells what happens in plain lines on stderr, or with ``json`` event by event on stdout; ``hint`` is a last line for
+    the person who started it.
 
     Raises ``DeclarationError`` before anything is touched, ``AlreadyRunning`` when another agent holds the prefix.
     """
@@ -50,7 +53,7 @@ def run(paths: Paths, *, console: bool = True, hint: str | None = None) -> int:
         become_subreaper()
         tree = cgroup.discover(paths.prefix)
         ended = end_predecessors(paths, tree)
-        agent = Daemon(paths, declaration, environ, notifier, tree, Console() if console else None)
+        agent = Daemon(paths, declaration, environ, notifier, tree, JsonConsole() if json else Console())
         return asyncio.run(agent.main(ended, hint))
     finally:
         paths.agent_pid.unlink(missing_ok=True)
@@ -111,7 +114,7 @@ class Daemon:
         environ: dict[str, str],
         notifier: SystemdNotifier,
         tree: cgroup.CgroupTree | None,
-        console: Console | None,
+        console: Console | JsonConsole,
     ) -> None:
         self._paths = paths
         self._declaration = declaration
@@ -131,12 +134,11 @@ class Daemon:
             loop.add_signal_handler(number, self._stop_asked.set)
         begun = time.time()
         self._events = EventStore(self._paths.agent_spool / "events.db", schedule=loop.call_later)
-        if self._console is not None:
-            # What the history had to say of itself while it was opened.
-            for event in self._events.last(5):
-                if event.time >= begun:
-                    self._console.event(event)
-            self._events.subscribe(self._console.event)
+        # What the history had to say of itself while it was opened.
+        for event in self._events.last(5):
+            if event.time >= begun:
+                self._console.event(event)
+        self._events.subscribe(self._console.event)
         self._supervisor = Supervisor(
             loop=loop,
             paths=self._paths,
@@ -179,7 +181,7 @@ class Daemon:
         self._notifier.ready()
         self._tell_status()
         self._events.append("agent_ready", self._agent.summary())
-        if hint and self._console is not None:
+        if hint:
             self._console.line(hint)
 
     async def _end(self, server: ControlServer, clock: WallClockWatch, tasks: list[asyncio.Task[None]]) -> list[str]:
@@ -216,8 +218,7 @@ class Daemon:
             self._supervisor.clock_was_set()
 
     def _changed(self, unit: Unit) -> None:
-        if self._console is not None:
-            self._console.changed(unit)
+        self._console.changed(unit)
         if self._status_due is None:
             self._status_due = self._loop.call_later(STATUS_DELAY, self._tell_status)
 

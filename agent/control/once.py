@@ -12,6 +12,7 @@ import os
 import secrets
 import signal
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -41,10 +42,11 @@ class OncePaths(Paths):
 
 
 class Passthrough:
-    """A run's output goes to our standard output, as it comes."""
+    """A run's output goes to our standard output, or another descriptor, as it comes."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, target: int) -> None:
         self._fd = fd
+        self._target = target
         self.dropped_bytes = 0
         self.last_line = ""
 
@@ -54,28 +56,32 @@ class Passthrough:
             data = os.read(self._fd, READ)
         except BlockingIOError:
             return True
-        with suppress(OSError):
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
+        self._pass(data)
         return bool(data)
 
     def drain(self, deadline: float) -> bool:
         """Everything that is in the pipe now. Nobody else holds it: the run is gone."""
         with suppress(BlockingIOError):
             while data := os.read(self._fd, READ):
-                with suppress(OSError):
-                    sys.stdout.buffer.write(data)
-        with suppress(OSError):
-            sys.stdout.buffer.flush()
+                self._pass(data)
         return True
+
+    def _pass(self, data: bytes) -> None:
+        # A reader that is gone must not end the job.
+        with suppress(OSError):
+            while data:
+                data = data[os.write(self._target, data) :]
 
     def close(self) -> None:
         os.close(self._fd)
 
 
 class _Output:
+    def __init__(self, target: int) -> None:
+        self._target = target
+
     def pump(self, fd: int) -> Passthrough:
-        return Passthrough(fd)
+        return Passthrough(fd, self._target)
 
     def adjust(self, policy: LogPolicy) -> None:
         """There is no log."""
@@ -87,8 +93,9 @@ class _Output:
 class Foreground:
     """The surroundings of a single unit: no history, no siblings."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, paths: Paths, settings: AgentSettings) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, paths: Paths, settings: AgentSettings, output: int) -> None:
         self.loop = loop
+        self._output = output
         self.paths = paths
         self.settings = settings
         self.environ = dict(os.environ)
@@ -105,7 +112,7 @@ class Foreground:
         return f"{self._instance}:{name}"
 
     def sink(self, service: AnyService) -> _Output:
-        return _Output()
+        return _Output(self._output)
 
     def record(self, name: str, kind: str, message: str, data: dict[str, Any]) -> None:
         if kind in ("spawn_failed", "run_timeout", "start_timeout", "hung", "killed", "unkillable"):
@@ -124,9 +131,10 @@ class Foreground:
         """The agent's calendar counts its own runs."""
 
 
-def run_once(paths: Paths, name: str) -> int:
+def run_once(paths: Paths, name: str, *, json: bool = False) -> int:
     """Run service ``name`` to its end and return its exit code by the contract: 0, 1, or 2 for anything else.
 
+    With ``json`` its output goes to stderr, and how it ended is a JSON document on stdout.
     Raises ``DeclarationError``, ``NoSuchService``, and ``AlreadyRunning`` when it runs already.
     """
     declaration = load(paths, os.environ)
@@ -144,34 +152,46 @@ def run_once(paths: Paths, name: str) -> int:
     except OSError as error:
         raise StorageFailure(f"cannot set up {error.filename or own.prefix}: {error.strerror}") from error
     become_subreaper()
-    return asyncio.run(_main(own, service, declaration.agent))
+    begun = time.monotonic()
+    outcome = asyncio.run(_main(own, service, declaration.agent, 2 if json else 1))
+    if json:
+        seconds = round(time.monotonic() - begun, 3)
+        document = {"name": name, "exit_code": outcome.exit_code, "message": outcome.message, "seconds": seconds}
+        print(msgspec.json.encode(document).decode())
+    elif outcome.interrupted:
+        raise RuntimeFailure(f"{name}: {outcome.message}")
+    return outcome.exit_code
 
 
-async def _main(paths: Paths, service: AnyService, settings: AgentSettings) -> int:
+class _Outcome(msgspec.Struct, frozen=True):
+    exit_code: int
+    message: str
+    interrupted: bool = False
+
+
+async def _main(paths: Paths, service: AnyService, settings: AgentSettings, output: int) -> _Outcome:
     loop = asyncio.get_running_loop()
     once = msgspec.structs.replace(service, restart="no", timer=None, enabled=True)
     policy = msgspec.structs.replace(policy_of(service), restart="no", job=False)
-    unit = Unit(Foreground(loop, paths, settings), once, policy)
+    unit = Unit(Foreground(loop, paths, settings, output), once, policy)
     interrupted: list[int] = []
 
     def interrupt(number: int) -> None:
         interrupted.append(number)
         unit.post(lifecycle.Stop(f"interrupted by {signal.Signals(number).name}"))
 
+    def reap() -> None:
+        reap_strangers(lambda pid: unit.run is not None and unit.run.pid == pid)
+
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, interrupt, number)
-    loop.add_signal_handler(
-        signal.SIGCHLD, lambda: reap_strangers(lambda pid: unit.run is not None and unit.run.pid == pid)
-    )
+    loop.add_signal_handler(signal.SIGCHLD, reap)
     unit.post(lifecycle.Boot())
     while unit.phase not in (Phase.COMPLETED, Phase.FAILED, Phase.STOPPED):
         await unit.change(float("inf"))
     unit.close()
     if interrupted:
-        raise RuntimeFailure(f"{service.name}: interrupted by {signal.Signals(interrupted[0]).name}")
+        return _Outcome(EXIT_RUNTIME, f"interrupted by {signal.Signals(interrupted[0]).name}", interrupted=True)
     verdict = unit.state.verdict
-    if verdict is None or verdict.cause:
-        return EXIT_RUNTIME
-    if verdict.code in (EXIT_OK, EXIT_CONFIGURATION):
-        return verdict.code
-    return EXIT_RUNTIME
+    code = EXIT_RUNTIME if verdict is None or verdict.cause or verdict.code is None else verdict.code
+    return _Outcome(code if code in (EXIT_OK, EXIT_CONFIGURATION) else EXIT_RUNTIME, str(verdict or "did not start"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import subprocess
@@ -55,7 +56,7 @@ def test_the_agent_takes_the_place_of_the_command_line(agentctl: Agentctl, decla
         assert f"PREFIX={prefix} " in hint and hint.endswith(" status\n")
         assert (prefix / "run" / "agent.pid").read_text() == f"{process.pid}\n"
         arguments = Path(f"/proc/{process.pid}/cmdline").read_text().split("\0")
-        assert arguments[1:6] == ["-P", "-m", "agent", "daemon", str(prefix)]
+        assert arguments[1:6] == ["-P", "-m", "agent", "daemon", "plain"]
         assert agentctl("status").returncode == 0
         second = agentctl("run")
         assert second.returncode == 2
@@ -155,3 +156,35 @@ def test_the_program_is_named_as_it_can_be_typed_again(tmp_path: Path, monkeypat
 def test_the_prefix_is_named_unless_it_is_the_default() -> None:
     assert invitation(Paths.of("/srv")).startswith("PREFIX=") is False
     assert invitation(Paths.of("/a b")).startswith("PREFIX='/a b' ")
+
+
+def test_with_json_the_agent_prints_its_events_and_nothing_else(
+    agentctl: Agentctl, declaration: Path, prefix: Path
+) -> None:
+    declaration.write_text("")
+    with agentctl.start("run", "--json") as process:
+        assert process.stdout
+        kinds = []
+        for line in process.stdout:
+            kinds.append(json.loads(line)["kind"])
+            if kinds[-1] == "agent_ready":
+                process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+    assert kinds == ["agent_started", "agent_ready", "agent_stopping", "agent_stopped"]
+
+
+def test_with_json_run_once_tells_how_it_ended_apart_from_the_jobs_output(
+    agentctl: Agentctl, declaration: Path
+) -> None:
+    declaration.write_text("""
+[service.noisy]
+kind = "command"
+command = ["/bin/sh", "-c", "echo said; exit 7"]
+every = "1h"
+""")
+    done = agentctl("run-once", "noisy", "--json")
+    assert done.returncode == 2
+    assert done.stderr == "said\n"
+    found = json.loads(done.stdout)
+    assert found.pop("seconds") < 10
+    assert found == {"name": "noisy", "exit_code": 2, "message": "exited 7"}

@@ -211,7 +211,7 @@ class Daemon:
         """The agent's own heartbeat comes from the loop itself: a loop that hangs goes stale."""
         with suppress(OSError):
             touch(self._paths.tmp / "agent.heartbeat")
-        self._heartbeat = self._loop.call_later(self._supervisor.settings.heartbeat.interval, self._beat)
+        self._heartbeat = self._loop.call_later(self._supervisor.settings.heartbeat_interval, self._beat)
 
     def _clock_moved(self, clock: WallClockWatch) -> None:
         if clock.acknowledge():

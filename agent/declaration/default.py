@@ -21,7 +21,7 @@ budget = "16MiB"
 [service.selfscan]
 kind = "scan"
 targets = ["127.0.0.1"]
-ports = "1-1024,${DEMO_PORT:-8000}"
+ports = "1-1024,${DEMO_PORT:-8642}"
 profile = "ports"
 oncalendar = "*:*:0/20"
 timeout = "1m"
@@ -31,7 +31,7 @@ timeout = "1m"
 kind = "command"
 command = [
     "python3", "-u", "-m", "http.server",
-    "--bind", "127.0.0.1", "--directory", "/usr/share/doc", "${DEMO_PORT:-8000}",
+    "--bind", "127.0.0.1", "--directory", "/usr/share/doc", "${DEMO_PORT:-8642}",
 ]
 """
 """A declaration that works on any Debian with nmap, as root; it sends and listens on 127.0.0.1 only."""
@@ -46,7 +46,7 @@ $$ is a dollar sign. Everything that is not written has a default: `agentctl con
 
 _SETTINGS: tuple[str, dict[str, Any]] = (
     "The agent itself. server is the host name when left out; members of group may read the control socket.",
-    {"agent": {"heartbeat": {"interval": "10s", "timeout": "30s"}}},
+    {"agent": {"heartbeat": {"interval": "10s"}}},
 )
 
 _EXAMPLES: tuple[tuple[str, dict[str, Any]], ...] = (

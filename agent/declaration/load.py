@@ -19,7 +19,7 @@ from agent.declaration.locate import DEEPEST, Lines, TooDeep, locate
 from agent.declaration.masking import looks_secret
 from agent.declaration.model import AgentSettings, AnyService, Declaration
 from agent.declaration.reader import BAD, Findings, Reader
-from agent.declaration.resolve import heartbeat, resolve
+from agent.declaration.resolve import resolve
 from agent.declaration.schema import AGENT, KINDS, MOST_SERVICES, OF_KIND, SHARED, Kind
 from agent.declaration.sources import Disk, Sources, Unreadable
 from agent.declaration.wording import dotted, listed, plain, printable, shown
@@ -178,9 +178,7 @@ class _Loading:
         self.settings = AgentSettings(
             server=values.get("server", self.settings.server),
             group=values.get("group"),
-            heartbeat=heartbeat(
-                values.get("heartbeat", {}), ("heartbeat",), lambda path, text: reader.fail(("agent", *path), text)
-            ),
+            heartbeat_interval=values.get("heartbeat", {}).get("interval", self.settings.heartbeat_interval),
         )
 
     def _services(self, document: _Document) -> None:

@@ -142,11 +142,14 @@ AnyService = Capture | Scan | Command
 
 
 class AgentSettings(msgspec.Struct, frozen=True):
-    """``[agent]``: ``server`` is ``SERVICE_SERVER``; members of ``group`` may read the control socket."""
+    """``[agent]``: ``server`` is ``SERVICE_SERVER``; members of ``group`` may read the control socket.
+
+    ``heartbeat_interval`` is how many seconds apart the agent touches ``tmp/agent.heartbeat``.
+    """
 
     server: str
     group: str | None = None
-    heartbeat: Heartbeat = Heartbeat()
+    heartbeat_interval: float = 10.0
 
 
 class Declaration(msgspec.Struct, frozen=True):

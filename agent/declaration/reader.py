@@ -118,7 +118,7 @@ class Reader:
             case "table":
                 if not isinstance(raw, dict):
                     return self._not(raw, spec, path)
-                values = self.table(raw, spec.fields, path)
+                values = self.table(raw, spec.fields, path, spec.elsewhere)
                 return BAD if values.bad else values.good
             case "variables":
                 return self._variables_of(raw, spec, path)

@@ -87,7 +87,7 @@ def resolve(
     return service
 
 
-def heartbeat(values: dict[str, float], path: Path, fail: Fail) -> Heartbeat:
+def _heartbeat_of(values: dict[str, float], fail: Fail) -> Heartbeat:
     """A heartbeat of which one half may be left out: a worker is given three intervals until it counts as hung."""
     standard = Heartbeat()
     if "interval" in values:
@@ -98,7 +98,7 @@ def heartbeat(values: dict[str, float], path: Path, fail: Fail) -> Heartbeat:
         interval = min(standard.interval, round(timeout / 3, 6))
     if timeout < 2 * interval:
         fail(
-            path,
+            ("heartbeat",),
             f"timeout {format_duration(timeout)} is less than two intervals of {format_duration(interval)}; "
             f"write timeout = {shown(format_duration(3 * interval))}",
         )
@@ -110,7 +110,7 @@ def _heartbeat(kind: Kind, values: Values, fail: Fail) -> Heartbeat | None:
     declared = values.good.get("heartbeat")
     if declared is None and kind == "command" and values.good.get("ready") != "heartbeat":
         return None
-    return heartbeat(declared or {}, ("heartbeat",), fail)
+    return _heartbeat_of(declared or {}, fail)
 
 
 def _limits(values: dict[str, Any], total: int, fail: Fail) -> Limits:

@@ -41,6 +41,11 @@ def _whole(low: int, high: int, of: str = "") -> Meta:
     return _key(f"a whole number{of}, from {low} to {high}", ge=low, le=high)
 
 
+def _elsewhere(**reasons: str) -> Meta:
+    """Why keys that could be expected in a table are not there."""
+    return Meta(extra={"elsewhere": reasons})
+
+
 Text = Annotated[str, Meta(min_length=1, description="a text")]
 Duration = str | int | float
 Size = str | int
@@ -71,12 +76,19 @@ class RotateKeys(TypedDict, total=False):
     every: Annotated[Duration, _duration("1s", "1d")]
 
 
+class AgentHeartbeatKeys(TypedDict, total=False):
+    interval: Annotated[Duration, _duration("100ms", "1h")]
+
+
 class AgentKeys(TypedDict, total=False):
     """``[agent]``."""
 
     server: Annotated[Text, _key("the name of this server", check.server)]
     group: Account
-    heartbeat: HeartbeatKeys
+    heartbeat: Annotated[
+        AgentHeartbeatKeys,
+        _elsewhere(timeout="unknown key; how old tmp/agent.heartbeat may be is for those to say who watch it"),
+    ]
 
 
 class SharedKeys(TypedDict, total=False):
@@ -169,7 +181,8 @@ class Spec(NamedTuple):
 
     ``shape`` is how its value is walked: a ``table`` has ``fields``, a ``list`` and a table of ``variables`` have
     an ``item``, and a ``value`` is converted to ``type``. ``expected`` goes on after "is not", ``choices`` are the
-    words of a closed list. ``lone`` lets a list of one be written without its brackets.
+    words of a closed list. ``lone`` lets a list of one be written without its brackets. ``elsewhere`` says of keys
+    that a table could be thought to have why it has not.
     """
 
     shape: Literal["value", "list", "variables", "table"]
@@ -181,6 +194,7 @@ class Spec(NamedTuple):
     least: int = 0
     most: int = MOST_ITEMS
     lone: bool = False
+    elsewhere: Mapping[str, str] = {}
     choices: tuple[str, ...] = ()
 
 
@@ -193,6 +207,8 @@ def _spec(hint: Any) -> Spec:
         base, *metas = get_args(hint)
         described = [meta for meta in metas if isinstance(meta, Meta)]
         meta = described[-1]
+        if is_typeddict(base):
+            return _spec(base)._replace(elsewhere=(meta.extra or {})["elsewhere"])
         parse = (meta.extra or {}).get("parse")
         if get_origin(base) is list:
             return Spec(

@@ -23,7 +23,11 @@ _CAPTURE_SIZES = ("budget", "ring")
 def effective(declaration: Declaration) -> dict[str, Any]:
     """The declaration in the shape of its TOML, with readable units. Keys that are not set are left out."""
     settings = declaration.agent
-    agent = _present(server=settings.server, group=settings.group, heartbeat=_heartbeat(settings.heartbeat))
+    agent = _present(
+        server=settings.server,
+        group=settings.group,
+        heartbeat={"interval": format_duration(settings.heartbeat_interval)},
+    )
     services = {name: _service(service) for name, service in declaration.services.items()}
     masked: dict[str, Any] = _masked({"agent": agent, "service": services}, "", declaration)
     return masked

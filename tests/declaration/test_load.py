@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.declaration.load import load
-from agent.declaration.model import Command, Declaration
+from agent.declaration.model import AgentSettings, Command, Declaration
 from agent.errors import DeclarationError
 from agent.paths import Paths
 
@@ -26,7 +26,7 @@ FULL = """\
 [agent]
 server = "hel1v5"
 group = "ops"
-heartbeat = { interval = "5s", timeout = "20s" }
+heartbeat = { interval = "5s" }
 
 [service.edge_capture]
 kind = "capture"
@@ -87,7 +87,7 @@ def complaints(read: Read, text: str, files: Mapping[str, str] = {}) -> list[str
 def test_a_whole_declaration_is_read(read: Read) -> None:
     declaration = read(FULL, ENVIRON, FILES)
     assert list(declaration.services) == ["edge_capture", "lan_scan", "api", "night"]
-    assert (declaration.agent.server, declaration.agent.group) == ("hel1v5", "ops")
+    assert declaration.agent == AgentSettings("hel1v5", "ops", heartbeat_interval=5.0)
     assert declaration.file == "/k/env.toml"
     api = declaration.services["api"]
     assert isinstance(api, Command)
@@ -174,6 +174,11 @@ ports = "80"
         (
             "[agent]\nxyz = 1\n",
             "/k/env.toml:2: agent.xyz: unknown key; known are server, group and heartbeat",
+        ),
+        (
+            '[agent]\nheartbeat = { timeout = "1s" }',
+            "/k/env.toml:2: agent.heartbeat.timeout: unknown key; "
+            "how old tmp/agent.heartbeat may be is for those to say who watch it",
         ),
         (
             f'[service.x]\n{COMMAND}secrets = ["token", "missing"]',

@@ -116,7 +116,7 @@ def test_what_is_rendered_reads_back_the_same(read: Read, agent: dict[str, Any],
 def test_the_effective_declaration_spells_out_defaults_in_readable_units(read: Read) -> None:
     text = '[service.x]\nkind = "capture"\ninterfaces = ["lo"]\nstop_timeout = 90'
     assert effective(read(text)) == {
-        "agent": {"server": "host", "heartbeat": {"interval": "10s", "timeout": "30s"}},
+        "agent": {"server": "host", "heartbeat": {"interval": "10s"}},
         "service": {
             "x": {
                 "kind": "capture",

@@ -10,6 +10,7 @@ import re
 import signal
 from collections.abc import Callable, Sequence
 
+from agent.declaration.capture_limits import LONGEST_FILTER
 from agent.declaration.units import parse_duration, parse_percent, parse_size
 from agent.declaration.wording import nearest, shown
 from agent.errors import UsageError
@@ -146,6 +147,13 @@ def interface(name: str) -> str:
             f"{shown(name)} is not an interface's name; it has 1 to {_LONGEST_INTERFACE} bytes, no / : space"
         )
     return name
+
+
+def capture_filter(text: str) -> str:
+    """A capture filter; its words are known to libpcap alone, which compiles it when the service starts."""
+    if len(text) > LONGEST_FILTER:
+        raise UsageError(f"{len(text)} characters are too many for a filter; write at most {LONGEST_FILTER}")
+    return text
 
 
 def distinct(values: Sequence[str]) -> tuple[str, ...]:

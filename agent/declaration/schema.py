@@ -13,7 +13,9 @@ from typing import Annotated, Any, Literal, NamedTuple, TypedDict, get_args, get
 from msgspec import Meta
 
 from agent.declaration import check, targets
+from agent.declaration.capture_limits import LARGEST_SNAPLEN, RING
 from agent.declaration.model import Profile, Ready, Restart
+from agent.declaration.units import format_size
 from agent.declaration.wording import listed
 
 Kind = Literal["capture", "scan", "command"]
@@ -139,12 +141,14 @@ class CaptureKeys(TypedDict, total=False):
         list[Annotated[str, _key("the name of an interface", check.interface)]],
         _key("a list of interfaces, with at least one", check.distinct, min_length=1, max_length=64),
     ]
-    filter: Annotated[str, _key('a capture filter such as "not port 22", in pcap-filter(7)\'s words', max_length=65536)]
+    filter: Annotated[
+        str, _key('a capture filter such as "not port 22", in pcap-filter(7)\'s words', check.capture_filter)
+    ]
     budget: Annotated[Size, _size("32KiB", "1024TiB")]
     rotate: RotateKeys
-    snaplen: Annotated[int, _whole(1, 262_144, " of bytes")]  # MAXIMUM_SNAPLEN of libpcap
+    snaplen: Annotated[int, _whole(1, LARGEST_SNAPLEN, " of bytes")]
     promiscuous: bool
-    ring: Annotated[Size, _size("256KiB", "1GiB")]
+    ring: Annotated[Size, _size(*map(format_size, RING))]
 
 
 class ScanKeys(TypedDict, total=False):

@@ -13,13 +13,6 @@ MAX_BATCH = 8192
 #: Fewest packets asked for near the size limit of a segment: it may be exceeded by that many, and costs no more turns.
 MIN_BATCH = 64
 
-#: Bytes of a record header in a pcap file (pcap-savefile(5)).
-RECORD_HEADER = 16
-
-#: The largest frame an interface shows: 64 KiB on loopback and of segments merged by the driver, and its link header.
-#: (Linux can be told to merge more, by ``ip link set gro_max_size``; that is off unless asked for.)
-LARGEST_FRAME = 65536 + 64
-
 #: First and longest wait, in seconds, between two attempts to open an interface or a segment again.
 RETRY_FIRST = 0.25
 RETRY_LONGEST = 5.0
@@ -47,16 +40,6 @@ def due(*, size: int, limit: int, opened: int, now: int, every: int) -> bool:
 def segment_limit(size: int, budget: int, interfaces: int) -> int:
     """At how many bytes a segment is closed: as declared, unless the open ones would then take over half the budget."""
     return min(size, budget // (2 * interfaces))
-
-
-def record_limit(snaplen: int) -> int:
-    """The most bytes one packet takes in a segment."""
-    return RECORD_HEADER + min(snaplen, LARGEST_FRAME)
-
-
-def least_budget(record: int, interfaces: int) -> int:
-    """The smallest budget that works: each open segment may then hold a few packets."""
-    return 2 * interfaces * 4 * record
 
 
 def headroom(limit: int, record: int) -> int:

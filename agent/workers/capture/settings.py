@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from agent.declaration.capture_limits import (
+    LARGEST_SNAPLEN,
+    LONGEST_FILTER,
+    RING,
+    least_budget,
+    record_limit,
+)
 from agent.declaration.model import Capture
 from agent.errors import ConfigurationError
 from agent.workers.capture import rotation
 from agent.workers.capture.handle import Options
 from agent.workers.capture.naming import valid_interface
-from agent.workers.capture.savefile import LONGEST_CAPTURE
 from agent.workers.capture.writer import Cut
-
-#: Bytes of kernel memory for a ring: libpcap makes blocks of 256 KiB, and takes the size as a C int.
-RING = (512 * 1024, 2**31 - 1)
 
 #: Shortest and longest rotation, in seconds. A segment holds what the kernel hands over at least once.
 EVERY = (0.1, 366 * 86_400.0)
-
-#: Longest filter, in characters: libpcap's optimizer takes a second for one of these, and minutes for ten times that.
-FILTER = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,22 +40,22 @@ def settings(service: Capture) -> Settings:
             raise _wrong(service, "interfaces", f"{name!r} cannot be the name of an interface")
         if names.count(name) > 1:
             raise _wrong(service, "interfaces", f"{name} is named twice")
-    if len(service.filter) > FILTER:
-        raise _wrong(service, "filter", f"{len(service.filter)} characters are too many; at most {FILTER} are compiled")
+    if (length := len(service.filter)) > LONGEST_FILTER:
+        raise _wrong(service, "filter", f"{length} characters are too many; at most {LONGEST_FILTER} are compiled")
     if "\0" in service.filter:
         raise _wrong(service, "filter", "a NUL character would cut it short")
-    if not 1 <= service.snaplen <= LONGEST_CAPTURE:
-        raise _wrong(service, "snaplen", f"{service.snaplen} is not within 1..{LONGEST_CAPTURE} bytes")
+    if not 1 <= service.snaplen <= LARGEST_SNAPLEN:
+        raise _wrong(service, "snaplen", f"{service.snaplen} is not within 1..{LARGEST_SNAPLEN} bytes")
     if not RING[0] <= service.ring <= RING[1]:
         raise _wrong(service, "ring", f"{service.ring} is not within {RING[0]}..{RING[1]} bytes")
     if not EVERY[0] <= service.rotate.every <= EVERY[1]:
         raise _wrong(service, "rotate.every", f"{service.rotate.every} s is not within {EVERY[0]} s..366 days")
     if service.rotate.size < 1:
         raise _wrong(service, "rotate.size", f"{service.rotate.size} is no size")
-    record = rotation.record_limit(service.snaplen)
+    record = record_limit(service.snaplen)
     limit = rotation.segment_limit(service.rotate.size, service.budget, len(names))
     headroom = rotation.headroom(limit, record)
-    least = rotation.least_budget(record, len(names))
+    least = least_budget(record, len(names))
     if service.budget < least:
         raise _wrong(
             service,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.declaration.capture_limits import least_budget, record_limit
 from agent.workers.capture import rotation
 
 instants = st.integers(0, 2**62)
@@ -41,7 +42,7 @@ def test_a_clock_set_back_by_an_hour_ends_the_segment() -> None:
     assert rotation.due(size=1, limit=2, opened=now, now=now - 60 * minute, every=minute)
 
 
-@given(st.integers(0, 2**45), st.integers(-(2**30), 2**45), st.integers(1, 2**18).map(rotation.record_limit), st.data())
+@given(st.integers(0, 2**45), st.integers(-(2**30), 2**45), st.integers(1, 2**18).map(record_limit), st.data())
 def test_a_read_never_takes_more_than_there_is_room_for(room: int, left: int, record: int, data: st.DataObject) -> None:
     mean = data.draw(st.integers(17, record))
     asked = rotation.batch(room=room, left=left, record=record, mean=mean)
@@ -52,13 +53,11 @@ def test_a_read_never_takes_more_than_there_is_room_for(room: int, left: int, re
         assert asked * mean <= left
 
 
-@given(
-    st.integers(1, 262_144).map(rotation.record_limit), st.integers(1, 64), st.integers(1, 2**45), st.integers(0, 2**45)
-)
+@given(st.integers(1, 262_144).map(record_limit), st.integers(1, 64), st.integers(1, 2**45), st.integers(0, 2**45))
 def test_with_the_least_budget_or_more_every_segment_holds_packets_and_half_the_budget_is_for_closed_ones(
     record: int, interfaces: int, size: int, more: int
 ) -> None:
-    budget = rotation.least_budget(record, interfaces) + more
+    budget = least_budget(record, interfaces) + more
     limit = rotation.segment_limit(size, budget, interfaces)
     assert limit == size or limit >= 4 * record
     assert limit <= size

@@ -14,7 +14,8 @@ import functools
 import os
 import re
 import zlib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from agent.linux.process import Pidfd
 
 _CONTROLLERS = ("cpu", "memory", "pids")
 _OWN_LEAF = "supervisor"  # the name that units pass to DelegateSubgroup=, systemd.resource-control(5)
+_LIMITS = ("memory.max", "pids.max", "cpu.max")
 _SERVICE = "service."  # no interface file of the kernel starts so
 _PERIOD = 100_000  # microseconds, the kernel's default period in cpu.max
 _SYSTEMD = Path("/run/systemd/system")  # exists when systemd runs the machine, sd_booted(3)
@@ -124,6 +126,36 @@ def _home() -> tuple[_Mount, Path]:
 @functools.cache
 def _mounts() -> list[_Mount]:
     return [_Mount(root, Path(point)) for root, point in parse_mounts(Path("/proc/self/mountinfo").read_text())]
+
+
+@contextmanager
+def visiting(cgroup: int) -> Iterator[bool]:
+    """Be in that cgroup (an open directory) ourselves while the block runs: what it starts is born there.
+
+    Yields ``False``, and moves nobody, when a limit is in force there, because it would strike us too; when it is
+    frozen, since whoever enters it stops; or when we could not find back.
+    """
+    directory = Path(f"/proc/self/fd/{cgroup}").readlink()
+    home: int | None = None
+    with suppress(OSError, _Unusable):
+        if not limited(directory) and _text(directory / "cgroup.freeze") != "1":
+            home = os.open(_home()[1] / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+    if home is None:
+        yield False
+        return
+    try:
+        (directory / "cgroup.procs").write_text("0")
+        try:
+            yield True
+        finally:
+            os.write(home, b"0")
+    finally:
+        os.close(home)
+
+
+def limited(directory: Path) -> bool:
+    """Whether a limit is in force in that cgroup itself."""
+    return any((text := _text(directory / name)) and not text.startswith("max") for name in _LIMITS)
 
 
 def _delegated(directory: Path) -> bool:

@@ -239,6 +239,31 @@ def test_a_child_that_needs_a_user_is_born_there_too(service: Cgroup) -> None:
     child.pidfd.close()
 
 
+def test_we_go_to_a_cgroup_ourselves_and_come_back(service: Cgroup) -> None:
+    before = own_cgroup()
+    with cgroup.visiting(service.fd()) as inside:
+        assert inside
+        assert service.pids() == [os.getpid()]
+    assert own_cgroup() == before
+    assert not service.populated()
+
+
+def test_we_do_not_go_where_a_limit_would_strike_us(service: Cgroup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroup, "limited", lambda _: True)  # the machine of the tests may have no controllers
+    with cgroup.visiting(service.fd()) as inside:
+        assert not inside
+        assert not service.populated()
+
+
+def test_a_limit_is_recognised(tmp_path: Path) -> None:
+    assert not cgroup.limited(tmp_path)
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert not cgroup.limited(tmp_path)
+    (tmp_path / "pids.max").write_text("10\n")
+    assert cgroup.limited(tmp_path)
+
+
 @pytest.mark.parametrize("user", [None, "nobody"])
 def test_where_clone3_is_not_to_be_had_the_child_still_gets_there(
     service: Cgroup, user: str | None, monkeypatch: pytest.MonkeyPatch

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import agent.linux.spawn as spawning
 from agent.errors import SpawnFailed
 from agent.linux import process
 from agent.linux.cgroup import CgroupTree
@@ -28,12 +29,14 @@ BORN_IN: list[int] = []
 """The cgroup in which the children of the test at hand are born, if any."""
 
 
-@pytest.fixture(params=["as we are", "in a cgroup"], autouse=True)
-def way(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Both ways to start a process keep every promise."""
+@pytest.fixture(params=["as we are", "in a cgroup", "in a cgroup, one of many"], autouse=True)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Every way to start a process keeps every promise."""
     if request.param == "as we are":
         yield request.param
         return
+    if request.param.endswith("many"):
+        monkeypatch.setattr(spawning, "_MANY", 0)
     tree: CgroupTree = request.getfixturevalue("tree")
     cgroup = tree.service("spawned")
     BORN_IN.append(cgroup.fd())

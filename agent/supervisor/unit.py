@@ -283,7 +283,8 @@ class Unit:
 
     def _exited(self, run: int, status: ExitStatus) -> None:
         self.last_exit = str(status)
-        self.last_words = self.run.last_line if self.run is not None and not status.success else ""
+        asked = self.phase is Phase.STOPPING and self.state.after != "judge"
+        self.last_words = self.run.last_line if self.run is not None and not asked and not status.success else ""
         if self.run is not None and self.run.out_of_memory():
             self.last_exit += " (out of memory)"
             limit = self.service.limits.memory

@@ -106,6 +106,7 @@ class State(msgspec.Struct, frozen=True):
     failures: int = 0
     restarts: int = 0
     recent: tuple[float, ...] = ()
+    skipped: bool = False
     reason: str = ""
 
     @property
@@ -152,7 +153,7 @@ class SpawnFailed(msgspec.Struct, frozen=True):
 
     run: int
     text: str
-    permanent: bool
+    permanent: bool = False
     busy: bool = False
 
 
@@ -220,10 +221,11 @@ class Disarm(msgspec.Struct, frozen=True):
 
 
 class Record(msgspec.Struct, frozen=True):
-    """Something worth an event in the history."""
+    """Something worth an event in the history; ``data`` has the message's numbers for programs."""
 
     kind: str
     message: str
+    data: dict[str, int] = {}
 
 
 Effect = Spawn | Signal | Kill | Arm | Disarm | Record
@@ -253,17 +255,13 @@ def step(policy: Policy, state: State, event: Event, now: float, jitter: float =
     match event:
         case Spawned(_, pid):
             return _spawned(policy, state, pid, now)
-        case SpawnFailed(_, text, _, True) if policy.job and state.phase is Phase.STARTING:
-            return _to(state, Phase.WAITING, now, ""), [*_disarm_all(), Record("skipped", text)]
-        case SpawnFailed(_, text, permanent):
-            verdict = Verdict(code=1 if permanent else None, text=text)
-            gone = msgspec.structs.replace(state, exited=True, verdict=verdict)
-            settled, effects = _settle(policy, gone, now, jitter)
-            return settled, [*_disarm_all(), Record("spawn_failed", text), *effects]
+        case SpawnFailed():
+            return _spawn_failed(policy, state, event, now, jitter)
         case Ready():
             return _ready(policy, state, now)
         case Hung(_, cause):
-            if state.phase is Phase.STOPPING:
+            # Until it is ready, it has as long as its start may take.
+            if state.phase is not Phase.RUNNING:
                 return state, []
             return _end(policy, state, now, cause, "judge", "hung")
         case Exited(_, code, signal, text):
@@ -287,7 +285,7 @@ def _start(policy: Policy, state: State, now: float) -> Step:
     if state.phase in (Phase.STARTING, Phase.RUNNING):
         return state, []
     if state.phase is Phase.STOPPING:
-        return msgspec.structs.replace(state, after="restart"), []
+        return msgspec.structs.replace(_forgive(state), after="restart"), []
     return _spawn(policy, _forgive(state), now, [Disarm("backoff")])
 
 
@@ -304,9 +302,7 @@ def _stop(policy: Policy, state: State, now: float, reason: str) -> Step:
 
 
 def _restart(policy: Policy, state: State, now: float) -> Step:
-    if state.phase is Phase.STOPPING:
-        return msgspec.structs.replace(_forgive(state), after="restart"), []
-    if state.has_process:
+    if state.phase in (Phase.STARTING, Phase.RUNNING):
         return _end(policy, _forgive(state), now, "", "restart", "stopping", "restart asked for")
     return _start(policy, state, now)
 
@@ -314,8 +310,10 @@ def _restart(policy: Policy, state: State, now: float) -> Step:
 def _due(policy: Policy, state: State, now: float) -> Step:
     if state.phase in (Phase.WAITING, Phase.BACKOFF):
         return _spawn(policy, _forgive(state), now, [Disarm("backoff")])
-    if state.has_process:
-        return state, [Record("skipped", "its time came while the run before was still going")]
+    if state.has_process and not state.skipped:
+        # Once for each run: a job that outlasts a thousand of its times must not fill the history with that.
+        skipped = msgspec.structs.replace(state, skipped=True)
+        return skipped, [Record("skipped", "its time came while the run before was still going")]
     return state, []
 
 
@@ -344,20 +342,37 @@ def _elapsed(policy: Policy, state: State, timer: Timer, now: float, jitter: flo
 def _spawn(policy: Policy, state: State, now: float, before: list[Effect] | None = None) -> Step:
     run = state.run + 1
     spawning = msgspec.structs.replace(
-        state, phase=Phase.STARTING, run=run, since=now, ready_since=None, exited=False, after="judge", verdict=None
+        _to(state, Phase.STARTING, now, ""),
+        run=run,
+        ready_since=None,
+        exited=False,
+        after="judge",
+        verdict=None,
+        skipped=False,
     )
     effects: list[Effect] = [*(before or []), Spawn(run)]
     if policy.announces_ready:
         effects.append(Arm("start", policy.start_timeout))
     if policy.run_timeout is not None:
         effects.append(Arm("run", policy.run_timeout))
-    return msgspec.structs.replace(spawning, reason=""), effects
+    return spawning, effects
+
+
+def _spawn_failed(policy: Policy, state: State, event: SpawnFailed, now: float, jitter: float) -> Step:
+    if state.ready or state.exited:
+        return state, []
+    if event.busy and policy.job and state.after == "judge":
+        return _to(state, Phase.WAITING, now, ""), [*_disarm_all(), Record("skipped", event.text)]
+    verdict = Verdict(code=1 if event.permanent else None, text=event.text)
+    gone = msgspec.structs.replace(state, exited=True, verdict=verdict)
+    settled, effects = _settle(policy, gone, now, jitter)
+    return settled, [*_disarm_all(), Record("spawn_failed", event.text), *effects]
 
 
 def _spawned(policy: Policy, state: State, pid: int, now: float) -> Step:
     if state.phase is not Phase.STARTING:
         return state, []
-    started: list[Effect] = [Record("started", f"pid {pid}")]
+    started: list[Effect] = [Record("started", f"pid {pid}", {"pid": pid})]
     if policy.announces_ready:
         return state, started
     running, effects = _ready(policy, state, now)
@@ -378,13 +393,15 @@ def _exited(state: State, verdict: Verdict, now: float) -> Step:
     """The worker is gone; whatever it left behind goes too before anything follows."""
     if state.exited:
         return state, []
+    how = {"code": verdict.code, "signal": verdict.signal}
+    exited = Record("exited", verdict.text, {name: number for name, number in how.items() if number is not None})
     if state.phase is Phase.STOPPING:
         cause = state.verdict.cause if state.verdict else ""
         verdict = msgspec.structs.replace(verdict, cause=cause)
-        return msgspec.structs.replace(state, exited=True, verdict=verdict), [Record("exited", verdict.text)]
+        return msgspec.structs.replace(state, exited=True, verdict=verdict), [exited]
     stopping = _to(msgspec.structs.replace(state, exited=True, verdict=verdict, after="judge"), Phase.STOPPING, now, "")
     return stopping, [
-        Record("exited", verdict.text),
+        exited,
         Disarm("start"),
         Disarm("run"),
         Kill(state.run),
@@ -428,7 +445,8 @@ def _retry(policy: Policy, state: State, verdict: Verdict, now: float, jitter: f
     if len(recent) >= policy.max_restarts:
         why = f"{verdict}; gave up after {len(recent)} restarts within {policy.restart_window:g} s"
         return _give_up(policy, msgspec.structs.replace(state, recent=recent), now, why)
-    stable = state.ready_since is not None and now - state.ready_since >= STABLE_AFTER
+    # Up to the moment at which its end began: how long it took to die is nothing to its credit.
+    stable = state.ready_since is not None and state.since - state.ready_since >= STABLE_AFTER
     failures = 0 if stable else state.failures
     delay = 0.0
     if failures:

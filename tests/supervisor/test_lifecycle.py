@@ -178,10 +178,10 @@ def play(world: World, choice: str, amount: float, jitter: float) -> None:
             world.tell(Due(), jitter)
         case "spawned":
             world.tell(Spawned(run, 1), jitter)
-        case "failed" if run in world.workers and world.phase() is Phase.STARTING:
+        case "failed" if run in world.workers and world.phase() in (Phase.STARTING, Phase.STOPPING):
             world.workers.discard(run)
             world.alive.discard(run)
-            world.tell(SpawnFailed(run, "no such program", amount > 60), jitter)
+            world.tell(SpawnFailed(run, "no such program", permanent=amount > 60, busy=amount < 30), jitter)
         case "ready" if run in world.workers:
             world.tell(Ready(run), jitter)
         case "hung" if run in world.workers:
@@ -317,6 +317,19 @@ def test_a_stable_minute_starts_the_backoff_from_the_beginning() -> None:
     assert world.state.failures == 1
 
 
+def test_the_time_that_a_run_took_to_die_does_not_make_it_stable() -> None:
+    world = running(Policy(max_restarts=100, restart_window=10_000, stop_timeout=STABLE_AFTER))
+    for _ in range(3):
+        world.exit(2)
+        world.advance(5)
+        world.come_up()
+    world.advance(STABLE_AFTER / 2)
+    world.tell(Hung(world.state.run, "heartbeat stale"))
+    world.advance(STABLE_AFTER * 0.9)
+    world.exit(signal=9)
+    assert world.phase() is Phase.BACKOFF
+
+
 def test_more_restarts_than_allowed_in_the_window_end_in_failed_with_the_reason() -> None:
     world = running(Policy(max_restarts=3, restart_window=600))
     for _ in range(4):
@@ -410,6 +423,17 @@ def test_a_stale_heartbeat_restarts_with_that_reason() -> None:
     ]
 
 
+def test_what_is_not_ready_yet_may_take_its_time_to_beat() -> None:
+    world = World(Policy(announces_ready=True, start_timeout=90))
+    world.tell(Boot())
+    world.come_up()
+    world.tell(Hung(1, "heartbeat stale: 31 s old, timeout 30 s"))
+    assert world.phase() is Phase.STARTING
+    world.tell(Ready(1))
+    world.tell(Hung(1, "heartbeat stale: 31 s old, timeout 30 s"))
+    assert world.phase() is Phase.STOPPING
+
+
 def test_a_service_that_announces_itself_is_not_ready_before_and_fails_when_it_is_late() -> None:
     world = World(Policy(announces_ready=True, start_timeout=5, restart="no"))
     world.tell(Boot())
@@ -441,6 +465,31 @@ def test_a_job_never_overlaps_itself() -> None:
     world.tell(Due())
     assert world.spawned == [1]
     assert "skipped" in world.kinds()
+
+
+def test_a_job_that_outlasts_many_of_its_times_says_so_once_for_each_run() -> None:
+    world = World(Policy(job=True, restart="no"))
+    world.tell(Boot())
+    for _ in range(2):
+        world.tell(Due())
+        world.come_up()
+        for _ in range(100):
+            world.tell(Due())
+        world.exit(0)
+    assert world.kinds().count("skipped") == 2
+
+
+def test_a_job_that_somebody_else_runs_is_skipped_and_a_service_is_tried_again() -> None:
+    for job, phase in ((True, Phase.WAITING), (False, Phase.STARTING)):
+        world = World(Policy(job=job))
+        world.tell(Boot())
+        world.tell(Start())
+        world.alive.clear()
+        world.workers.clear()
+        world.tell(SpawnFailed(1, "it runs already, under process 7", busy=True))
+        assert world.phase() is phase
+        assert ("skipped" in world.kinds()) == job
+        assert ("failed" in world.kinds()) is False
 
 
 def test_a_job_that_fails_says_so_and_waits_for_its_next_time() -> None:
@@ -481,6 +530,36 @@ def test_a_stop_that_comes_while_it_restarts_wins() -> None:
     world.exit(0)
     assert world.phase() is Phase.STOPPED
     assert world.spawned == [1]
+
+
+def test_a_start_while_it_stops_forgives_as_any_start_does() -> None:
+    world = running(Policy(max_restarts=1))
+    world.exit(2)
+    world.come_up()
+    world.tell(Stop())
+    world.tell(Start())
+    world.exit(0)
+    world.come_up()
+    world.exit(2)
+    assert world.phase() is Phase.STARTING
+
+
+def test_what_was_to_be_stopped_before_it_could_not_be_started_is_stopped() -> None:
+    world = World(Policy(job=True))
+    world.tell(Boot())
+    world.tell(Due())
+    world.tell(Stop())
+    world.alive.clear()
+    world.tell(SpawnFailed(1, "it runs already", busy=True))
+    assert world.phase() is Phase.STOPPED
+
+
+def test_events_have_their_numbers_for_programs() -> None:
+    world = running(Policy(restart="no"))
+    world.exit(signal=9)
+    numbers = {record.kind: record.data for record in world.records}
+    assert numbers["started"] == {"pid": 4242}
+    assert numbers["exited"] == {"signal": 9}
 
 
 def test_a_start_by_hand_forgives_earlier_failures() -> None:

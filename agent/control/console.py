@@ -1,15 +1,18 @@
-"""The agent in the foreground: what happens, in plain lines, and now and then how the workers get on."""
+"""The agent in the foreground: what happens, in plain lines or as JSON, and now and then how the workers get on.
+
+Whoever reads along may stop reading (a terminal after Ctrl-S, a pager, a log collector that hangs). Supervision does
+not wait for that: what is not taken is left out, and so it is said.
+"""
 
 from __future__ import annotations
 
 import os
-import sys
+import select
 import time
-from contextlib import suppress
-from typing import TextIO
 
 import msgspec
 
+from agent.control.api import Gap
 from agent.supervisor.lifecycle import Phase
 from agent.supervisor.unit import Unit
 from agent.telemetry.events import Event
@@ -17,14 +20,56 @@ from agent.telemetry.events import Event
 PROGRESS_EVERY = 5.0
 """Seconds between two progress lines of one service."""
 
+HELD = 64 * 1024
+"""Bytes of lines that are kept for a reader who is slow."""
+
+PIECE = 512
+"""Bytes that a pipe or terminal takes without blocking when it takes any (_POSIX_PIPE_BUF, pipe(7))."""
+
+
+class Outlet:
+    """Lines to a descriptor, without ever waiting for its reader. A reader that is gone ends the printing."""
+
+    def __init__(self, fd: int) -> None:
+        self.left_out = 0
+        """Lines that there was no room for since the last one that there was."""
+        self._fd = fd
+        self._held = bytearray()
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLOUT)
+
+    def has_room(self, size: int) -> bool:
+        """Whether a line of ``size`` bytes can be put now; when not, it counts as left out."""
+        self._push()
+        if len(self._held) + size <= HELD:
+            return True
+        self.left_out += 1
+        return False
+
+    def put(self, line: bytes) -> None:
+        """Print a line, or what of it the reader takes now; the rest goes before the next."""
+        self._held += line
+        self._push()
+
+    def _push(self) -> None:
+        while self._held and self._takes():
+            try:
+                count = os.write(self._fd, self._held[:PIECE])
+            except OSError:  # nobody reads any more
+                self._held.clear()
+                return
+            del self._held[:count]
+
+    def _takes(self) -> bool:
+        return any(events & (select.POLLOUT | select.POLLERR | select.POLLHUP) for _, events in self._poll.poll(0))
+
 
 class Console:
-    """Prints events and progress. A reader that is gone ends the printing, not the agent."""
+    """Prints events and progress for a person."""
 
-    def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stderr
+    def __init__(self, fd: int = 2) -> None:
+        self._outlet = Outlet(fd)
         self._progress: dict[str, tuple[float, str]] = {}
-        self._broken = False
 
     def event(self, event: Event) -> None:
         who = event.service or "agent"
@@ -42,23 +87,30 @@ class Console:
             self.line(f"{unit.name}: {text}")
 
     def line(self, text: str) -> None:
-        if self._broken:
-            return
+        """Print one line, with the time."""
         safe = "".join(char if char.isprintable() else "?" for char in text)
-        try:
-            self._stream.write(f"{time.strftime('%H:%M:%S')} {safe}\n")
-            self._stream.flush()
-        except (OSError, ValueError):
-            self._broken = True
+        line = f"{time.strftime('%H:%M:%S')} {safe}\n".encode(errors="backslashreplace")
+        if self._outlet.has_room(len(line)):
+            missing, self._outlet.left_out = self._outlet.left_out, 0
+            if missing:
+                self._outlet.put(f"({missing} lines left out: nobody took them; `agentctl events` has them)\n".encode())
+            self._outlet.put(line)
 
 
 class JsonConsole:
-    """Each event as one line of JSON on standard output, as ``agentctl events --json`` has them; nothing else."""
+    """Each event as one line of JSON, as ``agentctl events --json`` has them; nothing else."""
+
+    def __init__(self, fd: int = 1) -> None:
+        self._outlet = Outlet(fd)
 
     def event(self, event: Event) -> None:
-        # A reader that is gone ends the printing, not the agent.
-        with suppress(OSError):
-            os.write(1, msgspec.json.encode(event) + b"\n")
+        line = msgspec.json.encode(event) + b"\n"
+        if self._outlet.has_room(len(line)):
+            missing, self._outlet.left_out = self._outlet.left_out, 0
+            if missing:
+                gap = Gap(cursor=event.cursor - 1, message=f"{missing} events left out: nobody took them")
+                self._outlet.put(msgspec.json.encode(gap) + b"\n")
+            self._outlet.put(line)
 
     def changed(self, unit: Unit) -> None:
         """How a worker gets on is no event."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +25,12 @@ class RunningAgent:
 
     def __init__(self, supervisor: Supervisor, events: EventStore, notifier: SystemdNotifier) -> None:
         self.events = events
-        self.started = False
         self.stopping = False
-        self._reloading = 0
+        self._up = False
+        self._reloads: set[asyncio.Task[ReloadReport]] = set()
         self._supervisor = supervisor
         self._notifier = notifier
         self._since = time.time()
-        self._after_reload: Callable[[], None] = lambda: None
 
     def status(self, name: str | None = None) -> Status:
         services = self._supervisor.reports(name)
@@ -59,9 +57,9 @@ class RunningAgent:
         """``degraded`` says that something that should run does not."""
         if self.stopping:
             return "stopping"
-        if self._reloading:
+        if self._reloads:
             return "reloading"
-        if not self.started:
+        if not self._up:
             return "starting"
         bad = any(unit.phase in (Phase.FAILED, Phase.BACKOFF) for unit in self._supervisor.units.values())
         return "degraded" if bad or self.events.storage != "ok" else "running"
@@ -91,30 +89,45 @@ class RunningAgent:
     async def act(self, action: Action, name: str, wait: bool) -> Outcome:
         return await self._supervisor.act(action, name, wait)
 
+    def is_up(self) -> None:
+        """Everything that is enabled has started, waits for its time, or has failed to start."""
+        self._up = True
+        self._tell_ready()
+
     async def reload(self) -> ReloadReport:
         """Read the declaration again and make it true. Raises ``DeclarationError``, and then nothing has changed."""
+        if self._up:
+            # Also when it is refused: systemd waits for this and for the READY=1 that follows.
+            self._notifier.reloading()
         try:
             declaration = load(self._supervisor.paths, self._supervisor.environ)
         except DeclarationError as error:
             first = error.problems[0]
             more = f" (and {len(error.problems) - 1} more)" if len(error.problems) > 1 else ""
             self.events.append("reload_refused", f"{first}{more}")
+            self._tell_ready()
             raise
-        self._reloading += 1
-        self._notifier.reloading()
-        try:
-            # Shielded: a client that hangs up must not leave the host between two declarations.
-            report = await asyncio.shield(asyncio.ensure_future(self._supervisor.reload(declaration)))
-        finally:
-            self._reloading -= 1
+        task = asyncio.ensure_future(self._supervisor.reload(declaration))
+        self._reloads.add(task)
+        task.add_done_callback(self._reloaded)
+        # Shielded: a client that hangs up must not leave the host between two declarations.
+        return await asyncio.shield(task)
+
+    def _reloaded(self, task: asyncio.Task[ReloadReport]) -> None:
+        self._reloads.discard(task)
+        if not task.cancelled() and task.exception() is None:
+            self.events.append("reloaded", _told(task.result()))
+        self._tell_ready()
+
+    def _tell_ready(self) -> None:
+        """What systemd is told at the end of the start and of a reload: not while another of them goes on."""
+        if self._up and not self._reloads and not self.stopping:
             self._notifier.ready()
-        self.events.append("reloaded", _told(report))
-        return report
 
 
 def _told(report: ReloadReport) -> str:
     parts = []
-    for verb in ("started", "stopped", "restarted", "updated"):
+    for verb in ("started", "stopped", "restarted", "updated", "stuck"):
         names = getattr(report, verb)
         if names:
             parts.append(f"{verb} {', '.join(names[:10])}{' …' if len(names) > 10 else ''}")

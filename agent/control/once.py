@@ -19,12 +19,13 @@ from typing import Any
 
 import msgspec
 
-from agent.control import lean  # noqa: F401  (before asyncio: see there)
+from agent.control.layout import lay_out
 from agent.declaration.load import load
 from agent.declaration.model import AgentSettings, AnyService, LogPolicy
-from agent.errors import EXIT_CONFIGURATION, EXIT_OK, EXIT_RUNTIME, RuntimeFailure, StorageFailure
-from agent.linux.files import PrefixLock, make_directory
+from agent.errors import EXIT_CONFIGURATION, EXIT_OK, EXIT_RUNTIME, AlreadyRunning, RuntimeFailure
+from agent.linux.files import PrefixLock
 from agent.linux.process import Identity, become_subreaper, reap_strangers
+from agent.linux.sweep import everything, signal_all
 from agent.paths import Paths
 from agent.supervisor import lifecycle
 from agent.supervisor.containment import Containment, SweepContainment
@@ -77,6 +78,8 @@ class Passthrough:
 
 
 class _Output:
+    dropped_bytes = 0
+
     def __init__(self, target: int) -> None:
         self._target = target
 
@@ -115,7 +118,7 @@ class Foreground:
         return _Output(self._output)
 
     def record(self, name: str, kind: str, message: str, data: dict[str, Any]) -> None:
-        if kind in ("spawn_failed", "run_timeout", "start_timeout", "hung", "killed", "unkillable"):
+        if kind in ("killed", "unkillable"):  # how it ends is told at the end
             print(f"agentctl: {name}: {message}", file=sys.stderr)
 
     def spawned(self, name: str, identity: Identity, mark: str) -> None:
@@ -135,7 +138,7 @@ def run_once(paths: Paths, name: str, *, json: bool = False) -> int:
     """Run service ``name`` to its end and return its exit code by the contract: 0, 1, or 2 for anything else.
 
     With ``json`` its output goes to stderr, and how it ended is a JSON document on stdout.
-    Raises ``DeclarationError``, ``NoSuchService``, and ``AlreadyRunning`` when it runs already.
+    Raises ``DeclarationError``, ``NoSuchService``, and ``RuntimeFailure`` when it runs already.
     """
     declaration = load(paths, os.environ)
     service = declaration.services.get(name)
@@ -143,14 +146,13 @@ def run_once(paths: Paths, name: str, *, json: bool = False) -> int:
         nearest = difflib.get_close_matches(name[:64], declaration.services, n=1)
         raise NoSuchService(name[:64], nearest[0] if nearest else None)
     own = OncePaths(paths.prefix, paths.declaration)
+    lay_out(own)
+    lock = PrefixLock(own.service_lock(name))
     try:
-        for directory in (own.prefix, own.run, own.tmp, own.spool):
-            make_directory(directory)
-        lock = PrefixLock(own.service_lock(name))
         lock.acquire()
-        lock.release()
-    except OSError as error:
-        raise StorageFailure(f"cannot set up {error.filename or own.prefix}: {error.strerror}") from error
+    except AlreadyRunning as error:
+        raise RuntimeFailure(f"{name} runs already, under process {error.pid}") from error
+    lock.release()
     become_subreaper()
     begun = time.monotonic()
     outcome = asyncio.run(_main(own, service, declaration.agent, 2 if json else 1))
@@ -158,15 +160,14 @@ def run_once(paths: Paths, name: str, *, json: bool = False) -> int:
         seconds = round(time.monotonic() - begun, 3)
         document = {"name": name, "exit_code": outcome.exit_code, "message": outcome.message, "seconds": seconds}
         print(msgspec.json.encode(document).decode())
-    elif outcome.interrupted:
-        raise RuntimeFailure(f"{name}: {outcome.message}")
+    elif outcome.exit_code:
+        print(f"agentctl: {name}: {outcome.message}", file=sys.stderr)
     return outcome.exit_code
 
 
 class _Outcome(msgspec.Struct, frozen=True):
     exit_code: int
     message: str
-    interrupted: bool = False
 
 
 async def _main(paths: Paths, service: AnyService, settings: AgentSettings, output: int) -> _Outcome:
@@ -181,7 +182,7 @@ async def _main(paths: Paths, service: AnyService, settings: AgentSettings, outp
         unit.post(lifecycle.Stop(f"interrupted by {signal.Signals(number).name}"))
 
     def reap() -> None:
-        reap_strangers(lambda pid: unit.run is not None and unit.run.pid == pid)
+        reap_strangers(lambda pid: pid == unit.pid)
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, interrupt, number)
@@ -190,8 +191,10 @@ async def _main(paths: Paths, service: AnyService, settings: AgentSettings, outp
     while unit.phase not in (Phase.COMPLETED, Phase.FAILED, Phase.STOPPED):
         await unit.change(float("inf"))
     unit.close()
+    # Whoever shed every sign of the service is a descendant of ours all the same.
+    signal_all(everything(), signal.SIGKILL)
     if interrupted:
-        return _Outcome(EXIT_RUNTIME, f"interrupted by {signal.Signals(interrupted[0]).name}", interrupted=True)
+        return _Outcome(EXIT_RUNTIME, f"interrupted by {signal.Signals(interrupted[0]).name}")
     verdict = unit.state.verdict
     code = EXIT_RUNTIME if verdict is None or verdict.cause or verdict.code is None else verdict.code
     return _Outcome(code if code in (EXIT_OK, EXIT_CONFIGURATION) else EXIT_RUNTIME, str(verdict or "did not start"))

@@ -13,28 +13,31 @@ from agent.linux.notify import SystemdNotifier
 from agent.linux.sockets import connect_unix
 
 REQUEST = b"GET /v1/ping HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-ANSWER_LIMIT = 64 * 1024
 
 
 async def keep_watchdog(notifier: SystemdNotifier, socket_path: Path) -> None:
-    """Ask ourselves twice in the time that systemd allows, for ever; tell it after each good answer."""
+    """Ask ourselves twice in the time that systemd allows, for ever; tell it after each good answer.
+
+    After a bad one there is time left to ask again.
+    """
     interval = notifier.watchdog_interval
     while interval:
-        if await answers(socket_path, interval / 2):
+        good = await answers(socket_path, interval / 4)
+        if good:
             notifier.watchdog()
-        await asyncio.sleep(interval)
+        await asyncio.sleep(interval if good else interval / 4)
 
 
 async def answers(socket_path: Path, timeout: float) -> bool:
     """Whether the control socket serves a request within ``timeout`` seconds."""
     try:
         async with asyncio.timeout(timeout):
-            connection = connect_unix(socket_path, timeout)
-            connection.setblocking(False)
+            # Without waiting: when the backlog is full, it is this very loop that has to empty it.
+            connection = connect_unix(socket_path, 0.0)
             reader, writer = await asyncio.open_unix_connection(sock=connection)
             try:
                 writer.write(REQUEST)
-                answer = await reader.read(ANSWER_LIMIT)
+                answer = await reader.read()
             finally:
                 writer.close()
     except (OSError, TimeoutError):

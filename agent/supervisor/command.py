@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from agent.supervisor import lifecycle
 from agent.supervisor.lifecycle import KILL_AGAIN, Phase
 from agent.supervisor.report import Action, Outcome
@@ -13,25 +16,27 @@ FIRST_MOMENTS = 0.25
 """Seconds for which a program that announces nothing is watched, lest one that fails at once be called started."""
 
 
-async def carry_out(unit: Unit, action: Action, wait: bool) -> Outcome:
-    """Perform one command. Commands on a unit run in the order in which they came.
+@asynccontextmanager
+async def turn(unit: Unit, *, impatient: bool = False) -> AsyncIterator[None]:
+    """Our turn on this unit: whoever asks something of it does it one after the other.
 
-    A ``stop`` that queues up behind a command that waits for a start ends that wait: nobody has to sit out the start
-    of something that is to be stopped.
+    Somebody ``impatient`` who queues up behind a command that waits for a start ends that wait: nobody has to sit out
+    the start of something that is to be stopped.
     """
-    unit.queued_stops += action == "stop"
+    unit.impatient += impatient
     unit.wake()
     try:
         await unit.queue.acquire()
     finally:
-        unit.queued_stops -= action == "stop"
+        unit.impatient -= impatient
     try:
-        return await _perform(unit, action, wait)
+        yield
     finally:
         unit.queue.release()
 
 
-async def _perform(unit: Unit, action: Action, wait: bool) -> Outcome:
+async def carry_out(unit: Unit, action: Action, wait: bool) -> Outcome:
+    """Perform one command, in our turn on the unit."""
     run_before = unit.state.run
     awaited = run_before
     match action:
@@ -46,10 +51,10 @@ async def _perform(unit: Unit, action: Action, wait: bool) -> Outcome:
             unit.post(lifecycle.Stop("stopped by hand"))
     if not wait:
         return Outcome(
-            name=unit.name, action=action, ok=True, state=unit.phase.value, message="asked for", pid=_pid(unit)
+            name=unit.name, action=action, ok=True, state=unit.phase.value, message="asked for", pid=unit.pid
         )
     deadline = unit.now() + _patience(unit, action)
-    while not _decided(unit, action, awaited) and not (unit.phase is Phase.STARTING and unit.queued_stops):
+    while not _decided(unit, action, awaited) and not (unit.phase is Phase.STARTING and unit.impatient):
         if not await unit.change(deadline - unit.now()):
             break
     if action != "stop" and unit.phase is Phase.RUNNING and awaited > run_before:
@@ -90,20 +95,16 @@ def _outcome(unit: Unit, action: Action, awaited: int) -> Outcome:
             phase is Phase.RUNNING or (phase in (Phase.WAITING, Phase.COMPLETED) and ran_through)
         )
         message = _told(unit, action, ok)
-    return Outcome(name=unit.name, action=action, ok=ok, state=phase.value, message=message, pid=_pid(unit))
+    return Outcome(name=unit.name, action=action, ok=ok, state=phase.value, message=message, pid=unit.pid)
 
 
 def _told(unit: Unit, action: Action, ok: bool) -> str:
     if ok and unit.phase is Phase.RUNNING:
-        return f"{action}ed, pid {_pid(unit)}"
+        return f"{action}ed, pid {unit.pid}"
     if ok:
         return f"ran: {unit.last_exit}"
-    if unit.queued_stops:
-        return f"still {unit.phase.value} when a stop came"
+    if unit.impatient:
+        return f"still {unit.phase.value} when it was to be stopped"
     if unit.phase is Phase.STARTING:
         return f"still not ready; last exit: {unit.last_exit or 'none'}"
     return unit.state.reason or f"it ended at once: {unit.last_exit}"
-
-
-def _pid(unit: Unit) -> int | None:
-    return unit.run.pid if unit.run is not None else None

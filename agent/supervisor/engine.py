@@ -8,40 +8,36 @@ import secrets
 import signal
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from agent.declaration.model import AgentSettings, AnyService, Declaration
+from agent.declaration.model import AgentSettings, AnyService, Declaration, Limits
+from agent.errors import RequestRefused
 from agent.linux.cgroup import CgroupTree
 from agent.linux.process import Identity, reap_strangers
 from agent.linux.sweep import everything, signal_all
 from agent.paths import Paths
 from agent.supervisor import lifecycle
-from agent.supervisor.command import carry_out
+from agent.supervisor.command import carry_out, turn
 from agent.supervisor.containment import CgroupContainment, Containment, SweepContainment
 from agent.supervisor.generation import Generation
 from agent.supervisor.lifecycle import Phase
 from agent.supervisor.measure import Meter
-from agent.supervisor.plan import Action as Planned
 from agent.supervisor.plan import plan
-from agent.supervisor.report import (
-    Action,
-    NoSuchService,
-    Outcome,
-    ReloadReport,
-    ServiceReport,
-    TimerReport,
-)
+from agent.supervisor.reload import make_true
+from agent.supervisor.report import Action, NoSuchService, Outcome, ReloadReport, ServiceReport, TimerReport
 from agent.supervisor.run import Sink
 from agent.supervisor.unit import Unit
 from agent.supervisor.view import describe, describe_timer
 from agent.telemetry.events import EventStore
 
 SETTLED = frozenset({Phase.RUNNING, Phase.WAITING, Phase.COMPLETED, Phase.FAILED, Phase.BACKOFF, Phase.STOPPED})
-STOPPED_BEFORE = "stopped by hand before; `agentctl start` brings it back"
-SETTLE_PATIENCE = 3600.0
+DOWN = frozenset({Phase.STOPPED})
 UNKILLABLE_AFTER = 15.0
-"""Seconds after the longest stop timeout for which the agent waits for processes that SIGKILL does not end."""
+"""Seconds after a stop timeout for which somebody waits for processes that SIGKILL does not end."""
+STRAYS_AFTER = 2.0
+"""Seconds that processes which nobody can be blamed for any more are given to be gone after SIGKILL."""
 
 
 class Supervisor:
@@ -72,9 +68,12 @@ class Supervisor:
         self._on_change = on_change
         self._meter = Meter()
         self._instance = secrets.token_hex(16)
-        self._generation: Generation | None = None
+        self._generation = Generation(paths.generation)
+        self._unlimited: dict[str, Limits] = {}
         self._reloading = asyncio.Lock()
         self._closing = False
+        for service in declaration.services.values():
+            self.units[service.name] = Unit(self, service)
 
     @property
     def declaration(self) -> Declaration:
@@ -87,22 +86,26 @@ class Supervisor:
     # -- what a unit needs (its Host) ---------------------------------------------------------------------------
 
     def contain(self, service: AnyService, mark: str) -> Containment:
+        limits = service.limits
         if self._tree is None:
-            if service.limits.declared:
-                self.record(
-                    service.name, "limits_not_in_force", "limits need a delegated cgroup, and there is none", {}
-                )
+            if limits.declared:
+                self._not_limited(service, "limits need a delegated cgroup, and there is none")
             return SweepContainment(self.loop, mark, lambda: self._workers(but=service.name))
         cgroup = self._tree.service(service.name)
-        limits = service.limits
-        missing = cgroup.set_limits(limits.memory, limits.cpus, limits.pids) if limits.declared else []
-        if missing:
-            what = ", ".join(missing)
-            self.record(service.name, "limits_not_in_force", f"the cgroup has no controller for: {what}", {})
+        if limits.declared and (missing := cgroup.set_limits(limits.memory, limits.cpus, limits.pids)):
+            self._not_limited(service, f"the cgroup has no controller for: {', '.join(missing)}")
         return CgroupContainment(self.loop, cgroup)
 
+    def _not_limited(self, service: AnyService, why: str) -> None:
+        """Said once, not at each restart."""
+        if self._unlimited.get(service.name) != service.limits:
+            self._unlimited[service.name] = service.limits
+            self.record(service.name, "limits_not_in_force", why, {})
+
     def mark(self, name: str) -> str:
-        return f"{self._instance}:{name}"
+        mark = f"{self._instance}:{name}"
+        self._generation.expect(name, mark)
+        return mark
 
     def sink(self, service: AnyService) -> Sink:
         return self._sink(service)
@@ -112,8 +115,7 @@ class Supervisor:
 
     def spawned(self, name: str, identity: Identity, mark: str) -> None:
         self._meter.forget(name)
-        if self._generation is not None:
-            self._generation.record(name, identity, mark)
+        self._generation.record(name, identity, mark)
 
     def changed(self, unit: Unit) -> None:
         self._on_change(unit)
@@ -127,33 +129,75 @@ class Supervisor:
 
     # -- life ---------------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Start everything that is enabled; returns at once, ``settled`` waits."""
-        self._generation = Generation(self.paths.generation)
+    async def start(self) -> None:
+        """Start everything that is enabled, one after the other; in between others have their turn."""
         self.loop.add_signal_handler(signal.SIGCHLD, self.reap)
-        for service in self._declaration.services.values():
-            self._add(service)
+        if not self._generation.complete:
+            why = "cannot be written: until it can, the next agent may not recognise what this one leaves when killed"
+            self._events.append("error", f"{self.paths.generation}: {why}")
+        for unit in list(self.units.values()):
+            if unit.untouched and self.units.get(unit.name) is unit:
+                self.bring_up(unit)
+            await asyncio.sleep(0)
 
-    def _add(self, service: AnyService) -> None:
+    def add(self, service: AnyService) -> Unit:
+        """A service that was not declared before. It is not started yet."""
         unit = self.units[service.name] = Unit(self, service)
-        self._bring_up(unit)
+        return unit
 
-    def _bring_up(self, unit: Unit) -> None:
+    def bring_up(self, unit: Unit) -> None:
         """Start what is enabled, unless somebody stopped it by hand and its policy respects that."""
+        if self._closing:
+            return
         if not unit.service.enabled:
             unit.post(lifecycle.Stop("disabled in the declaration"))
         elif unit.service.restart == "unless-stopped" and self._events.recall(f"stopped:{unit.name}"):
-            unit.post(lifecycle.Stop(STOPPED_BEFORE))
+            unit.post(lifecycle.Stop("stopped by hand before; `agentctl start` brings it back"))
         else:
             unit.post(lifecycle.Boot())
 
+    async def bring_down(self, unit: Unit, why: str) -> bool:
+        """Stop it, and wait until no process of it is left; ``False`` when there is one that does not end."""
+        if unit.phase is Phase.STOPPED:
+            return True
+        unit.post(lifecycle.Stop(why))
+        return await self._until(unit, DOWN, unit.service.stop_timeout + UNKILLABLE_AFTER)
+
+    def forget(self, unit: Unit) -> None:
+        """Take back all that was laid for a service that is down."""
+        unit.close()
+        self._meter.forget(unit.name)
+        self._unlimited.pop(unit.name, None)
+        if self._tree is not None:
+            with suppress(OSError):
+                self._tree.service(unit.name).remove()
+
+    def remove(self, unit: Unit) -> None:
+        """A service that is down and no longer declared; what was remembered of it is of no use to another."""
+        self.forget(unit)
+        del self.units[unit.name]
+        for key in ("stopped", "last_run"):
+            self._events.forget(f"{key}:{unit.name}")
+
     async def settled(self) -> None:
         """Wait until every service has started, waits on its calendar, or has failed to start."""
-        await asyncio.gather(*(self._until(unit, SETTLED) for unit in list(self.units.values())))
+        await asyncio.gather(*(self.settle(unit) for unit in list(self.units.values())))
 
-    async def _until(self, unit: Unit, phases: frozenset[Phase]) -> None:
+    async def settle(self, unit: Unit) -> None:
+        """The same for one service."""
+        await self._until(unit, SETTLED, float("inf"))
+
+    async def _until(self, unit: Unit, phases: frozenset[Phase], patience: float) -> bool:
+        deadline = unit.now() + patience
         while unit.phase not in phases:
-            await unit.change(SETTLE_PATIENCE)
+            if not await unit.change(deadline - unit.now()):
+                return unit.phase in phases
+        return True
+
+    @property
+    def stop_patience(self) -> float:
+        """Seconds that ``stop`` may take at most."""
+        return max((unit.service.stop_timeout for unit in self.units.values()), default=0.0) + UNKILLABLE_AFTER
 
     async def stop(self) -> list[str]:
         """Stop everything at the same time, and wait until no process is left.
@@ -161,31 +205,29 @@ class Supervisor:
         Returns the names of services with a process that even SIGKILL does not end (uninterruptible sleep).
         """
         self._closing = True
-        patience = max((unit.service.stop_timeout for unit in self.units.values()), default=0.0) + UNKILLABLE_AFTER
-        for unit in self.units.values():
+        units = list(self.units.values())
+        patience = self.stop_patience
+        for unit in units:
             unit.post(lifecycle.Stop("the agent stops"))
-        stopping = [
-            asyncio.ensure_future(self._until(unit, frozenset({Phase.STOPPED}))) for unit in self.units.values()
-        ]
-        if stopping:
-            _, late = await asyncio.wait(stopping, timeout=patience)
-            for task in late:
-                task.cancel()
-        # Whatever lost every sign of its service is still a descendant of ours, and does not outlive us.
-        signal_all(everything(), signal.SIGKILL)
-        self.reap()
-        for unit in self.units.values():
-            self._forget(unit)
+        await asyncio.gather(*(self._until(unit, DOWN, patience) for unit in units))
+        with suppress(OSError):
+            await self._end_strays()
         self.loop.remove_signal_handler(signal.SIGCHLD)
-        left = sorted(unit.name for unit in self.units.values() if unit.state.has_process)
-        if self._generation is not None and not left:
+        left = sorted(unit.name for unit in units if unit.state.has_process)
+        for unit in units:
+            if not unit.state.has_process:
+                self.forget(unit)
+        if not left:
             self._generation.close()
         return left
 
-    def _forget(self, unit: Unit) -> None:
-        unit.close()
-        if self._tree is not None:
-            self._tree.service(unit.name).remove()
+    async def _end_strays(self) -> None:
+        """Whatever lost every sign of its service is still a descendant of ours, and does not outlive us."""
+        deadline = self.loop.time() + STRAYS_AFTER
+        while (strays := everything()) and self.loop.time() < deadline:
+            signal_all(strays, signal.SIGKILL)
+            await asyncio.sleep(0.01)
+            self.reap()
 
     def reap(self) -> None:
         """Collect strangers: orphans that became ours because the agent is a subreaper."""
@@ -193,13 +235,13 @@ class Supervisor:
 
     def _workers(self, but: str = "") -> set[int]:
         """The PIDs of all workers, but for one service."""
-        return {unit.run.pid for unit in self.units.values() if unit.run is not None and unit.name != but}
+        return {pid for unit in self.units.values() if (pid := unit.pid) is not None and unit.name != but}
 
     def clock_was_set(self) -> None:
         """Everything computed from the wall clock is computed again."""
         self._events.append("clock_set", "the wall clock was set: calendars are computed again")
         for unit in self.units.values():
-            unit.reschedule()
+            unit.clock_was_set()
 
     # -- questions ----------------------------------------------------------------------------------------------
 
@@ -213,8 +255,7 @@ class Supervisor:
 
     def reports(self, name: str | None = None) -> list[ServiceReport]:
         chosen = [self.unit(name)] if name is not None else [self.units[key] for key in sorted(self.units)]
-        now = self.loop.time()
-        return [describe(unit, self._meter, now) for unit in chosen]
+        return [describe(unit, self._meter) for unit in chosen]
 
     def timers(self) -> list[TimerReport]:
         units = (self.units[key] for key in sorted(self.units))
@@ -228,82 +269,38 @@ class Supervisor:
     async def act(self, action: Action, name: str, wait: bool) -> Outcome:
         """Start, stop or restart one service, and answer with what became of it.
 
-        Commands on one service queue; services never wait for each other.
+        Commands on one service queue; services never wait for each other. Raises ``NoSuchService``, also when the
+        service went while the command waited for its turn.
         """
-        unit = self.unit(name)
-        if self._closing:
-            return Outcome(name=name, action=action, ok=False, state=unit.phase.value, message="the agent is stopping")
-        if unit.service.restart == "unless-stopped":
-            if action == "stop":
-                self._events.remember(f"stopped:{name}", repr(time.time()))
-            else:
-                self._events.forget(f"stopped:{name}")
-        return await carry_out(unit, action, wait)
+        while True:
+            unit = self.unit(name)
+            async with turn(unit, impatient=action == "stop"):
+                if self.units.get(name) is not unit:
+                    continue  # a reload took it away meanwhile
+                if self._closing:
+                    why = "the agent is stopping"
+                    return Outcome(name=name, action=action, ok=False, state=unit.phase.value, message=why)
+                self._remember(unit, action)
+                return await carry_out(unit, action, wait)
+
+    def _remember(self, unit: Unit, action: Action) -> None:
+        """What was stopped by hand stays stopped over a restart of the agent, if its policy says so."""
+        if action != "stop":
+            self._events.forget(f"stopped:{unit.name}")
+        elif unit.service.restart == "unless-stopped":
+            self._events.remember(f"stopped:{unit.name}", repr(time.time()))
 
     async def reload(self, declaration: Declaration) -> ReloadReport:
-        """Make a new declaration true: restart only what has to, and wait until that has settled."""
+        """Make a new declaration true: restart only what has to, and wait until that has settled.
+
+        Another reload may begin while this one waits. Raises ``RequestRefused`` when the agent is stopping.
+        """
         async with self._reloading:
-            running = {name: unit.service for name, unit in self.units.items()}
-            actions = plan(declaration.services, running)
-            self._declaration = declaration
-            restart_all = declaration.agent != self.settings and declaration.agent.server != self.settings.server
-            self.settings = declaration.agent
-            report = ReloadReport()
-            await asyncio.gather(*(self._apply(action, declaration, report, restart_all) for action in actions))
-            for names in (report.started, report.stopped, report.restarted, report.updated):
-                names.sort()
-            return report
-
-    async def _apply(self, action: Planned, declaration: Declaration, report: ReloadReport, restart_all: bool) -> None:
-        name, verb, because = action.name, action.verb, list(action.because)
-        if restart_all and verb in ("keep", "update"):
-            # SERVICE_SERVER is in every child's environment.
-            verb, because = "restart", [*because, "agent.server"]
-        if because:
-            report.reasons[name] = because
-        if verb == "keep":
-            report.unchanged += 1
-        elif verb == "stop":
-            await self._remove(self.units[name])
-            report.stopped.append(name)
-        elif verb == "start":
-            self._add(declaration.services[name])
-            await self._until(self.units[name], SETTLED)
-            report.started.append(name)
-        elif verb == "update":
-            await self._update(self.units[name], declaration.services[name])
-            report.updated.append(name)
-        else:
-            await self._replace(self.units[name], declaration.services[name])
-            report.restarted.append(name)
-
-    async def _remove(self, unit: Unit) -> None:
-        async with unit.queue:
-            unit.post(lifecycle.Stop("no longer declared"))
-            await self._until(unit, frozenset({Phase.STOPPED}))
-            self._forget(unit)
-            del self.units[unit.name]
-
-    async def _replace(self, unit: Unit, service: AnyService) -> None:
-        """A new worker under a new declaration, unless somebody had stopped the old one."""
-        was_down = unit.phase is Phase.STOPPED and unit.service.enabled
-        async with unit.queue:
-            unit.post(lifecycle.Stop("declared anew"))
-            await self._until(unit, frozenset({Phase.STOPPED}))
-            self._forget(unit)
-            if was_down and service.enabled:
-                replacement = self.units[service.name] = Unit(self, service)
-                replacement.post(lifecycle.Stop(STOPPED_BEFORE))
-            else:
-                self._add(service)
-        await self._until(self.units[service.name], SETTLED)
-
-    async def _update(self, unit: Unit, service: AnyService) -> None:
-        was_enabled = unit.service.enabled
-        unit.update(service)
-        if was_enabled and not service.enabled:
-            unit.post(lifecycle.Stop("disabled in the declaration"))
-            await self._until(unit, frozenset({Phase.STOPPED}))
-        elif service.enabled and not was_enabled:
-            self._bring_up(unit)
-            await self._until(unit, SETTLED)
+            if self._closing:
+                raise RequestRefused(503, "the agent is stopping")
+            actions = plan(declaration.services, {name: unit.service for name, unit in self.units.items()})
+            all_anew = declaration.agent.server != self.settings.server
+            self._declaration, self.settings = declaration, declaration.agent
+            report, begun = await make_true(self, declaration, actions, all_anew=all_anew)
+        await asyncio.gather(*(self.settle(unit) for unit in begun))
+        return report

@@ -1,40 +1,30 @@
 """Who our workers are, written down for the agent that comes after us.
 
-When the agent is killed its workers live on. The next agent must end every one of them and never anybody else. So
-each spawn is recorded (PID, kernel start time, boot id and the random mark in the child's environment) before it
-matters, and a successor signals only what it has verified through a pidfd: a PID that was reused, a record from
-before a reboot, a process without the mark are left alone.
+When the agent is killed its workers live on, and its successor ends them all (``agent.supervisor.predecessors``). So
+the random mark that a service's processes carry is on record before the first of them exists, and each spawn with PID,
+kernel start time and boot id right after it.
 """
 
 from __future__ import annotations
 
 import os
-import select
-import signal
-import time
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
-from agent.linux.cgroup import CgroupTree
-from agent.linux.files import read_pid, write_atomic
-from agent.linux.process import Identity, Pidfd, boot_id, descendants, identify
-from agent.linux.sweep import signal_all, survivors
-from agent.paths import Paths
-from agent.supervisor.prepare import tidy
+from agent.errors import StorageFailure
+from agent.linux.files import write_atomic
+from agent.linux.process import Identity, boot_id
 
 COMPACT_AT = 1024 * 1024
-"""Bytes at which the record is rewritten with only the living."""
-PATIENCE = 10.0
-"""Seconds given to the old generation to be gone after SIGKILL."""
+"""Bytes at which the record is rewritten with only the newest entry of each service."""
 
-ESCAPED = "(escaped)"
-"""Stands for the service of a survivor that is known by its mark only."""
+_OPEN = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One spawn: a line of JSON in ``run/agent.generation.json``."""
+    """A line of JSON in ``run/agent.generation.json``: one spawn, or with PID 0 one that is about to be."""
 
     name: str
     pid: int
@@ -48,128 +38,82 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Generation:
-    """The record of this agent's spawns."""
+    """The record of this agent's spawns. A full disk costs the record (until there is room), never a service."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._living: dict[str, Entry] = {}
+        self._newest: dict[str, Entry] = {}
         self._size = 0
-        write_atomic(path, b"", mode=0o600)
-        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        self._torn = False
+        self._fd = -1
+        with suppress(OSError):
+            # Not a new file: on a full disk the old one is what there is.
+            self._fd = os.open(path, _OPEN | os.O_CREAT | os.O_TRUNC, 0o600)
+            os.fchmod(self._fd, 0o600)
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything is on record."""
+        return self._fd >= 0 and not self._torn
+
+    def expect(self, name: str, mark: str) -> None:
+        """Processes with that mark may exist from now on."""
+        known = self._newest.get(name)
+        if known is None or known.mark != mark:
+            self._add(Entry(name, 0, 0, boot_id(), mark))
 
     def record(self, name: str, identity: Identity, mark: str) -> None:
-        """Remember one spawn. One ``write``; a full disk costs the record, never the service."""
-        entry = Entry(name, identity.pid, identity.start_time, identity.boot_id, mark)
-        self._living[name] = entry
-        try:
-            self._size += os.write(self._fd, msgspec.json.encode(entry) + b"\n")
-            if self._size > COMPACT_AT:
-                self._compact()
-        except OSError:
-            return
-
-    def _compact(self) -> None:
-        lines = b"".join(msgspec.json.encode(entry) + b"\n" for entry in self._living.values())
-        write_atomic(self._path, lines, mode=0o600)
-        os.close(self._fd)
-        self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-        self._size = len(lines)
+        """Remember one spawn."""
+        self._add(Entry(name, identity.pid, identity.start_time, identity.boot_id, mark))
 
     def close(self) -> None:
         """After a clean stop there is nobody to end: the record goes."""
-        os.close(self._fd)
-        self._path.unlink(missing_ok=True)
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        with suppress(OSError):
+            self._path.unlink()
+
+    def _add(self, entry: Entry) -> None:
+        self._newest[entry.name] = entry
+        line = _line(entry)
+        try:
+            self._torn = self._torn or self._fd < 0 or os.write(self._fd, line) < len(line)
+        except OSError:
+            self._torn = True
+        self._size += len(line)
+        if self._torn or self._size > COMPACT_AT:
+            self._rewrite()
+
+    def _rewrite(self) -> None:
+        lines = b"".join(map(_line, self._newest.values()))
+        try:
+            write_atomic(self._path, lines, mode=0o600)
+            fd = os.open(self._path, _OPEN)
+        except (OSError, StorageFailure):
+            return  # the next one tries again
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd, self._size, self._torn = fd, len(lines), False
 
 
 def read_entries(path: Path) -> list[Entry]:
-    """The spawns on record, oldest first. A missing file is an empty record; a torn last line is skipped."""
+    """What is on record, oldest first. A missing file is an empty record; a torn line is skipped.
+
+    Raises ``StorageFailure`` when there is a record that cannot be read.
+    """
     try:
         lines = path.read_bytes().splitlines()
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise StorageFailure(f"{path}: what an earlier agent left cannot be read: {error.strerror}") from error
     entries = []
     for line in lines:
-        try:
+        with suppress(msgspec.DecodeError):
             entries.append(msgspec.json.decode(line, type=Entry))
-        except msgspec.DecodeError:
-            continue
     return entries
 
 
-def end_predecessors(paths: Paths, tree: CgroupTree | None) -> list[str]:
-    """SIGKILL what an earlier agent on this prefix left running, and wait until it is gone.
-
-    What it had laid below ``run`` and ``tmp`` for them goes too. Call with the prefix's lock held, before the loop
-    runs. Returns the names of the services that had something left.
-    """
-    recorded = read_entries(paths.generation)
-    entries = [entry for entry in recorded if entry.boot_id == boot_id()]
-    found = set(_end_cgroups(tree)) if tree is not None else set()
-    deadline = time.monotonic() + PATIENCE
-    while left := _left(entries):
-        found.update(left)
-        identities = [identity for group in left.values() for identity in group]
-        signal_all(identities, signal.SIGKILL)
-        if time.monotonic() > deadline:
-            break
-        _await_one(identities, deadline)
-    for entry in recorded:
-        _tidy(entry, paths)
-    return sorted(found)
-
-
-def _tidy(entry: Entry, paths: Paths) -> None:
-    """Nobody may believe the PID file or the heartbeat of a worker that is gone, or find its secrets."""
-    tidy(entry.name, paths)
-    with suppress(OSError):
-        paths.notify(entry.name).unlink()
-    with suppress(OSError):
-        if read_pid(paths.pid(entry.name)) == entry.pid:
-            paths.pid(entry.name).unlink()
-
-
-def _end_cgroups(tree: CgroupTree) -> list[str]:
-    """The cgroups below our own are ours by the lock, whoever made them."""
-    names = []
-    for name in tree.leftovers():
-        cgroup = tree.service(name)
-        if cgroup.pids():
-            names.append(name)
-            cgroup.kill()
-        cgroup.close()
-    return names
-
-
-def _left(entries: list[Entry]) -> dict[str, list[Identity]]:
-    """Verified survivors by service: recorded workers with their descendants, and whoever carries a mark."""
-    left: dict[str, list[Identity]] = {}
-    for entry in entries:
-        identity = entry.identity
-        if _alive(identity):
-            kin = (identify(pid) for pid in descendants(identity.pid))
-            left[entry.name] = [identity, *(one for one in kin if one is not None)]
-    seen = {identity for group in left.values() for identity in group}
-    escaped = [identity for identity in survivors({entry.mark for entry in entries}) if identity not in seen]
-    if escaped:
-        left.setdefault(ESCAPED, []).extend(escaped)
-    return left
-
-
-def _alive(identity: Identity) -> bool:
-    held = Pidfd.open_verified(identity)
-    if held is None:
-        return False
-    with held:
-        return not held.exited()
-
-
-def _await_one(identities: list[Identity], deadline: float) -> None:
-    """Block until one of them is gone: this runs before the loop does, and nothing else may happen meanwhile."""
-    for identity in identities:
-        held = Pidfd.open_verified(identity)
-        if held is not None:
-            with held:
-                poll = select.poll()
-                poll.register(held.fd, select.POLLIN)
-                poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
-            return
+def _line(entry: Entry) -> bytes:
+    return msgspec.json.encode(entry) + b"\n"

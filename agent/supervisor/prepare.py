@@ -1,74 +1,57 @@
-"""What a service finds in place when it starts: its spool, its settings, its heartbeat file, its secrets."""
+"""What a service finds in place when it starts: its spool, its settings, its heartbeat file, its secrets.
+
+What is in place already is left alone: a full disk must not keep a service down that ran before.
+"""
 
 from __future__ import annotations
 
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
-from agent.declaration.model import AgentSettings, AnyService
+from agent.declaration.model import AnyService
 from agent.errors import SpawnFailed
-from agent.linux.files import write_atomic
+from agent.linux.files import touch, write_atomic
 from agent.linux.spawn import resolve_user
 from agent.paths import Paths
 
 SECRET_LIMIT = 1024 * 1024
 """Bytes of one secret at most."""
 
+Owner = tuple[int, int] | None
+"""User and group id of a service that has its own; ``None``: it runs as the agent does."""
 
-def prepare(service: AnyService, settings: AgentSettings, paths: Paths) -> int:
+
+def prepare(service: AnyService, paths: Paths) -> int:
     """Lay everything for a start. Returns the user id that the service will run as.
 
-    Raises ``SpawnFailed`` for an unknown user or an unreadable secret, ``OSError`` when the disk will not have it.
+    Raises ``SpawnFailed`` for an unknown user or an unreadable secret, ``OSError`` and ``StorageFailure`` when the disk
+    will not have it.
     """
-    uid, gid = os.getuid(), os.getgid()
-    owner: tuple[int, int] | None = None
-    if service.user is not None or service.group is not None:
-        credentials = resolve_user(service.user, service.group)
-        uid, gid = credentials.uid, credentials.gid
-        owner = (uid, gid)
+    owner = _owner(service)
     data = paths.data(service.name)
     data.mkdir(mode=0o750, parents=True, exist_ok=True)
     if owner is not None:
-        os.chown(data, uid, gid)
-    _write_settings(service, paths.config(service.name), owner)
+        os.chown(data, *owner)
+    write_settings(service, paths)
     if service.heartbeat is not None:
         heartbeat = paths.heartbeat(service.name)
-        heartbeat.touch(mode=0o644)
+        touch(heartbeat)
         if owner is not None:
-            os.chown(heartbeat, uid, gid)
+            os.chown(heartbeat, *owner, follow_symlinks=False)
     if service.secrets and owner is not None:
         _copy_secrets(service, paths, owner)
-    return uid
+    return os.getuid() if owner is None else owner[0]
 
 
-def _write_settings(service: AnyService, path: Path, owner: tuple[int, int] | None) -> None:
+def write_settings(service: AnyService, paths: Paths) -> None:
+    """Write what ``SERVICE_CONFIG`` names. Raises as ``prepare`` does."""
     # The environment may hold secrets, and the child has it already: it does not belong in a file.
     content = msgspec.json.encode(msgspec.structs.replace(service, environment={}))
-    try:
-        if path.read_bytes() == content and owner is None:
-            return
-    except OSError:
-        pass
-    write_atomic(path, content, mode=0o640, owner=owner)
-
-
-def _copy_secrets(service: AnyService, paths: Paths, owner: tuple[int, int]) -> None:
-    """A service with a user of its own cannot read ``key/secrets``: it gets copies that only it can read."""
-    directory = paths.secret_copies(service.name)
-    directory.mkdir(mode=0o700, exist_ok=True)
-    os.chown(directory, *owner)
-    for name in service.secrets:
-        try:
-            with (paths.secrets / name).open("rb") as file:
-                content = file.read(SECRET_LIMIT + 1)
-        except OSError as error:
-            raise SpawnFailed(f"cannot read secret {name}: {error.strerror}", permanent=True) from error
-        if len(content) > SECRET_LIMIT:
-            raise SpawnFailed(f"secret {name} is larger than {SECRET_LIMIT} bytes", permanent=True)
-        write_atomic(directory / name, content, mode=0o400, owner=owner)
+    _lay(paths.config(service.name), content, 0o640, _owner(service))
 
 
 def drop_secrets(name: str, paths: Paths) -> None:
@@ -86,3 +69,45 @@ def tidy(name: str, paths: Paths) -> None:
     for path in (paths.heartbeat(name), paths.config(name)):
         with suppress(OSError):
             path.unlink()
+
+
+def _owner(service: AnyService) -> Owner:
+    if service.user is None and service.group is None:
+        return None
+    credentials = resolve_user(service.user, service.group)
+    return credentials.uid, credentials.gid
+
+
+def _copy_secrets(service: AnyService, paths: Paths, owner: tuple[int, int]) -> None:
+    """A service with a user of its own cannot read ``key/secrets``: it gets copies that only it can read."""
+    directory = paths.secret_copies(service.name)
+    directory.mkdir(mode=0o700, exist_ok=True)
+    os.chown(directory, *owner)
+    for name in service.secrets:
+        try:
+            with (paths.secrets / name).open("rb") as file:
+                content = file.read(SECRET_LIMIT + 1)
+        except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+            raise SpawnFailed(f"cannot read secret {name}: {error.strerror}", permanent=True) from error
+        if len(content) > SECRET_LIMIT:
+            raise SpawnFailed(f"secret {name} is larger than {SECRET_LIMIT} bytes", permanent=True)
+        _lay(directory / name, content, 0o400, owner)
+
+
+def _lay(path: Path, content: bytes, mode: int, owner: Owner) -> None:
+    """Write a file, unless it is as it should be."""
+    if not _lies(path, content, mode, owner):
+        write_atomic(path, content, mode, owner)
+
+
+def _lies(path: Path, content: bytes, mode: int, owner: Owner) -> bool:
+    try:
+        # Not blocking and through no link: a directory of secrets belongs to the service.
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    with os.fdopen(fd, "rb") as file:
+        found = os.fstat(fd)
+        right = stat.S_ISREG(found.st_mode) and stat.S_IMODE(found.st_mode) == mode
+        right = right and (owner is None or (found.st_uid, found.st_gid) == owner)
+        return right and file.read(len(content) + 1) == content

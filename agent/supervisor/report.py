@@ -93,12 +93,16 @@ class Outcome(msgspec.Struct, kw_only=True):
 
 
 class ReloadReport(msgspec.Struct, kw_only=True):
-    """What a reload changed: service names by what was done to them, and why (the fields that differ)."""
+    """What a reload changed: service names by what was done to them, and why (the fields that differ).
+
+    ``stuck`` are those with processes that not even SIGKILL ends: they are as they were.
+    """
 
     started: list[str] = []
     stopped: list[str] = []
     restarted: list[str] = []
     updated: list[str] = []
+    stuck: list[str] = []
     unchanged: int = 0
     reasons: dict[str, list[str]] = {}
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import signal
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -17,7 +18,7 @@ from agent.declaration.model import LogPolicy
 from agent.errors import AgentError, SpawnFailed
 from agent.linux.files import write_pid
 from agent.linux.process import ExitStatus, Identity
-from agent.linux.spawn import SpawnRequest, spawn
+from agent.linux.spawn import Child, SpawnRequest, spawn
 from agent.supervisor.containment import Containment
 from agent.supervisor.launch import Launch
 
@@ -54,8 +55,10 @@ class Pump(Protocol):
 
 
 class Sink(Protocol):
-    """Where a run's output goes."""
+    """Where a run's output goes. ``dropped_bytes`` is what of it is lost for good."""
 
+    @property
+    def dropped_bytes(self) -> int: ...
     def pump(self, fd: int) -> Pump: ...
     def adjust(self, policy: LogPolicy) -> None: ...
     def close(self) -> None: ...
@@ -91,57 +94,72 @@ class Run:
         self._on_exit = on_exit
         self._on_gone = on_gone
         self._sink = sink
-        read_end, write_end = self._pipe()
-        try:
-            child = spawn(
-                SpawnRequest(
-                    argv=orders.launch.argv,
-                    environment=orders.launch.environment,
-                    working_directory=orders.working_directory,
-                    user=orders.user,
-                    group=orders.group,
-                    stdout=write_end,
-                    stderr=write_end,
-                    pass_fds=orders.pass_fds,
-                    cgroup=containment.cgroup(),
-                    own_program=orders.launch.own_program,
-                )
-            )
-        except (AgentError, OSError):
-            os.close(read_end)
-            containment.close()
-            sink.close()
-            raise
-        finally:
-            os.close(write_end)
-        self.identity: Identity = child.identity
-        self._pidfd = child.pidfd
-        self._read_end = read_end
-        self._pump = sink.pump(read_end)
-        self._reading = True
-        containment.adopt(child.identity, {os.fstat(read_end).st_ino})
-        loop.add_reader(read_end, self._readable)
-        loop.add_reader(self._pidfd.fd, self._exited)
+        with ExitStack() as undo:  # whatever fails half-way leaves no descriptor and no process behind
+            undo.callback(sink.close)
+            undo.callback(containment.close)
+            self._read_end, write_end = self._pipe()
+            undo.callback(os.close, self._read_end)
+            try:
+                child = self._spawn(write_end)
+            finally:
+                os.close(write_end)
+            self.identity: Identity = child.identity
+            self._pidfd = child.pidfd
+            undo.callback(self._abandon, child)
+            containment.adopt(child.identity, {os.fstat(self._read_end).st_ino})
+            self._pump = sink.pump(self._read_end)
+            self._reading = True
+            loop.add_reader(self._read_end, self._readable)
+            undo.callback(loop.remove_reader, self._read_end)
+            loop.add_reader(self._pidfd.fd, self._exited)
+            undo.pop_all()
         self._write_pid()
 
     def _pipe(self) -> tuple[int, int]:
         try:
             read_end, write_end = os.pipe2(os.O_CLOEXEC)
         except OSError as error:
-            self._containment.close()
-            self._sink.close()
-            message = f"{self._orders.name}: cannot make a pipe for its output: {error.strerror}"
+            message = f"cannot make a pipe for its output: {error.strerror}"
             raise SpawnFailed(message, permanent=False) from error
         os.set_blocking(read_end, False)
         return read_end, write_end
+
+    def _spawn(self, output: int) -> Child:
+        orders = self._orders
+        return spawn(
+            SpawnRequest(
+                argv=orders.launch.argv,
+                environment=orders.launch.environment,
+                working_directory=orders.working_directory,
+                user=orders.user,
+                group=orders.group,
+                stdout=output,
+                stderr=output,
+                pass_fds=orders.pass_fds,
+                cgroup=self._containment.cgroup(),
+                own_program=orders.launch.own_program,
+            )
+        )
+
+    def _abandon(self, child: Child) -> None:
+        """A process that cannot be looked after must not live. Whoever reaps strangers reaps it."""
+        child.pidfd.signal(signal.SIGKILL)
+        child.pidfd.close()
+        self._containment.kill()
 
     @property
     def pid(self) -> int:
         return self.identity.pid
 
     @property
+    def exited(self) -> bool:
+        """Whether the worker has ended; its PID may be anybody's then."""
+        return self._pidfd.fd < 0
+
+    @property
     def dropped_bytes(self) -> int:
-        return self._pump.dropped_bytes
+        # A flood is counted by the pump at once, and by the log with what a disk refused once the flood is over.
+        return max(self._pump.dropped_bytes, self._sink.dropped_bytes)
 
     def pids(self) -> list[int]:
         """Every process of the run, the worker first when it lives."""
@@ -161,10 +179,23 @@ class Run:
         return self._containment.out_of_memory()
 
     def signal(self, number: int) -> None:
-        self._containment.signal(number)
+        """Signal every process of the run. The worker itself is reached also when descriptors have run out."""
+        try:
+            reached = self._containment.signal(number)
+        except OSError:
+            reached = 0
+        if not reached:
+            self._signal_worker(number)
+            self._signal_worker(signal.SIGCONT)
 
     def kill(self) -> None:
+        """SIGKILL for every process of the run, and for those that turn up."""
+        self._signal_worker(signal.SIGKILL)
         self._containment.kill()
+
+    def _signal_worker(self, number: int) -> None:
+        if not self.exited:
+            self._pidfd.signal(number)
 
     def _write_pid(self) -> None:
         # A full disk must not cost a service; `status` still knows the PID.
@@ -186,18 +217,24 @@ class Run:
             return
         self._loop.remove_reader(self._pidfd.fd)
         self._pidfd.close()
-        if self._reading:
-            # Its last words are in the pipe already, and worth knowing when its exit is told.
-            self._readable()
-        self._on_exit(status)
-        self._containment.when_gone(self._gone)
+        try:
+            if self._reading:
+                # Its last words are in the pipe already, and worth knowing when its exit is told.
+                self._readable()
+            self._on_exit(status)
+        finally:
+            self._containment.when_gone(self._gone)
 
     def _gone(self) -> None:
-        self._stop_reading()
-        self._pump.drain(time.monotonic() + DRAIN_DEADLINE)
-        self._pump.close()
-        self._sink.close()
-        self._containment.close()
+        with ExitStack() as steps:  # each of them, last one first, whatever becomes of the others
+            steps.callback(self._on_gone)
+            steps.callback(self._remove_pid)
+            steps.callback(self._containment.close)
+            steps.callback(self._sink.close)
+            steps.callback(self._pump.close)
+            steps.callback(self._pump.drain, time.monotonic() + DRAIN_DEADLINE)
+            self._stop_reading()
+
+    def _remove_pid(self) -> None:
         with suppress(OSError):
             self._orders.pid_file.unlink()
-        self._on_gone()

@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import time
 from collections import deque
+from contextlib import suppress
 from typing import Any, Protocol
 
 from agent.declaration.model import AgentSettings, AnyService
 from agent.errors import AgentError, AlreadyRunning, SpawnFailed
-from agent.linux.files import PrefixLock
-from agent.linux.notify import Notification, NotifyReceiver
 from agent.linux.process import ExitStatus, Identity
 from agent.paths import Paths
 from agent.supervisor import lifecycle
+from agent.supervisor.agenda import Agenda
+from agent.supervisor.budget import Budget
 from agent.supervisor.containment import Containment
 from agent.supervisor.launch import launch
 from agent.supervisor.lifecycle import Event, Phase, Policy, State, Timer
-from agent.supervisor.notices import Notice, understand
-from agent.supervisor.prepare import drop_secrets, prepare, tidy
+from agent.supervisor.liveness import Liveness
+from agent.supervisor.notices import Notice
+from agent.supervisor.premises import Premises
+from agent.supervisor.prepare import write_settings
 from agent.supervisor.pulse import Pulse
 from agent.supervisor.run import Orders, Run, Sink, check_descriptors
-from agent.supervisor.schedule import next_run
 
 EVENTS_PER_SECOND = 10.0
 EVENTS_BURST = 50.0
-LONGEST_SLEEP = 3600.0
-"""Calendar timers sleep at most this many seconds, so that a clock that drifts is followed."""
 
 
 class Host(Protocol):
@@ -49,10 +48,6 @@ class Host(Protocol):
     def changed(self, unit: Unit) -> None: ...
     def last_run(self, name: str) -> float | None: ...
     def ran(self, name: str, at: float) -> None: ...
-
-
-class _Busy(SpawnFailed):
-    """Somebody else runs it right now."""
 
 
 def policy_of(service: AnyService) -> Policy:
@@ -81,24 +76,21 @@ class Unit:
         self.last_words = ""
         self.status_text = ""
         self.figures: dict[str, Any] = {}
-        self.next_run: float | None = None
-        self.pulse: Pulse | None = None
+        self.liveness: Liveness | None = None
         self.queue = asyncio.Lock()
-        self.queued_stops = 0
+        """Who asks something of the unit does it one after the other: see ``agent.supervisor.command``."""
+        self.impatient = 0
+        """How many wait in the queue who would rather not see a start out."""
         self._host = host
         self._policy = policy or policy_of(service)
         self._events: deque[Event] = deque()
         self._busy = False
         self._timers: dict[Timer, asyncio.TimerHandle] = {}
-        self._calendar: asyncio.TimerHandle | None = None
-        self._last_due: float | None = None
-        self._pulse_timer: asyncio.TimerHandle | None = None
-        self._receiver: NotifyReceiver | None = None
-        self._lock: PrefixLock | None = None
-        self._uid = os.getuid()
+        self._agenda = Agenda(host.loop, lambda: self.post(lifecycle.Due()), self._no_calendar)
+        self._premises = Premises(host.loop, host.paths, service.name, self._heed)
         self._watchers: set[asyncio.Future[None]] = set()
         self._dropped_before = 0
-        self._event_budget = (EVENTS_BURST, host.loop.time())
+        self._event_budget = Budget(EVENTS_PER_SECOND, EVENTS_BURST, host.loop.time())
 
     # -- what others ask and tell -------------------------------------------------------------------------------
 
@@ -109,6 +101,21 @@ class Unit:
     @property
     def phase(self) -> Phase:
         return self.state.phase
+
+    @property
+    def pid(self) -> int | None:
+        """The worker's PID, while it lives."""
+        return self.run.pid if self.run is not None and not self.run.exited else None
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nobody has asked anything of it yet."""
+        return self.phase is Phase.STOPPED and not self.state.run and not self.state.reason
+
+    @property
+    def next_run(self) -> float | None:
+        """When the job is due next, in unix seconds."""
+        return self._agenda.next_run
 
     @property
     def dropped_bytes(self) -> int:
@@ -143,54 +150,64 @@ class Unit:
             self._watchers.discard(future)
         return bool(done)
 
+    def wake(self) -> None:
+        """Let everybody who waits for a change look again."""
+        for future in self._watchers:
+            if not future.done():
+                future.set_result(None)
+
     def update(self, service: AnyService) -> None:
-        """Take over a declaration that needs no new worker."""
+        """Take over another declaration. A worker that runs goes on, and is told what there is to tell."""
         self.service = service
         self._policy = policy_of(service)
         if self.run is not None:
             self.run.adjust_log(service.log)
+            with suppress(AgentError, OSError):
+                write_settings(service, self._host.paths)
         self._plan_next()
 
-    def reschedule(self) -> None:
-        """The wall clock was set: what was computed from it is void."""
-        self._plan_next()
+    def clock_was_set(self) -> None:
+        """What was computed from the wall clock is void."""
+        self._agenda.look()
 
     def close(self) -> None:
-        """Forget everything that outlives a run. Only for a unit without a process."""
-        for handle in (*self._timers.values(), self._calendar, self._pulse_timer):
-            if handle is not None:
-                handle.cancel()
-        self._stop_listening()
-        tidy(self.name, self._host.paths)
+        """Let go of everything, and of every file but data and logs. Only for a unit without a process."""
+        for timer in tuple(self._timers):
+            self._disarm(timer)
+        self._agenda.plan(None)
+        self._end_liveness()
+        self._premises.close()
 
     # -- the state machine and its effects ----------------------------------------------------------------------
 
     def _advance(self, event: Event) -> None:
         before = self.state
-        now = self._host.loop.time()
         jitter = random.uniform(-1.0, 1.0)  # noqa: S311  # spreads retries, guards nothing
-        self.state, effects = lifecycle.step(self._policy, before, event, now, jitter)
+        self.state, effects = lifecycle.step(self._policy, before, event, self.now(), jitter)
         for effect in effects:
-            self._perform(effect)
+            try:
+                self._perform(effect)
+            except Exception as error:
+                # One effect that fails must not cost the others, least of all the timer that would try again.
+                context = {"message": f"{self.name}: cannot perform {effect}", "exception": error}
+                self._host.loop.call_exception_handler(context)
         if self.state.phase is not before.phase or self.state.run != before.run:
             self.since = time.time()
             self._plan_next()
-            if not self.state.has_process and self._rests_well():
-                self._host.paths.heartbeat(self.name).unlink(missing_ok=True)
+            if not self.state.has_process:
+                if before.has_process or self.service.heartbeat is not None:
+                    self._come_to_rest()
+            elif self.state.ready and self.liveness is not None:
+                self.liveness.watch()
             self._host.changed(self)
-
-    def _rests_well(self) -> bool:
-        """It is down, and should be. A monitor must not find its heartbeat old; that of one that failed it must."""
-        verdict = self.state.verdict
-        ended_well = verdict is None or verdict.success
-        return self.phase in (Phase.STOPPED, Phase.COMPLETED) or (self.phase is Phase.WAITING and ended_well)
 
     def _perform(self, effect: lifecycle.Effect) -> None:
         match effect:
-            case lifecycle.Record(kind, message):
+            case lifecycle.Record(kind, message, data):
                 if kind == "exited" and self.last_words:
                     message = f"{message}; last words: {self.last_words}"
-                self._host.record(self.name, kind, message, {"run": self.state.run, "state": self.state.phase.value})
+                now = {"run": self.state.run, "state": self.state.phase.value}
+                self._host.record(self.name, kind, message, now | data)
             case lifecycle.Spawn(run):
                 self._spawn(run)
             case lifecycle.Signal():
@@ -217,45 +234,47 @@ class Unit:
         self._timers.pop(timer, None)
         self.post(lifecycle.Elapsed(timer))
 
-    def wake(self) -> None:
-        """Let everybody who waits for a change look again."""
-        for future in self._watchers:
-            if not future.done():
-                future.set_result(None)
+    def _plan_next(self) -> None:
+        down = self.phase in (Phase.STOPPED, Phase.FAILED)
+        self._agenda.plan(None if down else self.service.timer, self._host.last_run(self.name))
+
+    def _no_calendar(self, why: str) -> None:
+        self._host.record(self.name, "calendar_failed", why, {})
 
     # -- the run ------------------------------------------------------------------------------------------------
 
     def _spawn(self, run: int) -> None:
-        self.status_text = ""
+        self.status_text = self.last_words = ""
         self.figures = {}
+        mark = self._host.mark(self.name)
         try:
-            self.run = self._start(run)
-        except SpawnFailed as error:
-            self._release()
-            self._stop_listening()
-            self.last_exit = str(error)
-            busy = isinstance(error, _Busy)
-            self._events.append(lifecycle.SpawnFailed(run, str(error), error.permanent, busy))
-        except (AgentError, OSError) as error:
-            self._release()
-            self._stop_listening()
-            self.last_exit = f"cannot start: {error}"
-            self._events.append(lifecycle.SpawnFailed(run, self.last_exit, permanent=False))
-        else:
-            self._events.append(lifecycle.Spawned(run, self.run.pid))
+            self.run = self._start(run, mark)
+        except Exception as error:
+            if not isinstance(error, AgentError | OSError):
+                self._host.loop.call_exception_handler({"message": f"cannot start {self.name}", "exception": error})
+            self._not_started(run, error)
+            return
+        self._events.append(lifecycle.Spawned(run, self.run.pid))
+        self._host.spawned(self.name, self.run.identity, mark)
+        if self.service.timer is not None:
+            self._host.ran(self.name, time.time())
+        if self.liveness is not None and self.service.ready == "heartbeat":
+            self.liveness.expect()
 
-    def _start(self, run: int) -> Run:
+    def _start(self, run: int, mark: str) -> Run:
+        """Everything up to a process. When it raises there is none."""
         host, service = self._host, self.service
         check_descriptors()
-        self._lock = PrefixLock(host.paths.service_lock(service.name))
-        try:
-            self._lock.acquire()
-        except AlreadyRunning as error:
-            self._lock = None
-            raise _Busy(f"it runs already, under process {error.pid}", permanent=False) from error
-        self._uid = prepare(service, host.settings, host.paths)
-        address = self._listen()
-        mark = host.mark(service.name)
+        address = self._premises.take(service)
+        if service.heartbeat is not None:
+            # Before the process: its very first heartbeat counts.
+            pulse = Pulse(host.paths.heartbeat(service.name), service.heartbeat, self.now())
+            self.liveness = Liveness(
+                host.loop,
+                pulse,
+                on_first=lambda: self.post(lifecycle.Ready(run)),
+                on_stale=lambda age: self._went_stale(run, age),
+            )
         orders = Orders(
             name=service.name,
             launch=launch(service, host.settings, host.paths, mark, address, host.environ),
@@ -263,9 +282,9 @@ class Unit:
             group=service.group,
             working_directory=service.working_directory,
             pid_file=host.paths.pid(service.name),
-            pass_fds=(self._lock.fd,) if host.lock_follows_child else (),
+            pass_fds=(self._premises.lock_fd,) if host.lock_follows_child else (),
         )
-        started = Run(
+        return Run(
             host.loop,
             orders,
             host.contain(service, mark),
@@ -273,13 +292,20 @@ class Unit:
             on_exit=lambda status: self._exited(run, status),
             on_gone=lambda: self._gone(run),
         )
-        host.spawned(service.name, started.identity, mark)
-        if service.timer is not None:
-            host.ran(service.name, time.time())
-        if service.heartbeat is not None:
-            self.pulse = Pulse(host.paths.heartbeat(service.name), service.heartbeat, host.loop.time())
-            self._pulse_timer = host.loop.call_later(service.heartbeat.interval, self._look_at_pulse, run)
-        return started
+
+    def _not_started(self, run: int, error: Exception) -> None:
+        self._end_liveness()
+        self._premises.listener.close()
+        match error:
+            case AlreadyRunning():
+                self.last_exit = f"it runs already, under process {error.pid}"
+            case SpawnFailed():
+                self.last_exit = str(error)
+            case _:
+                self.last_exit = f"cannot start: {error}"
+        permanent = isinstance(error, SpawnFailed) and error.permanent
+        busy = isinstance(error, AlreadyRunning)
+        self._events.append(lifecycle.SpawnFailed(run, self.last_exit, permanent, busy))
 
     def _exited(self, run: int, status: ExitStatus) -> None:
         self.last_exit = str(status)
@@ -289,122 +315,61 @@ class Unit:
             self.last_exit += " (out of memory)"
             limit = self.service.limits.memory
             self._host.record(self.name, "out_of_memory", f"its limit is {limit} bytes of memory", {"limit": limit})
-        self._hear()
-        self._stop_pulse()
+        self._premises.listener.hear()
+        self._end_liveness()
         self.post(lifecycle.Exited(run, status.code, status.signal, self.last_exit))
 
     def _gone(self, run: int) -> None:
+        self._premises.listener.hear_out()
         if self.run is not None:
             self._dropped_before += self.run.dropped_bytes
         self.run = None
-        self._release()
-        drop_secrets(self.name, self._host.paths)
         self.post(lifecycle.Gone(run))
 
-    def _release(self) -> None:
-        self._stop_pulse()
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+    def _come_to_rest(self) -> None:
+        """No process: whoever runs it next, ``run-once`` perhaps, finds nothing in the way and nothing secret."""
+        self._premises.leave(clear=self.phase is not Phase.BACKOFF, heartbeat=self._rests_well())
 
-    # -- liveness -----------------------------------------------------------------------------------------------
-
-    def _stop_pulse(self) -> None:
-        self.pulse = None
-        if self._pulse_timer is not None:
-            self._pulse_timer.cancel()
-            self._pulse_timer = None
-
-    def _look_at_pulse(self, run: int) -> None:
-        heartbeat = self.service.heartbeat
-        if self.pulse is None or heartbeat is None:
-            return
-        stale = self.pulse.look(self._host.loop.time())
-        if stale is not None:
-            cause = f"heartbeat stale: {stale:.1f} s old, timeout {heartbeat.timeout:g} s"
-            self._stop_pulse()
-            self.post(lifecycle.Hung(run, cause))
-            return
-        if self.service.ready == "heartbeat" and self.pulse.ever:
-            self.post(lifecycle.Ready(run))
-        self._pulse_timer = self._host.loop.call_later(heartbeat.interval, self._look_at_pulse, run)
+    def _rests_well(self) -> bool:
+        """It is down, and should be. A monitor must not find its heartbeat old; that of one that failed it must."""
+        verdict = self.state.verdict
+        ended_well = verdict is None or verdict.success
+        return self.phase in (Phase.STOPPED, Phase.COMPLETED) or (self.phase is Phase.WAITING and ended_well)
 
     # -- what the child says ------------------------------------------------------------------------------------
 
-    def _listen(self) -> str:
-        """Have a notify socket; returns its address for the child."""
-        if self._receiver is None:
-            self._receiver = NotifyReceiver(self._host.paths.notify(self.name), owner=self._uid)
-            self._host.loop.add_reader(self._receiver.fd, self._hear)
-        return self._receiver.address
-
-    def _stop_listening(self) -> None:
-        if self._receiver is not None:
-            self._host.loop.remove_reader(self._receiver.fd)
-            self._receiver.close()
-            self._receiver = None
-
-    def _hear(self) -> None:
-        if self._receiver is None:
+    def _heed(self, notice: Notice) -> None:
+        if self.run is None:
             return
-        for notification in self._receiver.receive():
-            if self.run is not None and notification.uid in (0, os.getuid(), self._uid):
-                self._heed(notification)
-
-    def _heed(self, notification: Notification) -> None:
-        notice: Notice = understand(notification.fields)
-        now = self._host.loop.time()
-        if notice.beat and self.pulse is not None:
-            self.pulse.beat(now)
+        if notice.beat and self.liveness is not None:
+            self.liveness.beat()
         if notice.ready or (notice.beat and self.service.ready == "heartbeat"):
             self.post(lifecycle.Ready(self.state.run))
         if notice.extend is not None:
-            for timer in ("start", "stop"):
-                if timer in self._timers:
-                    self._arm(timer, notice.extend)
+            self._extend(notice.extend)
         if notice.figures is not None:
             self.figures = notice.figures
         if notice.status is not None and notice.status != self.status_text:
             self.status_text = notice.status
             self._host.changed(self)
-        if notice.event is not None and self._may_record(now):
+        if notice.event is not None and self._event_budget.spend(self.now()):
             self._host.record(self.name, notice.event.kind, notice.event.message, notice.event.data)
 
-    def _may_record(self, now: float) -> bool:
-        """A token bucket: a child that floods events must not push the others out of a bounded history."""
-        tokens, at = self._event_budget
-        tokens = min(EVENTS_BURST, tokens + (now - at) * EVENTS_PER_SECOND)
-        allowed = tokens >= 1.0
-        self._event_budget = (tokens - 1.0 if allowed else tokens, now)
-        return allowed
+    def _extend(self, seconds: float) -> None:
+        """More time to start or to stop; as with systemd never less than there was, sd_notify(3)."""
+        for timer in ("start", "stop"):
+            handle = self._timers.get(timer)
+            if handle is not None and handle.when() < self.now() + seconds:
+                self._arm(timer, seconds)
 
-    # -- the calendar -------------------------------------------------------------------------------------------
+    # -- liveness -----------------------------------------------------------------------------------------------
 
-    def _plan_next(self) -> None:
-        if self._calendar is not None:
-            self._calendar.cancel()
-            self._calendar = None
-        timer = self.service.timer
-        if timer is None or self.phase in (Phase.STOPPED, Phase.FAILED):
-            self.next_run = None
-            return
-        now = time.time()
-        last = max((at for at in (self._host.last_run(self.name), self._last_due) if at is not None), default=None)
-        try:
-            self.next_run = next_run(timer, now, last)
-        except AgentError as error:
-            # Its time zone was there when the declaration was checked, and is no more: the host lost tzdata.
-            self.next_run = None
-            self._host.record(self.name, "calendar_failed", str(error), {})
-        if self.next_run is not None:
-            delay = min(max(0.0, self.next_run - now), LONGEST_SLEEP)
-            self._calendar = self._host.loop.call_later(delay, self._calendar_elapsed)
+    def _went_stale(self, run: int, age: float) -> None:
+        timeout = self.service.heartbeat.timeout if self.service.heartbeat is not None else 0.0
+        self._end_liveness()
+        self.post(lifecycle.Hung(run, f"heartbeat stale: {age:.1f} s old, timeout {timeout:g} s"))
 
-    def _calendar_elapsed(self) -> None:
-        self._calendar = None
-        if self.next_run is not None and time.time() >= self.next_run:
-            # Also when the run is skipped: its time has passed all the same.
-            self._last_due = time.time()
-            self.post(lifecycle.Due())
-        if self._calendar is None:
-            self._plan_next()
+    def _end_liveness(self) -> None:
+        if self.liveness is not None:
+            self.liveness.close()
+            self.liveness = None

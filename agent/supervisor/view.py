@@ -5,25 +5,25 @@ from __future__ import annotations
 import time
 
 from agent.supervisor.lifecycle import Phase
-from agent.supervisor.measure import Meter
+from agent.supervisor.measure import Meter, Usage
 from agent.supervisor.report import Health, ServiceReport, TimerReport
 from agent.supervisor.unit import Unit
 
 
-def describe(unit: Unit, meter: Meter, now: float) -> ServiceReport:
-    """The report of one service. ``now`` is monotonic; the processes are measured while we are at it."""
-    usage = meter.look(unit.name, unit.run.pids()) if unit.run is not None else None
+def describe(unit: Unit, meter: Meter) -> ServiceReport:
+    """The report of one service; its processes are measured while we are at it."""
+    usage = _usage(unit, meter)
     return ServiceReport(
         name=unit.name,
         kind=unit.service.kind,
         state=unit.phase.value,
         ready=unit.state.ready,
         health=health(unit),
-        pid=unit.run.pid if unit.run is not None else None,
+        pid=unit.pid,
         since=unit.since,
         restarts=unit.state.restarts,
         last_exit=unit.last_exit,
-        heartbeat_age=round(unit.pulse.age(now), 3) if unit.pulse is not None else None,
+        heartbeat_age=round(unit.liveness.age(), 3) if unit.liveness is not None else None,
         next_run=unit.next_run,
         cpu_percent=usage.cpu_percent if usage else None,
         rss_bytes=usage.rss_bytes if usage else None,
@@ -36,6 +36,13 @@ def describe(unit: Unit, meter: Meter, now: float) -> ServiceReport:
         log_dropped_bytes=unit.dropped_bytes,
         figures=unit.figures,
     )
+
+
+def _usage(unit: Unit, meter: Meter) -> Usage | None:
+    try:
+        return meter.look(unit.name, unit.run.pids()) if unit.run is not None else None
+    except OSError:  # no descriptor is left to look with; everything else can be told all the same
+        return None
 
 
 def describe_timer(unit: Unit, last_run: float | None) -> TimerReport:
@@ -57,7 +64,7 @@ def health(unit: Unit) -> Health:
     if unit.phase is Phase.WAITING:
         verdict = unit.state.verdict
         return "unknown" if verdict is None else "healthy" if verdict.success else "unhealthy"
-    if unit.phase is Phase.RUNNING and (unit.pulse is not None or unit.service.ready != "immediate"):
+    if unit.phase is Phase.RUNNING and (unit.liveness is not None or unit.service.ready != "immediate"):
         return "healthy"
     return "unknown"
 

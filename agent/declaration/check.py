@@ -104,16 +104,15 @@ def argument(text: str) -> str:
     return text
 
 
-def command(arguments: Sequence[str]) -> tuple[str, ...]:
-    """A program and its arguments: element 0 is an absolute path or a bare name that PATH resolves."""
-    program = arguments[0]
-    if not program:
+def program(text: str) -> str:
+    """What a command begins with: an absolute path, or a bare name that PATH resolves."""
+    if not text:
         raise UsageError("the program, the first item, is empty; write its path or its name")
-    if not program.startswith("/") and "/" in program:
-        raise UsageError(f"{shown(program)} is a relative path; write an absolute one, or a bare name for PATH")
-    if any(character.isspace() for character in program) and not program.startswith("/"):
-        raise UsageError(f"{shown(program)} is no program's name; there is no shell: give each argument as an item")
-    return tuple(arguments)
+    if not text.startswith("/") and "/" in text:
+        raise UsageError(f"{shown(text)} is a relative path; write an absolute one, or a bare name for PATH")
+    if any(character.isspace() for character in text) and not text.startswith("/"):
+        raise UsageError(f"{shown(text)} is no program's name; there is no shell: give each argument as an item")
+    return argument(text)
 
 
 def variable_name(name: str) -> str:

@@ -16,8 +16,6 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from agent.declaration.wording import shown
-
 LONGEST = 128 * 1024 - 1
 """Characters of ``NAME=value``: the kernel passes no longer one to a program (MAX_ARG_STRLEN, execve(2))."""
 
@@ -32,10 +30,11 @@ _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\", "$": "$", "'"
 
 
 class Mistake(NamedTuple):
-    """What is wrong on one line; lines count from 1."""
+    """What is wrong on one line; lines count from 1. ``name`` is the variable that has no value because of it."""
 
     line: int
     text: str
+    name: str = ""
 
 
 def parse_env(text: str) -> tuple[dict[str, str], list[Mistake]]:
@@ -50,17 +49,18 @@ def parse_env(text: str) -> tuple[dict[str, str], list[Mistake]]:
         if match is None:
             mistakes.append(Mistake(number, "not an assignment; write NAME=value"))
         elif not _NAME.fullmatch(match[1]):
-            mistakes.append(Mistake(number, f"{shown(match[1])} is not a variable's name; use letters, digits and _"))
+            # Nor is this told: a key of several lines has "=" at the ends of some.
+            mistakes.append(Mistake(number, "no variable's name before the =; use letters, digits and _"))
         elif len(line) > LONGEST:
-            mistakes.append(Mistake(number, f"longer than {LONGEST} characters"))
+            mistakes.append(Mistake(number, f"longer than {LONGEST} characters", match[1]))
         elif "\0" in line:
-            mistakes.append(Mistake(number, "holds a NUL character, which no variable can"))
+            mistakes.append(Mistake(number, "holds a NUL character, which no variable can", match[1]))
         else:
             value = _value(match[2])
             if isinstance(value, str):
                 variables[match[1]] = value
             else:
-                mistakes.append(Mistake(number, value[0]))
+                mistakes.append(Mistake(number, value[0], match[1]))
     return variables, mistakes
 
 

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
+from agent.declaration.calendar import Calendar
 from agent.declaration.check import service_name, variable_name
 from agent.declaration.envfile import Mistake, parse_env
 from agent.declaration.locate import DEEPEST, Lines, TooDeep, locate
 from agent.declaration.masking import looks_secret
 from agent.declaration.model import AgentSettings, AnyService, Declaration
-from agent.declaration.reader import BAD, Findings, Reader
-from agent.declaration.resolve import resolve
+from agent.declaration.reader import Bad, Findings, Reader, Values
+from agent.declaration.resolve import Host, resolve
 from agent.declaration.schema import AGENT, KINDS, MOST_SERVICES, OF_KIND, SHARED, Kind
 from agent.declaration.sources import Disk, Sources, Unreadable
 from agent.declaration.wording import dotted, listed, plain, printable, shown
@@ -51,6 +54,10 @@ def _load(paths: Paths, environ: Mapping[str, str], sources: Sources, text: str 
     return loading.result()
 
 
+MOST_SPENT = 200
+"""Calendars that never elapse and are looked for: a search for what does not exist takes tens of milliseconds."""
+
+
 class _Document(NamedTuple):
     """One TOML file."""
 
@@ -72,7 +79,11 @@ class _Loading:
         self.places: dict[str, str] = {}
         self.settings = AgentSettings(sources.server())
         self.shared_variables: dict[str, str] = {}
+        self.broken_variables: set[str] = set()
         self.env_files: dict[Path, tuple[dict[str, str], list[Mistake]]] = {}
+        self.host = Host(sources.memory(), self._elapses)
+        self.now = sources.now()
+        self.spent_left = MOST_SPENT
 
     def result(self) -> Declaration:
         return Declaration(
@@ -83,14 +94,22 @@ class _Loading:
             masked_fields=frozenset(self.findings.secret_fields),
         )
 
+    def _elapses(self, calendar: Calendar) -> bool:
+        """Whether there is a time from now on. One that cannot be looked for any more is thought to have one."""
+        for event in (msgspec.structs.replace(calendar, also=()), *calendar.also):
+            if self.spent_left <= 0 or event.next_elapse(self.now) is not None:
+                return True
+            self.spent_left -= 1
+        return False
+
     def declaration(self, text: str | None) -> None:
         """Read everything: the shared variables, the declaration itself, its projects."""
         self._read_shared_variables()
         main = self._document(self.paths.declaration, text, None)
         if main is not None:
-            self._check_sections(main, ("agent", "service"))
             self._agent(main)
-            self._services(main)
+            self._services(main, "service")
+            self._check_sections(main, ("agent", "service"))
         for path in self._projects():
             try:
                 project = service_name(path.stem)
@@ -99,8 +118,8 @@ class _Loading:
                 continue
             document = self._document(path, None, project)
             if document is not None:
+                self._services(document, "service")
                 self._check_sections(document, ("service",))
-                self._services(document)
 
     def _read_shared_variables(self) -> None:
         path = self.paths.key / ".env"
@@ -112,6 +131,7 @@ class _Loading:
             return
         for mistake in mistakes:
             self.findings.add(_named(path), mistake.line, "", mistake.text)
+            self.broken_variables.add(mistake.name)
 
     def _projects(self) -> list[Path]:
         try:
@@ -151,13 +171,13 @@ class _Loading:
             self._file_problem(path, "a number of thousands of digits", line)
         return None
 
-    def _reader(self, document: _Document, variables: Mapping[str, str]) -> Reader:
-        return Reader(
-            document.file, document.lines, self.findings, {**self.shared_variables, **variables, **self.environ}
-        )
+    def _reader(self, document: _Document, variables: Mapping[str, str] = {}, broken: Collection[str] = ()) -> Reader:
+        variables = {**self.shared_variables, **variables, **self.environ}
+        return Reader(document.file, document.lines, self.findings, variables, {*self.broken_variables, *broken})
 
     def _check_sections(self, document: _Document, known: tuple[str, ...]) -> None:
-        reader = self._reader(document, {})
+        """Tell what is no section. What was probably meant to be one that holds services is read as such."""
+        reader = self._reader(document)
         for section in document.table:
             if section in known:
                 continue
@@ -167,9 +187,11 @@ class _Loading:
                 hint = self.findings.nearest(section, known)
                 advice = f"did you mean {hint}?" if hint else f"known are {listed(known, 'and')}"
                 reader.fail((section,), f"unknown section; {advice}")
+                if hint == "service" and isinstance(document.table[section], dict):
+                    self._services(document, section)
 
     def _agent(self, document: _Document) -> None:
-        reader = self._reader(document, {})
+        reader = self._reader(document)
         raw = document.table.get("agent", {})
         if not isinstance(raw, dict):
             reader.fail(("agent",), f"{shown(raw)} is not a table; write [agent]")
@@ -181,17 +203,17 @@ class _Loading:
             heartbeat_interval=values.get("heartbeat", {}).get("interval", self.settings.heartbeat_interval),
         )
 
-    def _services(self, document: _Document) -> None:
-        reader = self._reader(document, {})
-        table = document.table.get("service", {})
+    def _services(self, document: _Document, section: str) -> None:
+        reader = self._reader(document)
+        table = document.table.get(section, {})
         if not isinstance(table, dict):
-            reader.fail(("service",), f"{shown(table)} is not a table; write [service.NAME]")
+            reader.fail((section,), f"{shown(table)} is not a table; write [service.NAME]")
             return
         if len(table) + len(self.services) > MOST_SERVICES:
-            reader.fail(("service",), f"more than {MOST_SERVICES} services")
+            reader.fail((section,), f"more than {MOST_SERVICES} services")
             return
         for name, raw in table.items():
-            path = ("service", name)
+            path = (section, name)
             try:
                 service_name(name)
             except UsageError as error:
@@ -200,72 +222,82 @@ class _Loading:
             if (first := self.places.setdefault(name, place)) != place:
                 reader.fail(path, f"declared before, at {first}; a service is declared once")
             if isinstance(raw, dict):
-                self._service(document, name, raw)
+                self._service(document, path, raw)
             else:
                 reader.fail(path, f"{shown(raw)} is not a table; write [service.{plain(name)}]")
 
-    def _service(self, document: _Document, name: str, raw: dict[str, Any]) -> None:
-        path = ("service", name)
-        reader = self._reader(document, {})
-        environment: dict[str, str] = {}
-        if "env_file" in raw:
-            files = reader.read(raw["env_file"], SHARED["env_file"], (*path, "env_file"))
-            for number, file in enumerate(() if files is BAD else files):
-                environment |= self._env_file(file, reader, (*path, "env_file", number))
-        reader = self._reader(document, environment)
+    def _service(self, document: _Document, path: tuple[str, str], raw: dict[str, Any]) -> None:
+        """Read one service and note everything that is wrong with it."""
+        environment, broken = self._env_files(document, path, raw)
+        reader = self._reader(document, environment, broken)
         kind = self._kind(raw, reader, path)
         fields = dict(SHARED)
         for fields_of_kind in OF_KIND.values() if kind is None else [OF_KIND[kind]]:
             fields |= fields_of_kind
-        raw = {key: value for key, value in raw.items() if key not in ("kind", "env_file")}
-        values = reader.table(raw, fields, path, _ELSEWHERE.get(kind))
-        if kind is None:
-            return
+        rest = {key: value for key, value in raw.items() if key not in ("kind", "env_file")}
+        values = reader.table(rest, fields, path, _ELSEWHERE.get(kind))
+        if "kind" not in raw and not values.given("kind"):
+            reader.fail(path, f"kind is missing; {_advice(raw)}")
+        self._secrets(environment, values, reader, path)
+        service = resolve(path[1], kind, values, environment, document.project, self.host, reader.below(path))
+        if service is not None:
+            self.services[path[1]] = service
+
+    def _secrets(self, environment: dict[str, str], values: Values, reader: Reader, path: tuple[str, str]) -> None:
+        """Hide what ``env_file`` has of secrets, and look at the files of those that are named."""
         for variable, value in environment.items():
             if looks_secret(variable) and variable not in values.good.get("environment", {}):
                 self.findings.hide((*path, "environment", variable), value)
-        for number, secret in enumerate(values.good.get("secrets", ())):
+        for number, secret in values.items("secrets"):
             if objection := self.sources.objection(self.paths.secrets / secret):
-                reader.fail((*path, "secrets", number), objection)
-        service = resolve(
-            name,
-            kind,
-            values,
-            environment,
-            document.project,
-            self.sources.memory(),
-            lambda key, text: reader.fail((*path, *key), text),
-        )
-        if service is not None:
-            self.services[name] = service
+                reader.fail((*path, "secrets", number), objection, "names no file that can be used as a secret")
 
     def _kind(self, raw: dict[str, Any], reader: Reader, path: tuple[str, str]) -> Kind | None:
-        if "kind" not in raw:
-            guess = next((kind for kind, keys in OF_KIND.items() if not keys.keys().isdisjoint(raw)), None)
-            advice = f'write kind = "{guess}"' if guess else f"write kind = {listed(shown(kind) for kind in KINDS)}"
-            reader.fail(path, f"kind is missing; {advice}")
-            return None
-        kind = reader.read(raw["kind"], SHARED["kind"], (*path, "kind"))
-        return None if kind is BAD else kind
+        kind = reader.read(raw["kind"], SHARED["kind"], (*path, "kind")) if "kind" in raw else None
+        return None if isinstance(kind, Bad) else kind
 
-    def _env_file(self, file: str, reader: Reader, key: tuple[str | int, ...]) -> dict[str, str]:
-        """The variables of one ``env_file``; what is wrong with it is noted, once per file."""
+    def _env_files(
+        self, document: _Document, path: tuple[str, str], raw: dict[str, Any]
+    ) -> tuple[dict[str, str], set[str]]:
+        """The variables of a service's ``env_file``, and the names of those that it should have set and did not."""
+        reader = self._reader(document)
+        environment: dict[str, str] = {}
+        broken: set[str] = set()
+        if "env_file" in raw:
+            files = reader.read(raw["env_file"], SHARED["env_file"], (*path, "env_file"))
+            readable = files.readable if isinstance(files, Bad) else dict(enumerate(files))
+            for number, file in readable.items():
+                variables, mistakes = self._env_file(file, reader, (*path, "env_file", number))
+                environment |= variables
+                broken |= {mistake.name for mistake in mistakes}
+        return environment, broken
+
+    def _env_file(self, file: str, reader: Reader, key: tuple[str | int, ...]) -> tuple[dict[str, str], list[Mistake]]:
+        """What one ``env_file`` holds; what is wrong with it is noted, once per file."""
         path = self.paths.key / file
-        if path not in self.env_files:
-            try:
-                self.env_files[path] = parse_env(self.sources.read(path))
-            except Unreadable as error:
-                reader.fail(key, f"{_named(path)} {error}")
-                return {}
-        variables, mistakes = self.env_files[path]
+        if path in self.env_files:
+            return self.env_files[path]
+        name = self.findings.told(key) or _named(path)
+        try:
+            variables, mistakes = parse_env(self.sources.read(path))
+        except Unreadable as error:
+            reader.fail(key, f"{name} {error}")
+            return {}, []
+        self.env_files[path] = variables, mistakes
         for mistake in mistakes:
-            self.findings.add(_named(path), mistake.line, dotted(key), mistake.text)
-        for name in variables:
+            self.findings.add(name, mistake.line, dotted(key), mistake.text)
+        for variable in variables:
             try:
-                variable_name(name)
+                variable_name(variable)
             except UsageError as error:
-                reader.fail(key, f"{plain(name)} in {_named(path)} is {error}")
-        return variables
+                reader.fail(key, f"{plain(variable)} in {name} is {error}")
+        return variables, mistakes
+
+
+def _advice(raw: dict[str, Any]) -> str:
+    """How the kind of a service would have to be written."""
+    guess = next((kind for kind, keys in OF_KIND.items() if not keys.keys().isdisjoint(raw)), None)
+    return f'write kind = "{guess}"' if guess else f"write kind = {listed(shown(kind) for kind in KINDS)}"
 
 
 def _named(path: Path) -> str:

@@ -1,21 +1,17 @@
 """The keys of one service become its place in the model: defaults that depend on the kind, and rules across keys.
 
-A rule is only looked at when all keys that it concerns could be read: one mistake makes one problem.
+A rule is only looked at when all keys that it concerns could be read, since one mistake makes one problem; but a rule
+about one item of a list or one key of a table does not wait for the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-import msgspec
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from agent.declaration import targets
-from agent.declaration.calendar import Calendar
-from agent.declaration.calendar_parse import parse_calendar
+from agent.declaration.capture_limits import least_budget, record_limit
 from agent.declaration.check import LEAST_MEMORY, Share
-from agent.declaration.cron import parse_cron
-from agent.declaration.locate import Path
 from agent.declaration.model import (
     AnyService,
     Capture,
@@ -25,21 +21,15 @@ from agent.declaration.model import (
     LogPolicy,
     Rotate,
     Scan,
-    Timer,
 )
-from agent.declaration.reader import Values
+from agent.declaration.reader import Fail, Values
 from agent.declaration.schema import Kind
+from agent.declaration.timing import TIMER_KEYS, Elapses, timer
 from agent.declaration.units import format_duration, format_size
-from agent.declaration.wording import listed, shown
-from agent.errors import UsageError
+from agent.declaration.wording import shown
 
-CRON_FIELDS = ("minute", "hour", "day", "month", "weekday")
-TIMER_KEYS = frozenset({*CRON_FIELDS, "oncalendar", "every"})
-
-Fail = Callable[[Path, str], None]
-"""Notes a problem with a key, given below the service's own table."""
-
-_NOT_IN_MODEL = TIMER_KEYS | {"kind", "env_file", "timeout"}
+_NOT_IN_MODEL = {*TIMER_KEYS, "kind", "env_file", "timeout"}
+_CAPTURE = Capture(name="", interfaces=())
 _KIND: dict[Kind, type[AnyService]] = {"capture": Capture, "scan": Scan, "command": Command}
 _NEEDED: dict[Kind, tuple[str, str]] = {
     "capture": ("interfaces", 'interfaces = ["eth0"]'),
@@ -48,43 +38,66 @@ _NEEDED: dict[Kind, tuple[str, str]] = {
 }
 
 
-def resolve(
-    name: str, kind: Kind, values: Values, environment: dict[str, str], project: str | None, memory: int, fail: Fail
-) -> AnyService | None:
-    """The service, or ``None`` when the key that its kind cannot do without is missing or wrong.
+class Host(NamedTuple):
+    """What the meaning of a declaration depends on besides its text: bytes of memory, and which calendars are over."""
 
-    ``environment`` are the variables of its ``env_file``, ``memory`` the bytes of memory that percentages refer to.
-    What is wrong goes to ``fail``; only when nothing did does the result mean what was written.
+    memory: int
+    elapses: Elapses
+
+
+def resolve(
+    name: str,
+    kind: Kind | None,
+    values: Values,
+    environment: dict[str, str],
+    project: str | None,
+    host: Host,
+    fail: Fail,
+) -> AnyService | None:
+    """The service, or ``None`` when its kind or the key that its kind cannot do without is missing or wrong.
+
+    ``environment`` are the variables of its ``env_file``. What is wrong goes to ``fail``; only when nothing did does
+    the result mean what was written.
     """
-    settings = {key: value for key, value in values.good.items() if key not in _NOT_IN_MODEL}
-    job = not TIMER_KEYS.isdisjoint(values.good.keys() | values.bad)
-    settings["timer"] = _timer(kind, values, fail)
+    good = values.good
+    job = values.given(*TIMER_KEYS)
+    settings = {key: value for key, value in good.items() if key not in _NOT_IN_MODEL}
+    settings["timer"] = timer(values, host.elapses, fail)
     settings["heartbeat"] = _heartbeat(kind, values, fail)
-    settings["log"] = LogPolicy(**settings.get("log", {}))
-    settings["limits"] = _limits(settings.get("limits", {}), memory, fail)
-    settings["environment"] = _environment(environment, settings, fail)
+    settings["log"] = LogPolicy(**values.part("log"))
+    settings["limits"] = _limits(values.part("limits"), host.memory, fail)
+    settings["environment"] = _environment(environment, values, fail)
     settings.setdefault("restart", "no" if job or kind == "scan" else "always")
     settings.setdefault("ready", "immediate" if kind == "command" else "notify")
-    if job and settings["restart"] in ("always", "unless-stopped"):
-        fail(("restart",), f"{settings['restart']} keeps a service up; a job runs at its times, write no or on-failure")
-    if "timeout" in values.good and not job:
-        if kind == "scan":
-            settings["timeout"] = values.good["timeout"]
-        else:
-            fail(("timeout",), "bounds jobs and scans, and this runs on; say when it runs (oncalendar) or leave it out")
-    if "rotate" in settings:
-        settings["rotate"] = Rotate(**settings["rotate"])
+    _check_job(kind, job, values, fail)
+    if kind in ("capture", None):
+        _check_capture(values, fail)
+    if kind in ("scan", None):
+        _check_scan(values, fail)
+    if kind is None:
+        return None
     needed, example = _NEEDED[kind]
-    if needed not in settings:
-        if needed not in values.bad:
+    if needed not in good:
+        if not values.given(needed):
             fail((), f"{needed} is missing; write {example}")
         return None
-    service = _KIND[kind](name=name, project=project, **settings)
-    if isinstance(service, Capture):
-        _check_capture(service, values, fail)
-    elif isinstance(service, Scan):
-        _check_scan(service, values, fail)
-    return service
+    if kind == "capture":
+        settings["rotate"] = Rotate(**values.part("rotate"))
+    if kind == "scan" and not job:
+        settings["timeout"] = good.get("timeout")
+    return _KIND[kind](name=name, project=project, **settings)
+
+
+def _check_job(kind: Kind | None, job: bool, values: Values, fail: Fail) -> None:
+    """What a job cannot have, and what nothing else can."""
+    restart = values.good.get("restart")
+    if job and restart in ("always", "unless-stopped"):
+        rule = "keeps a service up; a job runs at its times, write no or on-failure"
+        fail(("restart",), f"{restart} {rule}", rule)
+    if job and kind == "capture" and not values.given("timeout"):
+        fail(("timeout",), 'missing; a capture never ends by itself, so a job needs one, such as timeout = "10m"')
+    if not job and kind in ("capture", "command") and values.written("timeout"):
+        fail(("timeout",), "bounds jobs and scans, and this runs on; say when it runs (oncalendar) or leave it out")
 
 
 def _heartbeat_of(values: dict[str, float], fail: Fail) -> Heartbeat:
@@ -101,11 +114,12 @@ def _heartbeat_of(values: dict[str, float], fail: Fail) -> Heartbeat:
             ("heartbeat",),
             f"timeout {format_duration(timeout)} is less than two intervals of {format_duration(interval)}; "
             f"write timeout = {shown(format_duration(3 * interval))}",
+            "is too short a timeout or too long an interval; a timeout is at least two intervals",
         )
     return Heartbeat(interval, timeout)
 
 
-def _heartbeat(kind: Kind, values: Values, fail: Fail) -> Heartbeat | None:
+def _heartbeat(kind: Kind | None, values: Values, fail: Fail) -> Heartbeat | None:
     """Capture and scan workers always beat; a program of somebody else does when it is declared to."""
     declared = values.good.get("heartbeat")
     if declared is None and kind == "command" and values.good.get("ready") != "heartbeat":
@@ -113,99 +127,75 @@ def _heartbeat(kind: Kind, values: Values, fail: Fail) -> Heartbeat | None:
     return _heartbeat_of(declared or {}, fail)
 
 
-def _limits(values: dict[str, Any], total: int, fail: Fail) -> Limits:
+def _limits(values: Mapping[str, Any], total: int, fail: Fail) -> Limits:
     memory = values.get("memory")
     if isinstance(memory, Share):
         memory = int(memory * total)
         if memory < LEAST_MEMORY:
-            fail(("limits", "memory"), f"is {memory} bytes of this host's {format_size(total)}; nothing runs in that")
-    return Limits(**values | {"memory": memory})
+            what = f"of this host's {format_size(total)}; nothing runs in that"
+            fail(("limits", "memory"), f"is {memory} bytes {what}", f"is too little {what}")
+    return Limits(**{**values, "memory": memory})
 
 
-def _environment(files: dict[str, str], settings: dict[str, Any], fail: Fail) -> dict[str, str]:
+def _environment(files: dict[str, str], values: Values, fail: Fail) -> dict[str, str]:
     """The variables of the files, overridden by those of ``environment``. The names of secrets' files are taken."""
-    environment: dict[str, str] = files | settings.get("environment", {})
-    for secret in settings.get("secrets", ()):
+    environment: dict[str, str] = files | values.good.get("environment", {})
+    for position, secret in values.items("secrets"):
         if (name := f"{secret.upper()}_FILE") in environment:
-            fail(("secrets",), f"{secret} sets the variable {name}, which environment or env_file sets too")
+            rule = "which environment or env_file sets too"
+            fail(
+                ("secrets", position),
+                f"{secret} sets the variable {name}, {rule}",
+                f"sets a variable {rule}",
+            )
     return environment
 
 
-def _timer(kind: Kind, values: Values, fail: Fail) -> Timer | None:
-    good = values.good
-    cron = [key for key in CRON_FIELDS if key in good or key in values.bad]
-    ways = [listed(cron, "and")] if cron else []
-    ways += [key for key in ("oncalendar", "every") if key in good or key in values.bad]
-    if len(ways) > 1:
-        fail((cron[0] if cron else ways[0],), f"{listed(ways, 'and')} are different ways to say when; keep one of them")
-        return None
-    if not TIMER_KEYS.isdisjoint(values.bad) or not ways:
-        return None
-    timeout = good.get("timeout")
-    if kind == "capture" and timeout is None and "timeout" not in values.bad:
-        fail(("timeout",), 'missing; a capture never ends by itself, so a job needs one, such as timeout = "10m"')
-    if "every" in good:
-        return Timer(f"every {format_duration(good['every'])}", every=good["every"], timeout=timeout)
-    if "oncalendar" in good:
-        calendar = _calendar(good["oncalendar"], fail)
-        source = "; ".join(good["oncalendar"])
-    else:
-        calendar = _cron(good, fail)
-        source = " ".join(["cron", *(good.get(field, "*") for field in CRON_FIELDS)])
-    return Timer(source, calendar=calendar, timeout=timeout) if calendar else None
-
-
-def _calendar(texts: tuple[str, ...], fail: Fail) -> Calendar | None:
-    events: list[Calendar] = []
-    for number, text in enumerate(texts):
-        try:
-            events.append(parse_calendar(text))
-        except UsageError as error:
-            fail(("oncalendar", number), str(error))
-    if len(events) < len(texts):
-        return None
-    first, *rest = events
-    return msgspec.structs.replace(first, also=(*first.also, *rest))
-
-
-def _cron(values: dict[str, Any], fail: Fail) -> Calendar | None:
-    fields = {field: values.get(field, "*") for field in CRON_FIELDS}
-    faulty = False
-    for field, text in fields.items():
-        try:
-            parse_cron(**{**dict.fromkeys(CRON_FIELDS, "*"), field: text})
-        except UsageError as error:
-            fail((field,), str(error))
-            faulty = True
-    if faulty:
-        return None
-    try:
-        return parse_cron(**fields)
-    except UsageError as error:
-        fail((next(field for field in CRON_FIELDS if field in values),), str(error))
-        return None
-
-
-def _check_capture(service: Capture, values: Values, fail: Fail) -> None:
-    if not values.bad.isdisjoint(("budget", "rotate")):
+def _check_capture(values: Values, fail: Fail) -> None:
+    """The budget holds two segments of each interface, and a few of the longest packets in each of them."""
+    if values.unclear("budget"):
         return
-    least = 2 * service.rotate.size * len(service.interfaces)
-    if service.budget < least:
-        fail(
-            ("budget",),
-            f"{format_size(service.budget)} is less than two segments of {format_size(service.rotate.size)} for each "
-            f"interface; write at least {format_size(least)} or a smaller rotate.size",
-        )
+    budget: int = values.good.get("budget", _CAPTURE.budget)
+    size: int | None = values.part("rotate").get("size", None if values.unclear("rotate") else _CAPTURE.rotate.size)
+    snaplen: int | None = None if values.unclear("snaplen") else values.good.get("snaplen", _CAPTURE.snaplen)
+    interfaces = max(1, len(values.items("interfaces")))
+    segments = 0 if size is None else 2 * size * interfaces
+    packets = 0 if snaplen is None else least_budget(record_limit(snaplen), interfaces)
+    if budget >= max(segments, packets):
+        return
+    if segments >= packets:
+        why, way_out = f"two segments of {format_size(size or 0)}", "a smaller rotate.size"
+        if budget < packets:
+            way_out += " and a smaller snaplen"
+    else:
+        why, way_out = f"what packets of up to {snaplen} bytes need", "a smaller snaplen"
+    least = format_size(-(-max(segments, packets) // 1024) * 1024)
+    fail(
+        ("budget",),
+        f"{format_size(budget)} is less than {why} for each interface; write at least {least} or {way_out}",
+        "is too small for these interfaces, rotate.size and snaplen; write a larger one",
+        (("budget",), ("rotate",), ("snaplen",)),
+    )
 
 
-def _check_scan(service: Scan, values: Values, fail: Fail) -> None:
-    if service.profile == "discovery" and "ports" in values.good:
+def _check_scan(values: Values, fail: Fail) -> None:
+    if values.good.get("profile") == "discovery" and values.written("ports"):
         fail(("ports",), 'the profile discovery looks at no ports; leave them out or write profile = "ports"')
-    if "allow_public" not in values.bad:
-        for position, objection in targets.objections(service.targets, service.allow_public):
-            fail(("targets", position), objection)
-    number = targets.count(service.targets)
+    allowed = None
+    if not values.unclear("allow_public"):
+        allowed = targets.collapse([targets.network(text) for text in values.good.get("allow_public", ())])
+    wanted = values.items("targets")
+    for position, text in wanted:
+        if objection := targets.objection(text, allowed):
+            fail(("targets", position), f"{text} {objection}", "is public or must never be scanned")
+    texts = [text for _, text in wanted]
+    number = targets.count(texts)
     if number > targets.MOST_ADDRESSES:
-        fail(("targets",), f"{number} addresses are too many; one scan takes at most {targets.MOST_ADDRESSES}")
-    if targets.all_excluded(service.targets, service.exclude):
+        fail(
+            ("targets",),
+            f"{number} addresses are too many; one scan takes at most {targets.MOST_ADDRESSES}",
+            f"makes too many addresses; one scan takes at most {targets.MOST_ADDRESSES}",
+        )
+    excluded = [text for _, text in values.items("exclude")]
+    if texts and not values.unclear("targets") and targets.all_excluded(texts, excluded):
         fail(("exclude",), "leaves nothing to scan")

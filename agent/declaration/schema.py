@@ -27,8 +27,8 @@ MOST_ITEMS = 1024
 """Items in one list or table: more is a mistake, and would cost more than linear time here and there."""
 
 
-def _key(description: str, parse: Callable[..., Any] | None = None, **limits: Any) -> Meta:
-    return Meta(description=description, extra={"parse": parse}, **limits)
+def _key(description: str, parse: Callable[..., Any] | None = None, *, first: Any = None, **limits: Any) -> Meta:
+    return Meta(description=description, extra={"parse": parse, "first": first}, **limits)
 
 
 def _duration(low: str, high: str) -> Meta:
@@ -176,7 +176,12 @@ class CommandKeys(TypedDict, total=False):
 
     command: Annotated[
         list[Annotated[str, _key("a text", check.argument)]],
-        _key("a list of texts: a program and its arguments", check.command, min_length=1, max_length=MOST_ITEMS),
+        _key(
+            "a list of texts: a program and its arguments",
+            first=Annotated[str, _key("the path or the name of a program", check.program)],
+            min_length=1,
+            max_length=MOST_ITEMS,
+        ),
     ]
 
 
@@ -184,7 +189,8 @@ class Spec(NamedTuple):
     """One key, ready to be read.
 
     ``shape`` is how its value is walked: a ``table`` has ``fields``, a ``list`` and a table of ``variables`` have
-    an ``item``, and a ``value`` is converted to ``type``. ``expected`` goes on after "is not", ``choices`` are the
+    an ``item`` (and a list may have another ``first``), and a ``value`` is converted to ``type``. ``parse`` of a list
+    is given those of its items that could be read. ``expected`` goes on after "is not", ``choices`` are the
     words of a closed list. ``lone`` lets a list of one be written without its brackets. ``elsewhere`` says of keys
     that a table could be thought to have why it has not.
     """
@@ -194,6 +200,7 @@ class Spec(NamedTuple):
     type: Any = None
     parse: Callable[..., Any] | None = None
     item: Spec | None = None
+    first: Spec | None = None
     fields: Mapping[str, Spec] = {}
     least: int = 0
     most: int = MOST_ITEMS
@@ -215,11 +222,13 @@ def _spec(hint: Any) -> Spec:
             return _spec(base)._replace(elsewhere=(meta.extra or {})["elsewhere"])
         parse = (meta.extra or {}).get("parse")
         if get_origin(base) is list:
+            first = (meta.extra or {}).get("first")
             return Spec(
                 "list",
                 meta.description or "",
                 parse=parse,
                 item=_spec(get_args(base)[0]),
+                first=None if first is None else _spec(first),
                 least=meta.min_length or 0,
                 most=meta.max_length or MOST_ITEMS,
             )

@@ -12,7 +12,7 @@ from typing import Any
 from agent.declaration.interpolate import escape
 from agent.declaration.masking import MASK, mask, mask_field
 from agent.declaration.model import AnyService, Capture, Command, Declaration, Heartbeat, Scan, Timer
-from agent.declaration.resolve import CRON_FIELDS
+from agent.declaration.timing import CRON_FIELDS
 from agent.declaration.units import format_duration, format_size
 from agent.declaration.wording import printable
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from pathlib import Path
 from typing import Protocol
 
@@ -47,6 +48,10 @@ class Sources(Protocol):
 
     def server(self) -> str:
         """The host name."""
+        ...
+
+    def now(self) -> float:
+        """The time, in seconds since the epoch."""
         ...
 
 
@@ -100,6 +105,9 @@ class Disk:
 
     def server(self) -> str:
         return os.uname().nodename
+
+    def now(self) -> float:
+        return time.time()
 
 
 def _open_at_once(path: str, flags: int) -> int:

@@ -9,7 +9,7 @@ them or because it must not be asked: multicast, broadcast, unspecified, reserve
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from ipaddress import (
     IPv4Network,
     IPv6Network,
@@ -87,17 +87,19 @@ def network(normal: str) -> Network:
     return ip_network(normal.partition("%")[0])
 
 
-def objections(targets: Sequence[str], allow_public: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """For each target that must not be scanned its position and why."""
-    allowed = [*OWN, *collapse([network(text) for text in allow_public])]
-    for position, text in enumerate(targets):
-        wanted = network(text)
-        forbidden = next((reason for never, reason in NEVER if never.overlaps(wanted)), None)
-        if forbidden is not None:
-            verb = "is" if wanted.num_addresses == 1 else "holds"
-            yield position, f"{text} {verb} {forbidden}, which is never scanned; leave it out"
-        elif not any(_within(wanted, other) for other in allowed):
-            yield position, f"{text} is public; only scan what is yours, and then name it in allow_public too"
+def objection(target: str, allowed: Sequence[Network] | None) -> str | None:
+    """Why a target must not be scanned, to be read after it, or ``None``.
+
+    ``allowed`` are networks with none that touch (``collapse``); ``None`` when it is not known what is allowed.
+    """
+    wanted = network(target)
+    forbidden = next((reason for never, reason in NEVER if never.overlaps(wanted)), None)
+    if forbidden is not None:
+        verb = "is" if wanted.num_addresses == 1 else "holds"
+        return f"{verb} {forbidden}, which is never scanned; leave it out"
+    if allowed is not None and not any(_within(wanted, other) for other in (*OWN, *allowed)):
+        return "is public; only scan what is yours, and then name it in allow_public too"
+    return None
 
 
 def count(targets: Sequence[str]) -> int:
@@ -106,9 +108,14 @@ def count(targets: Sequence[str]) -> int:
 
 
 def all_excluded(targets: Sequence[str], exclude: Sequence[str]) -> bool:
-    """Whether nothing is left to scan."""
-    excluded = collapse([network(text) for text in exclude])
-    return all(any(_within(network(text), other) for other in excluded) for text in targets)
+    """Whether nothing is left to scan. What is excluded without an interface is excluded on every one."""
+    scopes = {_scope(text) for text in targets}
+    excluded = {scope: collapse([network(text) for text in exclude if _scope(text) in ("", scope)]) for scope in scopes}
+    return all(any(_within(network(text), other) for other in excluded[_scope(text)]) for text in targets)
+
+
+def _scope(normal: str) -> str:
+    return normal.partition("%")[2]
 
 
 def collapse(networks: Sequence[Network]) -> list[Network]:

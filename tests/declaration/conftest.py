@@ -13,10 +13,15 @@ from agent.declaration.sources import Unreadable
 from agent.paths import Paths
 
 GIB = 1024**3
+NOW = 1_800_000_000.0
+"""2027-01-15 08:00 UTC."""
 
 
 class Memory:
-    """Files by their path below ``/k``, a secret for every name but ``missing``, a host of 8 GiB called ``host``."""
+    """Files by path below ``/k``, and a host of 8 GiB called ``host``, at ``NOW``.
+
+    There is a secret for every name that does not begin with ``missing``.
+    """
 
     def __init__(self, files: Mapping[str, str]) -> None:
         self.files = {Path("/k", name): text for name, text in files.items()}
@@ -30,13 +35,16 @@ class Memory:
         return sorted(path for path in self.files if path.parent == directory)
 
     def objection(self, secret: Path) -> str | None:
-        return f"{secret} does not exist" if secret.name == "missing" else None
+        return f"{secret} does not exist" if secret.name.startswith("missing") else None
 
     def memory(self) -> int:
         return 8 * GIB
 
     def server(self) -> str:
         return "host"
+
+    def now(self) -> float:
+        return NOW
 
 
 @pytest.fixture(scope="session")

@@ -37,8 +37,8 @@ def test_assignments_are_read(text: str, variables: dict[str, str]) -> None:
     ("line", "message"),
     [
         ("just words", "not an assignment; write NAME=value"),
-        ("1A=x", '"1A" is not a variable\'s name; use letters, digits and _'),
-        ("A-B=x", '"A-B" is not a variable\'s name; use letters, digits and _'),
+        ("1A=x", "no variable's name before the =; use letters, digits and _"),
+        ("A-B=x", "no variable's name before the =; use letters, digits and _"),
         ("A='open", "the ' that opens the value is not closed on this line"),
         ('A="open', 'the " that opens the value is not closed on this line'),
         ("A='x' y", "text after the closing quote; only a comment may stand there"),
@@ -48,12 +48,19 @@ def test_assignments_are_read(text: str, variables: dict[str, str]) -> None:
     ],
 )
 def test_a_line_that_is_none_is_told_with_its_number_and_the_others_are_kept(line: str, message: str) -> None:
-    assert parse_env(f"OK=1\n{line}\nFINE=2") == ({"OK": "1", "FINE": "2"}, [(2, message)])
+    variables, mistakes = parse_env(f"OK=1\n{line}\nFINE=2")
+    assert variables == {"OK": "1", "FINE": "2"}
+    assert [(mistake.line, mistake.text) for mistake in mistakes] == [(2, message)]
+
+
+def test_a_mistake_names_the_variable_that_has_no_value_because_of_it() -> None:
+    _, mistakes = parse_env("words\nA-B=x\nA='open\nexport B='x' y")
+    assert [mistake.name for mistake in mistakes] == ["", "", "A", "B"]
 
 
 def test_a_mistake_never_tells_the_value() -> None:
-    _, mistakes = parse_env("A='hunter2\nB=\"hunter2\\q\"\nC='hunter2' hunter2")
-    assert len(mistakes) == 3
+    _, mistakes = parse_env("A='hunter2\nB=\"hunter2\\q\"\nC='hunter2' hunter2\nhunter2\nhunter2/==")
+    assert len(mistakes) == 5
     assert "hunter2" not in str(mistakes)
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.declaration.interpolate import LONGEST, escape, expand
+from agent.declaration.interpolate import LONGEST, Expansion, escape, expand
 from agent.errors import UsageError
 
 VARIABLES = {"HOST": "db", "EMPTY": "", "TRICKY": '${HOST} $$ "x" } \n', "BIG": "x" * 100_000}
@@ -72,7 +72,7 @@ def test_what_cannot_be_replaced_is_refused_with_the_forms(text: str, message: s
 
 
 def test_a_default_that_is_not_needed_is_not_evaluated_but_must_have_a_form() -> None:
-    assert expand("${HOST:-${NONE:?never}}", VARIABLES) == ("db", (("HOST", "db"),))
+    assert expand("${HOST:-${NONE:?never}}", VARIABLES) == Expansion("db", (("HOST", "db"),), "db")
     with pytest.raises(UsageError, match="a lone"):
         expand("${HOST:-$}", VARIABLES)
 

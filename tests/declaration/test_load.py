@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.declaration.load import load
+from agent.declaration.load import MOST_SPENT, load
 from agent.declaration.model import AgentSettings, Command, Declaration
 from agent.errors import DeclarationError
 from agent.paths import Paths
@@ -166,7 +166,7 @@ ports = "80"
         ("agent = []", "/k/env.toml:1: agent: an empty list is not a table; write [agent]"),
         ("service.x = 5", "/k/env.toml:1: service.x: 5 is not a table; write [service.x]"),
         ("[service.x]", '/k/env.toml:1: service.x: kind is missing; write kind = "capture", "scan" or "command"'),
-        ("[services.x]", "/k/env.toml:1: services: unknown section; did you mean service?"),
+        (f"[services.x]\n{COMMAND}", "/k/env.toml:1: services: unknown section; did you mean service?"),
         (
             '[agent]\ngruop = "x"\n',
             "/k/env.toml:2: agent.gruop: unknown key; did you mean group?",
@@ -245,7 +245,7 @@ def test_a_service_is_declared_once_and_both_places_are_told(read: Read) -> None
 
 def test_a_project_declares_services_only_and_has_the_name_of_one(read: Read) -> None:
     files = {
-        "projects/web.toml": "[agent]\nserver = 'x'\n[servce.a]",
+        "projects/web.toml": f"[agent]\nserver = 'x'\n[servce.a]\n{COMMAND}",
         "projects/My-App.toml": "",
         "projects/x\n.toml": "",
     }
@@ -265,6 +265,48 @@ def test_a_broken_project_does_not_hide_the_mistakes_of_the_others(read: Read) -
         "/k/projects/a.toml:1",
         "/k/projects/b.toml:1",
     ]
+
+
+def test_a_wrong_name_of_a_section_does_not_hide_what_is_wrong_in_it(read: Read) -> None:
+    assert complaints(read, '[services.x]\nkind = "comand"') == [
+        "/k/env.toml:1: services: unknown section; did you mean service?",
+        '/k/env.toml:2: services.x.kind: "comand" is not one of capture, scan, command; did you mean command?',
+    ]
+
+
+def test_what_is_wrong_with_an_env_file_is_told_once_whoever_uses_it(read: Read) -> None:
+    text = "".join(f'[service.{name}]\n{COMMAND}env_file = "x.env"\n' for name in "ab")
+    assert complaints(read, text, {"x.env": "A='\nSERVICE_NAME=x"}) == [
+        "/k/env.toml:4: service.a.env_file: SERVICE_NAME in /k/x.env is set by the agent itself; choose another name",
+        "/k/x.env:1: service.a.env_file: the ' that opens the value is not closed on this line",
+    ]
+
+
+def test_a_variable_whose_assignment_is_wrong_is_not_said_to_be_unset_too(read: Read) -> None:
+    text = f'[service.a]\n{COMMAND}env_file = "x.env"\nuser = "${{A}}${{B}}"\ngroup = "${{C}}"'
+    assert complaints(read, text, {".env": "A='", "x.env": 'B="'}) == [
+        "/k/.env:1: the ' that opens the value is not closed on this line",
+        "/k/env.toml:6: service.a.group: variable C is not set; set it in .env, env_file or the agent's environment, "
+        "or write ${C:-default}",
+        '/k/x.env:1: service.a.env_file: the " that opens the value is not closed on this line',
+    ]
+
+
+def test_an_unusable_item_does_not_hide_the_files_of_the_others(read: Read) -> None:
+    text = f'[service.a]\n{COMMAND}env_file = [5, "none.env"]\nsecrets = ["a.b", "missing"]'
+    assert complaints(read, text) == [
+        "/k/env.toml:4: service.a.env_file: /k/none.env does not exist",
+        "/k/env.toml:4: service.a.env_file: 5 is not the path of a file",
+        '/k/env.toml:5: service.a.secrets: "a.b" is not a secret\'s name; use letters, digits and _, and no path',
+        "/k/env.toml:5: service.a.secrets: /k/secrets/missing does not exist",
+    ]
+
+
+def test_calendars_that_are_over_cannot_cost_more_than_a_few_seconds(read: Read) -> None:
+    text = "".join(f'[service.s{n}]\n{COMMAND}oncalendar = "*-02-30 0:{n // 60}:{n % 60}"\n' for n in range(600))
+    started = time.process_time()
+    assert len(complaints(read, text)) == MOST_SPENT
+    assert time.process_time() - started < 10
 
 
 def on_disk(directory: Path) -> list[str]:

@@ -84,23 +84,6 @@ def test_bytes_that_are_no_text_are_refused(read: Read) -> None:
     ]
 
 
-def test_a_refused_secret_is_not_shown(read: Read) -> None:
-    environ = {"DB_PASSWORD": "hunter2", "PIN": "x", "PLAIN": "hunter2"}
-    keys = 'user = "a ${DB_PASSWORD}"\nstop_signal = "${PIN}"\nready = "${DB_PASSWORD}"\ngroup = "${PLAIN} b"'
-    assert texts(read, keys, environ=environ) == [
-        "the hidden value is not the name of a user or group",
-        'the hidden value is not a signal such as "TERM"',
-        "the hidden value is not one of immediate, notify, heartbeat",
-        '"**** b" is not the name or number of a user or group',
-    ]
-
-
-def test_a_list_that_holds_a_short_secret_is_not_shown_either(read: Read) -> None:
-    with pytest.raises(DeclarationError) as error:
-        read('[service.x]\nkind = "command"\ncommand = ["${PIN}/x"]', {"PIN": "77"})
-    assert "77" not in str(error.value)
-
-
 def test_secrets_are_collected_by_the_names_of_their_variables(read: Read) -> None:
     text = """
     [service.x]
@@ -142,3 +125,36 @@ def test_lists_are_bounded(read: Read) -> None:
         read(f'[service.x]\nkind = "command"\ncommand = [{"1," * 1025}]')
     variables = ", ".join(f"A{number} = 1" for number in range(1025))
     assert texts(read, f"environment = {{ {variables} }}") == ["more than 1024 variables"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ('comand = ["/bin/x"]', ["unknown key; did you mean command?"]),
+        ('command = [5, "${NONE"]', ['"${NONE" has no closing brace', "5 is not the path or the name of a program"]),
+        ('command = ["bin/x", 5]', ['"bin/x" is a relative path', "5 is not a text"]),
+    ],
+)
+def test_an_unknown_key_stands_for_the_one_that_was_meant_and_items_are_told_apart(
+    read: Read, keys: str, expected: list[str]
+) -> None:
+    with pytest.raises(DeclarationError) as error:
+        read(f'[service.x]\nkind = "command"\n{keys}')
+    problems = [problem.text for problem in error.value.problems]
+    assert len(problems) == len(expected)
+    assert all(problem.startswith(words) for problem, words in zip(problems, expected, strict=True))
+
+
+def test_an_unknown_key_that_looks_like_kind_is_enough_said(read: Read) -> None:
+    with pytest.raises(DeclarationError) as error:
+        read('[service.x]\nkimd = "command"\ncommand = ["/bin/x"]')
+    assert [problem.text for problem in error.value.problems] == ["unknown key; did you mean kind?"]
+
+
+def test_something_that_stands_twice_is_told_beside_something_unusable(read: Read) -> None:
+    with pytest.raises(DeclarationError) as error:
+        read('[service.x]\nkind = "capture"\ninterfaces = ["eth*", "lo", "lo"]')
+    assert [problem.text for problem in error.value.problems] == [
+        '"eth*" is a pattern; patterns are not supported, write each interface by its name',
+        '"lo" stands there twice',
+    ]

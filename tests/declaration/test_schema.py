@@ -16,8 +16,8 @@ from agent.declaration.model import (
     Rotate,
     Scan,
 )
-from agent.declaration.resolve import TIMER_KEYS
 from agent.declaration.schema import AGENT, KINDS, OF_KIND, SHARED, Kind, Spec
+from agent.declaration.timing import TIMER_KEYS
 
 MODEL: dict[Kind, type[AnyService]] = {"capture": Capture, "scan": Scan, "command": Command}
 
@@ -28,7 +28,7 @@ def names(struct: type[msgspec.Struct]) -> set[str]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_key_that_may_be_written_has_a_place_in_the_model(kind: Kind) -> None:
-    written = (SHARED.keys() | OF_KIND[kind].keys()) - TIMER_KEYS - {"kind", "env_file", "timeout"}
+    written = (SHARED.keys() | OF_KIND[kind].keys()) - {*TIMER_KEYS} - {"kind", "env_file", "timeout"}
     assert written == names(MODEL[kind]) - {"name", "project", "timer", "timeout"}
 
 
@@ -47,7 +47,7 @@ def test_tables_have_the_keys_of_the_model() -> None:
 def all_specs(fields: dict[str, Spec]) -> list[Spec]:
     found = list(fields.values())
     for spec in list(found):
-        found += all_specs(dict(spec.fields)) + ([spec.item] if spec.item else [])
+        found += all_specs(dict(spec.fields)) + [one for one in (spec.item, spec.first) if one]
     return found
 
 

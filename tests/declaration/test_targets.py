@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.declaration.targets import NEVER, OWN, all_excluded, count, objections, target
+from agent.declaration.targets import NEVER, OWN, all_excluded, collapse, count, network, objection, target
 from agent.errors import UsageError
 
 
@@ -54,23 +54,30 @@ def test_what_is_neither_is_refused(text: str, message: str) -> None:
     assert str(error.value) == message
 
 
+def judged(targets: list[str], allow_public: list[str] | None) -> list[tuple[int, str]]:
+    """The objections, each with the position of its target and as it is read after it."""
+    allowed = None if allow_public is None else collapse([network(text) for text in allow_public])
+    found = ((position, text, objection(text, allowed)) for position, text in enumerate(targets))
+    return [(position, f"{text} {told}") for position, text, told in found if told is not None]
+
+
 @pytest.mark.parametrize(
     "text",
     ["10.1.2.3", "172.16.0.0/12", "192.168.1.0/24", "127.0.0.1", "169.254.1.1", "::1", "fd00::/120", "fe80::1%lo"],
 )
 def test_what_is_ours_may_be_scanned(text: str) -> None:
-    assert list(objections([text], [])) == []
+    assert judged([text], []) == []
 
 
 @pytest.mark.parametrize("text", ["8.8.8.8", "172.32.0.1", "10.0.0.0/7", "100.64.0.1", "2001:db8::1", "192.168.0.0/15"])
 def test_what_is_public_must_be_allowed_by_name(text: str) -> None:
     message = f"{text} is public; only scan what is yours, and then name it in allow_public too"
-    assert list(objections(["10.0.0.1", text], ["9.9.9.9"])) == [(1, message)]
-    assert list(objections([text], [text])) == []
+    assert judged(["10.0.0.1", text], ["9.9.9.9"]) == [(1, message)]
+    assert judged([text], [text]) == []
 
 
 def test_allowed_networks_that_touch_allow_what_spans_them() -> None:
-    assert list(objections(["8.8.8.0/24"], ["8.8.8.0/25", "8.8.8.128/25"])) == []
+    assert judged(["8.8.8.0/24"], ["8.8.8.0/25", "8.8.8.128/25"]) == []
 
 
 @pytest.mark.parametrize(
@@ -94,7 +101,12 @@ def test_allowed_networks_that_touch_allow_what_spans_them() -> None:
     ],
 )
 def test_some_addresses_are_never_scanned_whatever_is_allowed(text: str, reason: str) -> None:
-    assert [message for _, message in objections([text], ["0.0.0.0/0", "::/0"])] == [reason]
+    assert [message for _, message in judged([text], ["0.0.0.0/0", "::/0"])] == [reason]
+
+
+def test_while_it_is_not_known_what_is_allowed_only_the_forbidden_is_objected_to() -> None:
+    assert judged(["8.8.8.8"], None) == []
+    assert [position for position, _ in judged(["8.8.8.8", "224.0.0.1"], None)] == [1]
 
 
 def test_what_overlaps_counts_once() -> None:
@@ -107,13 +119,19 @@ def test_everything_excluded_leaves_nothing() -> None:
     assert not all_excluded(["fd00::1"], ["10.0.0.0/8"])
 
 
+def test_an_address_is_excluded_on_its_own_interface_or_on_all() -> None:
+    assert all_excluded(["fe80::1%eth0"], ["fe80::1"])
+    assert all_excluded(["fe80::1%eth0"], ["fe80::1%eth0"])
+    assert not all_excluded(["fe80::1%eth0"], ["fe80::1%eth1"])
+
+
 @given(st.ip_addresses())
 def test_an_address_is_ours_or_objected_to_unless_allowed(address: object) -> None:
     text = target(str(address))
     own = any(ip_address(text) in network for network in OWN)
     never = any(ip_address(text) in network for network, _ in NEVER)
-    assert (list(objections([text], [])) == []) == (own and not never)
-    assert (list(objections([text], [text])) == []) == (not never)
+    assert (judged([text], []) == []) == (own and not never)
+    assert (judged([text], [text]) == []) == (not never)
 
 
 @given(st.ip_addresses(v=4), st.integers(16, 32))

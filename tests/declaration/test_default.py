@@ -36,6 +36,7 @@ def test_the_demonstration_scans_the_port_it_serves(read: Read) -> None:
     services = read(DEMO, {"DEMO_PORT": "9123"}).services.values()
     [scan] = [service for service in services if isinstance(service, Scan)]
     [command] = [service for service in services if isinstance(service, Command)]
+    assert DEMO.count("${DEMO_PORT:-8642}") == 2
     assert scan.ports == "1-1024,9123"
     assert command.command[-1] == "9123"
 

@@ -295,6 +295,107 @@ def test_a_scan_is_bounded_in_addresses(read: Read) -> None:
         read('[service.x]\nkind = "scan"\ntargets = ["10.0.0.0/15"]')
 
 
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        (
+            'budget = "32KiB"\nrotate = { size = "16KiB" }',
+            "32KiB is less than what packets of up to 262144 bytes need for each interface; "
+            "write at least 513KiB or a smaller snaplen",
+        ),
+        (
+            'budget = "100KiB"\nrotate = { size = "1GiB" }',
+            "100KiB is less than two segments of 1GiB for each interface; "
+            "write at least 2GiB or a smaller rotate.size and a smaller snaplen",
+        ),
+        (
+            'budget = "1MiB"\nrotate = { size = "1MiB" }',
+            "1MiB is less than two segments of 1MiB for each interface; write at least 2MiB or a smaller rotate.size",
+        ),
+    ],
+)
+def test_a_budget_holds_segments_and_packets(read: Read, keys: str, expected: str) -> None:
+    assert complaints(read, "capture", keys) == [f"1 service.x.budget: {expected}"]
+
+
+def test_a_small_budget_is_enough_for_small_packets(read: Read) -> None:
+    keys = 'budget = "32KiB"\nrotate = { size = "16KiB" }\nsnaplen = 96'
+    assert isinstance(service(read, "capture", keys), Capture)
+
+
+HIDING = [
+    ("command", 'hour = 25\nevery = "1h"', ["hour: cron hour '25'", "hour: hour and every are different ways"]),
+    ("command", 'oncalendar = "Foo"\nevery = "1h"', ["oncalendar: calendar 'Foo'", "oncalendar: oncalendar and every"]),
+    ("command", 'hour = 25\nminute = "x y"\nday = 40', ["hour:", 'minute: "x y"', "day:"]),
+    ("command", 'oncalendar = ["Foo", 5]', ["oncalendar: 5 is not", "oncalendar: calendar 'Foo'"]),
+    ("command", 'oncalendar = ["Foo", "daily", "daily"]', ['oncalendar: "daily" stands', "oncalendar: calendar 'Foo'"]),
+    ("command", 'timeout = "soon"', ['timeout: "soon"', "timeout: bounds jobs and scans"]),
+    ("command", 'limits = { memory = "0.001%", cpus = "x" }', ['limits.cpus: "x"', "limits.memory: is 85899 bytes"]),
+    ("command", 'secrets = ["db", "a.b"]\nenvironment = { DB_FILE = 1 }', ['secrets: "a.b"', "secrets: db sets"]),
+    ("command", 'environment = { A = 1.5, B_FILE = 1 }\nsecrets = ["b"]', ["environment.A: 1.5", "secrets: b sets"]),
+    ("capture", 'hour = 25\nevery = "x"', ["timeout: missing", "hour: cron", "hour: hour and every", 'every: "x"']),
+    ("capture", 'snaplen = "x"\nbudget = "1MiB"', ['snaplen: "x"', "budget: 1MiB is less than two segments"]),
+    ("capture", 'rotate = { size = "4GiB", every = "x" }', ['rotate.every: "x"', None]),
+    ("scan", 'profile = "discovery"\nports = "x"', ['ports: "x"', "ports: the profile discovery"]),
+]  # fmt: skip
+"""A kind, keys, and how each of the problems begins. ``None``: that of the default budget, which is on no line."""
+
+
+@pytest.mark.parametrize(("kind", "keys", "expected"), HIDING, ids=[keys for _, keys, _ in HIDING])
+def test_one_mistake_does_not_hide_another(read: Read, kind: str, keys: str, expected: list[str | None]) -> None:
+    found = [complaint.split(" service.x.")[1] for complaint in complaints(read, kind, keys)]
+    wanted = ["budget: 1GiB is less than" if words is None else words for words in expected]
+    assert len(found) == len(wanted)
+    assert all(any(complaint.startswith(words) for complaint in found) for words in wanted)
+
+
+def test_a_wrong_target_does_not_hide_what_is_wrong_with_the_others(read: Read) -> None:
+    with pytest.raises(DeclarationError) as error:
+        read('[service.x]\nkind = "scan"\ntargets = ["10.0.0.1/24", "8.8.8.8", "224.0.0.1", "10.0.0.0/8"]\n')
+    assert [problem.text for problem in error.value.problems] == [
+        '"10.0.0.1/24" has host bits set; write 10.0.0.0/24',
+        "16777218 addresses are too many; one scan takes at most 65536",
+        "224.0.0.1 is multicast, which is never scanned; leave it out",
+        "8.8.8.8 is public; only scan what is yours, and then name it in allow_public too",
+    ]
+
+
+@pytest.mark.parametrize("allowed", ['allow_public = ["8.8.8.0/33"]', 'alow_public = ["8.8.8.8"]'])
+def test_while_it_is_not_known_what_is_allowed_nothing_is_called_public(read: Read, allowed: str) -> None:
+    with pytest.raises(DeclarationError) as error:
+        read(f'[service.x]\nkind = "scan"\ntargets = ["8.8.8.8", "224.0.0.1"]\n{allowed}')
+    assert sorted(problem.line for problem in error.value.problems) == [3, 4]
+
+
+@pytest.mark.parametrize("kind", ["", 'kind = "scna"\n'])
+def test_a_wrong_kind_hides_nothing_but_what_only_it_can_say(read: Read, kind: str) -> None:
+    keys = 'targets = ["8.8.8.8"]\nhour = 25\nlimits = { memory = "0.001%" }\nsecrets = ["missing"]'
+    with pytest.raises(DeclarationError) as error:
+        read(f"[service.x]\n{kind}{keys}")
+    assert len(error.value.problems) == 5
+
+
+@pytest.mark.parametrize(
+    ("kind", "keys"),
+    [
+        ("command", 'evrey = "1h"\ntimeout = "10m"'),
+        ("capture", 'every = "1h"\ntimeuot = "10m"'),
+        ("capture", 'rotate = { sise = "16KiB" }\nbudget = "1MiB"'),
+        ("capture", 'budegt = "1MiB"\nrotate = { size = "1GiB" }'),
+        ("capture", 'snaplne = 96\nbudget = "64KiB"\nrotate = { size = "16KiB" }'),
+        ("scan", 'target = ["10.0.0.1"]\nexclude = ["10.0.0.2"]'),
+    ],
+)
+def test_an_unknown_key_is_told_once_and_not_as_the_absence_of_the_one_that_was_meant(
+    read: Read, kind: str, keys: str
+) -> None:
+    own = MINIMAL[kind] if kind != "scan" else 'kind = "scan"\n'
+    with pytest.raises(DeclarationError) as error:
+        read(f"[service.x]\n{own}{keys}")
+    [problem] = error.value.problems
+    assert problem.text.startswith("unknown key; did you mean ")
+
+
 def test_one_mistake_makes_one_problem(read: Read) -> None:
     assert complaints(read, "capture", 'rotate = { size = "big" }\nbudget = "1MiB"') == [
         '1 service.x.rotate.size: "big" is not a size; write a number of bytes or a number with a unit, '

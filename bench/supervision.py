@@ -113,10 +113,10 @@ def measure(running: list[Contestant], count: int, results: dict[str, report.Fig
     for _ in range(KILLS):
         for contestant in random.sample(running, len(running)):
             time.sleep(random.random())  # no contestant's own rhythm may meet ours
-            results[contestant.name].replacement.append(replacement_time(contestant.pid))
+            results[contestant.name].replacement.append(replacement_time(contestant.name, contestant.pid))
 
 
-def replacement_time(root: int) -> float:
+def replacement_time(name: str, root: int) -> float:
     """Seconds from SIGKILL of the eldest worker to another one running in its stead.
 
     The eldest has never been killed before: what is measured is how soon a death is seen and answered, not the pauses
@@ -129,7 +129,7 @@ def replacement_time(root: int) -> float:
     os.kill(victim, signal.SIGKILL)
     process.await_true(
         lambda: any(process.is_worker(pid) for pid in process.children(keeper) if pid not in known),
-        f"replacing worker {victim}",
+        f"{name}: replacing worker {victim}",
         within=PATIENCE,
         every=0.0002,
     )

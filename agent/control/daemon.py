@@ -21,7 +21,7 @@ from agent.control.watchdog import keep_watchdog
 from agent.declaration.load import load
 from agent.declaration.model import AnyService, Declaration, LogPolicy
 from agent.errors import EXIT_OK, AgentError, DeclarationError, RuntimeFailure
-from agent.linux import cgroup
+from agent.linux import cgroup, signals
 from agent.linux.clock import WallClockWatch
 from agent.linux.files import PrefixLock, touch, write_pid
 from agent.linux.notify import SystemdNotifier
@@ -167,8 +167,8 @@ class Daemon:
 
     def _begin(self, ended: Ended, hint: str | None) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._stop_asked.set)
-        self._loop.add_signal_handler(signal.SIGHUP, self._reload)
+            signals.watch(self._loop, number, self._stop_asked.set)
+        signals.watch(self._loop, signal.SIGHUP, self._reload)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ORDERS)
         self._events.append("agent_started", f"version {__version__}, pid {os.getpid()}, prefix {self._paths.prefix}")
         for name in ended.services:
@@ -193,6 +193,8 @@ class Daemon:
             self._console.line(hint)
 
     async def _end(self, server: ControlServer) -> list[str]:
+        # There is nothing more to ask for; and when the loop has gone, another Ctrl-C must not look like a crash.
+        signal.pthread_sigmask(signal.SIG_BLOCK, ORDERS)
         self._agent.stopping = True
         if self._announcing is not None:
             self._announcing.cancel()
@@ -219,8 +221,6 @@ class Daemon:
         self._events.close()
         if self._tree is not None:
             self._tree.remove()
-        # The loop gives the signals back when it closes; another Ctrl-C must not turn a clean end into a crash.
-        signal.pthread_sigmask(signal.SIG_BLOCK, ORDERS)
         return left
 
     # -- small duties -------------------------------------------------------------------------------------------
@@ -266,6 +266,8 @@ class Daemon:
     def _unexpected(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """A bug in one callback must not end the supervision of everything else; it is written down."""
         error, message = context.get("exception"), context.get("message")
+        if isinstance(error, asyncio.CancelledError):
+            return  # asyncio's streams, before Python 3.12, ask a cancelled task what went wrong
         if isinstance(error, AgentError):
             self._events.append("error", str(error))
         elif isinstance(error, OSError) and error.errno in SHORTAGE:

@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from agent.control.layout import lay_out
 from agent.declaration.load import load
 from agent.declaration.model import AgentSettings, AnyService, LogPolicy
 from agent.errors import EXIT_CONFIGURATION, EXIT_OK, EXIT_RUNTIME, AlreadyRunning, RuntimeFailure
+from agent.linux import signals
 from agent.linux.files import PrefixLock
 from agent.linux.process import Identity, become_subreaper, reap_strangers
 from agent.linux.sweep import everything, signal_all
@@ -185,8 +187,8 @@ async def _main(paths: Paths, service: AnyService, settings: AgentSettings, outp
         reap_strangers(lambda pid: pid == unit.pid)
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        loop.add_signal_handler(number, interrupt, number)
-    loop.add_signal_handler(signal.SIGCHLD, reap)
+        signals.watch(loop, number, partial(interrupt, number))
+    signals.watch(loop, signal.SIGCHLD, reap)
     unit.post(lifecycle.Boot())
     while unit.phase not in (Phase.COMPLETED, Phase.FAILED, Phase.STOPPED):
         await unit.change(float("inf"))

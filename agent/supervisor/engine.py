@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from agent.declaration.model import AgentSettings, AnyService, Declaration, Limits
 from agent.errors import RequestRefused
+from agent.linux import signals
 from agent.linux.cgroup import CgroupTree
 from agent.linux.process import Identity, reap_strangers
 from agent.linux.sweep import everything, signal_all
@@ -131,7 +132,7 @@ class Supervisor:
 
     async def start(self) -> None:
         """Start everything that is enabled, one after the other; in between others have their turn."""
-        self.loop.add_signal_handler(signal.SIGCHLD, self.reap)
+        signals.watch(self.loop, signal.SIGCHLD, self.reap)
         if not self._generation.complete:
             why = "cannot be written: until it can, the next agent may not recognise what this one leaves when killed"
             self._events.append("error", f"{self.paths.generation}: {why}")
@@ -212,7 +213,7 @@ class Supervisor:
         await asyncio.gather(*(self._until(unit, DOWN, patience) for unit in units))
         with suppress(OSError):
             await self._end_strays()
-        self.loop.remove_signal_handler(signal.SIGCHLD)
+        signals.ignore(self.loop, signal.SIGCHLD)
         left = sorted(unit.name for unit in units if unit.state.has_process)
         for unit in units:
             if not unit.state.has_process:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.control.client import Client
+from agent.errors import NotRunning
 
 SOURCE = Path(__file__).resolve().parent.parent
 PATIENCE = 20.0
@@ -146,6 +147,18 @@ class Agent:
                 return found
             assert time.monotonic() < deadline, f"no event {kind} of {service}"
         raise AssertionError(f"the stream ended without {kind} of {service}")
+
+    def event_when_up(self, kind: str, service: str | None = None) -> dict[str, Any]:
+        """The same right after a start that was not waited for: first there has to be a control socket."""
+        wait_until(self.answers)
+        return self.event(kind, service)
+
+    def answers(self) -> bool:
+        """Whether somebody serves the control socket."""
+        try:
+            return bool(self.client.request("GET", "/v1/ping"))
+        except NotRunning:
+            return False
 
     def until(self, name: str, **wanted: Any) -> dict[str, Any]:
         """Wait until the report of a service has these values."""

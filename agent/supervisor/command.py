@@ -59,7 +59,7 @@ async def carry_out(unit: Unit, action: Action, wait: bool) -> Outcome:
             break
     if action != "stop" and unit.phase is Phase.RUNNING and awaited > run_before:
         await _watch_first_moments(unit)
-    return _outcome(unit, action, awaited)
+    return _outcome(unit, action, awaited, run_before)
 
 
 async def _watch_first_moments(unit: Unit) -> None:
@@ -79,12 +79,12 @@ def _patience(unit: Unit, action: Action) -> float:
 
 
 def _decided(unit: Unit, action: Action, awaited: int) -> bool:
-    if action == "stop":
+    if action == "stop" or unit.phase is Phase.STOPPED:  # also when a stop has overtaken the start
         return unit.phase is Phase.STOPPED
     return unit.state.run >= awaited and unit.phase not in (Phase.STARTING, Phase.STOPPING)
 
 
-def _outcome(unit: Unit, action: Action, awaited: int) -> Outcome:
+def _outcome(unit: Unit, action: Action, awaited: int, run_before: int) -> Outcome:
     phase = unit.phase
     if action == "stop":
         ok = phase is Phase.STOPPED
@@ -94,7 +94,7 @@ def _outcome(unit: Unit, action: Action, awaited: int) -> Outcome:
         ok = unit.state.run == awaited and (
             phase is Phase.RUNNING or (phase in (Phase.WAITING, Phase.COMPLETED) and ran_through)
         )
-        message = _told(unit, action, ok)
+        message = f"runs already, pid {unit.pid}" if ok and awaited == run_before else _told(unit, action, ok)
     return Outcome(name=unit.name, action=action, ok=ok, state=phase.value, message=message, pid=unit.pid)
 
 

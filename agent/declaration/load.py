@@ -82,7 +82,6 @@ class _Loading:
         self.broken_variables: set[str] = set()
         self.env_files: dict[Path, tuple[dict[str, str], list[Mistake]]] = {}
         self.host = Host(sources.memory(), self._elapses)
-        self.now = sources.now()
         self.spent_left = MOST_SPENT
 
     def result(self) -> Declaration:
@@ -95,9 +94,12 @@ class _Loading:
         )
 
     def _elapses(self, calendar: Calendar) -> bool:
-        """Whether there is a time from now on. One that cannot be looked for any more is thought to have one."""
+        """Whether there ever is such a time. One that cannot be looked for any more is thought to have one.
+
+        Ever, and not "from now on": a date that has passed must not keep a host that reboots from starting the rest.
+        """
         for event in (msgspec.structs.replace(calendar, also=()), *calendar.also):
-            if self.spent_left <= 0 or event.next_elapse(self.now) is not None:
+            if self.spent_left <= 0 or event.next_elapse(0.0) is not None:
                 return True
             self.spent_left -= 1
         return False

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import stat
-import time
 from pathlib import Path
 from typing import Protocol
 
@@ -48,10 +47,6 @@ class Sources(Protocol):
 
     def server(self) -> str:
         """The host name."""
-        ...
-
-    def now(self) -> float:
-        """The time, in seconds since the epoch."""
         ...
 
 
@@ -105,9 +100,6 @@ class Disk:
 
     def server(self) -> str:
         return os.uname().nodename
-
-    def now(self) -> float:
-        return time.time()
 
 
 def _open_at_once(path: str, flags: int) -> int:

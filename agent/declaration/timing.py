@@ -1,7 +1,7 @@
 """When a job runs: ``oncalendar``, ``every`` or the fields of cron become a ``Timer``. Pure.
 
-A declaration is as valid at night as by day and in summer as in winter. So what a calendar is asked here does not
-depend on when it is read, but for one thing: one whose last time has passed will never run anything.
+A declaration is as valid at night as by day, in summer as in winter, and after a date as before it: what a calendar is
+asked here does not depend on when it is read.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ CRON_FIELDS = ("minute", "hour", "day", "month", "weekday")
 TIMER_KEYS = (*CRON_FIELDS, "oncalendar", "every")
 
 Elapses = Callable[[Calendar], bool]
-"""Whether a calendar elapses at any time from now on."""
+"""Whether a calendar elapses at any time at all."""
 
 _NO_EVENT = 'is not a calendar event such as "Mon..Fri 02:30"'
-_NEVER = "never elapses: no such time is still to come; write one that is, or leave it out"
+_NEVER = "never elapses: there is no such day; write one that there is, or leave it out"
 
 
 def timer(values: Values, elapses: Elapses, fail: Fail) -> Timer | None:

@@ -13,8 +13,6 @@ from agent.declaration.sources import Unreadable
 from agent.paths import Paths
 
 GIB = 1024**3
-NOW = 1_800_000_000.0
-"""2027-01-15 08:00 UTC."""
 
 
 class Memory:
@@ -42,9 +40,6 @@ class Memory:
 
     def server(self) -> str:
         return "host"
-
-    def now(self) -> float:
-        return NOW
 
 
 @pytest.fixture(scope="session")

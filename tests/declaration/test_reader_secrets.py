@@ -90,7 +90,7 @@ FIELDS: list[tuple[str, st.SearchStrategy[str]]] = [
     (COMMAND + 'heartbeat = { interval = "30s", timeout = "${X_TOKEN}" }', number(1, 59, "{}s")),
     (COMMAND + 'oncalendar = "${X_TOKEN}"', NONSENSE | number(25, 99, "Mon..Fri {}:00")),
     (COMMAND + 'oncalendar = ["daily", "Mon ${X_TOKEN}"]', NONSENSE | number(25, 99, "{}:00")),
-    (COMMAND + 'oncalendar = ["${X_TOKEN}"]', number(1970, 2020, "{}-1-1")),
+    (COMMAND + 'oncalendar = ["${X_TOKEN}"]', number(1970, 2020, "{}-2-30")),
     (COMMAND + 'oncalendar = ["daily", "hourly", "${X_TOKEN}"]', st.sampled_from(["daily", "hourly"])),
     (COMMAND + 'hour = "${X_TOKEN}"', number(24, 9999) | number(1, 4, "5-{}") | number(1, 9, "{}x")),
     (COMMAND + 'month = 2\nday = "${X_TOKEN}"', number(30, 31)),

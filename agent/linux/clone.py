@@ -15,6 +15,7 @@ import gc
 import os
 import select
 import signal
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ _CLOEXEC = 4  # linux/close_range.h; close_range(2), Linux 5.11
 _CLONE_PIDFD = 0x1000  # linux/sched.h
 _CLONE_INTO_CGROUP = 0x200000000
 _PATIENCE = 10.0  # seconds until execve: a child in a cgroup that is being frozen never gets there
+_NUDGE = 0.05  # seconds without execve after which the child may have been stopped by a signal
 _REFUSED = frozenset({errno.ENOSYS, errno.EPERM, errno.EINVAL, errno.EOPNOTSUPP})
 
 
@@ -97,7 +99,7 @@ def bear(birth: Birth, cgroup: int) -> tuple[int, int]:
             gc.enable()
         os.close(told)
     try:
-        _await_exec(report, birth)
+        _await_exec(report, pidfd, birth)
     except OSError:
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
@@ -200,12 +202,19 @@ def _execute(birth: Birth) -> int:
     return worst
 
 
-def _await_exec(report: int, birth: Birth) -> None:
-    """Wait until the child's end of the pipe closes, which execve does, and raise what it reported before."""
+def _await_exec(report: int, pidfd: int, birth: Birth) -> None:
+    """Wait until the child's end of the pipe closes, which execve does, and raise what it reported before.
+
+    Whoever starts it waits with us, so a child that somebody's SIGSTOP has caught on its way is continued.
+    """
     poll = select.poll()
     poll.register(report, select.POLLIN)
-    if not poll.poll(_PATIENCE * 1000):
-        raise OSError(errno.EBUSY, "its cgroup is frozen")
+    deadline = time.monotonic() + _PATIENCE
+    while not poll.poll(_NUDGE * 1000):
+        if time.monotonic() > deadline:
+            raise OSError(errno.EBUSY, "its cgroup is frozen")
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, signal.SIGCONT)
     step, _, number = os.read(report, 100).decode().partition(" ")
     if step:
         blamed = {"directory": birth.working_directory, "user": None}.get(step, birth.argv[0])

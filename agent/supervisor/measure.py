@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 OPEN_FILES_OF = 64
 """Open files are counted for at most this many processes of a service: each count reads a directory."""
+FRESH = 0.5
+"""Seconds for which a measurement is good enough for the next who asks: a crowd costs little more than one."""
 
 
 class Usage(NamedTuple):
@@ -25,6 +27,12 @@ class Meter:
 
     def __init__(self) -> None:
         self._last: dict[str, tuple[float, float]] = {}
+        self._recent: dict[str, tuple[float, Usage]] = {}
+
+    def recent(self, name: str) -> Usage | None:
+        """What ``look`` found less than ``FRESH`` seconds ago, if it did."""
+        at, usage = self._recent.get(name, (0.0, None))
+        return usage if time.monotonic() - at < FRESH else None
 
     def look(self, name: str, pids: list[int]) -> Usage | None:
         """Measure a service by its processes. ``None`` when none of them is left."""
@@ -53,13 +61,16 @@ class Meter:
             if seen == 1 and name not in self._last:
                 self._last[name] = (now - max(0.0, time.time() - born), 0.0)
         if not seen:
-            self._last.pop(name, None)
+            self.forget(name)
             return None
-        return Usage(self._percent(name, now, cpu), rss, threads, files, seen)
+        usage = Usage(self._percent(name, now, cpu), rss, threads, files, seen)
+        self._recent[name] = (now, usage)
+        return usage
 
     def forget(self, name: str) -> None:
         """A new run starts from nothing."""
         self._last.pop(name, None)
+        self._recent.pop(name, None)
 
     def _percent(self, name: str, now: float, cpu: float) -> float | None:
         before = self._last.get(name)

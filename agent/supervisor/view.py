@@ -39,8 +39,10 @@ def describe(unit: Unit, meter: Meter) -> ServiceReport:
 
 
 def _usage(unit: Unit, meter: Meter) -> Usage | None:
+    if unit.run is None:
+        return None
     try:
-        return meter.look(unit.name, unit.run.pids()) if unit.run is not None else None
+        return meter.recent(unit.name) or meter.look(unit.name, unit.run.pids())
     except OSError:  # no descriptor is left to look with; everything else can be told all the same
         return None
 

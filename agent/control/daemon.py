@@ -155,7 +155,7 @@ class Daemon:
         await server.start()
         left: list[str] = []
         try:
-            self._begin(ended, hint)
+            self._begin(server, ended, hint)
             await self._stop_asked.wait()
         finally:
             left = await self._end(server)
@@ -165,7 +165,7 @@ class Daemon:
             )
         return EXIT_OK
 
-    def _begin(self, ended: Ended, hint: str | None) -> None:
+    def _begin(self, server: ControlServer, ended: Ended, hint: str | None) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signals.watch(self._loop, number, self._stop_asked.set)
         signals.watch(self._loop, signal.SIGHUP, self._reload)
@@ -180,7 +180,7 @@ class Daemon:
         self._beat()
         self._announcing = self._in_background(self._announce(hint))
         if self._notifier.watchdog_interval:
-            self._in_background(keep_watchdog(self._notifier, self._paths.socket))
+            self._in_background(keep_watchdog(self._notifier, self._paths.socket, server.room))
 
     async def _announce(self, hint: str | None) -> None:
         """Start it all; tell systemd, and the person in front of it, once that has settled."""

@@ -9,8 +9,8 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,12 @@ TURNED_AWAY = 32
 
 BACKLOG = 256
 """Connections that the kernel keeps until we have accepted them."""
+
+ROOM = 64
+"""Connections that it keeps beyond these while the agent connects to itself."""
+
+AT_ONCE = 16
+"""Connections that are accepted in one turn of the loop. Each may cost 0.5 ms, and supervision waits for the turn."""
 
 GRACE = 5.0
 """Seconds that answers under way may take when the server stops."""
@@ -59,15 +65,34 @@ class ControlServer:
         self._connections: dict[asyncio.Task[None], Connection] = {}
         self._turned_away = 0
         self._server: asyncio.Server | None = None
+        self._listening: socket.socket | None = None
 
     async def start(self) -> None:
         """Listen. Raises ``RuntimeFailure`` when the path cannot be used."""
         listening = listen_unix(self._where, SOCKET_MODE) if isinstance(self._where, Path) else self._where
+        self._listening = listening
         # Since Python 3.13 closing removes the file, also that of a socket that somebody else made.
         keep: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
         self._server = await asyncio.start_unix_server(
-            self._accepted, sock=listening, limit=READ, backlog=BACKLOG, **keep
+            self._accepted, sock=listening, limit=READ, backlog=AT_ONCE, **keep
         )
+        listening.listen(BACKLOG)  # asyncio has one number for what is kept and what is accepted at once
+
+    @contextmanager
+    def room(self) -> Iterator[None]:
+        """While the block runs, whoever connects finds a place among those who wait to be let in.
+
+        Everybody may connect, and who does so without pause keeps all places taken. The agent cannot wait for one to
+        become free: it is the agent that frees them. listen(2) on a socket that listens sets their number.
+        """
+        if self._server is None or self._listening is None:
+            yield
+            return
+        self._listening.listen(BACKLOG + ROOM)
+        try:
+            yield
+        finally:
+            self._listening.listen(BACKLOG)
 
     async def stop(self, grace: float = GRACE) -> None:
         """Take no more requests, finish the answers under way, end the streams, and close everything."""
@@ -111,6 +136,9 @@ class ControlServer:
                     await connection.turn_away(reason)
                 finally:
                     self._turned_away -= 1
+        except asyncio.CancelledError:
+            # By ``stop``, and there is nobody above: until 3.12 asyncio takes a cancelled handler for a mistake.
+            pass
         except Exception as error:
             self._shared.on_bug(error)
         finally:

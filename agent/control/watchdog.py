@@ -7,6 +7,8 @@ the real control socket, from connect to a complete answer, has been served by t
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from agent.linux.notify import SystemdNotifier
@@ -15,25 +17,30 @@ from agent.linux.sockets import connect_unix
 REQUEST = b"GET /v1/ping HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
-async def keep_watchdog(notifier: SystemdNotifier, socket_path: Path) -> None:
+Room = Callable[[], AbstractContextManager[None]]
+"""Makes room for one more connection while its block runs: ``ControlServer.room``."""
+
+
+async def keep_watchdog(notifier: SystemdNotifier, socket_path: Path, room: Room) -> None:
     """Ask ourselves twice in the time that systemd allows, for ever; tell it after each good answer.
 
-    After a bad one there is time left to ask again.
+    An answer may take what is left of that time: there can be a crowd in front of us, and who asks again is its last.
     """
     interval = notifier.watchdog_interval
     while interval:
-        good = await answers(socket_path, interval / 4)
+        good = await answers(socket_path, interval, room)
         if good:
             notifier.watchdog()
         await asyncio.sleep(interval if good else interval / 4)
 
 
-async def answers(socket_path: Path, timeout: float) -> bool:
+async def answers(socket_path: Path, timeout: float, room: Room) -> bool:
     """Whether the control socket serves a request within ``timeout`` seconds."""
     try:
         async with asyncio.timeout(timeout):
             # Without waiting: when the backlog is full, it is this very loop that has to empty it.
-            connection = connect_unix(socket_path, 0.0)
+            with room():
+                connection = connect_unix(socket_path, 0.0)
             reader, writer = await asyncio.open_unix_connection(sock=connection)
             try:
                 writer.write(REQUEST)

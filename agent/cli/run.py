@@ -51,7 +51,8 @@ def run(session: Session, config: Path | None, demonstration: bool) -> None:
         if config is not None:
             raise UsageError(f"--default writes {session.paths().declaration}; give it or a CONFIG, not both")
         if write_declaration(paths, DEMO):
-            print(f"wrote a demonstration to {paths.declaration}", file=sys.stderr if session.json else sys.stdout, flush=True)
+            stream = sys.stderr if session.json else sys.stdout
+            print(f"wrote a demonstration to {paths.declaration}", file=stream, flush=True)
     words = ["daemon", form(session), str(paths.prefix), str(paths.declaration)]
     if "NOTIFY_SOCKET" not in os.environ and not session.json:  # a person started it, not a service manager
         words.append(f"in another terminal: {invitation(paths)}")

@@ -232,7 +232,8 @@ class Supervisor:
 
     def reap(self) -> None:
         """Collect strangers: orphans that became ours because the agent is a subreaper."""
-        reap_strangers(self._workers().__contains__)
+        with suppress(OSError):  # no descriptor to look with: the next one that ends is reason enough to look again
+            reap_strangers(self._workers().__contains__)
 
     def _workers(self, but: str = "") -> set[int]:
         """The PIDs of all workers, but for one service."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 OPEN_FILES_OF = 64
 """Open files are counted for at most this many processes of a service: each count reads a directory."""
@@ -37,32 +37,29 @@ class Meter:
     def look(self, name: str, pids: list[int]) -> Usage | None:
         """Measure a service by its processes. ``None`` when none of them is left."""
         psutil = _psutil()
-        now = time.monotonic()
-        cpu = 0.0
+        now, wall = time.monotonic(), time.time()
+        cpu, oldest = 0.0, wall
         rss = threads = seen = 0
         files: int | None = 0
         for pid in pids:
             try:
                 process = psutil.Process(pid)
                 with process.oneshot():
-                    times = process.cpu_times()
-                    cpu += times.user + times.system
-                    rss += process.memory_info().rss
+                    times, memory = process.cpu_times(), process.memory_info()
                     threads += process.num_threads()
-                    born = process.create_time()
-                seen += 1
-                if files is not None and seen <= OPEN_FILES_OF:
-                    files += process.num_fds()
-            except psutil.NoSuchProcess:
+                    oldest = min(oldest, process.create_time())
+            except (psutil.Error, OSError):  # gone, or not to be looked at
                 continue
-            except psutil.AccessDenied:
-                files = None
-                born = time.time()
-            if seen == 1 and name not in self._last:
-                self._last[name] = (now - max(0.0, time.time() - born), 0.0)
+            cpu += times.user + times.system
+            rss += memory.rss
+            seen += 1
+            if files is not None and seen <= OPEN_FILES_OF:
+                files = _with_files_of(process, files)
         if not seen:
             self.forget(name)
             return None
+        # The first look is at all of its life.
+        self._last.setdefault(name, (now - (wall - oldest), 0.0))
         usage = Usage(self._percent(name, now, cpu), rss, threads, files, seen)
         self._recent[name] = (now, usage)
         return usage
@@ -73,11 +70,21 @@ class Meter:
         self._recent.pop(name, None)
 
     def _percent(self, name: str, now: float, cpu: float) -> float | None:
-        before = self._last.get(name)
+        at, before = self._last[name]
         self._last[name] = (now, cpu)
-        if before is None or now <= before[0]:
+        if now <= at:
             return None
-        return round(max(0.0, cpu - before[1]) / (now - before[0]) * 100.0, 1)
+        return round(max(0.0, cpu - before) / (now - at) * 100.0, 1)
+
+
+def _with_files_of(process: Any, count: int) -> int | None:
+    """The count with this process's open files; ``None`` when we may not see them."""
+    try:
+        return count + int(process.num_fds())
+    except (_psutil().NoSuchProcess, OSError):
+        return count
+    except _psutil().AccessDenied:
+        return None
 
 
 def _psutil() -> ModuleType:

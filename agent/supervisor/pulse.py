@@ -13,6 +13,9 @@ from pathlib import Path
 
 from agent.declaration.model import Heartbeat
 
+TICK = 0.02
+"""Seconds by which the time of a file may lag: the kernel stamps it with its last tick, at least 100 a second."""
+
 
 class Pulse:
     """``look`` is called now and then by whoever has a clock; ``beat`` when a child says it is alive."""
@@ -41,8 +44,8 @@ class Pulse:
         modified = self._modified()
         if modified is not None and modified != self._seen:
             self._seen = modified
-            ago = self._wall() - modified / 1e9
-            self._beaten = now - ago if 0 <= ago <= now - self._looked else now
+            ago, unseen = self._wall() - modified / 1e9, now - self._looked
+            self._beaten = now - min(ago, unseen) if 0 <= ago <= unseen + TICK else now
             self.ever = True
         self._looked = now
         return now - self._beaten

@@ -90,6 +90,59 @@ every = "1h"
         agent.clean()
 
 
+def test_on_a_full_disk_services_come_back_and_what_their_logs_lose_is_counted(small_disk: Path) -> None:
+    agent = Agent(small_disk / "srv")
+    agent.output = small_disk.parent / "console.txt"
+    secrets = agent.prefix / "key" / "secrets"
+    secrets.mkdir(mode=0o700)
+    (secrets / "token").write_text("swordfish\n")
+    (secrets / "token").chmod(0o600)
+    try:
+        agent.declare("""
+[service.guest]
+kind = "command"
+command = ["/bin/sh", "-c", "read -r secret < $$TOKEN_FILE && test -s $$SERVICE_CONFIG && exec sleep 86433"]
+group = "nogroup"
+secrets = ["token"]
+heartbeat = { interval = "10s", timeout = "90s" }
+
+[service.talker]
+kind = "command"
+command = ["/bin/sh", "-c", "while :; do head -c 100000 /dev/zero | tr '\\\\0' x; echo; sleep 0.1; done"]
+""")
+        agent.start()
+        fill(small_disk)
+        for _ in range(3):
+            old = agent.service("guest")["pid"]
+            os.kill(old, signal.SIGKILL)
+            wait_until(lambda old=old: running_anew(agent, "guest", old), agent.console)  # type: ignore[misc]
+        wait_until(lambda: agent.service("talker")["log_dropped_bytes"] > 100_000)
+    finally:
+        agent.clean()
+
+
+def test_an_agent_starts_on_a_full_disk_and_ends_what_the_one_before_left(small_disk: Path) -> None:
+    agent = Agent(small_disk / "srv")
+    agent.output = small_disk.parent / "console.txt"
+    try:
+        agent.declare('[service.calm]\nkind = "command"\ncommand = ["/bin/sleep", "86434"]\n')
+        agent.start()
+        ballast = fill(small_disk)
+        for _ in range(2):
+            assert agent.process is not None
+            old = agent.service("calm")["pid"]
+            agent.process.kill()
+            agent.process.wait()
+            agent.start()
+            assert agent.service("calm")["state"] == "running"
+            assert old not in commanded("sleep 86434")
+            assert len(commanded("sleep 86434")) == 1
+        ballast.unlink()
+        assert agent.stop() == 0
+    finally:
+        agent.clean()
+
+
 def running_anew(agent: Agent, name: str, old: int) -> bool:
     report = agent.service(name)
     return bool(report["state"] == "running" and report["pid"] != old)

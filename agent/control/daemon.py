@@ -266,8 +266,6 @@ class Daemon:
     def _unexpected(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """A bug in one callback must not end the supervision of everything else; it is written down."""
         error, message = context.get("exception"), context.get("message")
-        if isinstance(error, asyncio.CancelledError):
-            return  # asyncio's streams, before Python 3.12, ask a cancelled task what went wrong
         if isinstance(error, AgentError):
             self._events.append("error", str(error))
         elif isinstance(error, OSError) and error.errno in SHORTAGE:

@@ -101,10 +101,13 @@ class ControlServer:
         if isinstance(self._where, Path):
             with suppress(OSError):
                 self._where.unlink()
-        self._server.close()
-        self._server = None
+        server, self._server = self._server, None
+        if self._listening is not None:
+            # First of all no more accepts: one that is under way when a server is closed fails inside asyncio (3.11).
+            asyncio.get_running_loop().remove_reader(self._listening)
         for _ in range(ACCEPT_TURNS):
             await asyncio.sleep(0)
+        server.close()
         for task, connection in self._connections.items():
             connection.finish()
             if connection.idle:
@@ -143,6 +146,9 @@ class ControlServer:
             self._shared.on_bug(error)
         finally:
             writer.transport.abort()
+            with suppress(OSError, asyncio.CancelledError):
+                # How the connection was lost is to be looked at, or asyncio may tell of an exception that nobody did.
+                await writer.wait_closed()
             if task is not None:
                 self._connections.pop(task, None)
 

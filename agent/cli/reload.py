@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import click
+
 from agent.cli import output, text
 from agent.cli.base import Session, command
+from agent.errors import EXIT_RUNTIME
 
 
 @command("reload", examples=("agentctl validate && agentctl reload",))
@@ -19,9 +22,11 @@ def reload(session: Session) -> None:
     report = session.client().request("POST", "/v1/reload")
     if session.json:
         output.document(report)
-        return
-    for line in lines(report):
-        print(line)
+    else:
+        for line in lines(report):
+            print(line)
+    if report["stuck"]:
+        click.get_current_context().exit(EXIT_RUNTIME)
 
 
 def lines(report: dict[str, Any]) -> list[str]:
@@ -32,5 +37,6 @@ def lines(report: dict[str, Any]) -> list[str]:
         for change in ("stopped", "restarted", "updated", "started")
         for name in report[change]
     ]
+    changes += [f"{name}: as it was: its processes do not end, not even by SIGKILL" for name in report["stuck"]]
     kept = report["unchanged"]
     return [text.safe(line) for line in [*changes, f"{kept} service{'' if kept == 1 else 's'} unchanged"]]

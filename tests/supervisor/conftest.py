@@ -8,9 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from agent.control.layout import lay_out
+from agent.declaration.load import load
+from agent.declaration.model import Declaration, LogPolicy
 from agent.linux.cgroup import CgroupTree
 from agent.linux.process import reap_strangers
+from agent.paths import Paths
 from agent.supervisor.containment import CgroupContainment, Containment, SweepContainment
+from agent.supervisor.engine import Supervisor
+from agent.supervisor.lifecycle import Phase
+from agent.supervisor.report import Action, Outcome, ReloadReport, ServiceReport
+from agent.supervisor.unit import Unit
+from agent.telemetry.events import EventStore
+from agent.telemetry.logs import LogFile, LogPump
 from tests.linux.conftest import subreaper, tree
 
 __all__ = ["subreaper", "tree"]
@@ -57,3 +67,93 @@ def until(loop: asyncio.AbstractEventLoop, condition: Callable[[], object], seco
 def descriptors() -> int:
     """How many this process has open."""
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+class FileSink:
+    """A log as the agent's own."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = LogFile(path, 1024 * 1024, 1)
+        self.closed = False
+
+    @property
+    def dropped_bytes(self) -> int:
+        return self.file.dropped_bytes
+
+    def pump(self, fd: int) -> LogPump:
+        return LogPump(fd, self.file)
+
+    def adjust(self, policy: LogPolicy) -> None:
+        self.file.adjust(policy.size, policy.keep)
+
+    def close(self) -> None:
+        self.closed = True
+        self.file.close()
+
+
+class Host:
+    """A supervisor with real services below a prefix of its own."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, prefix: Path) -> None:
+        self.loop = loop
+        self.paths = Paths.of(prefix)
+        lay_out(self.paths)
+        self.events = EventStore(self.paths.agent_spool / "events.db", schedule=loop.call_later)
+        self.supervisor = self.supervise("")
+
+    def declare(self, text: str) -> Declaration:
+        """A declaration from its text."""
+        self.paths.key.mkdir(exist_ok=True)
+        self.paths.declaration.write_text(text)
+        return load(self.paths, {})
+
+    def supervise_later(self, text: str) -> Supervisor:
+        """A supervisor that has not been started."""
+        self.supervisor = Supervisor(
+            loop=self.loop,
+            paths=self.paths,
+            declaration=self.declare(text),
+            environ={},
+            events=self.events,
+            tree=None,
+            sink=lambda service: FileSink(self.paths.log(service.name)),
+        )
+        return self.supervisor
+
+    def supervise(self, text: str) -> Supervisor:
+        """An agent's life begins: everything declared is started, and has settled."""
+        made = self.supervise_later(text)
+        self.loop.run_until_complete(made.start())
+        self.loop.run_until_complete(made.settled())
+        return made
+
+    def reload(self, text: str) -> ReloadReport:
+        return self.loop.run_until_complete(self.supervisor.reload(self.declare(text)))
+
+    def act(self, action: Action, name: str, *, wait: bool = True) -> Outcome:
+        return self.loop.run_until_complete(self.supervisor.act(action, name, wait))
+
+    def report(self, name: str) -> ServiceReport:
+        return self.supervisor.reports(name)[0]
+
+    def until(self, name: str, phase: Phase) -> Unit:
+        """Turn the loop until a service is in a phase."""
+        unit = self.supervisor.unit(name)
+        until(self.loop, lambda: unit.phase is phase)
+        return unit
+
+    def kinds(self, name: str) -> list[str]:
+        """The kinds of its events, oldest first."""
+        return [event.kind for event in self.events.last(1000, name)]
+
+    def stop(self) -> list[str]:
+        return self.loop.run_until_complete(self.supervisor.stop())
+
+
+@pytest.fixture
+def host(loop: asyncio.AbstractEventLoop, tmp_path: Path) -> Iterator[Host]:
+    """Nothing of it is left afterwards."""
+    made = Host(loop, tmp_path / "srv")
+    yield made
+    assert made.stop() == []
+    made.events.close()

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from agent.declaration.model import LogPolicy
 from agent.errors import SpawnFailed
 from agent.linux import process, signals
 from agent.linux.process import ExitStatus, reap_strangers
@@ -20,30 +19,7 @@ from agent.linux.sweep import MARK as MARK_VARIABLE
 from agent.supervisor.containment import Containment, SweepContainment
 from agent.supervisor.launch import Launch
 from agent.supervisor.run import RESERVED_DESCRIPTORS, Orders, Run, check_descriptors
-from agent.telemetry.logs import LogFile, LogPump
-from tests.supervisor.conftest import MARK, descriptors, until
-
-
-class Log:
-    """A sink as the agent's own."""
-
-    def __init__(self, path: Path) -> None:
-        self.file = LogFile(path, 1024 * 1024, 1)
-        self.closed = False
-
-    @property
-    def dropped_bytes(self) -> int:
-        return self.file.dropped_bytes
-
-    def pump(self, fd: int) -> LogPump:
-        return LogPump(fd, self.file)
-
-    def adjust(self, policy: LogPolicy) -> None:
-        self.file.adjust(policy.size, policy.keep)
-
-    def close(self) -> None:
-        self.closed = True
-        self.file.close()
+from tests.supervisor.conftest import MARK, FileSink, descriptors, until
 
 
 class Started:
@@ -58,7 +34,7 @@ class Started:
         on_exit: Callable[[ExitStatus], None] | None = None,
         **orders: object,
     ) -> None:
-        self.log = Log(directory / "x.log")
+        self.log = FileSink(directory / "x.log")
         self.pid_file = directory / "x.pid"
         self.told: list[ExitStatus | str] = []
         environment = {"PATH": "/usr/bin:/bin", MARK_VARIABLE: MARK}

@@ -1,0 +1,152 @@
+"""Services of one host held at their declared state; by real processes, without the daemon around them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+
+import pytest
+
+from agent.errors import RequestRefused
+from agent.supervisor.lifecycle import Phase
+from agent.supervisor.report import NoSuchService
+from tests.harness import alive, commanded
+from tests.supervisor.conftest import Host, descriptors, until
+
+TWO = """
+[service.one]
+kind = "command"
+command = ["/bin/sleep", "86751"]
+
+[service.two]
+kind = "command"
+command = ["/bin/sh", "-c", "setsid sleep 86752 & exec sleep 86752"]
+"""
+
+
+def test_what_is_declared_runs_and_is_gone_after_a_stop(host: Host) -> None:
+    before = descriptors()
+    host.supervise(TWO)
+    assert [report.state for report in host.supervisor.reports()] == ["running", "running"]
+    until(host.loop, lambda: len(commanded("sleep 86752")) == 2)
+    assert host.stop() == []
+    assert not commanded("sleep 86751") and not commanded("sleep 86752")
+    assert sorted(path.name for path in host.paths.run.iterdir()) == ["one.lock", "two.lock"]
+    assert descriptors() == before
+
+
+def test_while_many_start_others_have_their_turn(host: Host) -> None:
+    text = "".join(f'[service.s{i}]\nkind = "command"\ncommand = ["/bin/sleep", "86753"]\n' for i in range(20))
+    made = host.supervise_later(text)
+
+    async def interrupt() -> list[int]:
+        """Stop after a few of them."""
+        starting = asyncio.ensure_future(made.start())
+        while sum(unit.pid is not None for unit in made.units.values()) < 5:
+            await asyncio.sleep(0)
+        counted = [sum(unit.pid is not None for unit in made.units.values())]
+        await made.stop()
+        await starting
+        return [*counted, sum(unit.state.run for unit in made.units.values())]
+
+    counted, started = host.loop.run_until_complete(interrupt())
+    assert counted <= started < 20
+    assert not commanded("sleep 86753")
+
+
+def test_what_somebody_stopped_before_its_turn_came_is_not_started(host: Host) -> None:
+    made = host.supervise_later(TWO)
+
+    async def begin() -> None:
+        outcome = await made.act("stop", "two", wait=True)
+        assert outcome.ok
+        await made.start()
+
+    host.loop.run_until_complete(begin())
+    host.until("one", Phase.RUNNING)
+    assert host.report("two").state == "stopped"
+    assert host.report("two").message == "stopped by hand"
+
+
+def test_a_killed_worker_is_replaced_at_once(host: Host) -> None:
+    host.supervise(TWO)
+    unit = host.supervisor.unit("one")
+    latencies = []
+    for _ in range(3):
+        host.act("restart", "one")
+        old = unit.pid
+        assert old is not None
+        begun = time.monotonic()
+        os.kill(old, signal.SIGKILL)
+        until(host.loop, lambda old=old: unit.pid not in (None, old))  # type: ignore[misc]  # bound at once
+        latencies.append(time.monotonic() - begun)
+        assert not alive(old)
+    assert min(latencies) < 0.1
+
+
+def test_a_stop_by_hand_is_remembered_as_the_policy_says_and_forgotten_with_the_service(host: Host) -> None:
+    text = TWO.replace('"86751"]', '"86751"]\nrestart = "unless-stopped"')
+    host.supervise(text)
+    for name in ("one", "two"):
+        assert host.act("stop", name).ok
+    host.stop()
+    host.supervise(text)
+    assert [report.state for report in host.supervisor.reports()] == ["stopped", "running"]
+    assert host.report("one").message.startswith("stopped by hand before")
+    host.reload("")
+    host.reload(text)
+    assert host.report("one").state == "running"
+
+
+def test_a_name_that_nobody_has_is_answered_with_the_nearest(host: Host) -> None:
+    host.supervise(TWO)
+    with pytest.raises(NoSuchService, match="did you mean two"):
+        host.act("start", "tow")
+
+
+def test_nothing_is_started_once_it_stops(host: Host) -> None:
+    host.supervise(TWO)
+    host.act("stop", "one")
+    host.stop()
+    outcome = host.act("start", "one")
+    assert (outcome.ok, outcome.message) == (False, "the agent is stopping")
+    with pytest.raises(RequestRefused, match="stopping"):
+        host.reload("")
+
+
+def test_who_shed_every_sign_of_its_service_goes_with_the_agent(host: Host) -> None:
+    host.supervise("""
+[service.runaway]
+kind = "command"
+command = ["/bin/sh", "-c", "(setsid env -i sleep 86754 >/dev/null 2>&1 &) ; exec sleep 86755"]
+""")
+    until(host.loop, lambda: commanded("sleep 86754"))
+    assert host.stop() == []
+    assert not commanded("sleep 86754")
+
+
+def test_limits_that_are_not_in_force_are_told_once_and_not_at_each_restart(host: Host) -> None:
+    host.supervise("""
+[service.bounded]
+kind = "command"
+command = ["/bin/sleep", "86756"]
+limits = { pids = 10 }
+""")
+    for _ in range(3):
+        host.act("restart", "bounded")
+    assert host.kinds("bounded").count("limits_not_in_force") == 1
+
+
+def test_a_job_that_ran_is_due_a_period_later_also_after_a_restart_of_the_agent(host: Host) -> None:
+    text = '[service.tick]\nkind = "command"\ncommand = ["/bin/true"]\nevery = "1h"\n'
+    host.supervise(text)
+    until(host.loop, lambda: "completed" in host.kinds("tick"))
+    due = host.supervisor.timers()[0].next_run
+    assert due is not None
+    assert 3590 < due - time.time() <= 3600
+    host.stop()
+    host.supervise(text)
+    assert host.supervisor.timers()[0].next_run == pytest.approx(due, abs=1)
+    assert host.kinds("tick").count("started") == 1

@@ -1,0 +1,108 @@
+"""A plan made true: only what has to is replaced, and what cannot be ended is told."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+import pytest
+
+from agent.supervisor import engine
+from agent.supervisor.lifecycle import Phase
+from tests.harness import commanded
+from tests.supervisor.conftest import Host, until
+
+BASE = """
+[service.one]
+kind = "command"
+command = ["/bin/sleep", "86771"]
+
+[service.two]
+kind = "command"
+command = ["/bin/sleep", "86772"]
+"""
+
+
+def told(report: Any) -> tuple[list[str], ...]:
+    return report.started, report.stopped, report.restarted, report.updated
+
+
+@pytest.fixture
+def host(host: Host) -> Host:
+    host.supervise(BASE)
+    return host
+
+
+def test_services_come_go_change_and_stay(host: Host) -> None:
+    two = host.supervisor.unit("two").pid
+    new = BASE.replace("86771", "86773").replace("[service.two]\n", '[service.two]\nstop_timeout = "3s"\n')
+    report = host.reload(new + '[service.three]\nkind = "command"\ncommand = ["/bin/sleep", "86774"]\n')
+    assert told(report) == (["three"], [], ["one"], ["two"])
+    assert report.reasons == {"one": ["command"], "two": ["stop_timeout"]}
+    assert host.supervisor.unit("two").pid == two
+    assert not commanded("sleep 86771")
+    report = host.reload(BASE)
+    assert told(report) == ([], ["three"], ["one"], ["two"])
+    assert host.reload(BASE).unchanged == 2
+
+
+def test_a_live_change_is_in_force_and_told_to_the_worker(host: Host) -> None:
+    host.reload(BASE.replace("[service.two]\n", '[service.two]\nstop_signal = "INT"\n'))
+    assert b'"stop_signal":2' in host.paths.config("two").read_bytes()
+    host.act("stop", "two")
+    assert host.report("two").last_exit == "killed by SIGINT"
+
+
+def test_what_was_stopped_by_hand_stays_down_under_its_new_declaration(host: Host) -> None:
+    host.act("stop", "one")
+    assert host.reload(BASE.replace("86771", "86775")).restarted == ["one"]
+    assert (host.report("one").state, host.report("one").message) == ("stopped", "stopped by hand")
+    assert host.act("start", "one").ok
+    assert commanded("sleep 86775")
+
+
+def test_disabling_stops_and_enabling_starts(host: Host) -> None:
+    disabled = BASE.replace("[service.one]\n", "[service.one]\nenabled = false\n")
+    assert host.reload(disabled).updated == ["one"]
+    assert host.report("one").message == "disabled in the declaration"
+    assert not commanded("sleep 86771")
+    assert host.reload(BASE).updated == ["one"]
+    assert host.report("one").state == "running"
+
+
+def test_what_failed_is_tried_again_when_it_is_declared_anew(host: Host) -> None:
+    broken = BASE.replace('["/bin/sleep", "86771"]', '["/nowhere/at/all"]')
+    host.reload(broken)
+    assert host.report("one").state == "failed"
+    host.reload(BASE)
+    assert host.report("one").state == "running"
+
+
+def test_another_server_name_replaces_every_worker(host: Host) -> None:
+    pids = {report.pid for report in host.supervisor.reports()}
+    report = host.reload('[agent]\nserver = "elsewhere"\n' + BASE)
+    assert report.restarted == ["one", "two"]
+    assert report.reasons == {"one": ["agent.server"], "two": ["agent.server"]}
+    assert not pids & {report.pid for report in host.supervisor.reports()}
+
+
+def test_what_does_not_end_is_told_and_tried_again_by_the_next_reload(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deaf = """
+[service.deaf]
+kind = "command"
+command = ["/bin/sh", "-c", "trap '' TERM; while :; do sleep 86776; done"]
+stop_timeout = "1h"
+"""
+    host.reload(BASE + deaf)
+    until(host.loop, lambda: commanded("sleep 86776"))
+    # As if SIGKILL did nothing: it is not sent within the time that a reload waits.
+    monkeypatch.setattr(engine, "UNKILLABLE_AFTER", 0.1 - 3600)
+    report = host.reload(BASE)
+    assert (report.stopped, report.stuck, report.unchanged) == ([], ["deaf"], 2)
+    unit = host.supervisor.unit("deaf")
+    assert unit.phase is Phase.STOPPING
+    assert unit.run is not None
+    unit.run.signal(signal.SIGKILL)
+    assert host.reload(BASE).stopped == ["deaf"]

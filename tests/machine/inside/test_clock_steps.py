@@ -67,7 +67,7 @@ every = "1s"
     last = cursor
     for _ in range(3):
         last = agent.event("completed", "often", after=last)["cursor"]
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 60
     started = [event for event in agent.events(service="often", after=str(cursor)) if event["kind"] == "started"]
     assert len(started) < 3 + (time.monotonic() - begun) * 2
     # Longer than a heartbeat's timeout after the step, the workers are the same.

@@ -165,7 +165,7 @@ class Storm:
             except RequestRefused as refusal:
                 # A service that a reload has just taken away; nothing else is a reason to say no.
                 self.done[f"status {refusal.status}"] += 1
-                if refusal.status != 404:
+                if refusal.status != 404 and not self._calm.is_set():
                     self.wrong.append(f"{trouble.__name__}: {refusal.status} {refusal}")
             except Exception as error:
                 if not self._calm.is_set():

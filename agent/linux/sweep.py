@@ -28,8 +28,8 @@ from agent.linux.process import (
 )
 
 MARK = "AGENT_MARK"
-_EXEC_LOOKS = 20
-_EXEC_WAIT = 0.0005  # seconds: execve(2) takes less than a millisecond, unless the disk is slow
+_EXEC_LOOKS = 80
+_EXEC_WAIT = 0.001  # seconds: execve(2) takes about one, but not where the processors are busy or the disk is slow
 _BARE_LOOKS = 3
 _FD_LIMIT = 4096  # descriptors looked at in one process: a hostile one may hold a million
 
@@ -142,7 +142,7 @@ def _mark_of(known: ProcessStat) -> str | None:
 
 
 def _settled_environ(known: ProcessStat) -> bytes:
-    """The environment, waited for while the process is between two programs (a few milliseconds at most).
+    """The environment, waited for while the process is between two programs (80 ms at most).
 
     In the middle of execve(2) a process shows neither environment nor arguments; one that was given no environment
     shows arguments. Only the former is worth a wait.

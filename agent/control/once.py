@@ -126,6 +126,9 @@ class Foreground:
     def spawned(self, name: str, identity: Identity, mark: str) -> None:
         """Nobody comes after us who would have to know."""
 
+    def exited(self, name: str) -> None:
+        """It has no siblings that would have to know it by its PID."""
+
     def changed(self, unit: Unit) -> None:
         """Nobody watches."""
 

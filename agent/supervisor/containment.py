@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from agent.linux.cgroup import Cgroup
-from agent.linux.process import Identity, Pidfd
+from agent.linux.process import Identity, Pidfd, Relation
 from agent.linux.sweep import members, signal_all
 
 RESCAN = 0.05
@@ -36,8 +36,11 @@ class Containment(Protocol):
     def cgroup(self) -> int | None:
         """The open directory of the cgroup in which a child is to be born, if there is one. Raises ``OSError``."""
 
-    def pids(self) -> list[int]:
-        """Every process in here now. Raises ``OSError`` when descriptors run out."""
+    def pids(self, relatives: Relation | None = None) -> list[int]:
+        """Every process in here now. Raises ``OSError`` when descriptors run out.
+
+        ``relatives`` is who is whose child, for who asks many in a row.
+        """
 
     def signal(self, number: int) -> int:
         """Signal every process, and continue those that are stopped so that they can act on it.
@@ -75,7 +78,7 @@ class CgroupContainment:
     def cgroup(self) -> int:
         return self._cgroup.fd()
 
-    def pids(self) -> list[int]:
+    def pids(self, relatives: Relation | None = None) -> list[int]:
         return self._cgroup.pids()
 
     def signal(self, number: int) -> int:
@@ -133,7 +136,7 @@ class SweepContainment:
     def __init__(
         self, loop: asyncio.AbstractEventLoop, mark: str, others: Callable[[], Collection[int]] = frozenset
     ) -> None:
-        """``others`` tells the PIDs of other services' workers: whole families that need not be looked at."""
+        """``others`` tells the PIDs of all workers: the families of the others need not be looked at."""
         self._loop = loop
         self._mark = mark
         self._others = others
@@ -152,15 +155,16 @@ class SweepContainment:
     def cgroup(self) -> None:
         return None
 
-    def _members(self) -> list[Identity]:
+    def _members(self, relatives: Relation | None = None) -> list[Identity]:
         sid = self._main.pid if self._main else 0
-        found = members(self._main, sid, self._mark, self._pipes, seen=self._seen, others=self._others())
+        others = {*self._others()} - {sid}
+        found = members(self._main, sid, self._mark, self._pipes, seen=self._seen, others=others, relatives=relatives)
         # Who was seen below the worker stays the service's, even if it sheds every sign before the next look.
         self._seen = set(found)
         return found
 
-    def pids(self) -> list[int]:
-        return [member.pid for member in self._members()]
+    def pids(self, relatives: Relation | None = None) -> list[int]:
+        return [member.pid for member in self._members(relatives)]
 
     def signal(self, number: int) -> int:
         found = self._members()

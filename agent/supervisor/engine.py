@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ from agent.declaration.model import AgentSettings, AnyService, Declaration, Limi
 from agent.errors import RequestRefused
 from agent.linux import signals
 from agent.linux.cgroup import CgroupTree
-from agent.linux.process import Identity, reap_strangers
+from agent.linux.process import Identity, family, reap_strangers
 from agent.linux.sweep import everything, signal_all
 from agent.paths import Paths
 from agent.supervisor import lifecycle
@@ -70,6 +71,8 @@ class Supervisor:
         self._meter = Meter()
         self._instance = secrets.token_hex(16)
         self._generation = Generation(paths.generation)
+        self._workers: dict[str, int] = {}
+        """The PIDs of those workers that live."""
         self._unlimited: dict[str, Limits] = {}
         self._reloading = asyncio.Lock()
         self._closing = False
@@ -91,7 +94,7 @@ class Supervisor:
         if self._tree is None:
             if limits.declared:
                 self._not_limited(service, "limits need a delegated cgroup, and there is none")
-            return SweepContainment(self.loop, mark, lambda: self._workers(but=service.name))
+            return SweepContainment(self.loop, mark, self._workers.values)
         cgroup = self._tree.service(service.name)
         if limits.declared and (missing := cgroup.set_limits(limits.memory, limits.cpus, limits.pids)):
             self._not_limited(service, f"the cgroup has no controller for: {', '.join(missing)}")
@@ -115,8 +118,12 @@ class Supervisor:
         self._events.append(kind, message, service=name, **data)
 
     def spawned(self, name: str, identity: Identity, mark: str) -> None:
+        self._workers[name] = identity.pid
         self._meter.forget(name)
         self._generation.record(name, identity, mark)
+
+    def exited(self, name: str) -> None:
+        self._workers.pop(name, None)
 
     def changed(self, unit: Unit) -> None:
         self._on_change(unit)
@@ -233,11 +240,7 @@ class Supervisor:
     def reap(self) -> None:
         """Collect strangers: orphans that became ours because the agent is a subreaper."""
         with suppress(OSError):  # no descriptor to look with: the next one that ends is reason enough to look again
-            reap_strangers(self._workers().__contains__)
-
-    def _workers(self, but: str = "") -> set[int]:
-        """The PIDs of all workers, but for one service."""
-        return {pid for unit in self.units.values() if (pid := unit.pid) is not None and unit.name != but}
+            reap_strangers({*self._workers.values()}.__contains__)
 
     def clock_was_set(self) -> None:
         """Everything computed from the wall clock is computed again."""
@@ -257,7 +260,8 @@ class Supervisor:
 
     def reports(self, name: str | None = None) -> list[ServiceReport]:
         chosen = [self.unit(name)] if name is not None else [self.units[key] for key in sorted(self.units)]
-        return [describe(unit, self._meter) for unit in chosen]
+        relatives = cache(family())  # each of them is asked about once, however many services there are
+        return [describe(unit, self._meter, relatives) for unit in chosen]
 
     def timers(self) -> list[TimerReport]:
         units = (self.units[key] for key in sorted(self.units))

@@ -17,7 +17,7 @@ import msgspec
 from agent.declaration.model import LogPolicy
 from agent.errors import AgentError, SpawnFailed
 from agent.linux.files import write_pid
-from agent.linux.process import ExitStatus, Identity
+from agent.linux.process import ExitStatus, Identity, Relation
 from agent.linux.spawn import Child, SpawnRequest, spawn
 from agent.supervisor.containment import Containment
 from agent.supervisor.launch import Launch
@@ -161,9 +161,9 @@ class Run:
         # A flood is counted by the pump at once, and by the log with what a disk refused once the flood is over.
         return max(self._pump.dropped_bytes, self._sink.dropped_bytes)
 
-    def pids(self) -> list[int]:
-        """Every process of the run, the worker first when it lives."""
-        found = self._containment.pids()
+    def pids(self, relatives: Relation | None = None) -> list[int]:
+        """Every process of the run, the worker first when it lives; see ``Containment.pids``."""
+        found = self._containment.pids(relatives)
         return sorted(found, key=lambda pid: pid != self.pid)
 
     @property

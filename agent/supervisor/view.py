@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 
+from agent.linux.process import Relation
 from agent.supervisor.lifecycle import Phase
 from agent.supervisor.measure import Meter, Usage
 from agent.supervisor.report import Health, ServiceReport, TimerReport
 from agent.supervisor.unit import Unit
 
 
-def describe(unit: Unit, meter: Meter) -> ServiceReport:
-    """The report of one service; its processes are measured while we are at it."""
-    usage = _usage(unit, meter)
+def describe(unit: Unit, meter: Meter, relatives: Relation) -> ServiceReport:
+    """The report of one service; its processes, found by ``relatives``, are measured while we are at it."""
+    usage = _usage(unit, meter, relatives)
     return ServiceReport(
         name=unit.name,
         kind=unit.service.kind,
@@ -38,11 +39,11 @@ def describe(unit: Unit, meter: Meter) -> ServiceReport:
     )
 
 
-def _usage(unit: Unit, meter: Meter) -> Usage | None:
+def _usage(unit: Unit, meter: Meter, relatives: Relation) -> Usage | None:
     if unit.run is None:
         return None
     try:
-        return meter.recent(unit.name) or meter.look(unit.name, unit.run.pids())
+        return meter.recent(unit.name) or meter.look(unit.name, unit.run.pids(relatives))
     except OSError:  # no descriptor is left to look with; everything else can be told all the same
         return None
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import select
 import signal
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -44,45 +45,46 @@ def end_predecessors(paths: Paths, tree: CgroupTree | None) -> Ended:
     recorded = read_entries(paths.generation)
     entries = [entry for entry in recorded if entry.boot_id == boot_id()]
     deadline = time.monotonic() + PATIENCE
+    verified: dict[Identity, str] = {}
     found: set[str] = set()
-    while left := _end_some(entries, tree):
-        found.update(left)
-        if time.monotonic() > deadline:
+    while True:
+        verified = _survivors(entries) | verified
+        left = {identity: name for identity, name in verified.items() if _alive(identity)}
+        names = {*left.values(), *_kill_cgroups(tree)}
+        found |= names
+        if not names or time.monotonic() > deadline:
             break
-        _await_one([identity for group in left.values() for identity in group], deadline)
+        signal_all(left, signal.SIGKILL)
+        _await_one(left, deadline)
     if tree is not None:
         for name in tree.leftovers():
             with suppress(OSError):
                 tree.service(name).remove()  # with the limits that were in force there
     for entry in recorded:
-        if entry.name not in left:
+        if entry.name not in names:
             _tidy(entry, paths)
-    return Ended(sorted(found), sorted(left))
+    return Ended(sorted(found), sorted(names))
 
 
-def _end_some(entries: list[Entry], tree: CgroupTree | None) -> dict[str, list[Identity]]:
-    """Send SIGKILL to everybody who is left; returns them by service."""
-    left = _left(entries)
-    signal_all([identity for group in left.values() for identity in group], signal.SIGKILL)
-    for name in tree.leftovers() if tree is not None else []:
-        # Below our own cgroup they are ours by the lock, whoever made them.
-        cgroup = tree.service(name) if tree is not None else None
-        if cgroup is not None and (pids := cgroup.pids()):
+def _kill_cgroups(tree: CgroupTree | None) -> list[str]:
+    """Send SIGKILL to everybody below our own cgroup: they are ours by the lock, whoever made them."""
+    if tree is None:
+        return []
+    crowded = []
+    for name in tree.leftovers():
+        cgroup = tree.service(name)
+        if cgroup.pids():
             cgroup.kill()
-            left.setdefault(name, []).extend(one for pid in pids if (one := identify(pid)) is not None)
-    return left
+            crowded.append(name)
+    return crowded
 
 
-def _left(entries: list[Entry]) -> dict[str, list[Identity]]:
-    """Verified survivors by service: recorded workers with their descendants, and whoever carries a mark."""
-    left: dict[str, list[Identity]] = {}
+def _survivors(entries: list[Entry]) -> dict[Identity, str]:
+    """Who is left, verified, and of which service: workers with their descendants, and whoever carries a mark."""
+    left = dict.fromkeys(survivors({entry.mark for entry in entries}), ESCAPED)
     for entry in entries:
         if _alive(entry.identity):
-            left.setdefault(entry.name, []).extend(_kin(entry.identity))
-    seen = {identity for group in left.values() for identity in group}
-    escaped = [identity for identity in survivors({entry.mark for entry in entries}) if identity not in seen]
-    if escaped:
-        left.setdefault(ESCAPED, []).extend(escaped)
+            left |= dict.fromkeys(_kin(entry.identity), entry.name)
     return left
 
 
@@ -108,7 +110,7 @@ def _alive(identity: Identity) -> bool:
         return not held.exited()
 
 
-def _await_one(identities: list[Identity], deadline: float) -> None:
+def _await_one(identities: Iterable[Identity], deadline: float) -> None:
     """Block until one of them is gone: this runs before the loop does, and nothing else may happen meanwhile."""
     for identity in identities:
         held = Pidfd.open_verified(identity)

@@ -17,8 +17,6 @@ AgentState = Literal["starting", "running", "degraded", "reloading", "stopping"]
 Health = Literal["healthy", "unhealthy", "unknown"]
 Action = Literal["start", "stop", "restart"]
 
-ACTIONS: tuple[Action, ...] = ("start", "stop", "restart")
-
 
 class AgentReport(msgspec.Struct, kw_only=True):
     """The agent itself. ``containment`` is ``cgroup`` or ``sweep``: how a service's processes are found and ended."""

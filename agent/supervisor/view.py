@@ -74,6 +74,8 @@ def health(unit: Unit) -> Health:
 
 def message(unit: Unit) -> str:
     """One line for a person: why the service is where it is, or what the worker says of itself."""
+    if unit.untouched:
+        return "its turn to start is to come"
     if unit.state.reason:
         failed = unit.phase in (Phase.FAILED, Phase.BACKOFF, Phase.WAITING)
         return f"{unit.state.reason}: {unit.last_words}" if failed and unit.last_words else unit.state.reason

@@ -17,6 +17,11 @@ def test_a_service_that_runs_is_told_with_its_process(host: Host) -> None:
     assert (report.heartbeat_age, report.next_run, report.last_exit, report.message) == (None, None, None, "")
 
 
+def test_one_whose_turn_has_not_come_is_told_to_be_about_to_start(host: Host) -> None:
+    host.supervise_later('[service.calm]\nkind = "command"\ncommand = ["/bin/sleep", "86784"]\n')
+    assert (host.report("calm").state, host.report("calm").message) == ("stopped", "its turn to start is to come")
+
+
 def test_one_that_is_down_is_told_without_one(host: Host) -> None:
     host.supervise('[service.calm]\nkind = "command"\ncommand = ["/bin/sleep", "86782"]\nenabled = false\n')
     report = host.report("calm")

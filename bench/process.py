@@ -54,6 +54,32 @@ def workers(root: int) -> list[int]:
     return sorted(pid for pid in descendants(root) if is_worker(pid))
 
 
+class Arrivals:
+    """Counts the workers below ``root`` as they turn up.
+
+    A worker that was seen is not looked at again: reading all of /proc each time takes so long that the observer would
+    delay those who are observed.
+    """
+
+    def __init__(self, root: int) -> None:
+        self._root = root
+        self._seen: set[int] = set()
+
+    def count(self) -> int:
+        """How many there are so far."""
+        self._look(self._root)
+        return len(self._seen)
+
+    def _look(self, pid: int) -> None:
+        for child in children(pid):
+            if child in self._seen:
+                continue
+            if is_worker(child):
+                self._seen.add(child)
+            else:
+                self._look(child)
+
+
 def supervisors(root: int) -> list[int]:
     """``root`` and those of its descendants that are not workers: what the supervision itself costs."""
     return [root, *(pid for pid in descendants(root) if not is_worker(pid))]

@@ -24,7 +24,7 @@ from bench import process, report
 from bench.contestants import ALL, Contestant, install_peers
 
 MANY = 100
-STARTS = 5
+STARTS = 7
 KILLS = 15
 ASKS = 15
 IDLE = 20.0
@@ -82,8 +82,9 @@ def arena(scratch: Path, count: int, results: dict[str, report.Figures]) -> Iter
 
 def await_workers(contestant: Contestant, count: int) -> None:
     """Return as soon as all of them run."""
+    arrivals = process.Arrivals(contestant.pid)
     process.await_true(
-        lambda: len(process.workers(contestant.pid)) == count,
+        lambda: arrivals.count() >= count and len(process.workers(contestant.pid)) == count,
         f"{contestant.name}: starting {count} workers",
         within=PATIENCE,
     )

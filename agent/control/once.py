@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import difflib
 import os
-import secrets
 import signal
 import sys
 import time
@@ -106,7 +105,7 @@ class Foreground:
         self.environ = dict(os.environ)
         # Killed with -9, we leave a child behind: it keeps the lock, and so the job still does not overlap itself.
         self.lock_follows_child = True
-        self._instance = secrets.token_hex(16)
+        self._instance = os.urandom(16).hex()
 
     def contain(self, service: AnyService, mark: str) -> Containment:
         if service.limits.declared:

@@ -121,8 +121,9 @@ class PrefixLock:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # For people, and for ``_holder`` where there is no /proc/locks: a full disk must not keep a service down.
             with suppress(OSError):
-                os.ftruncate(fd, 0)
-                os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+                size = os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+                if os.fstat(fd).st_size > size:
+                    os.ftruncate(fd, size)
         except BlockingIOError:
             holder = self._holder(fd)
             os.close(fd)

@@ -8,6 +8,7 @@ environment in the request and nothing else. It is held by a pidfd from its firs
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import select
 import signal
@@ -222,11 +223,7 @@ def _environment(request: SpawnRequest, credentials: Credentials | None) -> dict
 
 def _preparation(procs: int | None) -> Callable[[], None] | None:
     """What the child must do between fork and exec; ``None`` (and so the quicker vfork) in the usual case."""
-    ignored = [
-        number
-        for number in signal.valid_signals()
-        if number not in _PYTHON_IGNORES and signal.getsignal(number) is signal.SIG_IGN
-    ]
+    ignored = [number for number in _ignorable() if signal.getsignal(number) is signal.SIG_IGN]
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     if procs is None and not ignored and not blocked:
         return None
@@ -239,6 +236,11 @@ def _preparation(procs: int | None) -> Callable[[], None] | None:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
     return prepare
+
+
+@functools.cache
+def _ignorable() -> tuple[int, ...]:
+    return tuple(sorted(signal.valid_signals() - _PYTHON_IGNORES))
 
 
 def _failure(error: Exception, request: SpawnRequest) -> SpawnFailed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-import secrets
+import os
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -69,7 +69,7 @@ class Supervisor:
         self._sink = sink
         self._on_change = on_change
         self._meter = Meter()
-        self._instance = secrets.token_hex(16)
+        self._instance = os.urandom(16).hex()
         self._generation = Generation(paths.generation)
         self._workers: dict[str, int] = {}
         """The PIDs of those workers that live."""

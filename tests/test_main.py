@@ -86,6 +86,23 @@ def test_dispatch_imports_no_command_line(tmp_path: Path) -> None:
     assert python("-c", script, cwd=tmp_path).stdout == "[]\n"
 
 
+def test_a_bare_run_needs_no_command_line(tmp_path: Path) -> None:
+    """The declaration is missing: the agent itself says so, and click was not there."""
+    script = (
+        "import sys\nfrom agent.__main__ import main\n"
+        "print(main(['run']), 'asyncio' in sys.modules, 'click' in sys.modules)"
+    )
+    done = python("-c", script, cwd=tmp_path)
+    assert done.stdout == "1 True False\n"
+    assert str(tmp_path / "prefix" / "key" / "env.toml") in done.stderr
+
+
+def test_an_unwanted_option_of_run_is_explained_by_the_command_line(tmp_path: Path) -> None:
+    done = python("-m", "agent", "run", "--fast", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "--fast" in done.stderr
+
+
 def test_the_container_entry_runs_the_declaration_it_is_given(tmp_path: Path) -> None:
     (tmp_path / "wrong.toml").write_text("[service.a-b]\nkind = 'command'\n")
     done = python("-m", "agent", "--prefix", str(tmp_path / "prefix"), "wrong.toml", cwd=tmp_path)

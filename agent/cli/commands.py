@@ -24,3 +24,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("doctor:doctor", "Check what the agent needs from this host, and say how to mend it."),
     "completion": ("completion:completion", "Print the completion script of a shell."),
 }
+
+COMPLETE_VARIABLE = "_AGENTCTL_COMPLETE"
+"""The variable by which a completion script asks; click's scripts derive it from the program's name."""

@@ -10,6 +10,7 @@ from click.shell_completion import ShellComplete, get_completion_class
 
 from agent.cli import output
 from agent.cli.base import Session, command
+from agent.cli.commands import COMPLETE_VARIABLE
 from agent.errors import UsageError
 
 SHELLS = ("bash", "zsh", "fish")
@@ -45,7 +46,7 @@ def script(shell: str) -> str:
     The method of the base class is called on purpose: bash's own would first run ``bash`` to learn its version, which a
     package build has no need of, and this program starts processes in one place only.
     """
-    from agent.cli.main import COMPLETE_VARIABLE, PROGRAM, agentctl
+    from agent.cli.main import PROGRAM, agentctl
 
     chosen = get_completion_class(shell)
     if chosen is None:

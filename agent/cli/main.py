@@ -13,12 +13,11 @@ import click
 
 from agent import __version__
 from agent.cli.base import CONTEXT_SETTINGS, EXIT_CODES, Commands, Session, shared_options
+from agent.cli.commands import COMPLETE_VARIABLE
 from agent.cli.guard import EXIT_INTERRUPTED, INTERNAL_ERRORS, complain, guarded
 from agent.errors import EXIT_CONFIGURATION, EXIT_OK
 
 PROGRAM = "agentctl"
-COMPLETE_VARIABLE = "_AGENTCTL_COMPLETE"
-"""The variable by which a completion script asks; click's scripts derive it from the program's name."""
 
 
 @click.group(

@@ -8,8 +8,6 @@ the internal entries of ``agent.__main__``. PID, environment, open streams and c
 from __future__ import annotations
 
 import os
-import shlex
-import shutil
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -18,10 +16,10 @@ import click
 
 from agent.cli.base import Session, command
 from agent.cli.files import write_declaration
+from agent.cli.invitation import hint
 from agent.cli.names import SERVICE
 from agent.errors import RuntimeFailure, UsageError
 from agent.linux.environment import own_environment, own_program
-from agent.paths import DEFAULT_PREFIX, Paths
 
 
 @command(
@@ -54,9 +52,7 @@ def run(session: Session, config: Path | None, demonstration: bool) -> None:
             stream = sys.stderr if session.json else sys.stdout
             print(f"wrote a demonstration to {paths.declaration}", file=stream, flush=True)
     words = ["daemon", form(session), str(paths.prefix), str(paths.declaration)]
-    if "NOTIFY_SOCKET" not in os.environ and not session.json:  # a person started it, not a service manager
-        words.append(f"in another terminal: {invitation(paths)}")
-    become(*words)
+    become(*words, *([] if session.json else hint(paths)))
 
 
 @command(
@@ -89,19 +85,3 @@ def become(*words: str) -> NoReturn:
         os.execve(program[0], [*program, *words], {**os.environ, **own_environment()})  # noqa: S606  # no shell is meant
     except OSError as error:
         raise RuntimeFailure(f"cannot execute {program[0]}: {error.strerror}") from error
-
-
-def invitation(paths: Paths) -> str:
-    """The command that shows this agent, as this user would have to type it in another terminal."""
-    prefix = "" if paths.prefix == Path(DEFAULT_PREFIX) else f"PREFIX={shlex.quote(str(paths.prefix))} "
-    return f"{prefix}{invocation(sys.argv[0])} status"
-
-
-def invocation(program: str) -> str:
-    """How ``agentctl`` was called: by its bare name where the PATH finds it, else by its path, else as a module."""
-    name = Path(program).name
-    if name == "__main__.py":
-        return f"{shlex.quote(sys.executable)} -m agent"
-    found = shutil.which(name)
-    bare = found is not None and Path(program).exists() and Path(found).samefile(program)
-    return shlex.quote(name if bare else str(Path(program).absolute()))

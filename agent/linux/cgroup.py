@@ -135,16 +135,19 @@ def visiting(cgroup: int) -> Iterator[bool]:
     Yields ``False``, and moves nobody, when a limit is in force there, because it would strike us too; when it is
     frozen, since whoever enters it stops; or when we could not find back.
     """
-    directory = Path(f"/proc/self/fd/{cgroup}").readlink()
     home: int | None = None
     with suppress(OSError, _Unusable):
-        if not limited(directory) and _text(directory / "cgroup.freeze") != "1":
+        if not limited(cgroup) and _content(cgroup, "cgroup.freeze") != b"1":
             home = os.open(_home()[1] / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
     if home is None:
         yield False
         return
     try:
-        (directory / "cgroup.procs").write_text("0")
+        procs = os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=cgroup)
+        try:
+            os.write(procs, b"0")
+        finally:
+            os.close(procs)
         try:
             yield True
         finally:
@@ -153,9 +156,21 @@ def visiting(cgroup: int) -> Iterator[bool]:
         os.close(home)
 
 
-def limited(directory: Path) -> bool:
-    """Whether a limit is in force in that cgroup itself."""
-    return any((text := _text(directory / name)) and not text.startswith("max") for name in _LIMITS)
+def limited(cgroup: int) -> bool:
+    """Whether a limit is in force in that cgroup (an open directory) itself."""
+    return any((text := _content(cgroup, name)) and not text.startswith(b"max") for name in _LIMITS)
+
+
+def _content(cgroup: int, name: str) -> bytes:
+    """What ``_text`` tells, without a path: this is asked four times for each of many starts."""
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=cgroup)
+    except OSError:
+        return b""
+    try:
+        return os.read(fd, 64).strip()
+    finally:
+        os.close(fd)
 
 
 def _delegated(directory: Path) -> bool:

@@ -43,7 +43,7 @@ __all__ = [
 DEVNULL = subprocess.DEVNULL
 
 _PAUSE = 0.03  # seconds between two starts that still count as a row
-_MANY = 6
+_MANY = 2
 
 _UNKILLABLE = 5  # seconds from SIGKILL until a process is given up
 
@@ -135,10 +135,12 @@ class _Burst:
 
     def grows(self) -> bool:
         """Count one more start; whether it is one of many."""
-        now = time.monotonic()
-        self._length = self._length + 1 if now - self._last < _PAUSE else 0
-        self._last = now
+        self._length = self._length + 1 if time.monotonic() - self._last < _PAUSE else 0
         return self._length >= _MANY
+
+    def ended(self) -> None:
+        """A start is done; from here on the pause counts."""
+        self._last = time.monotonic()
 
 
 _burst = _Burst()
@@ -147,14 +149,21 @@ _burst = _Burst()
 def _born(request: SpawnRequest, credentials: Credentials | None) -> tuple[int, Pidfd | None]:
     if request.cgroup is None:
         return _start(request, credentials, None)
+    try:
+        return _born_in(request.cgroup, request, credentials)
+    finally:
+        _burst.ended()
+
+
+def _born_in(cgroup: int, request: SpawnRequest, credentials: Credentials | None) -> tuple[int, Pidfd | None]:
     if _burst.grows():
-        with visiting(request.cgroup) as inside:
+        with visiting(cgroup) as inside:
             if inside:
                 return _start(request, credentials, None)
     with suppress(Unavailable):
-        return _clone(request, credentials, request.cgroup)
+        return _clone(request, credentials, cgroup)
     # Opened by us: the child may be another user by the time it goes there.
-    procs = os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=request.cgroup)
+    procs = os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=cgroup)
     try:
         return _start(request, credentials, procs)
     finally:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.cli.run import invitation, invocation
+from agent.cli.invitation import invitation, invocation
 from agent.paths import Paths
 from tests.cli.harness import Agentctl
 
@@ -51,7 +51,7 @@ def lines_until(process: subprocess.Popen[str], text: str) -> list[str]:
 
 def test_the_agent_takes_the_place_of_the_command_line(agentctl: Agentctl, declaration: Path, prefix: Path) -> None:
     declaration.write_text("")
-    with agentctl.start("run") as process:
+    with agentctl.start("run", "--prefix", str(prefix)) as process:
         hint = lines_until(process, "in another terminal: ")[-1]
         assert f"PREFIX={prefix} " in hint and hint.endswith(" status\n")
         assert (prefix / "run" / "agent.pid").read_text() == f"{process.pid}\n"
@@ -64,6 +64,20 @@ def test_the_agent_takes_the_place_of_the_command_line(agentctl: Agentctl, decla
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 0
     assert agentctl("status").returncode == 2
+
+
+def test_where_nothing_is_to_be_parsed_the_command_line_is_the_agent(
+    agentctl: Agentctl, declaration: Path, prefix: Path
+) -> None:
+    declaration.write_text("")
+    with agentctl.start("run") as process:
+        hint = lines_until(process, "in another terminal: ")[-1]
+        assert f"PREFIX={prefix} " in hint and hint.endswith(" status\n")
+        assert (prefix / "run" / "agent.pid").read_text() == f"{process.pid}\n"
+        assert Path(f"/proc/{process.pid}/cmdline").read_text().split("\0")[-2] == "run"
+        assert agentctl("status").returncode == 0
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
 
 
 def test_under_a_service_manager_nobody_is_told_what_to_type(

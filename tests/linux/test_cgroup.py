@@ -256,12 +256,16 @@ def test_we_do_not_go_where_a_limit_would_strike_us(service: Cgroup, monkeypatch
 
 
 def test_a_limit_is_recognised(tmp_path: Path) -> None:
-    assert not cgroup.limited(tmp_path)
-    (tmp_path / "cpu.max").write_text("max 100000\n")
-    (tmp_path / "memory.max").write_text("max\n")
-    assert not cgroup.limited(tmp_path)
-    (tmp_path / "pids.max").write_text("10\n")
-    assert cgroup.limited(tmp_path)
+    directory = os.open(tmp_path, os.O_RDONLY)
+    try:
+        assert not cgroup.limited(directory)
+        (tmp_path / "cpu.max").write_text("max 100000\n")
+        (tmp_path / "memory.max").write_text("max\n")
+        assert not cgroup.limited(directory)
+        (tmp_path / "pids.max").write_text("10\n")
+        assert cgroup.limited(directory)
+    finally:
+        os.close(directory)
 
 
 @pytest.mark.parametrize("user", [None, "nobody"])

@@ -1,0 +1,31 @@
+"""What an agent in the foreground tells the person in front of it: the command that shows it, from another terminal."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from agent.paths import DEFAULT_PREFIX, Paths
+
+
+def hint(paths: Paths) -> list[str]:
+    """The line for whoever started this process; none when that was a service manager."""
+    return [] if "NOTIFY_SOCKET" in os.environ else [f"in another terminal: {invitation(paths)}"]
+
+
+def invitation(paths: Paths) -> str:
+    """The command that shows this agent, as this user would have to type it in another terminal."""
+    prefix = "" if paths.prefix == Path(DEFAULT_PREFIX) else f"PREFIX={shlex.quote(str(paths.prefix))} "
+    return f"{prefix}{invocation(sys.argv[0])} status"
+
+
+def invocation(program: str) -> str:
+    """How ``agentctl`` was called: by its bare name where the PATH finds it, else by its path, else as a module."""
+    name = Path(program).name
+    if name == "__main__.py":
+        return f"{shlex.quote(sys.executable)} -m agent"
+    found = next((place for place in (Path(entry, name) for entry in os.get_exec_path()) if place.is_file()), None)
+    bare = found is not None and Path(program).exists() and found.samefile(program)
+    return shlex.quote(name if bare else str(Path(program).absolute()))

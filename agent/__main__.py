@@ -1,9 +1,9 @@
 """``python -m agent``: the entry of the container image, of a frozen binary, and of the processes the agent starts.
 
-Three words are internal: ``daemon`` and ``once`` are what ``agentctl run`` and ``run-once`` become, ``worker`` is
-what a supervised capture or scan is. They are told apart here, before anything is imported, because each must load
-only its own half of the program: a process that runs for months should not carry a command-line parser and a table
-renderer in memory, and ``execve`` into a fresh interpreter is the only way to be rid of modules once imported. The
+Three words are internal: ``daemon`` and ``once`` are what ``agentctl run`` (with options) and ``run-once`` become,
+``worker`` is what a supervised capture or scan is. They are told apart here, before anything is imported, because each
+must load only its own half of the program: a process that runs for months should not carry a command-line parser and a
+table renderer in memory, and ``execve`` into a fresh interpreter is the only way to be rid of modules once loaded. The
 process ID stays the same across it, so a service manager sees one process from start to end.
 
 Everything else is the command line, except that ``python -m agent [OPTIONS] CONFIG`` means ``agentctl run [OPTIONS]

@@ -24,7 +24,9 @@ METHOD = """\
 services that are `/bin/sleep infinity` and restart always, installed by the bench itself: supervisord and circus from
 the Python package index, runit and s6 from Debian. dinit is missing because Debian 12 does not package it. Rounds take
 the contestants in turn, in random order, with random pauses; a figure is the median of its rounds. Everything is
-watched from outside, through `/proc`, in the same way for all:
+watched from outside, through `/proc`, in the same way for all. Nothing is deleted before the end: on ext4, who creates
+files within a minute after many were deleted pays for it (`recently_deleted` in fs/ext4/ialloc.c), and that would be
+the next contestant:
 
 - *replacement*: from SIGKILL of a worker to its supervisor having another child that has become `sleep` ({kills} kills
   each, watched every 0.2 ms). No worker is killed twice: an agent's service that dies again within a minute waits for

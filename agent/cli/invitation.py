@@ -23,9 +23,11 @@ def invitation(paths: Paths) -> str:
 
 def invocation(program: str) -> str:
     """How ``agentctl`` was called: by its bare name where the PATH finds it, else by its path, else as a module."""
+    import shutil  # for a person at a terminal only: an agent under a service manager never comes here
+
     name = Path(program).name
     if name == "__main__.py":
         return f"{shlex.quote(sys.executable)} -m agent"
-    found = next((place for place in (Path(entry, name) for entry in os.get_exec_path()) if place.is_file()), None)
-    bare = found is not None and Path(program).exists() and found.samefile(program)
+    found = shutil.which(name)
+    bare = found is not None and Path(program).exists() and Path(found).samefile(program)
     return shlex.quote(name if bare else str(Path(program).absolute()))

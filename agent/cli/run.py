@@ -3,6 +3,8 @@
 Neither runs in this process as it is. The command line has loaded click, and a process that is to run for months should
 not keep a parser in memory that it used once; so the process replaces itself, by execve(2), with a fresh interpreter on
 the internal entries of ``agent.__main__``. PID, environment, open streams and capabilities stay the same.
+
+``agentctl run`` without any option does not even come here: ``agent.__main__`` takes it before click is loaded.
 """
 
 from __future__ import annotations

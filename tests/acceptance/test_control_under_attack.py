@@ -33,7 +33,7 @@ from agent.linux.sockets import connect_unix
 from tests.harness import PATIENCE, Agent, notify_socket, wait_until
 
 SEED = int(os.environ.get("HAMMER_SEED", "7"))
-SIEGE = 3.0
+SIEGE = 2.5
 """Seconds of each attack, at least."""
 WATCHDOG = SIEGE
 """WatchdogSec= of the agent under attack: a longer silence would get it killed, and who is never heard is that long."""

@@ -29,7 +29,7 @@ from agent.linux.sockets import connect_unix
 from tests.harness import Agent, marked, wait_until
 
 SEED = int(os.environ.get("HAMMER_SEED", "20"))
-STORM = 5.0
+STORM = 6.0
 """Seconds of storm."""
 ENOUGH = 150
 """Deeds after which a storm is at its height."""

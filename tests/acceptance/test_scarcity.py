@@ -73,7 +73,7 @@ every = "1h"
         for name in ("writer", "edge"):
             old = agent.service(name)["pid"]
             os.kill(old, signal.SIGKILL)
-            wait_until(lambda name=name, old=old: running_anew(agent, name, old), agent.console)  # type: ignore[misc]
+            wait_until(lambda name=name, old=old: running_anew(agent, name, old), agent.console)  # type: ignore[misc]  # bound at once
         outcome = agent.act("start", "local")
         assert outcome["ok"] or outcome["message"]
         assert agent.status()["agent"]["storage"] != "ok"
@@ -115,7 +115,7 @@ command = ["/bin/sh", "-c", "while :; do head -c 100000 /dev/zero | tr '\\\\0' x
         for _ in range(3):
             old = agent.service("guest")["pid"]
             os.kill(old, signal.SIGKILL)
-            wait_until(lambda old=old: running_anew(agent, "guest", old), agent.console)  # type: ignore[misc]
+            wait_until(lambda old=old: running_anew(agent, "guest", old), agent.console)  # type: ignore[misc]  # bound at once
         wait_until(lambda: agent.service("talker")["log_dropped_bytes"] > 100_000)
     finally:
         agent.clean()

@@ -163,6 +163,9 @@ def test_the_program_is_named_as_it_can_be_typed_again(tmp_path: Path, monkeypat
     assert invocation("bin/agentctl") == str(program)
     monkeypatch.setenv("PATH", str(program.parent))
     assert invocation(str(program)) == "agentctl"
+    (tmp_path / "agentctl").touch(mode=0o644)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{program.parent}")
+    assert invocation(str(program)) == "agentctl", "a file that cannot be executed is none the shell would run"
     assert invocation("/x/agent/__main__.py").endswith(" -m agent")
     assert invocation("/has space/agentctl") == "'/has space/agentctl'"
 

@@ -8,6 +8,7 @@ import resource
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -136,9 +137,8 @@ def test_a_cgroup_is_watched_also_when_the_user_has_no_inotify_instance_left(
     until(loop, lambda: len(contained.pids()) == 3)
     end(child, loop)
     reap(loop)
-    limit = open("/proc/sys/fs/inotify/max_user_instances", "r+")  # noqa: PTH123, SIM115
     told: list[bool] = []
-    with limit:
+    with Path("/proc/sys/fs/inotify/max_user_instances").open("r+") as limit:
         allowed = limit.read()
         limit.write("0")
         limit.flush()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -46,7 +46,7 @@ def test_memory_threads_files_and_processes_are_sums(start: Start) -> None:
     assert both.rss_bytes > single.rss_bytes
     assert (single.threads, both.threads) == (1, 2)
     assert (single.processes, both.processes) == (1, 2)
-    assert single.open_files == len(os.listdir(f"/proc/{one}/fd"))  # noqa: PTH208
+    assert single.open_files == len(list(Path(f"/proc/{one}/fd").iterdir()))
     assert both.open_files == 2 * single.open_files
 
 

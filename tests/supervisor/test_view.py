@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from agent.supervisor.lifecycle import Phase
 from tests.supervisor.conftest import Host, until
 
@@ -71,7 +69,7 @@ command = ["/bin/sh", "-c", "echo cannot bind >&2; exit 1"]
     outcome = host.act("start", "port")
     assert not outcome.ok
     assert "cannot bind" not in host.report("port").message
-    os.rmdir(host.paths.config("port"))  # noqa: PTH106
+    host.paths.config("port").rmdir()
 
 
 def test_health_follows_what_proves_it(host: Host) -> None:

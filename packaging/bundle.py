@@ -14,6 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import elf
+import licences
+import manual
+from agent import __version__
+from agent.cli.completion import script
 
 Entry = tuple[str, str, str]
 
@@ -22,6 +26,9 @@ LIBRARIES = "lib"
 
 SHARE = "share/agent"
 """What is laid with the program and not run, below ``LIBRARIES``: manual page, completions, units, licences."""
+
+COMPLETIONS = {"bash": "agentctl.bash", "zsh": "_agentctl", "fish": "agentctl.fish"}
+"""The shells, and what the file of each is called."""
 
 PROGRAM = "agentctl"
 MANIFEST = f"{SHARE}/manifest.json"
@@ -133,7 +140,7 @@ def datas(entries: Iterable[Entry]) -> list[Entry]:
     return [entry for entry in entries if ".dist-info/" not in entry[0]]
 
 
-def finish(tree: Path, version: str, epoch: int) -> None:
+def finish(tree: Path, epoch: int) -> None:
     """Complete the installed form at ``tree``: free libpcap from D-Bus, set modes and times, write the manifest.
 
     ``epoch`` is what every file's time becomes, in seconds since 1970.
@@ -146,19 +153,19 @@ def finish(tree: Path, version: str, epoch: int) -> None:
         if path.is_symlink():
             raise ValueError(f"{path} is a symbolic link, and the manifest knows only files")
         path.chmod(0o755 if path == tree / PROGRAM or elf.read(path) else 0o644)
-    (tree / LIBRARIES / MANIFEST).write_text(json.dumps(manifest(tree, files, version), indent=1) + "\n")
+    (tree / LIBRARIES / MANIFEST).write_text(json.dumps(manifest(tree, files), indent=1) + "\n")
     for path in [tree, *tree.rglob("*")]:
         os.utime(path, (epoch, epoch))
 
 
-def manifest(tree: Path, files: Iterable[Path], version: str) -> dict[str, Any]:
+def manifest(tree: Path, files: Iterable[Path]) -> dict[str, Any]:
     """What the installed form is made of, apart from the manifest itself.
 
     ``machine`` as of uname(2); ``glibc`` the oldest C library that every file can be loaded with.
     """
     programs = [found for path in files if (found := elf.read(path))]
     return {
-        "version": version,
+        "version": __version__,
         "machine": next(iter({program.machine for program in programs})),
         "glibc": ".".join(map(str, max(elf.glibc(program) for program in programs))),
         "files": [
@@ -191,8 +198,17 @@ def share(directory: Path) -> list[Entry]:
     ]
 
 
-def gather(root: Path, directory: Path) -> None:
-    """Lay in the empty ``directory`` what is shared beside the program, from the source tree at ``root``."""
+def gather(root: Path, directory: Path, libraries: Iterable[Entry], epoch: int) -> None:
+    """Lay in the empty ``directory`` what is shared beside the program, from the source tree at ``root``.
+
+    ``libraries`` are those in the bundle, ``epoch`` is the date of the manual page in seconds since 1970.
+    """
+    for name in ("man", "completions", "licences"):
+        (directory / name).mkdir()
+    (directory / "man" / "agentctl.1").write_text(manual.page(epoch))
+    for shell, name in COMPLETIONS.items():
+        (directory / "completions" / name).write_text(script(shell) + "\n")
+    licences.lay(directory / "licences", {name: Path(path) for name, path, _ in libraries}, __version__)
     shutil.copyfile(root / "LICENSE", directory / "LICENSE")
     if (units := root / "systemd").is_dir():
         shutil.copytree(units, directory / "systemd")

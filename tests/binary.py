@@ -23,10 +23,9 @@ import agent
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache" / "binary"
 
-SOURCES = ("agent", "packaging", "systemd", "build.spec", "LICENSE", "pyproject.toml")
+SOURCES = ("agent", "packaging", "requirements", "systemd", "build.spec", "LICENSE", "pyproject.toml")
 """What a build reads of the source tree, where it exists."""
 
-LOCKS = ("build.txt", "run.txt", "binary.txt")
 KEPT = 6
 """Builds that stay in the cache; the ones unused for the longest time go."""
 
@@ -99,8 +98,7 @@ def run_build(source: Path, output: Path) -> None:
 def digest() -> str:
     """Of everything that a build depends on: the source, the pinned libraries, the interpreter."""
     seen = hashlib.sha256(f"{sys.version} {sys.base_prefix}".encode())
-    inputs = [ROOT / name for name in SOURCES] + [ROOT / "requirements" / name for name in LOCKS]
-    for path in (path for top in inputs for path in files(top)):
+    for path in (path for name in SOURCES for path in files(ROOT / name)):
         seen.update(f"{path.relative_to(ROOT)} {os.access(path, os.X_OK)} {path.stat().st_size}\n".encode())
         seen.update(path.read_bytes())
     return seen.hexdigest()[:16]

@@ -30,6 +30,9 @@ SHARE = "share/agent"
 COMPLETIONS = {"bash": "agentctl.bash", "zsh": "_agentctl", "fish": "agentctl.fish"}
 """The shells, and what the file of each is called."""
 
+GLIBC = (2, 36)
+"""The newest C library that a bundle may ask for: Debian 12's. README.md says so."""
+
 PROGRAM = "agentctl"
 MANIFEST = f"{SHARE}/manifest.json"
 

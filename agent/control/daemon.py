@@ -22,6 +22,7 @@ from agent.declaration.load import load
 from agent.declaration.model import AnyService, Declaration, LogPolicy
 from agent.errors import EXIT_OK, AgentError, DeclarationError, RuntimeFailure
 from agent.linux import cgroup, signals
+from agent.linux.capabilities import withhold
 from agent.linux.clock import WallClockWatch
 from agent.linux.files import PrefixLock, touch, write_pid
 from agent.linux.notify import SystemdNotifier
@@ -51,6 +52,7 @@ def run(paths: Paths, *, json: bool = False, hint: str | None = None) -> int:
 
     Raises ``DeclarationError`` before anything is touched, ``AlreadyRunning`` when another agent holds the prefix.
     """
+    withhold()
     # Until there is a loop to act on them they wait: a reload is not a reason to die, and a stop finds all in order.
     signal.pthread_sigmask(signal.SIG_BLOCK, ORDERS)
     notifier = SystemdNotifier(os.environ)

@@ -10,6 +10,7 @@ import pytest
 from agent.cli import checks
 from agent.declaration.model import AgentSettings, Command, Declaration
 from agent.paths import Paths
+from agent.workers.capture import libpcap
 
 
 def program(directory: Path, name: str, output: str) -> None:
@@ -27,6 +28,24 @@ def test_raw_sockets_are_read_from_the_effective_capabilities() -> None:
         bad = checks.check_raw_sockets(text, needed=True)
         assert bad.verdict == "fail" and "CAP_NET_RAW" in bad.mend
         assert checks.check_raw_sockets(text, needed=False).verdict == "warn"
+
+
+def test_each_command_that_is_to_have_what_the_agent_has_not_is_a_row() -> None:
+    services = {
+        "web": Command(name="web", command=("true",), capabilities=("CAP_NET_BIND_SERVICE", "CAP_NET_RAW")),
+        "time": Command(name="time", command=("true",), capabilities=("CAP_SYS_TIME",)),
+        "none": Command(name="none", command=("true",), capabilities=()),
+        "plain": Command(name="plain", command=("true",)),
+    }
+    declaration = Declaration(agent=AgentSettings(server="here"), services=dict(services))
+    [web, time] = checks.check_capabilities(declaration, "CapPrm:\t0000000000002000\nCapEff:\t000001ffffffffff\n")
+    assert (web.verdict, web.finding) == ("fail", "service.web: the agent does not hold CAP_NET_BIND_SERVICE")
+    assert "AmbientCapabilities=CAP_NET_BIND_SERVICE" in web.mend
+    assert time.finding == "service.time: the agent does not hold CAP_SYS_TIME"
+    [good] = checks.check_capabilities(declaration, "CapPrm:\t000001ffffffffff\n")
+    assert (good.verdict, good.mend) == ("ok", "")
+    declaration = Declaration(agent=AgentSettings(server="here"), services={"plain": services["plain"]})
+    assert checks.check_capabilities(declaration, "") == []
 
 
 @pytest.mark.parametrize(
@@ -113,7 +132,7 @@ def test_libpcap_says_its_version() -> None:
 
 
 def test_a_missing_libpcap_fails_only_where_something_captures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "LIBPCAP_NAMES", ("libpcap.so.nowhere",))
+    monkeypatch.setattr(libpcap, "NAMES", ("libpcap.so.nowhere",))
     assert checks.check_libpcap(needed=True).verdict == "fail"
     check = checks.check_libpcap(needed=False)
     assert check.verdict == "warn" and "libpcap0.8" in check.mend

@@ -8,14 +8,25 @@ What it lacks is taken from the same library handle. Calls through ctypes releas
 from __future__ import annotations
 
 import ctypes
+import ctypes.util
 from typing import Any
 
 from agent.errors import CaptureFailure
+from agent.workers.capture import libpcap
 
-try:
-    from scapy.libs import winpcapy
-except OSError as error:  # what scapy raises when find_library("pcap") finds nothing
-    raise CaptureFailure("libpcap is not installed: on Debian and Ubuntu, `apt install libpcap0.8`") from error
+
+def _bindings() -> Any:
+    # scapy asks it for this one alone, while it is imported.
+    looking = ctypes.util.find_library  # noqa: TID251  # not to be called
+    ctypes.util.find_library = lambda name: libpcap.find()  # noqa: TID251
+    try:
+        from scapy.libs import winpcapy
+    except OSError as error:  # what scapy raises when it was found nowhere
+        raise CaptureFailure("libpcap is not installed: on Debian and Ubuntu, `apt install libpcap0.8`") from error
+    finally:
+        ctypes.util.find_library = looking  # noqa: TID251
+    return winpcapy
+
 
 # pcap.h: what pcap_activate() returns.
 ERROR_NO_SUCH_DEVICE = -5
@@ -30,12 +41,12 @@ MAXIMUM_SNAPLEN = 262144  # pcap-int.h: what libpcap cuts a larger snaplen down 
 
 _IOFBF = 0  # stdio.h: fully buffered
 
-pcap: Any = winpcapy
+pcap: Any = _bindings()
 
 #: ``pcap_dump`` itself as the callback of ``pcap_dispatch``: C calls C, and no Python runs per packet.
-DUMP = ctypes.cast(winpcapy.pcap_dump, winpcapy.pcap_handler)
+DUMP = ctypes.cast(pcap.pcap_dump, pcap.pcap_handler)
 
-_library: Any = winpcapy._lib
+_library: Any = pcap._lib
 
 pcap_dump_fopen: Any = _library.pcap_dump_fopen
 pcap_dump_fopen.restype = ctypes.c_void_p

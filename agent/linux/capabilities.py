@@ -115,7 +115,9 @@ def grant(wanted: Iterable[str], uid: int, *, wish: bool) -> Grant:
         raise NotHeld(f"{what}; a drop-in of its unit grants it: {in_a_drop_in(missing)}")
     if uid == 0:
         if not held & mask(["CAP_SETPCAP"]):
-            raise NotHeld("as root it would hold more than its `capabilities`, which takes CAP_SETPCAP to prevent")
+            raise NotHeld(
+                "as root it would hold more than its `capabilities` (only CAP_SETPCAP prevents it): declare a `user`"
+            )
         return Grant(taken=capabilities)
     if os.geteuid() == 0:
         return Grant(taken=capabilities or None)

@@ -13,7 +13,8 @@ from agent.control.client import Client
 from agent.declaration.load import load
 from agent.declaration.model import Command, Declaration
 from agent.errors import AgentError, DeclarationError, SpawnFailed
-from agent.linux import capabilities, cgroup
+from agent.linux import cgroup
+from agent.linux.capability_sets import NET_RAW, in_a_drop_in, mask, names, parse_sets
 from agent.linux.environment import base_environment
 from agent.linux.spawn import SpawnRequest, run
 from agent.linux.users import resolve_user
@@ -149,7 +150,7 @@ def check_nmap(*, needed: bool) -> Check:
 
 def check_raw_sockets(status: str, *, needed: bool) -> Check:
     """Whether CAP_NET_RAW is effective, by the text of /proc/PID/status (proc(5))."""
-    if capabilities.parse_sets(status).effective & capabilities.mask([capabilities.NET_RAW]):
+    if parse_sets(status).effective & mask([NET_RAW]):
         return Check("capabilities", "ok", "CAP_NET_RAW is effective")
     return Check(
         "capabilities",
@@ -166,12 +167,12 @@ def check_capabilities(declaration: Declaration, status: str) -> list[Check]:
     """
     services = [service for service in declaration.services.values() if isinstance(service, Command)]
     declared = {service.name: service.capabilities for service in services if service.capabilities}
-    held = capabilities.parse_sets(status).permitted
+    held = parse_sets(status).permitted
     failures = []
     for name, wanted in declared.items():
-        if missing := capabilities.names(capabilities.mask(wanted) & ~held):
+        if missing := names(mask(wanted) & ~held):
             finding = f"service.{name}: the agent does not hold {' '.join(missing)}"
-            mend = f"{capabilities.in_a_drop_in(missing)} in a drop-in of its unit, or run the agent as root"
+            mend = f"{in_a_drop_in(missing)} in a drop-in of its unit, or run the agent as root"
             failures.append(Check("capabilities", "fail", finding, mend))
     if failures or not declared:
         return failures

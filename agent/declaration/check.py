@@ -14,7 +14,7 @@ from agent.declaration.capture_limits import LONGEST_FILTER
 from agent.declaration.units import parse_duration, parse_percent, parse_size
 from agent.declaration.wording import shown
 from agent.errors import UsageError
-from agent.linux.capabilities import NAMES as CAPABILITIES
+from agent.linux.capability_sets import NAMES as CAPABILITIES
 
 _SERVICE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")

@@ -1,4 +1,4 @@
-"""Capabilities, capabilities(7): their names, what a process holds, and how a child comes to hold some of it.
+"""Capabilities, capabilities(7): what this process holds, and how a child comes to hold some of it.
 
 A program that an ordinary user executes holds what is in the ambient set at that instant, and nothing else (unless
 its file has capabilities). So this process keeps its ambient set empty and raises in it, around the start of a child,
@@ -7,8 +7,6 @@ copy it.
 
 Root is another matter: whatever it executes holds everything, and who stops being root loses the ambient set. There
 the child itself takes what it is to hold, after it has become who it is to be.
-
-Sets of capabilities are masks: bit ``n`` is capability number ``n``.
 """
 
 from __future__ import annotations
@@ -19,21 +17,7 @@ from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from agent.linux import libc
-
-NAMES = (
-    *("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_SETGID"),
-    *("CAP_SETUID", "CAP_SETPCAP", "CAP_LINUX_IMMUTABLE", "CAP_NET_BIND_SERVICE", "CAP_NET_BROADCAST"),
-    *("CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_IPC_LOCK", "CAP_IPC_OWNER", "CAP_SYS_MODULE", "CAP_SYS_RAWIO"),
-    *("CAP_SYS_CHROOT", "CAP_SYS_PTRACE", "CAP_SYS_PACCT", "CAP_SYS_ADMIN", "CAP_SYS_BOOT", "CAP_SYS_NICE"),
-    *("CAP_SYS_RESOURCE", "CAP_SYS_TIME", "CAP_SYS_TTY_CONFIG", "CAP_MKNOD", "CAP_LEASE", "CAP_AUDIT_WRITE"),
-    *("CAP_AUDIT_CONTROL", "CAP_SETFCAP", "CAP_MAC_OVERRIDE", "CAP_MAC_ADMIN", "CAP_SYSLOG", "CAP_WAKE_ALARM"),
-    *("CAP_BLOCK_SUSPEND", "CAP_AUDIT_READ", "CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE"),
-)
-"""In the order of their numbers, from 0: linux/capability.h, as of Linux 5.9 and unchanged since."""
-
-NET_RAW = "CAP_NET_RAW"
-
-_NUMBERS = {name: number for number, name in enumerate(NAMES)}
+from agent.linux.capability_sets import in_a_drop_in, mask, names, numbers
 
 _NOROOT = 1 << 0  # linux/securebits.h: for who is uid 0, execve(2) makes no exception
 _NOROOT_LOCKED = 1 << 1
@@ -54,47 +38,9 @@ class Grant(NamedTuple):
     taken: int | None = None
 
 
-class Sets(NamedTuple):
-    """The five sets of a process."""
-
-    inheritable: int = 0
-    permitted: int = 0
-    effective: int = 0
-    bounding: int = 0
-    ambient: int = 0
-
-
-_FIELDS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
-
-
-def parse_sets(status: str) -> Sets:
-    """The sets in the text of /proc/PID/status, proc_pid_status(5); those that it does not tell are empty."""
-    fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
-    return Sets(*(int(fields.get(name, "0"), 16) for name in _FIELDS))
-
-
-def mask(names: Iterable[str]) -> int:
-    """The set of these capabilities. Raises ``KeyError`` for a name that is not in ``NAMES``."""
-    found = 0
-    for name in names:
-        found |= 1 << _NUMBERS[name]
-    return found
-
-
-def names(capabilities: int) -> tuple[str, ...]:
-    """What is in a set, by number; one that is newer than this program is called as the kernel's tools do it."""
-    return tuple(NAMES[number] if number < len(NAMES) else f"CAP_{number}" for number in _numbers(capabilities))
-
-
 def permitted() -> int:
     """What this process holds, and so could hand on."""
     return libc.capget()[1]
-
-
-def in_a_drop_in(missing: Iterable[str]) -> str:
-    """The lines of a unit, systemd.exec(5), by which an agent that runs as an ordinary user would hold these too."""
-    words = " ".join(missing)
-    return f"AmbientCapabilities={words} and CapabilityBoundingSet={words}"
 
 
 def grant(wanted: Iterable[str], uid: int, *, wish: bool) -> Grant:
@@ -141,7 +87,7 @@ def withhold() -> None:
 def handing_on(capabilities: int) -> Iterator[None]:
     """What is executed by an ordinary user's child that is born within holds exactly these, which we must hold.
 
-    Without any it costs a microsecond and makes sure that nothing is handed on. Raises ``NotGranted``.
+    Without any it costs a few microseconds and makes sure that nothing is handed on. Raises ``NotGranted``.
     """
     _clear_ambient()
     if not capabilities:
@@ -199,12 +145,5 @@ def _clear_ambient() -> None:
 
 
 def _raise_ambient(capabilities: int) -> None:
-    for number in _numbers(capabilities):
+    for number in numbers(capabilities):
         libc.prctl(libc.PR_CAP_AMBIENT, libc.PR_CAP_AMBIENT_RAISE, number)
-
-
-def _numbers(capabilities: int) -> Iterator[int]:
-    while capabilities:
-        lowest = capabilities & -capabilities
-        yield lowest.bit_length() - 1
-        capabilities ^= lowest

@@ -80,7 +80,7 @@ class SpawnRequest:
     executes anything. ``own_program`` marks this very program, which needs ``own_environment`` as well.
     ``process_group_only`` keeps it in our session (for a child of a foreground command).
 
-    ``capabilities`` are names out of ``capabilities.NAMES``, and exactly what the child holds, be it root or not.
+    ``capabilities`` are names out of ``capability_sets.NAMES``, and exactly what the child holds, be it root or not.
     ``None`` is what comes of itself: nothing, or for root everything. To our own program it is given as far as we hold
     it, and what is root stays root.
     """

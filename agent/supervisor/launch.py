@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import msgspec
 
 from agent.declaration.model import AgentSettings, AnyService, Command
-from agent.linux.capabilities import NET_RAW
+from agent.linux.capability_sets import NET_RAW
 from agent.linux.spawn import base_environment, own_program
 from agent.linux.sweep import MARK
 from agent.paths import Paths

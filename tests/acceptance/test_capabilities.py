@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from agent.linux.capabilities import Sets, mask, parse_sets
+from agent.linux.capability_sets import Sets, mask, parse_sets
 from tests.harness import PATIENCE, SOURCE, Agent, wait_until
 from tests.linux.processes import own_directory
 from tests.workers.capture.lab import Network, network, numbers

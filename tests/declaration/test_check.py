@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from agent.declaration import check
 from agent.errors import UsageError
-from agent.linux.capabilities import NAMES as CAPABILITIES
+from agent.linux.capability_sets import NAMES as CAPABILITIES
 
 
 def refusal(parse: Callable[[Any], object], value: object) -> str:

@@ -109,10 +109,10 @@ def become_user_with(*names: str) -> str:
     """For a script, after its imports: be nobody, and hold these as a service with ``AmbientCapabilities=`` does."""
     return f"""
 import os
-from agent.linux import capabilities, libc
+from agent.linux import capabilities, capability_sets, libc
 libc.prctl(libc.PR_SET_KEEPCAPS, 1)
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
-capabilities.take(capabilities.mask({names!r}))
+capabilities.take(capability_sets.mask({names!r}))
 """
 
 

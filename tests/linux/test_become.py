@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.linux.capabilities import mask
+from agent.linux.capability_sets import mask
 from tests.linux.processes import become_user_with, scripted
 
 RAW = mask(["CAP_NET_RAW"])
@@ -38,7 +38,8 @@ def test_a_program_that_cannot_be_executed_is_one_line_and_nothing_is_handed_on(
     told = scripted(f"""
 from agent.errors import RuntimeFailure
 from agent.linux.become import become
-from agent.linux.capabilities import parse_sets, withhold
+from agent.linux.capabilities import withhold
+from agent.linux.capability_sets import parse_sets
 from pathlib import Path
 {become_user_with("CAP_NET_RAW")}
 withhold()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.linux import capabilities, libc
-from agent.linux.capabilities import NAMES, Sets, mask, names, parse_sets
+from agent.linux.capability_sets import NAMES, mask, parse_sets
 from tests.linux.processes import REFUSE_CAPSET, become_user_with, scripted
 
 RAW = mask(["CAP_NET_RAW"])
@@ -19,8 +18,8 @@ CHOWN = mask(["CAP_CHOWN"])
 
 PREAMBLE = """
 import os, sys
-from agent.linux.capabilities import *
-from agent.linux.capabilities import NotGranted, mask, names, parse_sets
+from agent.linux.capabilities import NotGranted, handing_on, withhold
+from agent.linux.capability_sets import mask, parse_sets
 from pathlib import Path
 def tell(who="self"):
     sets = parse_sets(Path(f"/proc/{who}/status").read_text())
@@ -37,38 +36,10 @@ def lines(*fields: int) -> list[str]:
     return [f"{name}:\t{value:016x}" for name, value in parts]
 
 
-def test_the_names_are_in_the_order_of_the_kernels_numbers() -> None:
-    listed = subprocess.run(["setpriv", "--list-caps"], capture_output=True, text=True, check=True).stdout.split()
-    assert [f"CAP_{name.upper()}" for name in listed] == list(NAMES[: len(listed)])
-    last = int(Path("/proc/sys/kernel/cap_last_cap").read_text())
-    assert len(NAMES) >= min(last + 1, len(listed))
-
-
-@given(st.sets(st.sampled_from(NAMES)))
-def test_names_and_sets_are_two_views_of_the_same(chosen: set[str]) -> None:
-    assert set(names(mask(chosen))) == chosen
-    assert names(mask(chosen)) == tuple(sorted(chosen, key=NAMES.index))
-
-
-@given(st.integers(0, 2**64 - 1))
-def test_no_capability_of_a_later_kernel_is_lost(found: int) -> None:
-    assert len(set(names(found))) == found.bit_count()
-    assert all(name.startswith("CAP_") for name in names(found))
-
-
-@given(st.builds(Sets, *[st.integers(0, 2**64 - 1)] * 5), st.text())
-def test_the_sets_of_a_status_are_read_whatever_else_it_tells(sets: Sets, noise: str) -> None:
-    fields = zip(("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"), sets, strict=True)
-    told = "".join(f"{name}:\t{value:016x}\n" for name, value in fields)
-    name = "".join(character for character in noise if character.isalnum())
-    assert parse_sets(f"Name:\t{name}\n{told}NoNewPrivs:\t0\n") == sets
-
-
 def test_the_sets_of_this_process_are_those_that_the_kernel_tells() -> None:
     sets = parse_sets(Path("/proc/self/status").read_text())
     assert libc.capget() == (sets.effective, sets.permitted, sets.inheritable)
     assert capabilities.permitted() == sets.permitted
-    assert parse_sets("") == Sets()
 
 
 def test_what_is_withheld_stays_with_the_process_and_no_child_has_any_of_it() -> None:
@@ -124,14 +95,6 @@ child()
 """)
     nothing = lines(RAW, 0, 0, 0)
     assert told.splitlines() == [f"{RAW} {RAW} {RAW} 0", *nothing, *lines(*[RAW] * 4), *nothing]
-
-
-def test_a_drop_in_that_would_help_is_written_as_systemd_reads_it(tmp_path: Path) -> None:
-    words = capabilities.in_a_drop_in(["CAP_NET_RAW", "CAP_SYS_TIME"]).split(" and ")
-    unit = tmp_path / "granted.service"
-    unit.write_text("\n".join(["[Service]", "ExecStart=/bin/true", *words]))
-    done = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True)
-    assert done.stderr == ""
 
 
 def test_a_wish_is_fulfilled_as_far_as_can_be(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.linux.capabilities import mask
+from agent.linux.capability_sets import mask
 from agent.linux.cgroup import CgroupTree
 from tests.linux.processes import REFUSE_CAPSET, become_user_with, scripted
 
@@ -15,7 +15,8 @@ PREAMBLE = """
 import os, sys
 from agent.errors import SpawnFailed
 from agent.linux import libc
-from agent.linux.capabilities import mask, withhold
+from agent.linux.capabilities import withhold
+from agent.linux.capability_sets import mask
 from agent.linux.spawn import SpawnRequest, run
 def show(**fields):
     argv = ["grep", "-E", "^Cap(Inh|Prm|Eff|Amb)", "/proc/self/status"]

@@ -10,7 +10,7 @@ import pytest
 
 import agent.linux.spawn as spawning
 from agent.linux import libc
-from agent.linux.capabilities import mask, parse_sets
+from agent.linux.capability_sets import mask, parse_sets
 from agent.linux.cgroup import CgroupTree
 from agent.linux.spawn import SpawnRequest, run
 from tests.linux.processes import eventually

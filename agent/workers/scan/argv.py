@@ -14,7 +14,7 @@ from typing import Final
 
 from agent.declaration.model import Profile
 from agent.errors import ConfigurationError
-from agent.linux.capabilities import NET_RAW, mask, parse_sets
+from agent.linux.capability_sets import NET_RAW, mask, parse_sets
 from agent.workers.scan.plan import Family, Ranges, merge
 
 STATS_EVERY: Final = 1

@@ -12,7 +12,7 @@ import msgspec
 
 from agent.declaration.model import Scan
 from agent.errors import AgentError, ConfigurationError, ScanFailure, StorageFailure
-from agent.linux.capabilities import NET_RAW
+from agent.linux.capability_sets import NET_RAW
 from agent.linux.spawn import base_environment
 from agent.linux.sweep import MARK
 from agent.workers.runtime import Context

@@ -166,6 +166,8 @@ PLACES = {
     "agent.linux.clone": {"syscall", "execve"},
     "agent.linux.become": {"execve"},
     "agent.workers.capture.binding": {"find_library"},  # replaces it
+    "agent.workers.scan.library": {"multiprocessing"},  # keeps it out
+    "agent.cli.proofs": {"multiprocessing"},  # proves that a bundle has none
 }
 """Where what of it is used."""
 

@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from PyInstaller.archive.readers import CArchiveReader
 
 import bundle
 import elf
+from licences import COMPONENTS
 from tests.binary import ROOT, Built
 
 ONE_FILE_LIMIT = 20 * 1024 * 1024
@@ -91,9 +94,15 @@ def test_the_c_library_that_it_needs_is_stated(program: Built, manifest: dict[st
 def test_every_library_that_is_needed_is_bundled_or_on_every_host(program: Built) -> None:
     bundled = {path.name for path in (program.tree / "lib").glob("*.so*")}
     for path, found in programs(program).items():
-        missing = [name for name in found.needed if name not in bundled and not HOST.fullmatch(name)]
-        # The bootloader unpacks with zlib before there is a bundle: that one is on every host, too.
-        assert missing == (["libz.so.1"] if path == program.program and "libz.so.1" not in bundled else [])
+        assert [name for name in found.needed if name not in bundled and not HOST.fullmatch(name)] == [], path
+
+
+def test_before_there_is_a_bundle_only_zlib_is_needed_as_well(program: Built) -> None:
+    """The bootloader has to find and unpack the bundle with what the host has."""
+    for path in (program.program, program.onefile):
+        found = elf.read(path)
+        assert found is not None
+        assert [name for name in found.needed if not HOST.fullmatch(name)] == ["libz.so.1"]
 
 
 def test_no_library_is_bundled_that_nothing_needs(program: Built) -> None:
@@ -112,6 +121,29 @@ def test_libpcap_brings_no_message_bus(program: Built) -> None:
 @pytest.mark.parametrize("module", bundle.EXCLUDED)
 def test_what_is_left_out_is_not_there(module: str, modules: set[str]) -> None:
     assert [name for name in modules if name == module or name.startswith(f"{module}.")] == []
+
+
+def test_what_is_there_can_do_without_what_is_left_out(modules: set[str]) -> None:
+    """Everything that is bundled is imported, in an interpreter that has only what is bundled."""
+    tops = tuple(f"{module}." for component in COMPONENTS for module in component.modules)
+    wanted = sorted(name for name in modules if f"{name}.".startswith(tops) and not name.startswith("pyi"))
+    script = (
+        "import sys\n"
+        f"excluded = {bundle.EXCLUDED!r}\n"
+        "class Absent:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if any(f'{name}.'.startswith(f'{one}.') for one in excluded):\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "for name in list(sys.modules):\n"
+        "    if any(f'{name}.'.startswith(f'{one}.') for one in excluded):\n"
+        "        del sys.modules[name]\n"
+        "sys.meta_path.insert(0, Absent())\n"
+        "from importlib import import_module\n"
+        f"for name in {wanted!r}:\n"
+        "    import_module(name)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
 
 
 def test_every_module_of_ours_is_there(modules: set[str]) -> None:

@@ -16,7 +16,7 @@ from agent.cli.commands import COMMANDS
 from agent.cli.main import agentctl
 from tests.binary import Built
 
-EPOCH = 1_764_547_200
+EPOCH = 1_795_651_200
 
 
 def rendered(page: str) -> str:
@@ -54,7 +54,7 @@ def test_neither_groff_nor_mandoc_complains(tmp_path: Path) -> None:
 
 def test_it_says_what_it_is_of_which_version_and_day() -> None:
     first = manual.page(EPOCH).partition("\n")[0]
-    assert re.fullmatch(r'\.TH AGENTCTL 1 2025-12-01 "agent \d+\.\d+\.\d+" "User Commands"', first)
+    assert re.fullmatch(r'\.TH AGENTCTL 1 2026-11-26 "agent \d+\.\d+\.\d+" "User Commands"', first)
     assert "agentctl - declare, run and ask about the services of this host" in rendered(manual.page(EPOCH))
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from agent import __version__
-from agent.errors import EXIT_CONFIGURATION, EXIT_OK, EXIT_RUNTIME, AgentError, RuntimeFailure
+from agent.errors import EXIT_CONFIGURATION, EXIT_OK, EXIT_RUNTIME, AgentError, RuntimeFailure, SpawnFailed
 
 TIMEOUT = 20.0
 """Seconds that a program of the host may take to print its environment, or this one to print its version."""
@@ -168,12 +168,15 @@ def processes() -> Proof:
     own = run(SpawnRequest(argv=[*own_program(), "--version"], environment=environment, own_program=True), TIMEOUT)
     if not own.status.success or not own.stdout.decode("utf-8", "replace").rstrip().endswith(f" {__version__}"):
         raise RuntimeFailure(f"{own_program()[0]} --version {own.status}: {own.stderr.decode('utf-8', 'replace')}")
-    foreign = run(SpawnRequest(argv=["env"], environment=environment), TIMEOUT)
+    if frozen() and find_spec("multiprocessing"):
+        raise RuntimeFailure("multiprocessing is in the bundle, and would run this program for each of its processes")
+    try:
+        foreign = run(SpawnRequest(argv=["env"], environment=environment), TIMEOUT)
+    except SpawnFailed as error:
+        return Proof("this program starts itself", str(error))
     leaked = sorted(line for line in foreign.stdout.decode("utf-8", "replace").splitlines() if _ours(line))
     if leaked:
         raise RuntimeFailure(f"programs of this host are started with {leaked[0]}")
-    if frozen() and find_spec("multiprocessing"):
-        raise RuntimeFailure("multiprocessing is in the bundle, and would run this program for each of its processes")
     return Proof("this program starts itself, and others without its libraries")
 
 

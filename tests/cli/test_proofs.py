@@ -68,7 +68,7 @@ def test_what_foreign_programs_inherit_of_a_bundle_is_a_failure(monkeypatch: pyt
 def test_a_host_without_a_program_to_try_is_no_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     proof = proofs.processes()
-    assert proof.found == "this program starts itself"
+    assert proof.found == "the source tree starts itself"
     assert "cannot start env" in proof.unchecked
 
 

@@ -52,11 +52,13 @@ def test_it_says_its_version(form: Path, program: Built) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, f"agentctl {program.version}\n", "")
 
 
-def test_it_proves_itself(form: Path) -> None:
+def test_it_proves_itself(form: Path, program: Built) -> None:
     done = run(form, "selftest", "--json")
     assert (done.returncode, done.stderr) == (0, "")
     told = json.loads(done.stdout)
     assert {part["verdict"] for part in told["parts"]} == {"ok"}, told
+    itself = "the one file" if form == program.onefile else "the installed form"
+    assert f"{itself} starts itself, and others without its libraries" in done.stdout
 
 
 def test_it_keeps_the_contract_of_exit_codes(form: Path, tmp_path: Path) -> None:

@@ -16,10 +16,11 @@ PREFIX ?= $(CURDIR)/var
 
 RUN_PACKAGES := python3-venv nmap libpcap0.8
 # binutils: PyInstaller and stripping · libpython: Debian's own python3 is not linked to it, a bundle is
-BINARY_PACKAGES := $(RUN_PACKAGES) binutils $(shell $(PYTHON) -c \
+BINARY_PACKAGES = $(RUN_PACKAGES) binutils $(shell $(PYTHON) -c \
   'import sys; sys.base_prefix == "/usr" and print("libpython%d.%d" % sys.version_info[:2])')
 # iproute2: network namespaces · systemd: its calendar, held against ours · qemu: tests/machine
-TEST_PACKAGES := $(BINARY_PACKAGES) tcpdump iproute2 curl systemd qemu-system-x86
+# groff, mandoc: the manual page · strace: which modules a built program loads
+TEST_PACKAGES = $(BINARY_PACKAGES) groff-base mandoc strace tzdata tcpdump iproute2 curl systemd qemu-system-x86
 BENCH_PACKAGES := $(RUN_PACKAGES) runit s6
 
 # $(call packages,NAMES): installs the Debian packages that are missing; says nothing when none is.

@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from tests.harness import notify_socket, wait_until
 from tests.system.root import CACHE, debian
@@ -79,7 +79,7 @@ class Container:
 
     # -- coming and going -------------------------------------------------------------------------------------------
 
-    def __enter__(self) -> Container:
+    def __enter__(self) -> Self:
         pristine = debian()
         self._cgroup = _new_cgroup()
         mount = CACHE / "mount"

@@ -16,6 +16,7 @@ from agent import __version__
 from agent.control.console import Console, JsonConsole
 from agent.control.facade import RunningAgent
 from agent.control.layout import lay_out
+from agent.control.patience import patiently
 from agent.control.server import ControlServer
 from agent.control.watchdog import keep_watchdog
 from agent.declaration.load import load
@@ -185,7 +186,7 @@ class Daemon:
     async def _announce(self, hint: str | None) -> None:
         """Start it all; tell systemd, and the person in front of it, once that has settled."""
         await self._supervisor.start()
-        await self._supervisor.settled()
+        await patiently(self._notifier, self._supervisor.settled())
         self._agent.is_up()
         self._tell_status()
         self._events.append("agent_ready", self._agent.summary())

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import __version__
+from agent.control.patience import patiently
 from agent.declaration.load import load
 from agent.declaration.show import effective
 from agent.errors import DeclarationError
@@ -107,7 +108,7 @@ class RunningAgent:
             self.events.append("reload_refused", f"{first}{more}")
             self._tell_ready()
             raise
-        task = asyncio.ensure_future(self._supervisor.reload(declaration))
+        task = asyncio.ensure_future(patiently(self._notifier, self._supervisor.reload(declaration)))
         self._reloads.add(task)
         task.add_done_callback(self._reloaded)
         # Shielded: a client that hangs up must not leave the host between two declarations.

@@ -15,6 +15,7 @@ from tests.system.container import PATIENCE, Container
 SOURCE = Path(__file__).resolve().parents[2]
 UNIT = "agent.service"
 
+
 class Host(Container):
     """A container in which ``agent.service`` is installed, enabled and not started; nothing is declared yet."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 PREFIX = "agent-test-"
@@ -22,8 +23,11 @@ def new_cgroup() -> Path | None:
     """A new one; ``None`` where systemd runs the machine: it is the one to make them there."""
     if Path("/run/systemd/system").is_dir():
         return None
-    remove_cgroups()
-    return Path(tempfile.mkdtemp(prefix=PREFIX, dir=_hierarchy()))
+    for stale in _hierarchy().glob(f"{PREFIX}*"):
+        owner = stale.name.removeprefix(PREFIX).partition("-")[0]
+        if not Path("/proc", owner).exists():
+            remove_cgroup(stale)
+    return Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=_hierarchy()))
 
 
 def in_cgroup(cgroup: Path | None) -> tuple[str, ...]:
@@ -33,12 +37,9 @@ def in_cgroup(cgroup: Path | None) -> tuple[str, ...]:
     return ("sh", "-c", 'echo 0 > "$1/cgroup.procs" && shift && exec "$@"', "sh", str(cgroup))
 
 
-def remove_cgroups() -> None:
-    """Those in which nobody is any more, our own and those of a pytest that was killed; in both hierarchies."""
-    for parent in {_hierarchy(), Path("/sys/fs/cgroup/systemd")}:
-        for stale in parent.glob(f"{PREFIX}*"):
-            for directory, _, _ in os.walk(stale, topdown=False):
-                try:
-                    Path(directory).rmdir()
-                except OSError:
-                    break  # somebody lives in it
+def remove_cgroup(cgroup: Path) -> None:
+    """Take it back when its processes are gone, with what nspawn made below it in both hierarchies."""
+    for parent in (_hierarchy(), Path("/sys/fs/cgroup/systemd")):
+        for directory, _, _ in os.walk(parent / cgroup.name, topdown=False):
+            with suppress(OSError):
+                Path(directory).rmdir()

@@ -26,8 +26,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.harness import notify_socket, wait_until
-from tests.system.cgroups import in_cgroup, new_cgroup, remove_cgroups
+from tests.harness import notify_socket, wait_gone, wait_until
+from tests.system.cgroups import in_cgroup, new_cgroup, remove_cgroup
 from tests.system.root import CACHE, debian
 
 PATIENCE = 30.0
@@ -76,6 +76,7 @@ class Container:
         self._console = os.memfd_create("console")
         self._nspawn: subprocess.Popen[bytes] | None = None
         self._leader = 0
+        self._first = 0
 
     # -- coming and going -------------------------------------------------------------------------------------------
 
@@ -120,10 +121,14 @@ class Container:
             running.remove(self)
         self._keeper.kill()
         self._keeper.communicate()
+        # Process 1 of a PID namespace is not gone before all the others in there are.
+        if self._first:
+            wait_gone(self._first)
         if self._nspawn:
             self._nspawn.wait()
         os.close(self._console)
-        remove_cgroups()
+        if self.cgroup is not None:
+            remove_cgroup(self.cgroup)
 
     def boot(self) -> None:
         """Boot, and return when systemd has started all that it starts by default."""

@@ -260,7 +260,7 @@ interfaces = ["lo"]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         for _ in range(10):
             sender.sendto(b"seen", ("127.0.0.1", 9))
-    wait_until(lambda: agent.service("loopback")["figures"].get("packets", 0) >= 6)
+    wait_until(lambda: agent.service("loopback")["figures"].get("received", 0) >= 10)
     report = agent.service("loopback")
     assert (report["pid"], report["state"], report["health"], report["restarts"]) == (worker, "running", "healthy", 0)
     agent.act("restart", "loopback")

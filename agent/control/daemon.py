@@ -20,6 +20,7 @@ from agent.control.baton import Received
 from agent.control.console import Console, JsonConsole
 from agent.control.facade import RunningAgent
 from agent.control.layout import lay_out
+from agent.control.patience import patiently
 from agent.control.server import ControlServer
 from agent.control.succession import OUTPUT, STATE, Succession
 from agent.control.watchdog import keep_watchdog
@@ -266,7 +267,7 @@ class Daemon:
     async def _announce(self, hint: str | None) -> None:
         """Start it all; tell systemd, and the person in front of it, once that has settled."""
         await self._supervisor.start()
-        await self._supervisor.settled()
+        await patiently(self._notifier, self._supervisor.settled())
         self._agent.is_up()
         self._tell_status()
         self._events.append("agent_ready", self._agent.summary())

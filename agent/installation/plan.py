@@ -86,7 +86,7 @@ def install(goal: Goal, seen: Seen) -> Plan:
         users=_united(before.users, set(goal.accounts.users) - seen.users),
         groups=_united(before.groups, set(goal.accounts.groups) - seen.groups),
     )
-    laid = _sorted([*mine, *removal.left, *(entry for entry in others if entry not in stale)])
+    laid = _sorted([*mine, *removal.left, *_settled([entry for entry in others if entry not in stale], seen)])
     final = msgspec.structs.replace(intent, laid=laid)
     if goal.whole:
         final = msgspec.structs.replace(
@@ -163,6 +163,16 @@ def mine_of(goal: Goal, seen: Seen) -> list[Entry]:
 def previous(goal: Goal, before: Record) -> str:
     """The version that can be gone back to when the goal is reached; empty for none."""
     return before.version if before.version != goal.version else before.previous
+
+
+def _settled(entries: Iterable[Entry], seen: Seen) -> list[Entry]:
+    """Entries that stay, each path once: what was recorded in two forms, as the one that is there."""
+    chosen: dict[str, Entry] = {}
+    for entry in entries:
+        found = seen.entries.get(entry.path)
+        if entry.path not in chosen or (found is not None and same(found, entry)):
+            chosen[entry.path] = entry
+    return list(chosen.values())
 
 
 def _laying(goal: Goal, seen: Seen, removals: list[Remove | RemoveDirectory], *, interrupted: bool) -> list[Step]:

@@ -1,8 +1,8 @@
 """The installed form that this very program carries, and whether it is whole.
 
 Built by PyInstaller it is either a directory (``agentctl``, and everything else in ``lib/``), or one file that unpacks
-the same things into a temporary directory while it runs. Both hold ``share/agent/manifest.json``, which names every
-file of the directory form but itself.
+the same things into a temporary directory while it runs, ``agentctl`` among the contents of ``lib/``. Both hold
+``share/agent/manifest.json``, which names every file of the directory form but itself.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import msgspec
 
 from agent.errors import RuntimeFailure
 from agent.installation.entry import Digest, Mode
-from agent.linux.environment import frozen
+from agent.linux.environment import frozen, one_file
 
 PROGRAM = "agentctl"
 CONTENTS = "lib"
@@ -75,13 +75,7 @@ def own() -> Tree:
     if not frozen():
         raise RuntimeFailure("this is the source tree, which cannot be installed; run the built agentctl: make binary")
     contents = Path(sys._MEIPASS)  # type: ignore[attr-defined]  # PyInstaller's
-    return opened(carried(contents) or Path(sys.executable), contents)
-
-
-def carried(contents: Path) -> Path | None:
-    """The executable of the installed form, where the one-file form carries it among its own contents."""
-    executable = contents / SHARE / PROGRAM
-    return executable if executable.is_file() else None
+    return opened(contents / PROGRAM if one_file() else Path(sys.executable), contents)
 
 
 def laid(directory: Path) -> Tree:

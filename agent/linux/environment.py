@@ -15,11 +15,21 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PASSED = frozenset({"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TERM"})
 _LIBRARY_PATH = "LD_LIBRARY_PATH"
 _LIBRARY_PATH_BEFORE = "LD_LIBRARY_PATH_ORIG"  # where PyInstaller's bootloader keeps what it replaced
+_BUNDLE = ("_PYI_", _LIBRARY_PATH)  # how the names of all that a bundle keeps in its environment begin
 
 
 def frozen() -> bool:
     """Whether this program runs as a PyInstaller bundle."""
     return bool(getattr(sys, "frozen", False))
+
+
+def one_file() -> bool:
+    """Whether this is the one file that a person downloads, which runs unpacked in a temporary directory.
+
+    The installed form has its libraries beside the executable.
+    """
+    unpacked = str(getattr(sys, "_MEIPASS", ""))
+    return frozen() and Path(unpacked).parent != Path(sys.executable).parent
 
 
 def base_environment(source: Mapping[str, str]) -> dict[str, str]:
@@ -37,7 +47,11 @@ def base_environment(source: Mapping[str, str]) -> dict[str, str]:
 
 
 def own_program() -> list[str]:
-    """The command that starts this program again; its arguments follow."""
+    """The command that starts this program again; its arguments follow.
+
+    A bundle names the file that is running, with symbolic links resolved (its bootloader reads /proc/self/exe): an
+    agent starts workers of its own version, wherever ``current`` points by then.
+    """
     return [sys.executable] if frozen() else [sys.executable, "-P", "-m", "agent"]
 
 
@@ -48,10 +62,22 @@ def own_environment() -> dict[str, str]:
     libraries. From a source tree it is PYTHONPATH, unless the package is installed.
     """
     if frozen():
-        names = [name for name in os.environ if name.startswith(("_PYI_", _LIBRARY_PATH))]
-        return {name: os.environ[name] for name in names}
+        return {name: value for name, value in os.environ.items() if name.startswith(_BUNDLE)}
     root = str(Path(agent.__file__).parent.parent)
     inherited = os.environ.get("PYTHONPATH")
     if root not in site.getsitepackages():
         return {"PYTHONPATH": f"{root}:{inherited}" if inherited else root}
     return {"PYTHONPATH": inherited} if inherited else {}
+
+
+def fresh_environment(source: Mapping[str, str]) -> dict[str, str]:
+    """``source`` as it was before this bundle: for an execve(2) of another version of this program, which has its own.
+
+    With our bootloader's variables it would take our libraries for its own.
+    """
+    if not frozen():
+        return dict(source)
+    fresh = {name: value for name, value in source.items() if not name.startswith(_BUNDLE)}
+    if before := source.get(_LIBRARY_PATH_BEFORE):
+        fresh[_LIBRARY_PATH] = before
+    return fresh

@@ -11,6 +11,7 @@ import json
 import os
 import sqlite3
 import sys
+import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -119,6 +120,7 @@ async def _ask_an_agent(directory: Path) -> Proof:
     from agent.control.client import Client
     from agent.control.facade import RunningAgent
     from agent.control.server import ControlServer
+    from agent.control.succession import Succession
     from agent.declaration.model import AgentSettings, Declaration
     from agent.linux.notify import SystemdNotifier
     from agent.paths import Paths
@@ -132,9 +134,9 @@ async def _ask_an_agent(directory: Path) -> Proof:
     supervisor = Supervisor(
         loop=loop, paths=paths, declaration=declared, environ={}, events=events, tree=None, sink=_no_sink
     )
-    server = ControlServer(
-        RunningAgent(supervisor, events, SystemdNotifier({})), directory / "agent.sock", on_bug=bugs.append
-    )
+    notifier = SystemdNotifier({})
+    agent = RunningAgent(supervisor, events, notifier, Succession([], {}, notifier), _nobody_follows, since=time.time())
+    server = ControlServer(agent, directory / "agent.sock", on_bug=bugs.append)
     await server.start()
     try:
         client = Client(directory / "agent.sock")
@@ -147,6 +149,10 @@ async def _ask_an_agent(directory: Path) -> Proof:
     if status["agent"]["version"] != __version__ or status["agent"]["pid"] != os.getpid():
         raise RuntimeFailure(f"the control socket answered for version {status['agent']['version']}")
     return Proof("an agent answered on a control socket")
+
+
+async def _nobody_follows(program: object) -> None:
+    raise AssertionError("no other program is installed")
 
 
 def _no_sink(service: object) -> Any:

@@ -7,10 +7,14 @@ import site
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import agent
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+_HERE = Path(agent.__file__).resolve().parent.parent
+"""Where this very version lies, as found when it began: a link on the way there may point elsewhere by now."""
 
 _PASSED = frozenset({"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TERM"})
 _LIBRARY_PATH = "LD_LIBRARY_PATH"
@@ -47,12 +51,37 @@ def base_environment(source: Mapping[str, str]) -> dict[str, str]:
 
 
 def own_program() -> list[str]:
-    """The command that starts this program again; its arguments follow.
+    """The command that starts this program again, in this version; its arguments follow.
 
     A bundle names the file that is running, with symbolic links resolved (its bootloader reads /proc/self/exe): an
     agent starts workers of its own version, wherever ``current`` points by then.
     """
     return [sys.executable] if frozen() else [sys.executable, "-P", "-m", "agent"]
+
+
+class Program(NamedTuple):
+    """A version of this program: how to start it, by a path without links, and the variables that only it needs."""
+
+    argv: list[str]
+    variables: dict[str, str]
+
+
+def installed_program() -> Program:
+    """What a new start would execute now: this version, or the one that has been installed in its place.
+
+    An installed form lies in ``lib/agent/VERSION`` with the link ``current`` beside it; a source tree may be reached by
+    a link of any name.
+    """
+    if frozen():
+        own = Path(sys.executable)
+        current = own.parent.parent / "current" / own.name
+        return Program([str(current.resolve() if current.exists() else own)], {})
+    return Program(own_program(), _source_variables(Path(agent.__file__).parent.parent.resolve()))
+
+
+def running_program() -> Program:
+    """This version: ``installed_program`` as long as nothing else has been installed."""
+    return Program(own_program(), {} if frozen() else _source_variables(_HERE))
 
 
 def own_environment() -> dict[str, str]:
@@ -63,10 +92,13 @@ def own_environment() -> dict[str, str]:
     """
     if frozen():
         return {name: value for name, value in os.environ.items() if name.startswith(_BUNDLE)}
-    root = str(Path(agent.__file__).parent.parent)
+    return _source_variables(_HERE)
+
+
+def _source_variables(root: Path) -> dict[str, str]:
     inherited = os.environ.get("PYTHONPATH")
-    if root not in site.getsitepackages():
-        return {"PYTHONPATH": f"{root}:{inherited}" if inherited else root}
+    if root not in map(Path, site.getsitepackages()):
+        return {"PYTHONPATH": f"{root}:{inherited}" if inherited else str(root)}
     return {"PYTHONPATH": inherited} if inherited else {}
 
 

@@ -130,10 +130,8 @@ def uninstall(
     where = prefix.checked(where)
     with _alone(root, dry_run):
         seen = observe(root, where, None)
-        if seen.record is None:
-            plan = Plan(retreat(None, seen), [])  # nothing, or what was left by an interruption of the last step
-        else:
-            plan = plan_uninstall(seen.record, seen, purge=purge)
+        # Without a record there is nothing, or what an interruption of the last step left.
+        plan = plan_uninstall(seen.record, seen, purge=purge) if seen.record else Plan(retreat(None, seen), [])
         if seen.record and (seen.record.users or any(not within(entry.path, where) for entry in seen.record.laid)):
             _check_root(root, dry_run, "units and accounts are taken back")
         foreign.check(plan.steps)
@@ -175,9 +173,7 @@ def _object(found: list[str]) -> None:
 def _carry_out(steps: Iterable[Step], site: Site, before: Record | None, aim: goal.Goal, tell: Tell | None) -> None:
     """Do the steps; when one fails, take back what was done by then."""
     try:
-        for step in perform(steps, site):
-            if tell is not None:
-                tell(step)
+        _do(steps, site, tell)
     except AgentError as error:
         try:
             _go_back(before, site, aim)
@@ -190,26 +186,27 @@ def _carry_out(steps: Iterable[Step], site: Site, before: Record | None, aim: go
 
 
 def _go_back(before: Record | None, site: Site, aim: goal.Goal) -> None:
-    for _ in perform(retreat(before, observe(site.root, site.prefix, aim)), site):
-        pass
+    _do(retreat(before, observe(site.root, site.prefix, aim)), site, None)
     if before is None or not before.version or not aim.whole:
         return
     with directory(site.root, f"{library(site.prefix)}/{before.version}") as place:
         old, sources = goal.whole(laid(Path(f"/proc/self/fd/{place}")), site.prefix)
         steps = plan_install(old, observe(site.root, site.prefix, old)).steps
-        for _ in perform(steps, Site(site.root, site.prefix, sources)):
-            pass
+        _do(steps, Site(site.root, site.prefix, sources), None)
 
 
 def _take_back(steps: list[Step], site: Site, record: Record | None, tell: Tell | None) -> None:
     """Stop what systemd runs, see that nothing else runs, and only then remove anything."""
-    first = next((number for number, step in enumerate(steps, 1) if isinstance(step, Stop)), 0)
-    for part in (steps[:first], steps[first:]):
-        if part is not steps[:first]:
-            _check_unused(site, record)
-        for step in perform(part, site):
-            if tell is not None:
-                tell(step)
+    stops = next((number for number, step in enumerate(steps, 1) if isinstance(step, Stop)), 0)
+    _do(steps[:stops], site, tell)
+    _check_unused(site, record)
+    _do(steps[stops:], site, tell)
+
+
+def _do(steps: Iterable[Step], site: Site, tell: Tell | None) -> None:
+    for step in perform(steps, site):
+        if tell is not None:
+            tell(step)
 
 
 def _check_unused(site: Site, record: Record | None) -> None:

@@ -41,7 +41,7 @@ def observe(root: Path, prefix: str, goal: Goal | None) -> Seen:
     paths = {entry.path for entry in [*aims, *laid]} | set(_above(library(prefix))) | {place(prefix)}
     optional = goal.optional.path if goal and goal.optional else None
     entries, children, scratches = _look(root, paths, directories)
-    there = {path for path in data(prefix) if _is_directory(root, path)}
+    there = {path for path in data(prefix) if _is_directory(root, path, trust=True)}
     if optional:
         with suppress(RuntimeFailure):  # where others can write we lay no link, and need none
             if _is_directory(root, parent(optional)):
@@ -178,7 +178,7 @@ def _template(unit: str) -> str:
 
 
 def _met(root: Path, claim: Claim) -> bool:
-    with _opened(root, claim.path) as descriptor:
+    with _opened(root, claim.path, trust=True) as descriptor:
         if descriptor is None:
             return False
         status = os.fstat(descriptor)
@@ -194,8 +194,8 @@ def _exists(root: Path, path: str) -> bool:
         return descriptor is not None and name(path) in names(descriptor)
 
 
-def _is_directory(root: Path, path: str) -> bool:
-    with _opened(root, path) as descriptor:
+def _is_directory(root: Path, path: str, *, trust: bool = False) -> bool:
+    with _opened(root, path, trust=trust) as descriptor:
         return descriptor is not None
 
 
@@ -220,10 +220,10 @@ def _above(path: str) -> Iterator[str]:
 
 
 @contextmanager
-def _opened(root: Path, path: str) -> Iterator[int | None]:
+def _opened(root: Path, path: str, *, trust: bool = False) -> Iterator[int | None]:
     """A directory, or ``None`` where none is. Raises ``RuntimeFailure``."""
     try:
-        opening = directory(root, path)
+        opening = directory(root, path, trust=trust)
         descriptor: int | None = opening.__enter__()
     except (FileNotFoundError, NotADirectoryError):
         yield None

@@ -54,10 +54,10 @@ def machine_of(root: Path) -> str | None:
     return None
 
 
-def check_disks(steps: Iterable[Step], prefix: str, root: Path, sources: Sources) -> None:
+def check_disks(steps: Iterable[Step], prefix: str, root: Path, sources: Sources, *, writing: bool) -> None:
     """Raise ``StorageFailure`` when a file system that ``steps`` write to is read-only or has no room for them.
 
-    The prefix has to be where programs can be executed, too.
+    The prefix has to be where programs can be executed, too; and with ``writing`` this user has to be who may.
     """
     needed: dict[str, tuple[int, int]] = {}  # by directory: bytes, files
     for step in steps:
@@ -72,7 +72,7 @@ def check_disks(steps: Iterable[Step], prefix: str, root: Path, sources: Sources
         with nearest(root, path) as (descriptor, found):
             figures, device = os.fstatvfs(descriptor), os.fstat(descriptor).st_dev
             _check_flags(figures, found, programs=root == _HERE and path.startswith(f"{prefix}/lib"))
-            if not os.access(".", os.W_OK | os.X_OK, dir_fd=descriptor, effective_ids=True):
+            if writing and not os.access(".", os.W_OK | os.X_OK, dir_fd=descriptor, effective_ids=True):
                 raise StorageFailure(f"{found}: this user may not write there; run it as root, or change --prefix")
             blocks = -(-bytes_ // figures.f_frsize) * figures.f_frsize + files * figures.f_frsize
             where, wanted, inodes = disks.get(device, (found, 0, 0))

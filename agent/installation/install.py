@@ -19,7 +19,7 @@ from agent.installation.perform import Site, perform
 from agent.installation.plan import Plan, retreat
 from agent.installation.plan import install as plan_install
 from agent.installation.plan import uninstall as plan_uninstall
-from agent.installation.record import Record, library
+from agent.installation.record import Record, library, read
 from agent.installation.steps import Step, Stop
 from agent.installation.tree import PROGRAM, Tree, laid, verify
 from agent.linux.files import PrefixLock
@@ -66,7 +66,8 @@ def install(
     after that ``RuntimeFailure`` and ``StorageFailure``.
     """
     where = prefix.checked(where)
-    _check_root(root, dry_run, "installing makes a user and units")
+    _check_image(root)
+    _check_user(dry_run, "installing makes a user and units")
     ground.check_machine(tree.manifest.machine, root)
     verify(tree)
     aim, sources = goal.whole(tree, where)
@@ -88,7 +89,7 @@ def install(
         )
         plan = plan_install(aim, seen)
         foreign.check(plan.steps)
-        ground.check_disks(plan.steps, where, root, sources)
+        ground.check_disks(plan.steps, where, root, sources, writing=not dry_run)
         if not dry_run:
             _carry_out(plan.steps, Site(root, where, sources), seen.record, aim, tell)
         using = users_of(root, where, seen.record.laid if seen.record else ())
@@ -115,7 +116,7 @@ def lay(tree: Tree, where: str, tell: Tell | None = None) -> Path:
         seen = observe(HERE, where, aim)
         _object(objections(aim, seen, foreign_units={}, shipped=(), force=False))
         plan = plan_install(aim, seen)
-        ground.check_disks(plan.steps, where, HERE, sources)
+        ground.check_disks(plan.steps, where, HERE, sources, writing=True)
         _carry_out(plan.steps, Site(HERE, where, sources), seen.record, aim, tell)
     return Path(aim.place) / PROGRAM
 
@@ -128,12 +129,14 @@ def uninstall(
     Raises as ``install``.
     """
     where = prefix.checked(where)
+    _check_image(root)
     with _alone(root, dry_run):
+        record = read(root, where)
+        if record and (record.users or any(not within(entry.path, where) for entry in record.laid)):
+            _check_user(dry_run, "units and accounts are taken back")
         seen = observe(root, where, None)
         # Without a record there is nothing, or what an interruption of the last step left.
         plan = plan_uninstall(seen.record, seen, purge=purge) if seen.record else Plan(retreat(None, seen), [])
-        if seen.record and (seen.record.users or any(not within(entry.path, where) for entry in seen.record.laid)):
-            _check_root(root, dry_run, "units and accounts are taken back")
         foreign.check(plan.steps)
         if not dry_run:
             _take_back(plan.steps, Site(root, where), seen.record, tell)
@@ -148,9 +151,12 @@ def uninstall(
         )
 
 
-def _check_root(root: Path, dry_run: bool, why: str) -> None:
+def _check_image(root: Path) -> None:
     if not root.is_dir():
         raise UsageError(f"--root {root}: is no directory")
+
+
+def _check_user(dry_run: bool, why: str) -> None:
     if os.geteuid() != 0 and not dry_run:
         raise RuntimeFailure(f"{why}: run it as root, or see with --dry-run what it would do")
 

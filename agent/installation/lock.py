@@ -27,11 +27,12 @@ def only_one(root: Path, *, wait: bool = False) -> Iterator[None]:
     except OSError as error:
         raise RuntimeFailure(f"{place}: cannot be opened for locking: {error.strerror}") from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            holder = flock_holder(descriptor)
+            who = f"process {holder}" if holder else "another process"
+            raise RuntimeFailure(f"{who} is just installing or uninstalling: wait for it, then try again") from None
         yield
-    except BlockingIOError:
-        holder = flock_holder(descriptor)
-        who = f"process {holder}" if holder else "another process"
-        raise RuntimeFailure(f"{who} is just installing or uninstalling: wait for it, then try again") from None
     finally:
         os.close(descriptor)

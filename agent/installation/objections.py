@@ -31,6 +31,7 @@ def objections(
     found = [
         f"{path} is there: the package agent is installed; apt remove agent first, or stay with it" for path in shipped
     ]
+    found += [f"{path} is no directory, and one is needed there: move it away" for path in seen.obstructed]
     laid = named(seen.record)
     mine = {entry.path for entry in mine_of(goal, seen)}
     for entry in wanted(goal, seen):

@@ -65,6 +65,7 @@ def observe(root: Path, prefix: str, goal: Goal | None) -> Seen:
         groups=frozenset(group for group in groups if accounts.gid(root, group) is not None),
         in_use=frozenset(users_of(root, prefix, [*aims, *laid])),
         claims_met=goal is not None and all(_met(root, claim) for claim in goal.claims),
+        obstructed=tuple(claim.path for claim in (goal.claims if goal else ()) if _obstructed(root, claim.path)),
         declared=goal is not None and goal.declaration is not None and _exists(root, goal.declaration.path),
         systemd=root == Path("/") and SYSTEMD.is_dir(),
     )
@@ -189,9 +190,15 @@ def _met(root: Path, claim: Claim) -> bool:
     )
 
 
-def _exists(root: Path, path: str) -> bool:
-    with _opened(root, parent(path)) as descriptor:
-        return descriptor is not None and name(path) in names(descriptor)
+def _obstructed(root: Path, path: str) -> bool:
+    """Whether something stands there that is no directory."""
+    return _exists(root, path, trust=True) and not _is_directory(root, path, trust=True)
+
+
+def _exists(root: Path, path: str, *, trust: bool = False) -> bool:
+    with _opened(root, parent(path), trust=trust) as descriptor, suppress(FileNotFoundError):
+        return descriptor is not None and bool(os.stat(name(path), dir_fd=descriptor, follow_symlinks=False))
+    return False
 
 
 def _is_directory(root: Path, path: str, *, trust: bool = False) -> bool:

@@ -78,8 +78,12 @@ def _do(step: Step, site: Site) -> None:
             _end(top, site)
         case Make(entry):
             with _above(entry.path, site) as above:
-                os.mkdir(name(entry.path), 0o700, dir_fd=above)
-                os.chmod(name(entry.path), bits(entry.mode), dir_fd=above)
+                scratch = scratch_of(entry.path)
+                remove_tree(above, scratch)
+                os.mkdir(scratch, 0o700, dir_fd=above)
+                os.chown(scratch, os.geteuid(), os.getegid(), dir_fd=above)
+                os.chmod(scratch, bits(entry.mode), dir_fd=above)
+                os.rename(scratch, name(entry.path), src_dir_fd=above, dst_dir_fd=above)
         case Write(entry, replace):
             tree = entry.path.startswith(f"{library(site.prefix)}/")
             source = site.sources[entry.path]

@@ -44,8 +44,8 @@ class Seen(msgspec.Struct, frozen=True):
     ``children``: the names in each of those directories. ``directories``: what exists of the directories of the
     contract, and of those that optional links go to. ``scratches``: what an interrupted step left. ``enabled``: links
     by which systemd starts our units. ``in_use``: versions that other processes execute. ``claims_met``:
-    systemd-tmpfiles would change nothing. ``declared``: there is a declaration. ``systemd``: one runs, and manages the
-    system that is worked on.
+    systemd-tmpfiles would change nothing. ``obstructed``: where it would make a directory something else is.
+    ``declared``: there is a declaration. ``systemd``: one runs, and manages the system that is worked on.
     """
 
     record: Record | None = None
@@ -58,6 +58,7 @@ class Seen(msgspec.Struct, frozen=True):
     groups: frozenset[str] = frozenset()
     in_use: frozenset[str] = frozenset()
     claims_met: bool = False
+    obstructed: tuple[str, ...] = ()
     declared: bool = False
     systemd: bool = False
 

@@ -117,13 +117,16 @@ def read(root: Path, prefix: str) -> Record | None:
         return None
     except OSError as error:
         raise RuntimeFailure(f"{where}: cannot be read: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
+    try:
+        status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_size > LIMIT:
             raise RuntimeFailure(f"{where}: is no record: not a regular file of at most {LIMIT} bytes")
         if status.st_uid not in (0, os.geteuid()) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise RuntimeFailure(f"{where}: others than root could have written it, so it is not believed")
-        return decode(file.read(), prefix)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return decode(file.read(LIMIT), prefix)
+    finally:
+        os.close(descriptor)
 
 
 def named(record: Record | None) -> dict[str, tuple[Entry, ...]]:

@@ -30,12 +30,13 @@ def directory(root: Path, path: str, *, trust: bool = False) -> Iterator[int]:
 
     Raises ``FileNotFoundError`` and ``NotADirectoryError``, and ``RuntimeFailure`` for what an other user could
     exchange: a directory or link that belongs neither to root nor to us, or a directory that everybody may write to.
-    With ``trust`` that is no objection: to look at what is there. ``root`` itself is taken as it is.
+    With ``trust`` that is no objection, and the directory need not be readable: to look at what is there, by a
+    descriptor that is good for nothing else. ``root`` itself is taken as it is.
     """
     held = [os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)]
     try:
         _descend(held, path, trust=trust)
-        end = os.open(".", _END, dir_fd=held[-1])
+        end = os.dup(held[-1]) if trust else os.open(".", _END, dir_fd=held[-1])
     finally:
         for descriptor in held:
             os.close(descriptor)

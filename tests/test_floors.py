@@ -21,6 +21,7 @@ FLOORS = {
     "telemetry": 3,
     "workers": 4,
     "supervisor": 4,
+    "installation": 4,
     "control": 5,
     "cli": 6,
     "__main__": 7,

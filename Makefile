@@ -16,11 +16,13 @@ PREFIX ?= $(CURDIR)/var
 
 RUN_PACKAGES := python3-venv nmap libpcap0.8
 # binutils: PyInstaller and stripping · libpython: Debian's own python3 is not linked to it, a bundle is
-BINARY_PACKAGES := $(RUN_PACKAGES) binutils $(shell $(PYTHON) -c \
+BINARY_PACKAGES = $(RUN_PACKAGES) binutils $(shell $(PYTHON) -c \
   'import sys; sys.base_prefix == "/usr" and print("libpython%d.%d" % sys.version_info[:2])')
-# iproute2: network namespaces · systemd: its calendar, held against ours · qemu: tests/machine · debootstrap,
-# systemd-container: tests/system
-TEST_PACKAGES := $(BINARY_PACKAGES) tcpdump iproute2 curl systemd qemu-system-x86 debootstrap systemd-container
+# iproute2: network namespaces · systemd: its calendar, held against ours · qemu: tests/machine
+# groff, mandoc: the manual page · strace: which modules a built program loads · debootstrap, systemd-container:
+# tests/system
+TEST_PACKAGES = $(BINARY_PACKAGES) groff-base mandoc strace tzdata tcpdump iproute2 curl systemd qemu-system-x86 \
+  debootstrap systemd-container
 BENCH_PACKAGES := $(RUN_PACKAGES) runit s6
 
 # $(call packages,NAMES): installs the Debian packages that are missing; says nothing when none is.

@@ -21,6 +21,7 @@ from agent.cli.commands import COMMANDS, COMPLETE_VARIABLE
 from agent.cli.guard import INTERNAL_ERRORS, guarded
 from agent.cli.invitation import hint
 from agent.control.lean import leave_out_tls
+from agent.linux.environment import one_file
 from agent.paths import Paths
 
 
@@ -91,6 +92,13 @@ def _daemon(paths: Paths, json: bool, line: str | None = None) -> int:
     """The agent itself, in the foreground. ``line`` is for the person who started it."""
 
     def work() -> int:
+        if one_file():
+            from agent.installation.unpacked import move_in
+
+            form = "json" if json else "plain"
+            move_in(
+                paths, ["daemon", form, str(paths.prefix), str(paths.declaration), *([] if line is None else [line])]
+            )
         leave_out_tls()
         from agent.control.daemon import run
 
@@ -103,6 +111,10 @@ def _once(paths: Paths, json: bool, name: str) -> int:
     """One service or job in the foreground."""
 
     def work() -> int:
+        if one_file():
+            from agent.installation.unpacked import move_in
+
+            move_in(paths, ["once", "json" if json else "plain", str(paths.prefix), str(paths.declaration), name])
         leave_out_tls()
         from agent.control.once import run_once
 

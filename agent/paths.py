@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
 DEFAULT_PREFIX = "/srv"
 
 Location = str | os.PathLike[str]
+
+
+def native_prefix() -> str:
+    """The prefix that this program works below when nobody names one: where it is installed, else ``/srv``.
+
+    The installed form lies in ``PREFIX/lib/agent/VERSION/``, with the record of the installation beside it. A package
+    lays it elsewhere and without one.
+    """
+    if getattr(sys, "frozen", False):
+        library = Path(sys.executable).resolve().parent.parent
+        if library.parts[-2:] == ("lib", "agent") and (library / "install.json").is_file():
+            return str(library.parent.parent)
+    return DEFAULT_PREFIX
 
 
 class Paths(NamedTuple):
@@ -22,8 +36,8 @@ class Paths(NamedTuple):
 
     @classmethod
     def of(cls, prefix: Location | None = None, declaration: Location | None = None) -> Paths:
-        """Resolve ``${PREFIX:-/srv}`` (an explicit ``prefix`` wins) and the declaration's path, both absolute."""
-        root = Path(prefix if prefix is not None else os.environ.get("PREFIX") or DEFAULT_PREFIX).absolute()
+        """The prefix (``prefix``, else $PREFIX, else ``native_prefix``) and the declaration's path, both absolute."""
+        root = Path(prefix if prefix is not None else os.environ.get("PREFIX") or native_prefix()).absolute()
         chosen = Path(declaration).absolute() if declaration is not None else root / "key" / "env.toml"
         return cls(root, chosen)
 

@@ -23,6 +23,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("init:init", "Create the directories and a first declaration."),
     "doctor": ("doctor:doctor", "Check what the agent needs from this host, and say how to mend it."),
     "selftest": ("selftest:selftest", "Prove that this program works on this host."),
+    "install": ("install:install", "Install this program and its units below a prefix."),
+    "uninstall": ("uninstall:uninstall", "Take an installation back."),
     "completion": ("completion:completion", "Print the completion script of a shell."),
 }
 

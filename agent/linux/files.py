@@ -155,16 +155,23 @@ class PrefixLock:
             os.close(fd)
 
     def _holder(self, fd: int) -> int | None:
-        """The PID that holds the lock: as the kernel has it (proc_locks(5)), else as the holder wrote it down."""
-        status = os.fstat(fd)
-        inode = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
-        with suppress(OSError, ValueError), Path("/proc/locks").open() as locks:
-            for line in locks:
-                fields = line.split()
-                if len(fields) > 5 and fields[1] == "FLOCK" and fields[5] == inode and int(fields[4]) > 0:
-                    return int(fields[4])
+        """The PID that holds the lock: as the kernel has it, else as the holder wrote it down."""
+        if pid := flock_holder(fd):
+            return pid
         for _ in range(10):  # it may have the lock since an instant ago, and not have written its PID yet
             if pid := read_pid(self.path):
                 return pid
             time.sleep(0.01)
         return None
+
+
+def flock_holder(fd: int) -> int | None:
+    """Who holds flock(2) on what ``fd`` is open on, as proc_locks(5) has it; ``None`` when that does not tell."""
+    status = os.fstat(fd)
+    inode = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    with suppress(OSError, ValueError), Path("/proc/locks").open() as locks:
+        for line in locks:
+            fields = line.split()
+            if len(fields) > 5 and fields[1] == "FLOCK" and fields[5] == inode and int(fields[4]) > 0:
+                return int(fields[4])
+    return None

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from agent import __version__
-from agent.control.console import Console, JsonConsole
+from agent.control.console import AnyConsole, Console, JournalConsole, JsonConsole
 from agent.control.facade import RunningAgent
 from agent.control.layout import lay_out
 from agent.control.server import ControlServer
@@ -24,6 +24,7 @@ from agent.errors import EXIT_OK, AgentError, DeclarationError, RuntimeFailure
 from agent.linux import cgroup, signals
 from agent.linux.clock import WallClockWatch
 from agent.linux.files import PrefixLock, touch, write_pid
+from agent.linux.journal import Journal, is_ours
 from agent.linux.notify import SystemdNotifier
 from agent.linux.process import become_subreaper
 from agent.paths import Paths
@@ -32,7 +33,8 @@ from agent.supervisor.predecessors import Ended, end_predecessors
 from agent.supervisor.unit import Unit
 from agent.telemetry.bugs import BugLog
 from agent.telemetry.events import EventStore, Schedule
-from agent.telemetry.logs import LogFile, LogPump
+from agent.telemetry.journal import JournalledLog, Logbook
+from agent.telemetry.logs import Log, LogFile, LogPump
 
 STATUS_DELAY = 0.2
 """Seconds in which changes are gathered into one ``STATUS=`` line."""
@@ -46,8 +48,9 @@ SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, e
 def run(paths: Paths, *, json: bool = False, hint: str | None = None) -> int:
     """Run the agent in the foreground until SIGTERM or SIGINT. Returns the exit code.
 
-    Tells what happens in plain lines on stderr, or with ``json`` event by event on stdout; ``hint`` is a last line for
-    the person who started it. When it returns, or raises, those signals are blocked: the process is to end.
+    Tells what happens in plain lines on stderr, in the journal if that is where stderr leads, or with ``json`` event by
+    event on stdout; ``hint`` is a last line for the person who started it. When it returns, or raises, those signals
+    are blocked: the process is to end.
 
     Raises ``DeclarationError`` before anything is touched, ``AlreadyRunning`` when another agent holds the prefix.
     """
@@ -67,7 +70,9 @@ def run(paths: Paths, *, json: bool = False, hint: str | None = None) -> int:
         become_subreaper()
         tree = cgroup.discover(paths.prefix)
         ended = end_predecessors(paths, tree)
-        agent = Daemon(paths, declaration, environ, notifier, tree, JsonConsole() if json else Console())
+        logbook = Logbook(Journal()) if is_ours(environ) else None
+        console = JsonConsole() if json else JournalConsole(logbook) if logbook else Console()
+        agent = Daemon(paths, declaration, environ, notifier, tree, console, logbook)
         return asyncio.run(agent.main(ended, hint))
     finally:
         with suppress(OSError):
@@ -83,10 +88,13 @@ def _raise_descriptor_limit() -> None:
 
 
 class _ServiceLog:
-    """The log of one run of a service."""
+    """The log of one run of a service, of which the journal gets a copy."""
 
-    def __init__(self, paths: Paths, service: AnyService, schedule: Schedule) -> None:
+    def __init__(self, paths: Paths, service: AnyService, schedule: Schedule, logbook: Logbook | None) -> None:
         self._file = LogFile(paths.log(service.name), service.log.size, service.log.keep)
+        self._log: Log = self._file
+        if logbook is not None:
+            self._log = JournalledLog(self._file, service.name, logbook.write, schedule=schedule)
         self._schedule = schedule
 
     @property
@@ -94,7 +102,7 @@ class _ServiceLog:
         return self._file.dropped_bytes
 
     def pump(self, fd: int) -> LogPump:
-        return LogPump(fd, self._file, schedule=self._schedule)
+        return LogPump(fd, self._log, schedule=self._schedule)
 
     def adjust(self, policy: LogPolicy) -> None:
         self._file.adjust(policy.size, policy.keep)
@@ -113,7 +121,8 @@ class Daemon:
         environ: dict[str, str],
         notifier: SystemdNotifier,
         tree: cgroup.CgroupTree | None,
-        console: Console | JsonConsole,
+        console: AnyConsole,
+        logbook: Logbook | None,
     ) -> None:
         self._paths = paths
         self._declaration = declaration
@@ -121,6 +130,7 @@ class Daemon:
         self._notifier = notifier
         self._tree = tree
         self._console = console
+        self._logbook = logbook
         self._bugs = BugLog(paths.logs / "agent.log")
         self._status_due: asyncio.TimerHandle | None = None
         self._heartbeat: asyncio.TimerHandle | None = None
@@ -147,11 +157,11 @@ class Daemon:
             environ=self._environ,
             events=self._events,
             tree=self._tree,
-            sink=lambda service: _ServiceLog(self._paths, service, loop.call_later),
+            sink=lambda service: _ServiceLog(self._paths, service, loop.call_later, self._logbook),
             on_change=self._changed,
         )
         self._agent = RunningAgent(self._supervisor, self._events, self._notifier)
-        server = ControlServer(self._agent, self._paths.socket, on_bug=self._bugs.record)
+        server = ControlServer(self._agent, self._paths.socket, on_bug=self._bug)
         await server.start()
         left: list[str] = []
         try:
@@ -271,5 +281,8 @@ class Daemon:
         elif isinstance(error, OSError) and error.errno in SHORTAGE:
             self._events.append("error", f"{message}: {error.strerror}")
         else:
-            self._bugs.record(error if isinstance(error, Exception) else RuntimeError(str(message)))
-            self._events.append("bug", f"{message}: {error!r}; the traceback is in log/agent.log")
+            self._bug(error if isinstance(error, Exception) else RuntimeError(str(message)), f"{message}: ")
+
+    def _bug(self, error: BaseException, where: str = "") -> None:
+        self._bugs.record(error)
+        self._events.append("bug", f"{where}{error!r}; the traceback is in log/agent.log")

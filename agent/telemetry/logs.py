@@ -19,6 +19,7 @@ import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from agent.telemetry.events import Schedule
 
@@ -44,6 +45,14 @@ RATE = 16 * 1024 * 1024
 """Bytes per second of one child's output that are written for any length of time."""
 
 _NEWLINE = 0x0A
+
+
+class Log(Protocol):
+    """Where a ``LogPump`` puts what it reads: a ``LogFile``, or something in front of one."""
+
+    def write(self, data: bytes) -> None: ...
+    def end_line(self) -> None: ...
+    def dropped(self, count: int, reason: str) -> None: ...
 
 
 class LogFile:
@@ -246,7 +255,7 @@ class LogPump:
     def __init__(
         self,
         fd: int,
-        log: LogFile,
+        log: Log,
         *,
         rate: int = RATE,
         burst: int | None = None,

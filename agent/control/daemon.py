@@ -20,7 +20,7 @@ from agent.control.server import ControlServer
 from agent.control.watchdog import keep_watchdog
 from agent.declaration.load import load
 from agent.declaration.model import AnyService, Declaration, LogPolicy
-from agent.errors import EXIT_OK, AgentError, DeclarationError, RuntimeFailure
+from agent.errors import EXIT_OK, AgentError, DeclarationError, RequestRefused, RuntimeFailure
 from agent.linux import cgroup, signals
 from agent.linux.clock import WallClockWatch
 from agent.linux.files import PrefixLock, touch, write_pid
@@ -270,7 +270,7 @@ class Daemon:
 
     async def _reload_quietly(self) -> None:
         # A SIGHUP has nobody to answer to: a refusal is in the events already.
-        with suppress(DeclarationError):
+        with suppress(DeclarationError, RequestRefused):
             await self._agent.reload()
 
     def _unexpected(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 
 from agent import __version__
 from agent.declaration.load import load
+from agent.declaration.model import Declaration
 from agent.declaration.show import effective
-from agent.errors import DeclarationError
-from agent.linux.files import age
+from agent.errors import DeclarationError, RequestRefused
+from agent.linux.files import age, edition
 from agent.linux.notify import SystemdNotifier
 from agent.supervisor.engine import Supervisor
 from agent.supervisor.lifecycle import Phase
@@ -31,6 +32,7 @@ class RunningAgent:
         self._supervisor = supervisor
         self._notifier = notifier
         self._since = time.time()
+        self._credential = self._newest_credential()
 
     def status(self, name: str | None = None) -> Status:
         services = self._supervisor.reports(name)
@@ -45,7 +47,7 @@ class RunningAgent:
             state=self.state(),
             prefix=str(paths.prefix),
             containment=self._supervisor.contained_by,
-            declaration=str(paths.declaration),
+            declaration=self._supervisor.declaration.file,
             server=self._supervisor.settings.server,
             message=self.summary(),
             rss_bytes=_own_memory(),
@@ -95,16 +97,17 @@ class RunningAgent:
         self._tell_ready()
 
     async def reload(self) -> ReloadReport:
-        """Read the declaration again and make it true. Raises ``DeclarationError``, and then nothing has changed."""
+        """Read the declaration again and make it true.
+
+        Raises ``DeclarationError``, and ``RequestRefused`` when there is nothing new to read; nothing has changed then.
+        """
         if self._up:
             # Also when it is refused: systemd waits for this and for the READY=1 that follows.
             self._notifier.reloading()
         try:
-            declaration = load(self._supervisor.paths, self._supervisor.environ)
-        except DeclarationError as error:
-            first = error.problems[0]
-            more = f" (and {len(error.problems) - 1} more)" if len(error.problems) > 1 else ""
-            self.events.append("reload_refused", f"{first}{more}")
+            declaration = self._read()
+        except (DeclarationError, RequestRefused) as error:
+            self.events.append("reload_refused", _refusal(error))
             self._tell_ready()
             raise
         task = asyncio.ensure_future(self._supervisor.reload(declaration))
@@ -112,6 +115,29 @@ class RunningAgent:
         task.add_done_callback(self._reloaded)
         # Shielded: a client that hangs up must not leave the host between two declarations.
         return await asyncio.shield(task)
+
+    def _read(self) -> Declaration:
+        """The declaration as it is now.
+
+        A credential as old as the agent is refused: whoever asks for a reload has changed what it was made from.
+        systemd renews credentials when it starts a unit; a newer one with RefreshOnReload= may do so before a reload.
+        """
+        paths = self._supervisor.paths
+        newest = self._newest_credential()
+        declaration = load(paths, self._supervisor.environ)
+        if declaration.file != str(paths.declaration) and newest == self._credential:
+            raise RequestRefused(
+                409,
+                f"the declaration is a credential ({declaration.file}), which systemd renews at a restart only: "
+                "systemctl restart agent",
+            )
+        self._credential = newest
+        return declaration
+
+    def _newest_credential(self) -> tuple[int, int, int] | None:
+        paths = self._supervisor.paths
+        credential = paths.credential(paths.declaration.name)
+        return edition(credential) if credential else None
 
     def _reloaded(self, task: asyncio.Task[ReloadReport]) -> None:
         self._reloads.discard(task)
@@ -123,6 +149,13 @@ class RunningAgent:
         """What systemd is told at the end of the start and of a reload: not while another of them goes on."""
         if self._up and not self._reloads and not self.stopping:
             self._notifier.ready()
+
+
+def _refusal(error: DeclarationError | RequestRefused) -> str:
+    if isinstance(error, RequestRefused):
+        return str(error)
+    more = f" (and {len(error.problems) - 1} more)" if len(error.problems) > 1 else ""
+    return f"{error.problems[0]}{more}"
 
 
 def _told(report: ReloadReport) -> str:

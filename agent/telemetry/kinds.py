@@ -51,10 +51,12 @@ KINDS = {
     "segment_recovered": Kind("05f30fd1ee5443bcabd112cd5632a489", NOTICE),
     "segment_unreadable": Kind("ef13cea508ce4434a5f4a62170898534", WARNING),
     "segment_stuck": Kind("7205be12bf4148b9876359be3fe0cd60", WARNING),
+    "packets_unaccounted": Kind("260635bc8b874a44bfde21c01d4592a3", WARNING),
     # of a scan
     "scan_finished": Kind("8ff8a096ed9a4c7096c2cb93f0cc3161", INFO),
     "scan_failed": Kind("5444d4475fe2485e85f616984726b694", ERR),
     "scan_interrupted": Kind("87a8813a9c5649dfbae9fd68ba43117a", NOTICE),
+    "database_replaced": Kind("17ad4eaf7d384e88ac2ed7b757eb4242", WARNING),
     # of the agent
     "agent_started": Kind("45f91372c91c494a8e3ba6ec24041472", INFO),
     "agent_ready": Kind("ce533da99e824112bf1a6d758aac7519", INFO),

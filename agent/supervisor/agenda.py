@@ -49,6 +49,14 @@ class Agenda:
             delay = min(max(0.0, self.next_run - now), LONGEST_SLEEP)
             self._handle = self._loop.call_later(delay, self.look)
 
+    def resume(self, timer: Timer, next_run: float | None) -> None:
+        """Go on with what an earlier program had planned: a time that has come meanwhile is due now."""
+        self._cancel()
+        self._timer, self.next_run = timer, next_run
+        if next_run is not None:
+            delay = min(max(0.0, next_run - time.time()), LONGEST_SLEEP)
+            self._handle = self._loop.call_later(delay, self.look)
+
     def look(self) -> None:
         """See whether the time has come, by the wall clock as it is now: also when that was set."""
         self._cancel()

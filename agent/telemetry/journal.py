@@ -17,7 +17,7 @@ import msgspec
 from agent.linux.journal import Journal, encode
 from agent.telemetry.events import Event, Schedule
 from agent.telemetry.kinds import INFO, KINDS
-from agent.telemetry.logs import Log
+from agent.telemetry.logs import LineState, Log
 
 AGENT = "agent"
 """SYSLOG_IDENTIFIER= of what no service has said; no service can have that name."""
@@ -145,6 +145,16 @@ class JournalledLog:
         self._log.dropped(count, reason)
         self._finish()
         self._tell(f"dropped {count} bytes: {reason}", bytes=count)
+
+    def freeze(self) -> LineState:
+        """What another program in this process needs to go on in the middle of a line. A flood ends here."""
+        self._surface()
+        return LineState(bytes(self._partial), self._begun, self._skipping, self._priority)
+
+    def thaw(self, state: LineState) -> None:
+        """Go on where an earlier program was frozen; for a log to which nothing has been written yet."""
+        self._partial = bytearray(state.text)
+        self._begun, self._skipping, self._priority = state.begun, state.skipping, state.priority
 
     # -- lines --------------------------------------------------------------------------------------------------------
 

@@ -34,7 +34,7 @@ def says(host: Host, name: str, *lines: str, **keys: str) -> str:
     return f'[service.{name}]\nkind = "command"\ncommand = [{words}]\n{more}'
 
 
-def messages(entries: list[dict[str, Any]]) -> list[str]:
+def messages(entries: list[dict[str, Any]]) -> list[Any]:
     return [entry["MESSAGE"] for entry in entries]
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from agent.telemetry.kinds import KINDS
 from tests.harness import wait_until
-from tests.system.host import PATIENCE, SOURCE, UNIT, Host
+from tests.system.container import PATIENCE
+from tests.system.host import SOURCE, UNIT, Host
 
 # Says what its arguments are, a line each, then waits to be stopped.
 SAYS = """

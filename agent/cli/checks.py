@@ -52,7 +52,7 @@ def examine(paths: Paths, environ: Mapping[str, str]) -> list[Check]:
     """All checks, in the order in which they are worth mending."""
     answering, agent = check_agent(paths)
     pid = agent["pid"] if agent else None
-    declared, declaration = check_declaration(paths._replace(credentials=_credentials(pid)), environ)
+    declared, declaration = check_declaration(paths._replace(credentials=given_to(pid)), environ)
     kinds = {service.kind for service in declaration.services.values()} if declaration else {"capture", "scan"}
     return [
         declared,
@@ -214,8 +214,8 @@ def _limits(pid: int | None) -> str:
     return _proc(pid, "limits")
 
 
-def _credentials(pid: int | None) -> Path | None:
-    """What systemd gave to the agent, or to this process: secrets may be there instead of in ``key/secrets``."""
+def given_to(pid: int | None) -> Path | None:
+    """The credentials of the agent, or of this process: what is not in ``key`` may be there."""
     prefix = "CREDENTIALS_DIRECTORY="
     given = next((entry for entry in _proc(pid, "environ").split("\0") if entry.startswith(prefix)), prefix)
     return Path(given.removeprefix(prefix)) if given != prefix else None

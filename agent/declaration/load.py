@@ -33,12 +33,12 @@ _WHERE = re.compile(r" \((?:at line (\d+), column (\d+)|at end of document)\)$")
 _MANY_DIGITS = re.compile(r"[0-9][0-9_]{4000}")
 
 
-def load(paths: Paths, environ: Mapping[str, str]) -> Declaration:
+def load(paths: Paths, environ: Mapping[str, str], sources: Sources | None = None) -> Declaration:
     """Read the declaration of ``paths``, or the credential of its name. ``environ`` is the agent's environment.
 
     Raises ``DeclarationError`` with every problem of every file, and nothing else whatever the files hold.
     """
-    return _load(paths, environ, Disk(), None)
+    return _load(paths, environ, sources or Disk(), None)
 
 
 def load_text(text: str, paths: Paths, environ: Mapping[str, str], sources: Sources | None = None) -> Declaration:

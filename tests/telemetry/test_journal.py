@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +18,7 @@ from agent.linux.journal import Journal, encode
 from agent.telemetry.events import Event, EventStore
 from agent.telemetry.journal import BURST, LINE_MAX, RATE, UNIT, JournalledLog, Logbook, event_entry, remark
 from agent.telemetry.kinds import INFO, KINDS, WARNING
-from agent.telemetry.logs import LogFile, LogPump
+from agent.telemetry.logs import LogFile, LogPump, LogState
 from tests.linux.journald import Entry, Journald, parse
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -222,6 +223,25 @@ def test_a_line_without_end_comes_in_bounded_pieces(lengths: list[int], piece: i
     assert all(len(text) <= LINE_MAX and priority == 4 for priority, text in recorder.lines)
 
 
+@given(PIECES, PIECES)
+def test_another_program_in_this_process_goes_on_in_the_middle_of_a_line(
+    before: list[bytes], after: list[bytes]
+) -> None:
+    """As over a hand-over; what travels is JSON."""
+    first, second, whole = Recorder(), Recorder(), Recorder()
+    for piece in before:
+        first.log.write(piece)
+    frozen = msgspec.json.encode(LogState(line=first.log.freeze()))
+    second.log.thaw(msgspec.json.decode(frozen, type=LogState).line)
+    for piece in after:
+        second.log.write(piece)
+    for piece in before + after:
+        whole.log.write(piece)
+    for recorder in (second, whole):
+        recorder.log.end_line()
+    assert first.entries + second.entries == whole.entries
+
+
 # -- floods -----------------------------------------------------------------------------------------------------------
 
 
@@ -384,3 +404,33 @@ def test_every_kind_that_the_program_records_is_in_the_table() -> None:
     found = kinds_in_the_code()
     assert {"failed", "reloaded", "interface_lost", "scan_finished", "start_timeout", "storage"} <= found
     assert found - KINDS.keys() == set(), "add them to agent/telemetry/kinds.py, systemd/agent.catalog, docs/journal.md"
+
+
+PRIORITIES = {3: "err", 4: "warning", 5: "notice", 6: "info"}
+
+
+def test_ids_are_of_128_bits_and_each_is_used_once() -> None:
+    assert all(re.fullmatch("[0-9a-f]{32}", kind.id) for kind in KINDS.values())
+    assert len({kind.id for kind in KINDS.values()}) == len(KINDS)
+
+
+def test_the_catalog_explains_each_kind_and_nothing_else() -> None:
+    text = (ROOT / "systemd" / "agent.catalog").read_text()
+    explained = dict(re.findall(r"^-- (\w+)\n(.*?)(?=^-- |\Z)", text, re.DOTALL | re.MULTILINE))
+    assert list(explained) == [kind.id for kind in KINDS.values()]
+    for name, kind in KINDS.items():
+        head, _, body = explained[kind.id].partition("\n\n")
+        subject, definer, documentation = head.splitlines()
+        assert re.fullmatch(r"Subject: .{5,70}", subject), name
+        assert definer == "Defined-By: agent"
+        assert documentation == "Documentation: man:agentctl(1)"
+        assert len(body.split()) > 8, name
+        # What is put in between is a field that such an entry has.
+        fields = {"AGENT_SERVICE", "AGENT_DATA_PID", "AGENT_DATA_LIMIT"}
+        assert set(re.findall(r"@(\w+)@", explained[kind.id])) <= fields, name
+
+
+def test_the_page_lists_each_kind_with_its_priority_and_id() -> None:
+    page = (ROOT / "docs" / "journal.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| [^|]+ \| `(\w+)` \|$", page, re.MULTILINE)
+    assert rows == [(name, PRIORITIES[kind.priority], kind.id) for name, kind in KINDS.items()]

@@ -1,10 +1,11 @@
 """``python -m agent``: the entry of the container image, of a frozen binary, and of the processes the agent starts.
 
-Three words are internal: ``daemon`` and ``once`` are what ``agentctl run`` (with options) and ``run-once`` become,
-``worker`` is what a supervised capture or scan is. They are told apart here, before anything is imported, because each
-must load only its own half of the program: a process that runs for months should not carry a command-line parser and a
-table renderer in memory, and ``execve`` into a fresh interpreter is the only way to be rid of modules once loaded. The
-process ID stays the same across it, so a service manager sees one process from start to end.
+Four words are internal: ``daemon`` and ``once`` are what ``agentctl run`` (with options) and ``run-once`` become,
+``worker`` is what a supervised capture or scan is, ``prove`` one part of ``agentctl selftest``. They are told apart
+here, before anything is imported, because each must load only its own half of the program: a process that runs for
+months should not carry a command-line parser and a table renderer in memory, and ``execve`` into a fresh interpreter is
+the only way to be rid of modules once loaded. The process ID stays the same across it, so a service manager sees one
+process from start to end.
 
 Everything else is the command line, except that ``python -m agent [OPTIONS] CONFIG`` means ``agentctl run [OPTIONS]
 CONFIG``.
@@ -40,6 +41,11 @@ def main(arguments: list[str] | None = None) -> int:
             return _run()
         case ["once", "plain" | "json" as form, prefix, declaration, name]:
             return _once(Paths.of(prefix, declaration), form == "json", name)
+        case ["prove", part, *directory] if len(directory) < 2:
+            leave_out_tls()
+            from agent.cli.proofs import main as prove
+
+            return prove(part, *directory)
         case _:
             from agent.cli.main import main as agentctl
 

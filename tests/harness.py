@@ -34,6 +34,8 @@ class Agent:
         self.prefix = prefix
         self.process: subprocess.Popen[bytes] | None = None
         self.output = prefix / "console.txt"
+        self.source = SOURCE
+        """Where the package is that is run; a link may be pointed at another version of it."""
         (prefix / "key").mkdir(parents=True, exist_ok=True)
         prefix.chmod(0o755)
 
@@ -101,7 +103,7 @@ class Agent:
 
     def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TZ") if name in os.environ}
-        return {**kept, "PREFIX": str(self.prefix), "PYTHONPATH": str(SOURCE), **(more or {})}
+        return {**kept, "PREFIX": str(self.prefix), "PYTHONPATH": str(self.source), **(more or {})}
 
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "agent", *arguments]

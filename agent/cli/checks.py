@@ -13,7 +13,7 @@ from agent.control.client import Client
 from agent.declaration.load import load
 from agent.declaration.model import Declaration
 from agent.errors import AgentError, DeclarationError, SpawnFailed
-from agent.linux import cgroup
+from agent.linux import cgroup, libpcap
 from agent.linux.environment import base_environment
 from agent.linux.spawn import SpawnRequest, run
 from agent.linux.users import resolve_user
@@ -22,9 +22,6 @@ from agent.paths import Paths
 Verdict = Literal["ok", "warn", "fail"]
 
 CAP_NET_RAW = 13  # linux/capability.h
-LIBPCAP_NAMES = ("libpcap.so.0.8", "libpcap.so.1", "libpcap.so")
-"""What Debian, the other distributions, and a development package call it."""
-
 LEAST_DISK = 0.02
 LITTLE_DISK = 0.10
 """Free parts of the file system: below the first nothing can be relied on, below the second it is time to act."""
@@ -129,13 +126,10 @@ def check_disk(place: Path, figures: os.statvfs_result) -> Check:
 
 def check_libpcap(*, needed: bool) -> Check:
     """Whether the capture library can be loaded, and which it is."""
-    for name in LIBPCAP_NAMES:
-        try:
-            library = ctypes.CDLL(name)
-            library.pcap_lib_version.restype = ctypes.c_char_p
-            return Check("libpcap", "ok", library.pcap_lib_version().decode("ascii", "replace"))
-        except (OSError, AttributeError):
-            continue
+    if found := libpcap.load():
+        version = found[1].pcap_lib_version
+        version.restype = ctypes.c_char_p
+        return Check("libpcap", "ok", version().decode("ascii", "replace"))
     return Check("libpcap", "fail" if needed else "warn", "cannot be loaded: no capture", "apt install libpcap0.8")
 
 

@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "calendar": ("calendar:calendar", "Show when a calendar expression elapses."),
     "init": ("init:init", "Create the directories and a first declaration."),
     "doctor": ("doctor:doctor", "Check what the agent needs from this host, and say how to mend it."),
+    "selftest": ("selftest:selftest", "Prove that this program works on this host."),
     "completion": ("completion:completion", "Print the completion script of a shell."),
 }
 

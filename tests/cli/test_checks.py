@@ -11,6 +11,7 @@ import pytest
 
 from agent.cli import checks
 from agent.declaration.model import AgentSettings, Command, Declaration
+from agent.linux import libpcap
 from agent.paths import Paths
 
 
@@ -142,7 +143,7 @@ def test_libpcap_says_its_version() -> None:
 
 
 def test_a_missing_libpcap_fails_only_where_something_captures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "LIBPCAP_NAMES", ("libpcap.so.nowhere",))
+    monkeypatch.setattr(libpcap, "NAMES", ("libpcap.so.nowhere",))
     assert checks.check_libpcap(needed=True).verdict == "fail"
     check = checks.check_libpcap(needed=False)
     assert check.verdict == "warn" and "libpcap0.8" in check.mend

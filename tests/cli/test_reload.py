@@ -29,7 +29,7 @@ def test_each_change_is_a_line_with_the_settings_that_differ(agentctl: Agentctl,
         "7 services unchanged",
     ]
     answer = json.loads(agentctl("reload", "--json").stdout)
-    assert answer.keys() == {"started", "stopped", "restarted", "updated", "stuck", "unchanged", "reasons"}
+    assert answer.keys() == {"started", "stopped", "restarted", "updated", "stuck", "unchanged", "reasons", "handover"}
 
 
 def test_a_wrong_declaration_is_shown_in_full_and_exits_1(agentctl: Agentctl, served: Served) -> None:

@@ -8,33 +8,24 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
+from tests.binary import Built, built
 from tests.harness import wait_until
 from tests.system.container import PATIENCE, Container
 
 SOURCE = Path(__file__).resolve().parents[2]
-PACKAGES = Path(msgspec.__file__).parents[1]
-
 UNIT = "agent.service"
-
-# The tree and its dependencies are shown to the container read-only, and run by its own Python.
-FROM_SOURCE = """\
-#!/bin/sh
-PYTHONPATH=/opt/source:/opt/packages PYTHONDONTWRITEBYTECODE=1 exec /usr/bin/python3 -P -m agent "$@"
-"""
 
 
 class Host(Container):
     """A container in which ``agent.service`` is installed, enabled and not started; nothing is declared yet."""
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(binds={SOURCE / "agent": "/opt/source/agent", PACKAGES: "/opt/packages"}, **options)
-
-    def install(self) -> None:
+    def install(self, program: Built | None = None) -> None:
         """Lay the program and its units, as ``agentctl install`` does, and let systemd know."""
-        self.write("/srv/lib/agent/current/agentctl", FROM_SOURCE, 0o755)
-        self.write("/srv/bin/agentctl", FROM_SOURCE, 0o755)
+        program = program or built()
+        self.copy_in(program.tree, f"/srv/lib/agent/{program.version}")
+        self.path("/srv/bin").mkdir(exist_ok=True)
+        self.run(["ln", "-sfn", program.version, "/srv/lib/agent/current"])
+        self.run(["ln", "-sfn", "../lib/agent/current/agentctl", "/srv/bin/agentctl"])
         for file in sorted((SOURCE / "systemd").iterdir()):
             if file.suffix in {".service", ".socket", ".slice", ".timer"}:
                 self.copy_in(file, f"/etc/systemd/system/{file.name}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 from tests.harness import wait_until
 from tests.system.host import UNIT, Host
@@ -43,6 +44,14 @@ def gated(host: Host, **keys: str) -> str:
     more = "".join(f"{name} = {value}\n" for name, value in keys.items())
     program = host.program("gated", GATED)
     return f'[service.slow]\nkind = "command"\ncommand = ["{program}"]\nready = "notify"\n{more}'
+
+
+def replaced(host: Host, name: str) -> dict[str, Any]:
+    """Kill the worker of a service; the report of its successor, once that runs."""
+    killed = host.service(name)["pid"]
+    host.signal(killed, signal.SIGKILL)
+    wait_until(lambda: host.service(name)["pid"] not in (killed, None))
+    return host.until(name, state="running")
 
 
 def open_gate(host: Host) -> None:
@@ -275,10 +284,7 @@ def test_a_hung_worker_is_replaced(installed: Host) -> None:
 def test_a_killed_worker_is_replaced(installed: Host) -> None:
     installed.declare(WEB)
     installed.systemctl("start")
-    killed = installed.service("web")["pid"]
-    installed.signal(killed, signal.SIGKILL)
-    wait_until(lambda: installed.service("web")["pid"] not in (killed, None))
-    assert installed.until("web", state="running")["restarts"] == 1
+    assert replaced(installed, "web")["restarts"] == 1
 
 
 # -- time and boots ---------------------------------------------------------------------------------------------------
@@ -306,9 +312,7 @@ def test_cleaning_of_temporary_files_does_not_touch_what_runs(installed: Host) -
     # It goes on, and new workers start as before.
     assert {name: installed.service(name)["pid"] for name in ("web", "lan")} == pids
     for name in ("web", "lan"):
-        installed.signal(pids[name], signal.SIGKILL)
-        wait_until(lambda name=name: installed.service(name)["pid"] not in (pids[name], None))
-        installed.until(name, state="running")
+        replaced(installed, name)
 
 
 def test_a_reboot_comes_back_to_the_same_state(installed: Host) -> None:

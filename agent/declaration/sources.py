@@ -99,7 +99,7 @@ class Disk:
         # The group bits of a credential may be the mask of an access control list, acl(5).
         if mode & 0o077 and not credential:
             return f"{secret} is open to others (mode {stat.S_IMODE(mode):04o}); chmod 0600 it"
-        if not os.access(secret, os.R_OK):
+        if not os.access(secret, os.R_OK, effective_ids=True):
             return f"{secret} may not be read by this user; give it to the agent's, or make it a credential"
         return None
 

@@ -28,17 +28,6 @@ data = pathlib.Path(os.environ["SERVICE_DATA"])
 signal.pause()
 """
 
-# The agent as root, for services that run as somebody else.
-AS_ROOT = """
-[Service]
-User=root
-Group=root
-AmbientCapabilities=
-CapabilityBoundingSet=CAP_NET_RAW CAP_SETUID CAP_SETGID CAP_CHOWN CAP_FOWNER CAP_KILL CAP_DAC_OVERRIDE
-SystemCallFilter=
-RestrictSUIDSGID=no
-"""
-
 
 def reads(host: Host, *more: str) -> str:
     """The declaration of a service that reads its secret."""
@@ -142,7 +131,7 @@ def test_a_credential_goes_before_a_file_of_that_name_and_a_file_will_do(install
 
 
 def test_a_service_with_a_user_of_its_own_gets_a_copy_that_goes_with_it(installed: Host) -> None:
-    installed.drop_in("root", AS_ROOT)
+    installed.drop_in("privileged", (SOURCE / "systemd/privileged.conf").read_text())
     give(installed, f"LoadCredential=db_password:{keep_secret(installed)}")
     installed.declare(reads(installed, 'user = "nobody"'))
     installed.systemctl("start")

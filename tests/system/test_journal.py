@@ -127,12 +127,13 @@ def test_a_wrong_declaration_is_an_error_in_the_journal_too(installed: Host) -> 
 
 
 def test_an_entry_that_is_too_large_for_a_datagram_arrives_as_it_is(installed: Host) -> None:
+    installed.copy_in(SOURCE / "agent/linux/journal.py", "/opt/tests/journal.py")
     program = (
-        "from agent.linux.journal import Journal, encode\n"
+        "from journal import Journal, encode\n"
         "text = bytes(range(1, 256)) * 8_000\n"
         'assert Journal().send(encode([("MESSAGE", text), ("AGENT_EVENT", b"large")]))'
     )
-    installed.run(["python3", "-c", program], user="agent", environment={"PYTHONPATH": "/opt/source"})
+    installed.run(["python3", "-c", program], user="agent", environment={"PYTHONPATH": "/opt/tests"})
     (entry,) = installed.entries("--all", "AGENT_EVENT=large")
     assert bytes(entry["MESSAGE"]) == bytes(range(1, 256)) * 8_000
 

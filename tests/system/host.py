@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.binary import Built, built
-from tests.harness import wait_until
-from tests.system.container import PATIENCE, Container
+from tests.harness import PATIENCE, wait_until
+from tests.system.container import Container
 
 SOURCE = Path(__file__).resolve().parents[2]
 UNIT = "agent.service"

@@ -9,7 +9,6 @@ from typing import Any
 
 from agent.telemetry.kinds import KINDS
 from tests.harness import wait_until
-from tests.system.container import PATIENCE
 from tests.system.host import SOURCE, UNIT, Host
 
 # Says what its arguments are, a line each, then waits to be stopped.
@@ -35,6 +34,15 @@ def says(host: Host, name: str, *lines: str, **keys: str) -> str:
     return f'[service.{name}]\nkind = "command"\ncommand = [{words}]\n{more}'
 
 
+def await_said(host: Host, name: str, last: str, times: int = 1) -> None:
+    """Wait until the journal has the last line of what a service says."""
+
+    def said() -> bool:
+        return messages(host.entries(f"AGENT_SERVICE={name}", "AGENT_STREAM=output")).count(last) == times
+
+    wait_until(said, lambda: f"{name} has not said {last!r}: {host.journal('-u', UNIT)}")
+
+
 def messages(entries: list[dict[str, Any]]) -> list[Any]:
     return [entry["MESSAGE"] for entry in entries]
 
@@ -49,6 +57,7 @@ def test_what_a_service_does_and_says_is_found_by_its_name_and_by_how_urgent_it_
     installed.declare(fails("lan_capture") + says(installed, "web", "<4>careful", "all is well"))
     installed.systemctl("start")
     installed.wait_unit_state(UNIT, StatusText="1 failed, 1 running; failed: lan_capture")
+    await_said(installed, "web", "all is well")
     warned = messages(installed.entries("AGENT_SERVICE=lan_capture", "--priority=warning"))
     ended = "exited: exited 3; last words: no such host"
     assert warned == [ended, ended, "failed: exited 3; gave up after 1 restarts within 300 s"]
@@ -68,6 +77,7 @@ def test_what_a_service_does_and_says_is_found_by_its_name_and_by_how_urgent_it_
 def test_nothing_is_said_twice(installed: Host) -> None:
     installed.declare(says(installed, "web", "once"))
     installed.systemctl("start")
+    await_said(installed, "web", "once")
     installed.systemctl("stop")
     by_the_agent = installed.entries(f"_SYSTEMD_UNIT={UNIT}")
     assert {entry["_TRANSPORT"] for entry in by_the_agent} == {"journal"}
@@ -87,7 +97,7 @@ def test_a_hostile_service_forges_nothing(installed: Host) -> None:
     )
     installed.declare(says(installed, "web", *lines) + says(installed, "other"))
     installed.systemctl("start")
-    installed.wait_journal(lambda line: line.endswith("_PID=1"), "AGENT_SERVICE=web")
+    await_said(installed, "web", "_PID=1")
     assert installed.entries("AGENT_SERVICE=other", "AGENT_STREAM=output") == []
     said = installed.entries("AGENT_STREAM=output")
     # What is no text comes as a list of its bytes.
@@ -154,11 +164,11 @@ def ticks(host: Host) -> list[int]:
 def test_a_journal_that_is_restarted_costs_nothing_and_output_goes_on(installed: Host) -> None:
     installed.declare(ticking(installed))
     installed.systemctl("start")
+    agent = installed.pid
     for _ in range(3):
         installed.wait_journal(lambda line: "tick" in line, "--lines=0", "AGENT_SERVICE=clock")
         installed.run(["systemctl", "restart", "systemd-journald"])
     installed.wait_journal(lambda line: "tick" in line, "--lines=0", "AGENT_SERVICE=clock")
-    agent = installed.pid
     found = ticks(installed)
     assert found == sorted(set(found))
     assert installed.service("clock")["restarts"] == 0
@@ -173,7 +183,7 @@ def test_a_journal_that_hangs_is_not_waited_for_and_learns_what_it_missed(instal
     try:
         # More than it takes to fill every buffer between the two.
         logged = installed.log("clock").count("\n") + 5000
-        wait_until(lambda: installed.log("clock").count("\n") > logged, patience=PATIENCE)
+        wait_until(lambda: installed.log("clock").count("\n") > logged)
         begun = time.monotonic()
         web = installed.service("web")["pid"]
         installed.signal(web, signal.SIGKILL)
@@ -195,11 +205,12 @@ def test_a_service_that_floods_is_cut_in_the_journal_and_another_is_heard(instal
     installed.declare(flood + says(installed, "web", "calm"))
     installed.systemctl("start")
     installed.wait_journal(lambda line: "more than 300 a second" in line, "AGENT_SERVICE=flood", "--priority=warning")
+    await_said(installed, "web", "calm")
     installed.agentctl("restart", "web")
+    await_said(installed, "web", "calm", times=2)
     installed.agentctl("stop", "flood")
     kinds = [entry["AGENT_EVENT"] for entry in installed.entries("AGENT_SERVICE=web") if "AGENT_EVENT" in entry]
     assert kinds == ["started", "stopping", "exited", "started"]
-    assert messages(installed.entries("AGENT_SERVICE=web", "AGENT_STREAM=output")) == ["calm", "calm"]
     flooded = installed.entries("AGENT_SERVICE=flood", "AGENT_STREAM=output")
     seconds = (int(flooded[-1]["__REALTIME_TIMESTAMP"]) - int(flooded[0]["__REALTIME_TIMESTAMP"])) / 1e6
     assert len(flooded) <= 1000 + 300 * seconds + 300

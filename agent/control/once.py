@@ -165,7 +165,7 @@ def run_once(paths: Paths, name: str, *, json: bool = False) -> int:
     if service is None:
         nearest = difflib.get_close_matches(name[:64], declaration.services, n=1)
         raise NoSuchService(name[:64], nearest[0] if nearest else None)
-    own = OncePaths(paths.prefix, paths.declaration)
+    own = OncePaths(*paths)
     lay_out(own)
     lock = PrefixLock(own.service_lock(name))
     try:

@@ -158,7 +158,7 @@ class AgentSettings(msgspec.Struct, frozen=True):
 
 
 class Declaration(msgspec.Struct, frozen=True):
-    """A whole declaration, read from ``file``.
+    """A whole declaration, read from ``file``: the one of ``Paths``, or a credential.
 
     ``masked`` holds the secret values that must never be shown, and ``masked_fields`` the dotted keys that they were
     written into, list positions included (``service.api.command.2``): a short secret hides its whole field.

@@ -93,6 +93,15 @@ def age(path: Path, now: float) -> float | None:
     return max(0.0, now - modified)
 
 
+def edition(path: Path) -> tuple[int, int, int] | None:
+    """What tells a file that was written anew from the one that was there before; ``None`` when there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_ctime_ns
+
+
 def make_directory(path: Path, mode: int = 0o755) -> None:
     """Create ``path`` and its parents. ``mode`` is set exactly, but only on a directory created here.
 

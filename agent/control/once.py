@@ -137,6 +137,12 @@ class Foreground:
     def ran(self, name: str, at: float) -> None:
         """The agent's calendar counts its own runs."""
 
+    def served(self, name: str) -> float | None:
+        return None
+
+    def serve(self, name: str, at: float) -> None:
+        """There is no calendar here."""
+
 
 def run_once(paths: Paths, name: str, *, json: bool = False) -> int:
     """Run service ``name`` to its end and return its exit code by the contract: 0, 1, or 2 for anything else.

@@ -49,6 +49,8 @@ class Host(Protocol):
     def changed(self, unit: Unit) -> None: ...
     def last_run(self, name: str) -> float | None: ...
     def ran(self, name: str, at: float) -> None: ...
+    def served(self, name: str) -> float | None: ...
+    def serve(self, name: str, at: float) -> None: ...
 
 
 def policy_of(service: AnyService) -> Policy:
@@ -87,7 +89,7 @@ class Unit:
         self._events: deque[Event] = deque()
         self._busy = False
         self._timers: dict[Timer, asyncio.TimerHandle] = {}
-        self._agenda = Agenda(host.loop, lambda: self.post(lifecycle.Due()), self._no_calendar)
+        self._agenda = Agenda(host.loop, service.name, host, lambda: self.post(lifecycle.Due()), self._no_calendar)
         self._premises = Premises(host.loop, host.paths, service.name, self._heed)
         self._watchers: set[asyncio.Future[None]] = set()
         self._dropped_before = 0
@@ -117,6 +119,11 @@ class Unit:
     def next_run(self) -> float | None:
         """When the job is due next, in unix seconds."""
         return self._agenda.next_run
+
+    @property
+    def times_are_systemds(self) -> bool:
+        """Whether it is a job that systemd starts at its times: we only do when somebody asks for it."""
+        return self.service.timer is not None and self._host.settings.scheduler == "systemd"
 
     @property
     def dropped_bytes(self) -> int:
@@ -165,7 +172,7 @@ class Unit:
             self.run.adjust_log(service.log)
             with suppress(AgentError, OSError):
                 write_settings(service, self._host.paths)
-        self._plan_next()
+        self.plan_next()
 
     def clock_was_set(self) -> None:
         """What was computed from the wall clock is void."""
@@ -194,7 +201,7 @@ class Unit:
                 self._host.loop.call_exception_handler(context)
         if self.state.phase is not before.phase or self.state.run != before.run:
             self.since = time.time()
-            self._plan_next()
+            self.plan_next()
             if not self.state.has_process:
                 if before.has_process or self.service.heartbeat is not None:
                     self._come_to_rest()
@@ -235,9 +242,10 @@ class Unit:
         self._timers.pop(timer, None)
         self.post(lifecycle.Elapsed(timer))
 
-    def _plan_next(self) -> None:
-        down = self.phase in (Phase.STOPPED, Phase.FAILED)
-        self._agenda.plan(None if down else self.service.timer, self._host.last_run(self.name))
+    def plan_next(self) -> None:
+        """Find out when it is due next, by its declaration, the agent's settings and the clock as they are now."""
+        idle = self.phase in (Phase.STOPPED, Phase.FAILED) or self.times_are_systemds
+        self._agenda.plan(None if idle else self.service.timer, self._host.last_run(self.name))
 
     def _no_calendar(self, why: str) -> None:
         self._host.record(self.name, "calendar_failed", why, {})

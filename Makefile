@@ -15,8 +15,9 @@ BIN := $(VENV)/bin
 PREFIX ?= $(CURDIR)/var
 
 RUN_PACKAGES := python3-venv nmap libpcap0.8
-# iproute2: network namespaces · systemd: its calendar, held against ours · qemu: tests/machine
-TEST_PACKAGES := $(RUN_PACKAGES) tcpdump iproute2 curl systemd qemu-system-x86
+# iproute2: network namespaces · systemd: its calendar, held against ours · qemu: tests/machine · debootstrap,
+# systemd-container: tests/system
+TEST_PACKAGES := $(RUN_PACKAGES) tcpdump iproute2 curl systemd qemu-system-x86 debootstrap systemd-container
 BENCH_PACKAGES := $(RUN_PACKAGES) runit s6
 
 # $(call packages,NAMES): installs the Debian packages that are missing; says nothing when none is.
@@ -42,7 +43,7 @@ PIP_INSTALL := $(PIP) install --require-hashes --no-build-isolation --use-pep517
 
 .PHONY: help
 help: ## this list
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand --tabs=16
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand --tabs=20
 
 .PHONY: run
 run: run-packages $(VENV)/run ## the agent in the foreground on its own default declaration, below ./var
@@ -62,6 +63,10 @@ run: run-packages $(VENV)/run ## the agent in the foreground on its own default 
 .PHONY: test
 test: test-packages $(VENV)/dev ## every test; as root none is left out (ARGS= goes to pytest)
 	@$(BIN)/pytest $(ARGS)
+
+.PHONY: test-system
+test-system: test-packages $(VENV)/dev ## only the tests on a booted systemd (ARGS= goes to pytest)
+	@$(BIN)/pytest tests/system $(ARGS)
 
 .PHONY: lint
 lint: venv-packages $(VENV)/dev ## linter, formatter and type checker

@@ -8,7 +8,9 @@ import click
 
 from agent.cli import output, text
 from agent.cli.base import Session, command
-from agent.errors import EXIT_RUNTIME
+from agent.cli.guard import complain
+from agent.cli.handover import awaited
+from agent.errors import EXIT_RUNTIME, RuntimeFailure
 
 
 @command("reload", examples=("agentctl validate && agentctl reload",))
@@ -17,9 +19,17 @@ def reload(session: Session) -> None:
 
     Services that are declared as before keep running untouched; each of the others is shown with what was done to it
     and the settings that differ. A declaration with mistakes changes nothing: all of them are shown, and the exit
-    code is 1.
+    code is 1. Where another version has been installed meanwhile, the agent becomes it first, without a worker being
+    restarted; a version that fails its self-test changes nothing either, and the exit code is 2.
     """
-    report = session.client().request("POST", "/v1/reload")
+    client = session.client()
+    report = client.request("POST", "/v1/reload")
+    if report["handover"]:
+        followed = awaited(client, report["handover"])
+        if followed["refused"]:
+            raise RuntimeFailure(f"{followed['message']}; it refuses the declaration: {followed['refused']}")
+        report = followed["reload"]
+        complain(followed["message"])
     if session.json:
         output.document(report)
     else:

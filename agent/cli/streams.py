@@ -13,12 +13,18 @@ from agent.cli.guard import complain
 def show(session: Session, path: str, query: dict[str, str], line: Callable[[dict[str, Any]], str]) -> None:
     """Print each record of the stream at once: as JSON, or as ``line`` puts it.
 
-    A gap, where the agent no longer has what came in between, is told on stderr.
+    A gap, where the agent no longer has what came in between, is told on stderr. When another version of the agent
+    follows, so does the stream.
     """
-    for record in session.client().stream(path, query):
-        if session.json:
-            output.line(record)
-        elif record.get("gap"):
-            complain(f"-- {record['message']}")
-        else:
-            print(line(record), flush=True)
+    again = True
+    while again:
+        again = False
+        for record in session.client().stream(path, query):
+            if again := bool(record.get("again")):  # the agent becomes another version of itself
+                query = {**query, "after": str(record["cursor"])}
+            elif session.json:
+                output.line(record)
+            elif record.get("gap"):
+                complain(f"-- {record['message']}")
+            else:
+                print(line(record), flush=True)

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from agent.supervisor.report import Action, Outcome, ReloadReport, Status, TimerReport
+from agent.supervisor.report import Action, HandoverReport, Outcome, ReloadReport, Status, TimerReport
 from agent.telemetry.events import EventStore
 
 
@@ -27,6 +27,12 @@ class Agent(Protocol):
 
     async def reload(self) -> ReloadReport:
         """Read the declaration again and apply it. Raises ``DeclarationError``, with nothing changed."""
+
+    async def upgrade(self) -> HandoverReport:
+        """Become the program that is installed now. Raises ``RuntimeFailure``, with nothing changed."""
+
+    def handover(self) -> HandoverReport:
+        """What became of the last upgrade."""
 
     def timers(self) -> list[TimerReport]:
         """All jobs."""
@@ -60,6 +66,14 @@ class Gap(msgspec.Struct, kw_only=True):
     gap: Literal[True] = True
     cursor: int | str
     message: str
+
+
+class Again(msgspec.Struct, kw_only=True):
+    """The last line of a stream that another version of the agent will go on with: ask again ``after`` this cursor."""
+
+    again: Literal[True] = True
+    cursor: int | str
+    message: str = "the agent becomes another version of itself: ask again"
 
 
 class Mistake(msgspec.Struct, kw_only=True):

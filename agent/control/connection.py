@@ -118,11 +118,14 @@ class Connection:
         finally:
             self._writer.transport.abort()
 
-    def finish(self) -> None:
-        """End after the answer that is under way; a stream ends now, between two lines."""
+    def finish(self, *, again: bool = False) -> None:
+        """End after the answer that is under way; a stream ends now, between two lines.
+
+        ``again``: somebody will serve this socket right afterwards, and who follows a stream is told to come back.
+        """
         self._closing = True
         if self._follow:
-            self._follow.end()
+            self._follow.end(again=again)
 
     # -- one request --------------------------------------------------------------------------------------------------
 

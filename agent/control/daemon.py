@@ -7,38 +7,48 @@ import errno
 import os
 import resource
 import signal
+import socket
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from agent import __version__
+from agent.control import baton
+from agent.control.baton import Received
 from agent.control.console import Console, JsonConsole
 from agent.control.facade import RunningAgent
 from agent.control.layout import lay_out
+from agent.control.patience import patiently
 from agent.control.server import ControlServer
+from agent.control.succession import OUTPUT, STATE, Succession
 from agent.control.watchdog import keep_watchdog
 from agent.declaration.load import load
 from agent.declaration.model import AnyService, Declaration, LogPolicy
 from agent.errors import EXIT_OK, AgentError, DeclarationError, RuntimeFailure
-from agent.linux import cgroup, signals
+from agent.linux import cgroup, listen, signals
 from agent.linux.clock import WallClockWatch
+from agent.linux.environment import Program
 from agent.linux.files import PrefixLock, touch, write_pid
 from agent.linux.notify import SystemdNotifier
 from agent.linux.process import become_subreaper
 from agent.paths import Paths
-from agent.supervisor.engine import Supervisor
-from agent.supervisor.predecessors import Ended, end_predecessors
+from agent.supervisor.engine import Supervisor, SupervisorState
+from agent.supervisor.predecessors import end_predecessors
 from agent.supervisor.unit import Unit
 from agent.telemetry.bugs import BugLog
-from agent.telemetry.events import EventStore, Schedule
-from agent.telemetry.logs import LogFile, LogPump
+from agent.telemetry.events import EventStore, History, Schedule
+from agent.telemetry.logs import LogFile, LogPump, LogState
 
 STATUS_DELAY = 0.2
 """Seconds in which changes are gathered into one ``STATUS=`` line."""
 
 ORDERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """What somebody who sends it wants done by the loop: to stop, to stop, to reload."""
+
+CONTROL = "control"
+"""FileDescriptorName= of the socket in agent.socket."""
 
 SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC})
 
@@ -54,25 +64,38 @@ def run(paths: Paths, *, json: bool = False, hint: str | None = None) -> int:
     # Until there is a loop to act on them they wait: a reload is not a reason to die, and a stop finds all in order.
     signal.pthread_sigmask(signal.SIG_BLOCK, ORDERS)
     notifier = SystemdNotifier(os.environ)
+    inherited = listen.inherited(os.environ)
+    received = baton.received(os.environ)
     environ = dict(os.environ)
-    declaration = load(paths, environ)
-    lay_out(paths)
+    words = ["daemon", "json" if json else "plain", str(paths.prefix), str(paths.declaration)]
+    succession = Succession(words, environ, notifier)
+    console = JsonConsole() if json else Console()
     lock = PrefixLock(paths.agent_lock)
-    lock.acquire()
+    if received is not None:
+        agent = Daemon(paths, environ, notifier, console, succession, lock)
+        work = agent.take_over(received)
+    else:
+        declaration = load(paths, environ)
+        lay_out(paths)
+        lock.acquire()
+        agent = Daemon(paths, environ, notifier, console, succession, lock)
+        work = agent.begin(declaration, inherited, hint)
     try:
         with suppress(AgentError):
             # A full disk keeps no agent down: the lock's file has the PID too.
             write_pid(paths.agent_pid, os.getpid())
-        _raise_descriptor_limit()
-        become_subreaper()
-        tree = cgroup.discover(paths.prefix)
-        ended = end_predecessors(paths, tree)
-        agent = Daemon(paths, declaration, environ, notifier, tree, JsonConsole() if json else Console())
-        return asyncio.run(agent.main(ended, hint))
+        return asyncio.run(work)
     finally:
         with suppress(OSError):
             paths.agent_pid.unlink()
         lock.release()
+
+
+def _judged(left: list[str]) -> int:
+    """The exit code after a stop that left processes of these services."""
+    if left:
+        raise RuntimeFailure(f"processes of {', '.join(left)} do not end, not even by SIGKILL; they are left behind")
+    return EXIT_OK
 
 
 def _raise_descriptor_limit() -> None:
@@ -96,6 +119,12 @@ class _ServiceLog:
     def pump(self, fd: int) -> LogPump:
         return LogPump(fd, self._file, schedule=self._schedule)
 
+    def freeze(self) -> LogState:
+        return self._file.freeze()
+
+    def thaw(self, state: LogState) -> None:
+        self._file.thaw(state)
+
     def adjust(self, policy: LogPolicy) -> None:
         self._file.adjust(policy.size, policy.keep)
 
@@ -104,23 +133,25 @@ class _ServiceLog:
 
 
 class Daemon:
-    """One life of the agent."""
+    """One life of the agent, from its start or from where an earlier program in this process was frozen."""
 
     def __init__(
         self,
         paths: Paths,
-        declaration: Declaration,
         environ: dict[str, str],
         notifier: SystemdNotifier,
-        tree: cgroup.CgroupTree | None,
         console: Console | JsonConsole,
+        succession: Succession,
+        lock: PrefixLock,
     ) -> None:
         self._paths = paths
-        self._declaration = declaration
         self._environ = environ
         self._notifier = notifier
-        self._tree = tree
         self._console = console
+        self._succession = succession
+        self._lock = lock
+        self._since = time.time()
+        self._tree: cgroup.CgroupTree | None = None
         self._bugs = BugLog(paths.logs / "agent.log")
         self._status_due: asyncio.TimerHandle | None = None
         self._heartbeat: asyncio.TimerHandle | None = None
@@ -129,70 +160,184 @@ class Daemon:
         self._announcing: asyncio.Task[None] | None = None
         self._stop_asked = asyncio.Event()
 
-    async def main(self, ended: Ended, hint: str | None) -> int:
-        """From an empty loop to an empty loop."""
+    async def begin(self, declaration: Declaration, inherited: Mapping[str, list[int]], hint: str | None) -> int:
+        """From nothing to nothing: start it all, and stop it all when asked to."""
+        _raise_descriptor_limit()
+        become_subreaper()
+        self._tree = cgroup.discover(self._paths.prefix)
+        ended = end_predecessors(self._paths, self._tree)
+        self._prepare(History())
+        self._supervise(declaration, None)
+        self._serve(listen.listening_socket(inherited.get(CONTROL, [])) or self._paths.socket, None)
+        await self._server.start()
+        recovered = self._recover(inherited)
+        try:
+            self._watch()
+            self._events.append(
+                "agent_started", f"version {__version__}, pid {os.getpid()}, prefix {self._paths.prefix}"
+            )
+            if recovered:
+                self._events.append("handover_failed", recovered)
+            for name in ended.services:
+                self._events.append("predecessor_ended", f"ended what an earlier agent had left running of {name}")
+            for name in ended.surviving:
+                self._events.append("unkillable", f"what an earlier agent had left of {name} runs on after SIGKILL")
+            self._announcing = self._in_background(self._announce(hint))
+            await self._stop_asked.wait()
+        finally:
+            left = await self._end()
+        return _judged(left)
+
+    async def take_over(self, received: Received) -> int:
+        """From where an earlier program in this process was frozen; whatever fails gives the process back to it."""
+        try:
+            inner = received.inner()
+            self._since = inner.since
+            self._lock.adopt(inner.lock)
+            if inner.supervisor.contained_by == "cgroup":
+                self._tree = cgroup.discover(self._paths.prefix)
+            self._prepare(inner.history)
+            self._supervise(inner.supervisor.declaration, inner.supervisor)
+            self._serve(socket.socket(fileno=inner.control), Path(inner.remove) if inner.remove else None)
+            await self._server.start()
+        except Exception as error:
+            if not isinstance(error, AgentError | OSError):
+                self._bugs.record(error)
+            self._succession.give_back(received, f"version {__version__} cannot take over: {error}")
+        try:
+            self._watch()
+            self._supervisor.reap()
+            self._succession.taken_over(received)
+            kind = "handed_over" if received.refused is None else "handover_failed"
+            self._events.append(kind, self._succession.report.message)
+            self._announcing = self._in_background(self._announce_succession())
+            await self._stop_asked.wait()
+        finally:
+            left = await self._end()
+        return _judged(left)
+
+    # -- what an agent consists of --------------------------------------------------------------------------------
+
+    def _prepare(self, history: History) -> None:
+        """The loop and the history."""
         loop = self._loop = asyncio.get_running_loop()
         begun = time.time()
         self._events = EventStore(self._paths.agent_spool / "events.db", schedule=loop.call_later)
+        self._events.thaw(history)
         # What the history had to say of itself while it was opened.
         for event in self._events.last(5):
             if event.time >= begun:
                 self._console.event(event)
         self._events.subscribe(self._console.event)
         loop.set_exception_handler(self._unexpected)
+
+    def _supervise(self, declaration: Declaration, frozen: SupervisorState | None) -> None:
         self._supervisor = Supervisor(
-            loop=loop,
+            loop=self._loop,
             paths=self._paths,
-            declaration=self._declaration,
+            declaration=declaration,
             environ=self._environ,
             events=self._events,
             tree=self._tree,
-            sink=lambda service: _ServiceLog(self._paths, service, loop.call_later),
+            sink=lambda service: _ServiceLog(self._paths, service, self._loop.call_later),
             on_change=self._changed,
+            frozen=frozen,
         )
-        self._agent = RunningAgent(self._supervisor, self._events, self._notifier)
-        server = ControlServer(self._agent, self._paths.socket, on_bug=self._bugs.record)
-        await server.start()
-        left: list[str] = []
-        try:
-            self._begin(server, ended, hint)
-            await self._stop_asked.wait()
-        finally:
-            left = await self._end(server)
-        if left:
-            raise RuntimeFailure(
-                f"processes of {', '.join(left)} do not end, not even by SIGKILL; they are left behind"
-            )
-        return EXIT_OK
 
-    def _begin(self, server: ControlServer, ended: Ended, hint: str | None) -> None:
+    def _serve(self, where: Path | socket.socket, ours: Path | None) -> None:
+        self._agent = RunningAgent(
+            self._supervisor, self._events, self._notifier, self._succession, self._hand_over, since=self._since
+        )
+        self._server = ControlServer(self._agent, where, ours=ours, on_bug=self._bugs.record)
+
+    def _watch(self) -> None:
+        """From here on signals, the clock and the watchdog have somebody to turn to."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signals.watch(self._loop, number, self._stop_asked.set)
         signals.watch(self._loop, signal.SIGHUP, self._reload)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ORDERS)
-        self._events.append("agent_started", f"version {__version__}, pid {os.getpid()}, prefix {self._paths.prefix}")
-        for name in ended.services:
-            self._events.append("predecessor_ended", f"ended what an earlier agent had left running of {name}")
-        for name in ended.surviving:
-            self._events.append("unkillable", f"what an earlier agent had left of {name} runs on after SIGKILL")
         self._clock = WallClockWatch()
         self._loop.add_reader(self._clock.fd, self._clock_moved)
         self._beat()
-        self._announcing = self._in_background(self._announce(hint))
         if self._notifier.watchdog_interval:
-            self._in_background(keep_watchdog(self._notifier, self._paths.socket, server.room))
+            self._in_background(keep_watchdog(self._notifier, self._paths.socket, self._server.room))
 
     async def _announce(self, hint: str | None) -> None:
         """Start it all; tell systemd, and the person in front of it, once that has settled."""
         await self._supervisor.start()
-        await self._supervisor.settled()
+        await patiently(self._notifier, self._supervisor.settled())
         self._agent.is_up()
         self._tell_status()
         self._events.append("agent_ready", self._agent.summary())
         if hint:
             self._console.line(hint)
 
-    async def _end(self, server: ControlServer) -> list[str]:
+    async def _announce_succession(self) -> None:
+        """Go on as another version: what is declared on disk is made true by its understanding of it."""
+        await self._supervisor.start()
+        await self._supervisor.settled()
+        self._agent.is_up(quietly=True)
+        self._tell_status()
+        await self._agent.reload_after_handover()
+
+    # -- another program in this process ----------------------------------------------------------------------------
+
+    async def _hand_over(self, program: Program) -> None:
+        """Become that program. When it cannot be executed, all goes on."""
+        control = await self._server.suspend()
+        if self._agent.stopping:
+            control.close()
+            return
+        signal.pthread_sigmask(signal.SIG_BLOCK, ORDERS)
+        try:
+            self._succession.pass_on(
+                program,
+                since=self._since,
+                lock=self._lock.fd,
+                control=control.fileno(),
+                remove=str(self._server.ours) if self._server.ours else None,
+                supervisor=self._supervisor.freeze(),
+                history=self._events.freeze(),
+            )
+        except Exception as error:
+            if not isinstance(error, OSError):
+                self._bugs.record(error)
+            self._succession.fail(f"{program.argv[0]} cannot be executed: {error}")
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ORDERS)
+        self._events.append("handover_failed", self._succession.report.message)
+        await self._server.resume(control)
+        self._agent.handover_ended()
+
+    def _recover(self, inherited: Mapping[str, list[int]]) -> str:
+        """Take in what systemd kept for us over a hand-over that nobody survived; tells what there was."""
+        found = inherited.get(STATE, [])
+        told = ""
+        with suppress(RuntimeFailure):
+            for fd in found:
+                outer = baton.opened(fd)
+                self._succession.crashed(outer)
+                told = self._succession.report.message
+                inner = Received(fd, outer, None).inner()
+                for output in inherited.get(OUTPUT, []):
+                    if name := inner.pipes.get(os.fstat(output).st_ino):
+                        self._last_words(name, output)
+        for fd in {fd for fds in inherited.values() for fd in fds}:
+            with suppress(OSError):
+                os.close(fd)
+        if found:
+            self._succession.forget()
+        return told
+
+    def _last_words(self, name: str, output: int) -> None:
+        """What a worker that died with the agent before us had still said."""
+        if (unit := self._supervisor.units.get(name)) is not None:
+            log = _ServiceLog(self._paths, unit.service, self._loop.call_later)
+            pump = log.pump(os.dup(output))
+            pump.drain(time.monotonic() + 1.0)
+            pump.close()
+            log.close()
+
+    async def _end(self) -> list[str]:
         # There is nothing more to ask for; and when the loop has gone, another Ctrl-C must not look like a crash.
         signal.pthread_sigmask(signal.SIG_BLOCK, ORDERS)
         self._agent.stopping = True
@@ -206,7 +351,7 @@ class Daemon:
         self._events.append(
             "agent_stopped", f"still running: {', '.join(left)}" if left else "every service is stopped"
         )
-        await server.stop()
+        await self._server.stop()
         # Only now: up to here somebody may still ask, and the watchdog does.
         for task in self._tasks:
             task.cancel()

@@ -5,32 +5,60 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 from agent import __version__
+from agent.control.patience import patiently
+from agent.control.succession import Succession, successor
+from agent.control.trial import try_out
 from agent.declaration.load import load
+from agent.declaration.model import Declaration
 from agent.declaration.show import effective
-from agent.errors import DeclarationError
+from agent.errors import AgentError, DeclarationError, RequestRefused, RuntimeFailure
+from agent.linux.environment import Program, installed_program
 from agent.linux.files import age
 from agent.linux.notify import SystemdNotifier
 from agent.supervisor.engine import Supervisor
 from agent.supervisor.lifecycle import Phase
-from agent.supervisor.report import Action, AgentReport, AgentState, Outcome, ReloadReport, Status, TimerReport
+from agent.supervisor.report import (
+    Action,
+    AgentReport,
+    AgentState,
+    HandoverReport,
+    Outcome,
+    ReloadReport,
+    Status,
+    TimerReport,
+)
 from agent.telemetry.events import EventStore
 
 
 class RunningAgent:
     """What ``agent.control.api.Agent`` asks for."""
 
-    def __init__(self, supervisor: Supervisor, events: EventStore, notifier: SystemdNotifier) -> None:
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        events: EventStore,
+        notifier: SystemdNotifier,
+        succession: Succession,
+        hand_over: Callable[[Program], Coroutine[Any, Any, None]],
+        *,
+        since: float,
+    ) -> None:
+        """``hand_over`` makes this process become another program; ``since`` is when the agent began, unix seconds."""
         self.events = events
         self.stopping = False
         self._up = False
         self._reloads: set[asyncio.Task[ReloadReport]] = set()
         self._supervisor = supervisor
         self._notifier = notifier
-        self._since = time.time()
+        self._succession = succession
+        self._hand_over = hand_over
+        self._handing_over: asyncio.Task[None] | None = None
+        self._since = since
 
     def status(self, name: str | None = None) -> Status:
         services = self._supervisor.reports(name)
@@ -57,7 +85,7 @@ class RunningAgent:
         """``degraded`` says that something that should run does not."""
         if self.stopping:
             return "stopping"
-        if self._reloads:
+        if self._reloads or self._handing_over is not None:
             return "reloading"
         if not self._up:
             return "starting"
@@ -89,25 +117,86 @@ class RunningAgent:
     async def act(self, action: Action, name: str, wait: bool) -> Outcome:
         return await self._supervisor.act(action, name, wait)
 
-    def is_up(self) -> None:
+    def is_up(self, *, quietly: bool = False) -> None:
         """Everything that is enabled has started, waits for its time, or has failed to start."""
         self._up = True
-        self._tell_ready()
+        if not quietly:
+            self._tell_ready()
 
     async def reload(self) -> ReloadReport:
-        """Read the declaration again and make it true. Raises ``DeclarationError``, and then nothing has changed."""
+        """Read the declaration again and make it true. Raises ``DeclarationError``, and then nothing has changed.
+
+        When another version of this program has been installed, it is to do so: the report then only names the
+        hand-over. Raises ``RuntimeFailure`` when that version fails its self-test, and then nothing has changed either.
+        """
         if self._up:
             # Also when it is refused: systemd waits for this and for the READY=1 that follows.
             self._notifier.reloading()
+        declaration = self._read()
+        if self._up and (program := successor()) is not None:
+            return ReloadReport(handover=(await self._follow(program)).id)
+        return await self._make_true(declaration)
+
+    async def upgrade(self) -> HandoverReport:
+        """Become the program that is installed now, be it the same. Raises as ``reload`` does."""
+        if not self._up:
+            raise RequestRefused(409, "the agent is starting: ask again when it is up")
+        self._notifier.reloading()
+        self._read()
+        return await self._follow(installed_program())
+
+    def handover(self) -> HandoverReport:
+        """What became of the last one."""
+        return self._succession.report
+
+    async def _follow(self, program: Program) -> HandoverReport:
+        """Try a program out, and let it follow once this has been answered."""
+        if self.stopping or self._handing_over is not None or self._reloads:
+            self._tell_ready()
+            raise RequestRefused(409, "the agent is stopping, reloading or being upgraded: ask again afterwards")
+        trial = asyncio.ensure_future(
+            try_out(program, str(self._supervisor.paths.tmp), self._supervisor.environ, self._supervisor.spare)
+        )
+        self._handing_over = trial
         try:
-            declaration = load(self._supervisor.paths, self._supervisor.environ)
+            await asyncio.shield(trial)
+        except (RuntimeFailure, asyncio.CancelledError) as error:
+            self._handing_over = None
+            self.events.append("upgrade_refused", str(error))
+            self._tell_ready()
+            raise
+        if self.state() == "stopping":  # by now
+            self._handing_over = None
+            raise RequestRefused(503, "the agent is stopping")
+        report = self._succession.begin(program)
+        self.events.append("handover", f"version {report.before} hands over to {report.after}")
+        self._handing_over = asyncio.ensure_future(self._hand_over(program))
+        return report
+
+    def handover_ended(self) -> None:
+        """There was none in the end: this program goes on."""
+        self._handing_over = None
+        self._tell_ready()
+
+    async def reload_after_handover(self) -> None:
+        """Make true what is declared, as this version understands it; the report of the hand-over tells how."""
+        try:
+            self._succession.complete(await self._make_true(self._read()), None)
+        except AgentError as error:
+            self._succession.complete(None, str(error))
+
+    def _read(self) -> Declaration:
+        try:
+            return load(self._supervisor.paths, self._supervisor.environ)
         except DeclarationError as error:
             first = error.problems[0]
             more = f" (and {len(error.problems) - 1} more)" if len(error.problems) > 1 else ""
             self.events.append("reload_refused", f"{first}{more}")
             self._tell_ready()
             raise
-        task = asyncio.ensure_future(self._supervisor.reload(declaration))
+
+    async def _make_true(self, declaration: Declaration) -> ReloadReport:
+        task = asyncio.ensure_future(patiently(self._notifier, self._supervisor.reload(declaration)))
         self._reloads.add(task)
         task.add_done_callback(self._reloaded)
         # Shielded: a client that hangs up must not leave the host between two declarations.
@@ -121,7 +210,7 @@ class RunningAgent:
 
     def _tell_ready(self) -> None:
         """What systemd is told at the end of the start and of a reload: not while another of them goes on."""
-        if self._up and not self._reloads and not self.stopping:
+        if self._up and not self._reloads and self._handing_over is None and not self.stopping:
             self._notifier.ready()
 
 

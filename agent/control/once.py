@@ -29,11 +29,11 @@ from agent.linux.process import Identity, become_subreaper, reap_strangers
 from agent.linux.sweep import everything, signal_all
 from agent.paths import Paths
 from agent.supervisor import lifecycle
-from agent.supervisor.containment import Containment, SweepContainment
+from agent.supervisor.containment import Containment, Held, SweepContainment
 from agent.supervisor.lifecycle import Phase
 from agent.supervisor.report import NoSuchService
 from agent.supervisor.unit import Unit, policy_of
-from agent.telemetry.logs import READ
+from agent.telemetry.logs import READ, LogState, PumpState
 
 
 class OncePaths(Paths):
@@ -51,6 +51,13 @@ class Passthrough:
         self._target = target
         self.dropped_bytes = 0
         self.last_line = ""
+
+    def freeze(self) -> PumpState:
+        """No other program goes on with it."""
+        return PumpState()
+
+    def thaw(self, state: PumpState) -> None:
+        """There is no earlier program."""
 
     def read_ready(self) -> bool:
         """Pass on what there is; ``False`` at the end of the output."""
@@ -90,6 +97,13 @@ class _Output:
     def adjust(self, policy: LogPolicy) -> None:
         """There is no log."""
 
+    def freeze(self) -> LogState:
+        """No other program goes on with it."""
+        return LogState()
+
+    def thaw(self, state: LogState) -> None:
+        """There is no earlier program."""
+
     def close(self) -> None:
         """Standard output stays open."""
 
@@ -107,7 +121,7 @@ class Foreground:
         self.lock_follows_child = True
         self._instance = os.urandom(16).hex()
 
-    def contain(self, service: AnyService, mark: str) -> Containment:
+    def contain(self, service: AnyService, mark: str, held: Held | None = None) -> Containment:
         if service.limits.declared:
             print(f"agentctl: {service.name}: run-once does not put its limits in force", file=sys.stderr)
         return SweepContainment(self.loop, mark)

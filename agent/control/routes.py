@@ -15,11 +15,11 @@ from urllib.parse import parse_qsl, unquote
 
 from agent.control import streams
 from agent.control.access import Access
-from agent.control.api import Agent, Gap, Pong, Timers
+from agent.control.api import Again, Agent, Gap, Pong, Timers
 from agent.control.openapi import document
 from agent.control.streams import Follow
 from agent.errors import RequestRefused
-from agent.supervisor.report import Action, Outcome, ReloadReport, ServiceReport, Status
+from agent.supervisor.report import Action, HandoverReport, Outcome, ReloadReport, ServiceReport, Status
 from agent.telemetry.events import Event
 from agent.telemetry.logread import CURSOR, LogLine
 
@@ -101,6 +101,14 @@ async def _reload(agent: Agent, arguments: Arguments) -> ReloadReport:
     return await agent.reload()
 
 
+async def _upgrade(agent: Agent, arguments: Arguments) -> HandoverReport:
+    return await agent.upgrade()
+
+
+async def _handover(agent: Agent, arguments: Arguments) -> HandoverReport:
+    return agent.handover()
+
+
 async def _timers(agent: Agent, arguments: Arguments) -> Timers:
     return Timers(timers=agent.timers())
 
@@ -132,7 +140,7 @@ ROUTES: tuple[Route, ...] = (
         "/v1/events",
         "read",
         "Events, oldest first.",
-        Event | Gap,
+        Event | Gap | Again,
         stream=_events,
         parameters=(
             Parameter("after", "integer", "The cursor to go on after."),
@@ -141,12 +149,13 @@ ROUTES: tuple[Route, ...] = (
             Parameter("service", "string", "Only the events of this service.", pattern=NAME),
         ),
     ),
+    Route("GET", "/v1/handover", "read", "What became of the last upgrade.", HandoverReport, _handover),
     Route(
         "GET",
         "/v1/logs/{name}",
         "read",
         "What a service printed, line by line.",
-        LogLine | Gap,
+        LogLine | Gap | Again,
         stream=_logs,
         parameters=(
             Parameter("after", "string", "The cursor to go on after.", pattern=CURSOR),
@@ -187,6 +196,7 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route("GET", "/v1/status", "read", "The agent and all services.", Status, _status),
     Route("GET", "/v1/timers", "read", "All jobs: when they run next and how they ended last.", Timers, _timers),
+    Route("POST", "/v1/upgrade", "admin", "Become the program that is installed now.", HandoverReport, _upgrade),
 )
 """Sorted by path, then method; a test holds it."""
 

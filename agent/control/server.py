@@ -46,8 +46,9 @@ GRACE = 5.0
 class ControlServer:
     """Serves ``agent`` at a path (created, and removed again) or on a socket that listens already.
 
-    ``on_bug`` is told about every exception that is a mistake in this program; the client only learns that there was
-    one.
+    ``ours`` is the path of such a socket that is to be removed in the end all the same: an earlier program in this
+    process has created it. ``on_bug`` is told about every exception that is a mistake in this program; the client only
+    learns that there was one.
     """
 
     def __init__(
@@ -55,11 +56,13 @@ class ControlServer:
         agent: Agent,
         where: Path | socket.socket,
         *,
+        ours: Path | None = None,
         on_bug: Callable[[BaseException], None],
         limits: Limits | None = None,
         admission: Admission | None = None,
     ) -> None:
         self._where = where
+        self._remove = where if isinstance(where, Path) else ours
         self._admission = admission or Admission()
         self._shared = Shared(agent, on_bug, limits or Limits(), asyncio.Lock())
         self._connections: dict[asyncio.Task[None], Connection] = {}
@@ -94,13 +97,37 @@ class ControlServer:
         finally:
             self._listening.listen(BACKLOG)
 
+    async def suspend(self, grace: float = GRACE) -> socket.socket:
+        """Stop, but leave the socket listening: who connects from now on waits for whoever serves it next.
+
+        Streams end with a line that asks their readers to come again. Returns the socket, to be inherited or resumed.
+        """
+        if self._listening is None:
+            raise RuntimeError("a server that has not been started cannot be suspended")
+        kept = self._listening.dup()
+        await self._stop(grace, again=True)
+        return kept
+
+    async def resume(self, kept: socket.socket) -> None:
+        """Go on where ``suspend`` ended: nobody took over."""
+        self._where = kept
+        await self.start()
+
     async def stop(self, grace: float = GRACE) -> None:
         """Take no more requests, finish the answers under way, end the streams, and close everything."""
+        if self._remove is not None and self._listening is not None:
+            with suppress(OSError):
+                self._remove.unlink()
+        await self._stop(grace, again=False)
+
+    @property
+    def ours(self) -> Path | None:
+        """The path of the socket, when it is to be removed in the end."""
+        return self._remove
+
+    async def _stop(self, grace: float, *, again: bool) -> None:
         if self._server is None:
             return
-        if isinstance(self._where, Path):
-            with suppress(OSError):
-                self._where.unlink()
         server, self._server = self._server, None
         if self._listening is not None:
             # First of all no more accepts: one that is under way when a server is closed fails inside asyncio (3.11).
@@ -109,7 +136,7 @@ class ControlServer:
             await asyncio.sleep(0)
         server.close()
         for task, connection in self._connections.items():
-            connection.finish()
+            connection.finish(again=again)
             if connection.idle:
                 task.cancel()
         if self._connections:

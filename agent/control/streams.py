@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from agent.control.api import Gap
+from agent.control.api import Again, Gap
 from agent.telemetry import logread
 from agent.telemetry.events import EventStore
 
@@ -32,15 +32,17 @@ class Follow:
 
     def __init__(self) -> None:
         self.ended = False
+        self.again = False
+        """Whether it ends only for the reader to come again."""
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
         """There may be more."""
         self._woken.set()
 
-    def end(self) -> None:
+    def end(self, *, again: bool = False) -> None:
         """The stream is to end at its next pause."""
-        self.ended = True
+        self.ended, self.again = True, again
         self._woken.set()
 
     async def pause(self, longest: float | None = None) -> None:
@@ -89,6 +91,8 @@ async def events(
             if not page and follow:
                 position = max(position, newest)
                 await follow.pause()
+        if follow.again:
+            yield _lines([Again(cursor=position)])
     finally:
         if unsubscribe:
             unsubscribe()
@@ -122,6 +126,8 @@ async def log_lines(path: Path, after: str | None, n: int, follow: Follow | None
             return
         while follow and not follow.ended and _shape(path) == now:
             await follow.pause(LOOK)
+    if follow.again:
+        yield _lines([Again(cursor=position)])
 
 
 def _shape(path: Path) -> tuple[int, int] | None:

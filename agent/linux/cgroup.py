@@ -219,6 +219,12 @@ class CgroupTree:
         directory.mkdir(exist_ok=True)
         return Cgroup(self._mount, directory)
 
+    def held(self, name: str) -> Cgroup:
+        """The cgroup of a service that may have processes, as it is. Raises ``OSError`` when there is none."""
+        directory = self.directory / (_SERVICE + name)
+        directory.mkdir(exist_ok=True)
+        return Cgroup(self._mount, directory)
+
     def leftovers(self) -> list[str]:
         """Names of the services whose cgroups exist: right after ``discover``, those of an agent before us."""
         with suppress(OSError):

@@ -7,10 +7,14 @@ import site
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import agent
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+_HERE = Path(agent.__file__).resolve().parent.parent
+"""Where this very version lies, as found when it began: a link on the way there may point elsewhere by now."""
 
 _PASSED = frozenset({"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TERM"})
 _LIBRARY_PATH = "LD_LIBRARY_PATH"
@@ -37,8 +41,42 @@ def base_environment(source: Mapping[str, str]) -> dict[str, str]:
 
 
 def own_program() -> list[str]:
-    """The command that starts this program again; its arguments follow."""
-    return [sys.executable] if frozen() else [sys.executable, "-P", "-m", "agent"]
+    """The command that starts this program again, in this version; its arguments follow."""
+    return [os.path.realpath(sys.executable)] if frozen() else [sys.executable, "-P", "-m", "agent"]
+
+
+class Program(NamedTuple):
+    """A version of this program: how to start it, by a path without links, and the variables that only it needs."""
+
+    argv: list[str]
+    variables: dict[str, str]
+
+
+def installed_program() -> Program:
+    """What a new start would execute now: this version, or the one that has been installed in its place.
+
+    An installed form lies in ``lib/agent/VERSION`` with the link ``current`` beside it; a source tree may be reached by
+    a link of any name.
+    """
+    if frozen():
+        own = Path(os.path.realpath(sys.executable))
+        current = own.parent.parent / "current" / own.name
+        return Program([str(current.resolve() if current.exists() else own)], {})
+    return Program(own_program(), _source_variables(Path(agent.__file__).parent.parent.resolve()))
+
+
+def running_program() -> Program:
+    """This version: ``installed_program`` as long as nothing else has been installed."""
+    return Program(own_program(), {} if frozen() else _source_variables(_HERE))
+
+
+def fresh_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """``environ`` for another version of this program to begin in: without what a frozen build has put there."""
+    kept = {name: value for name, value in environ.items() if not name.startswith("_PYI_") and name != _LIBRARY_PATH}
+    before = kept.pop(_LIBRARY_PATH_BEFORE, None)
+    if not frozen() and _LIBRARY_PATH in environ:
+        before = environ[_LIBRARY_PATH]
+    return kept if before is None else {**kept, _LIBRARY_PATH: before}
 
 
 def own_environment() -> dict[str, str]:
@@ -50,8 +88,11 @@ def own_environment() -> dict[str, str]:
     if frozen():
         names = [name for name in os.environ if name.startswith(("_PYI_", _LIBRARY_PATH))]
         return {name: os.environ[name] for name in names}
-    root = str(Path(agent.__file__).parent.parent)
+    return _source_variables(_HERE)
+
+
+def _source_variables(root: Path) -> dict[str, str]:
     inherited = os.environ.get("PYTHONPATH")
-    if root not in site.getsitepackages():
-        return {"PYTHONPATH": f"{root}:{inherited}" if inherited else root}
+    if root not in map(Path, site.getsitepackages()):
+        return {"PYTHONPATH": f"{root}:{inherited}" if inherited else str(root)}
     return {"PYTHONPATH": inherited} if inherited else {}

@@ -138,6 +138,10 @@ class PrefixLock:
         """The descriptor that holds the lock. A child that inherits it holds the lock too, as long as it lives."""
         return self._fd
 
+    def adopt(self, fd: int) -> None:
+        """Go on holding the lock by the descriptor that an earlier program in this process took it with."""
+        self._fd = fd
+
     def release(self) -> None:
         """Let go. Twice does no harm."""
         if self._fd >= 0:

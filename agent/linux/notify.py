@@ -24,6 +24,7 @@ _BATCH = 64
 _SEND_TIMEOUT = 1.0  # seconds
 _UCRED = struct.Struct("iII")  # struct ucred of unix(7): pid, uid, gid
 _FDS_LIMIT = 253  # SCM_MAX_FD of the kernel: descriptors in one message
+_VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 _ANCILLARY = socket.CMSG_SPACE(_UCRED.size) + socket.CMSG_SPACE(4 * _FDS_LIMIT)
 
 
@@ -62,6 +63,16 @@ class NotifyReceiver:
         except OSError as error:
             raise RuntimeFailure(f"{path}: cannot be bound as notification socket: {error.strerror}") from error
         self.fd = self._socket.fileno()
+
+    @classmethod
+    def adopt(cls, fd: int, path: Path, address: str) -> NotifyReceiver:
+        """The receiver of an earlier program in this process: its socket, bound already, by its descriptor."""
+        made = cls.__new__(cls)
+        made._socket = socket.socket(fileno=fd)
+        made._socket.setblocking(False)
+        made._path = None if address.startswith("@") else path
+        made.address, made.fd = address, fd
+        return made
 
     def receive(self) -> list[Notification]:
         """What has arrived, 64 messages at most: the descriptor stays readable when there are more. Never blocks.
@@ -132,8 +143,11 @@ class SystemdNotifier:
     """
 
     def __init__(self, environ: MutableMapping[str, str] = os.environ) -> None:
-        address = environ.pop("NOTIFY_SOCKET", None)
-        self.watchdog_interval = _watchdog_interval(environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", ""))
+        taken = {name: environ.pop(name) for name in _VARIABLES if name in environ}
+        self.environment = taken
+        """What was taken, for the program that this process becomes by execve(2)."""
+        address = taken.get("NOTIFY_SOCKET")
+        self.watchdog_interval = _watchdog_interval(taken.get("WATCHDOG_USEC", ""), taken.get("WATCHDOG_PID", ""))
         """Call ``watchdog`` this often, in seconds: half the time that we are given. ``None``: no watchdog runs."""
         self._notifier = _connect(address) if address else None
 
@@ -173,11 +187,34 @@ class SystemdNotifier:
         """Give us that much more time to start, reload or stop."""
         return self.notify(EXTEND_TIMEOUT_USEC=str(microseconds))
 
+    def store(self, name: str, fd: int) -> bool:
+        """Let systemd keep a descriptor for us, FileDescriptorStoreMax= permitting: it comes back after a crash.
+
+        ``name`` is ASCII without control characters and colons. Not watched for a hang-up (FDPOLL=0), which would drop
+        a pipe whose writer has died with something left in it.
+        """
+        if self._notifier is None:
+            return False
+        message = f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0".encode("ascii")
+        try:
+            self._notifier.socket.sendmsg([message], [_descriptors([fd])])
+        except OSError:
+            return False
+        return True
+
+    def unstore(self, name: str) -> bool:
+        """Have what is stored under that name closed."""
+        return self.notify(FDSTOREREMOVE="1", FDNAME=name)
+
     def close(self) -> None:
         """Say nothing more. Twice does no harm."""
         if self._notifier is not None:
             self._notifier.socket.close()
             self._notifier = None
+
+
+def _descriptors(fds: list[int]) -> tuple[int, int, bytes]:
+    return socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds).tobytes()
 
 
 def _connect(address: str) -> sdnotify.SystemdNotifier | None:

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+import msgspec
+
 from agent.declaration.model import Timer
 from agent.errors import AgentError
 from agent.supervisor.schedule import Appointment, appoint
@@ -21,6 +23,13 @@ class Memory(Protocol):
 
     def served(self, name: str) -> float | None: ...
     def serve(self, name: str, at: float) -> None: ...
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What an agenda holds besides its timer: see ``agent.supervisor.schedule.appoint``."""
+
+    since: float | None = None
+    next: Appointment | None = None
 
 
 class Agenda:
@@ -74,6 +83,9 @@ class Agenda:
             self._next = None
             self._on_failure(str(error))
             return
+        self._arm(now)
+
+    def _arm(self, now: float) -> None:
         if self._next is not None:
             delay = min(max(0.0, self._next.due - now), LONGEST_SLEEP)
             self._handle = self._loop.call_later(delay, self.look)
@@ -88,6 +100,16 @@ class Agenda:
             self._memory.serve(self._name, now)
             return now
         return since
+
+    def freeze(self) -> Plan:
+        """What is planned, for another program in this process that is to go on with it."""
+        return Plan(since=self._since, next=self._next)
+
+    def thaw(self, timer: Timer, plan: Plan) -> None:
+        """Go on with what an earlier program had planned: a time that has come meanwhile is due now."""
+        self._cancel()
+        self._timer, self._since, self._next = timer, plan.since, plan.next
+        self._arm(time.time())
 
     def look(self) -> None:
         """See whether the time has come, by the wall clock as it is now: also when that was set."""

@@ -16,6 +16,8 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Protocol
 
+import msgspec
+
 from agent.linux.cgroup import Cgroup
 from agent.linux.process import Identity, Pidfd, Relation
 from agent.linux.sweep import members, signal_all
@@ -25,6 +27,14 @@ RESCAN = 0.05
 
 WATCHED = 8
 """Processes whose end a sweep waits for at a time: when one of them ends it looks at all of them again."""
+
+
+class Held(msgspec.Struct, frozen=True):
+    """A run's containment between two programs: what was known beyond what the kernel tells anybody who asks."""
+
+    oom_kills: int = 0
+    seen: tuple[Identity, ...] = ()
+    killing: bool = False
 
 
 class Containment(Protocol):
@@ -57,6 +67,9 @@ class Containment(Protocol):
     def when_gone(self, callback: Callable[[], None]) -> None:
         """Call back, once, when no process is left: at once when that is so already."""
 
+    def freeze(self) -> Held:
+        """What another program in this process needs, to go on with it."""
+
     def close(self) -> None:
         """Let go of every descriptor; no callback comes afterwards."""
 
@@ -64,13 +77,13 @@ class Containment(Protocol):
 class CgroupContainment:
     """One cgroup for the service; nothing escapes from it."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, cgroup: Cgroup) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, cgroup: Cgroup, held: Held | None = None) -> None:
         self._loop = loop
         self._cgroup = cgroup
         self._callback: Callable[[], None] | None = None
         self._watched: int | None = None
         self._again: asyncio.TimerHandle | None = None
-        self._oom_kills = cgroup.events()["oom_kill"]
+        self._oom_kills = cgroup.events()["oom_kill"] if held is None else held.oom_kills
 
     def adopt(self, main: Identity, pipes: set[int]) -> None:
         """The kernel knows already."""
@@ -120,6 +133,9 @@ class CgroupContainment:
             callback, self._callback = self._callback, None
             callback()
 
+    def freeze(self) -> Held:
+        return Held(oom_kills=self._oom_kills)
+
     def close(self) -> None:
         self._callback = None
         if self._again is not None:
@@ -134,7 +150,11 @@ class SweepContainment:
     """No cgroup: session, descendants and marks, seen again each time one of them ends."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, mark: str, others: Callable[[], Collection[int]] = frozenset
+        self,
+        loop: asyncio.AbstractEventLoop,
+        mark: str,
+        others: Callable[[], Collection[int]] = frozenset,
+        held: Held | None = None,
     ) -> None:
         """``others`` tells the PIDs of all workers: the families of the others need not be looked at."""
         self._loop = loop
@@ -142,9 +162,9 @@ class SweepContainment:
         self._others = others
         self._main: Identity | None = None
         self._pipes: set[int] = set()
-        self._seen: set[Identity] = set()
+        self._seen: set[Identity] = set(held.seen) if held else set()
         self._callback: Callable[[], None] | None = None
-        self._killing = False
+        self._killing = held.killing if held else False
         self._waiting: list[Pidfd] = []
         self._again: asyncio.TimerHandle | None = None
 
@@ -217,6 +237,9 @@ class SweepContainment:
         if self._again is not None:
             self._again.cancel()
             self._again = None
+
+    def freeze(self) -> Held:
+        return Held(seen=tuple(self._seen), killing=self._killing)
 
     def close(self) -> None:
         self._callback = None

@@ -13,8 +13,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
+
 from agent.declaration.model import AgentSettings, AnyService, Declaration, Limits
-from agent.errors import RequestRefused
+from agent.errors import RequestRefused, RuntimeFailure
 from agent.linux import signals
 from agent.linux.cgroup import CgroupTree
 from agent.linux.process import Identity, family, reap_strangers
@@ -22,7 +24,7 @@ from agent.linux.sweep import everything, signal_all
 from agent.paths import Paths
 from agent.supervisor import lifecycle
 from agent.supervisor.command import carry_out, turn
-from agent.supervisor.containment import CgroupContainment, Containment, SweepContainment
+from agent.supervisor.containment import CgroupContainment, Containment, Held, SweepContainment
 from agent.supervisor.generation import Generation
 from agent.supervisor.lifecycle import Phase
 from agent.supervisor.measure import Meter
@@ -30,7 +32,7 @@ from agent.supervisor.plan import plan
 from agent.supervisor.reload import make_true
 from agent.supervisor.report import Action, NoSuchService, Outcome, ReloadReport, ServiceReport, TimerReport
 from agent.supervisor.run import Sink
-from agent.supervisor.unit import Unit
+from agent.supervisor.unit import Unit, UnitState
 from agent.supervisor.view import describe, describe_timer
 from agent.telemetry.events import EventStore
 
@@ -40,6 +42,15 @@ UNKILLABLE_AFTER = 15.0
 """Seconds after a stop timeout for which somebody waits for processes that SIGKILL does not end."""
 STRAYS_AFTER = 2.0
 """Seconds that processes which nobody can be blamed for any more are given to be gone after SIGKILL."""
+
+
+class SupervisorState(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything between two programs in one process. ``instance`` is in the mark of each worker."""
+
+    declaration: Declaration
+    contained_by: Literal["cgroup", "sweep"]
+    instance: str
+    units: list[UnitState]
 
 
 class Supervisor:
@@ -56,7 +67,9 @@ class Supervisor:
         tree: CgroupTree | None,
         sink: Callable[[AnyService], Sink],
         on_change: Callable[[Unit], None] = lambda unit: None,
+        frozen: SupervisorState | None = None,
     ) -> None:
+        """With ``frozen``, go on with what an earlier program in this process has left: see ``thaw``."""
         self.loop = loop
         self.paths = paths
         self.settings: AgentSettings = declaration.agent
@@ -69,15 +82,20 @@ class Supervisor:
         self._sink = sink
         self._on_change = on_change
         self._meter = Meter()
-        self._instance = os.urandom(16).hex()
-        self._generation = Generation(paths.generation)
+        self._instance = frozen.instance if frozen else os.urandom(16).hex()
+        self._generation = Generation(paths.generation, resume=frozen is not None)
         self._workers: dict[str, int] = {}
         """The PIDs of those workers that live."""
+        self._spared: set[int] = set()
+        """Children that are no workers, and that somebody waits for all the same."""
         self._unlimited: dict[str, Limits] = {}
         self._reloading = asyncio.Lock()
         self._closing = False
-        for service in declaration.services.values():
-            self.units[service.name] = Unit(self, service)
+        if frozen is None:
+            for service in declaration.services.values():
+                self.units[service.name] = Unit(self, service)
+        else:
+            self._thaw(frozen)
 
     @property
     def declaration(self) -> Declaration:
@@ -89,7 +107,11 @@ class Supervisor:
 
     # -- what a unit needs (its Host) ---------------------------------------------------------------------------
 
-    def contain(self, service: AnyService, mark: str) -> Containment:
+    def contain(self, service: AnyService, mark: str, held: Held | None = None) -> Containment:
+        if held is not None:
+            if self._tree is None:
+                return SweepContainment(self.loop, mark, self._workers.values, held)
+            return CgroupContainment(self.loop, self._tree.held(service.name), held)
         limits = service.limits
         if self._tree is None:
             if limits.declared:
@@ -141,6 +163,26 @@ class Supervisor:
 
     def serve(self, name: str, at: float) -> None:
         self._events.remember(f"served:{name}", repr(at))
+
+    # -- another program in this process --------------------------------------------------------------------------
+
+    def freeze(self) -> SupervisorState:
+        """Everything, for the program that this process is to become. Nothing is closed, and all of it goes on."""
+        return SupervisorState(
+            declaration=self._declaration,
+            contained_by=self.contained_by,
+            instance=self._instance,
+            units=[unit.freeze() for unit in self.units.values()],
+        )
+
+    def _thaw(self, frozen: SupervisorState) -> None:
+        if frozen.contained_by != self.contained_by:
+            raise RuntimeFailure(
+                f"services are held by {frozen.contained_by}, and now only a {self.contained_by} is to be had"
+            )
+        for state in frozen.units:
+            unit = self.units[state.service.name] = Unit(self, state.service)
+            unit.thaw(state)
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -247,7 +289,14 @@ class Supervisor:
     def reap(self) -> None:
         """Collect strangers: orphans that became ours because the agent is a subreaper."""
         with suppress(OSError):  # no descriptor to look with: the next one that ends is reason enough to look again
-            reap_strangers({*self._workers.values()}.__contains__)
+            reap_strangers({*self._workers.values(), *self._spared}.__contains__)
+
+    def spare(self, pid: int, living: bool) -> None:
+        """Leave the exit status of a child to whoever waits for it, as long as it is ``living``."""
+        if living:
+            self._spared.add(pid)
+        else:
+            self._spared.discard(pid)
 
     def clock_was_set(self) -> None:
         """Everything computed from the wall clock is computed again."""

@@ -40,15 +40,19 @@ class Entry(msgspec.Struct, frozen=True):
 class Generation:
     """The record of this agent's spawns. A full disk costs the record (until there is room), never a service."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, resume: bool = False) -> None:
+        """A new record; with ``resume`` the one that an earlier program in this process has kept."""
         self._path = path
         self._newest: dict[str, Entry] = {}
         self._size = 0
         self._torn = False
         self._fd = -1
+        if resume:
+            with suppress(StorageFailure):
+                self._newest = {entry.name: entry for entry in read_entries(path)}
         with suppress(OSError):
             # Not a new file: on a full disk the old one is what there is.
-            self._fd = os.open(path, _OPEN | os.O_CREAT | os.O_TRUNC, 0o600)
+            self._fd = os.open(path, _OPEN | os.O_CREAT | (0 if resume else os.O_TRUNC), 0o600)
             os.fchmod(self._fd, 0o600)
 
     @property

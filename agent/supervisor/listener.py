@@ -7,8 +7,18 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from agent.linux.notify import NotifyReceiver
 from agent.supervisor.notices import Notice, understand
+
+
+class Ear(msgspec.Struct, frozen=True):
+    """A notify socket between two programs: its descriptor, its address, and the user who may speak."""
+
+    fd: int
+    address: str
+    uid: int
 
 
 class Listener:
@@ -33,6 +43,18 @@ class Listener:
             self._receiver = NotifyReceiver(self._path, owner=uid)
             self._loop.add_reader(self._receiver.fd, self.hear)
         return self._receiver.address
+
+    def freeze(self) -> Ear | None:
+        """What another program in this process needs to go on listening: the kernel keeps what is said meanwhile."""
+        if self._receiver is None:
+            return None
+        return Ear(self._receiver.fd, self._receiver.address, self._uid)
+
+    def thaw(self, ear: Ear) -> None:
+        """Go on listening where an earlier program was frozen."""
+        self._uid = ear.uid
+        self._receiver = NotifyReceiver.adopt(ear.fd, self._path, ear.address)
+        self._loop.add_reader(self._receiver.fd, self.hear)
 
     def hear(self) -> bool:
         """Take in what was said, a bounded amount of it; whether there was anything."""

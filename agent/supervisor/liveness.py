@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from agent.supervisor.pulse import Pulse
+from agent.supervisor.pulse import Beat, Pulse
 
 FIRST_LOOK = 0.1
 """Seconds between looks for a first heartbeat that makes a service ready."""
@@ -43,6 +43,18 @@ class Liveness:
             self._on_first()
         else:
             self._timer = self._loop.call_later(FIRST_LOOK, self.expect)
+
+    def freeze(self) -> Beat:
+        """What another program in this process needs to go on watching."""
+        return self._pulse.freeze()
+
+    def resume(self, beat: Beat, *, ready: bool, expected: bool) -> None:
+        """Go on where an earlier program was frozen: what is ready has to beat, what is ``expected`` to has not yet."""
+        self._pulse.thaw(beat)
+        if ready:
+            self._await_due()
+        elif expected:
+            self.expect()
 
     def watch(self) -> None:
         """It is ready: from now on it has to beat."""

@@ -6,13 +6,22 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
+import msgspec
+
 from agent.declaration.model import AnyService
 from agent.errors import AgentError
 from agent.linux.files import PrefixLock
 from agent.paths import Paths
-from agent.supervisor.listener import Listener
+from agent.supervisor.listener import Ear, Listener
 from agent.supervisor.notices import Notice
 from agent.supervisor.prepare import drop_secrets, prepare, tidy
+
+
+class Tenancy(msgspec.Struct, frozen=True):
+    """Premises between two programs: the descriptor of the lock while it is held, and the notify socket."""
+
+    lock: int | None
+    ear: Ear | None
 
 
 class Premises:
@@ -43,6 +52,17 @@ class Premises:
         if self._lock.fd < 0:
             self._lock.acquire()
         return self.listener.open(prepare(service, self._paths))
+
+    def freeze(self) -> Tenancy:
+        """What another program in this process needs to go on holding them."""
+        return Tenancy(self._lock.fd if self._lock.fd >= 0 else None, self.listener.freeze())
+
+    def thaw(self, tenancy: Tenancy) -> None:
+        """Go on holding what an earlier program held."""
+        if tenancy.lock is not None:
+            self._lock.adopt(tenancy.lock)
+        if tenancy.ear is not None:
+            self.listener.thaw(tenancy.ear)
 
     def leave(self, *, clear: bool, heartbeat: bool) -> None:
         """Let somebody else have a run; ``clear`` away the secrets, and the ``heartbeat`` file too."""

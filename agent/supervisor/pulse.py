@@ -11,10 +11,20 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from agent.declaration.model import Heartbeat
 
 TICK = 0.02
 """Seconds by which the time of a file may lag: the kernel stamps it with its last tick, at least 100 a second."""
+
+
+class Beat(msgspec.Struct, frozen=True):
+    """A pulse between two programs: whether it ever beat, when last (monotonic), and the file's time as seen then."""
+
+    ever: bool
+    beaten: float
+    seen: int | None
 
 
 class Pulse:
@@ -28,6 +38,15 @@ class Pulse:
         self._wall = wall
         self._seen = self._modified()
         self._beaten = self._looked = now
+
+    def freeze(self) -> Beat:
+        """What another program in this process needs to go on watching."""
+        return Beat(self.ever, self._beaten, self._seen)
+
+    def thaw(self, beat: Beat) -> None:
+        """Go on where an earlier program was frozen: what came since is seen at the next look."""
+        self.ever, self._beaten, self._seen = beat.ever, beat.beaten, beat.seen
+        self._looked = beat.beaten
 
     @property
     def due(self) -> float:

@@ -37,7 +37,15 @@ async def make_true(
     await asyncio.gather(*(reload.perform(action, all_anew) for action in actions))
     for names in (*reload.done.values(), reload.stuck):
         names.sort()
-    report = ReloadReport(**reload.done, stuck=reload.stuck, unchanged=reload.unchanged, reasons=reload.reasons)
+    report = ReloadReport(
+        started=reload.done["started"],
+        stopped=reload.done["stopped"],
+        restarted=reload.done["restarted"],
+        updated=reload.done["updated"],
+        stuck=reload.stuck,
+        unchanged=reload.unchanged,
+        reasons=reload.reasons,
+    )
     return report, reload.begun
 
 

@@ -93,7 +93,8 @@ class Outcome(msgspec.Struct, kw_only=True):
 class ReloadReport(msgspec.Struct, kw_only=True):
     """What a reload changed: service names by what was done to them, and why (the fields that differ).
 
-    ``stuck`` are those with processes that not even SIGKILL ends: they are as they were.
+    ``stuck`` are those with processes that not even SIGKILL ends: they are as they were. With ``handover``, the
+    id of one, nothing has been done yet: another version is installed, and the agent becomes it first.
     """
 
     started: list[str] = []
@@ -103,6 +104,25 @@ class ReloadReport(msgspec.Struct, kw_only=True):
     stuck: list[str] = []
     unchanged: int = 0
     reasons: dict[str, list[str]] = {}
+    handover: str | None = None
+
+
+class HandoverReport(msgspec.Struct, kw_only=True):
+    """``POST /v1/upgrade`` and ``GET /v1/handover``: one program in the agent's process following another.
+
+    ``begun`` says that it is under way: ask again until it is ``done`` or ``failed``; ``none``: there has not been one
+    in this agent's life. ``pause_ms`` is how long nobody supervised, ``reload`` what reading the declaration anew
+    changed afterwards, or ``refused`` why that was refused.
+    """
+
+    id: str = ""
+    state: Literal["none", "begun", "done", "failed"] = "none"
+    before: str = ""
+    after: str = ""
+    message: str = ""
+    pause_ms: float | None = None
+    reload: ReloadReport | None = None
+    refused: str | None = None
 
 
 class NoSuchService(RequestRefused):

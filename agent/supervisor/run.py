@@ -17,10 +17,11 @@ import msgspec
 from agent.declaration.model import LogPolicy
 from agent.errors import AgentError, SpawnFailed
 from agent.linux.files import write_pid
-from agent.linux.process import ExitStatus, Identity, Relation
+from agent.linux.process import ExitStatus, Identity, Pidfd, Relation
 from agent.linux.spawn import Child, SpawnRequest, spawn
-from agent.supervisor.containment import Containment
+from agent.supervisor.containment import Containment, Held
 from agent.supervisor.launch import Launch
+from agent.telemetry.logs import LogState, PumpState
 
 DRAIN_DEADLINE = 1.0
 """Seconds of reading at most for the last words of a run whose pipe is still held by somebody."""
@@ -49,6 +50,8 @@ class Pump(Protocol):
 
     @property
     def last_line(self) -> str: ...
+    def freeze(self) -> PumpState: ...
+    def thaw(self, state: PumpState) -> None: ...
     def read_ready(self) -> bool: ...
     def drain(self, deadline: float) -> bool: ...
     def close(self) -> None: ...
@@ -61,6 +64,8 @@ class Sink(Protocol):
     def dropped_bytes(self) -> int: ...
     def pump(self, fd: int) -> Pump: ...
     def adjust(self, policy: LogPolicy) -> None: ...
+    def freeze(self) -> LogState: ...
+    def thaw(self, state: LogState) -> None: ...
     def close(self) -> None: ...
 
 
@@ -72,8 +77,25 @@ class Orders(msgspec.Struct, frozen=True):
     user: str | None
     group: str | None
     working_directory: str | None
-    pid_file: Path
+    mark: str
     pass_fds: tuple[int, ...] = ()
+
+
+class RunState(msgspec.Struct, frozen=True):
+    """A run between two programs. ``pidfd`` and ``output`` are descriptors that both hold.
+
+    ``pidfd`` is ``None`` once the worker has ended and only what it left behind is waited for; ``reading`` is whether
+    its pipe has not come to its end.
+    """
+
+    identity: Identity
+    pidfd: int | None
+    output: int
+    reading: bool
+    mark: str
+    held: Held
+    pump: PumpState
+    log: LogState
 
 
 class Run:
@@ -82,25 +104,34 @@ class Run:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        orders: Orders,
+        orders: Orders | RunState,
+        pid_file: Path,
         containment: Containment,
         sink: Sink,
         on_exit: Callable[[ExitStatus], None],
         on_gone: Callable[[], None],
     ) -> None:
+        """Spawn what is ordered, or go on with a run of an earlier program in this process."""
         self._loop = loop
-        self._orders = orders
+        self._pid_file = pid_file
         self._containment = containment
         self._on_exit = on_exit
         self._on_gone = on_gone
         self._sink = sink
+        if isinstance(orders, RunState):
+            self._resume(orders)
+        else:
+            self._begin(orders)
+
+    def _begin(self, orders: Orders) -> None:
+        loop, containment, sink = self._loop, self._containment, self._sink
         with ExitStack() as undo:  # whatever fails half-way leaves no descriptor and no process behind
             undo.callback(sink.close)
             undo.callback(containment.close)
             self._read_end, write_end = self._pipe()
             undo.callback(os.close, self._read_end)
             try:
-                child = self._spawn(write_end)
+                child = self._spawn(orders, write_end)
             finally:
                 os.close(write_end)
             self.identity: Identity = child.identity
@@ -113,7 +144,37 @@ class Run:
             undo.callback(loop.remove_reader, self._read_end)
             loop.add_reader(self._pidfd.fd, self._exited)
             undo.pop_all()
+        self._mark = orders.mark
         self._write_pid()
+
+    def _resume(self, state: RunState) -> None:
+        """Nothing is closed when this fails: the descriptors belong to the program that could be asked back, too."""
+        self.identity, self._mark = state.identity, state.mark
+        self._pidfd = Pidfd(-1 if state.pidfd is None else state.pidfd, state.identity.pid)
+        self._read_end, self._reading = state.output, state.reading
+        self._containment.adopt(state.identity, {os.fstat(state.output).st_ino})
+        self._sink.thaw(state.log)
+        self._pump = self._sink.pump(self._read_end)
+        self._pump.thaw(state.pump)
+        if self._reading:
+            self._loop.add_reader(self._read_end, self._readable)
+        if state.pidfd is not None:
+            self._loop.add_reader(self._pidfd.fd, self._exited)
+        else:
+            self._loop.call_soon(self._containment.when_gone, self._gone)
+
+    def freeze(self) -> RunState:
+        """What another program in this process needs to go on with the run; the descriptors stay open."""
+        return RunState(
+            self.identity,
+            None if self.exited else self._pidfd.fd,
+            self._read_end,
+            self._reading,
+            self._mark,
+            self._containment.freeze(),
+            self._pump.freeze(),
+            self._sink.freeze(),
+        )
 
     def _pipe(self) -> tuple[int, int]:
         try:
@@ -124,8 +185,7 @@ class Run:
         os.set_blocking(read_end, False)
         return read_end, write_end
 
-    def _spawn(self, output: int) -> Child:
-        orders = self._orders
+    def _spawn(self, orders: Orders, output: int) -> Child:
         return spawn(
             SpawnRequest(
                 argv=orders.launch.argv,
@@ -200,7 +260,7 @@ class Run:
     def _write_pid(self) -> None:
         # A full disk must not cost a service; `status` still knows the PID.
         with suppress(OSError, AgentError):
-            write_pid(self._orders.pid_file, self.pid)
+            write_pid(self._pid_file, self.pid)
 
     def _readable(self) -> None:
         if not self._pump.read_ready():
@@ -237,4 +297,4 @@ class Run:
 
     def _remove_pid(self) -> None:
         with suppress(OSError):
-            self._orders.pid_file.unlink()
+            self._pid_file.unlink()

@@ -9,22 +9,24 @@ from collections import deque
 from contextlib import suppress
 from typing import Any, Protocol
 
+import msgspec
+
 from agent.declaration.model import AgentSettings, AnyService
 from agent.errors import AgentError, AlreadyRunning, SpawnFailed
 from agent.linux.process import ExitStatus, Identity
 from agent.paths import Paths
 from agent.supervisor import lifecycle
-from agent.supervisor.agenda import Agenda
+from agent.supervisor.agenda import Agenda, Plan
 from agent.supervisor.budget import Budget
-from agent.supervisor.containment import Containment
+from agent.supervisor.containment import Containment, Held
 from agent.supervisor.launch import launch
 from agent.supervisor.lifecycle import Event, Phase, Policy, State, Timer
 from agent.supervisor.liveness import Liveness
 from agent.supervisor.notices import Notice
-from agent.supervisor.premises import Premises
+from agent.supervisor.premises import Premises, Tenancy
 from agent.supervisor.prepare import write_settings
-from agent.supervisor.pulse import Pulse
-from agent.supervisor.run import Orders, Run, Sink, check_descriptors
+from agent.supervisor.pulse import Beat, Pulse
+from agent.supervisor.run import Orders, Run, RunState, Sink, check_descriptors
 
 EVENTS_PER_SECOND = 10.0
 EVENTS_BURST = 50.0
@@ -40,7 +42,7 @@ class Host(Protocol):
     lock_follows_child: bool
     """Whether the service's lock is inherited by the child, and so held until the last of it is gone."""
 
-    def contain(self, service: AnyService, mark: str) -> Containment: ...
+    def contain(self, service: AnyService, mark: str, held: Held | None = None) -> Containment: ...
     def mark(self, name: str) -> str: ...
     def sink(self, service: AnyService) -> Sink: ...
     def record(self, name: str, kind: str, message: str, data: dict[str, Any]) -> None: ...
@@ -51,6 +53,24 @@ class Host(Protocol):
     def ran(self, name: str, at: float) -> None: ...
     def served(self, name: str) -> float | None: ...
     def serve(self, name: str, at: float) -> None: ...
+
+
+class UnitState(msgspec.Struct, frozen=True, kw_only=True):
+    """One unit between two programs in one process. Times are monotonic, but for ``since`` and those of ``plan``."""
+
+    service: AnyService
+    state: State
+    run: RunState | None
+    tenancy: Tenancy
+    beat: Beat | None
+    timers: dict[Timer, float]
+    plan: Plan
+    since: float
+    last_exit: str | None
+    last_words: str
+    status_text: str
+    figures: dict[str, Any]
+    dropped_bytes: int
 
 
 def policy_of(service: AnyService) -> Policy:
@@ -178,6 +198,44 @@ class Unit:
         """What was computed from the wall clock is void."""
         self._agenda.look()
 
+    def freeze(self) -> UnitState:
+        """All of it, for another program in this process that is to go on with it."""
+        return UnitState(
+            service=self.service,
+            state=self.state,
+            run=self.run.freeze() if self.run is not None else None,
+            tenancy=self._premises.freeze(),
+            beat=self.liveness.freeze() if self.liveness is not None else None,
+            timers={timer: handle.when() for timer, handle in self._timers.items()},
+            plan=self._agenda.freeze(),
+            since=self.since,
+            last_exit=self.last_exit,
+            last_words=self.last_words,
+            status_text=self.status_text,
+            figures=self.figures,
+            dropped_bytes=self._dropped_before,
+        )
+
+    def thaw(self, frozen: UnitState) -> None:
+        """Go on where an earlier program was frozen; for a unit that has just been made of the same service."""
+        host = self._host
+        self.state, self.since = frozen.state, frozen.since
+        self.last_exit, self.last_words, self.status_text = frozen.last_exit, frozen.last_words, frozen.status_text
+        self.figures, self._dropped_before = frozen.figures, frozen.dropped_bytes
+        self._premises.thaw(frozen.tenancy)
+        if frozen.run is not None:
+            run = self.state.run
+            self.run = self._hold(run, frozen.run, host.contain(self.service, frozen.run.mark, frozen.run.held))
+            if not self.run.exited:
+                host.spawned(self.name, self.run.identity, frozen.run.mark)
+        if frozen.beat is not None and (liveness := self._watch(self.service, self.state.run)) is not None:
+            self.liveness = liveness
+            liveness.resume(frozen.beat, ready=self.state.ready, expected=self.service.ready == "heartbeat")
+        for timer, when in frozen.timers.items():
+            self._timers[timer] = host.loop.call_at(when, self._elapsed, timer)
+        if self.service.timer is not None and frozen.plan.next is not None:
+            self._agenda.thaw(self.service.timer, frozen.plan)
+
     def close(self) -> None:
         """Let go of everything, and of every file but data and logs. Only for a unit without a process."""
         for timer in tuple(self._timers):
@@ -275,31 +333,39 @@ class Unit:
         host, service = self._host, self.service
         check_descriptors()
         address = self._premises.take(service)
-        if service.heartbeat is not None:
-            # Before the process: its very first heartbeat counts.
-            pulse = Pulse(host.paths.heartbeat(service.name), service.heartbeat, self.now())
-            self.liveness = Liveness(
-                host.loop,
-                pulse,
-                on_first=lambda: self.post(lifecycle.Ready(run)),
-                on_stale=lambda age: self._went_stale(run, age),
-            )
+        self.liveness = self._watch(service, run)  # before the process: its very first heartbeat counts
         orders = Orders(
             name=service.name,
             launch=launch(service, host.settings, host.paths, mark, address, host.environ),
             user=service.user,
             group=service.group,
             working_directory=service.working_directory,
-            pid_file=host.paths.pid(service.name),
+            mark=mark,
             pass_fds=(self._premises.lock_fd,) if host.lock_follows_child else (),
         )
+        return self._hold(run, orders, host.contain(service, mark))
+
+    def _hold(self, run: int, orders: Orders | RunState, containment: Containment) -> Run:
         return Run(
-            host.loop,
+            self._host.loop,
             orders,
-            host.contain(service, mark),
-            host.sink(service),
+            self._host.paths.pid(self.name),
+            containment,
+            self._host.sink(self.service),
             on_exit=lambda status: self._exited(run, status),
             on_gone=lambda: self._gone(run),
+        )
+
+    def _watch(self, service: AnyService, run: int) -> Liveness | None:
+        """The heartbeat of a run, for a service that promises one."""
+        if service.heartbeat is None:
+            return None
+        pulse = Pulse(self._host.paths.heartbeat(service.name), service.heartbeat, self.now())
+        return Liveness(
+            self._host.loop,
+            pulse,
+            on_first=lambda: self.post(lifecycle.Ready(run)),
+            on_stale=lambda age: self._went_stale(run, age),
         )
 
     def _not_started(self, run: int, error: Exception) -> None:

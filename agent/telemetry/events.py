@@ -71,6 +71,14 @@ class Event(msgspec.Struct):
     data: dict[str, Any]
 
 
+class History(msgspec.Struct, frozen=True):
+    """What a store between two programs in one process has not got to the disk yet."""
+
+    events: list[Event] = []
+    memory: dict[str, Any] = {}
+    forgotten_keys: list[str] = []
+
+
 class EventStore:
     """The events of one agent at ``path``, and its small memory of keys and values.
 
@@ -135,6 +143,24 @@ class EventStore:
     def flush(self) -> bool:
         """Store everything now; whether that worked."""
         return self._closed or self._save()
+
+    def freeze(self) -> History:
+        """Store everything, and tell what the disk would not take."""
+        self.flush()
+        unsaved = {key: self._memory[key] for key in self._unsaved_keys if key in self._memory}
+        return History(self._since(self._stored), unsaved, sorted(self._unsaved_keys - unsaved.keys()))
+
+    def thaw(self, history: History) -> None:
+        """Go on with what an earlier program could not store; before anything is appended."""
+        self._memory |= history.memory
+        for key in history.forgotten_keys:
+            self._memory.pop(key, None)
+        self._unsaved_keys |= {*history.memory, *history.forgotten_keys}
+        self._ring.extend(history.events)
+        if history.events:
+            self._newest = max(self._newest, history.events[-1].cursor)
+        if history != History():
+            self._arm(COMMIT_DELAY)
 
     def close(self) -> None:
         """Store what can be stored, and let go of the file. Events appended afterwards live in memory only."""

@@ -20,6 +20,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from agent.telemetry.events import Schedule
 
 TAIL = 64 * 1024
@@ -46,6 +48,24 @@ RATE = 16 * 1024 * 1024
 _NEWLINE = 0x0A
 
 
+class LogState(msgspec.Struct, frozen=True):
+    """A log between two programs: whether a line is under way, what a full disk has not taken, and what is lost."""
+
+    inside: bool = False
+    held: bytes = b""
+    missing: int = 0
+    reason: str = ""
+    dropped_bytes: int = 0
+
+
+class PumpState(msgspec.Struct, frozen=True):
+    """A pump between two programs: the end of what came through, and the counts."""
+
+    recent: bytes = b""
+    written_bytes: int = 0
+    dropped_bytes: int = 0
+
+
 class LogFile:
     """The log at ``path``: lines with an RFC 3339 UTC stamp (milliseconds), in files of at most ``size`` bytes.
 
@@ -66,10 +86,23 @@ class LogFile:
         self._bare = True  # nothing but a stamp is in the file, so rotating it would gain nothing
         self._cut = False  # the file ends inside a line
         self._inside = False  # the output so far ends inside a line
+        self._resumes = False  # the line that the file ends in is ours to go on with
         self._held = bytearray()
         self._missing = 0
         self._reason = ""
         self._tried = 0.0
+
+    def freeze(self) -> LogState:
+        """What another program in this process needs to go on with this log, in the middle of a line if need be."""
+        self.flush()
+        return LogState(self._inside, bytes(self._held), self._missing, self._reason, self.dropped_bytes)
+
+    def thaw(self, state: LogState) -> None:
+        """Go on where an earlier program was frozen; for a log to which nothing has been written yet."""
+        self._resumes = state.inside
+        self._inside, self._missing, self._reason = state.inside, state.missing, state.reason
+        self._held = bytearray(state.held)
+        self.dropped_bytes = state.dropped_bytes
 
     def write(self, data: bytes) -> None:
         """Append a piece of output, which may begin and end anywhere in a line."""
@@ -205,8 +238,12 @@ class LogFile:
         self._fd, self._written, self._bare, self._cut = fd, found.st_size, found.st_size == 0, False
         if self._bare:
             os.fchmod(fd, 0o640)
-        elif os.pread(fd, 1, found.st_size - 1) != b"\n":  # an agent was killed in the middle of a line
-            self._written += os.write(fd, b"\n")
+        elif os.pread(fd, 1, found.st_size - 1) != b"\n":
+            if self._resumes:  # ours, by an earlier program in this process: it goes on
+                self._cut = True
+            else:  # an agent was killed in the middle of a line
+                self._written += os.write(fd, b"\n")
+        self._resumes = False
 
     def _rotate(self) -> None:
         if self._cut:
@@ -278,6 +315,16 @@ class LogPump:
         """The last line that says something, printable and at most ``LAST_LINE`` bytes of it: why a program died."""
         lines = [line for line in self._recent.decode(errors="replace").splitlines() if line.strip()]
         return "".join(char if char.isprintable() else " " for char in lines[-1]).strip() if lines else ""
+
+    def freeze(self) -> PumpState:
+        """What another program in this process needs to go on emptying the pipe. A flood ends here."""
+        self._surface()
+        return PumpState(self._recent, self.written_bytes, self.dropped_bytes)
+
+    def thaw(self, state: PumpState) -> None:
+        """Go on where an earlier program was frozen."""
+        self._recent = state.recent
+        self.written_bytes, self.dropped_bytes = state.written_bytes, state.dropped_bytes
 
     def read_ready(self) -> bool:
         """Take a bounded amount of what is there; ``False`` at the end, when nobody holds the other end any more."""

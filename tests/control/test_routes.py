@@ -13,6 +13,7 @@ def test_the_table_is_sorted_complete_and_names_each_access_class() -> None:
     assert [(route.method, route.path, route.access) for route in ROUTES] == [
         ("GET", "/v1/config", "admin"),
         ("GET", "/v1/events", "read"),
+        ("GET", "/v1/handover", "read"),
         ("GET", "/v1/logs/{name}", "read"),
         ("GET", "/v1/openapi.json", "read"),
         ("GET", "/v1/ping", "read"),
@@ -23,6 +24,7 @@ def test_the_table_is_sorted_complete_and_names_each_access_class() -> None:
         ("POST", "/v1/services/{name}/stop", "admin"),
         ("GET", "/v1/status", "read"),
         ("GET", "/v1/timers", "read"),
+        ("POST", "/v1/upgrade", "admin"),
     ]
 
 

@@ -20,7 +20,7 @@ from agent.supervisor.lifecycle import Phase
 from agent.supervisor.report import Action, Outcome, ReloadReport, ServiceReport
 from agent.supervisor.unit import Unit
 from agent.telemetry.events import EventStore
-from agent.telemetry.logs import LogFile, LogPump
+from agent.telemetry.logs import LogFile, LogPump, LogState
 from tests.linux.conftest import subreaper, tree
 
 __all__ = ["subreaper", "tree"]
@@ -85,6 +85,12 @@ class FileSink:
 
     def adjust(self, policy: LogPolicy) -> None:
         self.file.adjust(policy.size, policy.keep)
+
+    def freeze(self) -> LogState:
+        return self.file.freeze()
+
+    def thaw(self, state: LogState) -> None:
+        self.file.thaw(state)
 
     def close(self) -> None:
         self.closed = True

@@ -195,6 +195,27 @@ def test_another_period_counts_from_the_same_run(called: Called, wall: Wall) -> 
     assert called.agenda.next_run == NOON + 1800
 
 
+def test_another_program_in_this_process_goes_on_with_what_was_planned(
+    called: Called, wall: Wall, loop: asyncio.AbstractEventLoop
+) -> None:
+    delayed = Timer("*:0/30 UTC", calendar=HALF_HOURS.calendar, randomized_delay=600.0)
+    called.part = 0.5
+    called.agenda.plan(delayed)
+    wall.now += 1900  # after the time of the calendar, before it is due
+    plan = called.agenda.freeze()
+    called.agenda.plan(None)
+    called.anew().thaw(delayed, plan)
+    assert called.agenda.next_run == NOON + 2100
+    called.agenda.plan(delayed, wall.now)  # a run that somebody asked for began
+    assert called.agenda.next_run == NOON + 2100
+    plan = called.agenda.freeze()
+    called.agenda.plan(None)
+    wall.now += 1000
+    called.anew().thaw(delayed, plan)
+    until(loop, lambda: called.due)
+    assert (called.due, called.agenda.next_run) == ([NOON + 2900], NOON + 3900)
+
+
 def test_a_calendar_that_cannot_be_computed_is_told(called: Called) -> None:
     zoned = parse_calendar("*:0/30 Europe/Berlin")
     before = zoneinfo.TZPATH

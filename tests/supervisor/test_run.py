@@ -41,7 +41,8 @@ class Started:
         given = {"user": None, "group": None, "working_directory": None, **orders}
         self.run = Run(
             loop,
-            Orders("x", Launch(("/bin/sh", "-c", script), environment, False), pid_file=self.pid_file, **given),  # type: ignore[arg-type]  # of the fields' own types
+            Orders("x", Launch(("/bin/sh", "-c", script), environment, False), mark=MARK, **given),  # type: ignore[arg-type]  # of the fields' own types
+            self.pid_file,
             containment,
             self.log,
             on_exit=on_exit or self.told.append,

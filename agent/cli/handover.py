@@ -1,0 +1,40 @@
+"""Waiting until another version of the agent has followed, and telling what became of it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from agent.control.client import Client
+from agent.errors import NotRunning, RuntimeFailure
+
+PATIENCE = 120.0
+"""Seconds that a hand-over may take, a worker that is still being replaced by the new declaration included."""
+
+SILENCE = 20.0
+"""Seconds without anybody on the socket after which the agent counts as gone: systemd would have started it anew."""
+
+PAUSE = 0.05
+
+
+def awaited(client: Client, handover: str) -> dict[str, Any]:
+    """The report of that hand-over once it is decided. Raises ``RuntimeFailure`` when it failed or nobody is left."""
+    begun = heard = time.monotonic()
+    while True:
+        now = time.monotonic()
+        try:
+            report = client.request("GET", "/v1/handover")
+            heard = now
+        except NotRunning as error:  # between two programs, or being started anew by systemd
+            if now - heard > SILENCE:
+                raise RuntimeFailure(f"the agent is gone since the hand-over: {error}") from error
+            report = {"id": handover, "state": "begun"}
+        if report["id"] != handover:
+            raise RuntimeFailure("the agent was started anew during the hand-over; `agentctl events` tells more")
+        if report["state"] == "failed":
+            raise RuntimeFailure(report["message"])
+        if report["state"] == "done":
+            return report
+        if now - begun > PATIENCE:
+            raise RuntimeFailure(f"the hand-over is not done after {PATIENCE:g} s; `agentctl events` tells more")
+        time.sleep(PAUSE)

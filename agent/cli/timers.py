@@ -12,10 +12,11 @@ import click
 from agent.cli import output, table, text
 from agent.cli.base import CONTEXT_SETTINGS, EXIT_CODES, Session, command, epilog, shared_options
 from agent.cli.guard import complain
-from agent.errors import NotRunning, RuntimeFailure
+from agent.errors import DeclarationError, NotRunning, RuntimeFailure
 
 if TYPE_CHECKING:
     from agent.installation.timer_sync import SyncReport
+    from agent.paths import Paths
 
 HEADS = ("NAME", "SCHEDULER", "STATE", "NEXT RUN", "LEFT", "LAST RUN", "LAST EXIT", "SCHEDULE")
 
@@ -55,21 +56,38 @@ def show(session: Session) -> None:
 
 
 def _answer(session: Session) -> dict[str, Any]:
-    """What the agent says of its jobs; when none runs, what is declared, if those are for systemd to start."""
+    """What the agent says of its jobs; when none runs, those that systemd starts all the same."""
     try:
         return session.client().request("GET", "/v1/timers")
-    except NotRunning:
-        from agent.declaration.load import load
-        from agent.installation.timer_files import out_of_sync
-
-        paths = session.paths()
-        declaration = load(paths, os.environ) if paths.declaration.exists() else None
-        if declaration is None or declaration.agent.scheduler != "systemd":
-            raise
-        jobs = {name: service.timer for name, service in sorted(declaration.services.items()) if service.timer}
+    except NotRunning as nobody:
+        schedules, out_of_sync = _without_agent(session.paths())
+        if schedules is None:
+            raise nobody
         empty = {"next_run": None, "last_run": None, "last_exit": None, "state": "stopped", "scheduler": "systemd"}
-        found = [{"name": name, "schedule": timer.source, **empty} for name, timer in jobs.items()]
-        return {"timers": found, "out_of_sync": out_of_sync(declaration, paths)}
+        found = [{"name": name, "schedule": schedule, **empty} for name, schedule in schedules.items()]
+        return {"timers": found, "out_of_sync": out_of_sync}
+
+
+def _without_agent(paths: Paths) -> tuple[dict[str, str] | None, list[str]]:
+    """The schedules of the jobs that are declared to be systemd's, and which of them are not in sync.
+
+    Who cannot read the declaration is told what was made of it last; ``None``: there is nothing of that.
+    """
+    from agent.declaration.load import load
+    from agent.installation import timer_files, timers
+
+    try:
+        declaration = load(paths, os.environ)
+    except DeclarationError as error:
+        found = timer_files.look(timer_files.UNITS, paths.prefix)
+        if not found:
+            return None, []
+        complain(f"{error.problems[0]}; shown are the timers of the last `agentctl timers sync`")
+        return {name: timers.schedule(lies.timer or "") for name, lies in found.items()}, []
+    if declaration.agent.scheduler != "systemd":
+        return None, []
+    jobs = {name: service.timer.source for name, service in sorted(declaration.services.items()) if service.timer}
+    return jobs, timer_files.out_of_sync(declaration, paths)
 
 
 def _complete(found: list[dict[str, Any]]) -> None:
@@ -150,7 +168,9 @@ def lines(report: SyncReport) -> list[str]:
     verbs = {"removed": report.removed, "changed": report.changed, "started": report.started}
     changes = [f"{name}: {would}{verb}" for verb, names in verbs.items() for name in names]
     kept = report.unchanged
-    return [*changes, f"{kept} {'other ' if changes else ''}timer{'' if kept == 1 else 's'} as declared"]
+    if kept or not changes:
+        changes.append(f"{kept} {'other ' if changes else ''}timer{'' if kept == 1 else 's'} as declared")
+    return changes
 
 
 timers.add_command(sync)

@@ -39,6 +39,9 @@ from agent.supervisor.report import NoSuchService
 from agent.supervisor.unit import Unit, policy_of
 from agent.telemetry.logs import READ, LogState, PumpState
 
+ORDERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""What somebody who sends it wants: that the job ends, and we with it."""
+
 STATUS_PER_SECOND = 2.0
 STATUS_BURST = 10.0
 """How often a service manager is told what a job says of itself, however often it says something."""
@@ -265,13 +268,16 @@ async def _main(
     def reap() -> None:
         reap_strangers(lambda pid: pid == unit.pid)
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in ORDERS:
         signals.watch(loop, number, partial(interrupt, number))
     signals.watch(loop, signal.SIGCHLD, reap)
     unit.post(lifecycle.Boot())
     while unit.phase not in (Phase.COMPLETED, Phase.FAILED, Phase.STOPPED):
         await unit.change(float("inf"))
     unit.close()
+    # From here on the loop is no more: an order, or the end of an orphan, must not find it closed.
+    signal.pthread_sigmask(signal.SIG_BLOCK, ORDERS)
+    signals.ignore(loop, signal.SIGCHLD)
     # Whoever shed every sign of the service is a descendant of ours all the same.
     signal_all(everything(), signal.SIGKILL)
     if interrupted:

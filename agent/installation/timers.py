@@ -39,9 +39,10 @@ OWN_TASKS = 2
 
 _NAME = re.compile(r"agent-job@(?P<name>[a-z][a-z0-9_]{0,62})\.(?P<suffix>timer|service)\.d", re.ASCII)
 
-_AS_ANOTHER = ("CAP_CHOWN", "CAP_FOWNER", "CAP_KILL", "CAP_SETGID", "CAP_SETUID")
-"""To become another user, to end what runs as one, and to give it its directory, settings and secrets."""
-_AS_ANOTHER_CALLS = "@setuid @chown"
+_OF_ANOTHER = ("CAP_CHOWN", "CAP_FOWNER", "CAP_KILL", "CAP_SETGID", "CAP_SETUID")
+"""What a job of another user takes: to become that user, to end it, to give it its directory and settings."""
+_FOR_SECRETS = "CAP_DAC_OVERRIDE"
+"""And to lay its secrets where nobody else can read them."""
 
 
 class JobUnits(NamedTuple):
@@ -84,6 +85,13 @@ def is_persistent(timer: str) -> bool:
 def has_calendar(timer: str) -> bool:
     """Whether the text of a timer's drop-in names calendar times."""
     return "\nOnUnitActiveSec=" not in timer
+
+
+def schedule(timer: str) -> str:
+    """The times in the text of a timer's drop-in, for people: as ``Timer.source``, in normal form."""
+    settings = [line.partition("=") for line in timer.splitlines()]
+    times = [value for name, _, value in settings if name == "OnCalendar" and value]
+    return "; ".join(times) or next((f"every {value}" for name, _, value in settings if name == "OnUnitActiveSec"), "")
 
 
 def render(declaration: Declaration, prefix: Path) -> dict[str, JobUnits]:
@@ -129,7 +137,8 @@ def _service(service: AnyService) -> str:
         # The empty one takes back what the template says.
         lines += [f"{setting}=", *([f"{setting}={capabilities}"] if capabilities else [])]
     if _is_anothers(service):
-        lines.append(f"SystemCallFilter={_AS_ANOTHER_CALLS}")
+        # It takes calls that the template's filter refuses, and what does not end has to be seen to be ended.
+        lines += ["SystemCallFilter=@setuid @chown", "ProtectProc=default"]
     return "\n".join(lines) + "\n"
 
 
@@ -158,7 +167,9 @@ def _limits(limits: Limits) -> list[str]:
 
 def _capabilities(service: AnyService) -> set[str]:
     wanted = set() if isinstance(service, Command) else {"CAP_NET_RAW"}
-    return wanted | set(_AS_ANOTHER) if _is_anothers(service) else wanted
+    if _is_anothers(service):
+        wanted |= {*_OF_ANOTHER, *([_FOR_SECRETS] if service.secrets else [])}
+    return wanted
 
 
 def _is_anothers(service: AnyService) -> bool:

@@ -55,8 +55,8 @@ def look(units: Path, prefix: Path) -> dict[str, There]:
     """The jobs that have drop-ins with the mark of ``prefix`` below ``units``, and what of each is there."""
     first = mark(prefix)
     names = set()
-    with suppress(OSError), os.scandir(units) as entries:
-        for entry in entries:
+    with suppress(OSError):
+        for entry in units.iterdir():
             if (found := parse_place(entry.name)) and _ours(units / place(*found), first) is not None:
                 names.add(found[0])
     return {name: there(units, prefix, name) for name in sorted(names)}
@@ -141,8 +141,11 @@ def _ours(path: Path, first: str) -> str | None:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
-    with os.fdopen(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return None
-        text = file.read(LARGEST).decode("utf-8", "replace")
+    try:
+        regular = stat.S_ISREG(os.fstat(fd).st_mode)
+        text = os.read(fd, LARGEST).decode("utf-8", "replace") if regular else ""
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
     return text if text.startswith(f"{first}\n") else None

@@ -49,6 +49,8 @@ class Live(NamedTuple):
     stale: bool = False
     """It has to read the units anew; ``stale_times``: that of the timer, too."""
     stale_times: bool = False
+    remembers: bool = False
+    """It keeps on disk when the timer elapsed last (``Persistent=``)."""
     failed: bool = False
 
 
@@ -93,7 +95,7 @@ def plan(wanted: Mapping[str, JobUnits], found: Mapping[str, There], live: Mappi
                 work.changed.append(name)
             else:
                 work.unchanged.append(name)
-        if before is not None and is_persistent(before) and (want is None or not is_persistent(want.timer)):
+        if state.remembers and (want is None or not is_persistent(want.timer)):
             work.forget.append(name)
     return work
 
@@ -124,12 +126,12 @@ def sync(declaration: Declaration, paths: Paths, root: Path | None = None, *, dr
         templates = [timer_files.template(root or Path("/"), suffix) for suffix in timer_files.SUFFIXES if wanted]
         report = _report(declaration, work, dry_run=False)
         doing = _Doing(report.problems, is_live=root is None)
-        doing.end([name for name in work.stop if name not in wanted], work)
+        doing.end(work, work.removed)
         for name in work.removed:
             timer_files.remove(units, name)
         for name in work.write:
             timer_files.write(units, name, wanted[name], templates[0])
-        doing.end([name for name in work.stop if name in wanted], work)
+        doing.end(work, list(wanted))
         if work.write or work.removed or any(state.stale for state in live.values()):
             doing.ask("daemon-reload")
         doing.ask("start", *(unit(name, "timer") for name in work.start))
@@ -153,9 +155,9 @@ class _Doing:
         except RuntimeFailure as error:
             self._problems.append(str(error))
 
-    def end(self, names: list[str], work: Work) -> None:
-        """Stop timers, and have forgotten when those elapsed last that need not be remembered any more."""
-        self.ask("stop", *(unit(name, "timer") for name in names))
+    def end(self, work: Work, names: list[str]) -> None:
+        """Stop those of these timers that are to be stopped, and have forgotten what need not be remembered."""
+        self.ask("stop", *(unit(name, "timer") for name in names if name in work.stop))
         self.ask("clean", "--what=state", *(unit(name, "timer") for name in names if name in work.forget))
 
 
@@ -170,12 +172,13 @@ def _survey(
 
 def _live(names: list[str]) -> dict[str, Live]:
     asked = [unit(name, suffix) for name in names for suffix in timer_files.SUFFIXES]
-    told = systemctl.show(asked, ("ActiveState", "NeedDaemonReload")) if asked else {}
+    told = systemctl.show(asked, ("ActiveState", "NeedDaemonReload", "Persistent")) if asked else {}
     return {
         name: Live(
             active=told[unit(name, "timer")]["ActiveState"] == "active",
             stale=any(told[unit(name, suffix)]["NeedDaemonReload"] == "yes" for suffix in timer_files.SUFFIXES),
             stale_times=told[unit(name, "timer")]["NeedDaemonReload"] == "yes",
+            remembers=told[unit(name, "timer")]["Persistent"] == "yes",
             failed=told[unit(name, "service")]["ActiveState"] == "failed",
         )
         for name in names

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -18,27 +19,16 @@ from hypothesis import strategies as st
 from agent.declaration.calendar import Calendar
 from agent.declaration.calendar_parse import parse_calendar
 from agent.declaration.cron import parse_cron
-from agent.declaration.model import AgentSettings, AnyService, Capture, Command, Declaration, Limits, Scan, Timer
+from agent.declaration.model import AnyService, Capture, Command, Limits, Scan, Timer
 from agent.declaration.units import parse_duration
 from agent.errors import UsageError
 from agent.installation import timers
 from agent.installation.timers import JobUnits, calendars, differing, parse_place, place, render
 from tests.declaration.calendar_reference import Expressions, local_zone, systemd_answers
+from tests.installation.conftest import HOURLY, SYSTEMD, declared, job
 
-SYSTEMD = Path(__file__).resolve().parents[2] / "systemd"
 PREFIX = Path("/srv")
 BASE = 1_792_884_000  # 2026-10-25, the night in which clocks are set back
-HOURLY = Timer("hourly", calendar=parse_calendar("hourly"))
-
-
-def job(name: str = "job", **more: object) -> Command:
-    fields = {"timer": HOURLY, "restart": "no", **more}
-    return Command(name=name, command=("/bin/true",), **fields)  # type: ignore[arg-type]  # as the caller has them
-
-
-def declared(*services: AnyService, scheduler: str = "systemd") -> Declaration:
-    settings = AgentSettings("here", scheduler=scheduler)  # type: ignore[arg-type]  # one of the two
-    return Declaration(agent=settings, services={service.name: service for service in services})
 
 
 def rendered(service: AnyService) -> JobUnits:
@@ -265,13 +255,19 @@ def all_kinds() -> Iterator[AnyService]:
     users = [(None, None), ("nobody", None), (None, "adm"), ("root", "65534")]
     for number, (timer, limit, (user, group)) in enumerate(itertools.product(when, limits, users)):
         name = f"job{number}"
-        shared = {"timer": timer, "limits": limit, "user": user, "group": group, "stop_timeout": 0.1 + number}
+        shared: dict[str, Any] = {
+            "timer": timer,
+            "limits": limit,
+            "user": user,
+            "group": group,
+            "stop_timeout": 0.1 + number,
+        }
         if number % 3 == 0:
             yield job(name, **shared, restart="on-failure", secrets=("token",))
         elif number % 3 == 1:
-            yield Scan(name=name, targets=("10.0.0.1",), **shared)  # type: ignore[arg-type]  # as above
+            yield Scan(name=name, targets=("10.0.0.1",), **shared)
         else:
-            yield Capture(name=name, interfaces=("lo",), **shared)  # type: ignore[arg-type]  # as above
+            yield Capture(name=name, interfaces=("lo",), **shared)
 
 
 def laid(directory: Path, units: dict[str, JobUnits]) -> list[str]:

@@ -73,6 +73,9 @@ def _without_agent(paths: Paths) -> tuple[dict[str, str] | None, list[str]]:
 
     Who cannot read the declaration is told what was made of it last; ``None``: there is nothing of that.
     """
+    readable = os.access(paths.declaration, os.R_OK)
+    if not readable and not any(Path("/etc/systemd/system").glob("agent-job@*.timer.d")):
+        return None, []
     from agent.declaration.load import load
     from agent.installation import timer_files, timers
 

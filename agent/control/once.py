@@ -43,7 +43,7 @@ ORDERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """What somebody who sends it wants: that the job ends, and we with it."""
 
 STATUS_PER_SECOND = 2.0
-STATUS_BURST = 10.0
+STATUS_BURST = 5.0
 """How often a service manager is told what a job says of itself, however often it says something."""
 
 CPUS_ROUNDED = 0.001
@@ -136,6 +136,7 @@ class Foreground:
         self.loop = loop
         self._output = output
         self._notifier = notifier
+        self._told = ""
         self._budget = Budget(STATUS_PER_SECOND, STATUS_BURST, loop.time())
         self.paths = paths
         self.settings = settings
@@ -169,7 +170,8 @@ class Foreground:
     def changed(self, unit: Unit) -> None:
         """What the job says of itself, and why it is not running, is for the manager to show."""
         told = unit.state.reason or unit.status_text
-        if told and self._budget.spend(self.loop.time()):
+        if told not in ("", self._told) and self._budget.spend(self.loop.time()):
+            self._told = told
             self._notifier.status(told)
 
     def last_run(self, name: str) -> float | None:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from agent.declaration.model import Declaration
 from agent.errors import RuntimeFailure, StorageFailure
-from agent.installation.timers import JobUnits, Suffix, differing, mark, parse_place, place, render, unit
+from agent.installation.timers import DROP_IN, JobUnits, Suffix, differing, mark, parse_place, place, render, unit
 from agent.linux.files import make_directory, write_atomic
 from agent.paths import Paths
 
@@ -117,8 +117,10 @@ def remove(units: Path, name: str) -> None:
     for path in (_link(units, name), *(units / place(name, suffix) for suffix in reversed(SUFFIXES))):
         with _changing(path):
             path.unlink(missing_ok=True)
-        if path.name != unit(name, "timer"):
+        if path.name == DROP_IN:
             with suppress(OSError):  # an operator has something else in there
+                for unfinished in path.parent.glob(f".{DROP_IN}.*"):
+                    unfinished.unlink()
                 path.parent.rmdir()
 
 

@@ -40,6 +40,7 @@ def test_what_is_taken_back_leaves_nothing_of_ours_and_everything_of_others(unit
     timer_files.write(units, "job", wanted(), TEMPLATE)
     timer_files.write(units, "kept", wanted("kept"), TEMPLATE)
     (units / "agent-job@job.timer.d/override.conf").write_text("[Timer]\nAccuracySec=1h\n")
+    (units / "agent-job@job.service.d/.10-declaration.conf.0badcafe").write_text("killed while it was written")
     timer_files.remove(units, "job")
     timer_files.remove(units, "job")
     left = tree(units)

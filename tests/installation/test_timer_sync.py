@@ -310,18 +310,22 @@ def test_what_systemd_refuses_is_told_and_keeps_nothing_else_from_being_done() -
         assert made.active == {"a", "b"}
 
 
-def test_where_systemd_does_not_run_only_another_root_can_be_synced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_systemd_does_not_run_only_another_root_can_be_synced(
+    monkeypatch: pytest.MonkeyPatch, units: Path
+) -> None:
     monkeypatch.setattr(systemctl, "RUNNING", Path("/nonexistent"))
+    monkeypatch.setattr(timer_sync, "UNITS", units)
     with pytest.raises(RuntimeFailure, match=r"^systemd does not run this machine .*--root DIR"):
         sync(declared(job()), PATHS)
     assert told(sync(declared(job()), PATHS, dry_run=True)) == (["job"], [], [], 0)
     assert told(sync(declared(), PATHS)) == ([], [], [], 0)
 
 
-def test_only_root_may(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_only_root_may(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, units: Path) -> None:
     monkeypatch.setattr(systemctl, "RUNNING", tmp_path)
+    monkeypatch.setattr(timer_sync, "UNITS", units)
     monkeypatch.setattr("os.geteuid", lambda: 1000)
-    with pytest.raises(RuntimeFailure, match=r"^only root may change the units in /etc/systemd/system; --dry-run"):
+    with pytest.raises(RuntimeFailure, match=r"^only root may change the units in \S+/etc/systemd/system; --dry-run"):
         sync(declared(job()), PATHS)
 
 

@@ -118,7 +118,9 @@ def _timer(timer: Timer) -> str:
     if timer.calendar is not None:
         lines += [f"OnCalendar={text}" for text in calendars(timer.calendar)]
     if timer.every is not None:
-        lines += ["OnActiveSec=0", f"OnUnitActiveSec={format_duration(timer.every)}"]
+        # At once, and at each boot. OnActiveSec= would be counted anew, and the job be started, whenever systemd reads
+        # its units: at every daemon-reload.
+        lines += ["OnBootSec=0", f"OnUnitActiveSec={format_duration(timer.every)}"]
     lines += [
         f"RandomizedDelaySec={format_duration(timer.randomized_delay)}",
         f"Persistent={'true' if timer.persistent else 'false'}",

@@ -143,7 +143,7 @@ def test_a_timer_says_all_that_is_declared_of_its_times() -> None:
 def test_a_period_is_due_at_once_and_then_from_start_to_start() -> None:
     text = rendered(job(timer=Timer("every 1h30m", every=5400.0))).timer
     said = settings_of(text)
-    assert (said["OnCalendar"], said["OnActiveSec"], said["OnUnitActiveSec"]) == ([], ["0"], ["1h30m"])
+    assert (said["OnCalendar"], said["OnBootSec"], said["OnUnitActiveSec"]) == ([], ["0"], ["1h30m"])
     assert said["Persistent"] == ["false"]
     assert not timers.is_persistent(text) and not timers.has_calendar(text)
     assert timers.schedule(text) == "every 1h30m"

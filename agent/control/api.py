@@ -37,7 +37,7 @@ class Agent(Protocol):
     def handover(self) -> HandoverReport:
         """What became of the last upgrade."""
 
-    def timers(self) -> list[TimerReport]:
+    def timers(self) -> Timers:
         """All jobs."""
 
     def config(self) -> dict[str, Any]:
@@ -58,9 +58,10 @@ class Pong(msgspec.Struct, kw_only=True):
 
 
 class Timers(msgspec.Struct, kw_only=True):
-    """``GET /v1/timers``."""
+    """``GET /v1/timers``. ``out_of_sync``: jobs whose timer units are not as declared."""
 
     timers: list[TimerReport]
+    out_of_sync: list[str] = []
 
 
 class Gap(msgspec.Struct, kw_only=True):

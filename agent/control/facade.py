@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import __version__
+from agent.control.api import Timers
 from agent.control.patience import patiently
 from agent.control.succession import Succession, successor
 from agent.control.trial import try_out
@@ -17,6 +18,7 @@ from agent.declaration.load import load
 from agent.declaration.model import Declaration
 from agent.declaration.show import effective
 from agent.errors import AgentError, DeclarationError, RequestRefused, RuntimeFailure
+from agent.installation.timer_files import out_of_sync
 from agent.linux.environment import Program, installed_program
 from agent.linux.files import age, edition
 from agent.linux.notify import SystemdNotifier
@@ -30,7 +32,6 @@ from agent.supervisor.report import (
     Outcome,
     ReloadReport,
     Status,
-    TimerReport,
 )
 from agent.telemetry.events import EventStore
 
@@ -111,8 +112,11 @@ class RunningAgent:
         told = ", ".join(parts) or "no services declared"
         return f"{told}; failed: {', '.join(failed[:5])}" if failed else told
 
-    def timers(self) -> list[TimerReport]:
-        return self._supervisor.timers()
+    def timers(self) -> Timers:
+        return Timers(timers=self._supervisor.timers(), out_of_sync=self._out_of_sync())
+
+    def _out_of_sync(self) -> list[str]:
+        return out_of_sync(self._supervisor.declaration, self._supervisor.paths)
 
     def config(self) -> dict[str, Any]:
         return effective(self._supervisor.declaration)
@@ -222,11 +226,16 @@ class RunningAgent:
         self._tell_ready()
 
     async def _make_true(self, declaration: Declaration) -> ReloadReport:
-        task = asyncio.ensure_future(patiently(self._notifier, self._supervisor.reload(declaration)))
+        task = asyncio.ensure_future(patiently(self._notifier, self._apply(declaration)))
         self._reloads.add(task)
         task.add_done_callback(self._reloaded)
         # Shielded: a client that hangs up must not leave the host between two declarations.
         return await asyncio.shield(task)
+
+    async def _apply(self, declaration: Declaration) -> ReloadReport:
+        report = await self._supervisor.reload(declaration)
+        report.timers_out_of_sync = self._out_of_sync()
+        return report
 
     def _newest_credential(self) -> tuple[int, int, int] | None:
         paths = self._supervisor.paths
@@ -251,7 +260,10 @@ def _told(report: ReloadReport) -> str:
         names = getattr(report, verb)
         if names:
             parts.append(f"{verb} {', '.join(names[:10])}{' …' if len(names) > 10 else ''}")
-    return "; ".join([*parts, f"{report.unchanged} unchanged"])
+    parts.append(f"{report.unchanged} unchanged")
+    if report.timers_out_of_sync:
+        parts.append("timers are not as declared: agentctl timers sync")
+    return "; ".join(parts)
 
 
 def _own_memory() -> int | None:

@@ -224,6 +224,7 @@ class _Loading:
             server=values.get("server", self.settings.server),
             group=values.get("group"),
             heartbeat_interval=values.get("heartbeat", {}).get("interval", self.settings.heartbeat_interval),
+            scheduler=values.get("scheduler", self.settings.scheduler),
         )
 
     def _services(self, document: _Document, section: str) -> None:

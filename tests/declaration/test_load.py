@@ -27,6 +27,7 @@ FULL = """\
 [agent]
 server = "hel1v5"
 group = "ops"
+scheduler = "systemd"
 heartbeat = { interval = "5s" }
 
 [service.edge_capture]
@@ -88,7 +89,7 @@ def complaints(read: Read, text: str, files: Mapping[str, str] = {}) -> list[str
 def test_a_whole_declaration_is_read(read: Read) -> None:
     declaration = read(FULL, ENVIRON, FILES)
     assert list(declaration.services) == ["edge_capture", "lan_scan", "api", "night"]
-    assert declaration.agent == AgentSettings("hel1v5", "ops", heartbeat_interval=5.0)
+    assert declaration.agent == AgentSettings("hel1v5", "ops", heartbeat_interval=5.0, scheduler="systemd")
     assert declaration.file == "/k/env.toml"
     api = declaration.services["api"]
     assert isinstance(api, Command)
@@ -174,7 +175,7 @@ ports = "80"
         ),
         (
             "[agent]\nxyz = 1\n",
-            "/k/env.toml:2: agent.xyz: unknown key; known are server, group and heartbeat",
+            "/k/env.toml:2: agent.xyz: unknown key; known are server, group, scheduler and heartbeat",
         ),
         (
             '[agent]\nheartbeat = { timeout = "1s" }',

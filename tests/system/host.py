@@ -12,6 +12,7 @@ from tests.binary import Built, built
 from tests.harness import PATIENCE, wait_until
 from tests.system.container import Container
 
+SOURCE = Path(__file__).resolve().parents[2]
 UNIT = "agent.service"
 
 

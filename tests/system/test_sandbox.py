@@ -11,12 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.harness import wait_until
-from tests.system.host import UNIT, Host
+from tests.system.host import SOURCE, UNIT, Host
 
 SCORE_MAX = 2.0
 
 PROBE = Path(__file__).with_name("probe.py")
-SOURCE = Path(__file__).resolve().parents[2]
 PAGE = SOURCE / "docs" / "systemd.md"
 
 ALLOWED = {

@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-EPOCH = "1764547200"
+EPOCH = "1795651200"
 """The time of every file, in seconds since 1970, unless SOURCE_DATE_EPOCH names another."""
 
 PASSED = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "SOURCE_DATE_EPOCH")

@@ -30,6 +30,9 @@ SHARE = "share/agent"
 COMPLETIONS = {"bash": "agentctl.bash", "zsh": "_agentctl", "fish": "agentctl.fish"}
 """The shells, and what the file of each is called."""
 
+GLIBC = (2, 36)
+"""The newest C library that a bundle may ask for: Debian 12's. README.md says so."""
+
 PROGRAM = "agentctl"
 MANIFEST = f"{SHARE}/manifest.json"
 
@@ -54,8 +57,8 @@ EXCLUDED = [
     *("distutils", "setuptools", "pkg_resources", "ensurepip", "lib2to3", "importlib.metadata", "py_compile"),
     # Starts processes behind our back: a frozen program would run itself for each (agent.workers.scan.library).
     *("multiprocessing", "concurrent.futures.process"),
-    # Encrypts, and brings OpenSSL; hashlib has what we need in modules of its own. Loading a pickle runs code.
-    *("ssl", "_ssl", "_hashlib", "cryptography", "pickle", "_pickle", "_compat_pickle"),
+    # Encrypts, and brings OpenSSL; hashlib has what we need in modules of its own.
+    *("ssl", "_ssl", "_hashlib", "cryptography"),
     # Protocols, formats and archives that nobody speaks here.
     *("email", "http.client", "http.cookiejar", "urllib.request", "urllib.response", "urllib.error", "ftplib", "netrc"),
     *("xmlrpc", "xml.sax", "html", "mimetypes", "configparser", "tarfile", "zipfile", "gzip", "bz2", "_bz2"),

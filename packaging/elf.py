@@ -88,15 +88,17 @@ def without(data: bytes, library: str) -> bytes:
     """The shared object ``data``, needing ``library`` no more: it is loaded where that is missing.
 
     Functions of it become weak, so that nobody minds that they are missing. One that is called all the same ends the
-    process by SIGSEGV: this is for what is never called. Raises ``ValueError`` when ``library`` is not needed.
+    process by SIGSEGV: this is for what is never called. Raises ``ValueError`` when ``library`` is not needed, or its
+    functions have no versions by which they could be told from those of others.
     """
     sections = _sections(data)
     changed = bytearray(data)
     _forget_need(changed, data, sections, library)
-    for need in _needs(data, sections):
-        if need.library == library:
-            _forget_versions(changed, data, sections, need)
-            _forget_symbols(changed, data, sections, need)
+    needs = [need for need in _needs(data, sections) if need.library == library]
+    if not needs:
+        raise ValueError(f"which functions are those of {library} cannot be told")
+    _forget_versions(changed, data, sections, needs[0])
+    _forget_symbols(changed, data, sections, needs[0])
     return bytes(changed)
 
 

@@ -11,9 +11,10 @@ from typing import Any, Literal, NamedTuple
 from agent.cli.text import size
 from agent.control.client import Client
 from agent.declaration.load import load
-from agent.declaration.model import Declaration
+from agent.declaration.model import Command, Declaration
 from agent.errors import AgentError, DeclarationError, SpawnFailed
 from agent.linux import cgroup, libpcap
+from agent.linux.capability_sets import NET_RAW, in_a_drop_in, mask, names, parse_sets
 from agent.linux.environment import base_environment
 from agent.linux.spawn import SpawnRequest, run
 from agent.linux.users import resolve_user
@@ -21,7 +22,6 @@ from agent.paths import Paths
 
 Verdict = Literal["ok", "warn", "fail"]
 
-CAP_NET_RAW = 13  # linux/capability.h
 LEAST_DISK = 0.02
 LITTLE_DISK = 0.10
 """Free parts of the file system: below the first nothing can be relied on, below the second it is time to act."""
@@ -60,6 +60,7 @@ def examine(paths: Paths, environ: Mapping[str, str]) -> list[Check]:
         check_libpcap(needed="capture" in kinds),
         check_nmap(needed="scan" in kinds),
         check_raw_sockets(_status(pid), needed="capture" in kinds),
+        *(check_capabilities(declaration, _status(pid)) if declaration else ()),
         check_files(_limits(pid), services=len(declaration.services) if declaration else 0),
         check_cgroup(agent["containment"] if agent else None, cgroup.explain(paths.prefix)),
         check_clock(),
@@ -147,8 +148,7 @@ def check_nmap(*, needed: bool) -> Check:
 
 def check_raw_sockets(status: str, *, needed: bool) -> Check:
     """Whether CAP_NET_RAW is effective, by the text of /proc/PID/status (proc(5))."""
-    effective = int(_field(status, "CapEff:", "0"), 16)
-    if effective >> CAP_NET_RAW & 1:
+    if parse_sets(status).effective & mask([NET_RAW]):
         return Check("capabilities", "ok", "CAP_NET_RAW is effective")
     return Check(
         "capabilities",
@@ -156,6 +156,25 @@ def check_raw_sockets(status: str, *, needed: bool) -> Check:
         "CAP_NET_RAW is not effective: no capture, and scans connect instead of probing",
         "run the agent as root, or with AmbientCapabilities=CAP_NET_RAW in its unit",
     )
+
+
+def check_capabilities(declaration: Declaration, status: str) -> list[Check]:
+    """One row if the agent holds every capability that commands are to have, or one for each command that it fails.
+
+    No row where none is declared. ``status`` is the text of the agent's /proc/PID/status (proc(5)).
+    """
+    services = [service for service in declaration.services.values() if isinstance(service, Command)]
+    declared = {service.name: service.capabilities for service in services if service.capabilities}
+    held = parse_sets(status).permitted
+    failures = []
+    for name, wanted in declared.items():
+        if missing := names(mask(wanted) & ~held):
+            finding = f"service.{name}: the agent does not hold {' '.join(missing)}"
+            mend = f"{in_a_drop_in(missing)} in a drop-in of its unit, or run the agent as root"
+            failures.append(Check("capabilities", "fail", finding, mend))
+    if failures or not declared:
+        return failures
+    return [Check("capabilities", "ok", "the agent holds all that the declaration gives to commands")]
 
 
 def check_files(limits: str, *, services: int) -> Check:

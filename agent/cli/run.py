@@ -20,7 +20,8 @@ from agent.cli.base import Session, command
 from agent.cli.files import write_declaration
 from agent.cli.invitation import hint
 from agent.cli.names import SERVICE
-from agent.errors import RuntimeFailure, UsageError
+from agent.errors import UsageError
+from agent.linux.become import become
 from agent.linux.environment import one_file, own_environment, own_program
 from agent.paths import Paths
 
@@ -55,7 +56,7 @@ def run(session: Session, config: Path | None, demonstration: bool) -> None:
             stream = sys.stderr if session.json else sys.stdout
             print(f"wrote a demonstration to {paths.declaration}", file=stream, flush=True)
     words = ["daemon", form(session), str(paths.prefix), str(paths.declaration)]
-    become(paths, *words, *([] if session.json else hint(paths)))
+    turn_into(paths, *words, *([] if session.json else hint(paths)))
 
 
 @command(
@@ -72,7 +73,7 @@ def run_once(session: Session, name: str) -> None:
     ended is one JSON document on stdout.
     """
     paths = session.paths()
-    become(paths, "once", form(session), str(paths.prefix), str(paths.declaration), name)
+    turn_into(paths, "once", form(session), str(paths.prefix), str(paths.declaration), name)
 
 
 def form(session: Session) -> str:
@@ -80,15 +81,11 @@ def form(session: Session) -> str:
     return "json" if session.json else "plain"
 
 
-def become(paths: Paths, *words: str) -> NoReturn:
+def turn_into(paths: Paths, *words: str) -> NoReturn:
     """Replace this process by an internal entry of this program. Raises ``RuntimeFailure`` and ``StorageFailure``."""
     sys.stdout.flush()
     if one_file():
         from agent.installation.unpacked import move_in
 
         move_in(paths, words)
-    program = own_program()
-    try:
-        os.execve(program[0], [*program, *words], {**os.environ, **own_environment()})  # noqa: S606  # no shell is meant
-    except OSError as error:
-        raise RuntimeFailure(f"cannot execute {program[0]}: {error.strerror}") from error
+    become([*own_program(), *words], {**os.environ, **own_environment()})

@@ -170,7 +170,6 @@ class Connection:
                     self._http.receive_data(await self._reader.read(READ))
             except TimeoutError:
                 return None
-        self.fresh = False
         try:
             async with asyncio.timeout(limits.header_seconds):
                 event = await self._event()
@@ -178,6 +177,7 @@ class Connection:
             if not self._http.trailing_data[0]:
                 return None
             raise _Late from None
+        self.fresh = False
         if not isinstance(event, h11.Request):
             return None
         if event.http_version not in (b"1.0", b"1.1"):

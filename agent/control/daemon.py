@@ -20,6 +20,7 @@ from agent.control.baton import Received
 from agent.control.console import Console, JsonConsole
 from agent.control.facade import RunningAgent
 from agent.control.layout import lay_out
+from agent.control.patience import patiently
 from agent.control.server import ControlServer
 from agent.control.succession import OUTPUT, STATE, Succession
 from agent.control.watchdog import keep_watchdog
@@ -27,6 +28,7 @@ from agent.declaration.load import load
 from agent.declaration.model import AnyService, Declaration, LogPolicy
 from agent.errors import EXIT_OK, AgentError, DeclarationError, RuntimeFailure
 from agent.linux import cgroup, listen, signals
+from agent.linux.capabilities import withhold
 from agent.linux.clock import WallClockWatch
 from agent.linux.environment import Program
 from agent.linux.files import PrefixLock, touch, write_pid
@@ -60,6 +62,7 @@ def run(paths: Paths, *, json: bool = False, hint: str | None = None) -> int:
 
     Raises ``DeclarationError`` before anything is touched, ``AlreadyRunning`` when another agent holds the prefix.
     """
+    withhold()
     # Until there is a loop to act on them they wait: a reload is not a reason to die, and a stop finds all in order.
     signal.pthread_sigmask(signal.SIG_BLOCK, ORDERS)
     notifier = SystemdNotifier(os.environ)
@@ -264,7 +267,7 @@ class Daemon:
     async def _announce(self, hint: str | None) -> None:
         """Start it all; tell systemd, and the person in front of it, once that has settled."""
         await self._supervisor.start()
-        await self._supervisor.settled()
+        await patiently(self._notifier, self._supervisor.settled())
         self._agent.is_up()
         self._tell_status()
         self._events.append("agent_ready", self._agent.summary())
@@ -299,9 +302,9 @@ class Daemon:
                 history=self._events.freeze(),
             )
         except Exception as error:
-            if not isinstance(error, OSError):
+            if not isinstance(error, OSError | AgentError):
                 self._bugs.record(error)
-            self._succession.fail(f"{program.argv[0]} cannot be executed: {error}")
+            self._succession.fail(f"nobody could take over: {error}")
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ORDERS)
         self._events.append("handover_failed", self._succession.report.message)
         await self._server.resume(control)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import __version__
+from agent.control.patience import patiently
 from agent.control.succession import Succession, successor
 from agent.control.trial import try_out
 from agent.declaration.load import load
@@ -195,7 +196,7 @@ class RunningAgent:
             raise
 
     async def _make_true(self, declaration: Declaration) -> ReloadReport:
-        task = asyncio.ensure_future(self._supervisor.reload(declaration))
+        task = asyncio.ensure_future(patiently(self._notifier, self._supervisor.reload(declaration)))
         self._reloads.add(task)
         task.add_done_callback(self._reloaded)
         # Shielded: a client that hangs up must not leave the host between two declarations.

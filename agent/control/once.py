@@ -24,6 +24,7 @@ from agent.declaration.load import load
 from agent.declaration.model import AgentSettings, AnyService, LogPolicy
 from agent.errors import EXIT_CONFIGURATION, EXIT_OK, EXIT_RUNTIME, AlreadyRunning, RuntimeFailure
 from agent.linux import signals
+from agent.linux.capabilities import withhold
 from agent.linux.files import PrefixLock
 from agent.linux.process import Identity, become_subreaper, reap_strangers
 from agent.linux.sweep import everything, signal_all
@@ -158,6 +159,7 @@ def run_once(paths: Paths, name: str, *, json: bool = False) -> int:
     With ``json`` its output goes to stderr, and how it ended is a JSON document on stdout.
     Raises ``DeclarationError``, ``NoSuchService``, and ``RuntimeFailure`` when it runs already.
     """
+    withhold()
     declaration = load(paths, os.environ)
     service = declaration.services.get(name)
     if service is None:

@@ -307,11 +307,15 @@ def _named(path: Path) -> str:
     return printable(str(path))
 
 
+_FIXED = {"capabilities": "a {kind} is given CAP_NET_RAW where the agent holds it, and needs no other; leave this out"}
+"""Of keys that are settled for some kinds: why nobody need say more."""
+
+
 def _elsewhere() -> dict[Kind | None, dict[str, str]]:
     """For each kind, the keys that only other kinds know, and what to say about them."""
     return {
         kind: {
-            key: f"{key} belongs to kind {other}, and this is a {kind}"
+            key: _FIXED.get(key, f"{key} belongs to kind {other}, and this is a {{kind}}").format(kind=kind)
             for other in KINDS
             if other != kind
             for key in OF_KIND[other]

@@ -133,9 +133,14 @@ class Scan(Service, frozen=True, kw_only=True, tag_field="kind", tag="scan"):
 
 
 class Command(Service, frozen=True, kw_only=True, tag_field="kind", tag="command"):
-    """``kind = "command"``: any program, as a list of arguments; there is no shell."""
+    """``kind = "command"``: any program, as a list of arguments; there is no shell.
+
+    ``capabilities`` are names of capabilities(7), sorted, and all that it holds. ``None`` is what it has by being the
+    user that it is: nothing, or as root everything.
+    """
 
     command: tuple[str, ...]
+    capabilities: tuple[str, ...] | None = None
 
 
 AnyService = Capture | Scan | Command

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from agent.errors import RuntimeFailure
 from agent.installation.install import lay
 from agent.installation.tree import own
 from agent.linux.become import become
@@ -27,7 +26,4 @@ def move_in(paths: Paths, words: Sequence[str]) -> NoReturn:
     """
     program = str(lay(own(), str(paths.prefix)))
     print(f"agentctl: runs as {program}, and not from its unpacked files", file=sys.stderr, flush=True)
-    try:
-        become([program, *words], fresh_environment(os.environ))
-    except OSError as error:
-        raise RuntimeFailure(f"cannot execute {program}: {error.strerror}") from error
+    become([program, *words], fresh_environment(os.environ))

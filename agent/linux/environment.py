@@ -19,6 +19,7 @@ _HERE = Path(agent.__file__).resolve().parent.parent
 _PASSED = frozenset({"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TERM"})
 _LIBRARY_PATH = "LD_LIBRARY_PATH"
 _LIBRARY_PATH_BEFORE = "LD_LIBRARY_PATH_ORIG"  # where PyInstaller's bootloader keeps what it replaced
+_LIBRARIES = "lib"  # as build.spec has it
 _BUNDLE = ("_PYI_", _LIBRARY_PATH)  # how the names of all that a bundle keeps in its environment begin
 
 
@@ -30,10 +31,9 @@ def frozen() -> bool:
 def one_file() -> bool:
     """Whether this is the one file that a person downloads, which runs unpacked in a temporary directory.
 
-    The installed form has its libraries beside the executable.
+    The installed form has its libraries in ``lib`` beside the executable.
     """
-    unpacked = str(getattr(sys, "_MEIPASS", ""))
-    return frozen() and Path(unpacked).parent != Path(sys.executable).parent
+    return frozen() and Path(getattr(sys, "_MEIPASS", "")) != Path(sys.executable).parent / _LIBRARIES
 
 
 def base_environment(source: Mapping[str, str]) -> dict[str, str]:

@@ -30,7 +30,7 @@ def write_atomic(path: Path, data: bytes | str, mode: int = 0o644, owner: tuple[
         try:
             with os.fdopen(fd, "wb") as stream:
                 stream.write(content)
-                if owner is not None:
+                if owner is not None and owner != _owner(stream.fileno()):
                     os.fchown(stream.fileno(), *owner)
                 os.fchmod(stream.fileno(), mode)
             scratch.rename(path)
@@ -40,6 +40,12 @@ def write_atomic(path: Path, data: bytes | str, mode: int = 0o644, owner: tuple[
             raise
     except OSError as error:
         raise StorageFailure(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _owner(fd: int) -> tuple[int, int]:
+    """Whose it is already: a sandbox may forbid fchown(2) even where it changes nothing."""
+    status = os.fstat(fd)
+    return status.st_uid, status.st_gid
 
 
 def write_pid(path: Path, pid: int) -> None:

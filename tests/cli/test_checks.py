@@ -30,6 +30,24 @@ def test_raw_sockets_are_read_from_the_effective_capabilities() -> None:
         assert checks.check_raw_sockets(text, needed=False).verdict == "warn"
 
 
+def test_each_command_that_is_to_have_what_the_agent_has_not_is_a_row() -> None:
+    services = {
+        "web": Command(name="web", command=("true",), capabilities=("CAP_NET_BIND_SERVICE", "CAP_NET_RAW")),
+        "time": Command(name="time", command=("true",), capabilities=("CAP_SYS_TIME",)),
+        "none": Command(name="none", command=("true",), capabilities=()),
+        "plain": Command(name="plain", command=("true",)),
+    }
+    declaration = Declaration(agent=AgentSettings(server="here"), services=dict(services))
+    [web, time] = checks.check_capabilities(declaration, "CapPrm:\t0000000000002000\nCapEff:\t000001ffffffffff\n")
+    assert (web.verdict, web.finding) == ("fail", "service.web: the agent does not hold CAP_NET_BIND_SERVICE")
+    assert "AmbientCapabilities=CAP_NET_BIND_SERVICE" in web.mend
+    assert time.finding == "service.time: the agent does not hold CAP_SYS_TIME"
+    [good] = checks.check_capabilities(declaration, "CapPrm:\t000001ffffffffff\n")
+    assert (good.verdict, good.mend) == ("ok", "")
+    declaration = Declaration(agent=AgentSettings(server="here"), services={"plain": services["plain"]})
+    assert checks.check_capabilities(declaration, "") == []
+
+
 @pytest.mark.parametrize(
     ("hard", "services", "verdict"),
     [("524288", 500, "ok"), ("unlimited", 500, "ok"), ("256", 10, "ok"), ("256", 500, "warn")],

@@ -200,6 +200,14 @@ def test_a_mistake_is_told_in_these_words(read: Read, text: str, message: str) -
     assert complaints(read, text) == [message]
 
 
+@pytest.mark.parametrize(("kind", "needed"), [("capture", 'interfaces = ["lo"]'), ("scan", 'targets = ["10.0.0.1"]')])
+def test_workers_of_our_own_cannot_be_given_capabilities(read: Read, kind: str, needed: str) -> None:
+    assert complaints(read, f'[service.x]\nkind = "{kind}"\n{needed}\ncapabilities = []') == [
+        f"/k/env.toml:4: service.x.capabilities: a {kind} is given CAP_NET_RAW where the agent holds it, "
+        "and needs no other; leave this out"
+    ]
+
+
 def test_variables_come_from_env_then_env_file_then_the_environment(read: Read) -> None:
     text = f'[service.x]\n{COMMAND}env_file = "x.env"\nenvironment = {{ V = "${{A}} ${{B}} ${{C}}" }}'
     files = {".env": "A=env\nB=env\nC=env", "x.env": "B=file\nC=file"}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.declaration.model import AgentSettings, Capture, Command, Heartbeat
+from agent.declaration.model import AgentSettings, Capture, Command, Heartbeat, Scan
 from agent.linux.spawn import own_program
 from agent.linux.sweep import MARK
 from agent.paths import Paths
@@ -54,6 +56,31 @@ def test_workers_of_our_own_are_this_very_program() -> None:
     found = launch(Capture(name="edge", interfaces=("lo",)), SETTINGS, PATHS, "m", "/srv/run/api.notify", {})
     assert list(found.argv) == [*own_program(), "worker", "capture"]
     assert found.own_program
+
+
+@pytest.mark.parametrize("declared", [None, (), ("CAP_NET_BIND_SERVICE",)])
+def test_a_command_gets_the_capabilities_that_it_declares(declared: tuple[str, ...] | None) -> None:
+    service = Command(name="api", command=("/bin/api",), capabilities=declared)
+    assert launch(service, SETTINGS, PATHS, "m", "/srv/run/api.notify", {}).capabilities == declared
+
+
+@pytest.mark.parametrize("service", [Capture(name="x", interfaces=("lo",)), Scan(name="x", targets=("10.0.0.1",))])
+def test_captures_and_scans_get_raw_sockets_and_no_more(service: Capture | Scan) -> None:
+    assert launch(service, SETTINGS, PATHS, "m", "/srv/run/x.notify", {}).capabilities == ("CAP_NET_RAW",)
+
+
+BUNDLE = {"LD_LIBRARY_PATH": "/bundle/lib", "LD_LIBRARY_PATH_ORIG": "/opt/lib", "_PYI_ARCHIVE_FILE": "/bundle/agent"}
+
+
+@pytest.mark.parametrize(("declared", "found"), [({}, "/opt/lib"), ({"LD_LIBRARY_PATH": "/mine"}, "/mine")])
+def test_a_command_gets_its_own_library_path_and_never_the_bundles(
+    monkeypatch: pytest.MonkeyPatch, declared: dict[str, str], found: str
+) -> None:
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    service = Command(name="api", command=("/bin/api",), environment=declared)
+    environment = launch(service, SETTINGS, PATHS, "m", "/srv/run/api.notify", BUNDLE).environment
+    assert environment["LD_LIBRARY_PATH"] == found
+    assert not {"LD_LIBRARY_PATH_ORIG", "_PYI_ARCHIVE_FILE"} & environment.keys()
 
 
 @given(st.dictionaries(st.from_regex(r"[A-Z_]{1,12}", fullmatch=True), st.text()))

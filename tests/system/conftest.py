@@ -11,6 +11,7 @@ import pytest
 
 from tests.system import container as containers
 from tests.system.container import Container
+from tests.system.host import Host
 from tests.system.root import CACHE
 
 HERE = Path(__file__).parent
@@ -43,3 +44,11 @@ def container() -> Iterator[Container]:
     """A Debian that has just booted, for this test alone."""
     with Container() as booted:
         yield booted
+
+
+@pytest.fixture
+def installed() -> Iterator[Host]:
+    """The same with the agent installed and enabled, not started, and nothing declared."""
+    with Host() as host:
+        host.install()
+        yield host

@@ -19,12 +19,12 @@ _found = libpcap.load()
 if _found is None:
     raise CaptureFailure("libpcap is not installed: on Debian and Ubuntu, `apt install libpcap0.8`")
 _name, _library = _found
-_find_library = util.find_library
-util.find_library = lambda name: _name  # whom scapy asks for it
+_find_library = util.find_library  # noqa: TID251  # not to be called
+util.find_library = lambda name: _name  # noqa: TID251  # whom scapy asks for it
 try:
     from scapy.libs import winpcapy
 finally:
-    util.find_library = _find_library
+    util.find_library = _find_library  # noqa: TID251
 
 # pcap.h: what pcap_activate() returns.
 ERROR_NO_SUCH_DEVICE = -5
@@ -42,7 +42,7 @@ _IOFBF = 0  # stdio.h: fully buffered
 pcap: Any = winpcapy
 
 #: ``pcap_dump`` itself as the callback of ``pcap_dispatch``: C calls C, and no Python runs per packet.
-DUMP = ctypes.cast(winpcapy.pcap_dump, winpcapy.pcap_handler)
+DUMP = ctypes.cast(pcap.pcap_dump, pcap.pcap_handler)
 
 pcap_dump_fopen: Any = _library.pcap_dump_fopen
 pcap_dump_fopen.restype = ctypes.c_void_p

@@ -19,8 +19,10 @@ RUN_PACKAGES := python3-venv nmap libpcap0.8
 BINARY_PACKAGES = $(RUN_PACKAGES) binutils $(shell $(PYTHON) -c \
   'import sys; sys.base_prefix == "/usr" and print("libpython%d.%d" % sys.version_info[:2])')
 # iproute2: network namespaces · systemd: its calendar, held against ours · qemu: tests/machine
-# groff, mandoc: the manual page · strace: which modules a built program loads
-TEST_PACKAGES = $(BINARY_PACKAGES) groff-base mandoc strace tzdata tcpdump iproute2 curl systemd qemu-system-x86
+# groff, mandoc: the manual page · strace: which modules a built program loads · debootstrap, systemd-container:
+# tests/system
+TEST_PACKAGES = $(BINARY_PACKAGES) groff-base mandoc strace tzdata tcpdump iproute2 curl systemd qemu-system-x86 \
+  debootstrap systemd-container
 BENCH_PACKAGES := $(RUN_PACKAGES) runit s6
 
 # $(call packages,NAMES): installs the Debian packages that are missing; says nothing when none is.
@@ -46,7 +48,7 @@ PIP_INSTALL := $(PIP) install --require-hashes --no-build-isolation --use-pep517
 
 .PHONY: help
 help: ## this list
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand --tabs=16
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand --tabs=20
 
 .PHONY: run
 run: run-packages $(VENV)/run ## the agent in the foreground on its own default declaration, below ./var
@@ -71,6 +73,10 @@ binary: binary-packages $(VENV)/binary ## the program as one file, dist/agentctl
 .PHONY: test
 test: test-packages $(VENV)/dev $(VENV)/binary ## every test; as root none is left out (ARGS= goes to pytest)
 	@$(BIN)/pytest $(ARGS)
+
+.PHONY: test-system
+test-system: test-packages $(VENV)/dev $(VENV)/binary ## only the tests on a booted systemd (ARGS= goes to pytest)
+	@$(BIN)/pytest tests/system $(ARGS)
 
 .PHONY: lint
 lint: venv-packages $(VENV)/dev ## linter, formatter and type checker

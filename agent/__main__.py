@@ -21,6 +21,7 @@ from agent.cli.commands import COMMANDS, COMPLETE_VARIABLE
 from agent.cli.guard import INTERNAL_ERRORS, guarded
 from agent.cli.invitation import hint
 from agent.control.lean import leave_out_tls
+from agent.linux.environment import one_file
 from agent.paths import Paths
 
 
@@ -39,8 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
             return _daemon(Paths.of(prefix, declaration), form == "json", *line)
         case ["run"] if COMPLETE_VARIABLE not in os.environ:
             return _run()
-        case ["once", "plain" | "json" as form, prefix, declaration, name]:
-            return _once(Paths.of(prefix, declaration), form == "json", name)
+        case ["once", "plain" | "json" as form, prefix, declaration, name, *retry] if retry in ([], ["retry"]):
+            return _once(Paths.of(prefix, declaration), form == "json", name, bool(retry))
         case ["prove", part, *directory] if len(directory) < 2:
             leave_out_tls()
             from agent.cli.proofs import main as prove
@@ -91,6 +92,13 @@ def _daemon(paths: Paths, json: bool, line: str | None = None) -> int:
     """The agent itself, in the foreground. ``line`` is for the person who started it."""
 
     def work() -> int:
+        if one_file():
+            from agent.installation.unpacked import move_in
+
+            form = "json" if json else "plain"
+            move_in(
+                paths, ["daemon", form, str(paths.prefix), str(paths.declaration), *([] if line is None else [line])]
+            )
         leave_out_tls()
         from agent.control.daemon import run
 
@@ -99,14 +107,18 @@ def _daemon(paths: Paths, json: bool, line: str | None = None) -> int:
     return guarded(work, program="agent", log=paths.logs / "agent.log")
 
 
-def _once(paths: Paths, json: bool, name: str) -> int:
+def _once(paths: Paths, json: bool, name: str, retry: bool) -> int:
     """One service or job in the foreground."""
 
     def work() -> int:
+        if one_file():
+            from agent.installation.unpacked import move_in
+
+            move_in(paths, ["once", "json" if json else "plain", str(paths.prefix), str(paths.declaration), name])
         leave_out_tls()
         from agent.control.once import run_once
 
-        return run_once(paths, name, json=json)
+        return run_once(paths, name, json=json, retry=retry)
 
     return guarded(work, program="agentctl", log=paths.logs / INTERNAL_ERRORS)
 

@@ -22,7 +22,8 @@ from agent.cli.invitation import hint
 from agent.cli.names import SERVICE
 from agent.errors import UsageError
 from agent.linux.become import become
-from agent.linux.environment import own_environment, own_program
+from agent.linux.environment import one_file, own_environment, own_program
+from agent.paths import Paths
 
 
 @command(
@@ -55,7 +56,7 @@ def run(session: Session, config: Path | None, demonstration: bool) -> None:
             stream = sys.stderr if session.json else sys.stdout
             print(f"wrote a demonstration to {paths.declaration}", file=stream, flush=True)
     words = ["daemon", form(session), str(paths.prefix), str(paths.declaration)]
-    turn_into(*words, *([] if session.json else hint(paths)))
+    turn_into(paths, *words, *([] if session.json else hint(paths)))
 
 
 @command(
@@ -65,14 +66,17 @@ def run(session: Session, config: Path | None, demonstration: bool) -> None:
     "configured wrongly, 2 it failed, was killed, or ran out of its time.",
 )
 @click.argument("name", type=SERVICE)
-def run_once(session: Session, name: str) -> None:
+@click.option("--retry", is_flag=True, help="After a failure try again, as far as its `restart` says so.")
+def run_once(session: Session, name: str, retry: bool) -> None:
     """Run the job or service NAME once, in the foreground, with its output here. No agent need run.
 
     For cron and systemd timers, which judge a job by its exit code. With --json its output goes to stderr, and how it
     ended is one JSON document on stdout.
     """
     paths = session.paths()
-    turn_into("once", form(session), str(paths.prefix), str(paths.declaration), name)
+    turn_into(
+        paths, "once", form(session), str(paths.prefix), str(paths.declaration), name, *(["retry"] if retry else [])
+    )
 
 
 def form(session: Session) -> str:
@@ -80,7 +84,11 @@ def form(session: Session) -> str:
     return "json" if session.json else "plain"
 
 
-def turn_into(*words: str) -> NoReturn:
-    """Replace this process by an internal entry of this program. Raises ``RuntimeFailure``."""
+def turn_into(paths: Paths, *words: str) -> NoReturn:
+    """Replace this process by an internal entry of this program. Raises ``RuntimeFailure`` and ``StorageFailure``."""
     sys.stdout.flush()
+    if one_file():
+        from agent.installation.unpacked import move_in
+
+        move_in(paths, words)
     become([*own_program(), *words], {**os.environ, **own_environment()})

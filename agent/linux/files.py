@@ -1,6 +1,6 @@
 """Small files other programs read: written whole or not at all, never through a planted symbolic link.
 
-Nothing here is synced to the disk: PID files, locks and heartbeats tell about this boot only.
+PID files, locks and heartbeats tell about this boot only, and are not synced to the disk.
 """
 
 from __future__ import annotations
@@ -18,10 +18,17 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _PID = re.compile(rb"[1-9][0-9]{0,9}\n")
 
 
-def write_atomic(path: Path, data: bytes | str, mode: int = 0o644, owner: tuple[int, int] | None = None) -> None:
+def write_atomic(
+    path: Path,
+    data: bytes | str,
+    mode: int = 0o644,
+    owner: tuple[int, int] | None = None,
+    *,
+    durable: bool = False,
+) -> None:
     """Replace ``path`` by ``data`` in one step, with exactly that mode and, if given, that ``(uid, gid)``.
 
-    Readers see the old file or the new one. Raises ``StorageFailure``.
+    Readers see the old file or the new one, and if ``durable`` also after a power failure. Raises ``StorageFailure``.
     """
     content = data.encode() if isinstance(data, str) else data
     scratch = path.with_name(f".{path.name[:200]}.{os.urandom(4).hex()}")
@@ -30,9 +37,12 @@ def write_atomic(path: Path, data: bytes | str, mode: int = 0o644, owner: tuple[
         try:
             with os.fdopen(fd, "wb") as stream:
                 stream.write(content)
-                if owner is not None:
+                if owner is not None and owner != _owner(stream.fileno()):
                     os.fchown(stream.fileno(), *owner)
                 os.fchmod(stream.fileno(), mode)
+                if durable:
+                    stream.flush()
+                    os.fsync(stream.fileno())
             scratch.rename(path)
         except BaseException:
             with suppress(OSError):
@@ -40,6 +50,12 @@ def write_atomic(path: Path, data: bytes | str, mode: int = 0o644, owner: tuple[
             raise
     except OSError as error:
         raise StorageFailure(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _owner(fd: int) -> tuple[int, int]:
+    """Whose it is already: a sandbox may forbid fchown(2) even where it changes nothing."""
+    status = os.fstat(fd)
+    return status.st_uid, status.st_gid
 
 
 def write_pid(path: Path, pid: int) -> None:
@@ -85,6 +101,15 @@ def age(path: Path, now: float) -> float | None:
     except OSError:
         return None
     return max(0.0, now - modified)
+
+
+def edition(path: Path) -> tuple[int, int, int] | None:
+    """What tells a file that was written anew from the one that was there before; ``None`` when there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_ctime_ns
 
 
 def make_directory(path: Path, mode: int = 0o755) -> None:
@@ -149,16 +174,23 @@ class PrefixLock:
             os.close(fd)
 
     def _holder(self, fd: int) -> int | None:
-        """The PID that holds the lock: as the kernel has it (proc_locks(5)), else as the holder wrote it down."""
-        status = os.fstat(fd)
-        inode = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
-        with suppress(OSError, ValueError), Path("/proc/locks").open() as locks:
-            for line in locks:
-                fields = line.split()
-                if len(fields) > 5 and fields[1] == "FLOCK" and fields[5] == inode and int(fields[4]) > 0:
-                    return int(fields[4])
+        """The PID that holds the lock: as the kernel has it, else as the holder wrote it down."""
+        if pid := flock_holder(fd):
+            return pid
         for _ in range(10):  # it may have the lock since an instant ago, and not have written its PID yet
             if pid := read_pid(self.path):
                 return pid
             time.sleep(0.01)
         return None
+
+
+def flock_holder(fd: int) -> int | None:
+    """Who holds flock(2) on what ``fd`` is open on, as proc_locks(5) has it; ``None`` when that does not tell."""
+    status = os.fstat(fd)
+    inode = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    with suppress(OSError, ValueError), Path("/proc/locks").open() as locks:
+        for line in locks:
+            fields = line.split()
+            if len(fields) > 5 and fields[1] == "FLOCK" and fields[5] == inode and int(fields[4]) > 0:
+                return int(fields[4])
+    return None

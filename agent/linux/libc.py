@@ -48,6 +48,7 @@ _libc.timerfd_create.argtypes = (ctypes.c_int, ctypes.c_int)
 _libc.timerfd_settime.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.POINTER(_TimerSpec), ctypes.c_void_p)
 _libc.inotify_init1.argtypes = (ctypes.c_int,)
 _libc.inotify_add_watch.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32)
+_libc.syncfs.argtypes = (ctypes.c_int,)
 
 
 def _checked(result: int) -> int:
@@ -104,3 +105,8 @@ def inotify(path: str | os.PathLike[str], mask: int) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def syncfs(fd: int) -> None:
+    """syncfs(2): return when all that was written to the file system of ``fd`` is on the disk."""
+    _checked(_libc.syncfs(fd))

@@ -22,6 +22,9 @@ import pytest
 
 from tests.harness import PATIENCE, SOURCE, Agent, alive, marked, wait_gone, wait_until
 
+pytestmark = pytest.mark.parametrize("subject", ["source"], indirect=True)
+"""Built versions follow each other in tests/system."""
+
 COUNTING = """
 [service.counting]
 kind = "command"
@@ -397,7 +400,7 @@ def test_clients_wait_instead_of_failing_and_streams_go_on(agent: Agent, version
         kinds.append(json.loads(events.readline())["kind"])
     for process in following:
         process.terminate()
-        process.wait()
+        process.communicate()
 
 
 def test_ten_in_a_row_leave_no_descriptor_behind(agent: Agent, versions: Versions) -> None:

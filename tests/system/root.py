@@ -1,0 +1,87 @@
+"""A minimal Debian 12, made once: the root file system that every container of these tests starts from.
+
+debootstrap fills it from the mirror that the host's own apt uses, or its own default where that is no Debian's. It is
+kept below ``.cache/system/`` under a hash of this file, and is never written to again: a container lays its own
+writable layer over it (see container.py).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+CACHE = Path(__file__).resolve().parents[2] / ".cache" / "system"
+
+SUITE = "bookworm"
+PACKAGES = (
+    *("systemd", "systemd-sysv", "dbus"),  # what boots; dbus carries `systemctl` and `busctl`
+    *("iproute2", "nmap", "tcpdump"),  # networks, and what is seen on them by others than the agent
+    "python3",  # for the services of the tests: programs that probe, hang and beat
+)
+
+# Nothing in a test waits for a login, a mirror or a disk.
+MASKED = (
+    *("apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer"),
+    *("console-getty.service", "systemd-networkd-wait-online.service"),
+)
+
+IN_A_NAMESPACE_OF_ITS_OWN = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+"""debootstrap mounts into the tree that it fills: with it go its mounts and its processes, however it ends."""
+
+
+def debian() -> Path:
+    """The pristine tree, made now (in about a minute) if this file has not made it before. Only ever read it."""
+    recipe = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
+    made = CACHE / f"debian-{recipe}"
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            for old in CACHE.glob("debian-*"):
+                shutil.rmtree(old)
+            partial = CACHE / f"debian-{recipe}.partial"
+            _bootstrap(partial)
+            _settle(partial)
+            partial.rename(made)
+    return made
+
+
+def _bootstrap(tree: Path) -> None:
+    command = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(tree), *_mirror()]
+    done = subprocess.run(
+        [*IN_A_NAMESPACE_OF_ITS_OWN, *command],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "LANG": "C.UTF-8"},
+    )
+    assert done.returncode == 0, f"debootstrap exited {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+
+
+def _mirror() -> list[str]:
+    """Where the host's apt finds Debian itself; nothing when it knows none, as on another distribution."""
+    ask = ("apt-get", "indextargets", "--format=$(REPO_URI)", "Created-By: Packages", "Origin: Debian", "Label: Debian")
+    for _ in range(2):
+        done = subprocess.run(ask, capture_output=True, text=True, check=False)
+        if done.stdout:
+            return done.stdout.split()[:1]
+        # Who a mirror belongs to stands in the lists, which apt may have to fetch first.
+        subprocess.run(["apt-get", "update"], capture_output=True, check=False)
+    return []
+
+
+def _settle(tree: Path) -> None:
+    """What makes it a machine to test on rather than one to log in to."""
+    for unit in MASKED:
+        (tree / "etc/systemd/system" / unit).symlink_to("/dev/null")
+    for unneeded in ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/locale"):
+        shutil.rmtree(tree / unneeded)
+        (tree / unneeded).mkdir()
+    # Each boot of a new container is a first boot, of a machine of its own.
+    (tree / "etc/machine-id").write_text("")
+    (tree / "etc/hostname").write_text("agent-test\n")

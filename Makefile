@@ -93,7 +93,7 @@ clean: ## remove all that make has made, what the agent stored below ./var inclu
 	@if [[ -s var/run/agent.pid ]] && kill -0 "$$(<var/run/agent.pid)" 2>/dev/null; then \
 	  echo "The agent of this checkout still runs as process $$(<var/run/agent.pid): stop it first" >&2; exit 1; fi
 	rm -rf $(VENV) .cache var build dist agent.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	find agent bench tests -name __pycache__ -prune -exec rm -rf {} +
+	find agent bench packaging tests -name __pycache__ -prune -exec rm -rf {} +
 
 .PHONY: lock
 lock: venv-packages ## pin the newest versions that pyproject.toml allows into requirements/

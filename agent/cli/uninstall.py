@@ -55,8 +55,10 @@ def ending(outcome: installation.Outcome) -> Iterator[str]:
         yield f"nothing to do: nothing is installed below {outcome.prefix}"
     elif outcome.dry_run:
         yield "nothing was done: this is what would be"
+    elif outcome.kept:
+        yield f"{outcome.before or 'agentctl'} is no longer installed below {outcome.prefix}"
     else:
-        yield f"{outcome.before or 'what there was'} is no longer installed below {outcome.prefix}"
+        yield f"nothing of it is left below {outcome.prefix}"
     places = [path for path in outcome.kept if path in data(outcome.prefix)]
     if places:
         yield f"kept: {', '.join(places)}: agentctl uninstall --purge removes them"

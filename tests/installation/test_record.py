@@ -130,4 +130,4 @@ def test_a_path_tells_of_which_version_it_is(path: str, version: str | None) -> 
 
 def test_versions_are_ordered_by_their_numbers() -> None:
     ordered = ["0.1.dev1", "0.1.0", "0.1.2", "0.1.10", "0.2", "0.10.0", "1", "1.0.0"]
-    assert sorted(ordered[::-1], key=order) == ordered
+    assert sorted({*ordered}, key=order) == ordered

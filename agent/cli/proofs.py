@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from agent import __version__
-from agent.errors import EXIT_CONFIGURATION, EXIT_OK, EXIT_RUNTIME, AgentError, RuntimeFailure
+from agent.errors import EXIT_CONFIGURATION, EXIT_OK, EXIT_RUNTIME, AgentError, RuntimeFailure, SpawnFailed
 
 TIMEOUT = 20.0
 """Seconds that a program of the host may take to print its environment, or this one to print its version."""
@@ -161,20 +161,24 @@ def _no_sink(service: object) -> Any:
 
 def processes() -> Proof:
     """This program starts itself, and others without what is its own; and nothing can start it behind our back."""
-    from agent.linux.environment import base_environment, frozen, own_program
+    from agent.linux.environment import base_environment, frozen, one_file, own_program
     from agent.linux.spawn import SpawnRequest, run
 
+    form = "the one file" if one_file() else "the installed form" if frozen() else "the source tree"
     environment = base_environment(os.environ)
     own = run(SpawnRequest(argv=[*own_program(), "--version"], environment=environment, own_program=True), TIMEOUT)
     if not own.status.success or not own.stdout.decode("utf-8", "replace").rstrip().endswith(f" {__version__}"):
         raise RuntimeFailure(f"{own_program()[0]} --version {own.status}: {own.stderr.decode('utf-8', 'replace')}")
-    foreign = run(SpawnRequest(argv=["env"], environment=environment), TIMEOUT)
+    if frozen() and find_spec("multiprocessing"):
+        raise RuntimeFailure("multiprocessing is in the bundle, and would run this program for each of its processes")
+    try:
+        foreign = run(SpawnRequest(argv=["env"], environment=environment), TIMEOUT)
+    except SpawnFailed as error:
+        return Proof(f"{form} starts itself", str(error))
     leaked = sorted(line for line in foreign.stdout.decode("utf-8", "replace").splitlines() if _ours(line))
     if leaked:
         raise RuntimeFailure(f"programs of this host are started with {leaked[0]}")
-    if frozen() and find_spec("multiprocessing"):
-        raise RuntimeFailure("multiprocessing is in the bundle, and would run this program for each of its processes")
-    return Proof("this program starts itself, and others without its libraries")
+    return Proof(f"{form} starts itself, and others without its libraries")
 
 
 def _ours(line: str) -> bool:

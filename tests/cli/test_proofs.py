@@ -65,6 +65,13 @@ def test_what_foreign_programs_inherit_of_a_bundle_is_a_failure(monkeypatch: pyt
         proofs.processes()
 
 
+def test_a_host_without_a_program_to_try_is_no_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    proof = proofs.processes()
+    assert proof.found == "the source tree starts itself"
+    assert "cannot start env" in proof.unchecked
+
+
 def test_a_program_that_is_another_version_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(proofs, "__version__", "0.0.9")
     with pytest.raises(RuntimeFailure, match="--version exited 0"):

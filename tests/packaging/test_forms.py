@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,11 +52,13 @@ def test_it_says_its_version(form: Path, program: Built) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, f"agentctl {program.version}\n", "")
 
 
-def test_it_proves_itself(form: Path) -> None:
+def test_it_proves_itself(form: Path, program: Built) -> None:
     done = run(form, "selftest", "--json")
     assert (done.returncode, done.stderr) == (0, "")
     told = json.loads(done.stdout)
     assert {part["verdict"] for part in told["parts"]} == {"ok"}, told
+    itself = "the one file" if form == program.onefile else "the installed form"
+    assert f"{itself} starts itself, and others without its libraries" in done.stdout
 
 
 def test_it_keeps_the_contract_of_exit_codes(form: Path, tmp_path: Path) -> None:
@@ -116,6 +119,33 @@ def test_an_ordinary_user_can_run_it(form: Path, program: Built) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     capture = json.loads(done.stdout)["parts"][0]
     assert (capture["verdict"], capture["unchecked"][:11]) == ("ok", "CAP_NET_RAW")
+
+
+NEEDED = ("libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "libz.so.1")
+"""What docs/binary.md says that a host must have."""
+
+
+def test_a_host_needs_nothing_but_glibc_and_zlib(form: Path, program: Built, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    for directory in ("lib64", "lib", "tmp", "proc", "dev", "program"):
+        (root / directory).mkdir(parents=True)
+    shutil.copy("/lib64/ld-linux-x86-64.so.2", root / "lib64")
+    for name in NEEDED:
+        shutil.copy(next(path for path in Path("/usr/lib").glob(f"*/{name}")), root / "lib")
+    script = (
+        f"mount -t proc none {root}/proc && mount --rbind /dev {root}/dev && "
+        f'mount --bind {program.onefile.parent} {root}/program && exec chroot {root} "$@"'
+    )
+    wrapper = ("unshare", "--mount", "--pid", "--fork", "--propagation", "private", "sh", "-c", script, "sh")
+    inside = Path("/program") / form.relative_to(program.onefile.parent)
+    assert run(inside, "--version", wrapper=wrapper).stdout == f"agentctl {program.version}\n"
+    done = run(inside, "selftest", "--json", wrapper=wrapper)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = {part["name"]: (part["verdict"], part["unchecked"]) for part in json.loads(done.stdout)["parts"]}
+    assert set(told) == {"capture", "scan", "calendar", "processes", "database", "control"}
+    assert {verdict for verdict, _ in told.values()} == {"ok"}
+    assert told["capture"] == told["scan"] == told["database"] == told["control"] == ("ok", "")
+    assert "install tzdata" in told["calendar"][1] and "cannot start env" in told["processes"][1]
 
 
 # -- the temporary directory ------------------------------------------------------------------------------------------

@@ -13,6 +13,8 @@ import licences
 from licences import COMPONENTS, Component
 from tests.binary import Built
 
+pytestmark = pytest.mark.timeout(300)  # the first one may build
+
 DISTRIBUTED = [component for component in COMPONENTS if component.distribution]
 BY_TEXT = {
     "GPL-2.0": "GNU GENERAL PUBLIC LICENSE\\s+Version 2",

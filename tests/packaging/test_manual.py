@@ -16,6 +16,8 @@ from agent.cli.commands import COMMANDS
 from agent.cli.main import agentctl
 from tests.binary import Built
 
+pytestmark = pytest.mark.timeout(300)  # the first one may build
+
 EPOCH = 1_795_651_200
 
 

@@ -40,8 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
             return _daemon(Paths.of(prefix, declaration), form == "json", *line)
         case ["run"] if COMPLETE_VARIABLE not in os.environ:
             return _run()
-        case ["once", "plain" | "json" as form, prefix, declaration, name]:
-            return _once(Paths.of(prefix, declaration), form == "json", name)
+        case ["once", "plain" | "json" as form, prefix, declaration, name, *retry] if retry in ([], ["retry"]):
+            return _once(Paths.of(prefix, declaration), form == "json", name, bool(retry))
         case ["prove", part, *directory] if len(directory) < 2:
             leave_out_tls()
             from agent.cli.proofs import main as prove
@@ -107,7 +107,7 @@ def _daemon(paths: Paths, json: bool, line: str | None = None) -> int:
     return guarded(work, program="agent", log=paths.logs / "agent.log")
 
 
-def _once(paths: Paths, json: bool, name: str) -> int:
+def _once(paths: Paths, json: bool, name: str, retry: bool) -> int:
     """One service or job in the foreground."""
 
     def work() -> int:
@@ -118,7 +118,7 @@ def _once(paths: Paths, json: bool, name: str) -> int:
         leave_out_tls()
         from agent.control.once import run_once
 
-        return run_once(paths, name, json=json)
+        return run_once(paths, name, json=json, retry=retry)
 
     return guarded(work, program="agentctl", log=paths.logs / INTERNAL_ERRORS)
 

@@ -43,24 +43,41 @@ class Built(NamedTuple):
         return self.tree / "agentctl"
 
 
+class Edit(NamedTuple):
+    """A change to a file of the source, for a version that has a fault."""
+
+    file: str
+    before: str
+    after: str
+
+
 @cache
-def built(version: str | None = None) -> Built:
-    """The program of this source tree, built unless it has been. ``version`` is written over that of the source."""
+def built(version: str | None = None, *edits: Edit) -> Built:
+    """The program of this source tree, built unless it has been.
+
+    ``version`` is written over that of the source, and ``edits`` are made to it.
+    """
     version = version or agent.__version__
-    place = CACHE / f"{version}-{digest()}"
+    fault = f"-{hashlib.sha256(repr(edits).encode()).hexdigest()[:8]}" if edits else ""
+    place = CACHE / f"{version}-{digest()}{fault}"
     with locked():
         if not place.exists():
-            make(place, version)
+            make(place, version, edits)
         os.utime(place)
         prune()
     return Built(place / "agentctl", place / f"agent-{version}", version)
 
 
-def make(place: Path, version: str) -> None:
+def make(place: Path, version: str, edits: tuple[Edit, ...] = ()) -> None:
     """Build a copy of the source, and put what it becomes at ``place``."""
     scratch = place.with_suffix(".building")
     shutil.rmtree(scratch, ignore_errors=True)
     copy_source(scratch / "source", version)
+    for edit in edits:
+        file = scratch / "source" / edit.file
+        text = file.read_text()
+        assert text.count(edit.before) == 1, edit
+        file.write_text(text.replace(edit.before, edit.after))
     run_build(scratch / "source", scratch / "made")
     (scratch / "made").rename(place)
     shutil.rmtree(scratch)

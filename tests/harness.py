@@ -36,6 +36,8 @@ class Agent:
         self.output = prefix / "console.txt"
         self.source = SOURCE
         """Where the package is that is run; a link may be pointed at another version of it."""
+        self.program: Path | None = None
+        """The built program, to be run in place of the package."""
         (prefix / "key").mkdir(parents=True, exist_ok=True)
         prefix.chmod(0o755)
 
@@ -106,7 +108,8 @@ class Agent:
         return {**kept, "PREFIX": str(self.prefix), "PYTHONPATH": str(self.source), **(more or {})}
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "agent", *arguments]
+        """How ``agentctl`` is started with these arguments."""
+        return [*([str(self.program)] if self.program else [sys.executable, "-m", "agent"]), *arguments]
 
     def ctl(self, *arguments: str, patience: float = PATIENCE) -> subprocess.CompletedProcess[str]:
         """Run ``agentctl`` with these arguments."""

@@ -26,7 +26,7 @@ FLOORS = {
     "cli": 6,
     "__main__": 7,
 }
-"""A room imports from its own floor or below. ``workers`` and ``supervisor`` share a floor, and a wall."""
+"""A room imports from its own floor or below. Those that share a floor have walls between them."""
 
 HEAVY = {"scapy", "nmap", "numpy", "rich", "click", "ssl"}
 """What the agent's own process never loads."""

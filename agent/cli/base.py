@@ -54,7 +54,7 @@ def command(
             name,
             cls=click.Command,
             context_settings=CONTEXT_SETTINGS,
-            epilog=_epilog(examples, exit_codes),
+            epilog=epilog(examples, exit_codes),
             short_help=COMMANDS[name][1] if name in COMMANDS else None,
             **attributes,
         )(click.pass_obj(function))
@@ -90,7 +90,7 @@ def _take_json(context: click.Context, _: click.Parameter, value: bool) -> None:
         context.ensure_object(Session).json = True
 
 
-def _epilog(examples: tuple[str, ...], exit_codes: str) -> str:
+def epilog(examples: tuple[str, ...], exit_codes: str) -> str:
     shown = "".join(f"  {example}\n" for example in examples)
     return f"\b\nExamples:\n{shown}\n{exit_codes}" if examples else exit_codes
 

@@ -47,10 +47,10 @@ class Check(NamedTuple):
 
 def examine(paths: Paths, environ: Mapping[str, str]) -> list[Check]:
     """All checks, in the order in which they are worth mending."""
-    declared, declaration = check_declaration(paths, environ)
-    kinds = {service.kind for service in declaration.services.values()} if declaration else {"capture", "scan"}
     answering, agent = check_agent(paths)
     pid = agent["pid"] if agent else None
+    declared, declaration = check_declaration(paths._replace(credentials=given_to(pid)), environ)
+    kinds = {service.kind for service in declaration.services.values()} if declaration else {"capture", "scan"}
     return [
         declared,
         answering,
@@ -69,7 +69,7 @@ def examine(paths: Paths, environ: Mapping[str, str]) -> list[Check]:
 
 def check_declaration(paths: Paths, environ: Mapping[str, str]) -> tuple[Check, Declaration | None]:
     """Whether the declaration is there and right; and what it says, if so."""
-    if not paths.declaration.exists():
+    if not paths.declaration.exists() and paths.credential(paths.declaration.name) is None:
         return Check("declaration", "fail", f"{paths.declaration} does not exist", "agentctl init"), None
     try:
         declaration = load(paths, environ)
@@ -77,7 +77,7 @@ def check_declaration(paths: Paths, environ: Mapping[str, str]) -> tuple[Check, 
         count = len(error.problems)
         finding = f"{count} problem{'' if count == 1 else 's'}, the first: {error.problems[0]}"
         return Check("declaration", "fail", finding, "agentctl validate shows all of them"), None
-    return Check("declaration", "ok", f"{paths.declaration}: {len(declaration.services)} services"), declaration
+    return Check("declaration", "ok", f"{declaration.file}: {len(declaration.services)} services"), declaration
 
 
 def check_agent(paths: Paths) -> tuple[Check, dict[str, Any] | None]:
@@ -225,6 +225,13 @@ def _status(pid: int | None) -> str:
 
 def _limits(pid: int | None) -> str:
     return _proc(pid, "limits")
+
+
+def given_to(pid: int | None) -> Path | None:
+    """The credentials of the agent, or of this process: what is not in ``key`` may be there."""
+    prefix = "CREDENTIALS_DIRECTORY="
+    given = next((entry for entry in _proc(pid, "environ").split("\0") if entry.startswith(prefix)), prefix)
+    return Path(given.removeprefix(prefix)) if given != prefix else None
 
 
 def _proc(pid: int | None, name: str) -> str:

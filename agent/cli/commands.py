@@ -14,6 +14,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "stop": ("actions:stop", "Stop services and wait until nothing of them is left."),
     "restart": ("actions:restart", "Restart services and wait until they run."),
     "reload": ("reload:reload", "Make the running agent read its declaration again."),
+    "upgrade": ("upgrade:upgrade", "Become another version, without restarting a single worker."),
     "validate": ("validate:validate", "Check a declaration and show everything that is wrong with it."),
     "config": ("config:config", "Show the declaration as the agent understands it."),
     "logs": ("logs:logs", "Show what a service printed."),

@@ -10,6 +10,7 @@ from agent.cli import output, text
 from agent.cli.base import Session, command
 from agent.cli.guard import complain
 from agent.cli.handover import awaited
+from agent.cli.text import not_in_sync
 from agent.errors import EXIT_RUNTIME, RuntimeFailure
 
 
@@ -49,4 +50,5 @@ def lines(report: dict[str, Any]) -> list[str]:
     ]
     changes += [f"{name}: as it was: its processes do not end, not even by SIGKILL" for name in report["stuck"]]
     kept = report["unchanged"]
-    return [text.safe(line) for line in [*changes, f"{kept} service{'' if kept == 1 else 's'} unchanged"]]
+    changes.append(f"{kept} service{'' if kept == 1 else 's'} unchanged")
+    return [text.safe(line) for line in [*changes, *not_in_sync(report["timers_out_of_sync"])]]

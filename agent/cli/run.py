@@ -66,14 +66,17 @@ def run(session: Session, config: Path | None, demonstration: bool) -> None:
     "configured wrongly, 2 it failed, was killed, or ran out of its time.",
 )
 @click.argument("name", type=SERVICE)
-def run_once(session: Session, name: str) -> None:
+@click.option("--retry", is_flag=True, help="After a failure try again, as far as its `restart` says so.")
+def run_once(session: Session, name: str, retry: bool) -> None:
     """Run the job or service NAME once, in the foreground, with its output here. No agent need run.
 
     For cron and systemd timers, which judge a job by its exit code. With --json its output goes to stderr, and how it
     ended is one JSON document on stdout.
     """
     paths = session.paths()
-    turn_into(paths, "once", form(session), str(paths.prefix), str(paths.declaration), name)
+    turn_into(
+        paths, "once", form(session), str(paths.prefix), str(paths.declaration), name, *(["retry"] if retry else [])
+    )
 
 
 def form(session: Session) -> str:

@@ -7,7 +7,7 @@ all of them go through ``safe`` before they are shown.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 ABSENT = "-"
 
@@ -102,6 +102,12 @@ def yes(value: object) -> str:
 def optional(value: object) -> str:
     """The value as safe text, or a dash where there is none."""
     return ABSENT if value is None or value == "" else safe(value)
+
+
+def not_in_sync(names: Sequence[str]) -> list[str]:
+    """A line about jobs whose timer units are not as declared, if there are any."""
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return [f"timers are not as declared: {safe(shown)}; run `agentctl timers sync`"] if names else []
 
 
 def figures(values: Mapping[str, object]) -> str:

@@ -26,7 +26,10 @@ class Agent(Protocol):
         """Do it; with ``wait``, return when the service is where it was asked to be. Raises ``NoSuchService``."""
 
     async def reload(self) -> ReloadReport:
-        """Read the declaration again and apply it. Raises ``DeclarationError``, with nothing changed."""
+        """Read the declaration again and apply it.
+
+        Raises ``DeclarationError`` or ``RequestRefused``, with nothing changed.
+        """
 
     async def upgrade(self) -> HandoverReport:
         """Become the program that is installed now. Raises ``RuntimeFailure``, with nothing changed."""
@@ -34,7 +37,7 @@ class Agent(Protocol):
     def handover(self) -> HandoverReport:
         """What became of the last upgrade."""
 
-    def timers(self) -> list[TimerReport]:
+    def timers(self) -> Timers:
         """All jobs."""
 
     def config(self) -> dict[str, Any]:
@@ -55,9 +58,10 @@ class Pong(msgspec.Struct, kw_only=True):
 
 
 class Timers(msgspec.Struct, kw_only=True):
-    """``GET /v1/timers``."""
+    """``GET /v1/timers``. ``out_of_sync``: jobs whose timer units are not as declared."""
 
     timers: list[TimerReport]
+    out_of_sync: list[str] = []
 
 
 class Gap(msgspec.Struct, kw_only=True):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import __version__
+from agent.control.api import Timers
 from agent.control.patience import patiently
 from agent.control.succession import Succession, successor
 from agent.control.trial import try_out
@@ -17,8 +18,9 @@ from agent.declaration.load import load
 from agent.declaration.model import Declaration
 from agent.declaration.show import effective
 from agent.errors import AgentError, DeclarationError, RequestRefused, RuntimeFailure
+from agent.installation.timer_files import out_of_sync
 from agent.linux.environment import Program, installed_program
-from agent.linux.files import age
+from agent.linux.files import age, edition
 from agent.linux.notify import SystemdNotifier
 from agent.supervisor.engine import Supervisor
 from agent.supervisor.lifecycle import Phase
@@ -30,9 +32,16 @@ from agent.supervisor.report import (
     Outcome,
     ReloadReport,
     Status,
-    TimerReport,
 )
 from agent.telemetry.events import EventStore
+
+
+class NothingNew(RequestRefused):
+    """A reload would read the very declaration that is in effect, and not the one that somebody has just changed."""
+
+    def __init__(self, credential: str) -> None:
+        renewal = "which systemd renews at a restart only: systemctl restart agent"
+        super().__init__(409, f"the declaration is a credential ({credential}), {renewal}")
 
 
 class RunningAgent:
@@ -59,6 +68,7 @@ class RunningAgent:
         self._hand_over = hand_over
         self._handing_over: asyncio.Task[None] | None = None
         self._since = since
+        self._credential = self._newest_credential()
 
     def status(self, name: str | None = None) -> Status:
         services = self._supervisor.reports(name)
@@ -73,7 +83,7 @@ class RunningAgent:
             state=self.state(),
             prefix=str(paths.prefix),
             containment=self._supervisor.contained_by,
-            declaration=str(paths.declaration),
+            declaration=self._supervisor.declaration.file,
             server=self._supervisor.settings.server,
             message=self.summary(),
             rss_bytes=_own_memory(),
@@ -102,8 +112,11 @@ class RunningAgent:
         told = ", ".join(parts) or "no services declared"
         return f"{told}; failed: {', '.join(failed[:5])}" if failed else told
 
-    def timers(self) -> list[TimerReport]:
-        return self._supervisor.timers()
+    def timers(self) -> Timers:
+        return Timers(timers=self._supervisor.timers(), out_of_sync=self._out_of_sync())
+
+    def _out_of_sync(self) -> list[str]:
+        return out_of_sync(self._supervisor.declaration, self._supervisor.paths)
 
     def config(self) -> dict[str, Any]:
         return effective(self._supervisor.declaration)
@@ -124,10 +137,11 @@ class RunningAgent:
             self._tell_ready()
 
     async def reload(self) -> ReloadReport:
-        """Read the declaration again and make it true. Raises ``DeclarationError``, and then nothing has changed.
+        """Read the declaration again and make it true.
 
         When another version of this program has been installed, it is to do so: the report then only names the
-        hand-over. Raises ``RuntimeFailure`` when that version fails its self-test, and then nothing has changed either.
+        hand-over. Raises ``DeclarationError``, ``RuntimeFailure`` when that version fails its self-test, and
+        ``NothingNew``; nothing has changed then.
         """
         if self._up:
             # Also when it is refused: systemd waits for this and for the READY=1 that follows.
@@ -135,6 +149,7 @@ class RunningAgent:
         declaration = self._read()
         if self._up and (program := successor()) is not None:
             return ReloadReport(handover=(await self._follow(program)).id)
+        self._insist_on_news(declaration)
         return await self._make_true(declaration)
 
     async def upgrade(self) -> HandoverReport:
@@ -191,16 +206,41 @@ class RunningAgent:
         except DeclarationError as error:
             first = error.problems[0]
             more = f" (and {len(error.problems) - 1} more)" if len(error.problems) > 1 else ""
-            self.events.append("reload_refused", f"{first}{more}")
-            self._tell_ready()
+            self._refuse(f"{first}{more}")
             raise
 
+    def _insist_on_news(self, declaration: Declaration) -> None:
+        """Raise ``NothingNew`` for a credential as old as the agent: whoever asks has changed what it was made from.
+
+        systemd renews credentials when it starts a unit; a newer one with RefreshOnReload= may do so before a reload.
+        """
+        newest = self._newest_credential()
+        if declaration.file != str(self._supervisor.paths.declaration) and newest == self._credential:
+            refusal = NothingNew(declaration.file)
+            self._refuse(str(refusal))
+            raise refusal
+        self._credential = newest
+
+    def _refuse(self, why: str) -> None:
+        self.events.append("reload_refused", why)
+        self._tell_ready()
+
     async def _make_true(self, declaration: Declaration) -> ReloadReport:
-        task = asyncio.ensure_future(patiently(self._notifier, self._supervisor.reload(declaration)))
+        task = asyncio.ensure_future(patiently(self._notifier, self._apply(declaration)))
         self._reloads.add(task)
         task.add_done_callback(self._reloaded)
         # Shielded: a client that hangs up must not leave the host between two declarations.
         return await asyncio.shield(task)
+
+    async def _apply(self, declaration: Declaration) -> ReloadReport:
+        report = await self._supervisor.reload(declaration)
+        report.timers_out_of_sync = self._out_of_sync()
+        return report
+
+    def _newest_credential(self) -> tuple[int, int, int] | None:
+        paths = self._supervisor.paths
+        credential = paths.credential(paths.declaration.name)
+        return edition(credential) if credential else None
 
     def _reloaded(self, task: asyncio.Task[ReloadReport]) -> None:
         self._reloads.discard(task)
@@ -220,7 +260,10 @@ def _told(report: ReloadReport) -> str:
         names = getattr(report, verb)
         if names:
             parts.append(f"{verb} {', '.join(names[:10])}{' …' if len(names) > 10 else ''}")
-    return "; ".join([*parts, f"{report.unchanged} unchanged"])
+    parts.append(f"{report.unchanged} unchanged")
+    if report.timers_out_of_sync:
+        parts.append("timers are not as declared: agentctl timers sync")
+    return "; ".join(parts)
 
 
 def _own_memory() -> int | None:

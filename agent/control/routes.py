@@ -110,7 +110,7 @@ async def _handover(agent: Agent, arguments: Arguments) -> HandoverReport:
 
 
 async def _timers(agent: Agent, arguments: Arguments) -> Timers:
-    return Timers(timers=agent.timers())
+    return agent.timers()
 
 
 async def _config(agent: Agent, arguments: Arguments) -> dict[str, Any]:

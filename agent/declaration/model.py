@@ -15,6 +15,7 @@ from agent.declaration.calendar import Calendar
 Restart = Literal["no", "always", "on-failure", "unless-stopped"]
 Ready = Literal["immediate", "notify", "heartbeat"]
 Profile = Literal["discovery", "ports", "services"]
+Scheduler = Literal["agent", "systemd"]
 
 
 class LogPolicy(msgspec.Struct, frozen=True):
@@ -47,13 +48,16 @@ class Timer(msgspec.Struct, frozen=True):
     """When a job runs: exactly one of ``calendar`` and ``every``.
 
     ``source`` is the text it was declared with, for people. ``timeout`` is how many seconds a run may take before it
-    is killed (``None``: no bound).
+    is killed (``None``: no bound). Each time is put off by a random part of ``randomized_delay`` seconds.
+    ``persistent``: a time of the calendar that was missed is made up for, once (a missed period always is).
     """
 
     source: str
     calendar: Calendar | None = None
     every: float | None = None
     timeout: float | None = None
+    randomized_delay: float = 0.0
+    persistent: bool = False
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,16 +153,18 @@ AnyService = Capture | Scan | Command
 class AgentSettings(msgspec.Struct, frozen=True):
     """``[agent]``: ``server`` is ``SERVICE_SERVER``; members of ``group`` may read the control socket.
 
-    ``heartbeat_interval`` is how many seconds apart the agent touches ``tmp/agent.heartbeat``.
+    ``heartbeat_interval`` is how many seconds apart the agent touches ``tmp/agent.heartbeat``. ``scheduler`` is who
+    starts jobs at their times: the agent itself, or the timer units that ``agentctl timers sync`` makes of them.
     """
 
     server: str
     group: str | None = None
     heartbeat_interval: float = 10.0
+    scheduler: Scheduler = "agent"
 
 
 class Declaration(msgspec.Struct, frozen=True):
-    """A whole declaration, read from ``file``.
+    """A whole declaration, read from ``file``: the one of ``Paths``, or a credential.
 
     ``masked`` holds the secret values that must never be shown, and ``masked_fields`` the dotted keys that they were
     written into, list positions included (``service.api.command.2``): a short secret hides its whole field.

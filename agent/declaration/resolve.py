@@ -24,11 +24,11 @@ from agent.declaration.model import (
 )
 from agent.declaration.reader import Fail, Values
 from agent.declaration.schema import Kind
-from agent.declaration.timing import TIMER_KEYS, Elapses, timer
+from agent.declaration.timing import OF_TIMES, TIMER_KEYS, Elapses, timer
 from agent.declaration.units import format_duration, format_size
 from agent.declaration.wording import shown
 
-_NOT_IN_MODEL = {*TIMER_KEYS, "kind", "env_file", "timeout"}
+_NOT_IN_MODEL = {*TIMER_KEYS, *OF_TIMES, "kind", "env_file", "timeout"}
 _CAPTURE = Capture(name="", interfaces=())
 _KIND: dict[Kind, type[AnyService]] = {"capture": Capture, "scan": Scan, "command": Command}
 _NEEDED: dict[Kind, tuple[str, str]] = {

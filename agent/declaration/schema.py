@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from agent.declaration import check, targets
 from agent.declaration.capture_limits import LARGEST_SNAPLEN, RING
-from agent.declaration.model import Profile, Ready, Restart
+from agent.declaration.model import Profile, Ready, Restart, Scheduler
 from agent.declaration.units import format_size
 from agent.declaration.wording import listed
 
@@ -87,6 +87,7 @@ class AgentKeys(TypedDict, total=False):
 
     server: Annotated[Text, _key("the name of this server", check.server)]
     group: Account
+    scheduler: Scheduler
     heartbeat: Annotated[
         AgentHeartbeatKeys,
         _elsewhere(timeout="unknown key; how old tmp/agent.heartbeat may be is for those to say who watch it"),
@@ -132,6 +133,8 @@ class SharedKeys(TypedDict, total=False):
     )
     every: Annotated[Duration, _duration("1s", "366d")]
     timeout: Annotated[Duration, _duration("100ms", "366d")]
+    randomized_delay: Annotated[Duration, _duration("0s", "366d")]
+    persistent: bool
 
 
 class CaptureKeys(TypedDict, total=False):

@@ -26,6 +26,7 @@ def effective(declaration: Declaration) -> dict[str, Any]:
     agent = _present(
         server=settings.server,
         group=settings.group,
+        scheduler=settings.scheduler,
         heartbeat={"interval": format_duration(settings.heartbeat_interval)},
     )
     services = {name: _service(service) for name, service in declaration.services.items()}
@@ -112,7 +113,11 @@ def _timer(timer: Timer) -> dict[str, Any]:
     else:
         events = timer.source.split("; ")
         when = {"oncalendar": events if len(events) > 1 else events[0]}
-    return when if timer.timeout is None else when | {"timeout": format_duration(timer.timeout)}
+    return when | _present(
+        timeout=None if timer.timeout is None else format_duration(timer.timeout),
+        randomized_delay=format_duration(timer.randomized_delay),
+        persistent=None if timer.calendar is None else timer.persistent,
+    )
 
 
 def _heartbeat(heartbeat: Heartbeat | None) -> dict[str, str] | None:

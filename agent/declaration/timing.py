@@ -22,6 +22,8 @@ from agent.errors import UsageError
 
 CRON_FIELDS = ("minute", "hour", "day", "month", "weekday")
 TIMER_KEYS = (*CRON_FIELDS, "oncalendar", "every")
+OF_TIMES = {"randomized_delay": "puts off the times", "persistent": "makes up for missed times"}
+"""Keys that say more about the times of a job, and what each does to them."""
 
 Elapses = Callable[[Calendar], bool]
 """Whether a calendar elapses at any time at all."""
@@ -39,17 +41,29 @@ def timer(values: Values, elapses: Elapses, fail: Fail) -> Timer | None:
     ways = [listed(cron, "and")] if cron else []
     ways += [key for key in ("oncalendar", "every") if values.written(key)]
     found = _of_calendars(values, elapses, fail), _of_cron(values, elapses, fail), _of_period(values)
+    _check_keys_of_times(values, fail)
     if len(ways) > 1:
         fail((cron[0] if cron else ways[0],), f"{listed(ways, 'and')} are different ways to say when; keep one of them")
         return None
     return next((one for one in found if one is not None), None)
 
 
+def _check_keys_of_times(values: Values, fail: Fail) -> None:
+    for key, does in OF_TIMES.items():
+        if values.written(key) and not values.given(*TIMER_KEYS):
+            fail((key,), f"{does} of a job, and this has none; say when it runs (oncalendar) or leave it out")
+    if values.written("persistent") and values.given("every"):
+        fail(("persistent",), "is about calendar times; a period (every) that was missed is always made up for")
+
+
+def _timer(source: str, values: Values, *, calendar: Calendar | None = None, every: float | None = None) -> Timer:
+    more = {key: values.good[key] for key in ("timeout", *OF_TIMES) if key in values.good}
+    return Timer(source, calendar=calendar, every=every, **more)
+
+
 def _of_period(values: Values) -> Timer | None:
     every = values.good.get("every")
-    if every is None:
-        return None
-    return Timer(f"every {format_duration(every)}", every=every, timeout=values.good.get("timeout"))
+    return None if every is None else _timer(f"every {format_duration(every)}", values, every=every)
 
 
 def _of_calendars(values: Values, elapses: Elapses, fail: Fail) -> Timer | None:
@@ -68,7 +82,7 @@ def _of_calendars(values: Values, elapses: Elapses, fail: Fail) -> Timer | None:
     if not elapses(calendar):
         fail(("oncalendar",), f"{shown(source)} {_NEVER}", _NEVER)
         return None
-    return Timer(source, calendar=calendar, timeout=values.good.get("timeout"))
+    return _timer(source, values, calendar=calendar)
 
 
 def _event(text: str) -> Calendar:
@@ -102,4 +116,4 @@ def _of_cron(values: Values, elapses: Elapses, fail: Fail) -> Timer | None:
         fail((next(iter(fields)),), f"{written} {_NEVER}", _NEVER, [(field,) for field in fields])
         return None
     source = " ".join(["cron", *(fields.get(field, "*") for field in CRON_FIELDS)])
-    return Timer(source, calendar=calendar, timeout=values.good.get("timeout"))
+    return _timer(source, values, calendar=calendar)

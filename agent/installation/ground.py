@@ -48,10 +48,17 @@ def machine_of(root: Path) -> str | None:
                 header = os.read(file, 20)
             finally:
                 os.close(file)
-            if header.startswith(b"\x7fELF") and len(header) == 20:
-                number = int.from_bytes(header[18:], "big" if header[5] == 2 else "little")
-                return MACHINES.get(number, f"ELF machine {number}")
+            if found := machine_in(header):
+                return found
     return None
+
+
+def machine_in(header: bytes) -> str | None:
+    """The machine that a program is for, by its first 20 bytes; ``None`` when it is no ELF program."""
+    if not header.startswith(b"\x7fELF") or len(header) < 20:
+        return None
+    number = int.from_bytes(header[18:20], "big" if header[5] == 2 else "little")
+    return MACHINES.get(number, f"ELF machine {number}")
 
 
 def check_disks(steps: Iterable[Step], prefix: str, root: Path, sources: Sources, *, writing: bool) -> None:

@@ -161,6 +161,20 @@ def limited(cgroup: int) -> bool:
     return any((text := _content(cgroup, name)) and not text.startswith(b"max") for name in _LIMITS)
 
 
+def limits_here() -> tuple[int | None, float | None, int | None]:
+    """Bytes of memory, processors, and tasks that the cgroup which we are in ourselves may take at most."""
+    with suppress(OSError, _Unusable):
+        _, here = _home()
+        memory, pids = _text(here / "memory.max"), _text(here / "pids.max")
+        quota, _, period = _text(here / "cpu.max").partition(" ")
+        return (
+            int(memory) if memory.isdigit() else None,
+            int(quota) / int(period) if quota.isdigit() and period.isdigit() and int(period) else None,
+            int(pids) if pids.isdigit() else None,
+        )
+    return None, None, None
+
+
 def _content(cgroup: int, name: str) -> bytes:
     """What ``_text`` tells, without a path: this is asked four times for each of many starts."""
     try:

@@ -1,6 +1,6 @@
 """Small files other programs read: written whole or not at all, never through a planted symbolic link.
 
-Nothing here is synced to the disk: PID files, locks and heartbeats tell about this boot only.
+PID files, locks and heartbeats tell about this boot only, and are not synced to the disk.
 """
 
 from __future__ import annotations
@@ -18,10 +18,17 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _PID = re.compile(rb"[1-9][0-9]{0,9}\n")
 
 
-def write_atomic(path: Path, data: bytes | str, mode: int = 0o644, owner: tuple[int, int] | None = None) -> None:
+def write_atomic(
+    path: Path,
+    data: bytes | str,
+    mode: int = 0o644,
+    owner: tuple[int, int] | None = None,
+    *,
+    durable: bool = False,
+) -> None:
     """Replace ``path`` by ``data`` in one step, with exactly that mode and, if given, that ``(uid, gid)``.
 
-    Readers see the old file or the new one. Raises ``StorageFailure``.
+    Readers see the old file or the new one, and if ``durable`` also after a power failure. Raises ``StorageFailure``.
     """
     content = data.encode() if isinstance(data, str) else data
     scratch = path.with_name(f".{path.name[:200]}.{os.urandom(4).hex()}")
@@ -33,6 +40,9 @@ def write_atomic(path: Path, data: bytes | str, mode: int = 0o644, owner: tuple[
                 if owner is not None and owner != _owner(stream.fileno()):
                     os.fchown(stream.fileno(), *owner)
                 os.fchmod(stream.fileno(), mode)
+                if durable:
+                    stream.flush()
+                    os.fsync(stream.fileno())
             scratch.rename(path)
         except BaseException:
             with suppress(OSError):
@@ -91,6 +101,15 @@ def age(path: Path, now: float) -> float | None:
     except OSError:
         return None
     return max(0.0, now - modified)
+
+
+def edition(path: Path) -> tuple[int, int, int] | None:
+    """What tells a file that was written anew from the one that was there before; ``None`` when there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_ctime_ns
 
 
 def make_directory(path: Path, mode: int = 0o755) -> None:

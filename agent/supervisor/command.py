@@ -88,7 +88,7 @@ def _outcome(unit: Unit, action: Action, awaited: int, run_before: int) -> Outco
     phase = unit.phase
     if action == "stop":
         ok = phase is Phase.STOPPED
-        message = "stopped" if ok else f"still {phase.value}: {unit.state.reason or 'its processes do not end'}"
+        message = _stopped(unit) if ok else f"still {phase.value}: {unit.state.reason or 'its processes do not end'}"
     else:
         ran_through = unit.state.verdict is not None and unit.state.verdict.success
         ok = unit.state.run == awaited and (
@@ -96,6 +96,12 @@ def _outcome(unit: Unit, action: Action, awaited: int, run_before: int) -> Outco
         )
         message = f"runs already, pid {unit.pid}" if ok and awaited == run_before else _told(unit, action, ok)
     return Outcome(name=unit.name, action=action, ok=ok, state=phase.value, message=message, pid=unit.pid)
+
+
+def _stopped(unit: Unit) -> str:
+    if not unit.times_are_systemds:
+        return "stopped"
+    return f"stopped; systemd goes on starting it at its times, unless you systemctl stop agent-job@{unit.name}.timer"
 
 
 def _told(unit: Unit, action: Action, ok: bool) -> str:

@@ -157,6 +157,13 @@ class Supervisor:
     def ran(self, name: str, at: float) -> None:
         self._events.remember(f"last_run:{name}", repr(at))
 
+    def served(self, name: str) -> float | None:
+        found = self._events.recall(f"served:{name}")
+        return float(found) if found else None
+
+    def serve(self, name: str, at: float) -> None:
+        self._events.remember(f"served:{name}", repr(at))
+
     # -- another program in this process --------------------------------------------------------------------------
 
     def freeze(self) -> SupervisorState:
@@ -226,7 +233,7 @@ class Supervisor:
         """A service that is down and no longer declared; what was remembered of it is of no use to another."""
         self.forget(unit)
         del self.units[unit.name]
-        for key in ("stopped", "last_run"):
+        for key in ("stopped", "last_run", "served"):
             self._events.forget(f"{key}:{unit.name}")
 
     async def settled(self) -> None:
@@ -354,8 +361,12 @@ class Supervisor:
             if self._closing:
                 raise RequestRefused(503, "the agent is stopping")
             actions = plan(declaration.services, {name: unit.service for name, unit in self.units.items()})
-            all_anew = declaration.agent.server != self.settings.server
+            before = self.settings
             self._declaration, self.settings = declaration, declaration.agent
+            if before.scheduler != self.settings.scheduler:
+                for unit in self.units.values():
+                    unit.plan_next()
+            all_anew = before.server != self.settings.server
             report, begun = await make_true(self, declaration, actions, all_anew=all_anew)
         await asyncio.gather(*(self.settle(unit) for unit in begun))
         return report

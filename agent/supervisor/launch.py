@@ -1,7 +1,8 @@
 """What a child is started with: its arguments, its environment, its capabilities. Pure, from the declaration alone.
 
-A child's environment starts from an allow-list and never from the agent's own, so that ``NOTIFY_SOCKET``,
-``WATCHDOG_*`` and ``LISTEN_*`` of the agent, and whatever secrets were exported into it, stay where they are.
+A child's environment starts from an allow-list and never from the agent's own, so that the agent's ``NOTIFY_SOCKET``,
+``WATCHDOG_*``, ``LISTEN_*`` and ``CREDENTIALS_DIRECTORY``, and whatever secrets were exported into it, stay where they
+are.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def contract(service: AnyService, settings: AgentSettings, paths: Paths, argv: t
         names["SERVICE_HEARTBEAT_FILE"] = str(paths.heartbeat(service.name))
         names["WATCHDOG_USEC"] = str(int(service.heartbeat.timeout * 1_000_000))
     own_copies = service.user is not None or service.group is not None
-    directory = paths.secret_copies(service.name) if own_copies else paths.secrets
     for secret in service.secrets:
-        names[f"{secret.upper()}_FILE"] = str(directory / secret)
+        file = paths.secret_copies(service.name) / secret if own_copies else paths.secret(secret)
+        names[f"{secret.upper()}_FILE"] = str(file)
     return names

@@ -90,13 +90,13 @@ def _give(path: Path, owner: Owner, *, follow: bool = False) -> None:
 
 
 def _copy_secrets(service: AnyService, paths: Paths, owner: tuple[int, int]) -> None:
-    """A service with a user of its own cannot read ``key/secrets``: it gets copies that only it can read."""
+    """A service with a user of its own cannot read the agent's secrets: it gets copies that only it can read."""
     directory = paths.secret_copies(service.name)
     directory.mkdir(mode=0o700, exist_ok=True)
     _give(directory, owner)
     for name in service.secrets:
         try:
-            with (paths.secrets / name).open("rb") as file:
+            with paths.secret(name).open("rb") as file:
                 content = file.read(SECRET_LIMIT + 1)
         except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
             raise SpawnFailed(f"cannot read secret {name}: {error.strerror}", permanent=True) from error

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from agent.declaration.model import Scheduler
 from agent.errors import RequestRefused
 
 State = Literal["stopped", "waiting", "starting", "running", "backoff", "stopping", "completed", "failed"]
@@ -69,7 +70,10 @@ class Status(msgspec.Struct, kw_only=True):
 
 
 class TimerReport(msgspec.Struct, kw_only=True):
-    """One job: when it runs next, when it ran last and how that ended."""
+    """One job: when it runs next, when it ran last and how that ended.
+
+    Of one that systemd starts this is only what the agent knows: about runs that somebody asked it for.
+    """
 
     name: str
     schedule: str
@@ -77,6 +81,7 @@ class TimerReport(msgspec.Struct, kw_only=True):
     last_run: float | None = None
     last_exit: str | None = None
     state: State = "waiting"
+    scheduler: Scheduler = "agent"
 
 
 class Outcome(msgspec.Struct, kw_only=True):
@@ -95,6 +100,7 @@ class ReloadReport(msgspec.Struct, kw_only=True):
 
     ``stuck`` are those with processes that not even SIGKILL ends: they are as they were. With ``handover``, the
     id of one, nothing has been done yet: another version is installed, and the agent becomes it first.
+    ``timers_out_of_sync`` are jobs whose timer units are not as declared: ``agentctl timers sync`` is root's to do.
     """
 
     started: list[str] = []
@@ -105,6 +111,7 @@ class ReloadReport(msgspec.Struct, kw_only=True):
     unchanged: int = 0
     reasons: dict[str, list[str]] = {}
     handover: str | None = None
+    timers_out_of_sync: list[str] = []
 
 
 class HandoverReport(msgspec.Struct, kw_only=True):

@@ -16,7 +16,7 @@ from agent.errors import AgentError, AlreadyRunning, SpawnFailed
 from agent.linux.process import ExitStatus, Identity
 from agent.paths import Paths
 from agent.supervisor import lifecycle
-from agent.supervisor.agenda import Agenda
+from agent.supervisor.agenda import Agenda, Plan
 from agent.supervisor.budget import Budget
 from agent.supervisor.containment import Containment, Held
 from agent.supervisor.launch import launch
@@ -51,10 +51,12 @@ class Host(Protocol):
     def changed(self, unit: Unit) -> None: ...
     def last_run(self, name: str) -> float | None: ...
     def ran(self, name: str, at: float) -> None: ...
+    def served(self, name: str) -> float | None: ...
+    def serve(self, name: str, at: float) -> None: ...
 
 
 class UnitState(msgspec.Struct, frozen=True, kw_only=True):
-    """One unit between two programs in one process. Times are monotonic, but for ``since`` and ``next_run``."""
+    """One unit between two programs in one process. Times are monotonic, but for ``since`` and those of ``plan``."""
 
     service: AnyService
     state: State
@@ -62,7 +64,7 @@ class UnitState(msgspec.Struct, frozen=True, kw_only=True):
     tenancy: Tenancy
     beat: Beat | None
     timers: dict[Timer, float]
-    next_run: float | None
+    plan: Plan
     since: float
     last_exit: str | None
     last_words: str
@@ -107,7 +109,7 @@ class Unit:
         self._events: deque[Event] = deque()
         self._busy = False
         self._timers: dict[Timer, asyncio.TimerHandle] = {}
-        self._agenda = Agenda(host.loop, lambda: self.post(lifecycle.Due()), self._no_calendar)
+        self._agenda = Agenda(host.loop, service.name, host, lambda: self.post(lifecycle.Due()), self._no_calendar)
         self._premises = Premises(host.loop, host.paths, service.name, self._heed)
         self._watchers: set[asyncio.Future[None]] = set()
         self._dropped_before = 0
@@ -137,6 +139,11 @@ class Unit:
     def next_run(self) -> float | None:
         """When the job is due next, in unix seconds."""
         return self._agenda.next_run
+
+    @property
+    def times_are_systemds(self) -> bool:
+        """Whether it is a job that systemd starts at its times: we only do when somebody asks for it."""
+        return self.service.timer is not None and self._host.settings.scheduler == "systemd"
 
     @property
     def dropped_bytes(self) -> int:
@@ -185,7 +192,7 @@ class Unit:
             self.run.adjust_log(service.log)
             with suppress(AgentError, OSError):
                 write_settings(service, self._host.paths)
-        self._plan_next()
+        self.plan_next()
 
     def clock_was_set(self) -> None:
         """What was computed from the wall clock is void."""
@@ -200,7 +207,7 @@ class Unit:
             tenancy=self._premises.freeze(),
             beat=self.liveness.freeze() if self.liveness is not None else None,
             timers={timer: handle.when() for timer, handle in self._timers.items()},
-            next_run=self._agenda.next_run,
+            plan=self._agenda.freeze(),
             since=self.since,
             last_exit=self.last_exit,
             last_words=self.last_words,
@@ -226,8 +233,8 @@ class Unit:
             liveness.resume(frozen.beat, ready=self.state.ready, expected=self.service.ready == "heartbeat")
         for timer, when in frozen.timers.items():
             self._timers[timer] = host.loop.call_at(when, self._elapsed, timer)
-        if self.service.timer is not None and frozen.next_run is not None:
-            self._agenda.resume(self.service.timer, frozen.next_run)
+        if self.service.timer is not None and frozen.plan.next is not None:
+            self._agenda.thaw(self.service.timer, frozen.plan)
 
     def close(self) -> None:
         """Let go of everything, and of every file but data and logs. Only for a unit without a process."""
@@ -252,7 +259,7 @@ class Unit:
                 self._host.loop.call_exception_handler(context)
         if self.state.phase is not before.phase or self.state.run != before.run:
             self.since = time.time()
-            self._plan_next()
+            self.plan_next()
             if not self.state.has_process:
                 if before.has_process or self.service.heartbeat is not None:
                     self._come_to_rest()
@@ -293,9 +300,10 @@ class Unit:
         self._timers.pop(timer, None)
         self.post(lifecycle.Elapsed(timer))
 
-    def _plan_next(self) -> None:
-        down = self.phase in (Phase.STOPPED, Phase.FAILED)
-        self._agenda.plan(None if down else self.service.timer, self._host.last_run(self.name))
+    def plan_next(self) -> None:
+        """Find out when it is due next, by its declaration, the agent's settings and the clock as they are now."""
+        idle = self.phase in (Phase.STOPPED, Phase.FAILED) or self.times_are_systemds
+        self._agenda.plan(None if idle else self.service.timer, self._host.last_run(self.name))
 
     def _no_calendar(self, why: str) -> None:
         self._host.record(self.name, "calendar_failed", why, {})

@@ -57,6 +57,7 @@ def describe_timer(unit: Unit, last_run: float | None) -> TimerReport:
         last_run=last_run,
         last_exit=unit.last_exit,
         state=unit.phase.value,
+        scheduler="systemd" if unit.times_are_systemds else "agent",
     )
 
 
@@ -79,6 +80,8 @@ def message(unit: Unit) -> str:
     if unit.state.reason:
         failed = unit.phase in (Phase.FAILED, Phase.BACKOFF, Phase.WAITING)
         return f"{unit.state.reason}: {unit.last_words}" if failed and unit.last_words else unit.state.reason
+    if unit.phase is Phase.WAITING and unit.times_are_systemds:
+        return "waits for systemd: agentctl timers" + (f"; last: {unit.status_text}" if unit.status_text else "")
     if unit.phase is Phase.WAITING and unit.service.timer is not None:
         if unit.next_run is None:
             return f"{unit.service.timer.source}: never again"

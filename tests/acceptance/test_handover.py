@@ -22,6 +22,9 @@ import pytest
 
 from tests.harness import PATIENCE, SOURCE, Agent, alive, marked, wait_gone, wait_until
 
+pytestmark = pytest.mark.parametrize("subject", ["source"], indirect=True)
+"""Built versions follow each other in tests/system."""
+
 COUNTING = """
 [service.counting]
 kind = "command"

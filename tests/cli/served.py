@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from agent.control.api import Timers
 from agent.control.server import ControlServer
 from agent.errors import DeclarationError
 from agent.supervisor.report import (
@@ -49,6 +50,7 @@ class InMemoryAgent:
         )
         self.services: dict[str, ServiceReport] = {}
         self.jobs: list[TimerReport] = []
+        self.out_of_sync: list[str] = []
         self.refused: dict[str, str] = {}
         self.reloaded: ReloadReport | DeclarationError = ReloadReport()
         self.done: list[tuple[Action, str, bool]] = []
@@ -95,8 +97,8 @@ class InMemoryAgent:
     def handover(self) -> HandoverReport:
         return HandoverReport(id="1", state="done", before="0", after="0", message="0 handed over to 0")
 
-    def timers(self) -> list[TimerReport]:
-        return self.jobs
+    def timers(self) -> Timers:
+        return Timers(timers=self.jobs, out_of_sync=self.out_of_sync)
 
     def config(self) -> dict[str, Any]:
         return {}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -109,6 +111,33 @@ def test_what_is_in_the_way_of_the_prefix_is_named(prefix: Path) -> None:
     (prefix / "spool").touch()
     check = checks.check_prefix(Paths.of(prefix))
     assert check.verdict == "fail" and str(prefix / "spool") in check.finding and check.mend
+
+
+def test_a_declaration_that_only_the_agent_was_given_is_found(prefix: Path, tmp_path: Path) -> None:
+    paths = Paths.of(prefix)
+    missing, _ = checks.check_declaration(paths, {})
+    assert (missing.verdict, missing.mend) == ("fail", "agentctl init")
+    (tmp_path / "env.toml").write_text('[service.a]\nkind = "command"\ncommand = ["/bin/true"]\nsecrets = ["token"]\n')
+    (tmp_path / "token").touch(mode=0o440)
+    found, declaration = checks.check_declaration(paths._replace(credentials=tmp_path), {})
+    assert (found.verdict, found.finding) == ("ok", f"{tmp_path}/env.toml: 1 services")
+    assert declaration is not None
+
+
+def test_what_a_running_agent_was_given_is_looked_for_in_its_environment(
+    prefix: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own, and not that of whoever asks."""
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    program = "print(flush=True); input()"
+    environment = {"CREDENTIALS_DIRECTORY": str(tmp_path), "PATH": "/bin"}
+    with subprocess.Popen(
+        [sys.executable, "-c", program], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as agent:
+        assert agent.stdout and agent.stdout.readline() == b"\n"
+        assert checks.given_to(agent.pid) == tmp_path
+        agent.communicate(b"\n")
+    assert checks.given_to(None) is None
 
 
 def test_users_and_groups_that_do_not_exist_are_each_a_row() -> None:

@@ -29,7 +29,21 @@ def test_each_change_is_a_line_with_the_settings_that_differ(agentctl: Agentctl,
         "7 services unchanged",
     ]
     answer = json.loads(agentctl("reload", "--json").stdout)
-    assert answer.keys() == {"started", "stopped", "restarted", "updated", "stuck", "unchanged", "reasons", "handover"}
+    changes = {"started", "stopped", "restarted", "updated", "stuck", "unchanged", "reasons"}
+    assert answer.keys() == {*changes, "handover", "timers_out_of_sync"}
+
+
+def test_timers_that_are_not_as_declared_any_more_are_named_with_what_mends_it(
+    agentctl: Agentctl, served: Served
+) -> None:
+    served.reloaded = ReloadReport(updated=["backup"], reasons={"backup": ["timer"]}, timers_out_of_sync=["backup"])
+    done = agentctl("reload")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "backup: updated (timer)",
+        "0 services unchanged",
+        "timers are not as declared: backup; run `agentctl timers sync`",
+    ]
 
 
 def test_a_wrong_declaration_is_shown_in_full_and_exits_1(agentctl: Agentctl, served: Served) -> None:

@@ -6,6 +6,7 @@ import json
 import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from agent.cli.invitation import invitation, invocation
 from agent.paths import Paths
 from tests.cli.harness import Agentctl
+from tests.harness import commanded, wait_until
 
 JOBS = """\
 [service.good]
@@ -205,3 +207,113 @@ every = "1h"
     found = json.loads(done.stdout)
     assert found.pop("seconds") < 10
     assert found == {"name": "noisy", "exit_code": 2, "message": "exited 7"}
+
+
+RETRIED = """
+[service.third_time]
+kind = "command"
+command = ["/bin/sh", "-c", "echo x >> tries; [ $$(wc -l < tries) -ge 3 ] || exit 2"]
+working_directory = "{directory}"
+every = "1h"
+restart = "{restart}"
+
+[service.hopeless]
+kind = "command"
+command = ["/bin/sh", "-c", "echo x >> tries; exit {code}"]
+working_directory = "{directory}"
+every = "1h"
+restart = "on-failure"
+max_restarts = 2
+"""
+
+
+@pytest.mark.parametrize(
+    ("restart", "option", "code", "tries"),
+    [("on-failure", ["--retry"], 0, 3), ("on-failure", [], 2, 1), ("no", ["--retry"], 2, 1)],
+)
+def test_a_run_that_fails_is_followed_by_others_if_that_is_declared_and_asked_for(
+    agentctl: Agentctl, declaration: Path, tmp_path: Path, restart: str, option: list[str], code: int, tries: int
+) -> None:
+    declaration.write_text(RETRIED.format(directory=tmp_path, restart=restart, code=2))
+    done = agentctl("run-once", *option, "third_time")
+    assert done.returncode == code, done.stderr
+    assert (tmp_path / "tries").read_text().count("x") == tries
+    assert ("agentctl: third_time: exited 2; retry in 0." in done.stderr) == (tries > 1)
+
+
+@pytest.mark.parametrize(
+    ("code", "tries", "told"), [(2, 3, "exited 2"), (1, 1, "exited 1: its configuration is wrong")]
+)
+def test_it_gives_up_as_the_agent_does(
+    agentctl: Agentctl, declaration: Path, tmp_path: Path, code: int, tries: int, told: str
+) -> None:
+    declaration.write_text(RETRIED.format(directory=tmp_path, restart="no", code=code))
+    done = agentctl("run-once", "hopeless", "--retry")
+    assert done.returncode == code
+    assert (tmp_path / "tries").read_text().count("x") == tries
+    assert done.stderr.splitlines()[-1] == f"agentctl: hopeless: {told}"
+
+
+def told_to_systemd(agentctl: Agentctl, name: str) -> list[str]:
+    """The STATUS= lines of a run, in the order in which a service manager gets them."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind("")
+        manager.settimeout(5)
+        agentctl("run-once", name, NOTIFY_SOCKET="@" + manager.getsockname()[1:].decode())
+        manager.setblocking(False)
+        found = []
+        try:
+            while True:
+                found.append(manager.recv(65536).decode())
+        except BlockingIOError:
+            return [message.removeprefix("STATUS=") for message in found]
+
+
+def test_a_service_manager_is_told_how_it_goes_and_how_it_went(agentctl: Agentctl, declaration: Path) -> None:
+    notify = "import os, socket; s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)"
+    send = "s.sendto(b'STATUS=half of it is done', os.environ['NOTIFY_SOCKET'])"
+    declaration.write_text(
+        JOBS
+        + f"""
+[service.talks]
+kind = "command"
+command = ["{sys.executable}", "-c", "{notify}; {send}"]
+oncalendar = "yearly"
+
+[service.floods]
+kind = "command"
+command = ["{sys.executable}", "-c", "{notify}; [s.sendto(b'STATUS=%d' % n, os.environ['NOTIFY_SOCKET']) for n in range(500)]"]
+oncalendar = "yearly"
+"""  # noqa: E501  # one program
+    )
+    assert told_to_systemd(agentctl, "good")[-1] == "exited 0"
+    assert told_to_systemd(agentctl, "bad")[-1] == "exited 7"
+    assert told_to_systemd(agentctl, "misconfigured")[-1] == "exited 1: its configuration is wrong"
+    assert told_to_systemd(agentctl, "talks") == ["half of it is done", "exited 0", "exited 0"]
+    assert len(told_to_systemd(agentctl, "floods")) < 20
+
+
+def test_one_that_sheds_every_sign_of_its_job_ends_with_it(agentctl: Agentctl, declaration: Path) -> None:
+    declaration.write_text("""
+[service.runaway]
+kind = "command"
+command = ["/bin/sh", "-c", "(setsid env -i sleep 86491 >/dev/null 2>&1 &)"]
+every = "1h"
+""")
+    for _ in range(3):
+        done = agentctl("run-once", "runaway")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        wait_until(lambda: not commanded("sleep 86491"))
+
+
+def test_limits_that_do_not_hold_here_are_named(agentctl: Agentctl, declaration: Path) -> None:
+    declaration.write_text("""
+[service.bounded]
+kind = "command"
+command = ["/bin/true"]
+every = "1h"
+limits = { memory = "1M", cpus = 0.01 }
+""")
+    done = agentctl("run-once", "bounded")
+    assert done.returncode == 0
+    assert done.stderr == "agentctl: bounded: memory, cpus of its limits: run-once does not put them in force\n"

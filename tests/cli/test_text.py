@@ -110,3 +110,10 @@ def test_what_is_absent_is_a_dash_and_zero_is_not_absent() -> None:
     assert [text.optional(value) for value in (None, "", 0, "x")] == ["-", "-", "0", "x"]
     assert [text.percent(value) for value in (None, 0.0, 99.96)] == ["-", "0.0%", "100.0%"]
     assert [text.yes(value) for value in (True, False)] == ["yes", "no"]
+
+
+def test_jobs_that_are_not_in_sync_are_named_up_to_a_point() -> None:
+    assert text.not_in_sync([]) == []
+    assert text.not_in_sync(["a\n"]) == ["timers are not as declared: a\\x0a; run `agentctl timers sync`"]
+    (line,) = text.not_in_sync([f"job{number}" for number in range(12)])
+    assert line.startswith("timers are not as declared: job0, job1, job2, job3, job4 and 7 more; ")

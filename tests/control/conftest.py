@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import pytest
 
 from agent.control.admission import Admission
+from agent.control.api import Timers
 from agent.control.connection import Limits
 from agent.control.server import ControlServer
 from agent.errors import DeclarationError, Problem
@@ -98,8 +99,8 @@ class SmallAgent:
     def handover(self) -> HandoverReport:
         return HandoverReport(id="1", state="done", before="0", after="0", message="0 handed over to 0")
 
-    def timers(self) -> list[TimerReport]:
-        return [TimerReport(name="backup", schedule="daily", next_run=1.0)]
+    def timers(self) -> Timers:
+        return Timers(timers=[TimerReport(name="backup", schedule="daily", next_run=1.0)])
 
     def config(self) -> dict[str, Any]:
         return {"agent": {"server": "h"}}

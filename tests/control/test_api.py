@@ -37,7 +37,9 @@ def test_timers_come_in_an_object_and_a_pong_says_which_process_answered() -> No
                 "last_run": None,
                 "last_exit": None,
                 "state": "waiting",
+                "scheduler": "agent",
             }
-        ]
+        ],
+        "out_of_sync": [],
     }
     assert wire(Pong(pid=1)) == {"pid": 1, "ok": True}

@@ -81,6 +81,7 @@ def test_every_key_of_a_service_arrives_in_the_model(read: Read) -> None:
     secrets = ["token"]
     every = "1h"
     timeout = 60
+    randomized_delay = "5m"
     """
     assert service(read, "command", keys) == Command(
         name="x",
@@ -101,7 +102,7 @@ def test_every_key_of_a_service_arrives_in_the_model(read: Read) -> None:
         ready="heartbeat",
         limits=Limits(512 * 1024**2, 1.5, 100),
         secrets=("token",),
-        timer=Timer("every 1h", every=3600.0, timeout=60.0),
+        timer=Timer("every 1h", every=3600.0, timeout=60.0, randomized_delay=300.0),
     )
 
 

@@ -15,9 +15,10 @@ from agent.declaration.model import (
     LogPolicy,
     Rotate,
     Scan,
+    Timer,
 )
 from agent.declaration.schema import AGENT, KINDS, OF_KIND, SHARED, Kind, Spec
-from agent.declaration.timing import TIMER_KEYS
+from agent.declaration.timing import OF_TIMES, TIMER_KEYS
 
 MODEL: dict[Kind, type[AnyService]] = {"capture": Capture, "scan": Scan, "command": Command}
 
@@ -28,8 +29,9 @@ def names(struct: type[msgspec.Struct]) -> set[str]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_key_that_may_be_written_has_a_place_in_the_model(kind: Kind) -> None:
-    written = (SHARED.keys() | OF_KIND[kind].keys()) - {*TIMER_KEYS} - {"kind", "env_file", "timeout"}
+    written = (SHARED.keys() | OF_KIND[kind].keys()) - {*TIMER_KEYS} - {*OF_TIMES} - {"kind", "env_file", "timeout"}
     assert written == names(MODEL[kind]) - {"name", "project", "timer", "timeout"}
+    assert {*OF_TIMES, "timeout", "every"} == names(Timer) - {"source", "calendar"}
 
 
 def test_tables_have_the_keys_of_the_model() -> None:

@@ -48,12 +48,13 @@ SHARED: dict[str, st.SearchStrategy[Any]] = {
 }
 WHEN: st.SearchStrategy[dict[str, Any]] = st.one_of(
     st.just({"restart": "on-failure"}),
-    st.fixed_dictionaries({"every": DURATION, "timeout": DURATION}),
+    st.fixed_dictionaries({"every": DURATION, "timeout": DURATION}, optional={"randomized_delay": DURATION}),
     st.fixed_dictionaries(
         {
             "oncalendar": st.sampled_from(["daily", " Mon..Fri 02:30 ", ["daily", "Sat *-*~1 12:00"]]),
             "timeout": DURATION,
-        }
+        },
+        optional={"randomized_delay": DURATION, "persistent": st.booleans()},
     ),
     st.just({"minute": "*/5", "weekday": "mon-fri", "restart": "no", "timeout": 5}),
 )
@@ -105,7 +106,13 @@ SERVICE = st.one_of(
     ]
 )
 AGENT = st.fixed_dictionaries(
-    {}, optional={"server": st.just("hel1v5"), "group": st.just("ops"), "heartbeat": st.just({"interval": "1m"})}
+    {},
+    optional={
+        "server": st.just("hel1v5"),
+        "group": st.just("ops"),
+        "scheduler": st.sampled_from(["agent", "systemd"]),
+        "heartbeat": st.just({"interval": "1m"}),
+    },
 )
 
 
@@ -121,7 +128,7 @@ def test_what_is_rendered_reads_back_the_same(read: Read, agent: dict[str, Any],
 def test_the_effective_declaration_spells_out_defaults_in_readable_units(read: Read) -> None:
     text = '[service.x]\nkind = "capture"\ninterfaces = ["lo"]\nstop_timeout = 90'
     assert effective(read(text)) == {
-        "agent": {"server": "host", "heartbeat": {"interval": "10s"}},
+        "agent": {"server": "host", "scheduler": "agent", "heartbeat": {"interval": "10s"}},
         "service": {
             "x": {
                 "kind": "capture",
@@ -155,6 +162,7 @@ def test_everything_is_merged_and_interpolated(read: Read) -> None:
     assert {key: shown[key] for key in ("minute", "hour", "day", "month", "weekday")} == {
         "minute": "5", "hour": "*", "day": "*", "month": "*", "weekday": "*",
     }  # fmt: skip
+    assert (shown["randomized_delay"], shown["persistent"]) == ("0s", False)
 
 
 SECRETS = """

@@ -89,3 +89,46 @@ def test_every_way_to_say_when_makes_its_timer(read: Read) -> None:
     assert timer('every = "90s"\ntimeout = 5') == Timer("every 1m30s", every=90.0, timeout=5.0)
     assert timer('oncalendar = "daily"') == Timer("daily", calendar=parse_calendar("daily"))
     assert timer("minute = 5") == Timer("cron 5 * * * *", calendar=parse_calendar("*:05"))
+
+
+def test_what_is_said_of_the_times_goes_with_each_way_to_say_when(read: Read) -> None:
+    def timer(keys: str) -> Timer | None:
+        return read(COMMAND + keys).services["x"].timer
+
+    assert timer('every = 90\nrandomized_delay = "1m"') == Timer("every 1m30s", every=90.0, randomized_delay=60.0)
+    delayed = 'randomized_delay = "${DELAY:-1h}"\npersistent = true\n'
+    assert timer(delayed + 'oncalendar = "daily"') == Timer(
+        "daily", calendar=parse_calendar("daily"), randomized_delay=3600.0, persistent=True
+    )
+    assert timer(delayed + "minute = 5") == Timer(
+        "cron 5 * * * *", calendar=parse_calendar("*:05"), randomized_delay=3600.0, persistent=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        (
+            'randomized_delay = "5m"',
+            "service.x.randomized_delay: puts off the times of a job, and this has none; say when it runs (oncalendar) "
+            "or leave it out",
+        ),
+        (
+            "persistent = false",
+            "service.x.persistent: makes up for missed times of a job, and this has none; say when it runs "
+            "(oncalendar) or leave it out",
+        ),
+        (
+            'every = "1h"\npersistent = true',
+            "service.x.persistent: is about calendar times; a period (every) that was missed is always made up for",
+        ),
+        (
+            'every = "1h"\nrandomized_delay = "367d"',
+            'service.x.randomized_delay: "367d" is out of range; write 0s to 366d',
+        ),
+        ('oncalendar = "daily"\npersistent = "yes"', 'service.x.persistent: "yes" is not true or false'),
+        ('evry = "1h"\nrandomized_delay = "5m"', "service.x.evry: unknown key; did you mean every?"),
+    ],
+)
+def test_what_cannot_be_said_of_times_is_told(keys: str, expected: str) -> None:
+    assert problems(keys) == [expected]

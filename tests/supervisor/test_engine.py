@@ -150,3 +150,61 @@ def test_a_job_that_ran_is_due_a_period_later_also_after_a_restart_of_the_agent(
     host.supervise(text)
     assert host.supervisor.timers()[0].next_run == pytest.approx(due, abs=1)
     assert host.kinds("tick").count("started") == 1
+
+
+SYSTEMDS = '[agent]\nscheduler = "systemd"\n'
+TICK = '[service.tick]\nkind = "command"\ncommand = ["/bin/true"]\nevery = "1s"\n'
+
+
+def test_a_job_of_systemds_waits_for_it_and_runs_when_somebody_asks(host: Host) -> None:
+    host.supervise(SYSTEMDS + TICK)
+    report = host.report("tick")
+    assert (report.state, report.next_run, report.message) == ("waiting", None, "waits for systemd: agentctl timers")
+    assert host.act("start", "tick").message == "ran: exited 0"
+    assert (host.report("tick").state, host.supervisor.timers()[0].scheduler) == ("waiting", "systemd")
+    assert host.supervisor.timers()[0].last_exit == "exited 0"
+    stopped = host.act("stop", "tick")
+    assert stopped.ok
+    assert stopped.message == (
+        "stopped; systemd goes on starting it at its times, unless you systemctl stop agent-job@tick.timer"
+    )
+
+
+def test_who_starts_jobs_changes_with_a_reload(host: Host) -> None:
+    host.supervise(TICK)
+    until(host.loop, lambda: host.kinds("tick").count("completed") > 1)
+    report = host.reload(SYSTEMDS + TICK)
+    assert report.unchanged == 1
+    until(host.loop, lambda: host.report("tick").state == "waiting")
+    runs = host.kinds("tick").count("started")
+    assert host.report("tick").next_run is None
+    host.loop.run_until_complete(asyncio.sleep(1.2))
+    assert host.kinds("tick").count("started") == runs
+    host.reload(TICK)
+    until(host.loop, lambda: host.kinds("tick").count("started") > runs)
+
+
+def test_a_time_that_passed_while_no_agent_ran_is_made_up_for_if_that_is_declared(host: Host) -> None:
+    text = """
+[service.kept]
+kind = "command"
+command = ["/bin/true"]
+oncalendar = "2020-01-01"
+persistent = true
+
+[service.let_go]
+kind = "command"
+command = ["/bin/true"]
+oncalendar = "2020-01-01"
+"""
+    host.supervise(text)
+    assert {timer.name: timer.next_run for timer in host.supervisor.timers()} == {"kept": None, "let_go": None}
+    host.stop()
+    for name in ("kept", "let_go"):
+        host.supervisor.serve(name, 1_500_000_000.0)  # the last time that an agent called it: in 2017
+    host.supervise(text)
+    until(host.loop, lambda: host.report("kept").last_exit == "exited 0")
+    assert host.kinds("let_go").count("started") == 0
+    host.stop()
+    host.supervise(text)
+    assert host.kinds("kept").count("started") == 1

@@ -62,6 +62,14 @@ def test_a_service_of_another_user_owns_what_is_laid_for_it(paths: Paths) -> Non
     assert (paths.secret_copies("api") / "token").read_text() == "swordfish"
 
 
+def test_what_is_copied_of_a_secret_is_the_credential_if_there_is_one(paths: Paths, tmp_path: Path) -> None:
+    (tmp_path / "given").mkdir()
+    (tmp_path / "given" / "token").write_text("shibboleth")
+    prepare(service(user="nobody", secrets=("token",)), paths._replace(credentials=tmp_path / "given"))
+    assert (paths.secret_copies("api") / "token").read_text() == "shibboleth"
+    assert look(paths.secret_copies("api") / "token") == (NOBODY, NOBODY, 0o400)
+
+
 def test_the_settings_are_the_service_without_its_environment(paths: Paths) -> None:
     write_settings(service(environment={"PASSWORD": "swordfish"}, stop_timeout=7.0), paths)
     text = paths.config("api").read_bytes()

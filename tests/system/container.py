@@ -26,12 +26,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.harness import notify_socket, wait_gone, wait_until
-from tests.system.cgroups import in_cgroup, new_cgroup, remove_cgroup
+from tests.harness import PATIENCE, notify_socket, wait_gone, wait_until
+from tests.system import cgroups
 from tests.system.root import CACHE, debian
-
-PATIENCE = 30.0
-"""Seconds after which something that should have happened has not."""
 
 REBOOT = 133
 """How nspawn ends, under ``--keep-unit``, when the container wants to be booted again."""
@@ -82,7 +79,7 @@ class Container:
 
     def __enter__(self) -> Self:
         pristine = debian()
-        self.cgroup = new_cgroup()
+        self.cgroup = cgroups.new_cgroup()
         mount = CACHE / "mount"
         mount.mkdir(exist_ok=True)
         # Whatever kills pytest kills unshare, whose end kills the keeper, which is process 1 of all the others.
@@ -127,8 +124,7 @@ class Container:
         if self._nspawn:
             self._nspawn.wait()
         os.close(self._console)
-        if self.cgroup is not None:
-            remove_cgroup(self.cgroup)
+        cgroups.remove_cgroup(self.cgroup)
 
     def boot(self) -> None:
         """Boot, and return when systemd has started all that it starts by default."""
@@ -136,8 +132,9 @@ class Container:
         with notify_socket(CACHE) as (listener, name):
             self._nspawn = subprocess.Popen(
                 [
-                    *in_cgroup(self.cgroup),
+                    *cgroups.outside(self.cgroup),
                     *("nsenter", f"--target={self._first}", "--mount", "--pid"),
+                    *cgroups.inside(self.cgroup),
                     *("systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--boot", "--private-network"),
                     *("--notify-ready=yes", "--link-journal=no", f"--directory={CACHE}/mount/root", *self._options),
                 ],

@@ -64,7 +64,7 @@ def open_gate(host: Host) -> None:
 def test_start_returns_when_every_service_is_ready_and_not_before(installed: Host) -> None:
     installed.declare(gated(installed) + WEB)
     starting = installed.popen(["systemctl", "start", UNIT])
-    installed.wait_journal(lambda line: "slow: started" in line, "-u", UNIT)
+    installed.wait_journal(lambda line: "started: pid" in line, "AGENT_SERVICE=slow")
     assert installed.show(UNIT, "ActiveState", "SubState") == {"ActiveState": "activating", "SubState": "start"}
     assert starting.poll() is None
     open_gate(installed)
@@ -77,7 +77,7 @@ def test_a_start_that_goes_on_outlasts_the_timeout_of_the_unit(installed: Host) 
     installed.drop_in("short", "[Service]\nTimeoutStartSec=1s\n")
     installed.declare(gated(installed))
     starting = installed.popen(["systemctl", "start", UNIT])
-    installed.wait_journal(lambda line: "slow: started" in line, "-u", UNIT)
+    installed.wait_journal(lambda line: "started: pid" in line, "AGENT_SERVICE=slow")
     time.sleep(2)  # twice what the unit allows
     assert starting.poll() is None
     open_gate(installed)
@@ -134,8 +134,8 @@ def test_status_and_journal_say_what_goes_on(installed: Host) -> None:
     assert "/usr/bin/python3 -m http.server 8000" in shown
     said = installed.journal("-u", UNIT)
     assert f"agent started: version 0.1.0, pid {installed.pid}, prefix /srv" in said
-    assert "web: started: pid" in said
-    assert "broken: failed: exited 1" in said
+    assert f"web[{installed.pid}]: started: pid" in said
+    assert f"broken[{installed.pid}]: failed: exited 1" in said
     # By name, too, and nothing that the agent said is lost to its unit.
     assert "agent started" in installed.journal("--identifier=agent")
 
@@ -192,7 +192,7 @@ def test_reload_returns_when_what_is_declared_is_true_however_long_it_takes(inst
     agent, web = installed.pid, installed.service("web")["pid"]
     installed.declare(WEB + gated(installed))
     reloading = installed.popen(["systemctl", "reload", UNIT])
-    installed.wait_journal(lambda line: "slow: started" in line, "-u", UNIT)
+    installed.wait_journal(lambda line: "started: pid" in line, "AGENT_SERVICE=slow")
     time.sleep(1.5)
     assert reloading.poll() is None
     open_gate(installed)
@@ -278,7 +278,7 @@ def test_a_hung_worker_is_replaced(installed: Host) -> None:
     assert installed.until("lan", state="running")["restarts"] == 1
     (event,) = [event for event in installed.events() if event["kind"] == "hung"]
     assert "heartbeat stale" in event["message"]
-    assert "lan: hung: heartbeat stale" in installed.journal("-u", UNIT)
+    assert "hung: heartbeat stale" in installed.journal("AGENT_SERVICE=lan")
 
 
 def test_a_killed_worker_is_replaced(installed: Host) -> None:

@@ -1,0 +1,229 @@
+"""``agentctl timers sync``: systemd's timers become those that are declared, and those only.
+
+It may be interrupted anywhere: what is to be done is found out from what is there and what systemd says, so the next
+one goes on. Runs that are under way are never disturbed, as stopping a timer does not stop what it started.
+
+Two things systemd does that decide the order of steps. A timer whose times were changed counts them from when it
+elapsed last as soon as systemd reads it anew, so that one in between would start the job at once: a changed timer with
+calendar times is stopped before, and started after. And one without a drop-in would go by the times of the template: a
+timer that is to go is stopped before its drop-in is removed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from agent.declaration.model import Declaration, Scheduler
+from agent.errors import RuntimeFailure, StorageFailure
+from agent.installation import timer_files
+from agent.installation.timer_files import UNITS, There
+from agent.installation.timers import JobUnits, has_calendar, is_persistent, render, unit
+from agent.linux import systemctl
+from agent.linux.files import make_directory
+from agent.paths import Paths
+
+
+class SyncReport(msgspec.Struct, kw_only=True):
+    """What was done, or with ``dry_run`` would be: names of jobs. ``problems`` are lines about what systemd refused."""
+
+    scheduler: Scheduler
+    dry_run: bool
+    started: list[str]
+    changed: list[str]
+    removed: list[str]
+    unchanged: int
+    problems: list[str] = []
+
+
+class Live(NamedTuple):
+    """What systemd has in force: whether a timer is active, whose units it knows from older files, and how it went."""
+
+    active: bool = True
+    stale: bool = False
+    """It has to read the units anew; ``stale_times``: that of the timer, too."""
+    stale_times: bool = False
+    remembers: bool = False
+    """It keeps on disk when the timer elapsed last (``Persistent=``)."""
+    failed: bool = False
+
+
+class Work(NamedTuple):
+    """What there is to do, by names of jobs. ``forget``: systemd is not to remember when they elapsed last."""
+
+    started: list[str]
+    changed: list[str]
+    removed: list[str]
+    unchanged: list[str]
+    write: list[str]
+    stop: list[str]
+    forget: list[str]
+    start: list[str]
+
+
+def plan(wanted: Mapping[str, JobUnits], found: Mapping[str, There], live: Mapping[str, Live]) -> Work:
+    """Compare what is wanted with the files that were found, and with what systemd has in force. Pure.
+
+    Of a job that ``live`` does not know systemd is taken to have in force what the files say.
+    """
+    work = Work([], [], [], [], [], [], [], [])
+    for name in sorted(wanted.keys() | found.keys()):
+        want, lies, state = wanted.get(name), found.get(name), live.get(name, Live())
+        before = lies.timer if lies else None
+        if want is None:
+            work.removed.append(name)
+            if state.active:
+                work.stop.append(name)
+        else:
+            written = lies is None or lies.units != want
+            if written:
+                work.write.append(name)
+            moved = before != want.timer or state.stale_times
+            if state.active and moved and _is_about_a_calendar(before, want.timer):
+                work.stop.append(name)
+            if name in work.stop or not state.active:
+                work.start.append(name)
+            if lies is None or not state.active:
+                work.started.append(name)
+            elif written or state.stale:
+                work.changed.append(name)
+            else:
+                work.unchanged.append(name)
+        if state.remembers and (want is None or not is_persistent(want.timer)):
+            work.forget.append(name)
+    return work
+
+
+def _is_about_a_calendar(before: str | None, after: str) -> bool:
+    """Whether a timer has calendar times, or had. Of an unknown one that is to be expected: the template has them."""
+    return before is None or has_calendar(before) or has_calendar(after)
+
+
+def sync(declaration: Declaration, paths: Paths, root: Path | None = None, *, dry_run: bool = False) -> SyncReport:
+    """Make it so; below another ``root`` only the files, for a system that does not run now.
+
+    Raises ``RuntimeFailure`` when this cannot be done here, or something that is not ours is in the way, and nothing
+    has changed then; ``StorageFailure`` when a file cannot be written.
+    """
+    wanted = render(declaration, paths.prefix)
+    units = UNITS if root is None else _below(root)
+    if dry_run:
+        work, _ = _survey(wanted, units, paths, is_live=root is None and systemctl.booted())
+        return _report(declaration, work, dry_run=True)
+    if not wanted and not timer_files.look(units, paths.prefix):
+        return _report(declaration, plan({}, {}, {}), dry_run=False)
+    if root is None:
+        _check_here()
+    with _alone(units):
+        work, live = _survey(wanted, units, paths, is_live=root is None)
+        timer_files.check(units, paths.prefix, work.write)
+        templates = [timer_files.template(root or Path("/"), suffix) for suffix in timer_files.SUFFIXES if wanted]
+        report = _report(declaration, work, dry_run=False)
+        doing = _Doing(report.problems, is_live=root is None)
+        doing.end(work, work.removed)
+        for name in work.removed:
+            timer_files.remove(units, name)
+        for name in work.write:
+            timer_files.write(units, name, wanted[name], templates[0])
+        doing.end(work, list(wanted))
+        if work.write or work.removed or any(state.stale for state in live.values()):
+            doing.ask("daemon-reload")
+        doing.ask("start", *(unit(name, "timer") for name in work.start))
+        doing.ask("reset-failed", *(unit(name, "service") for name in work.removed if live[name].failed))
+    return report
+
+
+class _Doing:
+    """Asks systemd for one thing after the other; what it refuses keeps nothing else from being done."""
+
+    def __init__(self, problems: list[str], *, is_live: bool) -> None:
+        self._problems = problems
+        self._is_live = is_live
+
+    def ask(self, verb: str, *words: str) -> None:
+        """Nothing is asked where there is no systemd, or of no unit."""
+        if not self._is_live or (verb != "daemon-reload" and not [word for word in words if word[0] != "-"]):
+            return
+        try:
+            systemctl.call(verb, *words)
+        except RuntimeFailure as error:
+            self._problems.append(str(error))
+
+    def end(self, work: Work, names: list[str]) -> None:
+        """Stop those of these timers that are to be stopped, and have forgotten what need not be remembered."""
+        self.ask("stop", *(unit(name, "timer") for name in names if name in work.stop))
+        self.ask("clean", "--what=state", *(unit(name, "timer") for name in names if name in work.forget))
+
+
+def _survey(
+    wanted: Mapping[str, JobUnits], units: Path, paths: Paths, *, is_live: bool
+) -> tuple[Work, dict[str, Live]]:
+    found = timer_files.look(units, paths.prefix)
+    names = sorted(wanted.keys() | found.keys())
+    live = _live(names) if is_live else {name: Live() for name in names}
+    return plan(wanted, found, live), live
+
+
+def _live(names: list[str]) -> dict[str, Live]:
+    asked = [unit(name, suffix) for name in names for suffix in timer_files.SUFFIXES]
+    told = systemctl.show(asked, ("ActiveState", "NeedDaemonReload", "Persistent")) if asked else {}
+    return {
+        name: Live(
+            active=told[unit(name, "timer")]["ActiveState"] == "active",
+            stale=any(told[unit(name, suffix)]["NeedDaemonReload"] == "yes" for suffix in timer_files.SUFFIXES),
+            stale_times=told[unit(name, "timer")]["NeedDaemonReload"] == "yes",
+            remembers=told[unit(name, "timer")]["Persistent"] == "yes",
+            failed=told[unit(name, "service")]["ActiveState"] == "failed",
+        )
+        for name in names
+    }
+
+
+def _report(declaration: Declaration, work: Work, *, dry_run: bool) -> SyncReport:
+    return SyncReport(
+        scheduler=declaration.agent.scheduler,
+        dry_run=dry_run,
+        started=work.started,
+        changed=work.changed,
+        removed=work.removed,
+        unchanged=len(work.unchanged),
+    )
+
+
+def _check_here() -> None:
+    if not systemctl.booted():
+        what = "with --root DIR the files are written for a system that it does run"
+        raise RuntimeFailure(f"systemd does not run this machine ({systemctl.RUNNING} does not exist); {what}")
+    if os.geteuid() != 0:
+        raise RuntimeFailure(f"only root may change the units in {UNITS}; --dry-run shows what would be done")
+
+
+def _below(root: Path) -> Path:
+    """The directory of units below another root, which no symbolic link may lead out of."""
+    if not root.is_dir():
+        raise RuntimeFailure(f"{root} is not a directory")
+    units = root / UNITS.relative_to("/")
+    if not units.resolve().is_relative_to(root.resolve()):
+        raise RuntimeFailure(f"{units} is a link that leads out of {root}, to {units.resolve()}")
+    return units
+
+
+@contextmanager
+def _alone(units: Path) -> Iterator[None]:
+    """Only one of us changes units at a time; whoever comes second waits, and finds it done."""
+    make_directory(units)
+    try:
+        fd = os.open(units, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise StorageFailure(f"{units}: cannot be opened: {error.strerror}") from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)

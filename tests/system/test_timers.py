@@ -224,7 +224,7 @@ def test_limits_of_a_job_are_those_of_its_unit(installed: Host) -> None:
     sync(installed, SYSTEMDS + job("bounded", 'oncalendar = "yearly"', NOTE, limited))
     shown = installed.show("agent-job@bounded.service", "MemoryMax", "CPUQuotaPerSecUSec", "TasksMax", "OOMPolicy")
     assert shown == {
-        "MemoryMax": str((64 + 48) * 1024**2),
+        "MemoryMax": str((64 + 32) * 1024**2),
         "CPUQuotaPerSecUSec": "500ms",
         "TasksMax": "22",
         "OOMPolicy": "stop",

@@ -142,6 +142,7 @@ class Machine:
         self.loaded: dict[str, JobUnits] = {}
         self.active: set[str] = set()
         self.root = root
+        self.stamp("a").parent.mkdir(parents=True)
         self.wrong: list[str] = []
         self.fuse: int | None = None
         self.changes = 0
@@ -155,9 +156,7 @@ class Machine:
 
     def stamp(self, name: str) -> Path:
         """What it remembers of a persistent timer."""
-        directory = self.root / "var/lib/systemd/timers"
-        directory.mkdir(parents=True, exist_ok=True)
-        return directory / f"stamp-agent-job@{name}.timer"
+        return self.root / "var/lib/systemd/timers" / f"stamp-agent-job@{name}.timer"
 
     @property
     def stamps(self) -> set[str]:

@@ -17,7 +17,7 @@ from agent.control.trial import try_out
 from agent.declaration.load import load
 from agent.declaration.model import Declaration
 from agent.declaration.show import effective
-from agent.errors import AgentError, DeclarationError, RequestRefused, RuntimeFailure
+from agent.errors import AgentError, DeclarationError, RequestRefused
 from agent.installation.timer_files import out_of_sync
 from agent.linux.environment import Program, installed_program
 from agent.linux.files import age, edition
@@ -34,7 +34,6 @@ from agent.supervisor.report import (
     Status,
 )
 from agent.telemetry.events import EventStore
-
 
 BUSY = "the agent is stopping, reloading or being upgraded: ask again afterwards"
 

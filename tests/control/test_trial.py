@@ -70,6 +70,11 @@ def tried(program: Program, environ: dict[str, str] | None = None) -> Spared:
     return spared
 
 
+def everybody_gone() -> bool:
+    reap_strangers(lambda pid: False)
+    return not descendants(os.getpid())
+
+
 def refused(program: Program) -> str:
     with pytest.raises(RuntimeFailure) as failure:
         tried(program)
@@ -122,12 +127,7 @@ def test_one_that_hangs_is_ended_with_all_its_children(offer: Offer, monkeypatch
     program = offer("trap '' TERM; sleep 86611 & sleep 86611 & sleep 86611")
     assert refused(program) == ": its self-test did not end within 0.3 s"
     assert time.monotonic() - begun < 5
-
-    def gone() -> bool:
-        reap_strangers(lambda pid: False)
-        return not descendants(os.getpid())
-
-    eventually(gone)
+    eventually(everybody_gone)
 
 
 def test_who_is_left_behind_with_its_output_is_not_waited_for(offer: Offer) -> None:
@@ -188,7 +188,7 @@ def test_one_that_is_given_up_is_ended_at_once(offer: Offer, tmp_path: Path) -> 
 
     asyncio.run(scenario())
     assert [living for _, living in spared.told] == [True, False]
-    assert not descendants(os.getpid())
+    eventually(everybody_gone)
 
 
 def test_without_descriptors_it_is_refused(offer: Offer) -> None:

@@ -15,6 +15,7 @@ import pytest
 from agent import __version__
 from agent.control import baton
 from agent.control.baton import FORMAT, Outer, Received
+from agent.control.console import Untold
 from agent.control.succession import Succession, held_by, successor
 from agent.declaration.model import AgentSettings, Declaration
 from agent.errors import RuntimeFailure
@@ -134,6 +135,7 @@ def test_one_that_nobody_survived_is_told_by_who_was_started_anew(
 
 BECOME = """
 import json, os, sys
+from agent.control.console import Untold
 from agent.control.succession import Succession
 from agent.linux.environment import Program
 from agent.linux.notify import SystemdNotifier
@@ -149,7 +151,7 @@ succession.begin(Program(["{program}"], {{"OF_THE_NEXT": "1"}}))
 os.umask(0o027)
 succession.pass_on(
     Program(["{program}"], {{"OF_THE_NEXT": "1"}}), since=1.5, lock=lock, control=control, remove=None,
-    supervisor=NOTHING, history=History(newest=7),
+    supervisor=NOTHING, history=History(newest=7), console=Untold(b"half a", 2),
 )
 """
 
@@ -188,6 +190,7 @@ def test_the_next_program_finds_the_baton_the_descriptors_and_the_environment(
     assert sorted(places) == ["/etc", "/memfd:agent-handover (deleted)", "/usr"]
     assert (outer["format"], outer["version"], len(outer["descriptors"])) == (FORMAT, __version__, 2)
     assert outer["program"][0] == running_program().argv
+    assert outer["inner"]["console"]["left_out"] == 2
     assert (outer["inner"]["since"], outer["inner"]["history"]["newest"]) == (1.5, 7)
     assert [fields["FDNAME"] for fields in said(receiver)] == ["handover"]
 
@@ -207,6 +210,7 @@ def test_one_that_cannot_be_executed_leaves_everything_as_it_was(
                 remove=None,
                 supervisor=NOTHING,
                 history=History(),
+                console=Untold(),
             )
         assert open_fds() == before
         assert not os.get_inheritable(lock) and not os.get_inheritable(control)
@@ -248,6 +252,7 @@ def test_each_output_is_stored_with_the_name_of_its_service_in_the_baton(
             remove=None,
             supervisor=host.supervisor.freeze(),
             history=History(),
+            console=Untold(),
         )
     told = [fields for fields in said(receiver) if "FDSTORE" in fields]
     assert [fields["FDNAME"] for fields in told] == ["handover", *["output"] * 5]
@@ -276,6 +281,7 @@ def test_a_manager_that_hangs_costs_a_moment_and_not_one_for_each_service(
             remove=None,
             supervisor=host.supervisor.freeze(),
             history=History(),
+            console=Untold(),
         )
     # Once for what is stored, twice for what is forgotten again.
     assert 0.2 < time.monotonic() - begun < 0.9

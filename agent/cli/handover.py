@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from agent.control.client import Client
-from agent.errors import NotRunning, RuntimeFailure
+from agent.errors import NotRunning, RequestRefused, RuntimeFailure
 
 PATIENCE = 120.0
 """Seconds that a hand-over may take, a worker that is still being replaced by the new declaration included."""
@@ -17,9 +17,17 @@ SILENCE = 20.0
 PAUSE = 0.05
 
 
+class Unsettled(RuntimeFailure):
+    """The other version has followed, and is not done with making the declaration true."""
+
+
 def awaited(client: Client, handover: str) -> dict[str, Any]:
-    """The report of that hand-over once it is decided. Raises ``RuntimeFailure`` when it failed or nobody is left."""
+    """The report of that hand-over once it is decided.
+
+    Raises ``RuntimeFailure`` when it failed or nobody is left, and ``Unsettled``.
+    """
     begun = heard = time.monotonic()
+    report: dict[str, Any] = {"id": handover, "state": "begun", "pause_ms": None}
     while True:
         now = time.monotonic()
         try:
@@ -28,13 +36,19 @@ def awaited(client: Client, handover: str) -> dict[str, Any]:
         except NotRunning as error:  # between two programs, or being started anew by systemd
             if now - heard > SILENCE:
                 raise RuntimeFailure(f"the agent is gone since the hand-over: {error}") from error
-            report = {"id": handover, "state": "begun"}
+        except RequestRefused as error:
+            if error.status != 503:  # there is a crowd
+                raise
+            heard = now
         if report["id"] != handover:
             raise RuntimeFailure("the agent was started anew during the hand-over; `agentctl events` tells more")
         if report["state"] == "failed":
             raise RuntimeFailure(report["message"])
         if report["state"] == "done":
             return report
+        if now - begun > PATIENCE and report["pause_ms"] is not None:
+            why = f"what is declared anew is not in force after {PATIENCE:g} s; `agentctl status` tells more"
+            raise Unsettled(f"{report['message']}; {why}")
         if now - begun > PATIENCE:
             raise RuntimeFailure(f"the hand-over is not done after {PATIENCE:g} s; `agentctl events` tells more")
         time.sleep(PAUSE)

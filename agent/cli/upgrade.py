@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import click
 from agent.cli import output
 from agent.cli.base import Session, command
 from agent.cli.guard import complain
-from agent.cli.handover import PATIENCE, PAUSE, awaited
+from agent.cli.handover import PATIENCE, PAUSE, Unsettled, awaited
 from agent.cli.install import chosen
 from agent.cli.text import safe
 from agent.control.client import Client
@@ -56,11 +57,13 @@ def _from_file(session: Session, file: Path) -> dict[str, Any]:
         return _hand_over(session, version)
     except NotRunning:
         return _told(before, version, f"{version} is installed; no agent runs")
+    except Unsettled:
+        raise
     except AgentError as error:
         if not before or before == version:
             raise
         candidate.install(Path(library(prefix), before, "agentctl"), prefix, back=True)
-        raise RuntimeFailure(f"{error}; {before} is installed again") from error
+        raise RuntimeFailure(f"{error}; {before} is installed again{_unlike(session, before)}") from error
 
 
 def _hand_over(session: Session, wanted: str | None = None) -> dict[str, Any]:
@@ -73,6 +76,15 @@ def _hand_over(session: Session, wanted: str | None = None) -> dict[str, Any]:
     if not session.json:
         complain(f"agentctl: version {begun['before']} hands over")
     return awaited(client, begun["id"])
+
+
+def _unlike(session: Session, installed: str) -> str:
+    """What to add when another version runs than the one that is installed: it was started anew in between."""
+    with suppress(AgentError):
+        runs = session.client().request("GET", "/v1/status")["agent"]["version"]
+        if runs != installed:
+            return f", and {runs} runs: `agentctl upgrade` replaces it"
+    return ""
 
 
 def _up(client: Client) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from agent.control.api import Timers
 from agent.control.server import ControlServer
-from agent.errors import DeclarationError
+from agent.errors import AgentError, DeclarationError
 from agent.supervisor.report import (
     Action,
     AgentReport,
@@ -54,6 +54,9 @@ class InMemoryAgent:
         self.refused: dict[str, str] = {}
         self.reloaded: ReloadReport | DeclarationError = ReloadReport()
         self.done: list[tuple[Action, str, bool]] = []
+        self.upgraded: HandoverReport | AgentError = HandoverReport(id="1", state="begun", before="0.1.0", after="x")
+        self.handovers = [HandoverReport(id="1", state="done", message="0.1.0 handed over", pause_ms=9.5)]
+        """What is told of a hand-over, one report after the other; the last one stays."""
 
     def declare(self, name: str, **fields: Any) -> None:
         """Add a service; what is not given is that of one that runs."""
@@ -92,10 +95,15 @@ class InMemoryAgent:
         return self.reloaded
 
     async def upgrade(self) -> HandoverReport:
-        return HandoverReport(id="1", state="begun", before="0", after="0")
+        if isinstance(self.upgraded, AgentError):
+            raise self.upgraded
+        return self.upgraded
 
     def handover(self) -> HandoverReport:
-        return HandoverReport(id="1", state="done", before="0", after="0", message="0 handed over to 0")
+        report = self.handovers[0]
+        if len(self.handovers) > 1:
+            del self.handovers[0]
+        return report
 
     def timers(self) -> Timers:
         return Timers(timers=self.jobs, out_of_sync=self.out_of_sync)

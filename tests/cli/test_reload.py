@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 
+import msgspec
+
 from agent.errors import DeclarationError, Problem
-from agent.supervisor.report import ReloadReport
+from agent.supervisor.report import HandoverReport, ReloadReport
 from tests.cli.harness import Agentctl
 from tests.cli.served import Served
 
@@ -52,3 +54,47 @@ def test_a_wrong_declaration_is_shown_in_full_and_exits_1(agentctl: Agentctl, se
     done = agentctl("reload")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.splitlines() == ["/srv/key/env.toml:3: service.a: wrong", "/srv/key/env.toml:9: worse"]
+
+
+# -- another version in between ---------------------------------------------------------------------------------------
+
+FOLLOWED = HandoverReport(
+    id="7",
+    state="done",
+    message="version 0.1.0 handed over to 0.2.0; for 200 ms nobody supervised",
+    reload=ReloadReport(started=["web"], unchanged=2),
+)
+
+
+def test_a_version_that_follows_is_waited_for_and_tells_what_it_changed(agentctl: Agentctl, served: Served) -> None:
+    served.reloaded = ReloadReport(handover="7")
+    served.handovers = [HandoverReport(id="7", state="begun"), FOLLOWED]
+    done = agentctl("reload")
+    assert (done.returncode, done.stderr) == (0, f"{FOLLOWED.message}\n")
+    assert done.stdout.splitlines() == ["web: started", "2 services unchanged"]
+    answer = json.loads(agentctl("reload", "--json").stdout)
+    assert (answer["started"], answer["unchanged"], answer["handover"]) == (["web"], 2, None)
+
+
+def test_what_does_not_end_under_the_version_that_follows_is_a_failure_as_ever(
+    agentctl: Agentctl, served: Served
+) -> None:
+    served.reloaded = ReloadReport(handover="7")
+    stuck = ReloadReport(stuck=["hard"])
+    served.handovers = [msgspec.structs.replace(FOLLOWED, reload=stuck)]
+    done = agentctl("reload")
+    assert done.returncode == 2
+    assert done.stdout.startswith("hard: as it was: its processes do not end")
+
+
+def test_a_version_that_could_not_follow_or_refuses_the_declaration_is_a_failure_while_running(
+    agentctl: Agentctl, served: Served
+) -> None:
+    served.reloaded = ReloadReport(handover="7")
+    served.handovers = [HandoverReport(id="7", state="failed", message="0.1.0 runs on: no")]
+    done = agentctl("reload")
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "agentctl: 0.1.0 runs on: no\n")
+    served.handovers = [msgspec.structs.replace(FOLLOWED, reload=None, refused="env.toml:3: no")]
+    done = agentctl("reload")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"agentctl: {FOLLOWED.message}; it refuses the declaration: env.toml:3: no\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pytest
 
@@ -38,3 +38,27 @@ def test_a_gap_is_told_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
 def test_json_passes_a_gap_on(capsys: pytest.CaptureFixture[str]) -> None:
     streams.show(Replay(json=True), "/v1/events", {}, lambda record: "")
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == RECORDS
+
+
+class Changing(Replay):
+    """One whose agent becomes another version of itself, and again, in the middle of a stream."""
+
+    asked: ClassVar[list[dict[str, str]]] = []
+
+    def stream(self, path: str, query: dict[str, str]) -> Iterator[dict[str, Any]]:
+        self.asked.append(query)
+        number = len(self.asked)
+        yield {"cursor": number, "message": f"said by {number}"}
+        if number < 3:
+            yield {"again": True, "cursor": f"{number}:x", "message": "ask again"}
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_stream_goes_on_with_the_next_version_where_it_was(capsys: pytest.CaptureFixture[str], as_json: bool) -> None:
+    Changing.asked.clear()
+    streams.show(Changing(json=as_json), "/v1/logs/api", {"follow": "true", "n": "5"}, lambda each: each["message"])
+    shown = capsys.readouterr()
+    lines = [json.loads(line)["message"] if as_json else line for line in shown.out.splitlines()]
+    assert (lines, shown.err) == (["said by 1", "said by 2", "said by 3"], "")
+    first = {"follow": "true", "n": "5"}
+    assert Changing.asked == [first, {**first, "after": "1:x"}, {**first, "after": "2:x"}]

@@ -19,9 +19,9 @@ RUN_PACKAGES := python3-venv nmap libpcap0.8
 BINARY_PACKAGES = $(RUN_PACKAGES) binutils $(shell $(PYTHON) -c \
   'import sys; sys.base_prefix == "/usr" and print("libpython%d.%d" % sys.version_info[:2])')
 # iproute2: network namespaces · systemd: its calendar, held against ours · qemu: tests/machine
-# groff, mandoc: the manual page · strace: which modules a built program loads · debootstrap, systemd-container:
-# tests/system
-TEST_PACKAGES = $(BINARY_PACKAGES) groff-base mandoc strace tzdata tcpdump iproute2 curl systemd qemu-system-x86 \
+# groff, mandoc: the manual page · lintian: the Debian package · strace: which modules a built program loads
+# debootstrap, systemd-container: tests/system
+TEST_PACKAGES = $(BINARY_PACKAGES) groff-base mandoc lintian strace tzdata tcpdump iproute2 curl systemd qemu-system-x86 \
   debootstrap systemd-container
 BENCH_PACKAGES := $(RUN_PACKAGES) runit s6
 
@@ -69,6 +69,11 @@ run: run-packages $(VENV)/run ## the agent in the foreground on its own default 
 binary: binary-packages $(VENV)/binary ## the program as one file, dist/agentctl, and in the form that is installed
 	@echo "Building into dist/"
 	@$(BIN)/python packaging/build.py
+
+.PHONY: deb
+deb: binary ## the Debian package, in dist/
+	@echo "Packaging into dist/"
+	@$(BIN)/python packaging/deb.py
 
 .PHONY: test
 test: test-packages $(VENV)/dev $(VENV)/binary ## every test; as root none is left out (ARGS= goes to pytest)

@@ -151,6 +151,8 @@ def lay(tree: Path, root: Path, version: str, epoch: int) -> None:
 
 def destination(name: str) -> str:
     """Where a package has a file of ``systemd/``."""
+    if name.endswith(".catalog"):
+        return f"usr/lib/systemd/catalog/{name}"
     for ending, where in ((".sysusers.conf", "usr/lib/sysusers.d"), (".tmpfiles.conf", "usr/lib/tmpfiles.d")):
         if name.endswith(ending):
             return f"{where}/{name.removesuffix(ending)}.conf"

@@ -144,7 +144,8 @@ def datas(entries: Iterable[Entry]) -> list[Entry]:
 
 
 def finish(tree: Path, epoch: int) -> None:
-    """Complete the installed form at ``tree``: free libpcap from D-Bus, set modes and times, write the manifest.
+    """Complete the installed form at ``tree``: free libpcap from D-Bus and all of search paths, set modes and times,
+    write the manifest.
 
     ``epoch`` is what every file's time becomes, in seconds since 1970.
     """
@@ -155,7 +156,9 @@ def finish(tree: Path, epoch: int) -> None:
     for path in files:
         if path.is_symlink():
             raise ValueError(f"{path} is a symbolic link, and the manifest knows only files")
-        path.chmod(0o755 if path == tree / PROGRAM or elf.read(path) else 0o644)
+        if path != tree / PROGRAM and elf.read(path):
+            path.write_bytes(elf.without_search_path(path.read_bytes()))
+        path.chmod(0o755 if path == tree / PROGRAM else 0o644)
     (tree / LIBRARIES / MANIFEST).write_text(json.dumps(manifest(tree, files), indent=1) + "\n")
     for path in [tree, *tree.rglob("*")]:
         os.utime(path, (epoch, epoch))

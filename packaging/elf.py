@@ -18,6 +18,7 @@ MACHINES = {62: "x86_64", 183: "aarch64"}
 _IDENTIFICATION = b"\x7fELF\x02\x01"  # ELFCLASS64, ELFDATA2LSB
 
 _SYMTAB, _DYNAMIC, _DYNSYM, _VERNEED, _VERSYM = 2, 6, 11, 0x6FFFFFFE, 0x6FFFFFFF  # sh_type
+_DT_RPATH, _DT_RUNPATH = 15, 29
 _DT_NULL, _DT_NEEDED, _DT_VERNEED, _DT_VERNEEDNUM = 0, 1, 0x6FFFFFFE, 0x6FFFFFFF  # d_tag
 _SYMBOL_SIZE, _SYMBOL_INFO = 24, 4  # of Elf64_Sym, and where st_info is in it
 _SECTION_PLACE, _SECTION_INFO = 16, 44  # where sh_addr, sh_offset, sh_size, and sh_info are in Elf64_Shdr
@@ -99,6 +100,20 @@ def without(data: bytes, library: str) -> bytes:
         raise ValueError(f"which functions are those of {library} cannot be told")
     _forget_versions(changed, data, sections, needs[0])
     _forget_symbols(changed, data, sections, needs[0])
+    return bytes(changed)
+
+
+def without_search_path(data: bytes) -> bytes:
+    """The file ``data``, searching for libraries nowhere but where every program does.
+
+    What a machine that builds Python writes in is a directory of that machine: whoever could make it on another one
+    would have their libraries loaded.
+    """
+    sections = _sections(data)
+    entries = list(_dynamic(data, sections))
+    kept = [entry for entry in entries if entry[0] not in (_DT_RPATH, _DT_RUNPATH)]
+    changed = bytearray(data)
+    _write_dynamic(changed, sections, kept + [(_DT_NULL, 0)] * (len(entries) - len(kept)))
     return bytes(changed)
 
 

@@ -33,7 +33,7 @@ AGENT_USER = "agent"
 ENDING = 15.0
 """Seconds that ``run-once`` is given on top of ``stop_timeout``, to see to the last process and to say how it went."""
 
-OWN_MEMORY = 48 * 1024 * 1024
+OWN_MEMORY = 32 * 1024 * 1024
 OWN_TASKS = 2
 """What ``run-once`` itself takes, in bytes and tasks: limits of a unit hold for it too, and are meant for the job."""
 

@@ -135,3 +135,16 @@ def test_a_library_whose_functions_nothing_marks_cannot_be_left_out() -> None:
     unmarked = next(name for name in needed(SYSTEMD) if name not in versioned(SYSTEMD))
     with pytest.raises(ValueError, match=f"which functions are those of {unmarked} cannot be told"):
         elf.without(SYSTEMD.read_bytes(), unmarked)
+
+
+def test_a_library_without_a_search_path_is_searched_for_nowhere_else_and_loads(tmp_path: Path) -> None:
+    library, part = tmp_path / "it.so", tmp_path / "it.o"
+    subprocess.run(["as", "-o", part, "/dev/null"], check=True)
+    for kind in ("--enable-new-dtags", "--disable-new-dtags"):
+        subprocess.run(["ld", "-shared", "-rpath=/nowhere/lib", kind, "-o", library, part], check=True)
+        assert re.search(r"^  R(UN)?PATH +/nowhere/lib$", objdump(library), re.MULTILINE)
+        freed = elf.without_search_path(library.read_bytes())
+        library.write_bytes(freed)
+        assert not re.search("R(UN)?PATH", objdump(library))
+        assert elf.without_search_path(freed) == freed
+        subprocess.run([sys.executable, "-c", f"import ctypes; ctypes.CDLL({str(library)!r})"], check=True)

@@ -15,9 +15,14 @@ BIN := $(VENV)/bin
 PREFIX ?= $(CURDIR)/var
 
 RUN_PACKAGES := python3-venv nmap libpcap0.8
-# iproute2: network namespaces · systemd: its calendar, held against ours · qemu: tests/machine · debootstrap,
-# systemd-container: tests/system
-TEST_PACKAGES := $(RUN_PACKAGES) tcpdump iproute2 curl systemd qemu-system-x86 debootstrap systemd-container
+# binutils: PyInstaller and stripping · libpython: Debian's own python3 is not linked to it, a bundle is
+BINARY_PACKAGES = $(RUN_PACKAGES) binutils $(shell $(PYTHON) -c \
+  'import sys; sys.base_prefix == "/usr" and print("libpython%d.%d" % sys.version_info[:2])')
+# iproute2: network namespaces · systemd: its calendar, held against ours · qemu: tests/machine
+# groff, mandoc: the manual page · strace: which modules a built program loads · debootstrap, systemd-container:
+# tests/system
+TEST_PACKAGES = $(BINARY_PACKAGES) groff-base mandoc strace tzdata tcpdump iproute2 curl systemd qemu-system-x86 \
+  debootstrap systemd-container
 BENCH_PACKAGES := $(RUN_PACKAGES) runit s6
 
 # $(call packages,NAMES): installs the Debian packages that are missing; says nothing when none is.
@@ -60,12 +65,17 @@ run: run-packages $(VENV)/run ## the agent in the foreground on its own default 
 	fi; \
 	PREFIX=$(PREFIX) exec "$${command[@]}"
 
+.PHONY: binary
+binary: binary-packages $(VENV)/binary ## the program as one file, dist/agentctl, and in the form that is installed
+	@echo "Building into dist/"
+	@$(BIN)/python packaging/build.py
+
 .PHONY: test
-test: test-packages $(VENV)/dev ## every test; as root none is left out (ARGS= goes to pytest)
+test: test-packages $(VENV)/dev $(VENV)/binary ## every test; as root none is left out (ARGS= goes to pytest)
 	@$(BIN)/pytest $(ARGS)
 
 .PHONY: test-system
-test-system: test-packages $(VENV)/dev ## only the tests on a booted systemd (ARGS= goes to pytest)
+test-system: test-packages $(VENV)/dev $(VENV)/binary ## only the tests on a booted systemd (ARGS= goes to pytest)
 	@$(BIN)/pytest tests/system $(ARGS)
 
 .PHONY: lint
@@ -91,9 +101,12 @@ lock: venv-packages ## pin the newest versions that pyproject.toml allows into r
 	@.cache/lock/bin/pip --quiet --disable-pip-version-check install pip-tools
 	@.cache/lock/bin/python requirements/lock.py
 
-.PHONY: run-packages test-packages bench-packages venv-packages
+.PHONY: run-packages binary-packages test-packages bench-packages venv-packages
 run-packages:
 	$(call packages,$(RUN_PACKAGES))
+
+binary-packages:
+	$(call packages,$(BINARY_PACKAGES))
 
 test-packages:
 	$(call packages,$(TEST_PACKAGES))
@@ -115,6 +128,11 @@ $(VENV)/run: requirements/build.txt requirements/run.txt pyproject.toml agent/__
 $(VENV)/dev: requirements/dev.txt $(VENV)/run
 	@echo "Setting up $(VENV) from requirements/dev.txt"
 	@$(PIP_INSTALL) -r requirements/dev.txt
+	@touch $@
+
+$(VENV)/binary: requirements/binary.txt $(VENV)/run
+	@echo "Setting up $(VENV) from requirements/binary.txt"
+	@$(PIP) install --require-hashes --only-binary :all: -r requirements/binary.txt
 	@touch $@
 
 $(VENV)/bin/python:

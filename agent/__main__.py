@@ -1,10 +1,11 @@
 """``python -m agent``: the entry of the container image, of a frozen binary, and of the processes the agent starts.
 
-Three words are internal: ``daemon`` and ``once`` are what ``agentctl run`` (with options) and ``run-once`` become,
-``worker`` is what a supervised capture or scan is. They are told apart here, before anything is imported, because each
-must load only its own half of the program: a process that runs for months should not carry a command-line parser and a
-table renderer in memory, and ``execve`` into a fresh interpreter is the only way to be rid of modules once loaded. The
-process ID stays the same across it, so a service manager sees one process from start to end.
+Four words are internal: ``daemon`` and ``once`` are what ``agentctl run`` (with options) and ``run-once`` become,
+``worker`` is what a supervised capture or scan is, ``prove`` one part of ``agentctl selftest``. They are told apart
+here, before anything is imported, because each must load only its own half of the program: a process that runs for
+months should not carry a command-line parser and a table renderer in memory, and ``execve`` into a fresh interpreter is
+the only way to be rid of modules once loaded. The process ID stays the same across it, so a service manager sees one
+process from start to end.
 
 Everything else is the command line, except that ``python -m agent [OPTIONS] CONFIG`` means ``agentctl run [OPTIONS]
 CONFIG``.
@@ -20,6 +21,7 @@ from agent.cli.commands import COMMANDS, COMPLETE_VARIABLE
 from agent.cli.guard import INTERNAL_ERRORS, guarded
 from agent.cli.invitation import hint
 from agent.control.lean import leave_out_tls
+from agent.linux.environment import one_file
 from agent.paths import Paths
 
 
@@ -40,6 +42,11 @@ def main(arguments: list[str] | None = None) -> int:
             return _run()
         case ["once", "plain" | "json" as form, prefix, declaration, name, *retry] if retry in ([], ["retry"]):
             return _once(Paths.of(prefix, declaration), form == "json", name, bool(retry))
+        case ["prove", part, *directory] if len(directory) < 2:
+            leave_out_tls()
+            from agent.cli.proofs import main as prove
+
+            return prove(part, *directory)
         case _:
             from agent.cli.main import main as agentctl
 
@@ -85,6 +92,13 @@ def _daemon(paths: Paths, json: bool, line: str | None = None) -> int:
     """The agent itself, in the foreground. ``line`` is for the person who started it."""
 
     def work() -> int:
+        if one_file():
+            from agent.installation.unpacked import move_in
+
+            form = "json" if json else "plain"
+            move_in(
+                paths, ["daemon", form, str(paths.prefix), str(paths.declaration), *([] if line is None else [line])]
+            )
         leave_out_tls()
         from agent.control.daemon import run
 
@@ -97,6 +111,10 @@ def _once(paths: Paths, json: bool, name: str, retry: bool) -> int:
     """One service or job in the foreground."""
 
     def work() -> int:
+        if one_file():
+            from agent.installation.unpacked import move_in
+
+            move_in(paths, ["once", "json" if json else "plain", str(paths.prefix), str(paths.declaration), name])
         leave_out_tls()
         from agent.control.once import run_once
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,21 +12,40 @@ DEFAULT_PREFIX = "/srv"
 Location = str | os.PathLike[str]
 
 
+def native_prefix() -> str:
+    """The prefix that this program works below when nobody names one: where it is installed, else ``/srv``.
+
+    The installed form lies in ``PREFIX/lib/agent/VERSION/``, with the record of the installation beside it. A package
+    lays it elsewhere and without one.
+    """
+    if getattr(sys, "frozen", False):
+        library = Path(sys.executable).resolve().parent.parent
+        if library.parts[-2:] == ("lib", "agent") and (library / "install.json").is_file():
+            return str(library.parent.parent)
+    return DEFAULT_PREFIX
+
+
 class Paths(NamedTuple):
     """The layout below one prefix. ``declaration`` is ``key/env.toml`` unless the command line named another.
 
-    Interpolation files, projects and secrets stand beside the declaration (``key`` is its directory).
+    Interpolation files, projects and secrets stand beside the declaration (``key`` is its directory). ``credentials``
+    is where systemd has laid what the unit is given by LoadCredential= and its like, systemd.exec(5), if anything.
     """
 
     prefix: Path
     declaration: Path
+    credentials: Path | None = None
 
     @classmethod
     def of(cls, prefix: Location | None = None, declaration: Location | None = None) -> Paths:
-        """Resolve ``${PREFIX:-/srv}`` (an explicit ``prefix`` wins) and the declaration's path, both absolute."""
-        root = Path(prefix if prefix is not None else os.environ.get("PREFIX") or DEFAULT_PREFIX).absolute()
+        """The prefix (``prefix``, else $PREFIX, else ``native_prefix``) and the declaration's path, both absolute.
+
+        Credentials are those of this process: a person's shell has none, whatever the agent's unit is given.
+        """
+        root = Path(prefix if prefix is not None else os.environ.get("PREFIX") or native_prefix()).absolute()
         chosen = Path(declaration).absolute() if declaration is not None else root / "key" / "env.toml"
-        return cls(root, chosen)
+        given = os.environ.get("CREDENTIALS_DIRECTORY")
+        return cls(root, chosen, Path(given) if given else None)
 
     @property
     def key(self) -> Path:
@@ -38,6 +58,15 @@ class Paths(NamedTuple):
     @property
     def secrets(self) -> Path:
         return self.key / "secrets"
+
+    def credential(self, name: str) -> Path | None:
+        """The credential of that name; ``None`` when there is none."""
+        found = self.credentials / name if self.credentials is not None else None
+        return found if found is not None and os.path.lexists(found) else None
+
+    def secret(self, name: str) -> Path:
+        """Where a secret is: the credential of its name if there is one, else its file in ``key/secrets``."""
+        return self.credential(name) or self.secrets / name
 
     @property
     def run(self) -> Path:

@@ -1,4 +1,5 @@
-"""Pin what pyproject.toml allows: ``build.txt``, ``run.txt`` and ``dev.txt``, with the hash of every published file.
+"""Pin what pyproject.toml allows, with the hash of every published file: what it takes to build and run this program,
+to develop it, and to make a binary of it.
 
 Run by ``make lock``, with pip-tools, under the oldest Python that is supported. The lock is the same wherever it is
 made: the configuration of pip on this machine is left aside, and no address of an index gets into the files.
@@ -10,6 +11,7 @@ import os
 import subprocess
 import sys
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -19,11 +21,11 @@ OPTIONS = [
 ]
 
 
-def lock(name: str, wanted: list[str], *, within: str | None = None) -> None:
-    """Write ``name`` for the requirements ``wanted``, in the versions that the lock ``within`` has pinned already."""
+def lock(name: str, wanted: list[str], *, within: Sequence[str] = ()) -> None:
+    """Write ``name`` for the requirements ``wanted``, in the versions that the locks ``within`` have pinned already."""
     output = HERE / name
     output.unlink(missing_ok=True)
-    constraint = ["--constraint", str(HERE / within)] if within else []
+    constraint = [word for other in within for word in ("--constraint", str(HERE / other))]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PIP_") or key == "PIP_CERT"}
     command = [sys.executable, "-m", "piptools", "compile", *OPTIONS, *constraint, "--output-file", str(output), "-"]
     subprocess.run(
@@ -35,10 +37,11 @@ def lock(name: str, wanted: list[str], *, within: str | None = None) -> None:
 
 def main() -> None:
     project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())
-    run = project["project"]["dependencies"]
+    run, groups = project["project"]["dependencies"], project["dependency-groups"]
     lock("build.txt", project["build-system"]["requires"])
     lock("run.txt", run)
-    lock("dev.txt", run + project["dependency-groups"]["dev"], within="run.txt")
+    lock("dev.txt", run + groups["dev"], within=["run.txt"])
+    lock("binary.txt", groups["binary"], within=["build.txt", "dev.txt"])
 
 
 if __name__ == "__main__":

@@ -34,6 +34,10 @@ class Agent:
         self.prefix = prefix
         self.process: subprocess.Popen[bytes] | None = None
         self.output = prefix / "console.txt"
+        self.source = SOURCE
+        """Where the package is that is run; a link may be pointed at another version of it."""
+        self.program: Path | None = None
+        """The built program, to be run in place of the package."""
         (prefix / "key").mkdir(parents=True, exist_ok=True)
         prefix.chmod(0o755)
 
@@ -101,10 +105,11 @@ class Agent:
 
     def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TZ") if name in os.environ}
-        return {**kept, "PREFIX": str(self.prefix), "PYTHONPATH": str(SOURCE), **(more or {})}
+        return {**kept, "PREFIX": str(self.prefix), "PYTHONPATH": str(self.source), **(more or {})}
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "agent", *arguments]
+        """How ``agentctl`` is started with these arguments."""
+        return [*([str(self.program)] if self.program else [sys.executable, "-m", "agent"]), *arguments]
 
     def ctl(self, *arguments: str, patience: float = PATIENCE) -> subprocess.CompletedProcess[str]:
         """Run ``agentctl`` with these arguments."""

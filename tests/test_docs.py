@@ -57,7 +57,7 @@ class Documented(Disk):
     def projects(self, directory: Path) -> list[Path]:
         return []
 
-    def objection(self, secret: Path) -> str | None:
+    def objection(self, secret: Path, *, credential: bool) -> str | None:
         return None
 
 

@@ -151,12 +151,57 @@ def test_only_the_workers_know_scapy_and_nmap() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+_EXEC = {f"exec{form}" for form in ("l", "le", "lp", "lpe", "v", "ve", "vp", "vpe")}
+_SPAWN = {f"spawn{form}" for form in ("l", "le", "lp", "lpe", "v", "ve", "vp", "vpe")}
+STARTERS = {
+    *("subprocess", "_posixsubprocess", "multiprocessing", "pty", "posix", "webbrowser", "ProcessPoolExecutor"),
+    *("fork", "vfork", "forkpty", "fork_exec", "clone", "clone3", "posix_spawn", "posix_spawnp", "syscall"),
+    *("os.system", "popen", "Popen", "startfile", "fexecve", "execveat", *_EXEC, *_SPAWN),
+    *("subprocess_exec", "subprocess_shell", "create_subprocess_exec", "create_subprocess_shell"),
+    *("echo_via_pager", "find_library", "PortScannerAsync", "PortScannerYield"),
+}
+"""Modules, functions of Python and of the C library, by which a process comes to be or becomes another."""
+
+PLACES = {
+    "agent.linux.spawn": {"subprocess", "Popen"},
+    "agent.linux.clone": {"syscall", "execve"},
+    "agent.linux.become": {"execve"},
+    "agent.workers.capture.binding": {"find_library"},  # replaces it
+    "agent.workers.scan.library": {"multiprocessing"},  # keeps it out
+    "agent.cli.proofs": {"multiprocessing"},  # proves that a bundle has none
+}
+"""Where what of it is used."""
+
+
+def mentioned(file: Path) -> Iterator[str]:
+    """Every name in ``file``: of variables, attributes, imports, and every text: ``getattr`` could be given it."""
+    for node in ast.walk(ast.parse(file.read_text(), str(file))):
+        match node:
+            case ast.Attribute(value=ast.Name(id="os" | "libc" | "_libc"), attr="system"):
+                yield "os.system"  # by itself that is an everyday word
+            case ast.Attribute(attr=name) | ast.Name(id=name) | ast.Constant(value=str(name)):
+                yield name
+            case ast.Import(names=names) | ast.ImportFrom(names=names):
+                if isinstance(node, ast.ImportFrom):
+                    yield from (node.module or "").split(".")[:1]
+                for alias in names:
+                    yield from {alias.name, alias.name.split(".")[0], alias.name.split(".")[-1]}
+            case _:
+                pass
+
+
+def test_nothing_starts_or_replaces_a_process_but_what_is_there_for_it() -> None:
+    """The linter bans these names too, as far as it knows of what object they are."""
+    found = {module: STARTERS.intersection(mentioned(file)) for module, file in MODULES.items()}
+    assert {module: names for module, names in found.items() if names} == PLACES
+
+
 def test_every_test_file_mirrors_a_module() -> None:
     """``tests/x/test_y.py`` tests ``agent/x/y.py`` or the package ``agent/x/y``; tests of the whole stand apart.
 
     So does ``test_y_more.py``, where one file would be too long.
     """
-    apart = {"acceptance", "machine", "system"}
+    apart = {"acceptance", "machine", "packaging", "system"}
     strays = []
     for file in sorted((ROOT / "tests").rglob("test_*.py")):
         place = file.relative_to(ROOT / "tests")

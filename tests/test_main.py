@@ -66,7 +66,7 @@ def test_a_command_is_a_command_although_a_file_has_its_name(
 
 
 def test_an_internal_word_with_other_arguments_is_no_command(tmp_path: Path) -> None:
-    for words in (["worker"], ["daemon", "one"], ["once", "a", "b", "c", "d"]):
+    for words in (["worker"], ["daemon", "one"], ["once", "a", "b", "c", "d"], ["prove"], ["prove", "a", "b", "c"]):
         done = python("-m", "agent", *words, cwd=tmp_path)
         assert done.returncode == 1
         assert done.stderr.startswith(f"agentctl: no command is named '{words[0]}'")
@@ -76,6 +76,13 @@ def test_a_worker_of_no_known_kind_is_a_configuration_error(tmp_path: Path) -> N
     done = python("-m", "agent", "worker", "oracle", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert "oracle" in done.stderr
+
+
+@pytest.mark.parametrize("words", [["oracle"], ["database"], ["capture", "/tmp"]])
+def test_a_part_of_the_selftest_that_is_none_is_a_configuration_error(words: list[str], tmp_path: Path) -> None:
+    done = python("-m", "agent", "prove", *words, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"prove {words[0]}: no such part; one of capture, " in done.stderr
 
 
 def test_dispatch_imports_no_command_line(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def shared_options() -> list[click.Option]:
         ["--prefix"],
         type=click.Path(path_type=Path),
         metavar="DIR",
-        help=f"Work below DIR.  [default: $PREFIX, else {DEFAULT_PREFIX}]",
+        help=f"Work below DIR.  [default: $PREFIX, else where it is installed, else {DEFAULT_PREFIX}]",
         expose_value=False,
         callback=_take_prefix,
     )

@@ -11,19 +11,16 @@ from typing import Any, Literal, NamedTuple
 from agent.cli.text import size
 from agent.control.client import Client
 from agent.declaration.load import load
-from agent.declaration.model import Declaration
+from agent.declaration.model import Command, Declaration
 from agent.errors import AgentError, DeclarationError, SpawnFailed
-from agent.linux import cgroup
+from agent.linux import cgroup, libpcap
+from agent.linux.capability_sets import NET_RAW, in_a_drop_in, mask, names, parse_sets
 from agent.linux.environment import base_environment
 from agent.linux.spawn import SpawnRequest, run
 from agent.linux.users import resolve_user
 from agent.paths import Paths
 
 Verdict = Literal["ok", "warn", "fail"]
-
-CAP_NET_RAW = 13  # linux/capability.h
-LIBPCAP_NAMES = ("libpcap.so.0.8", "libpcap.so.1", "libpcap.so")
-"""What Debian, the other distributions, and a development package call it."""
 
 LEAST_DISK = 0.02
 LITTLE_DISK = 0.10
@@ -50,10 +47,10 @@ class Check(NamedTuple):
 
 def examine(paths: Paths, environ: Mapping[str, str]) -> list[Check]:
     """All checks, in the order in which they are worth mending."""
-    declared, declaration = check_declaration(paths, environ)
-    kinds = {service.kind for service in declaration.services.values()} if declaration else {"capture", "scan"}
     answering, agent = check_agent(paths)
     pid = agent["pid"] if agent else None
+    declared, declaration = check_declaration(paths._replace(credentials=given_to(pid)), environ)
+    kinds = {service.kind for service in declaration.services.values()} if declaration else {"capture", "scan"}
     return [
         declared,
         answering,
@@ -63,6 +60,7 @@ def examine(paths: Paths, environ: Mapping[str, str]) -> list[Check]:
         check_libpcap(needed="capture" in kinds),
         check_nmap(needed="scan" in kinds),
         check_raw_sockets(_status(pid), needed="capture" in kinds),
+        *(check_capabilities(declaration, _status(pid)) if declaration else ()),
         check_files(_limits(pid), services=len(declaration.services) if declaration else 0),
         check_cgroup(agent["containment"] if agent else None, cgroup.explain(paths.prefix)),
         check_clock(),
@@ -71,7 +69,7 @@ def examine(paths: Paths, environ: Mapping[str, str]) -> list[Check]:
 
 def check_declaration(paths: Paths, environ: Mapping[str, str]) -> tuple[Check, Declaration | None]:
     """Whether the declaration is there and right; and what it says, if so."""
-    if not paths.declaration.exists():
+    if not paths.declaration.exists() and paths.credential(paths.declaration.name) is None:
         return Check("declaration", "fail", f"{paths.declaration} does not exist", "agentctl init"), None
     try:
         declaration = load(paths, environ)
@@ -79,7 +77,7 @@ def check_declaration(paths: Paths, environ: Mapping[str, str]) -> tuple[Check, 
         count = len(error.problems)
         finding = f"{count} problem{'' if count == 1 else 's'}, the first: {error.problems[0]}"
         return Check("declaration", "fail", finding, "agentctl validate shows all of them"), None
-    return Check("declaration", "ok", f"{paths.declaration}: {len(declaration.services)} services"), declaration
+    return Check("declaration", "ok", f"{declaration.file}: {len(declaration.services)} services"), declaration
 
 
 def check_agent(paths: Paths) -> tuple[Check, dict[str, Any] | None]:
@@ -129,13 +127,10 @@ def check_disk(place: Path, figures: os.statvfs_result) -> Check:
 
 def check_libpcap(*, needed: bool) -> Check:
     """Whether the capture library can be loaded, and which it is."""
-    for name in LIBPCAP_NAMES:
-        try:
-            library = ctypes.CDLL(name)
-            library.pcap_lib_version.restype = ctypes.c_char_p
-            return Check("libpcap", "ok", library.pcap_lib_version().decode("ascii", "replace"))
-        except (OSError, AttributeError):
-            continue
+    if found := libpcap.load():
+        version = found[1].pcap_lib_version
+        version.restype = ctypes.c_char_p
+        return Check("libpcap", "ok", version().decode("ascii", "replace"))
     return Check("libpcap", "fail" if needed else "warn", "cannot be loaded: no capture", "apt install libpcap0.8")
 
 
@@ -153,8 +148,7 @@ def check_nmap(*, needed: bool) -> Check:
 
 def check_raw_sockets(status: str, *, needed: bool) -> Check:
     """Whether CAP_NET_RAW is effective, by the text of /proc/PID/status (proc(5))."""
-    effective = int(_field(status, "CapEff:", "0"), 16)
-    if effective >> CAP_NET_RAW & 1:
+    if parse_sets(status).effective & mask([NET_RAW]):
         return Check("capabilities", "ok", "CAP_NET_RAW is effective")
     return Check(
         "capabilities",
@@ -162,6 +156,25 @@ def check_raw_sockets(status: str, *, needed: bool) -> Check:
         "CAP_NET_RAW is not effective: no capture, and scans connect instead of probing",
         "run the agent as root, or with AmbientCapabilities=CAP_NET_RAW in its unit",
     )
+
+
+def check_capabilities(declaration: Declaration, status: str) -> list[Check]:
+    """One row if the agent holds every capability that commands are to have, or one for each command that it fails.
+
+    No row where none is declared. ``status`` is the text of the agent's /proc/PID/status (proc(5)).
+    """
+    services = [service for service in declaration.services.values() if isinstance(service, Command)]
+    declared = {service.name: service.capabilities for service in services if service.capabilities}
+    held = parse_sets(status).permitted
+    failures = []
+    for name, wanted in declared.items():
+        if missing := names(mask(wanted) & ~held):
+            finding = f"service.{name}: the agent does not hold {' '.join(missing)}"
+            mend = f"{in_a_drop_in(missing)} in a drop-in of its unit, or run the agent as root"
+            failures.append(Check("capabilities", "fail", finding, mend))
+    if failures or not declared:
+        return failures
+    return [Check("capabilities", "ok", "the agent holds all that the declaration gives to commands")]
 
 
 def check_files(limits: str, *, services: int) -> Check:
@@ -212,6 +225,13 @@ def _status(pid: int | None) -> str:
 
 def _limits(pid: int | None) -> str:
     return _proc(pid, "limits")
+
+
+def given_to(pid: int | None) -> Path | None:
+    """The credentials of the agent, or of this process: what is not in ``key`` may be there."""
+    prefix = "CREDENTIALS_DIRECTORY="
+    given = next((entry for entry in _proc(pid, "environ").split("\0") if entry.startswith(prefix)), prefix)
+    return Path(given.removeprefix(prefix)) if given != prefix else None
 
 
 def _proc(pid: int | None, name: str) -> str:

@@ -14,6 +14,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "stop": ("actions:stop", "Stop services and wait until nothing of them is left."),
     "restart": ("actions:restart", "Restart services and wait until they run."),
     "reload": ("reload:reload", "Make the running agent read its declaration again."),
+    "upgrade": ("upgrade:upgrade", "Become another version, without restarting a single worker."),
     "validate": ("validate:validate", "Check a declaration and show everything that is wrong with it."),
     "config": ("config:config", "Show the declaration as the agent understands it."),
     "logs": ("logs:logs", "Show what a service printed."),
@@ -22,6 +23,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "calendar": ("calendar:calendar", "Show when a calendar expression elapses."),
     "init": ("init:init", "Create the directories and a first declaration."),
     "doctor": ("doctor:doctor", "Check what the agent needs from this host, and say how to mend it."),
+    "selftest": ("selftest:selftest", "Prove that this program works on this host."),
+    "install": ("install:install", "Install this program and its units below a prefix."),
+    "uninstall": ("uninstall:uninstall", "Take an installation back."),
     "completion": ("completion:completion", "Print the completion script of a shell."),
 }
 

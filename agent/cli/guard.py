@@ -77,9 +77,18 @@ def report(error: AgentError, program: str) -> None:
 
 
 def complain(line: str) -> None:
-    """Print one line on stderr, whatever state stderr is in."""
+    """Print one line on stderr, whatever state stderr is in. In the journal it is an error, and not a mere remark."""
+    priority = "<3>" if _read_by_the_journal() else ""  # sd-daemon(3)
     with contextlib.suppress(OSError):
-        print(safe(line), file=sys.stderr, flush=True)
+        print(priority + safe(line), file=sys.stderr, flush=True)
+
+
+def _read_by_the_journal() -> bool:
+    if "JOURNAL_STREAM" not in os.environ:
+        return False
+    from agent.linux.journal import is_ours
+
+    return is_ours(os.environ)
 
 
 def _discard_output() -> None:

@@ -7,7 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from agent.paths import DEFAULT_PREFIX, Paths
+from agent.paths import Paths, native_prefix
 
 
 def hint(paths: Paths) -> list[str]:
@@ -17,7 +17,7 @@ def hint(paths: Paths) -> list[str]:
 
 def invitation(paths: Paths) -> str:
     """The command that shows this agent, as this user would have to type it in another terminal."""
-    prefix = "" if paths.prefix == Path(DEFAULT_PREFIX) else f"PREFIX={shlex.quote(str(paths.prefix))} "
+    prefix = "" if paths.prefix == Path(native_prefix()) else f"PREFIX={shlex.quote(str(paths.prefix))} "
     return f"{prefix}{invocation(sys.argv[0])} status"
 
 

@@ -20,8 +20,10 @@ from agent.cli.base import Session, command
 from agent.cli.files import write_declaration
 from agent.cli.invitation import hint
 from agent.cli.names import SERVICE
-from agent.errors import RuntimeFailure, UsageError
-from agent.linux.environment import own_environment, own_program
+from agent.errors import UsageError
+from agent.linux.become import become
+from agent.linux.environment import one_file, own_environment, own_program
+from agent.paths import Paths
 
 
 @command(
@@ -54,7 +56,7 @@ def run(session: Session, config: Path | None, demonstration: bool) -> None:
             stream = sys.stderr if session.json else sys.stdout
             print(f"wrote a demonstration to {paths.declaration}", file=stream, flush=True)
     words = ["daemon", form(session), str(paths.prefix), str(paths.declaration)]
-    become(*words, *([] if session.json else hint(paths)))
+    turn_into(paths, *words, *([] if session.json else hint(paths)))
 
 
 @command(
@@ -72,7 +74,9 @@ def run_once(session: Session, name: str, retry: bool) -> None:
     ended is one JSON document on stdout.
     """
     paths = session.paths()
-    become("once", form(session), str(paths.prefix), str(paths.declaration), name, *(["retry"] if retry else []))
+    turn_into(
+        paths, "once", form(session), str(paths.prefix), str(paths.declaration), name, *(["retry"] if retry else [])
+    )
 
 
 def form(session: Session) -> str:
@@ -80,11 +84,11 @@ def form(session: Session) -> str:
     return "json" if session.json else "plain"
 
 
-def become(*words: str) -> NoReturn:
-    """Replace this process by an internal entry of this program. Raises ``RuntimeFailure``."""
-    program = own_program()
+def turn_into(paths: Paths, *words: str) -> NoReturn:
+    """Replace this process by an internal entry of this program. Raises ``RuntimeFailure`` and ``StorageFailure``."""
     sys.stdout.flush()
-    try:
-        os.execve(program[0], [*program, *words], {**os.environ, **own_environment()})  # noqa: S606  # no shell is meant
-    except OSError as error:
-        raise RuntimeFailure(f"cannot execute {program[0]}: {error.strerror}") from error
+    if one_file():
+        from agent.installation.unpacked import move_in
+
+        move_in(paths, words)
+    become([*own_program(), *words], {**os.environ, **own_environment()})

@@ -31,6 +31,7 @@ STYLES = {
     "warn": "yellow",
     "failed": "bold red",
     "fail": "bold red",
+    "unchecked": "yellow",
     "unhealthy": "bold red",
     "stopped": "dim",
 }

@@ -26,7 +26,10 @@ class Agent(Protocol):
         """Do it; with ``wait``, return when the service is where it was asked to be. Raises ``NoSuchService``."""
 
     async def reload(self) -> ReloadReport:
-        """Read the declaration again and apply it. Raises ``DeclarationError``, with nothing changed."""
+        """Read the declaration again and apply it.
+
+        Raises ``DeclarationError`` or ``RequestRefused``, with nothing changed.
+        """
 
     async def upgrade(self) -> HandoverReport:
         """Become the program that is installed now. Raises ``RuntimeFailure``, with nothing changed."""

@@ -90,7 +90,8 @@ class Connection:
         self._limits = shared.limits
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=shared.limits.header_bytes)
         self._head = False
-        self._fresh = True
+        self.fresh = True
+        """Whether it has not asked for anything yet."""
         self._closing = False
         self._follow: Follow | None = None
         writer.transport.set_write_buffer_limits(high=PIECE)
@@ -98,7 +99,7 @@ class Connection:
     async def serve(self) -> None:
         """Answer requests until the connection ends."""
         try:
-            while not self._closing and await self._exchange():
+            while (self.fresh or not self._closing) and await self._exchange():
                 self._http.start_next_cycle()
                 await asyncio.sleep(0)
             await self._close()
@@ -163,13 +164,12 @@ class Connection:
     async def _request(self) -> h11.Request | None:
         """The next request's header; ``None`` when the client has ended the connection, or never used it."""
         limits = self._limits
-        if not self._fresh and not self._http.trailing_data[0]:
+        if not self.fresh and not self._http.trailing_data[0]:
             try:
                 async with asyncio.timeout(limits.idle_seconds):
                     self._http.receive_data(await self._reader.read(READ))
             except TimeoutError:
                 return None
-        self._fresh = False
         try:
             async with asyncio.timeout(limits.header_seconds):
                 event = await self._event()
@@ -177,6 +177,7 @@ class Connection:
             if not self._http.trailing_data[0]:
                 return None
             raise _Late from None
+        self.fresh = False
         if not isinstance(event, h11.Request):
             return None
         if event.http_version not in (b"1.0", b"1.1"):

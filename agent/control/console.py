@@ -1,4 +1,4 @@
-"""The agent in the foreground: what happens, in plain lines or as JSON, and now and then how the workers get on.
+"""The agent in the foreground: what happens, in plain lines, as JSON, or in the journal where that reads along.
 
 Whoever reads along may stop reading (a terminal after Ctrl-S, a pager, a log collector that hangs). Supervision does
 not wait for that: what is not taken is left out, and so it is said.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import select
 import time
+from typing import Protocol
 
 import msgspec
 
@@ -16,6 +17,7 @@ from agent.control.api import Gap
 from agent.supervisor.lifecycle import Phase
 from agent.supervisor.unit import Unit
 from agent.telemetry.events import Event
+from agent.telemetry.journal import Logbook, event_entry, remark
 
 PROGRESS_EVERY = 5.0
 """Seconds between two progress lines of one service."""
@@ -64,8 +66,16 @@ class Outlet:
         return any(events & (select.POLLOUT | select.POLLERR | select.POLLHUP) for _, events in self._poll.poll(0))
 
 
+class AnyConsole(Protocol):
+    """What the agent tells in the foreground."""
+
+    def event(self, event: Event) -> None: ...
+    def changed(self, unit: Unit) -> None: ...
+    def line(self, text: str) -> None: ...
+
+
 class Console:
-    """Prints events and progress for a person."""
+    """Prints events, and now and then how the workers get on, for a person."""
 
     def __init__(self, fd: int = 2) -> None:
         self._outlet = Outlet(fd)
@@ -117,3 +127,19 @@ class JsonConsole:
 
     def line(self, text: str) -> None:
         """Nobody reads prose here."""
+
+
+class JournalConsole:
+    """Each event as an entry of the journal, with its fields; on stderr they would be there a second time."""
+
+    def __init__(self, logbook: Logbook) -> None:
+        self._logbook = logbook
+
+    def event(self, event: Event) -> None:
+        self._logbook.write(event_entry(event))
+
+    def changed(self, unit: Unit) -> None:
+        """How a worker gets on is no event; systemd has a line of its own for that."""
+
+    def line(self, text: str) -> None:
+        self._logbook.write(remark(text))

@@ -14,11 +14,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from agent import __version__
 from agent.control import baton
 from agent.control.baton import Received
-from agent.control.console import Console, JsonConsole
-from agent.control.facade import RunningAgent
+from agent.control.console import AnyConsole, Console, JournalConsole, JsonConsole
+from agent.control.facade import NothingNew, RunningAgent
 from agent.control.layout import lay_out
 from agent.control.patience import patiently
 from agent.control.server import ControlServer
@@ -28,9 +30,11 @@ from agent.declaration.load import load
 from agent.declaration.model import AnyService, Declaration, LogPolicy
 from agent.errors import EXIT_OK, AgentError, DeclarationError, RuntimeFailure
 from agent.linux import cgroup, listen, signals
+from agent.linux.capabilities import withhold
 from agent.linux.clock import WallClockWatch
 from agent.linux.environment import Program
 from agent.linux.files import PrefixLock, touch, write_pid
+from agent.linux.journal import Journal, is_ours
 from agent.linux.notify import SystemdNotifier
 from agent.linux.process import become_subreaper
 from agent.paths import Paths
@@ -39,6 +43,7 @@ from agent.supervisor.predecessors import end_predecessors
 from agent.supervisor.unit import Unit
 from agent.telemetry.bugs import BugLog
 from agent.telemetry.events import EventStore, History, Schedule
+from agent.telemetry.journal import JournalledLog, Logbook
 from agent.telemetry.logs import LogFile, LogPump, LogState
 
 STATUS_DELAY = 0.2
@@ -56,11 +61,13 @@ SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, e
 def run(paths: Paths, *, json: bool = False, hint: str | None = None) -> int:
     """Run the agent in the foreground until SIGTERM or SIGINT. Returns the exit code.
 
-    Tells what happens in plain lines on stderr, or with ``json`` event by event on stdout; ``hint`` is a last line for
-    the person who started it. When it returns, or raises, those signals are blocked: the process is to end.
+    Tells what happens in plain lines on stderr, in the journal if that is where stderr leads, or with ``json`` event by
+    event on stdout; ``hint`` is a last line for the person who started it. When it returns, or raises, those signals
+    are blocked: the process is to end.
 
     Raises ``DeclarationError`` before anything is touched, ``AlreadyRunning`` when another agent holds the prefix.
     """
+    withhold()
     # Until there is a loop to act on them they wait: a reload is not a reason to die, and a stop finds all in order.
     signal.pthread_sigmask(signal.SIG_BLOCK, ORDERS)
     notifier = SystemdNotifier(os.environ)
@@ -69,16 +76,17 @@ def run(paths: Paths, *, json: bool = False, hint: str | None = None) -> int:
     environ = dict(os.environ)
     words = ["daemon", "json" if json else "plain", str(paths.prefix), str(paths.declaration)]
     succession = Succession(words, environ, notifier)
-    console = JsonConsole() if json else Console()
+    logbook = Logbook(Journal()) if is_ours(environ) else None
+    console = JsonConsole() if json else JournalConsole(logbook) if logbook else Console()
     lock = PrefixLock(paths.agent_lock)
     if received is not None:
-        agent = Daemon(paths, environ, notifier, console, succession, lock)
+        agent = Daemon(paths, environ, notifier, console, logbook, succession, lock)
         work = agent.take_over(received)
     else:
         declaration = load(paths, environ)
         lay_out(paths)
         lock.acquire()
-        agent = Daemon(paths, environ, notifier, console, succession, lock)
+        agent = Daemon(paths, environ, notifier, console, logbook, succession, lock)
         work = agent.begin(declaration, inherited, hint)
     try:
         with suppress(AgentError):
@@ -106,10 +114,11 @@ def _raise_descriptor_limit() -> None:
 
 
 class _ServiceLog:
-    """The log of one run of a service."""
+    """The log of one run of a service, of which the journal gets a copy."""
 
-    def __init__(self, paths: Paths, service: AnyService, schedule: Schedule) -> None:
+    def __init__(self, paths: Paths, service: AnyService, schedule: Schedule, logbook: Logbook | None) -> None:
         self._file = LogFile(paths.log(service.name), service.log.size, service.log.keep)
+        self._both = JournalledLog(self._file, service.name, logbook.write, schedule=schedule) if logbook else None
         self._schedule = schedule
 
     @property
@@ -117,13 +126,16 @@ class _ServiceLog:
         return self._file.dropped_bytes
 
     def pump(self, fd: int) -> LogPump:
-        return LogPump(fd, self._file, schedule=self._schedule)
+        return LogPump(fd, self._both or self._file, schedule=self._schedule)
 
     def freeze(self) -> LogState:
-        return self._file.freeze()
+        state = self._file.freeze()
+        return msgspec.structs.replace(state, line=self._both.freeze()) if self._both else state
 
     def thaw(self, state: LogState) -> None:
         self._file.thaw(state)
+        if self._both:
+            self._both.thaw(state.line)
 
     def adjust(self, policy: LogPolicy) -> None:
         self._file.adjust(policy.size, policy.keep)
@@ -140,7 +152,8 @@ class Daemon:
         paths: Paths,
         environ: dict[str, str],
         notifier: SystemdNotifier,
-        console: Console | JsonConsole,
+        console: AnyConsole,
+        logbook: Logbook | None,
         succession: Succession,
         lock: PrefixLock,
     ) -> None:
@@ -148,6 +161,7 @@ class Daemon:
         self._environ = environ
         self._notifier = notifier
         self._console = console
+        self._logbook = logbook
         self._succession = succession
         self._lock = lock
         self._since = time.time()
@@ -239,7 +253,7 @@ class Daemon:
             environ=self._environ,
             events=self._events,
             tree=self._tree,
-            sink=lambda service: _ServiceLog(self._paths, service, self._loop.call_later),
+            sink=lambda service: _ServiceLog(self._paths, service, self._loop.call_later, self._logbook),
             on_change=self._changed,
             frozen=frozen,
         )
@@ -248,7 +262,7 @@ class Daemon:
         self._agent = RunningAgent(
             self._supervisor, self._events, self._notifier, self._succession, self._hand_over, since=self._since
         )
-        self._server = ControlServer(self._agent, where, ours=ours, on_bug=self._bugs.record)
+        self._server = ControlServer(self._agent, where, ours=ours, on_bug=self._bug)
 
     def _watch(self) -> None:
         """From here on signals, the clock and the watchdog have somebody to turn to."""
@@ -300,9 +314,9 @@ class Daemon:
                 history=self._events.freeze(),
             )
         except Exception as error:
-            if not isinstance(error, OSError):
+            if not isinstance(error, OSError | AgentError):
                 self._bugs.record(error)
-            self._succession.fail(f"{program.argv[0]} cannot be executed: {error}")
+            self._succession.fail(f"nobody could take over: {error}")
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ORDERS)
         self._events.append("handover_failed", self._succession.report.message)
         await self._server.resume(control)
@@ -331,7 +345,7 @@ class Daemon:
     def _last_words(self, name: str, output: int) -> None:
         """What a worker that died with the agent before us had still said."""
         if (unit := self._supervisor.units.get(name)) is not None:
-            log = _ServiceLog(self._paths, unit.service, self._loop.call_later)
+            log = _ServiceLog(self._paths, unit.service, self._loop.call_later, self._logbook)
             pump = log.pump(os.dup(output))
             pump.drain(time.monotonic() + 1.0)
             pump.close()
@@ -405,7 +419,7 @@ class Daemon:
 
     async def _reload_quietly(self) -> None:
         # A SIGHUP has nobody to answer to: a refusal is in the events already.
-        with suppress(DeclarationError):
+        with suppress(DeclarationError, NothingNew):
             await self._agent.reload()
 
     def _unexpected(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -416,5 +430,8 @@ class Daemon:
         elif isinstance(error, OSError) and error.errno in SHORTAGE:
             self._events.append("error", f"{message}: {error.strerror}")
         else:
-            self._bugs.record(error if isinstance(error, Exception) else RuntimeError(str(message)))
-            self._events.append("bug", f"{message}: {error!r}; the traceback is in log/agent.log")
+            self._bug(error if isinstance(error, Exception) else RuntimeError(str(message)), f"{message}: ")
+
+    def _bug(self, error: BaseException, where: str = "") -> None:
+        self._bugs.record(error)
+        self._events.append("bug", f"{where}{error!r}; the traceback is in log/agent.log")

@@ -20,7 +20,7 @@ from agent.declaration.show import effective
 from agent.errors import AgentError, DeclarationError, RequestRefused, RuntimeFailure
 from agent.installation.timer_files import out_of_sync
 from agent.linux.environment import Program, installed_program
-from agent.linux.files import age
+from agent.linux.files import age, edition
 from agent.linux.notify import SystemdNotifier
 from agent.supervisor.engine import Supervisor
 from agent.supervisor.lifecycle import Phase
@@ -34,6 +34,14 @@ from agent.supervisor.report import (
     Status,
 )
 from agent.telemetry.events import EventStore
+
+
+class NothingNew(RequestRefused):
+    """A reload would read the very declaration that is in effect, and not the one that somebody has just changed."""
+
+    def __init__(self, credential: str) -> None:
+        renewal = "which systemd renews at a restart only: systemctl restart agent"
+        super().__init__(409, f"the declaration is a credential ({credential}), {renewal}")
 
 
 class RunningAgent:
@@ -60,6 +68,7 @@ class RunningAgent:
         self._hand_over = hand_over
         self._handing_over: asyncio.Task[None] | None = None
         self._since = since
+        self._credential = self._newest_credential()
 
     def status(self, name: str | None = None) -> Status:
         services = self._supervisor.reports(name)
@@ -74,7 +83,7 @@ class RunningAgent:
             state=self.state(),
             prefix=str(paths.prefix),
             containment=self._supervisor.contained_by,
-            declaration=str(paths.declaration),
+            declaration=self._supervisor.declaration.file,
             server=self._supervisor.settings.server,
             message=self.summary(),
             rss_bytes=_own_memory(),
@@ -128,10 +137,11 @@ class RunningAgent:
             self._tell_ready()
 
     async def reload(self) -> ReloadReport:
-        """Read the declaration again and make it true. Raises ``DeclarationError``, and then nothing has changed.
+        """Read the declaration again and make it true.
 
         When another version of this program has been installed, it is to do so: the report then only names the
-        hand-over. Raises ``RuntimeFailure`` when that version fails its self-test, and then nothing has changed either.
+        hand-over. Raises ``DeclarationError``, ``RuntimeFailure`` when that version fails its self-test, and
+        ``NothingNew``; nothing has changed then.
         """
         if self._up:
             # Also when it is refused: systemd waits for this and for the READY=1 that follows.
@@ -139,6 +149,7 @@ class RunningAgent:
         declaration = self._read()
         if self._up and (program := successor()) is not None:
             return ReloadReport(handover=(await self._follow(program)).id)
+        self._insist_on_news(declaration)
         return await self._make_true(declaration)
 
     async def upgrade(self) -> HandoverReport:
@@ -195,9 +206,24 @@ class RunningAgent:
         except DeclarationError as error:
             first = error.problems[0]
             more = f" (and {len(error.problems) - 1} more)" if len(error.problems) > 1 else ""
-            self.events.append("reload_refused", f"{first}{more}")
-            self._tell_ready()
+            self._refuse(f"{first}{more}")
             raise
+
+    def _insist_on_news(self, declaration: Declaration) -> None:
+        """Raise ``NothingNew`` for a credential as old as the agent: whoever asks has changed what it was made from.
+
+        systemd renews credentials when it starts a unit; a newer one with RefreshOnReload= may do so before a reload.
+        """
+        newest = self._newest_credential()
+        if declaration.file != str(self._supervisor.paths.declaration) and newest == self._credential:
+            refusal = NothingNew(declaration.file)
+            self._refuse(str(refusal))
+            raise refusal
+        self._credential = newest
+
+    def _refuse(self, why: str) -> None:
+        self.events.append("reload_refused", why)
+        self._tell_ready()
 
     async def _make_true(self, declaration: Declaration) -> ReloadReport:
         task = asyncio.ensure_future(patiently(self._notifier, self._apply(declaration)))
@@ -210,6 +236,11 @@ class RunningAgent:
         report = await self._supervisor.reload(declaration)
         report.timers_out_of_sync = self._out_of_sync()
         return report
+
+    def _newest_credential(self) -> tuple[int, int, int] | None:
+        paths = self._supervisor.paths
+        credential = paths.credential(paths.declaration.name)
+        return edition(credential) if credential else None
 
     def _reloaded(self, task: asyncio.Task[ReloadReport]) -> None:
         self._reloads.discard(task)

@@ -26,6 +26,7 @@ from agent.declaration.model import AgentSettings, AnyService, Limits, LogPolicy
 from agent.errors import EXIT_CONFIGURATION, EXIT_OK, EXIT_RUNTIME, AlreadyRunning, RuntimeFailure
 from agent.installation.timers import OWN_MEMORY, OWN_TASKS
 from agent.linux import cgroup, signals
+from agent.linux.capabilities import withhold
 from agent.linux.files import PrefixLock
 from agent.linux.notify import SystemdNotifier
 from agent.linux.process import Identity, become_subreaper, reap_strangers
@@ -209,13 +210,14 @@ def run_once(paths: Paths, name: str, *, json: bool = False, retry: bool = False
     fails is followed by others, as under the agent, if its ``restart`` says so.
     Raises ``DeclarationError``, ``NoSuchService``, and ``RuntimeFailure`` when it runs already.
     """
+    withhold()
     notifier = SystemdNotifier()
     declaration = load(paths, os.environ)
     service = declaration.services.get(name)
     if service is None:
         nearest = difflib.get_close_matches(name[:64], declaration.services, n=1)
         raise NoSuchService(name[:64], nearest[0] if nearest else None)
-    own = OncePaths(paths.prefix, paths.declaration)
+    own = OncePaths(*paths)
     lay_out(own)
     lock = PrefixLock(own.service_lock(name))
     try:

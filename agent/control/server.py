@@ -39,6 +39,9 @@ ROOM = 64
 AT_ONCE = 16
 """Connections that are accepted in one turn of the loop. Each may cost 0.5 ms, and supervision waits for the turn."""
 
+FIRST_WORDS = 0.5
+"""Seconds that a client which has just connected is given to ask something before the agent is somebody else."""
+
 GRACE = 5.0
 """Seconds that answers under way may take when the server stops."""
 
@@ -128,17 +131,25 @@ class ControlServer:
     async def _stop(self, grace: float, *, again: bool) -> None:
         if self._server is None:
             return
-        server, self._server = self._server, None
+        server = self._server
+        if not again:
+            self._server = None  # whoever is on the way is let in only to be sent away
         if self._listening is not None:
             # First of all no more accepts: one that is under way when a server is closed fails inside asyncio (3.11).
             asyncio.get_running_loop().remove_reader(self._listening)
         for _ in range(ACCEPT_TURNS):
             await asyncio.sleep(0)
+        self._server = None
         server.close()
         for task, connection in self._connections.items():
             connection.finish(again=again)
-            if connection.idle:
+            if connection.idle and not (again and connection.fresh):
                 task.cancel()
+        if again and self._connections:
+            await asyncio.wait(self._connections, timeout=FIRST_WORDS)
+            for task, connection in self._connections.items():
+                if connection.idle:
+                    task.cancel()
         if self._connections:
             await asyncio.wait(self._connections, timeout=grace)
         for task in self._connections:

@@ -77,7 +77,7 @@ class Succession:
         supervisor: SupervisorState,
         history: History,
     ) -> NoReturn:
-        """Become ``program``. Raises ``OSError``, and then everything is as it was."""
+        """Become ``program``. Raises ``RuntimeFailure`` and ``OSError``, and then everything is as it was."""
         descriptors = [lock, control, *held_by(supervisor)]
         outputs = {unit.run.output: unit.service.name for unit in supervisor.units if unit.run is not None}
         inner = baton.Inner(
@@ -118,8 +118,8 @@ class Succession:
         environment = self._environment(program, handed)
         try:
             become([*program.argv, *self._words], environment, [received.fd, *received.outer.descriptors])
-        except OSError as error:
-            raise RuntimeFailure(f"{why}; and {program.argv[0]} cannot be executed again: {error.strerror}") from error
+        except RuntimeFailure as error:
+            raise RuntimeFailure(f"{why}; and there is no way back: {error}") from error
 
     def taken_over(self, received: Received) -> None:
         """We are the next program, or the one before again, and all is in our hands."""

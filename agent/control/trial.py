@@ -7,6 +7,7 @@ agent that it would become.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import Callable, Mapping
@@ -38,7 +39,9 @@ async def try_out(program: Program, directory: str, environ: Mapping[str, str], 
     try:
         try:
             child = spawn(
-                SpawnRequest(argv=[*program.argv, "--version"], environment=environment, stdout=theirs, stderr=theirs)
+                SpawnRequest(
+                    argv=[*program.argv, "selftest", "--json"], environment=environment, stdout=theirs, stderr=theirs
+                )
             )
         finally:
             os.close(theirs)
@@ -72,9 +75,17 @@ async def try_out(program: Program, directory: str, environ: Mapping[str, str], 
     finally:
         os.close(output)
     if status is None or not status.success:
-        lines = [line for line in said.decode("utf-8", "replace").splitlines() if line.strip()]
-        last = "".join(char if char.isprintable() else " " for char in lines[-1])[:300] if lines else "it said nothing"
-        raise RuntimeFailure(f"{program.argv[0]} fails its self-test ({status}): {last}")
+        raise RuntimeFailure(f"{program.argv[0]} fails its self-test ({status}): {reason(bytes(said))}")
+
+
+def reason(said: bytes) -> str:
+    """Why a self-test failed, on one line: the first part that did, or the last words of what is no self-test."""
+    text = said.decode("utf-8", "replace")
+    with suppress(ValueError, KeyError, TypeError, AttributeError, StopIteration):
+        failed = next(part for part in json.loads(text)["parts"] if part["verdict"] == "fail")
+        text = f"{failed['name']}: {failed['finding']}"
+    lines = [line for line in text.splitlines() if line.strip()]
+    return "".join(char if char.isprintable() else " " for char in lines[-1])[:300] if lines else "it said nothing"
 
 
 def _read(fd: int) -> bytes:

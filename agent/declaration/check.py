@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from agent.declaration.capture_limits import LONGEST_FILTER
 from agent.declaration.units import parse_duration, parse_percent, parse_size
-from agent.declaration.wording import nearest, shown
+from agent.declaration.wording import shown
 from agent.errors import UsageError
+from agent.linux.capability_sets import NAMES as CAPABILITIES
 
 _SERVICE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
@@ -36,6 +37,21 @@ _LONGEST_ARGUMENT = 128 * 1024 - 1  # bytes, the closing NUL not counted: MAX_AR
 _LONGEST_PATH = 4095  # bytes: PATH_MAX, linux/limits.h
 _LONGEST_INTERFACE = 15  # bytes: IFNAMSIZ - 1, netdevice(7)
 _LAST_UID = 2**32 - 2
+
+
+class Unknown(UsageError):
+    """A word that is none of those in ``known``, which maps them in lower case to how they are to be written.
+
+    To find the one that was meant costs a comparison with each: that is left to whoever tells of it, and ``advice``
+    is what to say when there is none.
+    """
+
+    def __init__(self, message: str, word: str, known: Mapping[str, str], advice: str) -> None:
+        self.message = message
+        self.word = word
+        self.known = known
+        self.advice = advice
+        super().__init__(f"{message}; {advice}")
 
 
 def service_name(name: str) -> str:
@@ -72,9 +88,8 @@ def stop_signal(value: str | int) -> int:
         name = value.upper().removeprefix("SIG")
         known = {member.name.removeprefix("SIG"): member.value for member in signal.Signals}
         if name not in known:
-            hint = nearest(name.lower(), (other.lower() for other in known))
-            advice = f"did you mean {hint.upper()}?" if hint else 'write a name such as "TERM", or a number'
-            raise UsageError(f"{shown(value)} is not a signal; {advice}")
+            words = {other.lower(): other for other in known}
+            raise Unknown(f"{shown(value)} is not a signal", name, words, 'write a name such as "TERM", or a number')
         number = known[name]
     else:
         number = int(value)
@@ -83,6 +98,20 @@ def stop_signal(value: str | int) -> int:
     if number in _CANNOT_STOP:
         raise UsageError(f'{shown(value)} does not end a process; write "TERM", "INT", "QUIT" or "HUP"')
     return number
+
+
+def capability(text: str) -> str:
+    """A capability as capabilities(7) spells it, from its name in any case, with or without ``CAP_``."""
+    word = text.upper().removeprefix("CAP_")
+    if not text.isascii() or f"CAP_{word}" not in CAPABILITIES:
+        known = {name.removeprefix("CAP_").lower(): name for name in CAPABILITIES}
+        raise Unknown(f"{shown(text)} is not a capability", word, known, "capabilities(7) lists them all")
+    return f"CAP_{word}"
+
+
+def capabilities(names: Sequence[str]) -> tuple[str, ...]:
+    """A set of capabilities, in one order."""
+    return tuple(sorted(distinct(names)))
 
 
 def absolute_path(text: str) -> str:

@@ -33,12 +33,12 @@ _WHERE = re.compile(r" \((?:at line (\d+), column (\d+)|at end of document)\)$")
 _MANY_DIGITS = re.compile(r"[0-9][0-9_]{4000}")
 
 
-def load(paths: Paths, environ: Mapping[str, str]) -> Declaration:
-    """Read the declaration of ``paths``. ``environ`` is the agent's environment.
+def load(paths: Paths, environ: Mapping[str, str], sources: Sources | None = None) -> Declaration:
+    """Read the declaration of ``paths``, or the credential of its name. ``environ`` is the agent's environment.
 
     Raises ``DeclarationError`` with every problem of every file, and nothing else whatever the files hold.
     """
-    return _load(paths, environ, Disk(), None)
+    return _load(paths, environ, sources or Disk(), None)
 
 
 def load_text(text: str, paths: Paths, environ: Mapping[str, str], sources: Sources | None = None) -> Declaration:
@@ -74,6 +74,7 @@ class _Loading:
         self.paths = paths
         self.environ = environ
         self.sources = sources
+        self.file = paths.declaration
         self.findings = Findings()
         self.services: dict[str, AnyService] = {}
         self.places: dict[str, str] = {}
@@ -88,7 +89,7 @@ class _Loading:
         return Declaration(
             agent=self.settings,
             services=self.services,
-            file=str(self.paths.declaration),
+            file=str(self.file),
             masked=frozenset(self.findings.secrets),
             masked_fields=frozenset(self.findings.secret_fields),
         )
@@ -107,7 +108,9 @@ class _Loading:
     def declaration(self, text: str | None) -> None:
         """Read everything: the shared variables, the declaration itself, its projects."""
         self._read_shared_variables()
-        main = self._document(self.paths.declaration, text, None)
+        if text is None:
+            text = self._main_text()
+        main = self._document(self.file, text, None) if text is not None else None
         if main is not None:
             self._agent(main)
             self._services(main, "service")
@@ -122,6 +125,25 @@ class _Loading:
             if document is not None:
                 self._services(document, "service")
                 self._check_sections(document, ("service",))
+
+    def _main_text(self) -> str | None:
+        """The text of the declaration, which may be a credential; ``None`` when there is none, and that is noted.
+
+        What this user may read for itself is up to date: a credential is as it was when systemd started the unit.
+        """
+        try:
+            return self.sources.read(self.file)
+        except Unreadable as refusal:
+            credential = self.paths.credential(self.file.name) if refusal.missing or refusal.withheld else None
+            if credential is None:
+                self._file_problem(self.file, f"{refusal}{_remedy(refusal, self.file)}")
+                return None
+        self.file = credential
+        try:
+            return self.sources.read(credential)
+        except Unreadable as error:
+            self._file_problem(credential, f"{error}; it is a credential")
+            return None
 
     def _read_shared_variables(self) -> None:
         path = self.paths.key / ".env"
@@ -150,8 +172,7 @@ class _Loading:
         try:
             text = self.sources.read(path) if text is None else text
         except Unreadable as error:
-            advice = "; `agentctl init` writes a first one" if error.missing and project is None else ""
-            self._file_problem(path, f"{error}{advice}")
+            self._file_problem(path, str(error))
             return None
         if text.startswith("\ufeff"):
             self._file_problem(path, "begins with a byte order mark, which TOML has not; save it as UTF-8 without", 1)
@@ -252,7 +273,8 @@ class _Loading:
             if looks_secret(variable) and variable not in values.good.get("environment", {}):
                 self.findings.hide((*path, "environment", variable), value)
         for number, secret in values.items("secrets"):
-            if objection := self.sources.objection(self.paths.secrets / secret):
+            file = self.paths.secret(secret)
+            if objection := self.sources.objection(file, credential=file.parent == self.paths.credentials):
                 reader.fail((*path, "secrets", number), objection, "names no file that can be used as a secret")
 
     def _kind(self, raw: dict[str, Any], reader: Reader, path: tuple[str, str]) -> Kind | None:
@@ -297,6 +319,13 @@ class _Loading:
         return variables, mistakes
 
 
+def _remedy(refusal: Unreadable, file: Path) -> str:
+    """What to do about a declaration that is not there, or not for this user."""
+    if refusal.withheld:
+        return f"; let the agent's group read it, or hand it over: LoadCredential={file.name}:{_named(file)}"
+    return "; `agentctl init` writes a first one" if refusal.missing else ""
+
+
 def _advice(raw: dict[str, Any]) -> str:
     """How the kind of a service would have to be written."""
     guess = next((kind for kind, keys in OF_KIND.items() if not keys.keys().isdisjoint(raw)), None)
@@ -308,11 +337,15 @@ def _named(path: Path) -> str:
     return printable(str(path))
 
 
+_FIXED = {"capabilities": "a {kind} is given CAP_NET_RAW where the agent holds it, and needs no other; leave this out"}
+"""Of keys that are settled for some kinds: why nobody need say more."""
+
+
 def _elsewhere() -> dict[Kind | None, dict[str, str]]:
     """For each kind, the keys that only other kinds know, and what to say about them."""
     return {
         kind: {
-            key: f"{key} belongs to kind {other}, and this is a {kind}"
+            key: _FIXED.get(key, f"{key} belongs to kind {other}, and this is a {{kind}}").format(kind=kind)
             for other in KINDS
             if other != kind
             for key in OF_KIND[other]

@@ -137,9 +137,14 @@ class Scan(Service, frozen=True, kw_only=True, tag_field="kind", tag="scan"):
 
 
 class Command(Service, frozen=True, kw_only=True, tag_field="kind", tag="command"):
-    """``kind = "command"``: any program, as a list of arguments; there is no shell."""
+    """``kind = "command"``: any program, as a list of arguments; there is no shell.
+
+    ``capabilities`` are names of capabilities(7), sorted, and all that it holds. ``None`` is what it has by being the
+    user that it is: nothing, or as root everything.
+    """
 
     command: tuple[str, ...]
+    capabilities: tuple[str, ...] | None = None
 
 
 AnyService = Capture | Scan | Command
@@ -159,7 +164,7 @@ class AgentSettings(msgspec.Struct, frozen=True):
 
 
 class Declaration(msgspec.Struct, frozen=True):
-    """A whole declaration, read from ``file``.
+    """A whole declaration, read from ``file``: the one of ``Paths``, or a credential.
 
     ``masked`` holds the secret values that must never be shown, and ``masked_fields`` the dotted keys that they were
     written into, list positions included (``service.api.command.2``): a short secret hides its whole field.

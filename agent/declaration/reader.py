@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from agent.declaration import wording
-from agent.declaration.check import variable_name
+from agent.declaration.check import Unknown, variable_name
 from agent.declaration.interpolate import FORMS, Unset, expand
 from agent.declaration.locate import Lines, Path
 from agent.declaration.masking import looks_secret, mask
@@ -283,8 +283,13 @@ class Reader:
         try:
             return spec.parse(value)
         except UsageError as error:
-            self.fail(path, str(error), f"is not {spec.expected}")
+            self.fail(path, self._told(error), f"is not {spec.expected}")
             return Bad()
+
+    def _told(self, error: UsageError) -> str:
+        if isinstance(error, Unknown) and (hint := self.findings.nearest(error.word, error.known)):
+            return f"{error.message}; did you mean {error.known[hint]}?"
+        return str(error)
 
     def _not(self, value: Any, spec: Spec, path: Path) -> Bad:
         text = f"{shown(value)} is not {spec.expected}"

@@ -186,6 +186,10 @@ class CommandKeys(TypedDict, total=False):
             max_length=MOST_ITEMS,
         ),
     ]
+    capabilities: Annotated[
+        list[Annotated[Text, _key('a capability such as "CAP_NET_BIND_SERVICE"', check.capability)]],
+        _key("a list of capabilities", check.capabilities, max_length=64),
+    ]
 
 
 class Spec(NamedTuple):

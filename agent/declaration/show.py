@@ -99,7 +99,10 @@ def _own_keys(service: AnyService) -> dict[str, Any]:
                 timeout=None if service.timeout is None else format_duration(service.timeout),
             )
         case Command():
-            return {"command": list(service.command)}
+            command: dict[str, Any] = {"command": list(service.command)}
+            if service.capabilities is not None:
+                command["capabilities"] = list(service.capabilities)
+            return command
 
 
 def _timer(timer: Timer) -> dict[str, Any]:

@@ -19,11 +19,15 @@ MOST_PROJECTS = 1000
 
 
 class Unreadable(Exception):
-    """A file cannot be used. The text says why; ``missing`` when it is not there at all."""
+    """A file cannot be used. The text says why.
 
-    def __init__(self, text: str, *, missing: bool = False) -> None:
+    ``missing`` when it is not there at all, ``withheld`` when it, or its directory, is closed to this user.
+    """
+
+    def __init__(self, text: str, *, missing: bool = False, withheld: bool = False) -> None:
         super().__init__(text)
         self.missing = missing
+        self.withheld = withheld
 
 
 class Sources(Protocol):
@@ -37,8 +41,8 @@ class Sources(Protocol):
         """The project files, sorted; none when there is no such directory. Raises ``Unreadable``."""
         ...
 
-    def objection(self, secret: Path) -> str | None:
-        """Why a file must not be used as a secret, if so."""
+    def objection(self, secret: Path, *, credential: bool) -> str | None:
+        """Why a file must not be used as a secret, if so. That of a ``credential`` is systemd's to protect."""
         ...
 
     def memory(self) -> int:
@@ -84,15 +88,19 @@ class Disk:
             raise Unreadable(f"holds more than {MOST_PROJECTS} projects")
         return found
 
-    def objection(self, secret: Path) -> str | None:
+    def objection(self, secret: Path, *, credential: bool) -> str | None:
         try:
             mode = secret.stat().st_mode
         except OSError as error:
-            return f"{secret} {_unreadable(error)}"
+            found = _unreadable(error)
+            return f"{secret} {found}{f', nor is there a credential {secret.name}' if found.missing else ''}"
         if not stat.S_ISREG(mode):
             return f"{secret} is not a regular file"
-        if mode & 0o077:
+        # The group bits of a credential may be the mask of an access control list, acl(5).
+        if mode & 0o077 and not credential:
             return f"{secret} is open to others (mode {stat.S_IMODE(mode):04o}); chmod 0600 it"
+        if not os.access(secret, os.R_OK, effective_ids=True):
+            return f"{secret} may not be read by this user; give it to the agent's, or make it a credential"
         return None
 
     def memory(self) -> int:
@@ -110,7 +118,7 @@ def _unreadable(error: OSError | ValueError) -> Unreadable:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return Unreadable("does not exist", missing=True)
     if isinstance(error, PermissionError):
-        return Unreadable("may not be read by this user")
+        return Unreadable("may not be read by this user", withheld=True)
     if isinstance(error, IsADirectoryError):
         return Unreadable("is a directory")
     reason = error.strerror if isinstance(error, OSError) else None

@@ -1,26 +1,35 @@
-"""Replacing this program by another in the same process, execve(2): the PID, the children and chosen descriptors stay.
+"""The one module in which this process becomes another program: execve(2), and what of this one is to survive it.
 
-Everything else is the kernel's to keep or to drop: pending and blocked signals, the subreaper's role, resource limits
-and ambient capabilities stay; descriptors that are close-on-exec, timers, memory and handlers go.
+PID, children, resource limits, pending and blocked signals and the subreaper's role survive by themselves; descriptors
+and capabilities only as far as is said here.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import NoReturn
 
+from agent.errors import RuntimeFailure
+from agent.linux.capabilities import handing_on, permitted
 
-def become(argv: Sequence[str], environment: Mapping[str, str], descriptors: Collection[int] = ()) -> NoReturn:
-    """Execute ``argv[0]`` (a path) in place of this program, which keeps ``descriptors`` open for it.
 
-    Raises ``OSError``, and then nothing has changed. Text must be as execve(2) can take it, without NUL.
+def become(argv: list[str], environment: Mapping[str, str], descriptors: Collection[int] = ()) -> NoReturn:
+    """Execute ``argv``, a path and its arguments, in place of this process. For this very program in another form only.
+
+    ``descriptors`` stay open for it. Capabilities stay, too: what this process holds it would otherwise lose here,
+    since it hands nothing on (``capabilities.withhold``). Raises ``RuntimeFailure``; then all is as it was.
     """
-    changed = [fd for fd in descriptors if not os.get_inheritable(fd)]
+    # Root needs nothing handed on.
+    held = permitted() if os.geteuid() != 0 else 0
+    closing = [fd for fd in descriptors if not os.get_inheritable(fd)]
     try:
-        for fd in changed:
+        for fd in closing:
             os.set_inheritable(fd, True)
-        os.execve(argv[0], list(argv), dict(environment))  # noqa: S606  # no shell is meant
+        with handing_on(held):
+            os.execve(argv[0], argv, environment)  # noqa: S606  # no shell is the point
+    except OSError as error:
+        raise RuntimeFailure(f"cannot execute {argv[0]}: {error.strerror}") from error
     finally:
-        for fd in changed:
+        for fd in closing:
             os.set_inheritable(fd, False)

@@ -17,10 +17,11 @@ import select
 import signal
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
+from agent.linux.capabilities import NotGranted, keeping_through_setuid, take
 from agent.linux.users import Credentials
 
 _CLONE3 = 435  # asm-generic/unistd.h: one number on every architecture
@@ -56,13 +57,17 @@ class Unavailable(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Birth:
-    """What the child becomes. ``stdio`` are the descriptors for 0, 1 and 2, ``programs`` the paths to try in turn."""
+    """What the child becomes. ``stdio`` are the descriptors for 0, 1 and 2, ``programs`` the paths to try in turn.
+
+    ``capabilities`` are what the child has to take for itself (``capabilities.take``), ``None`` what comes of itself.
+    """
 
     programs: Sequence[str]
     argv: list[str]
     environment: dict[str, str]
     working_directory: str | None
     credentials: Credentials | None
+    capabilities: int | None
     stdio: tuple[int, int, int]
     pass_fds: Sequence[int]
     umask: int
@@ -72,9 +77,9 @@ class Birth:
 def bear(birth: Birth, cgroup: int) -> tuple[int, int]:
     """Start a program in the cgroup whose directory ``cgroup`` is open; returns its PID and its pidfd.
 
-    Raises ``Unavailable``; ``ValueError`` for text that execve(2) cannot take; and ``OSError`` as ``subprocess`` does:
-    with the working directory as its file name when that is to blame, without one for what concerns the user, else
-    with the program.
+    Raises ``Unavailable``; ``ValueError`` for text that execve(2) cannot take; ``NotGranted``; and ``OSError`` as
+    ``subprocess`` does: with the working directory as its file name when that is to blame, without one for what
+    concerns the user, else with the program.
     """
     _check(birth)
     _refuse_frozen(cgroup)
@@ -169,12 +174,16 @@ def _become(birth: Birth, told: int) -> NoReturn:
             os.set_inheritable(fd, True)
         step = "user"
         if birth.credentials is not None:
-            os.setgroups(birth.credentials.groups)
-            os.setresgid(*[birth.credentials.gid] * 3)
-            os.setresuid(*[birth.credentials.uid] * 3)
+            with nullcontext() if birth.capabilities is None else keeping_through_setuid():
+                os.setgroups(birth.credentials.groups)
+                os.setresgid(*[birth.credentials.gid] * 3)
+                os.setresuid(*[birth.credentials.uid] * 3)
         step = "directory"
         if birth.working_directory is not None:
             os.chdir(birth.working_directory)
+        step = "capabilities"
+        if birth.capabilities is not None:
+            take(birth.capabilities)
         step = "program"
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         number = _execute(birth)
@@ -216,6 +225,8 @@ def _await_exec(report: int, pidfd: int, birth: Birth) -> None:
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(pidfd, signal.SIGCONT)
     step, _, number = os.read(report, 100).decode().partition(" ")
+    if step == "capabilities":
+        raise NotGranted(int(number), os.strerror(int(number)))
     if step:
         blamed = {"directory": birth.working_directory, "user": None}.get(step, birth.argv[0])
         raise OSError(int(number), os.strerror(int(number)), blamed)

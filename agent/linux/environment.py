@@ -19,11 +19,21 @@ _HERE = Path(agent.__file__).resolve().parent.parent
 _PASSED = frozenset({"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TERM"})
 _LIBRARY_PATH = "LD_LIBRARY_PATH"
 _LIBRARY_PATH_BEFORE = "LD_LIBRARY_PATH_ORIG"  # where PyInstaller's bootloader keeps what it replaced
+_LIBRARIES = "lib"  # as build.spec has it
+_BUNDLE = ("_PYI_", _LIBRARY_PATH)  # how the names of all that a bundle keeps in its environment begin
 
 
 def frozen() -> bool:
     """Whether this program runs as a PyInstaller bundle."""
     return bool(getattr(sys, "frozen", False))
+
+
+def one_file() -> bool:
+    """Whether this is the one file that a person downloads, which runs unpacked in a temporary directory.
+
+    The installed form has its libraries in ``lib`` beside the executable.
+    """
+    return frozen() and Path(getattr(sys, "_MEIPASS", "")) != Path(sys.executable).parent / _LIBRARIES
 
 
 def base_environment(source: Mapping[str, str]) -> dict[str, str]:
@@ -41,8 +51,12 @@ def base_environment(source: Mapping[str, str]) -> dict[str, str]:
 
 
 def own_program() -> list[str]:
-    """The command that starts this program again, in this version; its arguments follow."""
-    return [os.path.realpath(sys.executable)] if frozen() else [sys.executable, "-P", "-m", "agent"]
+    """The command that starts this program again, in this version; its arguments follow.
+
+    A bundle names the file that is running, with symbolic links resolved (its bootloader reads /proc/self/exe): an
+    agent starts workers of its own version, wherever ``current`` points by then.
+    """
+    return [sys.executable] if frozen() else [sys.executable, "-P", "-m", "agent"]
 
 
 class Program(NamedTuple):
@@ -59,7 +73,7 @@ def installed_program() -> Program:
     a link of any name.
     """
     if frozen():
-        own = Path(os.path.realpath(sys.executable))
+        own = Path(sys.executable)
         current = own.parent.parent / "current" / own.name
         return Program([str(current.resolve() if current.exists() else own)], {})
     return Program(own_program(), _source_variables(Path(agent.__file__).parent.parent.resolve()))
@@ -70,15 +84,6 @@ def running_program() -> Program:
     return Program(own_program(), {} if frozen() else _source_variables(_HERE))
 
 
-def fresh_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """``environ`` for another version of this program to begin in: without what a frozen build has put there."""
-    kept = {name: value for name, value in environ.items() if not name.startswith("_PYI_") and name != _LIBRARY_PATH}
-    before = kept.pop(_LIBRARY_PATH_BEFORE, None)
-    if not frozen() and _LIBRARY_PATH in environ:
-        before = environ[_LIBRARY_PATH]
-    return kept if before is None else {**kept, _LIBRARY_PATH: before}
-
-
 def own_environment() -> dict[str, str]:
     """What ``own_program`` needs besides ``base_environment``, and foreign programs must not get.
 
@@ -86,8 +91,7 @@ def own_environment() -> dict[str, str]:
     libraries. From a source tree it is PYTHONPATH, unless the package is installed.
     """
     if frozen():
-        names = [name for name in os.environ if name.startswith(("_PYI_", _LIBRARY_PATH))]
-        return {name: os.environ[name] for name in names}
+        return {name: value for name, value in os.environ.items() if name.startswith(_BUNDLE)}
     return _source_variables(_HERE)
 
 
@@ -96,3 +100,16 @@ def _source_variables(root: Path) -> dict[str, str]:
     if root not in map(Path, site.getsitepackages()):
         return {"PYTHONPATH": f"{root}:{inherited}" if inherited else str(root)}
     return {"PYTHONPATH": inherited} if inherited else {}
+
+
+def fresh_environment(source: Mapping[str, str]) -> dict[str, str]:
+    """``source`` as it was before this bundle: for an execve(2) of another version of this program, which has its own.
+
+    With our bootloader's variables it would take our libraries for its own.
+    """
+    if not frozen():
+        return dict(source)
+    fresh = {name: value for name, value in source.items() if not name.startswith(_BUNDLE)}
+    if before := source.get(_LIBRARY_PATH_BEFORE):
+        fresh[_LIBRARY_PATH] = before
+    return fresh

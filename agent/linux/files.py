@@ -37,7 +37,7 @@ def write_atomic(
         try:
             with os.fdopen(fd, "wb") as stream:
                 stream.write(content)
-                if owner is not None:
+                if owner is not None and owner != _owner(stream.fileno()):
                     os.fchown(stream.fileno(), *owner)
                 os.fchmod(stream.fileno(), mode)
                 if durable:
@@ -50,6 +50,12 @@ def write_atomic(
             raise
     except OSError as error:
         raise StorageFailure(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _owner(fd: int) -> tuple[int, int]:
+    """Whose it is already: a sandbox may forbid fchown(2) even where it changes nothing."""
+    status = os.fstat(fd)
+    return status.st_uid, status.st_gid
 
 
 def write_pid(path: Path, pid: int) -> None:
@@ -95,6 +101,15 @@ def age(path: Path, now: float) -> float | None:
     except OSError:
         return None
     return max(0.0, now - modified)
+
+
+def edition(path: Path) -> tuple[int, int, int] | None:
+    """What tells a file that was written anew from the one that was there before; ``None`` when there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_ctime_ns
 
 
 def make_directory(path: Path, mode: int = 0o755) -> None:
@@ -159,16 +174,23 @@ class PrefixLock:
             os.close(fd)
 
     def _holder(self, fd: int) -> int | None:
-        """The PID that holds the lock: as the kernel has it (proc_locks(5)), else as the holder wrote it down."""
-        status = os.fstat(fd)
-        inode = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
-        with suppress(OSError, ValueError), Path("/proc/locks").open() as locks:
-            for line in locks:
-                fields = line.split()
-                if len(fields) > 5 and fields[1] == "FLOCK" and fields[5] == inode and int(fields[4]) > 0:
-                    return int(fields[4])
+        """The PID that holds the lock: as the kernel has it, else as the holder wrote it down."""
+        if pid := flock_holder(fd):
+            return pid
         for _ in range(10):  # it may have the lock since an instant ago, and not have written its PID yet
             if pid := read_pid(self.path):
                 return pid
             time.sleep(0.01)
         return None
+
+
+def flock_holder(fd: int) -> int | None:
+    """Who holds flock(2) on what ``fd`` is open on, as proc_locks(5) has it; ``None`` when that does not tell."""
+    status = os.fstat(fd)
+    inode = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    with suppress(OSError, ValueError), Path("/proc/locks").open() as locks:
+        for line in locks:
+            fields = line.split()
+            if len(fields) > 5 and fields[1] == "FLOCK" and fields[5] == inode and int(fields[4]) > 0:
+                return int(fields[4])
+    return None

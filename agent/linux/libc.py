@@ -1,7 +1,6 @@
 """The few system calls that Python 3.11 does not offer, by ctypes, with ``errno`` turned into ``OSError``.
 
-The C library is loaded here and nowhere else. Constants are those of the kernel's UAPI headers, which are the same on
-every architecture that this program supports.
+Constants are those of the kernel's UAPI headers, which are the same on every architecture that this program supports.
 """
 
 from __future__ import annotations
@@ -9,10 +8,18 @@ from __future__ import annotations
 import ctypes
 import os
 
-PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+PR_SET_KEEPCAPS = 8  # linux/prctl.h
+PR_GET_SECUREBITS = 27
+PR_SET_SECUREBITS = 28
+PR_SET_CHILD_SUBREAPER = 36
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_RAISE = 2
+PR_CAP_AMBIENT_CLEAR_ALL = 4
 TFD_TIMER_ABSTIME = 1 << 0  # linux/timerfd.h
 TFD_TIMER_CANCEL_ON_SET = 1 << 1
 IN_MODIFY = 0x00000002  # linux/inotify.h
+
+_CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h: 64 bits in two halves
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -25,11 +32,23 @@ class _TimerSpec(ctypes.Structure):
     _fields_ = (("interval", _Timespec), ("value", _Timespec))
 
 
+class _CapabilityHeader(ctypes.Structure):
+    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+
+class _CapabilityHalf(ctypes.Structure):
+    _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
+
+
+_CapabilityHalves = _CapabilityHalf * 2
+
+
 _libc.prctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
 _libc.timerfd_create.argtypes = (ctypes.c_int, ctypes.c_int)
 _libc.timerfd_settime.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.POINTER(_TimerSpec), ctypes.c_void_p)
 _libc.inotify_init1.argtypes = (ctypes.c_int,)
 _libc.inotify_add_watch.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32)
+_libc.syncfs.argtypes = (ctypes.c_int,)
 
 
 def _checked(result: int) -> int:
@@ -39,9 +58,31 @@ def _checked(result: int) -> int:
     return result
 
 
-def prctl(option: int, argument: int) -> int:
-    """prctl(2) with one argument."""
-    return _checked(_libc.prctl(option, argument, 0, 0, 0))
+def prctl(option: int, argument: int, second: int = 0) -> int:
+    """prctl(2) with one argument or two."""
+    return _checked(_libc.prctl(option, argument, second, 0, 0))
+
+
+def capget() -> tuple[int, int, int]:
+    """The effective, permitted and inheritable set of this thread, as masks: capget(2)."""
+    header = _CapabilityHeader(_CAPABILITY_VERSION_3, 0)
+    halves = _CapabilityHalves()
+    _checked(_libc.capget(ctypes.byref(header), halves))
+    low, high = halves
+    return (
+        low.effective | high.effective << 32,
+        low.permitted | high.permitted << 32,
+        low.inheritable | high.inheritable << 32,
+    )
+
+
+def capset(effective: int, permitted: int, inheritable: int) -> None:
+    """Set the three sets of this thread: capset(2)."""
+    header = _CapabilityHeader(_CAPABILITY_VERSION_3, 0)
+    sets = (effective, permitted, inheritable)
+    low = _CapabilityHalf(*(each & 0xFFFFFFFF for each in sets))
+    high = _CapabilityHalf(*(each >> 32 for each in sets))
+    _checked(_libc.capset(ctypes.byref(header), _CapabilityHalves(low, high)))
 
 
 def timerfd_create(clock: int) -> int:
@@ -64,3 +105,8 @@ def inotify(path: str | os.PathLike[str], mask: int) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def syncfs(fd: int) -> None:
+    """syncfs(2): return when all that was written to the file system of ``fd`` is on the disk."""
+    _checked(_libc.syncfs(fd))

@@ -1,8 +1,8 @@
 """The one module that starts processes: children of the agent, and short foreign commands for whoever needs one.
 
-A child gets its own session, default signal dispositions, an empty signal mask, /dev/null to read from, and the
-environment in the request and nothing else. It is held by a pidfd from its first instant: between ``fork`` and
-``pidfd_open`` nobody but us could reap it, and we are one thread.
+A child gets its own session, default signal dispositions, an empty signal mask, /dev/null to read from, and of our
+environment and capabilities what is in the request and nothing else. It is held by a pidfd from its first instant:
+between ``fork`` and ``pidfd_open`` nobody but us could reap it, and we are one thread.
 """
 
 from __future__ import annotations
@@ -14,15 +14,17 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.errors import SpawnFailed
+from agent.linux import capabilities
 from agent.linux.cgroup import visiting
 from agent.linux.clone import Birth, Unavailable, bear
 from agent.linux.environment import base_environment, own_environment, own_program
+from agent.linux.outputs import Sink, follow
 from agent.linux.process import ExitStatus, Identity, Pidfd, boot_id, identify
 from agent.linux.users import Credentials, resolve_user
 
@@ -63,6 +65,8 @@ _PASSING = frozenset(
         errno.ENODEV,
     }
 )
+_REFUSED = "the kernel, or a filter of system calls, does not let it have its `capabilities`"
+
 _PYTHON_IGNORES = frozenset({signal.SIGPIPE, signal.SIGXFSZ})  # subprocess restores these by itself
 
 
@@ -75,6 +79,10 @@ class SpawnRequest:
     ``environment`` says something of its own. ``cgroup`` is an open directory of a cgroup: the child is in it before it
     executes anything. ``own_program`` marks this very program, which needs ``own_environment`` as well.
     ``process_group_only`` keeps it in our session (for a child of a foreground command).
+
+    ``capabilities`` are names out of ``capability_sets.NAMES``, and exactly what the child holds, be it root or not.
+    ``None`` is what comes of itself: nothing, or for root everything. To our own program it is given as far as we hold
+    it, and what is root stays root.
     """
 
     argv: Sequence[str]
@@ -86,6 +94,7 @@ class SpawnRequest:
     stderr: int = DEVNULL
     pass_fds: Sequence[int] = ()
     cgroup: int | None = None
+    capabilities: Collection[str] | None = None
     umask: int = 0o027
     own_program: bool = False
     process_group_only: bool = False
@@ -106,9 +115,11 @@ def spawn(request: SpawnRequest) -> Child:
     if not request.argv:
         raise SpawnFailed("cannot start an empty command: it names no program", permanent=True)
     boot_id()  # raises before there is anything to clean up
+    grant = _grant(request, credentials)
     pid, pidfd = -1, None
     try:
-        pid, pidfd = _born(request, credentials)
+        with capabilities.handing_on(grant.handed_on):
+            pid, pidfd = _born(request, credentials, grant.taken)
         identity = identify(pid)
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         if pid > 0:
@@ -120,6 +131,16 @@ def spawn(request: SpawnRequest) -> Child:
     if pidfd is None or identity is None:
         raise SpawnFailed(f"cannot start {request.argv[0]}: somebody else reaped it", permanent=False)
     return Child(pid, pidfd, identity)
+
+
+def _grant(request: SpawnRequest, credentials: Credentials | None) -> capabilities.Grant:
+    if request.capabilities is None:
+        return capabilities.Grant()
+    uid = os.geteuid() if credentials is None else credentials.uid
+    try:
+        return capabilities.grant(request.capabilities, uid, wish=request.own_program)
+    except capabilities.NotHeld as error:
+        raise SpawnFailed(f"cannot start {request.argv[0]}: {error}", permanent=True) from error
 
 
 class _Burst:
@@ -146,31 +167,33 @@ class _Burst:
 _burst = _Burst()
 
 
-def _born(request: SpawnRequest, credentials: Credentials | None) -> tuple[int, Pidfd | None]:
+def _born(request: SpawnRequest, credentials: Credentials | None, taken: int | None) -> tuple[int, Pidfd | None]:
     if request.cgroup is None:
-        return _start(request, credentials, None)
+        return _start(request, credentials, None, taken)
     try:
-        return _born_in(request.cgroup, request, credentials)
+        return _born_in(request.cgroup, request, credentials, taken)
     finally:
         _burst.ended()
 
 
-def _born_in(cgroup: int, request: SpawnRequest, credentials: Credentials | None) -> tuple[int, Pidfd | None]:
+def _born_in(
+    cgroup: int, request: SpawnRequest, credentials: Credentials | None, taken: int | None
+) -> tuple[int, Pidfd | None]:
     if _burst.grows():
         with visiting(cgroup) as inside:
             if inside:
-                return _start(request, credentials, None)
+                return _start(request, credentials, None, taken)
     with suppress(Unavailable):
-        return _clone(request, credentials, cgroup)
+        return _clone(request, credentials, cgroup, taken)
     # Opened by us: the child may be another user by the time it goes there.
     procs = os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=cgroup)
     try:
-        return _start(request, credentials, procs)
+        return _start(request, credentials, procs, taken)
     finally:
         os.close(procs)
 
 
-def _clone(request: SpawnRequest, credentials: Credentials | None, cgroup: int) -> tuple[int, Pidfd]:
+def _clone(request: SpawnRequest, credentials: Credentials | None, cgroup: int, taken: int | None) -> tuple[int, Pidfd]:
     environment = _environment(request, credentials)
     program = request.argv[0]
     places = [""] if "/" in program else environment.get("PATH", os.defpath).split(":")
@@ -182,6 +205,7 @@ def _clone(request: SpawnRequest, credentials: Credentials | None, cgroup: int) 
             environment=environment,
             working_directory=request.working_directory,
             credentials=credentials if credentials and not credentials.current else None,
+            capabilities=taken,
             stdio=(
                 null,
                 null if request.stdout == DEVNULL else request.stdout,
@@ -197,24 +221,27 @@ def _clone(request: SpawnRequest, credentials: Credentials | None, cgroup: int) 
     return pid, Pidfd(pidfd, pid)
 
 
-def _start(request: SpawnRequest, credentials: Credentials | None, procs: int | None) -> tuple[int, Pidfd | None]:
+def _start(
+    request: SpawnRequest, credentials: Credentials | None, procs: int | None, taken: int | None
+) -> tuple[int, Pidfd | None]:
     change = credentials is not None and not credentials.current
-    process = subprocess.Popen(
-        list(request.argv),
-        env=_environment(request, credentials),
-        cwd=request.working_directory,
-        stdin=DEVNULL,
-        stdout=request.stdout,
-        stderr=request.stderr,
-        pass_fds=tuple(request.pass_fds),
-        user=credentials.uid if credentials and change else None,
-        group=credentials.gid if credentials and change else None,
-        extra_groups=credentials.groups if credentials and change else None,
-        umask=request.umask,
-        start_new_session=not request.process_group_only,
-        process_group=0 if request.process_group_only else None,
-        preexec_fn=_preparation(procs),
-    )
+    with nullcontext() if taken is None else capabilities.keeping_through_setuid():
+        process = subprocess.Popen(
+            list(request.argv),
+            env=_environment(request, credentials),
+            cwd=request.working_directory,
+            stdin=DEVNULL,
+            stdout=request.stdout,
+            stderr=request.stderr,
+            pass_fds=tuple(request.pass_fds),
+            user=credentials.uid if credentials and change else None,
+            group=credentials.gid if credentials and change else None,
+            extra_groups=credentials.groups if credentials and change else None,
+            umask=request.umask,
+            start_new_session=not request.process_group_only,
+            process_group=0 if request.process_group_only else None,
+            preexec_fn=_preparation(procs, taken),
+        )
     process.returncode = 0  # the pidfd owns the child: Popen must neither wait for it nor warn about it
     return process.pid, Pidfd.open(process.pid)
 
@@ -230,16 +257,18 @@ def _environment(request: SpawnRequest, credentials: Credentials | None) -> dict
     return environment
 
 
-def _preparation(procs: int | None) -> Callable[[], None] | None:
+def _preparation(procs: int | None, taken: int | None) -> Callable[[], None] | None:
     """What the child must do between fork and exec; ``None`` (and so the quicker vfork) in the usual case."""
     ignored = [number for number in _ignorable() if signal.getsignal(number) is signal.SIG_IGN]
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    if procs is None and not ignored and not blocked:
+    if procs is None and taken is None and not ignored and not blocked:
         return None
 
     def prepare() -> None:
         if procs is not None:
             os.write(procs, b"0")
+        if taken is not None:
+            capabilities.take(taken)
         for number in ignored:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -257,10 +286,14 @@ def _failure(error: Exception, request: SpawnRequest) -> SpawnFailed:
     program = request.argv[0]
     if not isinstance(error, OSError):
         if "preexec_fn" in str(error):
+            if request.capabilities is not None:
+                return SpawnFailed(f"cannot start {program}: {_REFUSED}", permanent=True)
             return SpawnFailed(f"cannot start {program}: its cgroup would not take it", permanent=False)
         return SpawnFailed(f"cannot start {program}: {error}", permanent=True)
     number = error.errno or 0
     reason = os.strerror(number)
+    if isinstance(error, capabilities.NotGranted):
+        return SpawnFailed(f"cannot start {program}: {_REFUSED}: {reason}", permanent=True)
     directory = request.working_directory
     # subprocess blames the directory for all that fails before exec: EPERM is about becoming the user.
     if error.filename is not None and error.filename == directory != program and number != errno.EPERM:
@@ -322,10 +355,10 @@ def run(request: SpawnRequest, timeout: float, max_output: int = 1024 * 1024) ->
         finally:
             os.close(out_write)
             os.close(err_write)
-        out, err = _Sink(out_read, max_output), _Sink(err_read, max_output)
+        out, err = Sink(out_read, max_output), Sink(err_read, max_output)
         with child.pidfd:
             try:
-                timed_out = not _follow(child.pidfd, (out, err), time.monotonic() + timeout)
+                timed_out = not follow(child.pidfd, (out, err), time.monotonic() + timeout)
             finally:
                 with suppress(ProcessLookupError, PermissionError):
                     os.killpg(child.pid, signal.SIGKILL)  # its leader is not reaped: the group is still this one
@@ -339,50 +372,3 @@ def run(request: SpawnRequest, timeout: float, max_output: int = 1024 * 1024) ->
         os.close(out_read)
         os.close(err_read)
     return Completed(status, bytes(out.kept), bytes(err.kept), out.truncated or err.truncated, timed_out)
-
-
-class _Sink:
-    """The reading end of a pipe, and as much of what came through as is wanted."""
-
-    def __init__(self, fd: int, limit: int) -> None:
-        os.set_blocking(fd, False)
-        self.fd = fd
-        self.limit = limit
-        self.kept = bytearray()
-        self.truncated = False
-        self.ended = False
-
-    def read(self) -> bool:
-        """Take what there is, up to 64 KiB; ``False`` when there is nothing now. All writers gone: ``ended``."""
-        try:
-            data = os.read(self.fd, 65536)
-        except BlockingIOError:
-            return False
-        room = self.limit - len(self.kept)
-        self.kept += data[:room]
-        self.truncated |= len(data) > room
-        self.ended = not data
-        return not self.ended
-
-    def drain(self) -> None:
-        """Take what its dead writers left in the pipe, 1 MiB at most; a live one that escaped cannot keep us."""
-        for _ in range(64):
-            if not self.read():
-                return
-
-
-def _follow(pidfd: Pidfd, sinks: Sequence[_Sink], deadline: float) -> bool:
-    """Collect output until the process ends; ``False`` when the deadline came first."""
-    poll = select.poll()
-    poll.register(pidfd.fd, select.POLLIN)
-    by_fd = {sink.fd: sink for sink in sinks}
-    for fd in by_fd:
-        poll.register(fd, select.POLLIN)
-    while (left := deadline - time.monotonic()) > 0:
-        for fd, _ in poll.poll(left * 1000):
-            if fd == pidfd.fd:
-                return True
-            by_fd[fd].read()
-            if by_fd[fd].ended:
-                poll.unregister(fd)
-    return pidfd.exited()

@@ -1,7 +1,8 @@
-"""What a child is started with: its arguments and its environment. Pure, from the declaration alone.
+"""What a child is started with: its arguments, its environment, its capabilities. Pure, from the declaration alone.
 
-A child's environment starts from an allow-list and never from the agent's own, so that ``NOTIFY_SOCKET``,
-``WATCHDOG_*`` and ``LISTEN_*`` of the agent, and whatever secrets were exported into it, stay where they are.
+A child's environment starts from an allow-list and never from the agent's own, so that the agent's ``NOTIFY_SOCKET``,
+``WATCHDOG_*``, ``LISTEN_*`` and ``CREDENTIALS_DIRECTORY``, and whatever secrets were exported into it, stay where they
+are.
 """
 
 from __future__ import annotations
@@ -12,17 +13,22 @@ from collections.abc import Mapping
 import msgspec
 
 from agent.declaration.model import AgentSettings, AnyService, Command
-from agent.linux.spawn import base_environment, own_environment, own_program
+from agent.linux.capability_sets import NET_RAW
+from agent.linux.spawn import base_environment, own_program
 from agent.linux.sweep import MARK
 from agent.paths import Paths
 
 
 class Launch(msgspec.Struct, frozen=True):
-    """``own_program`` is true for workers of our own: they keep the library path of a frozen build."""
+    """``own_program`` is true for workers of our own: they keep the library path of a frozen build.
+
+    ``capabilities`` are as in ``SpawnRequest``.
+    """
 
     argv: tuple[str, ...]
     environment: dict[str, str]
     own_program: bool
+    capabilities: tuple[str, ...] | None
 
 
 def launch(
@@ -35,14 +41,13 @@ def launch(
     """
     own = not isinstance(service, Command)
     argv = service.command if isinstance(service, Command) else (*own_program(), "worker", service.kind)
+    capabilities = service.capabilities if isinstance(service, Command) else (NET_RAW,)
     environment = base_environment(environ)
-    if own:
-        environment.update(own_environment())
     environment.update(service.environment)
     environment.update(contract(service, settings, paths, argv))
     environment["NOTIFY_SOCKET"] = notify
     environment[MARK] = mark
-    return Launch(tuple(argv), environment, own)
+    return Launch(tuple(argv), environment, own, capabilities)
 
 
 def contract(service: AnyService, settings: AgentSettings, paths: Paths, argv: tuple[str, ...]) -> dict[str, str]:
@@ -60,7 +65,7 @@ def contract(service: AnyService, settings: AgentSettings, paths: Paths, argv: t
         names["SERVICE_HEARTBEAT_FILE"] = str(paths.heartbeat(service.name))
         names["WATCHDOG_USEC"] = str(int(service.heartbeat.timeout * 1_000_000))
     own_copies = service.user is not None or service.group is not None
-    directory = paths.secret_copies(service.name) if own_copies else paths.secrets
     for secret in service.secrets:
-        names[f"{secret.upper()}_FILE"] = str(directory / secret)
+        file = paths.secret_copies(service.name) / secret if own_copies else paths.secret(secret)
+        names[f"{secret.upper()}_FILE"] = str(file)
     return names

@@ -393,7 +393,8 @@ def _exited(state: State, verdict: Verdict, now: float) -> Step:
     """The worker is gone; whatever it left behind goes too before anything follows."""
     if state.exited:
         return state, []
-    how = {"code": verdict.code, "signal": verdict.signal}
+    asked = state.phase is Phase.STOPPING and state.after != "judge"
+    how = {"code": verdict.code, "signal": verdict.signal, "asked": True if asked else None}
     exited = Record("exited", verdict.text, {name: number for name, number in how.items() if number is not None})
     if state.phase is Phase.STOPPING:
         cause = state.verdict.cause if state.verdict else ""

@@ -34,14 +34,17 @@ def prepare(service: AnyService, paths: Paths) -> int:
     owner = _owner(service)
     data = paths.data(service.name)
     data.mkdir(mode=0o750, parents=True, exist_ok=True)
-    if owner is not None:
-        os.chown(data, *owner)
+    try:
+        _give(data, owner, follow=True)
+    except PermissionError as error:
+        who = service.user or f"group {service.group}"
+        why = "the agent is not permitted to act for others; its unit permits it with privileged.conf"
+        raise SpawnFailed(f"cannot run as {who}: {why}", permanent=True) from error
     write_settings(service, paths)
     if service.heartbeat is not None:
         heartbeat = paths.heartbeat(service.name)
         touch(heartbeat)
-        if owner is not None:
-            os.chown(heartbeat, *owner, follow_symlinks=False)
+        _give(heartbeat, owner)
     if service.secrets and owner is not None:
         _copy_secrets(service, paths, owner)
     return os.getuid() if owner is None else owner[0]
@@ -78,14 +81,22 @@ def _owner(service: AnyService) -> Owner:
     return credentials.uid, credentials.gid
 
 
+def _give(path: Path, owner: Owner, *, follow: bool = False) -> None:
+    """Make it the owner's, if it is not: a sandbox may forbid chown(2) even where it changes nothing."""
+    if owner is not None:
+        found = path.stat(follow_symlinks=follow)
+        if (found.st_uid, found.st_gid) != owner:
+            os.chown(path, *owner, follow_symlinks=follow)
+
+
 def _copy_secrets(service: AnyService, paths: Paths, owner: tuple[int, int]) -> None:
-    """A service with a user of its own cannot read ``key/secrets``: it gets copies that only it can read."""
+    """A service with a user of its own cannot read the agent's secrets: it gets copies that only it can read."""
     directory = paths.secret_copies(service.name)
     directory.mkdir(mode=0o700, exist_ok=True)
-    os.chown(directory, *owner)
+    _give(directory, owner)
     for name in service.secrets:
         try:
-            with (paths.secrets / name).open("rb") as file:
+            with paths.secret(name).open("rb") as file:
                 content = file.read(SECRET_LIMIT + 1)
         except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
             raise SpawnFailed(f"cannot read secret {name}: {error.strerror}", permanent=True) from error

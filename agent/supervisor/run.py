@@ -197,6 +197,7 @@ class Run:
                 stderr=output,
                 pass_fds=orders.pass_fds,
                 cgroup=self._containment.cgroup(),
+                capabilities=orders.launch.capabilities,
                 own_program=orders.launch.own_program,
             )
         )

@@ -19,6 +19,7 @@ import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -48,6 +49,15 @@ RATE = 16 * 1024 * 1024
 _NEWLINE = 0x0A
 
 
+class LineState(msgspec.Struct, frozen=True):
+    """A line on its way to the journal between two programs: what there is of it, and what became of its beginning."""
+
+    text: bytes = b""
+    begun: bool = False
+    skipping: bool = False
+    priority: int = 6
+
+
 class LogState(msgspec.Struct, frozen=True):
     """A log between two programs: whether a line is under way, what a full disk has not taken, and what is lost."""
 
@@ -56,6 +66,7 @@ class LogState(msgspec.Struct, frozen=True):
     missing: int = 0
     reason: str = ""
     dropped_bytes: int = 0
+    line: LineState = LineState()
 
 
 class PumpState(msgspec.Struct, frozen=True):
@@ -64,6 +75,14 @@ class PumpState(msgspec.Struct, frozen=True):
     recent: bytes = b""
     written_bytes: int = 0
     dropped_bytes: int = 0
+
+
+class Log(Protocol):
+    """Where a ``LogPump`` puts what it reads: a ``LogFile``, or something in front of one."""
+
+    def write(self, data: bytes) -> None: ...
+    def end_line(self) -> None: ...
+    def dropped(self, count: int, reason: str) -> None: ...
 
 
 class LogFile:
@@ -283,7 +302,7 @@ class LogPump:
     def __init__(
         self,
         fd: int,
-        log: LogFile,
+        log: Log,
         *,
         rate: int = RATE,
         burst: int | None = None,

@@ -10,6 +10,7 @@ import sys
 from importlib import import_module
 
 from agent.errors import EXIT_CONFIGURATION
+from agent.linux.capabilities import withhold
 from agent.workers.runtime import run_worker
 
 #: kind -> the class that is made with a ``Context`` and keeps the ``Worker`` protocol, as ``module:name``.
@@ -25,5 +26,6 @@ def main(kind: str) -> int:
     if place is None:
         print(f"worker {kind}: no such kind; one of {', '.join(sorted(WORKERS))}", file=sys.stderr)
         return EXIT_CONFIGURATION
+    withhold()  # what it may do, it does itself, or hands on by name
     module, _, name = place.partition(":")
     return run_worker(lambda context: getattr(import_module(module), name)(context))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.binary import built
 from tests.harness import Agent
 
 WITHOUT_CGROUPS = (
@@ -17,10 +18,19 @@ WITHOUT_CGROUPS = (
 DELEGATED = ("systemd-run", "--scope", "--quiet", "-p", "Delegate=yes")
 
 
+@pytest.fixture(params=["source", "binary"])
+def subject(request: pytest.FixtureRequest) -> str:
+    """Both programs that there are: the package as it lies here, and what is built of it."""
+    found: str = request.param
+    return found
+
+
 @pytest.fixture
-def agent(tmp_path: Path) -> Iterator[Agent]:
+def agent(tmp_path: Path, subject: str) -> Iterator[Agent]:
     """A prefix with an agent that has not been started."""
     made = Agent(tmp_path / "srv")
+    if subject == "binary":
+        made.program = built().program
     yield made
     made.clean()
 

@@ -36,6 +36,10 @@ class Agentctl:
             "PYTHONDEVMODE": "1",
         }
 
+    def command(self, *arguments: str) -> list[str]:
+        """What starts it."""
+        return [sys.executable, "-m", "agent", *arguments]
+
     def __call__(self, *arguments: str, **variables: str) -> Done:
         """Run it to its end, its output in pipes."""
         with self.start(*arguments, **variables) as process:
@@ -46,7 +50,7 @@ class Agentctl:
     def start(self, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
         """Start it, its output in pipes; it is killed at the end, if it has not ended by then."""
         with subprocess.Popen(
-            [sys.executable, "-m", "agent", *arguments],
+            self.command(*arguments),
             env=self.environment | variables,
             cwd=self.directory,
             stdin=subprocess.DEVNULL,
@@ -64,7 +68,7 @@ class Agentctl:
         terminal, side = pty.openpty()
         fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
         process = subprocess.Popen(
-            [sys.executable, "-m", "agent", *arguments],
+            self.command(*arguments),
             env=self.environment | {"TERM": "xterm-256color"} | variables,
             cwd=self.directory,
             stdin=subprocess.DEVNULL,

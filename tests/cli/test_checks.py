@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from agent.cli import checks
 from agent.declaration.model import AgentSettings, Command, Declaration
+from agent.linux import libpcap
 from agent.paths import Paths
 
 
@@ -27,6 +30,24 @@ def test_raw_sockets_are_read_from_the_effective_capabilities() -> None:
         bad = checks.check_raw_sockets(text, needed=True)
         assert bad.verdict == "fail" and "CAP_NET_RAW" in bad.mend
         assert checks.check_raw_sockets(text, needed=False).verdict == "warn"
+
+
+def test_each_command_that_is_to_have_what_the_agent_has_not_is_a_row() -> None:
+    services = {
+        "web": Command(name="web", command=("true",), capabilities=("CAP_NET_BIND_SERVICE", "CAP_NET_RAW")),
+        "time": Command(name="time", command=("true",), capabilities=("CAP_SYS_TIME",)),
+        "none": Command(name="none", command=("true",), capabilities=()),
+        "plain": Command(name="plain", command=("true",)),
+    }
+    declaration = Declaration(agent=AgentSettings(server="here"), services=dict(services))
+    [web, time] = checks.check_capabilities(declaration, "CapPrm:\t0000000000002000\nCapEff:\t000001ffffffffff\n")
+    assert (web.verdict, web.finding) == ("fail", "service.web: the agent does not hold CAP_NET_BIND_SERVICE")
+    assert "AmbientCapabilities=CAP_NET_BIND_SERVICE" in web.mend
+    assert time.finding == "service.time: the agent does not hold CAP_SYS_TIME"
+    [good] = checks.check_capabilities(declaration, "CapPrm:\t000001ffffffffff\n")
+    assert (good.verdict, good.mend) == ("ok", "")
+    declaration = Declaration(agent=AgentSettings(server="here"), services={"plain": services["plain"]})
+    assert checks.check_capabilities(declaration, "") == []
 
 
 @pytest.mark.parametrize(
@@ -92,6 +113,33 @@ def test_what_is_in_the_way_of_the_prefix_is_named(prefix: Path) -> None:
     assert check.verdict == "fail" and str(prefix / "spool") in check.finding and check.mend
 
 
+def test_a_declaration_that_only_the_agent_was_given_is_found(prefix: Path, tmp_path: Path) -> None:
+    paths = Paths.of(prefix)
+    missing, _ = checks.check_declaration(paths, {})
+    assert (missing.verdict, missing.mend) == ("fail", "agentctl init")
+    (tmp_path / "env.toml").write_text('[service.a]\nkind = "command"\ncommand = ["/bin/true"]\nsecrets = ["token"]\n')
+    (tmp_path / "token").touch(mode=0o440)
+    found, declaration = checks.check_declaration(paths._replace(credentials=tmp_path), {})
+    assert (found.verdict, found.finding) == ("ok", f"{tmp_path}/env.toml: 1 services")
+    assert declaration is not None
+
+
+def test_what_a_running_agent_was_given_is_looked_for_in_its_environment(
+    prefix: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own, and not that of whoever asks."""
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    program = "print(flush=True); input()"
+    environment = {"CREDENTIALS_DIRECTORY": str(tmp_path), "PATH": "/bin"}
+    with subprocess.Popen(
+        [sys.executable, "-c", program], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as agent:
+        assert agent.stdout and agent.stdout.readline() == b"\n"
+        assert checks.given_to(agent.pid) == tmp_path
+        agent.communicate(b"\n")
+    assert checks.given_to(None) is None
+
+
 def test_users_and_groups_that_do_not_exist_are_each_a_row() -> None:
     services = {
         "api": Command(name="api", command=("true",), user="nobody_of_that_name"),
@@ -113,7 +161,7 @@ def test_libpcap_says_its_version() -> None:
 
 
 def test_a_missing_libpcap_fails_only_where_something_captures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "LIBPCAP_NAMES", ("libpcap.so.nowhere",))
+    monkeypatch.setattr(libpcap, "NAMES", ("libpcap.so.nowhere",))
     assert checks.check_libpcap(needed=True).verdict == "fail"
     check = checks.check_libpcap(needed=False)
     assert check.verdict == "warn" and "libpcap0.8" in check.mend

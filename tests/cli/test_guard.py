@@ -45,6 +45,19 @@ def test_each_problem_of_a_declaration_begins_its_line_with_the_place(capsys: py
     assert capsys.readouterr().err == ("env.toml:2: agent: unknown\\x1b\nenv.toml:9: service.b.kind: missing\n")
 
 
+def test_what_the_journal_reads_is_marked_as_an_error(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = os.fstat(2)
+    monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
+    end(raising(DeclarationError([Problem("env.toml", 2, "agent", "x"), Problem("env.toml", 3, "agent", "y")])))
+    monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino + 1}")
+    end(raising(UsageError("that cannot be meant")))
+    assert (
+        capfd.readouterr().err == "<3>env.toml:2: agent: x\n<3>env.toml:3: agent: y\nagentctl: that cannot be meant\n"
+    )
+
+
 def test_ctrl_c_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     assert end(raising(KeyboardInterrupt())) == 130
     assert capsys.readouterr().err == ""

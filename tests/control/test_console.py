@@ -7,11 +7,15 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
-from agent.control.console import HELD, Console, JsonConsole, Outlet
+from agent.control.console import HELD, Console, JournalConsole, JsonConsole, Outlet
+from agent.linux.journal import Journal
 from agent.telemetry.events import Event
+from agent.telemetry.journal import Logbook
+from tests.linux.journald import Journald
 
 
 class Reader:
@@ -47,6 +51,20 @@ def reader() -> Iterator[Reader]:
 
 def event(number: int) -> Event:
     return Event(cursor=number, time=1.0, service="api", kind="spawn_failed", message=f"number {number}", data={})
+
+
+def test_in_the_journal_an_event_has_fields_and_progress_is_nothing(tmp_path: Path) -> None:
+    journald = Journald(tmp_path / "socket")
+    journal = Journal(journald.path)
+    console = JournalConsole(Logbook(journal))
+    console.event(event(7))
+    console.line("in another terminal: agentctl status")
+    told, line = (dict(entry) for entry in journald.entries())
+    assert (told["AGENT_SERVICE"], told["AGENT_EVENT"], told["PRIORITY"]) == (b"api", b"spawn_failed", b"3")
+    assert told["MESSAGE"] == b"spawn failed: number 7"
+    assert (line["SYSLOG_IDENTIFIER"], line["MESSAGE"]) == (b"agent", b"in another terminal: agentctl status")
+    journal.close()
+    journald.go()
 
 
 def test_an_event_is_one_line_with_the_time_and_nothing_a_terminal_would_obey(reader: Reader) -> None:

@@ -32,7 +32,7 @@ class Memory:
     def projects(self, directory: Path) -> list[Path]:
         return sorted(path for path in self.files if path.parent == directory)
 
-    def objection(self, secret: Path) -> str | None:
+    def objection(self, secret: Path, *, credential: bool) -> str | None:
         return f"{secret} does not exist" if secret.name.startswith("missing") else None
 
     def memory(self) -> int:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from agent.declaration import check
 from agent.errors import UsageError
+from agent.linux.capability_sets import NAMES as CAPABILITIES
 
 
 def refusal(parse: Callable[[Any], object], value: object) -> str:
@@ -63,7 +64,7 @@ def test_a_signal_is_a_name_or_a_number(value: str | int, number: int) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("TREM", '"TREM" is not a signal; did you mean TERM?'),
+        ("TREM", '"TREM" is not a signal; write a name such as "TERM", or a number'),
         ("SIGFOO_BAR", '"SIGFOO_BAR" is not a signal; write a name such as "TERM", or a number'),
         (0, "0 is not a signal; numbers go from 1 to 64"),
         (65, "65 is not a signal; numbers go from 1 to 64"),
@@ -73,6 +74,35 @@ def test_a_signal_is_a_name_or_a_number(value: str | int, number: int) -> None:
 )
 def test_what_cannot_stop_a_process_is_refused(value: str | int, message: str) -> None:
     assert refusal(check.stop_signal, value) == message
+
+
+@given(
+    st.sampled_from(CAPABILITIES),
+    st.sampled_from([str.upper, str.lower, str.title]),
+    st.sampled_from(["CAP_", ""]),
+)
+def test_a_capability_has_one_spelling_however_it_is_written(name: str, case: Callable[[str], str], head: str) -> None:
+    assert check.capability(case(head + name.removeprefix("CAP_"))) == name
+
+
+@given(st.text(max_size=40) | st.sampled_from(["CAP_", "cap_cap_chown", "net raw", "13", "chown\n", "\u017fys_admin"]))
+def test_what_is_no_capability_is_refused_in_one_line(text: str) -> None:
+    try:
+        found = check.capability(text)
+    except UsageError as error:
+        assert "is not a capability; capabilities(7) lists them all" in str(error)
+        assert str(error).isprintable()
+    else:
+        assert text.isascii() and found in CAPABILITIES
+
+
+@given(st.lists(st.sampled_from(CAPABILITIES), unique=True))
+def test_capabilities_are_a_set(names: list[str]) -> None:
+    assert check.capabilities(names) == check.capabilities(names[::-1]) == tuple(sorted(names))
+
+
+def test_a_capability_stands_there_once() -> None:
+    assert refusal(check.capabilities, ["CAP_CHOWN", "CAP_CHOWN"]) == '"CAP_CHOWN" stands there twice'
 
 
 @pytest.mark.parametrize("user", ["root", "www-data", "_apt", "svc.web", "1000", "0"])

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from agent.declaration.load import MOST_SPENT, load
 from agent.declaration.model import AgentSettings, Command, Declaration
+from agent.declaration.sources import Disk, Sources, Unreadable
 from agent.errors import DeclarationError
 from agent.paths import Paths
 
@@ -199,6 +200,14 @@ ports = "80"
 )  # fmt: skip
 def test_a_mistake_is_told_in_these_words(read: Read, text: str, message: str) -> None:
     assert complaints(read, text) == [message]
+
+
+@pytest.mark.parametrize(("kind", "needed"), [("capture", 'interfaces = ["lo"]'), ("scan", 'targets = ["10.0.0.1"]')])
+def test_workers_of_our_own_cannot_be_given_capabilities(read: Read, kind: str, needed: str) -> None:
+    assert complaints(read, f'[service.x]\nkind = "{kind}"\n{needed}\ncapabilities = []') == [
+        f"/k/env.toml:4: service.x.capabilities: a {kind} is given CAP_NET_RAW where the agent holds it, "
+        "and needs no other; leave this out"
+    ]
 
 
 def test_variables_come_from_env_then_env_file_then_the_environment(read: Read) -> None:
@@ -439,3 +448,108 @@ def test_every_key_takes_any_value_or_refuses_it(read: Read, value: str) -> None
                 read(text, ENVIRON, FILES)
             except DeclarationError as error:
                 assert all(LINE.fullmatch(str(problem)) for problem in error.problems)
+
+
+# -- a declaration that is a credential -------------------------------------------------------------------------------
+
+
+class Withheld(Disk):
+    """A disk whose declaration only root can read. Root runs the tests, and so it has to be played."""
+
+    def __init__(self, text: str = "may not be read by this user", *, withheld: bool = True) -> None:
+        self.refusal = Unreadable(text, withheld=withheld)
+
+    def read(self, path: Path) -> str:
+        if path.name == "env.toml" and path.parent.name == "key":
+            raise self.refusal
+        return super().read(path)
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Paths:
+    """Nothing is declared; a directory of credentials is there, and empty."""
+    (tmp_path / "given").mkdir()
+    (tmp_path / "srv" / "key").mkdir(parents=True)
+    return Paths.of(tmp_path / "srv")._replace(credentials=tmp_path / "given")
+
+
+def give(paths: Paths, text: str, name: str = "env.toml") -> Path:
+    assert paths.credentials
+    (paths.credentials / name).write_text(text)
+    return paths.credentials / name
+
+
+def load_from(paths: Paths, sources: Sources | None = None) -> Declaration:
+    return load(paths, {}, sources)
+
+
+def mistakes(paths: Paths, sources: Sources | None = None) -> str:
+    with pytest.raises(DeclarationError) as error:
+        load_from(paths, sources)
+    return str(error.value)
+
+
+def test_a_credential_stands_in_for_a_declaration_that_is_missing_or_withheld(paths: Paths) -> None:
+    given = give(paths, "[service.x]\n" + COMMAND)
+    for sources in (None, Withheld()):
+        declaration = load_from(paths, sources)
+        assert (declaration.file, [*declaration.services]) == (str(given), ["x"])
+
+
+def test_a_declaration_that_can_be_read_goes_before_a_credential(paths: Paths) -> None:
+    give(paths, "nonsense")
+    paths.declaration.write_text("")
+    assert load_from(paths).file == str(paths.declaration)
+
+
+def test_a_declaration_that_is_broken_is_not_hidden_by_a_credential(paths: Paths) -> None:
+    give(paths, "")
+    sources = Withheld("is larger than 1048576 bytes", withheld=False)
+    assert mistakes(paths, sources) == f"{paths.declaration}: is larger than 1048576 bytes"
+
+
+def test_the_name_of_the_declaration_is_that_of_the_credential(paths: Paths) -> None:
+    given = give(paths, "", "other.toml")
+    give(paths, "nonsense")
+    assert load_from(paths._replace(declaration=paths.key / "other.toml")).file == str(given)
+
+
+def test_mistakes_in_a_credential_are_told_with_its_path(paths: Paths) -> None:
+    given = give(paths, "[service.x]\ncolour = 3\n" + COMMAND)
+    assert mistakes(paths).startswith(f"{given}:2: service.x.colour: unknown key")
+    given.write_bytes(b"\xff")
+    assert mistakes(paths) == f"{given}: is not UTF-8: byte 0xff on line 1; save it as UTF-8; it is a credential"
+
+
+def test_what_goes_with_a_credential_stays_where_the_declaration_would_be(paths: Paths) -> None:
+    give(paths, '[service.x]\nkind = "command"\ncommand = ["${PROGRAM}"]\n')
+    (paths.key / ".env").write_text("PROGRAM=/bin/y\n")
+    paths.projects.mkdir()
+    (paths.projects / "p.toml").write_text("[service.z]\n" + COMMAND)
+    declaration = load_from(paths)
+    found = declaration.services["x"]
+    assert isinstance(found, Command)
+    assert found.command == ("/bin/y",)
+    assert declaration.services["z"].project == "p"
+
+
+def test_what_to_do_about_a_declaration_that_is_withheld(paths: Paths) -> None:
+    why = "may not be read by this user; let the agent's group read it, or hand it over: LoadCredential=env.toml:"
+    for told in (paths, paths._replace(credentials=None)):
+        assert mistakes(told, Withheld()) == f"{paths.declaration}: {why}{paths.declaration}"
+    assert mistakes(paths) == f"{paths.declaration}: does not exist; `agentctl init` writes a first one"
+
+
+def test_a_secret_may_be_a_credential(paths: Paths) -> None:
+    paths.declaration.write_text('[service.x]\nsecrets = ["token"]\n' + COMMAND)
+    assert mistakes(paths) == (
+        f"{paths.declaration}:2: service.x.secrets: {paths.secrets}/token does not exist, "
+        "nor is there a credential token"
+    )
+    give(paths, "", "token").chmod(0o440)
+    assert load_from(paths).services["x"].secrets == ("token",)
+    # Open to others, a file of ours is refused all the same.
+    paths.secrets.mkdir()
+    (paths.secrets / "token").touch(mode=0o644)
+    mistaken = mistakes(paths._replace(credentials=None))
+    assert "token is open to others (mode 0644); chmod 0600 it" in mistaken

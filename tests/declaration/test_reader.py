@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.declaration.model import Declaration, Scan
+from agent.declaration.model import Command, Declaration, Scan
 from agent.errors import DeclarationError
 
 Read = Callable[..., Declaration]
@@ -47,6 +47,29 @@ def test_written_values_have_the_type_of_their_key(read: Read) -> None:
         '"1" is not a number of processors, from 0.01 to 4096',
         "5 is not a table with size and keep",
     ]
+
+
+def test_what_was_probably_meant_is_said_of_signals_and_capabilities_too(read: Read) -> None:
+    assert texts(read, 'stop_signal = "TREM"\ncapabilities = ["net_rwa", "CAP_SYS_TIME", "xyz", 5]') == [
+        '"TREM" is not a signal; did you mean TERM?',
+        '"net_rwa" is not a capability; did you mean CAP_NET_RAW?',
+        '"xyz" is not a capability; capabilities(7) lists them all',
+        '5 is not a capability such as "CAP_NET_BIND_SERVICE"',
+    ]
+
+
+def test_capabilities_are_read_in_any_spelling_and_twice_is_once_too_often(read: Read) -> None:
+    service = read(COMMAND + 'capabilities = ["net_raw", "Cap_Chown"]').services["x"]
+    assert isinstance(service, Command)
+    assert service.capabilities == ("CAP_CHOWN", "CAP_NET_RAW")
+    assert texts(read, 'capabilities = ["net_raw", "CAP_NET_RAW"]') == ['"CAP_NET_RAW" stands there twice']
+
+
+def test_no_capabilities_are_something_else_than_none_declared(read: Read) -> None:
+    for keys, expected in (("", None), ("capabilities = []", ())):
+        service = read(COMMAND + keys).services["x"]
+        assert isinstance(service, Command)
+        assert service.capabilities == expected
 
 
 @pytest.mark.parametrize(

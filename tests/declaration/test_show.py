@@ -80,6 +80,11 @@ OWN: list[dict[str, st.SearchStrategy[Any]]] = [
     },
     {"kind": st.just("scan"), "targets": st.just(["::1"]), "profile": st.just("discovery")},
     {"kind": st.just("command"), "command": st.lists(TEXT, max_size=3).map(lambda arguments: ["/bin/x", *arguments])},
+    {
+        "kind": st.just("command"),
+        "command": st.just(["/bin/x"]),
+        "capabilities": st.lists(st.sampled_from(["net_raw", "CAP_CHOWN", "Sys_Time"]), unique=True),
+    },
 ]
 
 
@@ -200,3 +205,10 @@ def test_services_of_projects_say_where_they_come_from(read: Read) -> None:
 def test_odd_text_survives(read: Read, value: str) -> None:
     declaration = read(f'[service.x]\nkind = "command"\ncommand = ["/bin/x", "{value}"]')
     assert read(render(declaration)) == declaration
+
+
+def test_capabilities_are_shown_in_one_spelling_and_their_absence_too(read: Read) -> None:
+    text = '[service.x]\nkind = "command"\ncommand = ["x"]\ncapabilities = '
+    for written_as, shown in (('["net_raw", "chown"]', ["CAP_CHOWN", "CAP_NET_RAW"]), ("[]", [])):
+        assert effective(read(text + written_as))["service"]["x"]["capabilities"] == shown
+    assert "capabilities" not in effective(read(text.removesuffix("capabilities = ")))["service"]["x"]

@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from agent.declaration.sources import LARGEST, Disk, Unreadable
+from tests.linux.processes import BECOME_NOBODY, ROOT
+
+
+@pytest.fixture
+def open_directory() -> Iterator[Path]:
+    """A directory that other users can enter; pytest's own they cannot."""
+    directory = Path(tempfile.mkdtemp(prefix="sources-"))
+    directory.chmod(0o755)
+    yield directory
+    shutil.rmtree(directory)
 
 
 def why_not(path: Path) -> str:
@@ -59,12 +74,43 @@ def test_a_file_in_place_of_the_projects_is_not_overlooked(tmp_path: Path) -> No
 
 def test_a_secret_is_a_regular_file_that_only_its_owner_may_read(tmp_path: Path) -> None:
     secret = tmp_path / "token"
-    assert Disk().objection(secret) == f"{secret} does not exist"
+    assert Disk().objection(secret, credential=False) == f"{secret} does not exist, nor is there a credential token"
     secret.touch(mode=0o600)
-    assert Disk().objection(secret) is None
+    assert Disk().objection(secret, credential=False) is None
     secret.chmod(0o640)
-    assert Disk().objection(secret) == f"{secret} is open to others (mode 0640); chmod 0600 it"
-    assert Disk().objection(tmp_path) == f"{tmp_path} is not a regular file"
+    objection = Disk().objection(secret, credential=False)
+    assert objection == f"{secret} is open to others (mode 0640); chmod 0600 it"
+    assert Disk().objection(tmp_path, credential=False) == f"{tmp_path} is not a regular file"
+
+
+def test_whom_a_credential_is_open_to_is_systemds_to_say(tmp_path: Path) -> None:
+    """Its group bits may be the mask of an access control list."""
+    (tmp_path / "token").touch(mode=0o440)
+    assert Disk().objection(tmp_path / "token", credential=True) is None
+    assert Disk().objection(tmp_path, credential=True) == f"{tmp_path} is not a regular file"
+
+
+def test_what_is_closed_to_this_user_is_withheld_and_no_secret_for_it(open_directory: Path) -> None:
+    (open_directory / "token").write_text("swordfish")
+    (open_directory / "token").chmod(0o600)
+    (open_directory / "key").mkdir(mode=0o700)
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom agent.declaration.sources import Disk, Unreadable\n"
+        f"{BECOME_NOBODY}\n"
+        "directory = Path(sys.argv[1])\n"
+        "print(Disk().objection(directory / 'token', credential=False))\n"
+        "for name in ('token', 'key/env.toml', 'none'):\n"
+        "    try:\n        Disk().read(directory / name)\n"
+        "    except Unreadable as error:\n        print(error, error.missing, error.withheld)\n"
+    )
+    command = [sys.executable, "-c", program, str(open_directory)]
+    done = subprocess.run(command, env={"PYTHONPATH": ROOT}, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        f"{open_directory}/token may not be read by this user; give it to the agent's, or make it a credential",
+        "may not be read by this user False True",
+        "may not be read by this user False True",
+        "does not exist True False",
+    ]
 
 
 def test_the_host_tells_its_name_and_memory() -> None:

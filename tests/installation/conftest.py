@@ -1,15 +1,20 @@
-"""Declarations of jobs, and systems that lie below a directory."""
+"""What the tests of installations share: installed forms, images, declarations of jobs and where their units lie."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from agent.declaration.calendar_parse import parse_calendar
 from agent.declaration.model import AgentSettings, AnyService, Command, Declaration, Timer
+from agent.installation.tree import Tree
 from agent.paths import Paths
+from tests.installation.image import payload, system
+
+Make = Callable[..., Tree]
 
 SYSTEMD = Path(__file__).resolve().parents[2] / "systemd"
 PATHS = Paths.of("/srv")
@@ -64,3 +69,22 @@ def tree(directory: Path) -> dict[str, str]:
         elif path.is_file() and "@." not in name:
             found[name] = path.read_text()
     return found
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Make:
+    """Makes the installed form of a version; the words are those of ``payload``."""
+    count = 0
+
+    def make(version: str = "0.1.0", **words: object) -> Tree:
+        nonlocal count
+        count += 1
+        return payload(tmp_path / f"payload-{count}", version, **words)  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """A system to install into."""
+    return system(tmp_path / "image")

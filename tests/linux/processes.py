@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import platform
 import select
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,6 +19,8 @@ from agent.linux.cgroup import parse_membership, parse_mounts
 
 ROOT = str(Path(__file__).parents[2])
 
+CAPSET = {"x86_64": 126, "aarch64": 91}[platform.machine()]
+"""The number of capset(2)."""
 
 BECOME_NOBODY = "import os; os.setgroups([]); os.setgid(65534); os.setuid(65534)"
 """For a script, after its imports: the interpreter and the checkout may be in a directory that only root may enter."""
@@ -99,3 +103,41 @@ def own_cgroup() -> str:
 def own_directory() -> Path:
     root, point = parse_mounts(Path("/proc/self/mountinfo").read_text())[0]
     return Path(point + own_cgroup().removeprefix(root.rstrip("/")))
+
+
+def become_user_with(*names: str) -> str:
+    """For a script, after its imports: be nobody, and hold these as a service with ``AmbientCapabilities=`` does."""
+    return f"""
+import os
+from agent.linux import capabilities, capability_sets, libc
+libc.prctl(libc.PR_SET_KEEPCAPS, 1)
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+capabilities.take(capability_sets.mask({names!r}))
+"""
+
+
+REFUSE_CAPSET = f"""
+import ctypes, struct
+from agent.linux import libc
+_code = [(0x20, 0, 0, 0), (0x15, 0, 1, {CAPSET}), (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7FFF0000)]
+_filter = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *each) for each in _code))
+_program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(_code), ctypes.addressof(_filter)))
+libc.prctl(38, 1)  # PR_SET_NO_NEW_PRIVS
+libc.prctl(22, 2, ctypes.addressof(_program))  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
+"""
+"""For a script: from here on capset(2) fails with EPERM, as by systemd's ``SystemCallFilter=~@privileged``.
+
+The program is: load the number of the call; if it is capset, return an error; else allow (seccomp(2)).
+"""
+
+
+def scripted(script: str) -> str:
+    """What a script of Python prints that may import the house and tests; it must not fail."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {ROOT!r})\n{script}"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout

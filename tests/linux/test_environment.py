@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import site
 import sys
 from pathlib import Path
@@ -10,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.linux import environment
-from agent.linux.environment import DEFAULT_PATH, base_environment, own_environment, own_program
+from agent.linux.environment import (
+    DEFAULT_PATH,
+    base_environment,
+    fresh_environment,
+    frozen,
+    one_file,
+    own_environment,
+    own_program,
+)
 
 NEVER = (
     "NOTIFY_SOCKET",
@@ -64,8 +71,48 @@ def test_a_bundle_gives_foreign_programs_the_library_path_from_before_it() -> No
 
 @pytest.mark.usefixtures("bundle")
 def test_a_bundle_starts_itself_inside_of_itself() -> None:
-    assert own_program() == [os.path.realpath(sys.executable)]
+    assert own_program() == [sys.executable]
     assert own_environment() == {"LD_LIBRARY_PATH": "/bundle/lib", "_PYI_ARCHIVE_FILE": "/bundle/agent"}
+
+
+@pytest.mark.parametrize(
+    ("executable", "unpacked", "single"),
+    [
+        ("/srv/lib/agent/0.1.0/agentctl", "/srv/lib/agent/0.1.0/lib", False),
+        ("/home/me/agentctl", "/tmp/_MEI00002a", True),
+        ("/tmp/agentctl", "/tmp/_MEI00002a", True),
+    ],
+    ids=["the installed form", "the one file", "the one file beside what it is unpacked to"],
+)
+def test_the_one_file_has_its_libraries_elsewhere(
+    bundle: None, monkeypatch: pytest.MonkeyPatch, executable: str, unpacked: str, single: bool
+) -> None:
+    monkeypatch.setattr(sys, "executable", executable)
+    monkeypatch.setattr(sys, "_MEIPASS", unpacked, raising=False)
+    assert (frozen(), one_file()) == (True, single)
+
+
+def test_a_source_tree_is_no_file() -> None:
+    assert (frozen(), one_file()) == (False, False)
+
+
+@pytest.mark.usefixtures("bundle")
+def test_another_version_finds_nothing_of_this_bundle() -> None:
+    inside = {
+        "PATH": "/bin",
+        "NOTIFY_SOCKET": "/run/systemd/notify",
+        "LD_LIBRARY_PATH": "/bundle/lib:/opt/lib",
+        "_PYI_ARCHIVE_FILE": "/bundle/agent",
+        "_PYI_APPLICATION_HOME_DIR": "/tmp/_MEI1",
+    }
+    kept = {"PATH": "/bin", "NOTIFY_SOCKET": "/run/systemd/notify"}
+    assert fresh_environment(inside) == kept
+    assert fresh_environment({**inside, "LD_LIBRARY_PATH_ORIG": "/opt/lib"}) == {**kept, "LD_LIBRARY_PATH": "/opt/lib"}
+
+
+def test_without_a_bundle_another_version_finds_what_this_one_did() -> None:
+    source = {"PATH": "/bin", "LD_LIBRARY_PATH": "/opt/lib"}
+    assert fresh_environment(source) == source
 
 
 def test_a_source_tree_names_itself_and_keeps_what_was_named_before(monkeypatch: pytest.MonkeyPatch) -> None:

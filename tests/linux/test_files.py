@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import AlreadyRunning, StorageFailure
-from agent.linux.files import PrefixLock, age, make_directory, read_pid, touch, write_atomic, write_pid
+from agent.linux.files import PrefixLock, age, edition, make_directory, read_pid, touch, write_atomic, write_pid
 from agent.linux.spawn import SpawnRequest, spawn
 from tests.linux.processes import Started, open_fds, readable
 
@@ -125,6 +125,18 @@ def test_age_is_counted_from_the_last_touch_and_never_negative(tmp_path: Path) -
     os.utime(path, (1000, 1000))
     assert age(path, 1012.5) == 12.5
     assert age(path, 900.0) == 0.0
+
+
+def test_a_file_that_is_written_anew_is_another_edition(tmp_path: Path) -> None:
+    path = tmp_path / "given"
+    assert edition(path) is None
+    path.write_text("one")
+    first = edition(path)
+    assert first == edition(path) is not None
+    path.read_text()
+    assert edition(path) == first
+    write_atomic(path, "one")
+    assert edition(path) != first
 
 
 def test_a_directory_is_made_with_its_mode_and_an_existing_one_keeps_its_own(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ def test_a_call_that_fails_raises_the_systems_own_error(tmp_path: Path) -> None:
         (lambda: libc.timerfd_create(12345), errno.EINVAL),
         (lambda: libc.timerfd_settime(-1, 0, 1), errno.EBADF),
         (lambda: libc.inotify(tmp_path / "absent", libc.IN_MODIFY), errno.ENOENT),
+        (lambda: libc.syncfs(-1), errno.EBADF),
     ):
         with pytest.raises(OSError, match=os.strerror(number)) as failure:
             call()

@@ -371,6 +371,22 @@ def test_running_leaves_no_descriptor_behind() -> None:
     assert open_fds() == before
 
 
+def test_a_bundle_is_handed_on_to_its_own_program_and_to_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = {"LD_LIBRARY_PATH": "/bundle/lib", "_PYI_ARCHIVE_FILE": "/bundle/agentctl"}
+    for name, value in bundle.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    found = {}
+    for own in (True, False):
+        done = run(request("env", environment=base_environment(os.environ), own_program=own), timeout=10)
+        found[own] = dict(line.split("=", 1) for line in done.stdout.decode().splitlines())
+    assert bundle.items() <= found[True].items()
+    assert not bundle.keys() & found[False].keys()
+    declared = {"PATH": "/usr/bin:/bin", "LD_LIBRARY_PATH": "/declared"}
+    assert b"LD_LIBRARY_PATH=/declared\n" in run(request("env", environment=declared), timeout=10).stdout
+    assert b"LD_LIBRARY_PATH=/bundle/lib\n" in run(request("env", environment=declared, own_program=True), 10).stdout
+
+
 def test_this_program_can_start_itself_from_anywhere(tmp_path: Path) -> None:
     (tmp_path / "agent.py").write_text("raise SystemExit('the wrong agent')")
     command = [*own_program()[:-2], "-c", "import agent; print(agent.__file__)"]

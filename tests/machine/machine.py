@@ -27,8 +27,8 @@ INIT = Path(__file__).with_name("init.py")
 
 MEMORY = "1G"
 PROCESSORS = "2"
-BOOT_TIMEOUT = 240.0
-"""Seconds for one whole run. It takes 10 under KVM; without it every instruction is emulated."""
+BOOT_TIMEOUT = 600.0
+"""Seconds for one whole run. It takes 20 under KVM; without it every instruction is emulated."""
 
 MODULES = ("virtio_pci", "9pnet_virtio", "9p", "overlay", "veth")
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.binary import built
 from tests.machine import machine
+from tests.system.root import debian
 
 INSIDE = Path(__file__).with_name("inside")
 
@@ -28,6 +30,9 @@ def named() -> list[str]:
 @pytest.fixture(scope="session")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     """Boot once. For each test inside: what went wrong with its cases, one text each, empty for a case that passed."""
+    # Whatever the tests inside would have to make first, and an emulated processor takes ten times as long for.
+    debian()
+    built()
     out = tmp_path_factory.mktemp("machine") / "out"
     console = machine.run_tests(INSIDE, out)
     try:
@@ -42,7 +47,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     return verdicts
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", named())
 def test_passes_inside_the_machine(name: str, results: Results) -> None:
     assert name in results, "the machine did not run it"

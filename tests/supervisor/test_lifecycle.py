@@ -562,6 +562,17 @@ def test_events_have_their_numbers_for_programs() -> None:
     assert numbers["exited"] == {"signal": 9}
 
 
+def test_an_end_that_was_asked_for_says_so() -> None:
+    world = running(Policy())
+    world.tell(Stop())
+    world.exit(signal=15)
+    assert world.records[-2].data == {"signal": 15, "asked": True}
+    hangs = running(Policy(restart="no"))
+    hangs.tell(Hung(1, "heartbeat stale"))
+    hangs.exit(signal=15)
+    assert {record.kind: record.data for record in hangs.records}["exited"] == {"signal": 15}
+
+
 def test_a_start_by_hand_forgives_earlier_failures() -> None:
     world = running(Policy(max_restarts=1))
     world.exit(2)

@@ -20,6 +20,7 @@ COMMANDS = st.builds(
     restart=st.sampled_from(["always", "no"]),
     stop_timeout=st.sampled_from([1.0, 2.0]),
     user=st.sampled_from([None, "nobody"]),
+    capabilities=st.sampled_from([None, (), ("CAP_NET_RAW",)]),
     log=st.sampled_from([LogPolicy(), LogPolicy(size=1)]),
     heartbeat=st.sampled_from([None, Heartbeat()]),
     limits=st.sampled_from([Limits(), Limits(pids=5)]),
@@ -90,6 +91,12 @@ def test_the_action_names_the_keys_that_caused_it() -> None:
 
 def test_another_kind_under_the_same_name_is_a_restart() -> None:
     assert differences(command(), Capture(name="api", interfaces=("lo",))) == ("kind",)
+
+
+def test_other_capabilities_are_a_restart() -> None:
+    for old, new in ((None, ()), ((), ("CAP_CHOWN",)), (("CAP_CHOWN",), None)):
+        found = plan({"api": command(capabilities=new)}, {"api": command(capabilities=old)})
+        assert found == [Action("api", "restart", ("capabilities",))]
 
 
 def test_every_live_key_exists() -> None:

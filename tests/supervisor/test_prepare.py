@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from agent.paths import Paths
 from agent.supervisor.prepare import SECRET_LIMIT, drop_secrets, prepare, tidy, write_settings
 
 NOBODY = 65534
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -57,6 +60,14 @@ def test_a_service_of_another_user_owns_what_is_laid_for_it(paths: Paths) -> Non
         assert look(path)[:2] == (NOBODY, NOBODY), path
     assert look(paths.secret_copies("api") / "token")[2] == 0o400
     assert (paths.secret_copies("api") / "token").read_text() == "swordfish"
+
+
+def test_what_is_copied_of_a_secret_is_the_credential_if_there_is_one(paths: Paths, tmp_path: Path) -> None:
+    (tmp_path / "given").mkdir()
+    (tmp_path / "given" / "token").write_text("shibboleth")
+    prepare(service(user="nobody", secrets=("token",)), paths._replace(credentials=tmp_path / "given"))
+    assert (paths.secret_copies("api") / "token").read_text() == "shibboleth"
+    assert look(paths.secret_copies("api") / "token") == (NOBODY, NOBODY, 0o400)
 
 
 def test_the_settings_are_the_service_without_its_environment(paths: Paths) -> None:
@@ -144,6 +155,30 @@ def test_what_no_retry_can_mend_is_said_to_be_permanent(paths: Paths, keys: dict
     with pytest.raises(SpawnFailed, match=why) as failure:
         prepare(service(**keys), paths)
     assert failure.value.permanent
+
+
+AS_NOBODY = """
+import os, sys
+from agent.declaration.model import Command
+from agent.errors import SpawnFailed
+from agent.paths import Paths
+from agent.supervisor.prepare import prepare
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+try:
+    print(prepare(Command(name="api", command=("/bin/true",), user="root"), Paths.of(sys.argv[1])))
+except SpawnFailed as error:
+    print(error.permanent, error)
+"""
+
+
+def test_who_may_not_act_for_others_is_told_so_once() -> None:
+    with tempfile.TemporaryDirectory() as place:
+        paths = lay_out(Path(place) / "srv")
+        for directory in (Path(place), paths.prefix, paths.run):
+            os.chown(directory, NOBODY, NOBODY)
+        command = [sys.executable, "-c", AS_NOBODY, str(paths.prefix)]
+        said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert said.startswith("True cannot run as root: the agent is not permitted to act for others")
 
 
 def test_secrets_are_dropped_alone_and_the_rest_tidied_with_them(paths: Paths) -> None:

@@ -41,7 +41,7 @@ class Started:
         given = {"user": None, "group": None, "working_directory": None, **orders}
         self.run = Run(
             loop,
-            Orders("x", Launch(("/bin/sh", "-c", script), environment, False), mark=MARK, **given),  # type: ignore[arg-type]  # of the fields' own types
+            Orders("x", Launch(("/bin/sh", "-c", script), environment, False, None), mark=MARK, **given),  # type: ignore[arg-type]  # of the fields' own types
             self.pid_file,
             containment,
             self.log,

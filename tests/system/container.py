@@ -20,18 +20,19 @@ import select
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.harness import notify_socket, wait_until
+from tests import harness
+from tests.harness import notify_socket, wait_gone, wait_until
+from tests.system import cgroups
 from tests.system.root import CACHE, debian
 
-PATIENCE = 30.0
-"""Seconds after which something that should have happened has not."""
+PATIENCE = 1.5 * harness.PATIENCE
+"""Seconds after which something that should have happened has not; longer than any command waits by itself."""
 
 REBOOT = 133
 """How nspawn ends, under ``--keep-unit``, when the container wants to be booted again."""
@@ -76,12 +77,13 @@ class Container:
         self._console = os.memfd_create("console")
         self._nspawn: subprocess.Popen[bytes] | None = None
         self._leader = 0
+        self._first = 0
 
     # -- coming and going -------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
         pristine = debian()
-        self._cgroup = _new_cgroup()
+        self.cgroup = cgroups.new_cgroup()
         mount = CACHE / "mount"
         mount.mkdir(exist_ok=True)
         # Whatever kills pytest kills unshare, whose end kills the keeper, which is process 1 of all the others.
@@ -120,10 +122,13 @@ class Container:
             running.remove(self)
         self._keeper.kill()
         self._keeper.communicate()
+        # Process 1 of a PID namespace is not gone before all the others in there are.
+        if self._first:
+            wait_gone(self._first)
         if self._nspawn:
             self._nspawn.wait()
         os.close(self._console)
-        _remove_cgroups()
+        cgroups.remove_cgroup(self.cgroup)
 
     def boot(self) -> None:
         """Boot, and return when systemd has started all that it starts by default."""
@@ -131,8 +136,9 @@ class Container:
         with notify_socket(CACHE) as (listener, name):
             self._nspawn = subprocess.Popen(
                 [
-                    *_in_cgroup(self._cgroup),
+                    *cgroups.outside(self.cgroup),
                     *("nsenter", f"--target={self._first}", "--mount", "--pid"),
+                    *cgroups.inside(self.cgroup),
                     *("systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--boot", "--private-network"),
                     *("--notify-ready=yes", "--link-journal=no", f"--directory={CACHE}/mount/root", *self._options),
                 ],
@@ -171,6 +177,12 @@ class Container:
         """Shut down in an orderly way, and boot the same file system again."""
         self._down("reboot", REBOOT)
         self.boot()
+
+    def fail(self) -> None:
+        """The power fails: it is off at once. What was written stays, as on a disk that had it all in time."""
+        assert self._nspawn
+        os.kill(self._leader, signal.SIGKILL)
+        self._nspawn.wait(PATIENCE)
 
     def _down(self, verb: str, code: int) -> None:
         self.run(["systemctl", "--no-block", verb])
@@ -371,35 +383,3 @@ def _process_one_below(pid: int) -> int:
                 return one
         generation = [child for one in generation for child in _children(one)]
     raise AssertionError(f"process {pid} has no container below it")
-
-
-# -- cgroups --------------------------------------------------------------------------------------------------------
-
-CGROUP_PREFIX = "agent-test-"
-
-
-def _hierarchy() -> Path:
-    """Where the second version of cgroups is mounted: beside the first (hybrid), or alone."""
-    hybrid = Path("/sys/fs/cgroup/unified")
-    return hybrid if hybrid.is_dir() else Path("/sys/fs/cgroup")
-
-
-def _new_cgroup() -> Path:
-    """Two containers in one cgroup would be each other's; and a cgroup does not end with its last process."""
-    _remove_cgroups()
-    return Path(tempfile.mkdtemp(prefix=CGROUP_PREFIX, dir=_hierarchy()))
-
-
-def _in_cgroup(cgroup: Path) -> tuple[str, ...]:
-    return ("sh", "-c", 'echo 0 > "$1/cgroup.procs" && shift && exec "$@"', "sh", str(cgroup))
-
-
-def _remove_cgroups() -> None:
-    """Those in which nobody is any more, our own and those of a pytest that was killed; in both hierarchies."""
-    for parent in {_hierarchy(), Path("/sys/fs/cgroup/systemd")}:
-        for stale in parent.glob(f"{CGROUP_PREFIX}*"):
-            for directory, _, _ in os.walk(stale, topdown=False):
-                try:
-                    Path(directory).rmdir()
-                except OSError:
-                    break  # somebody lives in it

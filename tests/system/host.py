@@ -8,41 +8,21 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from tests.harness import wait_until
-from tests.system.container import PATIENCE, Container
+from tests.binary import Built, built
+from tests.harness import PATIENCE, wait_until
+from tests.system.container import Container
 
 SOURCE = Path(__file__).resolve().parents[2]
-PACKAGES = Path(msgspec.__file__).parents[1]
-
 UNIT = "agent.service"
-
-# The tree and its dependencies are shown to the container read-only, and run by its own Python.
-FROM_SOURCE = """\
-#!/bin/sh
-PYTHONPATH=/opt/source:/opt/packages PYTHONDONTWRITEBYTECODE=1 exec /usr/bin/python3 -P -m agent "$@"
-"""
 
 
 class Host(Container):
     """A container in which ``agent.service`` is installed, enabled and not started; nothing is declared yet."""
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(binds={SOURCE / "agent": "/opt/source/agent", PACKAGES: "/opt/packages"}, **options)
-
-    def install(self) -> None:
-        """Lay the program and its units, as ``agentctl install`` does, and let systemd know."""
-        self.write("/srv/lib/agent/current/agentctl", FROM_SOURCE, 0o755)
-        self.write("/srv/bin/agentctl", FROM_SOURCE, 0o755)
-        for file in sorted((SOURCE / "systemd").iterdir()):
-            if file.suffix in {".service", ".socket", ".slice", ".timer"}:
-                self.copy_in(file, f"/etc/systemd/system/{file.name}")
-        self.copy_in(SOURCE / "systemd/agent.sysusers.conf", "/etc/sysusers.d/agent.conf")
-        self.copy_in(SOURCE / "systemd/agent.tmpfiles.conf", "/etc/tmpfiles.d/agent.conf")
-        self.run(["systemd-sysusers", "agent.conf"])
-        self.run(["systemd-tmpfiles", "--create", "agent.conf"])
-        self.run(["systemctl", "daemon-reload"])
+    def install(self, program: Built | None = None) -> None:
+        """Install it as an operator does who has copied the one file to the machine."""
+        self.copy_in((program or built()).onefile, "/root/agentctl")
+        self.run(["/root/agentctl", "install"])
         self.run(["systemctl", "enable", "--quiet", UNIT])
 
     # -- what the operator does -------------------------------------------------------------------------------------

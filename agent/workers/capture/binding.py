@@ -1,21 +1,30 @@
 """The C functions of libpcap and libc that capture uses, typed for Python.
 
-libpcap is the host's own, through the ctypes bindings that scapy ships in ``scapy.libs.winpcapy`` (the name is
-historic). That module alone is imported, never ``scapy.all``: it opens no cache, reads no routes and costs 14 MB less.
-What it lacks is taken from the same library handle. Calls through ctypes release the interpreter lock.
+libpcap is the one that ``agent.linux.libpcap`` finds, through the ctypes bindings that scapy ships in
+``scapy.libs.winpcapy`` (the name is historic). That module alone is imported, never ``scapy.all``: it opens no cache,
+reads no routes and costs 14 MB less. What it lacks is taken from the same library. Calls through ctypes release the
+interpreter lock.
 """
 
 from __future__ import annotations
 
 import ctypes
+from ctypes import util
 from typing import Any
 
 from agent.errors import CaptureFailure
+from agent.linux import libpcap
 
+_found = libpcap.load()
+if _found is None:
+    raise CaptureFailure("libpcap is not installed: on Debian and Ubuntu, `apt install libpcap0.8`")
+_name, _library = _found
+_find_library = util.find_library  # noqa: TID251  # not to be called
+util.find_library = lambda name: _name  # noqa: TID251  # whom scapy asks for it
 try:
     from scapy.libs import winpcapy
-except OSError as error:  # what scapy raises when find_library("pcap") finds nothing
-    raise CaptureFailure("libpcap is not installed: on Debian and Ubuntu, `apt install libpcap0.8`") from error
+finally:
+    util.find_library = _find_library  # noqa: TID251
 
 # pcap.h: what pcap_activate() returns.
 ERROR_NO_SUCH_DEVICE = -5
@@ -33,9 +42,7 @@ _IOFBF = 0  # stdio.h: fully buffered
 pcap: Any = winpcapy
 
 #: ``pcap_dump`` itself as the callback of ``pcap_dispatch``: C calls C, and no Python runs per packet.
-DUMP = ctypes.cast(winpcapy.pcap_dump, winpcapy.pcap_handler)
-
-_library: Any = winpcapy._lib
+DUMP = ctypes.cast(pcap.pcap_dump, pcap.pcap_handler)
 
 pcap_dump_fopen: Any = _library.pcap_dump_fopen
 pcap_dump_fopen.restype = ctypes.c_void_p

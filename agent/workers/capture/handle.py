@@ -24,6 +24,9 @@ BLOCK_TIMEOUT_MS = 100
 #: The name of the pseudo-interface that stands for all of them.
 ANY = "any"
 
+_NO_NETWORK = ("dbus-system", "dbus-session", "dbus://")
+"""What libpcap takes for a message bus (pcap-dbus.c), by a library that the bundle leaves out."""
+
 _BPF_MAXINSNS = 4096  # linux/bpf_common.h: the longest filter the kernel takes
 _SO_ATTACH_FILTER = 26  # asm-generic/socket.h
 _SOL_PACKET = 263  # linux/socket.h
@@ -60,6 +63,8 @@ class Handle:
 
     def __init__(self, interface: str, options: Options) -> None:
         self.interface = interface
+        if interface.startswith(_NO_NETWORK):
+            raise ConfigurationError(f"interface {interface}: libpcap takes this name for a message bus")
         errbuf = ctypes.create_string_buffer(binding.ERRBUF_SIZE)
         self._pcap = pcap.pcap_create(os.fsencode(interface), errbuf)
         if not self._pcap:

@@ -14,10 +14,8 @@ from typing import Final
 
 from agent.declaration.model import Profile
 from agent.errors import ConfigurationError
+from agent.linux.capability_sets import NET_RAW, mask, parse_sets
 from agent.workers.scan.plan import Family, Ranges, merge
-
-CAP_NET_RAW: Final = 13
-"""Bit number in the capability sets (linux/capability.h)."""
 
 STATS_EVERY: Final = 1
 """Seconds between two reports of progress (``--stats-every``)."""
@@ -87,19 +85,15 @@ def target_list(addresses: tuple[str, ...]) -> bytes:
 def privileges(process_status: str) -> tuple[bool, str]:
     """Whether nmap, started by this process, may send raw packets, and if not, why, for a person.
 
-    ``process_status`` is the text of ``/proc/self/status``. What counts is what survives execve(2): all of the bounding
-    set that is permitted for root, the ambient set for everybody else (capabilities(7)).
+    ``process_status`` is the text of ``/proc/self/status``. What counts is what can be handed on: of root all that is
+    permitted and in the bounding set, of everybody else what is permitted (capabilities(7)).
     """
-    fields = dict(line.split(":\t", 1) for line in process_status.splitlines() if ":\t" in line)
-
-    def has(name: str) -> bool:
-        return bool(int(fields.get(name, "0"), 16) >> CAP_NET_RAW & 1)
-
-    if fields.get("Uid", "").split()[1:2] == ["0"]:
-        kept, where = has("CapEff") and has("CapBnd"), "root here lacks CAP_NET_RAW"
-    else:
-        kept, where = has("CapAmb"), "CAP_NET_RAW is not among the ambient capabilities"
-    return (True, "") if kept else (False, f"{where}: ports are asked by connect (-sT), not by SYN packets")
+    sets = parse_sets(process_status)
+    root = any(line.split()[:1] == ["Uid:"] and line.split()[2:3] == ["0"] for line in process_status.splitlines())
+    if sets.permitted & (sets.bounding if root else sets.permitted) & mask([NET_RAW]):
+        return True, ""
+    where = "root here lacks CAP_NET_RAW" if root else "CAP_NET_RAW is not held"
+    return False, f"{where}: ports are asked by connect (-sT), not by SYN packets"
 
 
 def nmap_environment(base: Mapping[str, str], *, privileged: bool, data_directory: str | None) -> dict[str, str]:

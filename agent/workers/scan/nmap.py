@@ -10,7 +10,7 @@ import asyncio
 import os
 import select
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
@@ -47,6 +47,7 @@ async def run_nmap(
     environment: Mapping[str, str],
     targets: bytes,
     *,
+    capabilities: Collection[str] | None = None,
     hosts: int,
     stream: XmlStream,
     turn: Callable[[], None],
@@ -55,9 +56,10 @@ async def run_nmap(
 ) -> Answer:
     """Run nmap to its end.
 
-    ``make_argv`` gets the descriptor from which nmap reads ``targets``, the list of ``hosts`` addresses. ``turn`` is
-    called whenever nmap wrote something and at least every ``turn_every`` seconds, as long as nmap is alive and was not
-    silent for ``silence`` seconds. Cancellation kills nmap within a second.
+    ``make_argv`` gets the descriptor from which nmap reads ``targets``, the list of ``hosts`` addresses, and nmap those
+    ``capabilities`` (as in ``SpawnRequest``). ``turn`` is called whenever nmap wrote something and at least every
+    ``turn_every`` seconds, as long as nmap is alive and was not silent for ``silence`` seconds. Cancellation kills nmap
+    within a second.
 
     Raises ``ScanFailure`` when nmap failed, was killed, hangs, or did not scan what it was asked to, ``SpawnFailed``
     when it cannot be started.
@@ -75,6 +77,7 @@ async def run_nmap(
                     stdout=out_child,
                     stderr=err_child,
                     pass_fds=(list_fd,),
+                    capabilities=capabilities,
                 )
                 child = spawn(request)
             try:

@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Any
 
-import nmap
-
 from agent.errors import ScanFailure
+from agent.workers.scan.library import nmap
 from agent.workers.scan.nmap import Answer
 from agent.workers.scan.stream import clean
 

@@ -12,6 +12,7 @@ import msgspec
 
 from agent.declaration.model import Scan
 from agent.errors import AgentError, ConfigurationError, ScanFailure, StorageFailure
+from agent.linux.capability_sets import NET_RAW
 from agent.linux.spawn import base_environment
 from agent.linux.sweep import MARK
 from agent.workers.runtime import Context
@@ -138,6 +139,8 @@ class ScanWorker:
                 lambda targets: self._argv(chunk, targets),
                 self._environment,
                 target_list(chunk.addresses),
+                # As root nmap has it without that.
+                capabilities=(NET_RAW,) if self._privileged and os.geteuid() != 0 else None,
                 hosts=len(chunk.addresses),
                 stream=stream,
                 turn=turn,

@@ -10,8 +10,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 
 _WITHOUT_LIBPCAP = """
-import ctypes.util
-ctypes.util.find_library = lambda name: None
+from agent.linux import libpcap
+libpcap.NAMES = ()
 from agent.workers.main import main
 raise SystemExit(main("capture"))
 """

@@ -122,6 +122,12 @@ def test_an_interface_that_does_not_exist_is_a_mistake_that_names_those_that_do(
         Handle("nosuch0", options(""))
 
 
+@pytest.mark.parametrize("name", ["dbus-system", "dbus-session", "dbus://unix:path=/run/dbus/system_bus_socket"])
+def test_a_message_bus_is_no_interface(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"interface {name}: libpcap takes this name for a message bus"):
+        Handle(name, options(""))
+
+
 @pytest.mark.parametrize("text", ["udp prot 5", "(((", "host", "ether[0] = " + "9" * 30])
 def test_a_filter_that_is_none_is_a_mistake(text: str) -> None:
     with pytest.raises(ConfigurationError, match=r"^lo: filter "):

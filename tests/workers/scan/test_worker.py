@@ -260,6 +260,17 @@ def test_without_the_right_to_raw_packets_ports_are_asked_by_connect(bench: Benc
     assert "lacks CAP_NET_RAW" in ended.stderr
 
 
+def test_nmap_loads_the_hosts_libraries_and_not_those_of_a_bundle(bench: Bench) -> None:
+    bundle = ("LD_LIBRARY_PATH=/bundle/lib", "LD_LIBRARY_PATH_ORIG=/opt/lib", "_PYI_ARCHIVE_FILE=/bundle/agentctl")
+    frozen = ("env", *bundle, sys.executable, "-c", "import sys; sys.frozen = True; exec(sys.argv[-1])")
+    path = bench.fake('env > $HERE/environment; exec "$NMAP" "$@"')
+    ended = bench.run(loopback(), path=path, prefix=frozen)
+    assert ended.code == 0, ended.stderr
+    found = (bench.directory / "fake" / "environment").read_text().splitlines()
+    assert "LD_LIBRARY_PATH=/opt/lib" in found
+    assert not [line for line in found if line.startswith(("LD_LIBRARY_PATH_ORIG", "_PYI_", "PYTHON"))]
+
+
 def test_excluded_hosts_get_no_packet(bench: Bench, network: tuple[str, ...]) -> None:
     scan = msgspec.structs.replace(lan("10.77.0.2/31"), exclude=("10.77.0.3",))
     # By connect, so that the kernel's own neighbour table tells who was asked for.

@@ -1,0 +1,89 @@
+"""``agentctl upgrade [FILE]``: another version is installed, and the running agent becomes it in place."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from agent.cli import output
+from agent.cli.base import Session, command
+from agent.cli.guard import complain
+from agent.cli.handover import PATIENCE, PAUSE, awaited
+from agent.cli.install import chosen
+from agent.cli.text import safe
+from agent.control.client import Client
+from agent.errors import AgentError, NotRunning, RuntimeFailure
+
+
+@command(
+    "upgrade",
+    examples=("sudo agentctl upgrade ./agentctl-0.2.0", "sudo agentctl upgrade"),
+    exit_codes="Exit codes: 0 the other version is installed, and runs where an agent ran, 1 FILE cannot be meant, "
+    "2 it failed and the version before goes on.",
+)
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+def upgrade(session: Session, file: Path | None) -> None:
+    """Install the version in FILE, and have the running agent become it: same process, same workers, no pause in them.
+
+    FILE is tried out first, and refused when it does not work here. If it then cannot take over, the version before
+    goes on, and is installed again. Without FILE the agent becomes what is installed already, be it the same version.
+    """
+    report = _from_file(session, file) if file is not None else _hand_over(session)
+    if session.json:
+        output.document(report)
+    else:
+        print(safe(str(report["message"])))
+    if report["refused"]:
+        raise RuntimeFailure(f"it refuses the declaration, and goes on with what was declared: {report['refused']}")
+
+
+def _from_file(session: Session, file: Path) -> dict[str, Any]:
+    from agent.installation import candidate
+    from agent.installation.record import library, read
+
+    prefix, root = chosen(session), Path("/")
+    candidate.examine(file.absolute())
+    version = candidate.version(file.absolute())
+    complain(f"agentctl: {version}: trying it out")
+    candidate.prove(file.absolute())
+    before = record.version if (record := read(root, prefix)) else ""
+    complain(f"agentctl: {version}: installing it below {prefix}")
+    candidate.install(file.absolute(), prefix)
+    try:
+        return _hand_over(session, version)
+    except NotRunning:
+        return _told(before, version, f"{version} is installed; no agent runs")
+    except AgentError as error:
+        if not before or before == version:
+            raise
+        candidate.install(Path(library(prefix), before, "agentctl"), prefix, back=True)
+        raise RuntimeFailure(f"{error}; {before} is installed again") from error
+
+
+def _hand_over(session: Session, wanted: str | None = None) -> dict[str, Any]:
+    """Have the running agent become what is installed. ``wanted`` is a version that need not follow itself."""
+    client = session.client()
+    agent = _up(client)
+    if wanted is not None and agent["version"] == wanted:  # it was started by our asking, or is the same
+        return _told(wanted, wanted, f"{wanted} is installed, and runs")
+    begun = client.request("POST", "/v1/upgrade")
+    if not session.json:
+        complain(f"agentctl: version {begun['before']} hands over")
+    return awaited(client, begun["id"])
+
+
+def _up(client: Client) -> dict[str, Any]:
+    """What the agent says of itself, once it has started. Raises ``NotRunning``."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        agent: dict[str, Any] = client.request("GET", "/v1/status")["agent"]
+        if agent["state"] != "starting" or time.monotonic() > deadline:
+            return agent
+        time.sleep(PAUSE)
+
+
+def _told(before: str, after: str, message: str) -> dict[str, Any]:
+    return {"state": "done", "before": before, "after": after, "message": message, "refused": None}

@@ -1,0 +1,119 @@
+"""Whether an installation can be laid where it is to go, asked before anything is touched."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from agent.errors import RuntimeFailure, StorageFailure
+from agent.installation.entry import parent
+from agent.installation.goal import Source, Sources
+from agent.installation.steps import Begin, Make, Point, Step, Write
+from agent.linux.rooted import directory, nearest
+
+MACHINES = {3: "i686", 40: "armv7l", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
+"""``e_machine`` of elf(5), in the words of uname(2)."""
+
+PROGRAMS = (
+    ("/usr/lib/systemd", "systemd"),
+    ("/lib/systemd", "systemd"),
+    ("/usr/bin", "env"),
+    ("/bin", "ls"),
+    ("/bin", "busybox"),
+)
+"""Programs that tell which machine a system is for: one of them is in every one."""
+
+MARGIN = 4 * 1024 * 1024
+"""Bytes that are to be free beyond what is laid: records, directories, and the first lines of logs."""
+
+_HERE = Path("/")
+
+
+def check_machine(machine: str, root: Path) -> None:
+    """Raise ``RuntimeFailure`` when programs for ``machine``, as uname(2) has it, do not run below ``root``."""
+    there = os.uname().machine if root == _HERE else machine_of(root)
+    if there is not None and there != machine:
+        where = "this machine" if root == _HERE else f"the system below {root}"
+        raise RuntimeFailure(f"this agentctl is for {machine}, and {where} is {there}: get the agentctl for {there}")
+
+
+def machine_of(root: Path) -> str | None:
+    """The machine that the programs below ``root`` are for; ``None`` when there are none that tell."""
+    for above, program in PROGRAMS:
+        with suppress(OSError), directory(root, above) as descriptor:
+            file = os.open(program, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=descriptor)
+            try:
+                header = os.read(file, 20)
+            finally:
+                os.close(file)
+            if found := machine_in(header):
+                return found
+    return None
+
+
+def machine_in(header: bytes) -> str | None:
+    """The machine that a program is for, by its first 20 bytes; ``None`` when it is no ELF program."""
+    if not header.startswith(b"\x7fELF") or len(header) < 20:
+        return None
+    number = int.from_bytes(header[18:20], "big" if header[5] == 2 else "little")
+    return MACHINES.get(number, f"ELF machine {number}")
+
+
+def check_disks(steps: Iterable[Step], prefix: str, root: Path, sources: Sources, *, writing: bool) -> None:
+    """Raise ``StorageFailure`` when a file system that ``steps`` write to is read-only or has no room for them.
+
+    The prefix has to be where programs can be executed, too; and with ``writing`` this user has to be who may.
+    """
+    needed: dict[str, tuple[int, int]] = {}  # by directory: bytes, files
+    for step in steps:
+        if isinstance(step, Make | Write | Point):
+            size = size_of(sources[step.entry.path]) if isinstance(step, Write) else 0
+            bytes_, files = needed.get(parent(step.entry.path), (0, 0))
+            needed[parent(step.entry.path)] = (bytes_ + size, files + 1)
+        elif isinstance(step, Begin):
+            needed.setdefault(prefix, (0, 0))
+    disks: dict[int, tuple[str, int, int]] = {}
+    for path, (bytes_, files) in needed.items():
+        with nearest(root, path) as (descriptor, found):
+            figures, device = os.fstatvfs(descriptor), os.fstat(descriptor).st_dev
+            _check_flags(figures, found, programs=root == _HERE and path.startswith(f"{prefix}/lib"))
+            if writing and not os.access(".", os.W_OK | os.X_OK, dir_fd=descriptor, effective_ids=True):
+                raise StorageFailure(f"{found}: this user may not write there; run it as root, or change --prefix")
+            blocks = -(-bytes_ // figures.f_frsize) * figures.f_frsize + files * figures.f_frsize
+            where, wanted, inodes = disks.get(device, (found, 0, 0))
+            disks[device] = (where, wanted + blocks, inodes + files)
+            _check_room(figures, *disks[device])
+
+
+def _check_flags(figures: os.statvfs_result, path: str, *, programs: bool) -> None:
+    if figures.f_flag & os.ST_RDONLY:
+        raise StorageFailure(f"{path}: its file system is mounted read-only: remount it, or change --prefix")
+    if programs and figures.f_flag & os.ST_NOEXEC:
+        raise StorageFailure(f"{path}: no program can be executed there, it is mounted noexec: change --prefix")
+
+
+def _check_room(figures: os.statvfs_result, path: str, wanted: int, inodes: int) -> None:
+    free = figures.f_bavail * figures.f_frsize
+    if free < wanted + MARGIN:
+        raise StorageFailure(
+            f"{path}: {_mebibytes(wanted + MARGIN)} are needed there, and {_mebibytes(free)} are free: make room, or "
+            "change --prefix"
+        )
+    if figures.f_files and figures.f_favail < inodes:
+        raise StorageFailure(f"{path}: {inodes} files are to be laid, and {figures.f_favail} inodes are free")
+
+
+def size_of(source: Source) -> int:
+    """Bytes of the contents. Raises ``StorageFailure``."""
+    if isinstance(source, bytes):
+        return len(source)
+    try:
+        return source.stat().st_size
+    except OSError as error:
+        raise StorageFailure(f"{source}: cannot be read: {error.strerror}") from error
+
+
+def _mebibytes(count: int) -> str:
+    return f"{count / 1024 / 1024:.1f} MiB"

@@ -1,0 +1,243 @@
+"""What is there of an installation: looked at, and nothing changed."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from agent.errors import RuntimeFailure
+from agent.installation import accounts
+from agent.installation.entry import Directory, Entry, File, Found, Link, Strange, name, parent, within
+from agent.installation.goal import Goal
+from agent.installation.plan import Seen
+from agent.installation.record import Record, library, named, place, read, version_of
+from agent.installation.tree import PROGRAM, digest
+from agent.installation.units import SHIPPED_UNITS, UNITS, Claim, data, owner
+from agent.linux.process import all_pids
+from agent.linux.rooted import directory, names
+
+SYSTEMD = Path("/run/systemd/system")
+"""Exists where systemd is the service manager, sd_booted(3)."""
+
+LINKED = (".wants", ".requires", ".upholds")
+"""Directories of links by which a unit is enabled, systemd.unit(5)."""
+
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+def observe(root: Path, prefix: str, goal: Goal | None) -> Seen:
+    """What is there below ``root`` of a goal, and of what the record of the prefix names.
+
+    Raises ``RuntimeFailure`` when it cannot be told, or when others could exchange it under our hands.
+    """
+    record = read(root, prefix)
+    aims: list[Entry] = [*goal.tree, *goal.setup, *goal.rest] if goal else []
+    laid = list(record.laid) if record else []
+    directories = {entry.path for entry in [*aims, *laid] if isinstance(entry, Directory)}
+    paths = {entry.path for entry in [*aims, *laid]} | set(_above(library(prefix))) | {place(prefix)}
+    optional = goal.optional.path if goal and goal.optional else None
+    entries, children, scratches = _look(root, paths, directories)
+    there = {path for path in data(prefix) if _is_directory(root, path, trust=True)}
+    if optional:
+        with suppress(RuntimeFailure):  # where others can write we lay no link, and need none
+            if _is_directory(root, parent(optional)):
+                found, _, left = _look(root, {optional}, set())
+                there.add(parent(optional))
+                entries |= found
+                scratches += left
+    if goal and goal.declaration:
+        scratches += _look(root, {goal.declaration.path}, set())[2]
+    enabled = _enabled(root, record) if record else {}
+    users = {*(goal.accounts.users if goal else ()), *(record.users if record else ())}
+    groups = {*(goal.accounts.groups if goal else ()), *(record.groups if record else ())}
+    return Seen(
+        record=record,
+        entries=entries,
+        children=children | {above: _names(root, above) for above in map(parent, enabled)},
+        directories=frozenset(there),
+        scratches=tuple(sorted(scratches)),
+        enabled=tuple(sorted(enabled)),
+        users=frozenset(user for user in users if accounts.uid(root, user) is not None),
+        groups=frozenset(group for group in groups if accounts.gid(root, group) is not None),
+        in_use=frozenset(users_of(root, prefix, [*aims, *laid])),
+        claims_met=goal is not None and all(_met(root, claim) for claim in goal.claims),
+        obstructed=tuple(claim.path for claim in (goal.claims if goal else ()) if _obstructed(root, claim.path)),
+        declared=goal is not None and goal.declaration is not None and _exists(root, goal.declaration.path),
+        systemd=root == Path("/") and SYSTEMD.is_dir(),
+    )
+
+
+def users_of(root: Path, prefix: str, entries: Iterable[Entry]) -> dict[str, list[int]]:
+    """Who executes the program of which version: processes other than this one.
+
+    They are known by the file that they execute, whatever they see as its path.
+    """
+    programs: dict[tuple[int, int], str] = {}
+    for version in {version_of(entry.path, prefix) for entry in entries} - {None}:
+        with suppress(OSError, RuntimeFailure), directory(root, f"{library(prefix)}/{version}") as found:
+            status = os.stat(PROGRAM, dir_fd=found, follow_symlinks=False)
+            programs[status.st_dev, status.st_ino] = str(version)
+    using: dict[str, list[int]] = {}
+    for pid in all_pids() if programs else ():
+        with suppress(OSError):
+            status = Path(f"/proc/{pid}/exe").stat()
+            version = programs.get((status.st_dev, status.st_ino))
+            if version is not None and pid != os.getpid():
+                using.setdefault(version, []).append(pid)
+    return using
+
+
+def foreign_units(goal: Goal, seen: Seen, root: Path) -> Mapping[str, str | None]:
+    """The units that stand where ours go and were not laid by us, and the prefix of the agent that they belong to."""
+    laid = named(seen.record)
+    found: dict[str, str | None] = {}
+    for entry in goal.rest:
+        if within(entry.path, UNITS) and entry.path not in laid and isinstance(seen.entries.get(entry.path), File):
+            found[entry.path] = owner(_text(root, entry.path))
+    return found
+
+
+def shipped_units(goal: Goal, root: Path) -> tuple[str, ...]:
+    """Units of a package that have the names of ours."""
+    units = [name(entry.path) for entry in goal.rest if isinstance(entry, File) and within(entry.path, UNITS)]
+    found = [f"{above}/{unit}" for above in SHIPPED_UNITS for unit in units if _exists(root, f"{above}/{unit}")]
+    return tuple({name(path): path for path in reversed(found)}.values())[:1]
+
+
+def _look(
+    root: Path, paths: set[str], directories: set[str]
+) -> tuple[dict[str, Found], dict[str, frozenset[str]], list[str]]:
+    """What stands at ``paths``, what is in ``directories``, and scratches of steps that had to do with any of them."""
+    entries: dict[str, Found] = {}
+    children: dict[str, frozenset[str]] = {}
+    scratches: list[str] = []
+    inside: dict[str, list[str]] = {}
+    for path in paths:
+        inside.setdefault(parent(path), []).append(path)
+    for above, below in inside.items():
+        with _opened(root, above) as descriptor:
+            if descriptor is None:
+                continue
+            there = set(names(descriptor))
+            scratches += [f"{above.rstrip('/')}/{scratch}" for scratch in map(scratch_of, below) if scratch in there]
+            for path in below:
+                if name(path) in there and (found := _found(root, path, descriptor, path in directories)):
+                    entries[path] = found
+    for path in directories | {above for above in inside if above != "/"}:
+        if path in directories or path in paths:
+            children[path] = _names(root, path)
+    return entries, children, scratches
+
+
+def scratch_of(path: str) -> str:
+    """The name, beside ``path``, under which it is prepared."""
+    return f".{name(path)}.agentctl"
+
+
+def _found(root: Path, path: str, above: int, as_directory: bool) -> Found | None:
+    try:
+        status = os.stat(name(path), dir_fd=above, follow_symlinks=False)
+        mode = f"{stat.S_IMODE(status.st_mode):04o}"
+        if stat.S_ISDIR(status.st_mode) or (as_directory and _is_directory(root, path)):
+            return Directory(path, mode)
+        if stat.S_ISLNK(status.st_mode):
+            return Link(path, os.readlink(name(path), dir_fd=above))
+        if stat.S_ISREG(status.st_mode):
+            descriptor = os.open(name(path), _READ, dir_fd=above)
+            try:
+                return File(path, mode, digest(descriptor))
+            finally:
+                os.close(descriptor)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise RuntimeFailure(f"{path}: cannot be read: {error.strerror}") from error
+    return Strange(path, "a device, pipe or socket")
+
+
+def _enabled(root: Path, record: Record) -> set[str]:
+    """Links in systemd's configuration that start our units, or give them another name."""
+    ours = {name(entry.path) for entry in record.laid if parent(entry.path) == UNITS and isinstance(entry, File)}
+    linked: set[str] = set()
+    for above in [UNITS, *(f"{UNITS}/{child}" for child in _names(root, UNITS) if child.endswith(LINKED))]:
+        with _opened(root, above) as descriptor:
+            for child in names(descriptor) if descriptor is not None else ():
+                with suppress(OSError):
+                    target = os.readlink(child, dir_fd=descriptor)
+                    if {_template(child), _template(name(target))} & ours:
+                        linked.add(f"{above}/{child}")
+    return linked
+
+
+def _template(unit: str) -> str:
+    """``agent-job@nightly.timer`` as ``agent-job@.timer``."""
+    return re.sub(r"@[^.]+\.", "@.", unit)
+
+
+def _met(root: Path, claim: Claim) -> bool:
+    with _opened(root, claim.path, trust=True) as descriptor:
+        if descriptor is None:
+            return False
+        status = os.fstat(descriptor)
+    return (
+        (not claim.mode or stat.S_IMODE(status.st_mode) == claim.mode)
+        and (not claim.user or status.st_uid == accounts.uid(root, claim.user))
+        and (not claim.group or status.st_gid == accounts.gid(root, claim.group))
+    )
+
+
+def _obstructed(root: Path, path: str) -> bool:
+    """Whether something stands there that is no directory."""
+    return _exists(root, path, trust=True) and not _is_directory(root, path, trust=True)
+
+
+def _exists(root: Path, path: str, *, trust: bool = False) -> bool:
+    with _opened(root, parent(path), trust=trust) as descriptor, suppress(FileNotFoundError):
+        return descriptor is not None and bool(os.stat(name(path), dir_fd=descriptor, follow_symlinks=False))
+    return False
+
+
+def _is_directory(root: Path, path: str, *, trust: bool = False) -> bool:
+    with _opened(root, path, trust=trust) as descriptor:
+        return descriptor is not None
+
+
+def _names(root: Path, path: str) -> frozenset[str]:
+    with _opened(root, path) as descriptor:
+        return frozenset(names(descriptor)) if descriptor is not None else frozenset()
+
+
+def _text(root: Path, path: str) -> str:
+    with _opened(root, parent(path)) as descriptor, suppress(OSError):
+        if descriptor is not None:
+            file = os.open(name(path), _READ, dir_fd=descriptor)
+            with os.fdopen(file, encoding="utf-8", errors="replace") as stream:
+                return stream.read(65536)
+    return ""
+
+
+def _above(path: str) -> Iterator[str]:
+    while path != "/":
+        yield path
+        path = parent(path)
+
+
+@contextmanager
+def _opened(root: Path, path: str, *, trust: bool = False) -> Iterator[int | None]:
+    """A directory, or ``None`` where none is. Raises ``RuntimeFailure``."""
+    try:
+        opening = directory(root, path, trust=trust)
+        descriptor: int | None = opening.__enter__()
+    except (FileNotFoundError, NotADirectoryError):
+        yield None
+        return
+    except OSError as error:
+        raise RuntimeFailure(f"{path}: cannot be read: {error.strerror}") from error
+    try:
+        yield descriptor
+    finally:
+        opening.__exit__(None, None, None)

@@ -1,0 +1,433 @@
+"""Another version of the agent follows in the same process: nobody is restarted, and nothing is lost.
+
+The versions are copies of the package, reached by a link, as an installation is by its ``current``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.harness import PATIENCE, SOURCE, Agent, alive, marked, wait_gone, wait_until
+
+pytestmark = pytest.mark.parametrize("subject", ["source"], indirect=True)
+"""Built versions follow each other in tests/system."""
+
+COUNTING = """
+[service.counting]
+kind = "command"
+command = ["/bin/sh", "-c", "i=0; while :; do i=$$((i+1)); echo line $$i; sleep 0.005; done"]
+"""
+
+
+class Versions:
+    """Copies of the package, and the link that says which is installed."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.current = directory / "current"
+
+    def make(self, version: str, **replacements: tuple[str, str]) -> Path:
+        """A version, with a text replaced in the module of that name (``control_baton``: agent/control/baton.py)."""
+        tree = self._directory / version
+        shutil.copytree(SOURCE / "agent", tree / "agent", ignore=shutil.ignore_patterns("__pycache__"))
+        (tree / "agent" / "__init__.py").write_text(f'"""A version."""\n\n__version__ = "{version}"\n')
+        for module, (before, after) in replacements.items():
+            file = tree / "agent" / f"{module.replace('__', '/')}.py"
+            text = file.read_text()
+            assert before in text
+            file.write_text(text.replace(before, after, 1))
+        return tree
+
+    def install(self, version: str) -> None:
+        """From now on the link leads there, in one step."""
+        scratch = self._directory / "scratch"
+        scratch.symlink_to(version)
+        scratch.rename(self.current)
+
+
+@pytest.fixture
+def versions(agent: Agent, tmp_path: Path) -> Versions:
+    """Version 1.0.0 is installed, and the agent will run from it."""
+    made = Versions(tmp_path / "versions")
+    made.make("1.0.0")
+    made.install("1.0.0")
+    agent.source = made.current
+    return made
+
+
+def dawdling(seconds: float) -> tuple[str, str]:
+    """What makes a version that follows take its time before it looks at anything."""
+    first = "    signal.pthread_sigmask(signal.SIG_BLOCK, ORDERS)\n"
+    return first, f"{first}    time.sleep({seconds})\n"
+
+
+def pids(agent: Agent) -> dict[str, int | None]:
+    return {service["name"]: service["pid"] for service in agent.status()["services"]}
+
+
+def upgrade(agent: Agent) -> dict[str, Any]:
+    """Hand over to whatever is installed, wait until that is decided, and return the report."""
+    begun = agent.client.request("POST", "/v1/upgrade")
+    report: dict[str, Any] = {}
+
+    def decided() -> bool:
+        report.update(agent.client.request("GET", "/v1/handover"))
+        return bool(report["id"] == begun["id"] and report["state"] != "begun")
+
+    wait_until(decided)
+    return report
+
+
+def numbers(agent: Agent, name: str = "counting") -> list[int]:
+    """The numbers of the lines in a log; each line must be whole, and have one stamp."""
+    text = agent.log(name)
+    lines = text.splitlines()[: None if text.endswith("\n") else -1]
+    found = [re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z line (\d+)", line) for line in lines]
+    assert all(found), [line for line, match in zip(lines, found, strict=True) if not match]
+    return [int(match[1]) for match in found if match]
+
+
+def test_workers_go_on_with_their_pids_their_history_and_every_line_they_print(
+    agent: Agent, versions: Versions, wrapper: tuple[str, ...]
+) -> None:
+    versions.make("1.1.0")
+    agent.declare(
+        COUNTING
+        + """
+[service.quiet]
+kind = "command"
+command = ["/bin/sh", "-c", "setsid sleep 86451 & exec sleep 86451"]
+"""
+    )
+    agent.start(wrapper=wrapper)
+    process, since = agent.pid, agent.status()["agent"]["since"]
+    agent.act("restart", "quiet")
+    before, quiet = pids(agent), agent.service("quiet")
+    wait_until(lambda: len(numbers(agent)) > 100)
+    versions.install("1.1.0")
+    done = agent.ctl("reload")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "2 services unchanged\n"
+    assert re.fullmatch(r"version 1\.0\.0 handed over to 1\.1\.0; for [\d.]+ ms nobody supervised\n", done.stderr), (
+        done.stderr
+    )
+    status = agent.status()["agent"]
+    assert (status["version"], status["pid"], status["since"]) == ("1.1.0", process, since)
+    assert agent.pid == process
+    assert pids(agent) == before
+    after = agent.service("quiet")
+    assert {name: after[name] for name in ("state", "ready", "restarts", "since", "processes")} == {
+        name: quiet[name] for name in ("state", "ready", "restarts", "since", "processes")
+    }
+    seen = len(numbers(agent))
+    wait_until(lambda: len(numbers(agent)) > seen + 100)
+    found = numbers(agent)
+    assert found == list(range(1, len(found) + 1))
+    assert agent.stop() == 0
+    assert not marked(agent.prefix)
+
+
+def test_how_a_worker_ends_while_nobody_supervises_is_known_afterwards(agent: Agent, versions: Versions) -> None:
+    # The next version dawdles before it looks at anything.
+    slow = dawdling(1.0)
+    versions.make("1.1.0", control__daemon=slow)
+    agent.declare("""
+[service.ends]
+kind = "command"
+command = ["/bin/sh", "-c", "trap 'echo last words; exit 7' USR1; echo armed; while :; do sleep 0.01; done"]
+restart = "no"
+""")
+    agent.start()
+    wait_until(lambda: "armed" in agent.log("ends"))
+    worker = agent.service("ends")["pid"]
+    versions.install("1.1.0")
+    begun = agent.client.request("POST", "/v1/upgrade")
+    wait_until(lambda: b"1.1.0" in _environment(agent.pid))
+    os.kill(worker, signal.SIGUSR1)
+    wait_gone(worker)
+    report = agent.until("ends", state="failed")
+    assert agent.client.request("GET", "/v1/handover")["id"] == begun["id"]
+    assert report["last_exit"] == "exited 7"
+    assert "last words" in report["message"]
+    assert "last words" in agent.log("ends")
+
+
+def _environment(pid: int) -> bytes:
+    """With which environment a process was executed: the next version's is told from this one's by it."""
+    return Path(f"/proc/{pid}/environ").read_bytes()
+
+
+def test_a_start_a_stop_and_a_backoff_under_way_go_on_with_the_time_they_have_left(
+    agent: Agent, versions: Versions
+) -> None:
+    agent.declare("""
+[service.late]
+kind = "command"
+command = ["/bin/sleep", "86452"]
+ready = "notify"
+start_timeout = "3s"
+restart = "no"
+enabled = false
+
+[service.deaf]
+kind = "command"
+command = ["/bin/sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 0.1; done"]
+stop_timeout = "3s"
+
+[service.failing]
+kind = "command"
+command = ["/bin/sh", "-c", "sleep 0.1; exit 2"]
+""")
+    agent.start()
+    wait_until(lambda: "deaf" in agent.log("deaf"))
+    begun = time.time()
+    for action, name in (("stop", "deaf"), ("start", "late")):
+        agent.client.request("POST", f"/v1/services/{name}/{action}", {"wait": "false"})
+    runs = agent.until("failing", state="backoff")["restarts"]
+    assert upgrade(agent)["state"] == "done"
+    late, deaf = agent.until("late", state="failed"), agent.until("deaf", state="stopped")
+    assert "not ready within 3 s" in late["message"]
+    assert 2.5 < late["since"] - begun < 6
+    assert 2.5 < deaf["since"] - begun < 6
+    assert "killed" in [event["kind"] for event in agent.events(service="deaf")]
+    wait_until(lambda: agent.service("failing")["restarts"] > runs)
+
+
+def test_what_a_worker_says_while_nobody_supervises_is_heard(agent: Agent, versions: Versions) -> None:
+    slow = dawdling(1.0)
+    versions.make("1.1.0", control__daemon=slow)
+    speaker = "import os, signal, socket, time\n" + (
+        "s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n"
+        "say = lambda text: s.sendto(text.encode(), os.environ['NOTIFY_SOCKET'])\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: say('STATUS=in the meantime'))\n"
+        "say('READY=1')\n"
+        "while True: time.sleep(60)\n"
+    )
+    agent.declare(f"""
+[service.speaker]
+kind = "command"
+command = ["{sys.executable}", "-c", {json.dumps(speaker)}]
+ready = "notify"
+""")
+    agent.start()
+    worker = agent.service("speaker")["pid"]
+    versions.install("1.1.0")
+    agent.client.request("POST", "/v1/upgrade")
+    wait_until(lambda: b"1.1.0" in _environment(agent.pid))
+    os.kill(worker, signal.SIGUSR1)
+    assert agent.until("speaker", message="in the meantime")["pid"] == worker
+    assert agent.status()["agent"]["version"] == "1.1.0"
+
+
+def test_a_job_that_falls_due_while_nobody_supervises_runs_once(agent: Agent, versions: Versions) -> None:
+    agent.declare("""
+[service.tick]
+kind = "command"
+command = ["/bin/date", "+%s"]
+oncalendar = "*:*:*"
+""")
+    agent.start()
+    agent.event("completed", "tick")
+    for _ in range(5):
+        assert upgrade(agent)["state"] == "done"
+    agent.event("completed", "tick", after=agent.events()[-1]["cursor"])
+    seconds = [int(line.split()[1]) for line in agent.log("tick").splitlines()]
+    assert seconds == list(range(seconds[0], seconds[-1] + 1))
+
+
+def test_a_capture_goes_on_under_the_next_version(agent: Agent, versions: Versions) -> None:
+    versions.make("1.1.0")
+    agent.declare("""
+[service.loopback]
+kind = "capture"
+interfaces = ["lo"]
+""")
+    agent.start()
+    worker = agent.service("loopback")["pid"]
+    versions.install("1.1.0")
+    assert agent.ctl("reload").returncode == 0
+    cursor = agent.events()[-1]["cursor"]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for _ in range(10):
+            sender.sendto(b"seen", ("127.0.0.1", 9))
+    wait_until(lambda: agent.service("loopback")["figures"].get("received", 0) >= 10)
+    report = agent.service("loopback")
+    assert (report["pid"], report["state"], report["health"], report["restarts"]) == (worker, "running", "healthy", 0)
+    agent.act("restart", "loopback")
+    new = Path(f"/proc/{agent.service('loopback')['pid']}/environ").read_bytes()
+    assert b"/1.1.0" in new, "a worker that starts now is of the version that runs"
+    assert not [event for event in agent.events(after=str(cursor)) if event["kind"] in ("hung", "bug")]
+
+
+def test_a_version_that_cannot_take_over_gives_the_process_back(agent: Agent, versions: Versions) -> None:
+    versions.make(
+        "1.1.0",
+        supervisor__unit=(
+            "        host = self._host\n        self.state",
+            "        raise LookupError('no such thing')\n        self.state",
+        ),
+    )
+    agent.declare(COUNTING)
+    agent.start()
+    process, before = agent.pid, pids(agent)
+    wait_until(lambda: len(numbers(agent)) > 10)
+    versions.install("1.1.0")
+    done = agent.ctl("reload")
+    assert done.returncode == 2
+    assert "1.0.0 runs on: the version to follow could not take over" in done.stderr
+    assert "version 1.1.0 cannot take over: no such thing" in done.stderr
+    assert agent.status()["agent"]["version"] == "1.0.0"
+    assert (agent.pid, pids(agent)) == (process, before)
+    seen = len(numbers(agent))
+    wait_until(lambda: len(numbers(agent)) > seen + 10)
+    found = numbers(agent)
+    assert found == list(range(1, len(found) + 1))
+    assert [event["kind"] for event in agent.events()].count("handover_failed") == 1
+    assert "LookupError" in (agent.prefix / "log" / "agent.log").read_text()
+
+
+def test_a_state_of_a_later_format_is_given_back(agent: Agent, versions: Versions) -> None:
+    versions.make("2.0.0", control__baton=("FORMAT = 1\n", "FORMAT = 2\n"))
+    versions.install("2.0.0")
+    agent.declare(COUNTING)
+    agent.start()
+    before = pids(agent)
+    versions.install("1.0.0")
+    done = agent.ctl("reload")
+    assert done.returncode == 2
+    assert "the state is of format 2, and this version reads up to 1" in done.stderr
+    assert agent.status()["agent"]["version"] == "2.0.0"
+    assert pids(agent) == before
+
+
+def test_a_declaration_with_mistakes_is_refused_before_anything_is_touched(agent: Agent, versions: Versions) -> None:
+    versions.make("1.1.0")
+    agent.declare(COUNTING)
+    agent.start()
+    before = pids(agent)
+    versions.install("1.1.0")
+    agent.declare(COUNTING + 'restart = "sometimes"\n')
+    done = agent.ctl("reload")
+    assert done.returncode == 1
+    assert "service.counting.restart" in done.stderr
+    assert agent.status()["agent"]["version"] == "1.0.0"
+    assert pids(agent) == before
+
+
+def test_a_version_that_fails_its_self_test_is_refused_before_anything_is_touched(
+    agent: Agent, versions: Versions
+) -> None:
+    broken = versions.make("1.1.0")
+    (broken / "agent" / "__main__.py").write_text("raise SystemExit('this one is broken')\n")
+    agent.declare(COUNTING)
+    agent.start()
+    before = pids(agent)
+    versions.install("1.1.0")
+    done = agent.ctl("--prefix", str(agent.prefix), "status")
+    assert done.stderr == "this one is broken\n"
+    agent.source = versions.current.parent / "1.0.0"
+    done = agent.ctl("reload")
+    assert done.returncode == 2
+    assert "fails its self-test (exited 1): this one is broken" in done.stderr
+    assert agent.status()["agent"]["version"] == "1.0.0"
+    assert pids(agent) == before
+    assert "upgrade_refused" in [event["kind"] for event in agent.events()]
+
+
+def test_the_declaration_is_made_true_by_the_version_that_follows(agent: Agent, versions: Versions) -> None:
+    versions.make("1.1.0")
+    agent.declare(COUNTING)
+    agent.start()
+    counting = agent.service("counting")["pid"]
+    versions.install("1.1.0")
+    agent.declare(COUNTING + '[service.more]\nkind = "command"\ncommand = ["/bin/sleep", "86453"]\n')
+    done = agent.ctl("reload", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["started"], report["unchanged"]) == (["more"], 1)
+    assert agent.service("counting")["pid"] == counting
+
+
+def test_clients_wait_instead_of_failing_and_streams_go_on(agent: Agent, versions: Versions) -> None:
+    agent.declare(COUNTING)
+    agent.start()
+    following = [
+        subprocess.Popen(agent.command(*words), env=agent.environment(), stdout=subprocess.PIPE, text=True, cwd="/")
+        for words in (("logs", "-f", "-n", "0", "counting"), ("events", "-f", "--json"))
+    ]
+    logs, events = (process.stdout for process in following)
+    assert logs is not None and events is not None
+    first = int(logs.readline().split()[-1])
+    failures: list[str] = []
+    enough = threading.Event()
+
+    def ask() -> None:
+        while not enough.is_set():
+            try:
+                agent.status()
+            except Exception as error:
+                failures.append(repr(error))
+
+    clients = [threading.Thread(target=ask) for _ in range(4)]
+    for client in clients:
+        client.start()
+    for _ in range(3):
+        assert upgrade(agent)["state"] == "done"
+    last = numbers(agent)[-1]
+    enough.set()
+    for client in clients:
+        client.join(PATIENCE)
+    assert not failures
+    seen = [first]
+    while seen[-1] < last:
+        seen.append(int(logs.readline().split()[-1]))
+    assert seen == list(range(first, seen[-1] + 1)), "no line is missing, and none comes twice"
+    kinds: list[str] = []
+    while kinds.count("handed_over") < 3:
+        kinds.append(json.loads(events.readline())["kind"])
+    for process in following:
+        process.terminate()
+        process.communicate()
+
+
+def test_ten_in_a_row_leave_no_descriptor_behind(agent: Agent, versions: Versions) -> None:
+    agent.declare(COUNTING + '[service.tick]\nkind = "command"\ncommand = ["/bin/true"]\nevery = "1s"\n')
+    agent.start()
+    upgrade(agent)
+
+    def open_files() -> list[str]:
+        links = [str(entry.readlink()) for entry in Path(f"/proc/{agent.pid}/fd").iterdir()]
+        return sorted(re.sub(r"[:\[]\d+]?", "", link) for link in links if "tick" not in link)
+
+    before = len(open_files())
+    for _ in range(10):
+        assert upgrade(agent)["state"] == "done"
+    wait_until(lambda: len(open_files()) <= before, lambda: "\n".join(open_files()))
+    assert agent.service("counting")["restarts"] == 0
+
+
+def test_a_stop_in_the_middle_is_a_stop(agent: Agent, versions: Versions) -> None:
+    slow = dawdling(0.5)
+    versions.make("1.1.0", control__daemon=slow)
+    agent.declare(COUNTING)
+    agent.start()
+    worker = agent.service("counting")["pid"]
+    versions.install("1.1.0")
+    agent.client.request("POST", "/v1/upgrade")
+    wait_until(lambda: b"1.1.0" in _environment(agent.pid))
+    assert agent.stop() == 0
+    assert not alive(worker)
+    assert not marked(agent.prefix)

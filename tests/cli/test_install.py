@@ -1,0 +1,142 @@
+"""``agentctl install``, typed: the built program lays itself into the image of a system."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from agent import __version__
+from agent.cli.base import Session
+from agent.cli.install import chosen, ending
+from agent.installation.install import Outcome
+from agent.installation.steps import Sync
+from tests.binary import built
+from tests.cli.harness import Agentctl, Done
+from tests.installation.image import snapshot, system
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    return system(tmp_path / "image")
+
+
+def typed(*arguments: str, program: Path | None = None, **variables: str) -> Done:
+    """The built program with these arguments."""
+    return subprocess.run(
+        [program or built().program, *arguments],
+        env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8", **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("form", ["one file", "installed form"])
+def test_it_is_laid_and_a_second_time_there_is_nothing_to_do(image: Path, form: str) -> None:
+    program = built().onefile if form == "one file" else built().program
+    done = typed("install", "--root", str(image), program=program)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith(f"laid      /srv/lib/agent/{__version__} (") and lines[0].endswith(" files)")
+    assert f"linked    /srv/lib/agent/current -> {__version__}" in lines
+    assert "wrote     /etc/systemd/system/agent.service" in lines
+    assert lines[-2:] == [
+        f"{__version__} is installed below /srv in {image}",
+        f"next: edit /srv/key/env.toml; then systemctl --root={image} enable agent.socket agent.service",
+    ]
+    laid = image / "srv/lib/agent/current/agentctl"
+    assert laid.read_bytes() == built().program.read_bytes()
+    before = snapshot(image)
+    done = typed("install", "--root", str(image), program=program)
+    assert (done.returncode, done.stdout, done.stderr) == (
+        0,
+        f"nothing to do: {__version__} is installed below /srv\n",
+        "",
+    )
+    assert snapshot(image) == before
+
+
+def test_the_laid_program_works_below_the_prefix_that_it_is_laid_below(image: Path) -> None:
+    typed("install", "--root", str(image), "--prefix", "/opt/agent")
+    done = typed("status", program=image / "opt/agent/bin/agentctl")
+    assert f"no answer on {image}/opt/agent/run/agent.sock" in done.stderr
+    done = typed("status", program=image / "opt/agent/bin/agentctl", PREFIX="/named")
+    assert "no answer on /named/run/agent.sock" in done.stderr
+
+
+def test_a_dry_run_says_what_would_be_done(image: Path) -> None:
+    before = snapshot(image)
+    done = typed("install", "--dry-run", "--root", str(image))
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith(f"lay       /srv/lib/agent/{__version__} (")
+    assert lines[-1] == f"nothing was done: this is what would install {__version__} below /srv"
+    assert snapshot(image) == before
+
+
+def test_json_has_every_step(image: Path) -> None:
+    done = typed("install", "--json", "--root", str(image))
+    said = json.loads(done.stdout)
+    assert (said["prefix"], said["root"], said["before"], said["version"]) == ("/srv", str(image), "", __version__)
+    assert said["changed"] and not said["dry_run"]
+    assert {step["step"] for step in said["steps"]} == {
+        *("begin", "directory", "file", "link", "sync", "users", "directories", "declaration", "record")
+    }
+    assert not any("record" in step for step in said["steps"])
+    again = json.loads(typed("install", "--json", "--root", str(image)).stdout)
+    assert (again["changed"], again["steps"]) == (False, [])
+
+
+def test_all_that_stands_in_the_way_is_a_line_each_and_the_exit_code_is_2(image: Path) -> None:
+    for place in ("srv/lib/agent/current", "etc/systemd/system/agent.service"):
+        (image / place).parent.mkdir(parents=True, exist_ok=True)
+        (image / place).write_text("theirs")
+    done = typed("install", "--root", str(image))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        "agentctl: /etc/systemd/system/agent.service is a file that was not laid by agentctl: move it away",
+        "agentctl: /srv/lib/agent/current is a file that was not laid by agentctl: move it away",
+    ]
+
+
+@pytest.mark.parametrize("prefix", ["srv", "/srv/a b", "/srv/%n", "/srv/a\nb", "/"])
+def test_a_prefix_that_cannot_be_is_a_wrong_command_line(image: Path, prefix: str) -> None:
+    for command in ("install", "uninstall"):
+        done = typed(command, "--root", str(image), "--prefix", prefix)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.count("\n") == 1 and done.stderr.startswith("agentctl: --prefix ")
+        assert typed(command, "--root", str(image), PREFIX=prefix).returncode == 1
+
+
+def test_a_source_tree_says_how_it_is_built(agentctl: Agentctl) -> None:
+    done = agentctl("install")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "agentctl: this is the source tree, which cannot be installed; run the built agentctl: make binary\n"
+    )
+
+
+def test_the_prefix_is_the_one_named_else_that_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PREFIX", raising=False)
+    assert chosen(Session()) == "/srv"
+    monkeypatch.setenv("PREFIX", "relative")
+    assert chosen(Session()) == "relative"
+    assert chosen(Session(prefix=Path("other"))) == "other"
+
+
+def test_what_may_come_next_is_said() -> None:
+    upgraded = Outcome("/srv", "/", "0.1.0", "0.1.1", False, (Sync("/srv"),), kept=("/srv/share",), running=(7, 8))
+    assert list(ending(upgraded)) == [
+        "0.1.1 is installed below /srv",
+        "another version is still running (process 7, 8): systemctl reload agent replaces it",
+        "kept: /srv/share: changed since it was laid, or not laid by agentctl",
+    ]
+    first = Outcome("/opt/agent", "/", "", "0.1.1", False, (Sync("/srv"),))
+    assert list(ending(first))[1] == (
+        "next: edit /opt/agent/key/env.toml; then systemctl enable --now agent.socket agent.service"
+    )

@@ -1,0 +1,64 @@
+"""The unit where controllers are: limits are in force for the user `agent`, and strike nobody but whom they are for."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.harness import wait_until
+from tests.system.host import UNIT, Host
+
+HUNGRY = "import time\nkept = b'x' * (200 << 20)\ntime.sleep(3600)\n"
+FORKS = """
+import os, time
+born = 0
+try:
+    while True:
+        if os.fork() == 0:
+            time.sleep(3600)
+        born += 1
+except OSError as error:
+    print(f"after {born}: {error.strerror}", flush=True)
+time.sleep(3600)
+"""
+DECLARATION = """
+[service.calm]
+kind = "command"
+command = ["/bin/sleep", "4321"]
+limits = { cpus = 0.5 }
+
+[service.hungry]
+kind = "command"
+command = ["/opt/tests/hungry"]
+restart = "no"
+limits = { memory = "64MiB" }
+
+[service.forks]
+kind = "command"
+command = ["/opt/tests/forks"]
+limits = { pids = 20 }
+"""
+
+
+@pytest.mark.timeout(240)
+def test_limits_are_in_force_under_the_unit_and_strike_only_their_own_service() -> None:
+    with Host() as host:
+        host.install()
+        host.program("hungry", HUNGRY)
+        host.program("forks", FORKS)
+        host.declare(DECLARATION)
+        host.systemctl("start")
+        agent = host.pid
+        host.until("hungry", state="failed")
+        wait_until(lambda: "after 19: Resource temporarily unavailable" in host.log("forks"))
+        kinds = [(event["service"], event["kind"]) for event in host.events()]
+        assert ("hungry", "out_of_memory") in kinds
+        assert not [kind for _, kind in kinds if kind == "limits_not_in_force"]
+        tree = host.path("/sys/fs/cgroup/agent.slice/agent.service")
+        assert (tree / "service.calm/cpu.max").read_text() == "50000 100000\n"
+        # The unit itself did not take it amiss.
+        assert host.show(UNIT, "ActiveState", "MainPID") == {"ActiveState": "active", "MainPID": str(agent)}
+        assert host.service("calm")["state"] == "running"
+        # And it starts again, with controllers in force, after it was killed.
+        host.systemctl("kill", "--kill-whom=main", "--signal=KILL")
+        host.wait_unit_state(UNIT, ActiveState="active", NRestarts="1")
+        assert host.service("calm")["state"] == "running"

@@ -1,0 +1,191 @@
+"""Whom the built program starts, and with what: itself with its own libraries, everything else with the host's."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PyInstaller.archive.readers import CArchiveReader
+
+from agent.linux.process import descendants
+from tests.binary import Built, built
+from tests.harness import PATIENCE, Agent, wait_gone, wait_until
+
+pytestmark = pytest.mark.timeout(300)  # the first one may build
+
+KINDS = """
+[service.edge]
+kind = "capture"
+interfaces = ["lo"]
+filter = "udp dst port 4789"
+
+[service.sweep]
+kind = "scan"
+targets = ["127.0.0.1"]
+ports = "1-65535"
+rate = 200
+every = "1h"
+
+[service.other]
+kind = "command"
+command = ["sleep", "1000"]
+"""
+"""A service of each kind; the scan takes minutes."""
+
+
+class Frozen(Agent):
+    """An agent of the built program, found by ``entry``."""
+
+    def __init__(self, prefix: Path, entry: Path) -> None:
+        super().__init__(prefix)
+        self.entry = entry
+
+    def command(self, *arguments: str) -> list[str]:
+        return [str(self.entry), *arguments]
+
+
+@pytest.fixture
+def agent(program: Built, tmp_path: Path) -> Iterator[Frozen]:
+    """An agent of the installed form that has not been started."""
+    made = Frozen(tmp_path / "srv", program.program)
+    yield made
+    made.clean()
+
+
+def libraries(pid: int) -> dict[str, Path]:
+    """The shared libraries that a process has mapped, by name without version."""
+    maps = Path(f"/proc/{pid}/maps").read_text()
+    return {stem(place): Path(place) for place in re.findall(r"(/\S+\.so\S*)$", maps, re.MULTILINE)}
+
+
+def stem(path: Path | str) -> str:
+    return Path(path).name.partition(".so")[0]
+
+
+def environment(pid: int) -> dict[str, str]:
+    """What a process found in its environment."""
+    entries = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+    return dict(entry.split("=", 1) for entry in entries if "=" in entry)
+
+
+def nmap_of(agent: Agent) -> int:
+    """The nmap that the scan has started, once its libraries are loaded."""
+    found: list[int] = []
+
+    def running() -> bool:
+        found[:] = [pid for pid in descendants(agent.service("sweep")["pid"] or 0) if "libpcap" in libraries(pid)]
+        return bool(found)
+
+    wait_until(running, lambda: f"no nmap: {agent.events()}")
+    return found[0]
+
+
+def test_each_process_has_the_libraries_that_are_its_own(agent: Frozen, program: Built) -> None:
+    agent.declare(KINDS)
+    agent.start(environ={"LD_LIBRARY_PATH": "/opt/of-the-host"})
+    agent.until("edge", ready=True)
+    agent.until("sweep", state="running")
+    nmap, bundled = nmap_of(agent), {stem(path) for path in program.tree.rglob("*.so*")}
+    ours = {"agent": agent.pid, **{name: agent.service(name)["pid"] for name in ("edge", "sweep")}}
+    for pid in ours.values():
+        mapped = libraries(pid)
+        assert mapped.keys() & bundled
+        assert all(program.tree in path.parents for name, path in mapped.items() if name in bundled)
+        assert environment(pid)["LD_LIBRARY_PATH"] == f"{program.tree}/lib:/opt/of-the-host"
+    assert "libpcap" in libraries(ours["edge"])
+    for pid in (nmap, agent.service("other")["pid"]):
+        mapped = libraries(pid)
+        assert mapped and not any(program.tree in path.parents for path in mapped.values())
+        variables = environment(pid)
+        assert variables["LD_LIBRARY_PATH"] == "/opt/of-the-host"
+        assert not [name for name in variables if name.startswith(("_PYI_", "LD_LIBRARY_PATH_"))]
+    assert {"libpcap", "libz"} <= libraries(nmap).keys() & bundled, "there is nothing to mix up"
+
+
+def test_no_process_but_the_workers_is_started(agent: Frozen) -> None:
+    agent.declare(KINDS)
+    agent.start()
+    agent.until("edge", ready=True)
+    nmap_of(agent)
+    lines = [Path(f"/proc/{pid}/cmdline").read_text().split("\0") for pid in descendants(agent.pid)]
+    told = sorted((Path(line[0]).name, *line[1:3])[: 3 if "agentctl" in line[0] else 1] for line in lines)
+    assert told == [("agentctl", "worker", "capture"), ("agentctl", "worker", "scan"), ("nmap",), ("sleep",)]
+
+
+def test_packets_are_captured(agent: Frozen) -> None:
+    agent.declare(KINDS)
+    agent.start()
+    agent.until("edge", ready=True)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for number in range(500):
+            sender.sendto(number.to_bytes(2), ("127.0.0.1", 4789))
+            sender.sendto(b"not wanted", ("127.0.0.1", 4790))
+    agent.act("stop", "edge")
+    segments = sorted((agent.prefix / "spool" / "edge" / "lo").glob("*.pcap"))
+    shown = subprocess.run(["tcpdump", "-nn", "-r", *map(str, segments)], capture_output=True, text=True, check=True)
+    assert len(re.findall(r"127\.0\.0\.1\.4789: ", shown.stdout)) == len(shown.stdout.splitlines()) == 500
+
+
+def test_an_agent_starts_workers_of_its_own_version(agent: Frozen, program: Built, tmp_path: Path) -> None:
+    newer = built("0.1.1")
+    current = tmp_path / "current"
+    current.symlink_to(program.tree)
+    agent.entry = current / "agentctl"
+    agent.declare('[service.edge]\nkind = "capture"\ninterfaces = ["lo"]\n')
+    agent.start()
+    agent.until("edge", ready=True)
+    current.unlink()
+    current.symlink_to(newer.tree)
+    assert agent.ctl("--version").stdout == "agentctl 0.1.1\n"
+    for attempt in range(2):
+        pid = agent.service("edge")["pid"]
+        os.kill(pid, signal.SIGKILL)
+        wait_gone(pid)
+        again = agent.until("edge", ready=True, restarts=attempt + 1)
+        assert Path(f"/proc/{again['pid']}/exe").resolve() == program.program
+        assert all(newer.tree not in path.parents for path in libraries(again["pid"]).values())
+
+
+def test_neither_worker_loads_what_only_the_other_may(agent: Frozen, program: Built, tmp_path: Path) -> None:
+    """scapy and python-nmap, by what each process read from the archive of modules (see docs/licences.md)."""
+    agent.declare(KINDS.replace('ports = "1-65535"', 'ports = "22"'))
+    trace = tmp_path / "trace"
+    agent.start(wrapper=("strace", "-ff", "-qq", "-e", "trace=execve,lseek", "-s", "256", "-o", str(trace)))
+    agent.until("edge", ready=True)
+    agent.event("completed", "sweep")
+    os.kill(agent.pid, signal.SIGTERM)  # strace(1) would keep it for itself
+    assert agent.process is not None and agent.process.wait(PATIENCE) == 0
+    read = {words: modules for path in tmp_path.glob("trace.*") for words, modules in loaded(path, program).items()}
+    assert "agent.workers.capture.worker" in read["worker capture"] and "scapy.libs.winpcapy" in read["worker capture"]
+    assert "agent.workers.scan.worker" in read["worker scan"] and "nmap.nmap" in read["worker scan"]
+    assert "agent.control.daemon" in read["run"]
+    tops = {words: {name.partition(".")[0] for name in modules} for words, modules in read.items()}
+    assert "nmap" not in tops["worker capture"] | tops["run"]
+    assert "scapy" not in tops["worker scan"] | tops["run"]
+    assert not {"click", "rich"} & set().union(*tops.values())
+
+
+def loaded(trace: Path, program: Built) -> dict[str, set[str]]:
+    """By its words on the command line, the modules that a traced process read from the archive in the executable."""
+    places = offsets(program)
+    text = trace.read_text(errors="replace")
+    words = re.search(r'^execve\("[^"]*/agentctl", \[(.*?)\]', text, re.MULTILINE)
+    if words is None:
+        return {}
+    seeks = {int(place) for place in re.findall(r"^lseek\(\d+, (\d+), SEEK_SET\)", text, re.MULTILINE)}
+    name = " ".join(re.findall(r'"([^"]*)"', words[1])[1:])
+    return {name: {module for module, place in places.items() if place in seeks}}
+
+
+def offsets(program: Built) -> dict[str, Any]:
+    """Where in the executable each module begins."""
+    archive = CArchiveReader(str(program.program))
+    inner = archive.open_embedded_archive("PYZ.pyz")
+    return {name: inner._start_offset + place for name, (_, place, _) in inner.toc.items()}

@@ -1,0 +1,206 @@
+"""Both forms run: from anywhere, without a home, and the installed form without a temporary directory too."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.binary import Built
+
+BARE = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+"""As a service manager starts a program: no HOME, no locale, no TMPDIR."""
+
+FAILED_TO_MAP, FAILED_TO_UNPACK = 127, 255
+"""Exit codes of the dynamic linker and of PyInstaller's bootloader, before anything of ours runs."""
+
+pytestmark = pytest.mark.timeout(300)  # the first one may build
+
+
+@pytest.fixture(params=["installed", "onefile"])
+def form(request: pytest.FixtureRequest, program: Built) -> Path:
+    """The executable of each form."""
+    return program.program if request.param == "installed" else program.onefile
+
+
+def run(
+    program: Path, *words: str, environment: Mapping[str, str] = BARE, wrapper: tuple[str, ...] = (), cwd: str = "/"
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*wrapper, str(program), *words],
+        env=environment,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+    )
+
+
+def mounted(directory: Path, options: str) -> tuple[str, ...]:
+    """In a mount namespace of its own, where ``directory`` is a file system with these options."""
+    script = f'mount -t tmpfs -o {options} none {directory} && exec "$@"'
+    return ("unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh")
+
+
+def test_it_says_its_version(form: Path, program: Built) -> None:
+    done = run(form, "--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"agentctl {program.version}\n", "")
+
+
+def test_it_proves_itself(form: Path, program: Built) -> None:
+    done = run(form, "selftest", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    told = json.loads(done.stdout)
+    assert {part["verdict"] for part in told["parts"]} == {"ok"}, told
+    itself = "the one file" if form == program.onefile else "the installed form"
+    assert f"{itself} starts itself, and others without its libraries" in done.stdout
+
+
+def test_it_keeps_the_contract_of_exit_codes(form: Path, tmp_path: Path) -> None:
+    assert run(form, "--prefix", str(tmp_path), "status").returncode == 2
+    wrong = run(form, "--prefix", str(tmp_path), "validate")
+    assert wrong.returncode == 1 and str(tmp_path / "key" / "env.toml") in wrong.stderr
+    assert run(form, "nonsense").returncode == 1
+    assert run(form, "calendar", "daily Europe/Nowhere").returncode == 1
+    assert run(form).returncode == 1
+
+
+def test_every_command_can_be_loaded(form: Path) -> None:
+    from agent.cli.commands import COMMANDS
+
+    for name in COMMANDS:
+        done = run(form, name, "--help")
+        assert done.returncode == 0 and f"Usage: agentctl {name}" in done.stdout, done.stderr
+
+
+def test_every_worker_can_be_loaded(form: Path) -> None:
+    for kind in ("capture", "scan"):
+        done = run(form, "worker", kind)
+        assert "SERVICE_CONFIG" in done.stderr, done.stderr
+        assert done.returncode == 1
+
+
+def test_tables_are_drawn_on_a_terminal(form: Path, tmp_path: Path) -> None:
+    done = run(
+        Path("/usr/bin/script"),
+        "-qec",
+        f"{form} --prefix {tmp_path} doctor",
+        "/dev/null",
+        environment=BARE | {"TERM": "xterm"},
+    )
+    assert "\x1b[1mCHECK" in done.stdout and "libpcap version" in done.stdout, done.stdout + done.stderr
+
+
+def test_variables_of_python_mean_nothing_to_it(form: Path, tmp_path: Path) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('not mine')")
+    odd = {"PYTHONPATH": str(tmp_path), "PYTHONHOME": "/nonexistent", "PYTHONSTARTUP": "/x", "PYTHONOPTIMIZE": "2"}
+    done = run(form, "selftest", "--json", environment=BARE | odd, cwd=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+
+
+def test_nothing_is_written_to_a_home(form: Path, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    home = {name: str(tmp_path / "home") for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")}
+    assert run(form, "selftest", environment=BARE | home).returncode == 0
+    assert not list((tmp_path / "home").iterdir())
+
+
+def test_an_ordinary_user_can_run_it(form: Path, program: Built) -> None:
+    """Where the build lies is not everybody's to enter, so it is shown at a place that is."""
+    nobody = "setpriv --reuid=65534 --regid=65534 --clear-groups"
+    script = f'mount --bind {program.onefile.parent} /mnt && exec {nobody} "$@"'
+    wrapper = ("unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh")
+    done = run(Path("/mnt") / form.relative_to(program.onefile.parent), "selftest", "--json", wrapper=wrapper)
+    assert done.returncode == 0, done.stdout + done.stderr
+    capture = json.loads(done.stdout)["parts"][0]
+    assert (capture["verdict"], capture["unchecked"][:11]) == ("ok", "CAP_NET_RAW")
+
+
+NEEDED = ("libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "libz.so.1")
+"""What docs/binary.md says that a host must have."""
+
+
+def test_a_host_needs_nothing_but_glibc_and_zlib(form: Path, program: Built, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    for directory in ("lib64", "lib", "tmp", "proc", "dev", "program"):
+        (root / directory).mkdir(parents=True)
+    shutil.copy("/lib64/ld-linux-x86-64.so.2", root / "lib64")
+    for name in NEEDED:
+        shutil.copy(next(path for path in Path("/usr/lib").glob(f"*/{name}")), root / "lib")
+    script = (
+        f"mount -t proc none {root}/proc && mount --rbind /dev {root}/dev && "
+        f'mount --bind {program.onefile.parent} {root}/program && exec chroot {root} "$@"'
+    )
+    wrapper = ("unshare", "--mount", "--pid", "--fork", "--propagation", "private", "sh", "-c", script, "sh")
+    inside = Path("/program") / form.relative_to(program.onefile.parent)
+    assert run(inside, "--version", wrapper=wrapper).stdout == f"agentctl {program.version}\n"
+    done = run(inside, "selftest", "--json", wrapper=wrapper)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = {part["name"]: (part["verdict"], part["unchecked"]) for part in json.loads(done.stdout)["parts"]}
+    assert set(told) == {"capture", "scan", "calendar", "processes", "database", "control"}
+    assert {verdict for verdict, _ in told.values()} == {"ok"}
+    assert told["capture"] == told["scan"] == told["database"] == told["control"] == ("ok", "")
+    assert "install tzdata" in told["calendar"][1] and "cannot start env" in told["processes"][1]
+
+
+# -- the temporary directory ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", ["noexec", "ro", "size=4k", "nr_inodes=1"])
+def test_the_installed_form_needs_no_temporary_directory(program: Built, tmp_path: Path, options: str) -> None:
+    wrapper = mounted(tmp_path, options)
+    done = run(program.program, "--version", environment=BARE | {"TMPDIR": str(tmp_path)}, wrapper=wrapper)
+    assert (done.returncode, done.stderr) == (0, "")
+    done = run(program.program, "selftest", environment=BARE | {"TMPDIR": str(tmp_path)}, wrapper=wrapper)
+    assert "capture    ok" in done.stdout and "processes  ok" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "reason"),
+    [
+        ("noexec", FAILED_TO_MAP, "failed to map segment"),
+        ("size=4m", FAILED_TO_UNPACK, "decompression resulted in return code -1"),
+    ],
+    ids=["noexec", "full"],
+)
+def test_the_one_file_does_and_says_so(program: Built, tmp_path: Path, options: str, code: int, reason: str) -> None:
+    wrapper = mounted(tmp_path, options)
+    done = run(program.onefile, "--version", environment=BARE | {"TMPDIR": str(tmp_path)}, wrapper=wrapper)
+    assert done.returncode == code
+    assert reason in done.stderr and done.stdout == ""
+
+
+def test_the_one_file_runs_with_another_temporary_directory(program: Built, tmp_path: Path) -> None:
+    (bad := tmp_path / "bad").mkdir()
+    (good := tmp_path / "good").mkdir()
+    for directory, code in ((bad, FAILED_TO_MAP), (good, 0)):
+        environment = BARE | {"TMPDIR": str(directory)}
+        assert (
+            run(program.onefile, "--version", environment=environment, wrapper=mounted(bad, "noexec")).returncode
+            == code
+        )
+    assert not list(good.iterdir()), "what it unpacked is gone with it"
+
+
+def test_the_one_file_leaves_a_directory_that_it_may_not_write_to(program: Built, tmp_path: Path) -> None:
+    done = run(
+        program.onefile, "--version", environment=BARE | {"TMPDIR": str(tmp_path)}, wrapper=mounted(tmp_path, "ro")
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# -- who it is --------------------------------------------------------------------------------------------------------
+
+
+def test_through_a_symbolic_link_it_is_the_file_itself(program: Built, tmp_path: Path) -> None:
+    """What it starts again is of its own version, wherever the link points by then (test_children.py)."""
+    (tmp_path / "current").symlink_to(program.tree)
+    (tmp_path / "agentctl").symlink_to("current/agentctl")
+    done = run(tmp_path / "agentctl", "selftest", "--json")
+    assert done.returncode == 0, done.stdout
+    assert run(tmp_path / "agentctl", "--version").stdout == f"agentctl {program.version}\n"

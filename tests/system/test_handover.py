@@ -1,0 +1,208 @@
+"""Another version follows in the same process, and the control socket that systemd holds, under a real systemd."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.binary import built
+from tests.harness import wait_until
+from tests.system.host import UNIT, Host
+
+NEXT = "0.1.1"
+
+WEB = """
+[service.web]
+kind = "command"
+command = ["/usr/bin/python3", "-m", "http.server", "8000"]
+"""
+
+CAPTURE = """
+[service.cable]
+kind = "capture"
+interfaces = ["near"]
+filter = "udp port 9"
+"""
+
+# Sends that many datagrams in a steady stream, says when it has begun, and at the end how many it has sent.
+SENDER = """
+import socket, sys, time
+count, rate = int(sys.argv[1]), int(sys.argv[2])
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+    begun = time.monotonic()
+    for number in range(count):
+        sender.sendto(b"%08d" % number, ("10.99.0.1", 9))  # connected, it would be told that nobody listens
+        if number == count // 100:
+            print("begun", flush=True)
+        if number % 64 == 0 and (ahead := number / rate - (time.monotonic() - begun)) > 0:
+            time.sleep(ahead)
+print(count)
+"""
+
+# What fails its self-test, and otherwise is the version before.
+FAILING = """#!/bin/sh
+[ $1 = selftest ] || exec /srv/lib/agent/0.1.0/agentctl "$@"
+echo cannot do it >&2
+exit 2
+"""
+
+# What passes its self-test, dies as soon as it is to take over, and otherwise is the version before.
+DEADLY = """#!/bin/sh
+case $1 in
+  selftest) exit 0 ;;
+  daemon) kill -KILL $$ ;;
+  *) exec /srv/lib/agent/0.1.0/agentctl "$@" ;;
+esac
+"""
+
+
+def lay_next(host: Host) -> None:
+    """The next version lies beside the one that runs, and is what ``current`` leads to."""
+    host.copy_in(built(NEXT).tree, f"/srv/lib/agent/{NEXT}")
+    swap(host, NEXT)
+
+
+def swap(host: Host, version: str) -> None:
+    host.run(["ln", "-sfn", version, "/srv/lib/agent/next"])
+    host.run(["mv", "-T", "/srv/lib/agent/next", "/srv/lib/agent/current"])
+
+
+def pids(host: Host) -> dict[str, Any]:
+    return {service["name"]: service["pid"] for service in host.status()["services"]}
+
+
+def test_a_reload_after_an_upgrade_keeps_the_process_the_workers_and_every_packet(installed: Host) -> None:
+    installed.veth("near", "far")
+    installed.declare(WEB + CAPTURE)
+    installed.systemctl("start")
+    process, before = installed.pid, pids(installed)
+    sender = installed.program("sender", SENDER)
+    count = 60_000
+    with installed.popen(
+        ["ip", "netns", "exec", "far", sender, str(count), "12000"], stdout=subprocess.PIPE
+    ) as sending:
+        assert sending.stdout is not None
+        assert sending.stdout.readline() == b"begun\n"
+        lay_next(installed)
+        done = installed.systemctl("reload")
+        assert sending.poll() is None, "the packets were all sent before the hand-over was done"
+        assert sending.stdout.read() == b"%d\n" % count
+    assert done.returncode == 0
+    assert installed.status()["agent"]["version"] == NEXT
+    assert (installed.pid, pids(installed)) == (process, before)
+    assert installed.show(UNIT, "NRestarts", "ActiveState") == {"NRestarts": "0", "ActiveState": "active"}
+    report = installed.until("cable", restarts=0, state="running")
+    wait_until(lambda: installed.service("cable")["figures"]["received"] >= count)
+    figures = installed.service("cable")["figures"]
+    assert report["pid"] == before["cable"]
+    assert figures["received"] == count
+    assert (figures["dropped_kernel"], figures["not_written"]) == (0, 0)
+    installed.agentctl("stop", "cable")
+    segments = sorted(installed.path("/srv/spool/cable").rglob("*.pcap"))
+    stored = [
+        subprocess.run(["tcpdump", "-r", file, "-nn"], capture_output=True, text=True, check=True).stdout
+        for file in segments
+    ]
+    assert sum(text.count(".9: UDP") for text in stored) == count
+    (told,) = [event["message"] for event in installed.events() if event["kind"] == "handed_over"]
+    assert told.startswith(f"version 0.1.0 handed over to {NEXT}; for ")
+    # Who starts now is of the next version, and the executable of the process is the next one's.
+    installed.agentctl("restart", "web")
+    assert installed.path(f"/proc/{process}/exe").readlink() == Path(f"/srv/lib/agent/{NEXT}/agentctl")
+
+
+def test_systemctl_reload_fails_when_the_next_version_does_not_work_here(installed: Host) -> None:
+    installed.declare(WEB)
+    installed.systemctl("start")
+    before = pids(installed)
+    installed.write("/srv/lib/agent/0.1.1/agentctl", FAILING, 0o755)
+    swap(installed, "0.1.1")
+    assert installed.systemctl("reload", check=False).returncode == 1
+    assert "fails its self-test (exited 2): cannot do it" in installed.journal("-u", UNIT)
+    swap(installed, "0.1.0")
+    assert installed.status()["agent"]["version"] == "0.1.0"
+    assert pids(installed) == before
+    installed.systemctl("reload")
+
+
+def test_an_agent_that_dies_in_the_middle_is_started_anew_and_finds_what_systemd_kept(installed: Host) -> None:
+    # It says something while nobody listens any more: that is still in its pipe when systemd has killed it.
+    program = installed.program(
+        "speaker", "import time\nwhile True:\n    print('still here', flush=True)\n    time.sleep(0.001)\n"
+    )
+    installed.declare(f'[service.speaker]\nkind = "command"\ncommand = ["{program}"]\n')
+    installed.systemctl("start")
+    killed = installed.service("speaker")["pid"]
+    installed.write("/srv/lib/agent/0.1.1/agentctl", DEADLY, 0o755)
+    swap(installed, "0.1.1")
+    process = installed.pid
+    done = installed.systemctl("reload", check=False)
+    assert done.returncode == 1
+    installed.wait_unit_state(UNIT, ActiveState="active", SubState="running")
+    assert installed.pid not in (0, process)
+    assert installed.show(UNIT, "NRestarts") == {"NRestarts": "1"}
+    (failed,) = [event for event in installed.events() if event["kind"] == "handover_failed"]
+    assert "the agent died while version 0.1.0 handed over" in failed["message"]
+    report = installed.until("speaker", state="running")
+    assert report["pid"] != killed
+    assert [words for words in installed.processes().values() if words[-1:] == [program]] == [
+        ["/usr/bin/python3", program]
+    ]
+    # Nothing is left in the store: the next start begins from nothing.
+    installed.wait_unit_state(UNIT, NFileDescriptorStore="0")
+
+
+# -- the control socket -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def activated(installed: Host) -> Host:
+    """Only the socket is up."""
+    installed.declare(WEB)
+    installed.run(["systemctl", "start", "agent.socket"])
+    assert installed.show(UNIT, "ActiveState") == {"ActiveState": "inactive"}
+    return installed
+
+
+def test_who_asks_first_starts_the_agent_and_gets_an_answer(activated: Host) -> None:
+    status = json.loads(activated.agentctl("status", "--json").stdout)
+    assert status["agent"]["version"] == "0.1.0"
+    activated.wait_unit_state(UNIT, ActiveState="active")
+
+
+def test_nobody_is_refused_while_the_agent_restarts(activated: Host) -> None:
+    activated.systemctl("start")
+    restarting = activated.popen(["sh", "-c", f"for i in 1 2 3 4 5; do systemctl restart {UNIT} || exit 1; done"])
+    asked = 0
+    while restarting.poll() is None:
+        activated.agentctl("status")
+        asked += 1
+    assert restarting.returncode == 0
+    assert asked > 3
+    # Nor when it is killed, and systemd takes its time to start it again.
+    activated.signal(activated.pid, signal.SIGKILL)
+    assert activated.status()["agent"]["state"] in ("starting", "running")
+
+
+def test_a_stop_of_socket_and_service_leaves_nothing_that_answers(activated: Host) -> None:
+    activated.systemctl("start")
+    activated.run(["systemctl", "stop", "agent.socket", UNIT])
+    refused = activated.agentctl("status", check=False)
+    assert refused.returncode == 2
+    assert refused.stderr.count("\n") == 1
+    assert not activated.path("/srv/run/agent.sock").exists()
+
+
+def test_the_socket_outlives_a_hand_over(activated: Host) -> None:
+    activated.systemctl("start")
+    lay_next(activated)
+    activated.systemctl("reload")
+    assert activated.status()["agent"]["version"] == NEXT
+    activated.systemctl("restart")
+    assert activated.status()["agent"]["version"] == NEXT
+    assert activated.show("agent.socket", "ActiveState", "SubState") == {"ActiveState": "active", "SubState": "running"}

@@ -1,0 +1,192 @@
+"""``agentctl install`` on a real system: from the one file to a running service, to the next version, and back."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+
+from agent import __version__
+from tests.binary import built
+from tests.harness import wait_until
+from tests.system.container import Container
+
+ONE_FILE = "/root/agentctl"
+NEXT = "0.1.1"
+NEXT_FILE = "/root/agentctl-next"
+
+LAID = f"/opt/demo/lib/agent/{__version__}/agentctl"
+"""Where the one file goes when it is run for that prefix."""
+
+SERVICE = """
+[service.sleeper]
+kind = "command"
+command = ["/usr/bin/sleep", "100000"]
+
+[service.loopback]
+kind = "capture"
+interfaces = ["lo"]
+"""
+
+
+@pytest.fixture
+def host() -> Iterator[Container]:
+    """A machine to which nothing has been brought but the one file of this version and of the next."""
+    with Container(binds={built().onefile: ONE_FILE, built(NEXT).onefile: NEXT_FILE}) as container:
+        yield container
+
+
+def things(host: Container) -> set[str]:
+    """Every path of the machine that outlives a boot, but for what systemd and apt keep for themselves."""
+    apart = r"/(proc|sys|dev|run|tmp)(/.*)?|/var/(tmp|log|lib/systemd|lib/private|cache)/.*|.*/\.pwd\.lock|/etc/.*-"
+    found = host.run(["find", "/", "-xdev", "-regextype", "posix-extended", "-regex", apart, "-prune", "-o", "-print"])
+    return set(found.stdout.splitlines())
+
+
+def declare(host: Container, text: str, prefix: str = "/srv") -> None:
+    host.run(["tee", f"{prefix}/key/env.toml"], stdin=text)
+
+
+def version(host: Container, prefix: str = "/srv") -> str:
+    """What the running agent says that it is."""
+    shown = host.run([f"{prefix}/bin/agentctl", "status"]).stdout.splitlines()[0]
+    return shown.partition(", version ")[2].partition(",")[0]
+
+
+def test_from_one_file_to_a_service_and_back_to_nothing(host: Container) -> None:
+    before, accounts = things(host), host.run(["getent", "passwd"]).stdout + host.run(["getent", "group"]).stdout
+    host.run([ONE_FILE, "install"])
+    declare(host, SERVICE)
+    host.run(["systemctl", "enable", "--now", "agent.socket", "agent.service"])
+    assert host.show("agent.service", "ActiveState") == {"ActiveState": "active"}
+    assert version(host) == __version__
+    assert host.run(["agentctl", "install"]).stdout == f"nothing to do: {__version__} is installed below /srv\n"
+    said = host.run(["agentctl", "uninstall"]).stdout
+    assert "stopped   agent.socket, agent.service" in said
+    assert host.show("agent.service", "LoadState", "ActiveState") == {
+        "LoadState": "not-found",
+        "ActiveState": "inactive",
+    }
+    left = things(host) - before
+    assert left and all(path.startswith(("/srv/key", "/srv/spool", "/srv/log", "/srv/lib")) for path in left)
+    host.run([ONE_FILE, "uninstall", "--purge"])
+    assert things(host) == before
+    assert host.run(["getent", "passwd"]).stdout + host.run(["getent", "group"]).stdout == accounts
+    assert (
+        "agent"
+        not in host.run(["systemctl", "list-units", "--all", "--plain", "agent*"]).stdout.split("loaded units")[0]
+    )
+
+
+def test_any_prefix_is_as_good(host: Container) -> None:
+    before = things(host)
+    host.run([ONE_FILE, "install", "--prefix", "/opt/some-where/agent"])
+    declare(host, SERVICE, "/opt/some-where/agent")
+    host.run(["systemctl", "enable", "--now", "agent.socket", "agent.service"])
+    assert version(host, "/opt/some-where/agent") == __version__
+    assert not any(path.startswith("/srv/") for path in things(host))
+    host.run(["agentctl", "uninstall", "--purge"])
+    assert things(host) == before
+
+
+def test_the_next_version_is_installed_beside_a_running_agent_that_then_becomes_it(host: Container) -> None:
+    host.run([ONE_FILE, "install"])
+    declare(host, SERVICE)
+    host.run(["systemctl", "enable", "--now", "agent.socket", "agent.service"])
+    agent = host.show("agent.service", "MainPID")["MainPID"]
+    said = host.run([NEXT_FILE, "install"]).stdout
+    assert f"another version is still running (process {agent}" in said
+    assert version(host) == __version__
+    host.run(["systemctl", "reload", "agent.service"])
+    wait_until(lambda: version(host) == NEXT)
+    assert host.show("agent.service", "MainPID")["MainPID"] == agent
+    older = host.run([ONE_FILE, "install"], check=False)
+    assert older.returncode == 1
+    assert older.stderr == (
+        f"agentctl: {NEXT} is installed below /srv, and this is {__version__}: --force goes back to it\n"
+    )
+
+
+def test_the_one_file_lays_what_it_runs_and_does_not_need_its_temporary_directory(host: Container) -> None:
+    host.write("/opt/demo/key/env.toml", SERVICE)
+    with host.popen(
+        [ONE_FILE, "run", "--prefix", "/opt/demo"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        assert process.stdout
+        first = process.stdout.readline().decode()
+        assert (
+            first == f"agentctl: runs as /opt/demo/lib/agent/{__version__}/agentctl, and not from its unpacked files\n"
+        )
+        wait_until(lambda: host.run([ONE_FILE, "--prefix", "/opt/demo", "status"], check=False).returncode == 0)
+        pid = host.path("/opt/demo/run/agent.pid").read_text().strip()
+        assert host.run(["readlink", f"/proc/{pid}/exe"]).stdout == f"{LAID}\n"
+        variables = host.run(["cat", f"/proc/{pid}/environ"]).stdout
+        assert "/tmp/_MEI" not in variables
+        host.run(["bash", "-c", "rm -rf /tmp/_MEI*"])
+        worker = host.path("/opt/demo/run/loopback.pid").read_text().strip()
+        host.run(["bash", "-c", f"kill -KILL {worker}"])
+        wait_until(lambda: host.path("/opt/demo/run/loopback.pid").read_text().strip() not in ("", worker))
+        wait_until(
+            lambda: (
+                '"state": "running"'
+                in host.run(
+                    [
+                        f"/opt/demo/lib/agent/{__version__}/agentctl",
+                        "--prefix",
+                        "/opt/demo",
+                        "status",
+                        "loopback",
+                        "--json",
+                    ]
+                ).stdout
+            )
+        )
+        host.run(["bash", "-c", f"kill -TERM {pid}"])
+        assert process.wait(20) == 0
+    assert not any(path.startswith("/etc/systemd/system/agent") for path in things(host))
+
+
+def test_the_one_file_runs_a_job_from_where_it_lays_it(host: Container) -> None:
+    host.write(
+        "/opt/demo/key/env.toml",
+        '[service.job]\nkind = "command"\ncommand = ["/bin/sh", "-c", "echo done; exit 7"]\noncalendar = "yearly"\n',
+    )
+    for words in (
+        ["run-once", "job", "--prefix", "/opt/demo"],
+        ["once", "plain", "/opt/demo", "/opt/demo/key/env.toml", "job"],
+    ):
+        done = host.run([ONE_FILE, *words], check=False)
+        assert done.returncode == 2
+        assert done.stdout == "done\n"
+        assert done.stderr.startswith(f"agentctl: runs as {LAID}, and not from")
+
+
+def test_an_installation_that_is_killed_at_any_time_is_finished_by_the_next(host: Container) -> None:
+    before = things(host)
+    chance = random.Random(20261126)
+    for _ in range(12):
+        command = ["setsid", "sh", "-c", f"echo $$; exec {ONE_FILE} install"]
+        with host.popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+            assert process.stdout
+            group = process.stdout.readline().decode().strip()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(chance.uniform(0.1, 0.9))
+            host.run(["bash", "-c", f"kill -KILL -- -{group}"], check=False)
+    host.run([ONE_FILE, "install"])
+    whole = things(host)
+    assert not any(path.endswith(".agentctl") for path in whole)
+    host.run(["systemctl", "start", "agent.service"])
+    assert version(host) == __version__
+    host.run([ONE_FILE, "uninstall", "--purge"])
+    assert things(host) == before
+
+
+def test_what_is_laid_is_the_installed_form(host: Container) -> None:
+    host.run([ONE_FILE, "install"])
+    laid = host.path(f"/srv/lib/agent/{__version__}")
+    for path in built().tree.rglob("*"):
+        if path.is_file():
+            assert (laid / path.relative_to(built().tree)).read_bytes() == path.read_bytes()

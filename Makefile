@@ -75,6 +75,10 @@ deb: binary ## the Debian package, in dist/
 	@echo "Packaging into dist/"
 	@$(BIN)/python packaging/deb.py
 
+.PHONY: install
+install: binary ## build the program and install it on this host, below /srv (ARGS= goes to agentctl install)
+	@if ((EUID == 0)); then as_root=(); else as_root=(sudo); fi; "$${as_root[@]}" ./dist/agentctl install $(ARGS)
+
 .PHONY: test
 test: test-packages $(VENV)/dev $(VENV)/binary ## every test; as root none is left out (ARGS= goes to pytest)
 	@$(BIN)/pytest $(ARGS)
@@ -98,7 +102,7 @@ clean: ## remove all that make has made, what the agent stored below ./var inclu
 	@if [[ -s var/run/agent.pid ]] && kill -0 "$$(<var/run/agent.pid)" 2>/dev/null; then \
 	  echo "The agent of this checkout still runs as process $$(<var/run/agent.pid): stop it first" >&2; exit 1; fi
 	rm -rf $(VENV) .cache var build dist agent.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	find agent bench tests -name __pycache__ -prune -exec rm -rf {} +
+	find agent bench packaging tests -name __pycache__ -prune -exec rm -rf {} +
 
 .PHONY: lock
 lock: venv-packages ## pin the newest versions that pyproject.toml allows into requirements/

@@ -32,6 +32,9 @@ SUFFIXES: tuple[Suffix, ...] = ("timer", "service")
 WANTS = "timers.target.wants"
 """What lies in here is started at boot: this is what ``systemctl enable`` makes of ``WantedBy=timers.target``."""
 
+STAMPS = "var/lib/systemd/timers"
+"""Where systemd remembers when a timer with ``Persistent=`` elapsed last, ``systemctl clean`` in systemctl(1)."""
+
 LARGEST = 64 * 1024
 """Bytes of a drop-in that are read. Ours have 32 calendars of 400 characters at most."""
 
@@ -122,6 +125,16 @@ def remove(units: Path, name: str) -> None:
                 for unfinished in path.parent.glob(f".{DROP_IN}.*"):
                     unfinished.unlink()
                 path.parent.rmdir()
+
+
+def forget(root: Path, name: str) -> None:
+    """Have systemd not know when the timer of a job elapsed last, lest it makes up for that when it is declared again.
+
+    As ``systemctl clean --what=state``, which wants the timer stopped and persistent still. Raises ``StorageFailure``.
+    """
+    stamp = root / STAMPS / f"stamp-{unit(name, 'timer')}"
+    with _changing(stamp):
+        stamp.unlink(missing_ok=True)
 
 
 def _link(units: Path, name: str) -> Path:

@@ -3,10 +3,10 @@
 It may be interrupted anywhere: what is to be done is found out from what is there and what systemd says, so the next
 one goes on. Runs that are under way are never disturbed, as stopping a timer does not stop what it started.
 
-Two things systemd does that decide the order of steps. A timer whose times were changed counts them from when it
-elapsed last as soon as systemd reads it anew, so that one in between would start the job at once: a changed timer with
-calendar times is stopped before, and started after. And one without a drop-in would go by the times of the template: a
-timer that is to go is stopped before its drop-in is removed.
+Two things systemd does that decide the order of steps. When it reads a timer anew whose calendar was changed, it counts
+from when that elapsed last, so that a new time which lies in between starts the job at once: such a timer is stopped
+before, and started after. (One that has a period now is better not stopped: it then goes on from the last run.) And a
+timer without a drop-in goes by the times of the template: one that is to go is stopped before its drop-in is removed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from agent.declaration.model import Declaration, Scheduler
+from agent.declaration.model import AgentSettings, Declaration, Scheduler
 from agent.errors import RuntimeFailure, StorageFailure
 from agent.installation import timer_files
 from agent.installation.timer_files import UNITS, There
@@ -49,13 +49,11 @@ class Live(NamedTuple):
     stale: bool = False
     """It has to read the units anew; ``stale_times``: that of the timer, too."""
     stale_times: bool = False
-    remembers: bool = False
-    """It keeps on disk when the timer elapsed last (``Persistent=``)."""
     failed: bool = False
 
 
 class Work(NamedTuple):
-    """What there is to do, by names of jobs. ``forget``: systemd is not to remember when they elapsed last."""
+    """What there is to do, by names of jobs: what is told of it, and then in detail."""
 
     started: list[str]
     changed: list[str]
@@ -63,7 +61,6 @@ class Work(NamedTuple):
     unchanged: list[str]
     write: list[str]
     stop: list[str]
-    forget: list[str]
     start: list[str]
 
 
@@ -72,37 +69,29 @@ def plan(wanted: Mapping[str, JobUnits], found: Mapping[str, There], live: Mappi
 
     Of a job that ``live`` does not know systemd is taken to have in force what the files say.
     """
-    work = Work([], [], [], [], [], [], [], [])
+    work = Work([], [], [], [], [], [], [])
     for name in sorted(wanted.keys() | found.keys()):
         want, lies, state = wanted.get(name), found.get(name), live.get(name, Live())
-        before = lies.timer if lies else None
         if want is None:
             work.removed.append(name)
             if state.active:
                 work.stop.append(name)
+            continue
+        written = lies is None or lies.units != want
+        moved = lies is None or lies.timer != want.timer or state.stale_times
+        if written:
+            work.write.append(name)
+        if state.active and moved and has_calendar(want.timer):
+            work.stop.append(name)
+        if name in work.stop or not state.active:
+            work.start.append(name)
+        if lies is None or not state.active:
+            work.started.append(name)
+        elif written or state.stale:
+            work.changed.append(name)
         else:
-            written = lies is None or lies.units != want
-            if written:
-                work.write.append(name)
-            moved = before != want.timer or state.stale_times
-            if state.active and moved and _is_about_a_calendar(before, want.timer):
-                work.stop.append(name)
-            if name in work.stop or not state.active:
-                work.start.append(name)
-            if lies is None or not state.active:
-                work.started.append(name)
-            elif written or state.stale:
-                work.changed.append(name)
-            else:
-                work.unchanged.append(name)
-        if state.remembers and (want is None or not is_persistent(want.timer)):
-            work.forget.append(name)
+            work.unchanged.append(name)
     return work
-
-
-def _is_about_a_calendar(before: str | None, after: str) -> bool:
-    """Whether a timer has calendar times, or had. Of an unknown one that is to be expected: the template has them."""
-    return before is None or has_calendar(before) or has_calendar(after)
 
 
 def sync(declaration: Declaration, paths: Paths, root: Path | None = None, *, dry_run: bool = False) -> SyncReport:
@@ -126,17 +115,33 @@ def sync(declaration: Declaration, paths: Paths, root: Path | None = None, *, dr
         templates = [timer_files.template(root or Path("/"), suffix) for suffix in timer_files.SUFFIXES if wanted]
         report = _report(declaration, work, dry_run=False)
         doing = _Doing(report.problems, is_live=root is None)
-        doing.end(work, work.removed)
+        doing.ask("stop", *(unit(name, "timer") for name in work.removed if name in work.stop))
         for name in work.removed:
+            timer_files.forget(root or Path("/"), name)
             timer_files.remove(units, name)
         for name in work.write:
+            if not is_persistent(wanted[name].timer):
+                timer_files.forget(root or Path("/"), name)
             timer_files.write(units, name, wanted[name], templates[0])
-        doing.end(work, list(wanted))
+        doing.ask("stop", *(unit(name, "timer") for name in wanted if name in work.stop))
         if work.write or work.removed or any(state.stale for state in live.values()):
             doing.ask("daemon-reload")
         doing.ask("start", *(unit(name, "timer") for name in work.start))
         doing.ask("reset-failed", *(unit(name, "service") for name in work.removed if live[name].failed))
     return report
+
+
+def retire(paths: Paths, root: Path, *, dry_run: bool = False) -> list[str]:
+    """Take back every timer that was made for jobs: what they start is about to go. Names of the jobs.
+
+    Raises as ``sync``.
+    """
+    is_live = root == Path("/") and systemctl.booted()
+    nothing = Declaration(agent=AgentSettings(""), services={})
+    report = sync(nothing, paths, None if is_live else root, dry_run=dry_run)
+    if report.problems:
+        raise RuntimeFailure("; ".join(report.problems))
+    return report.removed
 
 
 class _Doing:
@@ -146,19 +151,14 @@ class _Doing:
         self._problems = problems
         self._is_live = is_live
 
-    def ask(self, verb: str, *words: str) -> None:
+    def ask(self, verb: str, *names: str) -> None:
         """Nothing is asked where there is no systemd, or of no unit."""
-        if not self._is_live or (verb != "daemon-reload" and not [word for word in words if word[0] != "-"]):
+        if not self._is_live or not (names or verb == "daemon-reload"):
             return
         try:
-            systemctl.call(verb, *words)
+            systemctl.call(verb, *names)
         except RuntimeFailure as error:
             self._problems.append(str(error))
-
-    def end(self, work: Work, names: list[str]) -> None:
-        """Stop those of these timers that are to be stopped, and have forgotten what need not be remembered."""
-        self.ask("stop", *(unit(name, "timer") for name in names if name in work.stop))
-        self.ask("clean", "--what=state", *(unit(name, "timer") for name in names if name in work.forget))
 
 
 def _survey(
@@ -172,13 +172,12 @@ def _survey(
 
 def _live(names: list[str]) -> dict[str, Live]:
     asked = [unit(name, suffix) for name in names for suffix in timer_files.SUFFIXES]
-    told = systemctl.show(asked, ("ActiveState", "NeedDaemonReload", "Persistent")) if asked else {}
+    told = systemctl.show(asked, ("ActiveState", "NeedDaemonReload")) if asked else {}
     return {
         name: Live(
             active=told[unit(name, "timer")]["ActiveState"] == "active",
             stale=any(told[unit(name, suffix)]["NeedDaemonReload"] == "yes" for suffix in timer_files.SUFFIXES),
             stale_times=told[unit(name, "timer")]["NeedDaemonReload"] == "yes",
-            remembers=told[unit(name, "timer")]["Persistent"] == "yes",
             failed=told[unit(name, "service")]["ActiveState"] == "failed",
         )
         for name in names

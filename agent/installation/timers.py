@@ -21,6 +21,7 @@ from agent.declaration.calendar import Calendar
 from agent.declaration.model import AnyService, Command, Declaration, Limits, Timer
 from agent.declaration.units import format_duration
 from agent.declaration.wording import printable
+from agent.linux.capability_sets import NET_RAW
 
 Suffix = Literal["timer", "service"]
 
@@ -33,7 +34,7 @@ AGENT_USER = "agent"
 ENDING = 15.0
 """Seconds that ``run-once`` is given on top of ``stop_timeout``, to see to the last process and to say how it went."""
 
-OWN_MEMORY = 48 * 1024 * 1024
+OWN_MEMORY = 32 * 1024 * 1024
 OWN_TASKS = 2
 """What ``run-once`` itself takes, in bytes and tasks: limits of a unit hold for it too, and are meant for the job."""
 
@@ -168,7 +169,7 @@ def _limits(limits: Limits) -> list[str]:
 
 
 def _capabilities(service: AnyService) -> set[str]:
-    wanted = set() if isinstance(service, Command) else {"CAP_NET_RAW"}
+    wanted = set(service.capabilities or ()) if isinstance(service, Command) else {NET_RAW}
     if _is_anothers(service):
         wanted |= {*_OF_ANOTHER, *([_FOR_SECRETS] if service.secrets else [])}
     return wanted

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from agent.declaration.model import Declaration, Limits
 from agent.errors import RuntimeFailure
 from agent.installation import timer_files, timer_sync
-from agent.installation.timer_sync import Live, SyncReport, plan, sync
+from agent.installation.timer_sync import Live, SyncReport, plan, retire, sync
 from agent.installation.timers import JobUnits, has_calendar, is_persistent, mark, parse_place, place, render
 from agent.linux import systemctl
 from agent.linux.files import write_atomic
@@ -62,6 +62,14 @@ def test_a_file_that_was_edited_is_put_right(root: Path, units: Path) -> None:
     assert timer_files.out_of_sync(declaration, PATHS, units) == ["a"]
     assert told(sync(declaration, PATHS, root)) == ([], ["a"], [], 0)
     assert "root" not in path.read_text()
+
+
+def test_all_of_it_is_taken_back_when_the_program_goes(root: Path, units: Path) -> None:
+    sync(declared(job("a"), job("b", PERIOD)), PATHS, root)
+    assert retire(PATHS, root, dry_run=True) == ["a", "b"]
+    assert retire(PATHS, root) == ["a", "b"]
+    assert tree(units) == {}
+    assert retire(PATHS, root) == []
 
 
 def test_another_prefix_has_its_own(root: Path, units: Path) -> None:
@@ -116,12 +124,12 @@ def test_what_systemd_has_not_in_force_is_work_though_the_files_are_right() -> N
     assert (work.stop, work.start) == (["a"], ["a"])
 
 
-def test_systemd_forgets_when_a_timer_elapsed_that_need_not_be_remembered_any_more() -> None:
-    before = render(declared(job("a", KEPT), job("b", KEPT), job("c", KEPT), job("d")), PATHS.prefix)
+def test_only_a_timer_with_a_calendar_is_stopped_for_new_times() -> None:
+    before = render(declared(job("a", PERIOD), job("b", HOURLY), job("c", PERIOD), job("d", HOURLY)), PATHS.prefix)
     found = {name: timer_files.There(*texts, True) for name, texts in before.items()}
-    live = {name: Live(remembers=name != "d") for name in before}
-    wanted = render(declared(job("a", KEPT), job("b", DAILY), job("d", KEPT)), PATHS.prefix)
-    assert plan(wanted, found, live).forget == ["b", "c"]
+    after = declared(job("a", LONGER), job("b", PERIOD), job("c", DAILY), job("d", DAILY))
+    work = plan(render(after, PATHS.prefix), found, {})
+    assert (work.changed, work.stop, work.start) == (["a", "b", "c", "d"], ["c", "d"], ["c", "d"])
 
 
 # -- a system that runs: by the rules that systemd was seen to go by ------------------------------------------------
@@ -141,7 +149,8 @@ class Machine:
         self.units = install(root)
         self.loaded: dict[str, JobUnits] = {}
         self.active: set[str] = set()
-        self.stamps: set[str] = set()
+        self.root = root
+        self.stamp("a").parent.mkdir(parents=True)
         self.wrong: list[str] = []
         self.fuse: int | None = None
         self.changes = 0
@@ -152,6 +161,14 @@ class Machine:
             if not self.fuse:
                 raise Killed
             self.fuse -= 1
+
+    def stamp(self, name: str) -> Path:
+        """What it remembers of a persistent timer."""
+        return self.root / "var/lib/systemd/timers" / f"stamp-agent-job@{name}.timer"
+
+    @property
+    def stamps(self) -> set[str]:
+        return {name for name in "abcd" if self.stamp(name).exists()}
 
     def lies(self, name: str) -> JobUnits:
         texts = [self.units / place(name, suffix) for suffix in timer_files.SUFFIXES]
@@ -168,17 +185,13 @@ class Machine:
                     self.loaded.setdefault(name, self.lies(name))
                     self.active.add(name)
                     if is_persistent(self.loaded[name].timer):
-                        self.stamps.add(name)
-            case "clean":
-                for name in names:
-                    assert name not in self.active and is_persistent(self.loaded[name].timer), f"no state: {name}"
-                self.stamps -= set(names)
+                        self.stamp(name).touch()
             case "daemon-reload":
                 for name in sorted(self.active):
                     before, after = self.loaded[name].timer, self.lies(name).timer
                     if not after:
                         self.wrong.append(f"{name} goes by the times of the template")
-                    elif before != after and (has_calendar(before) or has_calendar(after)):
+                    elif before != after and has_calendar(after):
                         self.wrong.append(f"{name} may be started at once")
                 self.loaded = {name: self.lies(name) for name in self.active}
             case "reset-failed":
@@ -195,7 +208,6 @@ class Machine:
             found[word] = {
                 "ActiveState": "active" if name in self.active and suffix == "timer" else "inactive",
                 "NeedDaemonReload": "yes" if stale else "no",
-                "Persistent": "yes" if is_persistent(then.timer) else "no",
             }
         return found
 
@@ -209,6 +221,7 @@ class Machine:
         assert self.active == wanted.keys()
         assert {name: self.loaded[name] for name in self.active} == wanted
         assert timer_files.out_of_sync(declaration, PATHS, self.units) == []
+        assert self.stamps == {name for name, texts in wanted.items() if is_persistent(texts.timer)}
         assert told(self.sync(declaration)) == ([], [], [], len(wanted))
 
 
@@ -227,6 +240,7 @@ def machine() -> Iterator[Machine]:
 
         patch.setattr("os.fsync", lambda descriptor: None)  # a disk has no time for hundreds of these
         patch.setattr(timer_sync, "UNITS", made.units)
+        patch.setattr(timer_files, "STAMPS", str(Path(directory, "var/lib/systemd/timers")))
         patch.setattr(systemctl, "booted", lambda: True)
         patch.setattr(systemctl, "call", made.call)
         patch.setattr(systemctl, "show", made.show)

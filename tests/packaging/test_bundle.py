@@ -177,12 +177,37 @@ def test_no_hook_runs_before_the_program(program: Built) -> None:
     assert [name for name, (*_, kind) in toc.items() if kind == "s"] == ["pyiboot01_bootstrap", "__main__"]
 
 
+def test_the_installed_form_has_no_modules_to_unpack(program: Built) -> None:
+    archive = CArchiveReader(str(program.program)).open_embedded_archive("PYZ.pyz")
+    for name, (_, _, stored) in archive.toc.items():
+        assert stored >= len(archive.extract(name, raw=True) or b""), name
+
+
 def test_nothing_tells_where_it_was_built(program: Built) -> None:
     """Tracebacks and help name modules, not places on a machine that nobody knows."""
     place = str(ROOT).encode()
     assert [path for path in [program.onefile, *files(program)] if place in path.read_bytes()] == []
     archive = CArchiveReader(str(program.program)).open_embedded_archive("PYZ.pyz")
     assert [name for name in archive.toc if place in (archive.extract(name, raw=True) or b"")] == []
+
+
+def test_the_units_go_with_it_as_they_lie_in_the_source(tmp_path: Path) -> None:
+    (root := tmp_path / "root").mkdir()
+    (root / "LICENSE").write_text("a licence")
+    (made := tmp_path / "made").mkdir()
+    bundle.gather(root, made, [], 0)
+    assert sorted(path.name for path in made.iterdir()) == ["LICENSE", "completions", "licences", "man"]
+    (root / "systemd" / "examples").mkdir(parents=True)
+    (root / "systemd" / "agent.service").write_text("[Unit]\n")
+    (root / "systemd" / "examples" / "more.conf").write_text("# more\n")
+    (again := tmp_path / "again").mkdir()
+    bundle.gather(root, again, [], 0)
+    assert {name for name, _, _ in bundle.share(again)} >= {
+        "share/agent/systemd/agent.service",
+        "share/agent/systemd/examples/more.conf",
+        "share/agent/LICENSE",
+        "share/agent/man/agentctl.1",
+    }
 
 
 def here(name: str, kind: str) -> bundle.Entry:

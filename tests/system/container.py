@@ -26,9 +26,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.harness import PATIENCE, notify_socket, wait_gone, wait_until
+from tests import harness
+from tests.harness import notify_socket, wait_gone, wait_until
 from tests.system import cgroups
 from tests.system.root import CACHE, debian
+
+PATIENCE = 1.5 * harness.PATIENCE
+"""Seconds after which something that should have happened has not; longer than any command waits by itself."""
 
 REBOOT = 133
 """How nspawn ends, under ``--keep-unit``, when the container wants to be booted again."""

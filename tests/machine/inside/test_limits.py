@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from agent.installation.timers import OWN_MEMORY, OWN_TASKS
 from tests.harness import Agent, commanded, marked, wait_until
 
 
@@ -73,3 +75,47 @@ limits = { cpus = 0.2 }
         return int(dict(line.split() for line in stat.read_text().splitlines())["nr_throttled"]) > 0
 
     wait_until(throttled)
+
+
+JOBS = """
+[service.bounded]
+kind = "command"
+command = ["/bin/sh", "-c", "cat /proc/self/cgroup"]
+every = "1h"
+limits = { memory = "64M", cpus = 0.5, pids = 20 }
+
+[service.larger]
+kind = "command"
+command = ["/bin/true"]
+every = "1h"
+limits = { memory = "32M", cpus = 0.2, pids = 30 }
+"""
+
+
+@pytest.fixture
+def unit() -> Iterator[Path]:
+    """A cgroup with the limits that systemd sets for the job ``bounded``, as that is rendered."""
+    root = Path("/sys/fs/cgroup")
+    (root / "cgroup.subtree_control").write_text("+cpu +memory +pids")
+    made = root / "agent-job@bounded.service"
+    made.mkdir()
+    (made / "memory.max").write_text(str(64 * 1024**2 + OWN_MEMORY))
+    (made / "cpu.max").write_text("50000 100000")
+    (made / "pids.max").write_text(str(20 + OWN_TASKS))
+    yield made
+    made.rmdir()
+
+
+def test_run_once_names_the_limits_that_its_unit_does_not_put_in_force(agent: Agent, unit: Path) -> None:
+    agent.declare(JOBS)
+    enter = ["/bin/sh", "-ec", f'echo 0 > {unit}/cgroup.procs; exec "$@"', "sh"]
+
+    def run_once(name: str) -> subprocess.CompletedProcess[str]:
+        command = [*enter, *agent.command("run-once", name)]
+        return subprocess.run(command, env=agent.environment(), capture_output=True, text=True, check=True, cwd="/")
+
+    bounded = run_once("bounded")
+    assert (bounded.stdout, bounded.stderr) == (f"0::/{unit.name}\n", "")
+    assert run_once("larger").stderr == (
+        "agentctl: larger: memory, cpus of its limits: run-once does not put them in force\n"
+    )

@@ -76,20 +76,17 @@ def listed(package: Path) -> dict[str, tuple[str, str]]:
 
 def test_the_same_installed_form_becomes_the_same_package_to_the_bit(packages: dict[str, Path], tmp_path: Path) -> None:
     """Wherever it lies, whenever, with whatever umask, locale and time zone."""
-    copy = tmp_path / "elsewhere" / built().tree.name
+    copy = tmp_path / built().tree.name
     shutil.copytree(built().tree, copy)
     for path in copy.rglob("*"):
         os.utime(path)
-    (tmp_path / "out").mkdir()
-    program = (
-        f"import sys; sys.path[:0] = ['.', 'packaging']\nfrom pathlib import Path\nimport deb\n"
-        f"deb.package(Path({str(copy)!r}), Path({str(tmp_path / 'out')!r}))"
-    )
     environment = {"PATH": os.environ["PATH"], "TZ": "Pacific/Auckland", "LC_ALL": "tr_TR.UTF-8", "XZ_OPT": "-0"}
-    subprocess.run([sys.executable, "-c", program], check=True, umask=0o077, env=environment, cwd=deb.ROOT)
-    made = tmp_path / "out" / packages[__version__].name
+    command = [sys.executable, str(deb.ROOT / "packaging/deb.py"), str(tmp_path)]
+    done = subprocess.run(command, check=True, umask=0o077, env=environment, cwd="/", capture_output=True, text=True)
+    made = tmp_path / packages[__version__].name
+    assert done.stdout == f"  {made}\n"
     assert made.read_bytes() == packages[__version__].read_bytes()
-    assert [path.name for path in made.parent.iterdir()] == [made.name], "nothing is left beside it"
+    assert {path.name for path in tmp_path.iterdir()} == {made.name, copy.name}, "nothing is left beside it"
 
 
 def test_lintian_has_nothing_to_say_but_what_is_explained(packages: dict[str, Path]) -> None:

@@ -350,9 +350,7 @@ def test_data_on_a_disk_of_its_own_is_not_purged_before_that_is_unmounted(made: 
     with mounted(image / "srv/spool", "size=1m"):
         (image / "srv/spool/data").touch()
         before = snapshot(image)
-        with pytest.raises(
-            RuntimeFailure, match="/srv/spool: is a mount point, and cannot be removed"
-        ):
+        with pytest.raises(RuntimeFailure, match="/srv/spool: is a mount point, and cannot be removed"):
             uninstall("/srv", image, purge=True)
         assert snapshot(image) == before
         uninstall("/srv", image)

@@ -27,6 +27,7 @@ from agent.installation.steps import (
     DeleteUsers,
     Discard,
     End,
+    IndexCatalog,
     Make,
     Note,
     Point,
@@ -112,6 +113,8 @@ def _do(step: Step, site: Site) -> None:
             foreign.delete_users(site.root, users, groups)
         case Reload():
             foreign.reload()
+        case IndexCatalog():
+            foreign.index_catalog(site.root)
         case Stop(units):
             foreign.stop(units)
 

@@ -70,6 +70,10 @@ binary: binary-packages $(VENV)/binary ## the program as one file, dist/agentctl
 	@echo "Building into dist/"
 	@$(BIN)/python packaging/build.py
 
+.PHONY: install
+install: binary ## build the program and install it on this host, below /srv (ARGS= goes to agentctl install)
+	@if ((EUID == 0)); then as_root=(); else as_root=(sudo); fi; "$${as_root[@]}" ./dist/agentctl install $(ARGS)
+
 .PHONY: test
 test: test-packages $(VENV)/dev $(VENV)/binary ## every test; as root none is left out (ARGS= goes to pytest)
 	@$(BIN)/pytest $(ARGS)

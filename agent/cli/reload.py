@@ -26,7 +26,7 @@ def reload(session: Session) -> None:
     client = session.client()
     report = client.request("POST", "/v1/reload")
     if report["handover"]:
-        followed = awaited(client, report["handover"])
+        followed = awaited(session.paths(), report["handover"])
         if followed["refused"]:
             raise RuntimeFailure(f"{followed['message']}; it refuses the declaration: {followed['refused']}")
         report = followed["reload"]

@@ -276,7 +276,7 @@ class Daemon:
         self._server = ControlServer(self._agent, where, ours=ours, on_bug=self._bug)
 
     def _watch(self) -> None:
-        """From here on the clock, the watchdog and signals have somebody to turn to; signals last, when nothing can fail."""
+        """From here on clock, watchdog and signals have somebody to turn to; signals last, when nothing can fail."""
         self._clock = WallClockWatch()
         self._loop.add_reader(self._clock.fd, self._clock_moved)
         self._beat()

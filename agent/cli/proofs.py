@@ -117,6 +117,7 @@ def control(directory: Path) -> Proof:
 
 
 async def _ask_an_agent(directory: Path) -> Proof:
+    from agent.control import daemon  # noqa: F401  # what cannot even be loaded could not give a process back
     from agent.control.client import Client
     from agent.control.facade import RunningAgent
     from agent.control.server import ControlServer

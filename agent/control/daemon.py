@@ -20,6 +20,7 @@ from agent import __version__
 from agent.control import baton
 from agent.control.baton import Received
 from agent.control.console import AnyConsole, Console, JournalConsole, JsonConsole
+from agent.control.excuse import excused
 from agent.control.facade import NothingNew, RunningAgent
 from agent.control.layout import lay_out
 from agent.control.patience import patiently
@@ -83,11 +84,13 @@ def run(paths: Paths, *, json: bool = False, hint: str | None = None) -> int:
         agent = Daemon(paths, environ, notifier, console, logbook, succession, lock)
         work = agent.take_over(received)
     else:
-        declaration = load(paths, environ)
-        lay_out(paths)
-        lock.acquire()
+        control = listen.listening_socket(inherited.pop(CONTROL, []))
+        with excused(control):
+            declaration = load(paths, environ)
+            lay_out(paths)
+            lock.acquire()
         agent = Daemon(paths, environ, notifier, console, logbook, succession, lock)
-        work = agent.begin(declaration, inherited, hint)
+        work = agent.begin(declaration, control, inherited, hint)
     try:
         with suppress(AgentError):
             # A full disk keeps no agent down: the lock's file has the PID too.
@@ -174,15 +177,24 @@ class Daemon:
         self._announcing: asyncio.Task[None] | None = None
         self._stop_asked = asyncio.Event()
 
-    async def begin(self, declaration: Declaration, inherited: Mapping[str, list[int]], hint: str | None) -> int:
-        """From nothing to nothing: start it all, and stop it all when asked to."""
+    async def begin(
+        self,
+        declaration: Declaration,
+        control: socket.socket | None,
+        inherited: Mapping[str, list[int]],
+        hint: str | None,
+    ) -> int:
+        """From nothing to nothing: start it all, and stop it all when asked to.
+
+        ``control`` is the control socket when systemd holds it, ``inherited`` what else it has kept for us.
+        """
         _raise_descriptor_limit()
         become_subreaper()
         self._tree = cgroup.discover(self._paths.prefix)
         ended = end_predecessors(self._paths, self._tree)
         self._prepare(History())
         self._supervise(declaration, None)
-        self._serve(listen.listening_socket(inherited.get(CONTROL, [])) or self._paths.socket, None)
+        self._serve(control or self._paths.socket, None)
         await self._server.start()
         recovered = self._recover(inherited)
         try:
@@ -214,13 +226,12 @@ class Daemon:
             self._supervise(inner.supervisor.declaration, inner.supervisor)
             self._serve(socket.socket(fileno=inner.control), Path(inner.remove) if inner.remove else None)
             await self._server.start()
+            self._watch()
         except Exception as error:
             if not isinstance(error, AgentError | OSError):
                 self._bugs.record(error)
             self._succession.give_back(received, f"version {__version__} cannot take over: {error}")
         try:
-            self._watch()
-            self._supervisor.reap()
             self._succession.taken_over(received)
             kind = "handed_over" if received.refused is None else "handover_failed"
             self._events.append(kind, self._succession.report.message)
@@ -265,16 +276,16 @@ class Daemon:
         self._server = ControlServer(self._agent, where, ours=ours, on_bug=self._bug)
 
     def _watch(self) -> None:
-        """From here on signals, the clock and the watchdog have somebody to turn to."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signals.watch(self._loop, number, self._stop_asked.set)
-        signals.watch(self._loop, signal.SIGHUP, self._reload)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, ORDERS)
+        """From here on clock, watchdog and signals have somebody to turn to; signals last, when nothing can fail."""
         self._clock = WallClockWatch()
         self._loop.add_reader(self._clock.fd, self._clock_moved)
         self._beat()
         if self._notifier.watchdog_interval:
             self._in_background(keep_watchdog(self._notifier, self._paths.socket, self._server.room))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signals.watch(self._loop, number, self._stop_asked.set)
+        signals.watch(self._loop, signal.SIGHUP, self._reload)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ORDERS)
 
     async def _announce(self, hint: str | None) -> None:
         """Start it all; tell systemd, and the person in front of it, once that has settled."""
@@ -287,46 +298,52 @@ class Daemon:
             self._console.line(hint)
 
     async def _announce_succession(self) -> None:
-        """Go on as another version: what is declared on disk is made true by its understanding of it."""
+        """Go on as another version, which makes true what is declared on disk; or as the one before, as it was."""
+        followed = self._succession.report.state == "begun"
         await self._supervisor.start()
-        await self._supervisor.settled()
-        self._agent.is_up(quietly=True)
+        self._agent.is_up(quietly=followed)
         self._tell_status()
-        await self._agent.reload_after_handover()
+        if followed:
+            await self._agent.reload_after_handover()
 
     # -- another program in this process ----------------------------------------------------------------------------
 
     async def _hand_over(self, program: Program) -> None:
         """Become that program. When it cannot be executed, all goes on."""
-        control = await self._server.suspend()
-        if self._agent.stopping:
-            control.close()
-            return
-        signal.pthread_sigmask(signal.SIG_BLOCK, ORDERS)
+        control: socket.socket | None = None
         try:
-            self._succession.pass_on(
-                program,
-                since=self._since,
-                lock=self._lock.fd,
-                control=control.fileno(),
-                remove=str(self._server.ours) if self._server.ours else None,
-                supervisor=self._supervisor.freeze(),
-                history=self._events.freeze(),
-            )
+            control = await self._server.suspend()
+            signal.pthread_sigmask(signal.SIG_BLOCK, ORDERS)
+            await asyncio.sleep(0)  # an order that came before waits in the loop, and would be lost with it
+            if not self._stop_asked.is_set():
+                self._succession.pass_on(
+                    program,
+                    since=self._since,
+                    lock=self._lock.fd,
+                    control=control.fileno(),
+                    remove=str(self._server.ours) if self._server.ours else None,
+                    supervisor=self._supervisor.freeze(),
+                    history=self._events.freeze(),
+                )
         except Exception as error:
             if not isinstance(error, OSError | AgentError):
                 self._bugs.record(error)
             self._succession.fail(f"nobody could take over: {error}")
+            self._events.append("handover_failed", self._succession.report.message)
+        if self._stop_asked.is_set():  # the orders stay blocked, as the end has them
+            if control is not None:
+                control.close()
+            return
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ORDERS)
-        self._events.append("handover_failed", self._succession.report.message)
-        await self._server.resume(control)
+        if control is not None:
+            await self._server.resume(control)
         self._agent.handover_ended()
 
     def _recover(self, inherited: Mapping[str, list[int]]) -> str:
         """Take in what systemd kept for us over a hand-over that nobody survived; tells what there was."""
         found = inherited.get(STATE, [])
         told = ""
-        with suppress(RuntimeFailure):
+        with suppress(RuntimeFailure, OSError):
             for fd in found:
                 outer = baton.opened(fd)
                 self._succession.crashed(outer)

@@ -17,7 +17,7 @@ from agent.control.trial import try_out
 from agent.declaration.load import load
 from agent.declaration.model import Declaration
 from agent.declaration.show import effective
-from agent.errors import AgentError, DeclarationError, RequestRefused, RuntimeFailure
+from agent.errors import AgentError, DeclarationError, RequestRefused
 from agent.installation.timer_files import out_of_sync
 from agent.linux.environment import Program, installed_program
 from agent.linux.files import age, edition
@@ -34,6 +34,8 @@ from agent.supervisor.report import (
     Status,
 )
 from agent.telemetry.events import EventStore
+
+BUSY = "the agent is stopping, reloading or being upgraded: ask again afterwards"
 
 
 class NothingNew(RequestRefused):
@@ -140,9 +142,12 @@ class RunningAgent:
         """Read the declaration again and make it true.
 
         When another version of this program has been installed, it is to do so: the report then only names the
-        hand-over. Raises ``DeclarationError``, ``RuntimeFailure`` when that version fails its self-test, and
-        ``NothingNew``; nothing has changed then.
+        hand-over. Raises ``DeclarationError``, ``RuntimeFailure`` when that version fails its self-test,
+        ``NothingNew``, and ``RequestRefused`` during a hand-over, which would come between two declarations; nothing
+        has changed then.
         """
+        if self._handing_over is not None:
+            raise RequestRefused(409, BUSY)
         if self._up:
             # Also when it is refused: systemd waits for this and for the READY=1 that follows.
             self._notifier.reloading()
@@ -168,16 +173,16 @@ class RunningAgent:
         """Try a program out, and let it follow once this has been answered."""
         if self.stopping or self._handing_over is not None or self._reloads:
             self._tell_ready()
-            raise RequestRefused(409, "the agent is stopping, reloading or being upgraded: ask again afterwards")
+            raise RequestRefused(409, BUSY)
         trial = asyncio.ensure_future(
             try_out(program, str(self._supervisor.paths.tmp), self._supervisor.environ, self._supervisor.spare)
         )
         self._handing_over = trial
         try:
             await asyncio.shield(trial)
-        except (RuntimeFailure, asyncio.CancelledError) as error:
+        except BaseException as error:  # whatever it is, the next who asks must find the way free
             self._handing_over = None
-            self.events.append("upgrade_refused", str(error))
+            self.events.append("upgrade_refused", str(error) or "whoever asked for it is gone")
             self._tell_ready()
             raise
         if self.state() == "stopping":  # by now

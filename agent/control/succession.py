@@ -100,9 +100,9 @@ class Succession:
         )
         fd = baton.seal(outer)
         try:
-            self._notifier.store(STATE, fd)
-            for output in outputs:
-                self._notifier.store(OUTPUT, output)
+            if self._notifier.store(STATE, fd):
+                # Whoever does not take one does not take the next: a manager that hangs costs a moment, not one each.
+                all(self._notifier.store(OUTPUT, output) for output in outputs)
             environment = self._environment(program, {baton.VARIABLE: str(fd)})
             become([*program.argv, *self._words], environment, [fd, *descriptors])
         finally:  # it is still us
@@ -141,9 +141,8 @@ class Succession:
         )
 
     def complete(self, reload: ReloadReport | None, refused: str | None) -> None:
-        """The declaration has been read anew as well; or the program before runs on, and its report stands."""
-        if self.report.state == "begun":
-            self.report = msgspec.structs.replace(self.report, state="done", reload=reload, refused=refused)
+        """The declaration has been read anew as well, and made true or refused."""
+        self.report = msgspec.structs.replace(self.report, state="done", reload=reload, refused=refused)
 
     def crashed(self, outer: Outer) -> None:
         """We were started anew, because nobody had survived a hand-over."""

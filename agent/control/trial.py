@@ -20,7 +20,7 @@ from agent.linux.spawn import SpawnRequest, spawn
 PATIENCE = 60.0
 """Seconds that a self-test may take."""
 
-KEPT = 4096
+KEPT = 64 * 1024
 """Bytes of its output that are kept: the last ones tell what failed."""
 
 Spare = Callable[[int, bool], None]
@@ -34,7 +34,10 @@ async def try_out(program: Program, directory: str, environ: Mapping[str, str], 
     """
     loop = asyncio.get_running_loop()
     environment = {**base_environment(environ), **program.variables, "TMPDIR": directory}
-    output, theirs = os.pipe2(os.O_CLOEXEC)
+    try:
+        output, theirs = os.pipe2(os.O_CLOEXEC)
+    except OSError as error:
+        raise RuntimeFailure(f"{program.argv[0]} cannot be tried out: {error.strerror}") from error
     os.set_blocking(output, False)
     try:
         try:

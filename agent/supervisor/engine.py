@@ -189,6 +189,7 @@ class Supervisor:
     async def start(self) -> None:
         """Start everything that is enabled, one after the other; in between others have their turn."""
         signals.watch(self.loop, signal.SIGCHLD, self.reap)
+        self.reap()  # who ended while nobody watched
         if not self._generation.complete:
             why = "cannot be written: until it can, the next agent may not recognise what this one leaves when killed"
             self._events.append("error", f"{self.paths.generation}: {why}")

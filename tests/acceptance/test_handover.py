@@ -15,11 +15,13 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agent.errors import RequestRefused
 from tests.harness import PATIENCE, SOURCE, Agent, alive, marked, wait_gone, wait_until
 
 pytestmark = pytest.mark.parametrize("subject", ["source"], indirect=True)
@@ -80,14 +82,18 @@ def pids(agent: Agent) -> dict[str, int | None]:
 
 def upgrade(agent: Agent) -> dict[str, Any]:
     """Hand over to whatever is installed, wait until that is decided, and return the report."""
-    begun = agent.client.request("POST", "/v1/upgrade")
+    return decided(agent, agent.client.request("POST", "/v1/upgrade")["id"])
+
+
+def decided(agent: Agent, handover: str) -> dict[str, Any]:
+    """The report of a hand-over, once it is decided."""
     report: dict[str, Any] = {}
 
-    def decided() -> bool:
+    def told() -> bool:
         report.update(agent.client.request("GET", "/v1/handover"))
-        return bool(report["id"] == begun["id"] and report["state"] != "begun")
+        return bool(report["id"] == handover and report["state"] != "begun")
 
-    wait_until(decided)
+    wait_until(told)
     return report
 
 
@@ -431,3 +437,102 @@ def test_a_stop_in_the_middle_is_a_stop(agent: Agent, versions: Versions) -> Non
     assert agent.stop() == 0
     assert not alive(worker)
     assert not marked(agent.prefix)
+
+
+def test_a_reload_during_a_hand_over_leaves_nothing_half_way(agent: Agent, versions: Versions) -> None:
+    deaf = """
+[service.deaf]
+kind = "command"
+command = ["/bin/sh", "-c", "trap '' TERM; echo {word}; while :; do sleep 0.1; done"]
+stop_timeout = "4s"
+"""
+    agent.declare(deaf.format(word="before"))
+    agent.start()
+    wait_until(lambda: "before" in agent.log("deaf"))
+    with ThreadPoolExecutor(1) as pool:
+        begun = pool.submit(agent.client.request, "POST", "/v1/upgrade")
+        wait_until(lambda: agent.status()["agent"]["state"] == "reloading")
+        agent.declare(deaf.format(word="after"))
+        with pytest.raises(RequestRefused, match="being upgraded: ask again afterwards"):
+            agent.client.request("POST", "/v1/reload")
+        report = decided(agent, begun.result()["id"])
+    assert report["state"] == "done"
+    assert report["reload"]["restarted"] == ["deaf"]
+    agent.until("deaf", state="running")
+    wait_until(lambda: "after" in agent.log("deaf"))
+
+
+def test_a_stop_in_the_last_moment_before_it_is_a_stop(agent: Agent, versions: Versions) -> None:
+    suspended = "            control = await self._server.suspend()\n"
+    versions.make(
+        "0.9.0", control__daemon=(suspended, f"{suspended}            os.kill(os.getpid(), signal.SIGTERM)\n")
+    )
+    versions.install("0.9.0")
+    agent.declare(COUNTING)
+    agent.start()
+    versions.install("1.0.0")
+    agent.client.request("POST", "/v1/upgrade")
+    assert agent.process is not None
+    assert agent.process.wait(PATIENCE) == 0
+    assert not marked(agent.prefix)
+
+
+def test_what_takes_long_to_start_or_to_stop_does_not_hold_it_up(agent: Agent, versions: Versions) -> None:
+    agent.declare("""
+[service.late]
+kind = "command"
+command = ["/bin/sleep", "86454"]
+ready = "notify"
+start_timeout = "10min"
+enabled = false
+
+[service.deaf]
+kind = "command"
+command = ["/bin/sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 0.1; done"]
+stop_timeout = "10min"
+""")
+    agent.start()
+    wait_until(lambda: "deaf" in agent.log("deaf"))
+    for action, name in (("stop", "deaf"), ("start", "late")):
+        agent.client.request("POST", f"/v1/services/{name}/{action}", {"wait": "false"})
+    before = pids(agent)
+    for _ in range(2):
+        assert upgrade(agent)["state"] == "done"
+    assert (agent.service("late")["state"], agent.service("deaf")["state"]) == ("starting", "stopping")
+    assert pids(agent) == before
+    assert agent.status()["agent"]["state"] == "running"
+    os.kill(before["deaf"] or 0, signal.SIGKILL)
+    agent.until("deaf", state="stopped")
+
+
+def test_one_that_fails_leaves_the_declaration_as_it_was_made_true(agent: Agent, versions: Versions) -> None:
+    versions.make(
+        "1.1.0",
+        linux__clock=(
+            "    def __init__(self",
+            "    def __init__(self) -> None:\n        raise OSError(24, 'no more')\n\n    def _old(self",
+        ),
+    )
+    agent.declare(COUNTING)
+    agent.start()
+    versions.install("1.1.0")
+    agent.declare(COUNTING + '[service.more]\nkind = "command"\ncommand = ["/bin/sleep", "86453"]\n')
+    done = agent.ctl("reload")
+    assert done.returncode == 2
+    assert "version 1.1.0 cannot take over: [Errno 24] no more" in done.stderr
+    assert agent.status()["agent"]["state"] == "running"
+    assert list(pids(agent)) == ["counting"]
+    versions.install("1.0.0")
+    assert agent.ctl("reload").stdout.startswith("more: started")
+
+
+def test_a_version_that_cannot_even_be_the_agent_is_refused(agent: Agent, versions: Versions) -> None:
+    versions.make("1.1.0", control__daemon=("import asyncio\n", "import asyncio\nimport no_such_module\n"))
+    agent.declare(COUNTING)
+    agent.start()
+    before = pids(agent)
+    versions.install("1.1.0")
+    done = agent.ctl("reload")
+    assert done.returncode == 2
+    assert "fails its self-test (exited 2): control: ModuleNotFoundError" in done.stderr
+    assert (agent.status()["agent"]["version"], pids(agent)) == ("1.0.0", before)

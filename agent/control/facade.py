@@ -265,6 +265,8 @@ def _told(report: ReloadReport) -> str:
         names = getattr(report, verb)
         if names:
             parts.append(f"{verb} {', '.join(names[:10])}{' …' if len(names) > 10 else ''}")
+    if report.failed:
+        parts.append(f"failed {', '.join(sorted(report.failed)[:10])}{' …' if len(report.failed) > 10 else ''}")
     parts.append(f"{report.unchanged} unchanged")
     if report.timers_out_of_sync:
         parts.append("timers are not as declared: agentctl timers sync")

@@ -22,10 +22,12 @@ def become(argv: list[str], environment: Mapping[str, str], descriptors: Collect
     """
     # Root needs nothing handed on.
     held = permitted() if os.geteuid() != 0 else 0
-    closing = [fd for fd in descriptors if not os.get_inheritable(fd)]
+    closing = []
     try:
-        for fd in closing:
-            os.set_inheritable(fd, True)
+        for fd in descriptors:
+            if not os.get_inheritable(fd):
+                os.set_inheritable(fd, True)
+                closing.append(fd)
         with handing_on(held):
             os.execve(argv[0], argv, environment)  # noqa: S606  # no shell is the point
     except OSError as error:

@@ -94,10 +94,11 @@ def own_environment() -> dict[str, str]:
 
 
 def _source_variables(root: Path) -> dict[str, str]:
-    inherited = os.environ.get("PYTHONPATH")
+    # Without the version that runs: in a row of versions each would be named.
+    named = [place for place in os.environ.get("PYTHONPATH", "").split(":") if place not in ("", str(root), str(_HERE))]
     if root not in map(Path, site.getsitepackages()):
-        return {"PYTHONPATH": f"{root}:{inherited}" if inherited else str(root)}
-    return {"PYTHONPATH": inherited} if inherited else {}
+        named.insert(0, str(root))
+    return {"PYTHONPATH": ":".join(named)} if named else {}
 
 
 def fresh_environment(source: Mapping[str, str]) -> dict[str, str]:

@@ -14,8 +14,8 @@ from contextlib import suppress
 FIRST = 3
 """SD_LISTEN_FDS_START of sd-daemon.h."""
 
-MOST = 4096
-"""More than systemd would ever pass (its own limit of one unit's store is 4096)."""
+MOST = 65536
+"""More than anybody would ever pass: as many as agent.service may have open (LimitNOFILE=)."""
 
 
 def inherited(environ: MutableMapping[str, str] = os.environ, first: int = FIRST) -> dict[str, list[int]]:
@@ -27,7 +27,7 @@ def inherited(environ: MutableMapping[str, str] = os.environ, first: int = FIRST
     count = environ.pop("LISTEN_FDS", "")
     meant = environ.pop("LISTEN_PID", "")
     names = environ.pop("LISTEN_FDNAMES", "").split(":")
-    if meant != str(os.getpid()) or not (count.isascii() and count.isdigit() and 0 < int(count) <= MOST):
+    if meant != str(os.getpid()) or not (count.isascii() and count.isdigit() and len(count) < 6 and int(count) <= MOST):
         return {}
     found: dict[str, list[int]] = {}
     for position, fd in enumerate(range(first, first + int(count))):
@@ -44,11 +44,10 @@ def listening_socket(fds: list[int]) -> socket.socket | None:
     """The first of these descriptors that is a listening Unix stream socket, as a socket that owns it."""
     for fd in fds:
         with suppress(OSError):
-            candidate = socket.socket(fileno=os.dup(fd))
+            candidate = socket.socket(fileno=fd)
             listens = candidate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
             if listens and candidate.family == socket.AF_UNIX and candidate.type == socket.SOCK_STREAM:
-                os.close(fd)
                 candidate.setblocking(False)
                 return candidate
-            candidate.close()
+            candidate.detach()
     return None

@@ -30,11 +30,14 @@ def seal(name: str, data: bytes) -> int:
 def read(fd: int, limit: int) -> bytes:
     """The content of a sealed file. Raises ``OSError`` for what is none, and for more than ``limit`` bytes.
 
-    Without every seal it could still be changed by whoever else holds it, and is not believed.
+    Without every seal it could still be changed by whoever else holds it, and is not believed; nor is another user's.
     """
     if fcntl.fcntl(fd, fcntl.F_GET_SEALS) & SEALS != SEALS:
         raise OSError(f"descriptor {fd} is not sealed")
-    size = os.fstat(fd).st_size
+    found = os.fstat(fd)
+    if found.st_uid != os.geteuid():
+        raise OSError(f"descriptor {fd} is of user {found.st_uid}, and we are {os.geteuid()}")
+    size = found.st_size
     if size > limit:
         raise OSError(f"descriptor {fd} holds {size} bytes, more than {limit}")
     content = bytearray()

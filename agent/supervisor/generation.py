@@ -54,6 +54,10 @@ class Generation:
             # Not a new file: on a full disk the old one is what there is.
             self._fd = os.open(path, _OPEN | os.O_CREAT | (0 if resume else os.O_TRUNC), 0o600)
             os.fchmod(self._fd, 0o600)
+            self._size = os.fstat(self._fd).st_size
+            self._torn = self._size > 0 and not path.read_bytes().endswith(b"\n")
+        if self._torn:
+            self._rewrite()
 
     @property
     def complete(self) -> bool:
@@ -67,8 +71,10 @@ class Generation:
             self._add(Entry(name, 0, 0, boot_id(), mark))
 
     def record(self, name: str, identity: Identity, mark: str) -> None:
-        """Remember one spawn."""
-        self._add(Entry(name, identity.pid, identity.start_time, identity.boot_id, mark))
+        """Remember one spawn, unless it is on record: an earlier program in this process may have seen to that."""
+        entry = Entry(name, identity.pid, identity.start_time, identity.boot_id, mark)
+        if self._newest.get(name) != entry:
+            self._add(entry)
 
     def close(self) -> None:
         """After a clean stop there is nobody to end: the record goes."""

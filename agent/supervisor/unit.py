@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import msgspec
 
 from agent.declaration.model import AgentSettings, AnyService
+from agent.declaration.model import Timer as Times
 from agent.errors import AgentError, AlreadyRunning, SpawnFailed
 from agent.linux.process import ExitStatus, Identity
 from agent.paths import Paths
@@ -233,8 +234,8 @@ class Unit:
             liveness.resume(frozen.beat, ready=self.state.ready, expected=self.service.ready == "heartbeat")
         for timer, when in frozen.timers.items():
             self._timers[timer] = host.loop.call_at(when, self._elapsed, timer)
-        if self.service.timer is not None and frozen.plan.next is not None:
-            self._agenda.thaw(self.service.timer, frozen.plan)
+        if self._times is not None:
+            self._agenda.thaw(self._times, frozen.plan)
 
     def close(self) -> None:
         """Let go of everything, and of every file but data and logs. Only for a unit without a process."""
@@ -302,8 +303,13 @@ class Unit:
 
     def plan_next(self) -> None:
         """Find out when it is due next, by its declaration, the agent's settings and the clock as they are now."""
+        self._agenda.plan(self._times, self._host.last_run(self.name))
+
+    @property
+    def _times(self) -> Times | None:
+        """A job's times, while it is for us to start it at them."""
         idle = self.phase in (Phase.STOPPED, Phase.FAILED) or self.times_are_systemds
-        self._agenda.plan(None if idle else self.service.timer, self._host.last_run(self.name))
+        return None if idle else self.service.timer
 
     def _no_calendar(self, why: str) -> None:
         self._host.record(self.name, "calendar_failed", why, {})

@@ -72,11 +72,12 @@ class Event(msgspec.Struct):
 
 
 class History(msgspec.Struct, frozen=True):
-    """What a store between two programs in one process has not got to the disk yet."""
+    """What a store between two programs in one process has not got to the disk yet, and its newest cursor."""
 
     events: list[Event] = []
     memory: dict[str, Any] = {}
     forgotten_keys: list[str] = []
+    newest: int = 0
 
 
 class EventStore:
@@ -148,7 +149,8 @@ class EventStore:
         """Store everything, and tell what the disk would not take."""
         self.flush()
         unsaved = {key: self._memory[key] for key in self._unsaved_keys if key in self._memory}
-        return History(self._since(self._stored), unsaved, sorted(self._unsaved_keys - unsaved.keys()))
+        forgotten = sorted(self._unsaved_keys - unsaved.keys())
+        return History(self._since(self._stored), unsaved, forgotten, self._newest)
 
     def thaw(self, history: History) -> None:
         """Go on with what an earlier program could not store; before anything is appended."""
@@ -157,9 +159,8 @@ class EventStore:
             self._memory.pop(key, None)
         self._unsaved_keys |= {*history.memory, *history.forgotten_keys}
         self._ring.extend(history.events)
-        if history.events:
-            self._newest = max(self._newest, history.events[-1].cursor)
-        if history != History():
+        self._newest = max(self._newest, history.newest)
+        if self._ring or self._unsaved_keys:
             self._arm(COMMIT_DELAY)
 
     def close(self) -> None:

@@ -59,13 +59,17 @@ class LineState(msgspec.Struct, frozen=True):
 
 
 class LogState(msgspec.Struct, frozen=True):
-    """A log between two programs: whether a line is under way, what a full disk has not taken, and what is lost."""
+    """A log between two programs: whether a line is under way, what a full disk has not taken, and what is lost.
+
+    ``cut`` is whether the file ends in the middle of a line of ours, ``inside`` whether the output does.
+    """
 
     inside: bool = False
     held: bytes = b""
     missing: int = 0
     reason: str = ""
     dropped_bytes: int = 0
+    cut: bool = False
     line: LineState = LineState()
 
 
@@ -114,11 +118,11 @@ class LogFile:
     def freeze(self) -> LogState:
         """What another program in this process needs to go on with this log, in the middle of a line if need be."""
         self.flush()
-        return LogState(self._inside, bytes(self._held), self._missing, self._reason, self.dropped_bytes)
+        return LogState(self._inside, bytes(self._held), self._missing, self._reason, self.dropped_bytes, self._cut)
 
     def thaw(self, state: LogState) -> None:
         """Go on where an earlier program was frozen; for a log to which nothing has been written yet."""
-        self._resumes = state.inside
+        self._resumes = self._cut = state.cut
         self._inside, self._missing, self._reason = state.inside, state.missing, state.reason
         self._held = bytearray(state.held)
         self.dropped_bytes = state.dropped_bytes

@@ -51,3 +51,36 @@ sets = parse_sets(Path("/proc/self/status").read_text())
 print(sets.inheritable, sets.permitted, sets.ambient)
 """)
     assert told.splitlines() == ["cannot execute /no/such/agentctl: No such file or directory", f"0 {RAW} 0"]
+
+
+def test_descriptors_are_inherited_if_they_are_named_and_else_are_not() -> None:
+    told = scripted("""
+import os
+from agent.linux.become import become
+kept, lost = os.open("/usr", os.O_RDONLY), os.open("/etc", os.O_RDONLY)
+become(["/bin/sh", "-c", "readlink /proc/$$/fd/*; exit 0"], {"PATH": "/usr/bin:/bin"}, [kept])
+""")
+    assert "/usr" in told.splitlines()
+    assert "/etc" not in told.splitlines()
+
+
+def test_one_that_is_not_there_is_a_failure_and_the_others_stay_our_own() -> None:
+    told = scripted("""
+import os
+from agent.errors import RuntimeFailure
+from agent.linux.become import become
+mine, theirs = os.open("/", os.O_RDONLY), os.open("/", os.O_RDONLY)
+os.set_inheritable(theirs, True)
+for program, more in (("/bin/true", [9999]), ("/no/such/agentctl", [])):
+    try:
+        become([program], {}, [mine, theirs, *more])
+    except RuntimeFailure as failure:
+        print(failure)
+    print(os.get_inheritable(mine), os.get_inheritable(theirs))
+""")
+    assert told.splitlines() == [
+        "cannot execute /bin/true: Bad file descriptor",
+        "False True",
+        "cannot execute /no/such/agentctl: No such file or directory",
+        "False True",
+    ]

@@ -8,15 +8,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import agent
 from agent.linux import environment
 from agent.linux.environment import (
     DEFAULT_PATH,
+    Program,
     base_environment,
     fresh_environment,
     frozen,
+    installed_program,
     one_file,
     own_environment,
     own_program,
+    running_program,
 )
 
 NEVER = (
@@ -128,3 +132,95 @@ def test_an_installed_package_needs_no_python_path(monkeypatch: pytest.MonkeyPat
     assert own_environment() == {}
     monkeypatch.setenv("PYTHONPATH", "/more")
     assert own_environment() == {"PYTHONPATH": "/more"}
+
+
+# -- the version that runs, and the one that is installed -------------------------------------------------------------
+
+
+@pytest.fixture
+def installation(bundle: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """``lib/agent`` of a prefix with two versions, of which 0.1.0 runs; ``current`` leads nowhere yet."""
+    for version in ("0.1.0", "0.2.0"):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "agentctl").touch()
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "0.1.0" / "agentctl"))
+    return tmp_path
+
+
+def test_what_is_installed_is_where_current_leads(installation: Path) -> None:
+    current = installation / "current"
+    current.symlink_to("0.1.0")
+    assert installed_program() == running_program() == Program([str(installation / "0.1.0" / "agentctl")], {})
+    current.unlink()
+    current.symlink_to("0.2.0")
+    # By a path without links: what has been tried out is what follows, wherever the link points by then.
+    assert installed_program() == Program([str(installation / "0.2.0" / "agentctl")], {})
+    assert running_program() == Program([str(installation / "0.1.0" / "agentctl")], {})
+
+
+def test_where_current_leads_nowhere_the_version_that_runs_is_what_there_is(installation: Path) -> None:
+    assert installed_program() == running_program()
+    (installation / "current").symlink_to("0.3.0")
+    assert installed_program() == running_program()
+    (installation / "0.3.0").mkdir()
+    assert installed_program() == running_program()
+
+
+@pytest.fixture
+def checkout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The link by which a source tree is reached; the tree that runs was there when this process began."""
+    for version in ("one", "two"):
+        (tmp_path / version / "agent").mkdir(parents=True)
+        (tmp_path / version / "agent" / "__init__.py").touch()
+    (tmp_path / "link").symlink_to("one")
+    monkeypatch.setattr(agent, "__file__", str(tmp_path / "link" / "agent" / "__init__.py"))
+    monkeypatch.setattr(environment, "_HERE", tmp_path / "one")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "link"))
+    return tmp_path / "link"
+
+
+def test_a_source_tree_is_found_by_the_link_that_led_to_it(checkout: Path) -> None:
+    assert installed_program() == running_program()
+    checkout.unlink()
+    checkout.symlink_to("two")
+    found = installed_program()
+    assert found != running_program()
+    assert found.argv == [sys.executable, "-P", "-m", "agent"]
+    assert found.variables["PYTHONPATH"].split(":")[0] == str(checkout.parent / "two")
+    assert running_program().variables["PYTHONPATH"].split(":")[0] == str(checkout.parent / "one")
+
+
+def test_an_environment_does_not_grow_with_each_version_that_follows(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(20):
+        version = checkout.parent / f"{number}"
+        (version / "agent").mkdir(parents=True)
+        monkeypatch.setattr(agent, "__file__", str(version / "agent" / "__init__.py"))
+        follows = installed_program().variables["PYTHONPATH"]
+        assert follows == f"{version}:{checkout}"
+        monkeypatch.setenv("PYTHONPATH", follows)
+        monkeypatch.setattr(environment, "_HERE", version)
+
+
+NAMES = (*NEVER, "PATH", "HOME", "PREFIX", "LD_LIBRARY_PATHS", "_PYI_PARENT_PROCESS_LEVEL")
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from(NAMES), st.text(min_size=1, max_size=3)))
+def test_what_one_version_hands_on_the_next_can_hand_on_unchanged(source: dict[str, str]) -> None:
+    """The bootloader adds its own to what it finds, and keeps aside what it replaces."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "frozen", True, raising=False)
+        source.pop("LD_LIBRARY_PATH_ORIG", None)
+        once = fresh_environment(source if "LD_LIBRARY_PATH" not in source else inside_a_bundle(source))
+        assert fresh_environment(inside_a_bundle(once)) == once
+        assert not [name for name in once if name.startswith("_PYI_")]
+        assert once.get("LD_LIBRARY_PATH") == source.get("LD_LIBRARY_PATH")
+
+
+def inside_a_bundle(outside: dict[str, str]) -> dict[str, str]:
+    """What a program in a bundle finds, when its bootloader found that."""
+    before = outside.get("LD_LIBRARY_PATH")
+    kept = {} if before is None else {"LD_LIBRARY_PATH_ORIG": before}
+    return {**outside, **kept, "LD_LIBRARY_PATH": f"/bundle/lib:{before}", "_PYI_ARCHIVE_FILE": "/bundle/agentctl"}

@@ -304,3 +304,83 @@ def test_with_an_owner_nobody_else_may_send(tmp_path: Path) -> None:
         assert (path.stat().st_uid, path.stat().st_mode & 0o777) == (65534, 0o600)
     finally:
         receiver.close()
+
+
+# -- a program that follows another in its process --------------------------------------------------------------------
+
+
+def test_what_systemd_gave_us_is_kept_for_whoever_follows(receiver: NotifyReceiver) -> None:
+    given = {"NOTIFY_SOCKET": receiver.address, "WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}
+    notifier = SystemdNotifier({**given, "HOME": "/"})
+    assert notifier.environment == given
+    notifier.close()
+    assert SystemdNotifier({"HOME": "/"}).environment == {}
+
+
+def test_a_descriptor_is_stored_under_its_name_and_taken_out_again(
+    receiver: NotifyReceiver, notifier: SystemdNotifier
+) -> None:
+    reading, writing = os.pipe()
+    try:
+        os.write(writing, b"last words")
+        assert notifier.store("output", reading)
+        with socket.socket(fileno=os.dup(receiver.fd)) as systemd:
+            message, ancillary, _, _ = systemd.recvmsg(8192, 1024)
+        assert message == b"FDSTORE=1\nFDNAME=output\nFDPOLL=0"
+        (copy,) = [array.array("i", data)[0] for _, kind, data in ancillary if kind == socket.SCM_RIGHTS]
+        assert os.read(copy, 100) == b"last words"
+        os.close(copy)
+    finally:
+        os.close(reading)
+        os.close(writing)
+    assert notifier.unstore("output")
+    assert only(receiver) == {"FDSTOREREMOVE": "1", "FDNAME": "output"}
+
+
+def test_a_manager_that_takes_nothing_costs_a_moment(receiver: NotifyReceiver, notifier: SystemdNotifier) -> None:
+    assert not SystemdNotifier({}).store("output", 0)
+    begun = time.monotonic()
+    while notifier.store("output", 0):  # until its queue is full
+        assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 3
+    receiver.close()
+    assert not notifier.store("output", 0)
+
+
+def test_a_socket_is_adopted_with_what_was_said_in_between(tmp_path: Path) -> None:
+    first = NotifyReceiver(tmp_path / "n", owner=os.geteuid())
+    said = SystemdNotifier({"NOTIFY_SOCKET": first.address})
+    said.status("meanwhile")
+    fd = os.dup(first.fd)
+    first._socket.close()  # as execve(2) leaves it: the file stays, and so does what is inherited
+    second = NotifyReceiver.adopt(fd, tmp_path / "n", first.address)
+    assert (second.fd, second.address) == (fd, first.address)
+    (notification,) = second.receive()
+    assert notification == Notification({"STATUS": "meanwhile"}, os.getpid(), os.geteuid())
+    assert second.receive() == []
+    said.ready()
+    assert only(second) == {"READY": "1"}
+    second.close()
+    assert not (tmp_path / "n").exists()
+    said.close()
+
+
+def test_an_adopted_socket_without_a_file_leaves_other_files_alone(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 200) / "n"
+    first = NotifyReceiver(path)
+    path.parent.mkdir()
+    path.write_text("precious")
+    fd = os.dup(first.fd)
+    first._socket.close()
+    NotifyReceiver.adopt(fd, path, first.address).close()
+    assert path.read_text() == "precious"
+
+
+def test_what_is_no_socket_cannot_be_adopted(tmp_path: Path) -> None:
+    fd = os.open("/", os.O_RDONLY)
+    try:
+        with pytest.raises(OSError, match="Socket operation on non-socket"):
+            NotifyReceiver.adopt(fd, tmp_path / "n", "n")
+        os.fstat(fd)
+    finally:
+        os.close(fd)

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.telemetry.events import COMMIT_AT, DATA_LIMIT, MESSAGE_LIMIT, RING, Event, EventStore
+from agent.telemetry.events import COMMIT_AT, DATA_LIMIT, MESSAGE_LIMIT, RING, Event, EventStore, History
 
 NOW = 1_763_640_000.0
 
@@ -377,3 +377,119 @@ def test_an_event_is_json_of_the_documented_keys(store: EventStore) -> None:
         "message": "api started",
         "data": {"pid": 7},
     }
+
+
+# -- another program in this process ----------------------------------------------------------------------------------
+
+
+def another_program(store: EventStore, timers: Timers) -> EventStore:
+    """The store as the program that follows has it: everything else went with execve(2)."""
+    frozen = msgspec.json.encode(store.freeze())
+    store._disconnect()
+    timers.due.clear()
+    follows = EventStore(store._path, schedule=timers, clock=store._clock)
+    follows.thaw(msgspec.json.decode(frozen, type=History))
+    return follows
+
+
+def test_on_a_disk_that_works_there_is_nothing_to_take_along(store: EventStore, timers: Timers) -> None:
+    store.append("one", "first")
+    store.remember("key", "value")
+    store.remember("other", 1)
+    store.forget("other")
+    assert store.freeze() == History(newest=store.newest)
+    follows = another_program(store, timers)
+    assert ([event.kind for event in follows.read()], follows.recall("key")) == (["one"], "value")
+    assert follows.recall("other") is None
+    follows.append("two", "second")
+    assert [event.kind for event in follows.read()] == ["one", "two"]
+    follows.close()
+
+
+def test_what_a_full_disk_has_not_taken_is_read_and_stored_by_another_program(small_disk: Path, timers: Timers) -> None:
+    store = EventStore(small_disk / "events.db", schedule=timers, clock=lambda: NOW)
+    store.append("before", "stored")
+    store.remember("kept", "stored")
+    store.remember("gone", "stored")
+    assert store.flush()
+    filler = fill(small_disk)
+    store.append("meanwhile", "x" * MESSAGE_LIMIT, service="api", number=1)
+    for _ in range(20):
+        store.append("meanwhile", "x" * MESSAGE_LIMIT)
+    store.remember("kept", "changed")
+    store.forget("gone")
+    store.remember("new", [1, 2.5, None])
+    assert store.storage != "ok"
+    expected = store.read(limit=1000)
+    newest = store.newest
+    follows = another_program(another_program(store, timers), timers)
+    assert follows.read(limit=1000) == expected
+    assert (follows.newest, follows.recall("kept"), follows.recall("gone")) == (newest, "changed", None)
+    filler.unlink()
+    timers.fire()
+    assert follows.storage == "ok"
+    follows.append("after", "last")
+    follows.close()
+    again = EventStore(small_disk / "events.db", schedule=timers, clock=lambda: NOW)
+    kinds = [event.kind for event in again.read(limit=1000)]
+    assert kinds == ["before", *["meanwhile"] * 21, *(["storage"] if "storage" in kinds else []), "after"]
+    assert (again.recall("kept"), again.recall("gone"), again.recall("new")) == ("changed", None, [1, 2.5, None])
+    again.close()
+
+
+def test_a_flood_that_no_disk_takes_is_bounded_and_the_gap_known_to_another_program(
+    tmp_path: Path, timers: Timers
+) -> None:
+    path = tmp_path / "no" / "events.db"
+    path.parent.write_text("in the way")
+    store = EventStore(path, schedule=timers, clock=lambda: NOW)
+    for number in range(RING + 10):
+        store.append("flood", str(number))
+    follows = another_program(store, timers)
+    found = follows.read(limit=2 * RING)
+    assert [event.message for event in found] == [str(number) for number in range(10, RING + 10)]
+    assert follows.forgotten == found[0].cursor - 1
+    assert follows.append("after", "one more").cursor == found[-1].cursor + 1
+    path.parent.unlink()
+    timers.fire()
+    assert follows.storage == "ok"
+    assert len(rows(path)) >= RING
+    follows.close()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.sampled_from(["append", "remember", "forget", "hand over", "break", "mend"]), max_size=30))
+def test_nothing_is_lost_or_doubled_whenever_another_program_follows(steps: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        timers, place = Timers(), Path(directory, "spool")
+        place.mkdir()
+        store = EventStore(place / "events.db", schedule=timers, clock=lambda: NOW)
+        expected: list[str] = []
+        memory: dict[str, int] = {}
+        for number, step in enumerate(steps):
+            match step:
+                case "append":
+                    store.append("step", str(number))
+                    expected.append(str(number))
+                case "remember":
+                    store.remember(f"key{number % 3}", number)
+                    memory[f"key{number % 3}"] = number
+                case "forget":
+                    store.forget(f"key{number % 3}")
+                    memory.pop(f"key{number % 3}", None)
+                case "hand over":
+                    store = another_program(store, timers)
+                case "break" if place.is_dir():
+                    store._disconnect()
+                    place.rename(place.with_name("aside"))
+                    place.write_text("in the way")
+                case "mend" if not place.is_dir():
+                    place.unlink()
+                    place.with_name("aside").rename(place)
+        if not place.is_dir():
+            place.unlink()
+            place.with_name("aside").rename(place)
+        store = another_program(store, timers)
+        assert [event.message for event in store.read(limit=100) if event.kind == "step"] == expected
+        assert {key: store.recall(key) for key in ("key0", "key1", "key2") if store.recall(key) is not None} == memory
+        store.close()

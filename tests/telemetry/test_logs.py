@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.telemetry.logs import READ, TAIL, TURN, LogFile, LogPump
+from agent.telemetry.logs import READ, TAIL, TURN, LogFile, LogPump, LogState, PumpState
 
 STAMP = b"2025-11-20T12:00:00.500Z "
 NOW = 1_763_640_000.5
@@ -70,6 +71,15 @@ def everything(path: Path) -> bytes:
     """All files of the log, oldest first."""
     numbered = sorted(path.parent.glob(f"{path.name}.*"), key=lambda file: -int(file.suffix[1:]))
     return b"".join(file.read_bytes() for file in [*numbered, path])
+
+
+def another_program(log: LogFile) -> LogFile:
+    """The log as the program that follows in this process has it: everything else went with execve(2)."""
+    frozen = msgspec.json.encode(log.freeze())
+    log._shut()
+    follows = LogFile(log.path, log._size, log._keep, log._clock)
+    follows.thaw(msgspec.json.decode(frozen, type=LogState))
+    return follows
 
 
 def unstamped(data: bytes) -> bytes:
@@ -247,6 +257,86 @@ def test_a_disk_that_fails_again_and_again_repeats_no_line(small_disk: Path) -> 
     assert numbers[-1] == number - 1
 
 
+PIECES = st.lists(st.binary(max_size=40).map(lambda piece: piece.replace(b"\0", b"\n")), max_size=30)
+
+
+@settings(max_examples=60, deadline=None)
+@given(PIECES, st.sets(st.integers(0, 30)), st.booleans())
+def test_another_program_goes_on_in_the_middle_of_a_line_as_if_it_were_the_same(
+    pieces: list[bytes], handed_over: set[int], rotating: bool
+) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        files = []
+        for name, moments in (("one", set()), ("several", handed_over)):
+            log = LogFile(Path(directory, name), 4096 if rotating else 1 << 20, 3, lambda: NOW)
+            for number, piece in enumerate(pieces):
+                if number in moments:
+                    log = another_program(log)
+                log.write(piece * (20 if rotating else 1))
+            log.close()
+            files.append(everything(log.path) if log.path.exists() else b"")
+        assert files[0] == files[1]
+
+
+def test_two_programs_later_without_a_word_in_between_the_line_still_goes_on(path: Path) -> None:
+    log = LogFile(path, 1 << 20, 1, lambda: NOW)
+    log.write(b"once upon")
+    log = another_program(another_program(log))
+    log.write(b" a time\n")
+    log.close()
+    assert path.read_bytes() == STAMP + b"once upon a time\n"
+
+
+def test_another_program_begins_a_new_log_where_somebody_took_the_old_one_away(path: Path) -> None:
+    log = LogFile(path, 1 << 20, 1, lambda: NOW)
+    log.write(b"half a line")
+    log = another_program(log)
+    path.write_bytes(b"somebody else's half")
+    log.write(b" and the rest\n")
+    log.close()
+    assert path.read_bytes().count(b"\n") == 1
+    path.unlink()
+    log = another_program(log)
+    log.write(b"anew\n")
+    log.close()
+    assert path.read_bytes() == STAMP + b"anew\n"
+
+
+@pytest.mark.parametrize("rest", [b" and its end\n", b" and", b" and its end\nnext", b"\n"])
+def test_a_line_that_a_full_disk_has_cut_is_finished_by_another_program(small_disk: Path, rest: bytes) -> None:
+    log = LogFile(small_disk / "api.log", 1 << 20, 1, lambda: NOW)
+    log.write(b"the beginning")
+    filler = fill(small_disk)
+    room = (small_disk / "api.log").stat().st_size
+    log.write(b"." * 5000)  # as much of it as the last page of the file has room for
+    assert (small_disk / "api.log").stat().st_size > room
+    log.write(rest)
+    log = another_program(another_program(log))
+    filler.unlink()
+    log.write(b"!\n")
+    log.close()
+    assert unstamped((small_disk / "api.log").read_bytes()) == b"the beginning" + b"." * 5000 + rest + b"!\n"
+    assert log.dropped_bytes == 0
+
+
+def test_what_a_full_disk_has_cost_is_told_by_another_program_on_a_line_of_its_own(small_disk: Path) -> None:
+    log = LogFile(small_disk / "api.log", 1 << 20, 1, lambda: NOW)
+    log.write(b"the beginning")
+    filler = fill(small_disk)
+    for number in range(4000):
+        log.write(b"line %06d of a program that does not care\n" % number)
+    assert log.dropped_bytes > 0
+    log = another_program(log)
+    filler.unlink()
+    log.write(b"after\n")
+    log.close()
+    lines = (small_disk / "api.log").read_bytes().splitlines()
+    at = lines.index(STAMP + b"[agent] dropped %d bytes: No space left on device" % log.dropped_bytes)
+    del lines[at - 1]  # the end of the disk has cut it anywhere, its stamp included
+    assert all(line.startswith(STAMP) for line in lines)
+    assert lines[-1] == STAMP + b"after"
+
+
 # -- LogPump ----------------------------------------------------------------------------------------------------------
 
 
@@ -407,3 +497,50 @@ def test_a_writer_is_never_held_up_by_a_full_disk(small_disk: Path) -> None:
     pump.close()
     log.close()
     assert log.dropped_bytes > 200 * 65536 - 2 * TAIL
+
+
+def test_another_program_goes_on_emptying_the_pipe_and_knows_what_came_through(
+    path: Path, pipe: tuple[int, int]
+) -> None:
+    reader, writer = pipe
+    pump = LogPump(reader, LogFile(path, 1 << 20, 1, lambda: NOW))
+    os.write(writer, b"first\nlast wo")
+    pump.read_ready()
+    frozen = msgspec.json.encode((pump.freeze(), pump._log.freeze()))  # type: ignore[attr-defined]  # it is a LogFile
+    os.write(writer, b"rds")  # while nobody reads
+    pump_state, log_state = msgspec.json.decode(frozen, type=tuple[PumpState, LogState])
+    log = LogFile(path, 1 << 20, 1, lambda: NOW)
+    log.thaw(log_state)
+    follows = LogPump(reader, log)
+    follows.thaw(pump_state)
+    assert (follows.last_line, follows.written_bytes) == ("last wo", 13)
+    follows.read_ready()
+    assert (follows.last_line, follows.written_bytes) == ("last words", 16)
+    follows.close()
+    assert path.read_bytes() == STAMP + b"first\n" + STAMP + b"last words\n"
+
+
+def test_a_flood_ends_where_another_program_follows_and_the_loss_is_told_once(
+    path: Path, pipe: tuple[int, int]
+) -> None:
+    reader, writer = pipe
+    log = LogFile(path, 1 << 30, 1, lambda: NOW)
+    pump = LogPump(reader, log, rate=1000, burst=1000, clock=lambda: 0.0)
+    os.set_blocking(writer, False)
+    lines = [b"line %06d\n" % number for number in range(20_000)]
+    for at in range(0, len(lines), 1000):
+        os.write(writer, b"".join(lines[at : at + 1000]))
+        pump.read_ready()
+    assert pump.dropped_bytes > 0
+    state, dropped = pump.freeze(), pump.dropped_bytes
+    follows = LogPump(reader, another_program(log), rate=1000, burst=1000, clock=lambda: 0.0)
+    follows.thaw(state)
+    os.write(writer, b"after\n")
+    follows.read_ready()
+    follows.close()
+    assert follows.dropped_bytes == dropped
+    text = unstamped(path.read_bytes()).splitlines()
+    assert text.count(b"[agent] dropped %d bytes: output faster than 1000 bytes per second" % dropped) == 1
+    assert text[-2:] == [lines[-1][:-1], b"after"]
+    kept = sum(len(line) + 1 for line in text if line.startswith(b"line"))
+    assert kept + dropped == sum(map(len, lines))

@@ -69,13 +69,16 @@ class Received(NamedTuple):
             raise RuntimeFailure(f"the state is of format {self.outer.format}, and this version reads up to {FORMAT}")
         try:
             return msgspec.json.decode(self.outer.inner, type=Inner)
-        except msgspec.DecodeError as error:
+        except (ValueError, RecursionError) as error:  # a DecodeError, or bytes that are no text
             raise RuntimeFailure(f"the state of version {self.outer.version} cannot be read: {error}") from error
 
 
 def seal(outer: Outer) -> int:
-    """The baton's file. Raises ``OSError``."""
-    return memfd.seal("agent-handover", msgspec.json.encode(outer))
+    """The baton's file. Raises ``OSError``, and ``RuntimeFailure`` for one that nobody would read."""
+    data = msgspec.json.encode(outer)
+    if len(data) > LARGEST:
+        raise RuntimeFailure(f"the state takes {len(data)} bytes, more than {LARGEST}")
+    return memfd.seal("agent-handover", data)
 
 
 def received(environ: MutableMapping[str, str]) -> Received | None:
@@ -86,7 +89,7 @@ def received(environ: MutableMapping[str, str]) -> Received | None:
     number, refused = environ.pop(VARIABLE, None), environ.pop(REFUSED, None)
     if number is None:
         return None
-    if not (number.isascii() and number.isdigit()):
+    if not (number.isascii() and number.isdigit() and len(number) < 10):
         raise RuntimeFailure(f"{VARIABLE} names no descriptor")
     return Received(int(number), opened(int(number)), refused)
 
@@ -96,5 +99,5 @@ def opened(fd: int) -> Outer:
     try:
         os.set_inheritable(fd, False)
         return msgspec.json.decode(memfd.read(fd, LARGEST), type=Outer)
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RuntimeFailure(f"what the program before has left cannot be read: {error}") from error

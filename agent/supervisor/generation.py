@@ -120,7 +120,7 @@ def read_entries(path: Path) -> list[Entry]:
         raise StorageFailure(f"{path}: what an earlier agent left cannot be read: {error.strerror}") from error
     entries = []
     for line in lines:
-        with suppress(msgspec.DecodeError):
+        with suppress(ValueError, RecursionError):
             entries.append(msgspec.json.decode(line, type=Entry))
     return entries
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from agent.control.layout import lay_out
@@ -15,11 +16,11 @@ from agent.linux.cgroup import CgroupTree
 from agent.linux.process import reap_strangers
 from agent.paths import Paths
 from agent.supervisor.containment import CgroupContainment, Containment, SweepContainment
-from agent.supervisor.engine import Supervisor
+from agent.supervisor.engine import Supervisor, SupervisorState
 from agent.supervisor.lifecycle import Phase
 from agent.supervisor.report import Action, Outcome, ReloadReport, ServiceReport
 from agent.supervisor.unit import Unit
-from agent.telemetry.events import EventStore
+from agent.telemetry.events import EventStore, History
 from agent.telemetry.logs import LogFile, LogPump, LogState
 from tests.linux.conftest import subreaper, tree
 
@@ -105,6 +106,7 @@ class Host:
         self.paths = Paths.of(prefix)
         lay_out(self.paths)
         self.events = EventStore(self.paths.agent_spool / "events.db", schedule=loop.call_later)
+        self._gone: list[Supervisor] = []
         self.supervisor = self.supervise("")
 
     def declare(self, text: str) -> Declaration:
@@ -152,6 +154,33 @@ class Host:
         """The kinds of its events, oldest first."""
         return [event.kind for event in self.events.last(1000, name)]
 
+    def hand_over(self) -> None:
+        """As by execve(2): another program goes on with what was frozen, in a loop of its own."""
+        state, history = msgspec.json.encode(self.supervisor.freeze()), msgspec.json.encode(self.events.freeze())
+        for unit in self.supervisor.units.values():
+            if (receiver := unit._premises.listener._receiver) is not None:
+                receiver._socket.detach()
+        self._gone.append(self.supervisor)
+        self.events._disconnect()
+        handler = self.loop.get_exception_handler()
+        self.loop.close()
+        self.loop = asyncio.new_event_loop()
+        self.loop.set_exception_handler(handler)
+        self.events = EventStore(self.paths.agent_spool / "events.db", schedule=self.loop.call_later)
+        self.events.thaw(msgspec.json.decode(history, type=History))
+        frozen = msgspec.json.decode(state, type=SupervisorState)
+        self.supervisor = Supervisor(
+            loop=self.loop,
+            paths=self.paths,
+            declaration=frozen.declaration,
+            environ={},
+            events=self.events,
+            tree=None,
+            sink=lambda service: FileSink(self.paths.log(service.name)),
+            frozen=frozen,
+        )
+        self.loop.run_until_complete(self.supervisor.start())
+
     def stop(self) -> list[str]:
         return self.loop.run_until_complete(self.supervisor.stop())
 
@@ -163,3 +192,4 @@ def host(loop: asyncio.AbstractEventLoop, tmp_path: Path) -> Iterator[Host]:
     yield made
     assert made.stop() == []
     made.events.close()
+    made.loop.close()

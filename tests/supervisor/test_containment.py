@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from agent.linux.cgroup import CgroupTree
 from agent.linux.process import reap_strangers
 from agent.linux.spawn import Child, SpawnRequest, spawn
 from agent.linux.sweep import MARK as MARK_VARIABLE
-from agent.supervisor.containment import CgroupContainment, Containment, SweepContainment
+from agent.supervisor.containment import CgroupContainment, Containment, Held, SweepContainment
 from tests.supervisor.conftest import MARK, descriptors, until
 
 FAMILY = "setsid sleep 86601 & setsid sleep 86601 & exec sleep 86601"
@@ -161,3 +162,78 @@ def test_what_needs_no_waking_is_sent_alone(
     child = begin(containment, "exec sleep 86601")
     assert containment.signal(number) == 1
     end(child, loop)
+
+
+# -- another program in this process ----------------------------------------------------------------------------------
+
+
+def another_program(
+    containment: Containment, loop: asyncio.AbstractEventLoop, child: Child, tree: CgroupTree | None
+) -> Containment:
+    """The same processes as the program that follows holds them."""
+    held = msgspec.json.decode(msgspec.json.encode(containment.freeze()), type=Held)
+    containment.close()
+    follows: Containment = SweepContainment(loop, MARK, held=held)
+    if isinstance(containment, CgroupContainment):
+        assert tree is not None
+        follows = CgroupContainment(loop, tree.held("api"), held)
+    follows.adopt(child.identity, set())
+    return follows
+
+
+@pytest.fixture
+def maybe_tree(request: pytest.FixtureRequest, containment: Containment) -> CgroupTree | None:
+    """The tree of a cgroup containment."""
+    if not isinstance(containment, CgroupContainment):
+        return None
+    found: CgroupTree = request.getfixturevalue("tree")
+    return found
+
+
+def test_another_program_holds_everybody_also_those_who_have_shed_every_sign(
+    containment: Containment, maybe_tree: CgroupTree | None, loop: asyncio.AbstractEventLoop
+) -> None:
+    child = begin(containment, "setsid env -i /bin/sleep 86602 & exec sleep 86601")
+    until(loop, lambda: len(containment.pids()) == 2)
+    before = containment.pids()
+    follows = another_program(containment, loop, child, maybe_tree)
+    assert sorted(follows.pids()) == sorted(before)
+    end(child, loop)  # and who is left is nobody's child any more
+    reap(loop)
+    follows = another_program(follows, loop, child, maybe_tree)
+    assert len(follows.pids()) == 1
+    told: list[bool] = []
+    follows.when_gone(lambda: told.append(True))
+    loop.run_until_complete(asyncio.sleep(0))
+    assert not told
+    follows.kill()
+    until(loop, lambda: told)
+    follows.close()
+
+
+def test_another_program_goes_on_killing(
+    containment: Containment, maybe_tree: CgroupTree | None, loop: asyncio.AbstractEventLoop
+) -> None:
+    child = begin(containment, "exec sleep 86601")
+    reap(loop)
+    containment.kill()
+    follows = another_program(containment, loop, child, maybe_tree)
+    until(loop, child.pidfd.wait)
+    child.pidfd.close()
+    told: list[bool] = []
+    follows.when_gone(lambda: told.append(True))
+    until(loop, lambda: told)
+    assert isinstance(follows, CgroupContainment) or follows.freeze().killing
+    follows.close()
+
+
+def test_what_the_kernel_killed_before_is_not_put_down_to_memory_by_another_program(
+    tree: CgroupTree, loop: asyncio.AbstractEventLoop
+) -> None:
+    contained = CgroupContainment(loop, tree.service("api"), Held(oom_kills=-1))
+    assert contained.out_of_memory(), "one kill since"
+    frozen = contained.freeze()
+    assert frozen == Held(oom_kills=-1)
+    assert CgroupContainment(loop, tree.held("api"), frozen).out_of_memory()
+    assert not CgroupContainment(loop, tree.held("api"), Held(oom_kills=0)).out_of_memory()
+    contained.close()

@@ -6,14 +6,22 @@ import asyncio
 import os
 import signal
 import time
+from collections.abc import Callable
+from pathlib import Path
 
+import msgspec
 import pytest
 
-from agent.errors import RequestRefused
+from agent.errors import RequestRefused, RuntimeFailure
+from agent.supervisor.engine import Supervisor
 from agent.supervisor.lifecycle import Phase
 from agent.supervisor.report import NoSuchService
 from tests.harness import alive, commanded
-from tests.supervisor.conftest import Host, descriptors, until
+from tests.linux.conftest import start
+from tests.linux.processes import Started
+from tests.supervisor.conftest import FileSink, Host, descriptors, until
+
+__all__ = ["start"]
 
 TWO = """
 [service.one]
@@ -208,3 +216,97 @@ oncalendar = "2020-01-01"
     host.stop()
     host.supervise(text)
     assert host.kinds("kept").count("started") == 1
+
+
+# -- another program in this process ----------------------------------------------------------------------------------
+
+
+def test_another_program_knows_every_service_and_whom_not_to_reap(host: Host) -> None:
+    host.supervise(TWO)
+    before = {report.name: report.pid for report in host.supervisor.reports()}
+    marks = {name: host.supervisor.mark(name) for name in before}
+    killed = before["one"]
+    assert killed is not None
+    host.hand_over()
+    assert {report.name: report.pid for report in host.supervisor.reports()} == before
+    assert {name: host.supervisor.mark(name) for name in before} == marks
+    os.kill(killed, signal.SIGKILL)
+    host.supervisor.reap()
+    until(host.loop, lambda: host.report("one").pid not in (None, killed))
+    assert host.report("one").last_exit == "killed by SIGKILL", "its status was left to whom it belongs"
+    assert host.kinds("one").count("started") == 2
+
+
+def test_who_is_orphaned_and_ends_while_nobody_supervises_is_reaped(host: Host, start: Callable[..., Started]) -> None:
+    host.supervise(TWO)
+    parent = start("sleep 86752 & echo $!; read x")
+    orphan = int(parent.line())
+    parent.reap()  # and its child is ours: we are a subreaper
+    os.kill(orphan, signal.SIGKILL)
+    os.waitid(os.P_PID, orphan, os.WEXITED | os.WNOWAIT)
+    host.hand_over()
+    assert not Path(f"/proc/{orphan}").exists()
+
+
+def test_what_is_held_by_cgroups_is_not_taken_over_without_them(host: Host) -> None:
+    host.supervise(TWO)
+    frozen = host.supervisor.freeze()
+    with pytest.raises(RuntimeFailure, match="services are held by cgroup, and now only a sweep is to be had"):
+        Supervisor(
+            loop=host.loop,
+            paths=host.paths,
+            declaration=frozen.declaration,
+            environ={},
+            events=host.events,
+            tree=None,
+            sink=lambda service: FileSink(host.paths.log(service.name)),
+            frozen=msgspec.structs.replace(frozen, contained_by="cgroup"),
+        )
+
+
+def test_a_declaration_that_was_made_true_is_no_news_to_another_program(host: Host) -> None:
+    text = """
+[agent]
+heartbeat = { interval = "3s" }
+
+[service.capture]
+kind = "capture"
+interfaces = ["lo"]
+rotate = { size = "1MiB", every = "90s" }
+enabled = false
+
+[service.job]
+kind = "command"
+command = ["/bin/true", "ü ✓"]
+oncalendar = "Mon..Fri *-*-* 8..17/2:30 Europe/Helsinki"
+environment = { A = "b" }
+limits = { cpus = 1.5 }
+heartbeat = { interval = "1s", timeout = "2500ms" }
+
+[service.scan]
+kind = "scan"
+targets = ["127.0.0.0/29"]
+every = "1h"
+"""
+    host.supervise(text)
+    host.hand_over()
+    report = host.reload(text)
+    assert (report.unchanged, report.restarted, report.updated, report.reasons) == (3, [], [], {})
+    assert host.supervisor.settings.heartbeat_interval == 3.0
+
+
+def test_a_hundred_programs_later_nothing_is_lost_or_doubled(host: Host) -> None:
+    host.supervise(
+        TWO + '[service.counting]\nkind = "command"\ncommand = ["/bin/sh", "-c", "'
+        "i=0; while :; do i=$$((i+1)); echo line $$i; sleep 0.002; done"
+        '"]\n'
+    )
+    before = {report.name: report.pid for report in host.supervisor.reports()}
+    for _ in range(100):
+        host.hand_over()
+        host.loop.run_until_complete(asyncio.sleep(0.003))
+    assert {report.name: report.pid for report in host.supervisor.reports()} == before
+    assert host.act("stop", "counting").ok
+    lines = host.paths.log("counting").read_text().splitlines()
+    assert [line.split(" ", 1)[1] for line in lines] == [f"line {number}" for number in range(1, len(lines) + 1)]
+    assert len(lines) > 100

@@ -116,8 +116,59 @@ def test_torn_and_foreign_lines_are_skipped(record: Path) -> None:
     kept = Generation(record)
     kept.record("api", ME, "mark")
     with record.open("ab") as file:
-        file.write(b'{"name": "torn", "pid": 1\n\xff\xfe\nnull\n[]\n{"name":"x","pid":"1"}\n{"name"')
+        file.write(b'{"name": "torn", "pid": 1\n\xff\xfe\n{"name": "\xff"}\nnull\n[]\n{"name":"x","pid":"1"}\n{"name"')
     assert names(record) == {("api", os.getpid())}
+
+
+def test_another_program_keeps_the_record_and_adds_what_is_not_on_it(record: Path) -> None:
+    first = Generation(record)
+    first.record("api", ME, "mark:api")
+    first.record("web", ME, "mark:web")
+    before = record.read_bytes()
+    second = Generation(record, resume=True)
+    for name in ("api", "web"):
+        second.record(name, ME, f"mark:{name}")
+        second.expect(name, f"mark:{name}")
+    assert record.read_bytes() == before
+    assert second.complete
+    second.record("api", ME._replace(pid=1), "mark:api")
+    assert record.read_bytes().startswith(before)
+    assert [entry.pid for entry in read_entries(record) if entry.name == "api"] == [os.getpid(), 1]
+
+
+def test_a_record_stays_bounded_however_many_programs_keep_it(record: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generation, "COMPACT_AT", 1000)
+    for number in range(100):
+        kept = Generation(record, resume=number > 0)
+        kept.record(f"s{number % 3}", ME._replace(pid=number + 1), "mark")
+        assert record.stat().st_size < 1200
+    assert {("s0", 100), ("s1", 98), ("s2", 99)} <= names(record)
+
+
+def test_a_line_that_an_earlier_program_could_not_finish_spoils_none_of_the_next(record: Path) -> None:
+    Generation(record).record("api", ME, "mark")
+    with record.open("ab") as file:
+        file.write(b'{"name":"web","pid":')
+    kept = Generation(record, resume=True)
+    assert kept.complete
+    kept.record("web", ME, "mark")
+    assert names(record) == {("api", os.getpid()), ("web", os.getpid())}
+
+
+def test_what_a_full_disk_kept_off_the_record_another_program_adds(small_disk: Path) -> None:
+    record = small_disk / "record.json"
+    first = Generation(record)
+    ballast = fill(small_disk)
+    for number in range(100):
+        first.record(f"s{number}", ME, "mark")
+    second = Generation(record, resume=True)
+    for number in range(100):
+        second.record(f"s{number}", ME, "mark")
+    complete = [second.complete]
+    ballast.unlink()
+    second.record("last", ME, "mark")
+    assert [*complete, second.complete] == [False, True]
+    assert {name for name, _ in names(record)} == {*(f"s{number}" for number in range(100)), "last"}
 
 
 def test_no_record_is_an_empty_one_and_one_that_cannot_be_read_is_told(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from agent.supervisor.listener import Listener
+from agent.supervisor.listener import Ear, Listener
 from agent.supervisor.notices import Notice
 from tests.linux.processes import BECOME_NOBODY
 from tests.supervisor.conftest import descriptors, until
@@ -96,3 +97,46 @@ def test_it_is_opened_once_and_anew_when_its_file_is_gone_or_its_user_another(
     listener.close()
     assert not Path(address).exists()
     assert descriptors() == before
+
+
+def test_another_program_hears_what_was_said_while_nobody_listened(
+    listener: Listener, loop: asyncio.AbstractEventLoop, heard: list[Notice], tmp_path: Path
+) -> None:
+    assert listener.freeze() is None
+    before = descriptors()
+    address = listener.open(os.getuid())
+    ear = msgspec.json.decode(msgspec.json.encode(listener.freeze()), type=Ear)
+    loop.remove_reader(ear.fd)
+    assert listener._receiver is not None
+    listener._receiver._socket.detach()  # as execve(2) leaves it
+    for number in range(3):
+        say(address, f"STATUS={number}")
+    later: list[Notice] = []
+    follows = Listener(loop, tmp_path / "x.notify", later.append)
+    follows.thaw(ear)
+    until(loop, lambda: len(later) == 3)
+    assert [notice.status for notice in later] == ["0", "1", "2"]
+    assert follows.open(os.getuid()) == address, "the same user is listened to on the same socket"
+    assert follows.freeze() == ear
+    other = follows.open(65534)
+    assert Path(other).stat().st_uid == 65534
+    follows.close()
+    assert (descriptors(), heard) == (before, [])
+    assert not Path(address).exists()
+
+
+def test_another_program_makes_a_new_socket_when_the_file_is_gone(
+    listener: Listener, loop: asyncio.AbstractEventLoop, tmp_path: Path, heard: list[Notice]
+) -> None:
+    address = listener.open(os.getuid())
+    ear = listener.freeze()
+    assert ear is not None
+    loop.remove_reader(ear.fd)
+    assert listener._receiver is not None
+    listener._receiver._socket.detach()
+    Path(address).unlink()
+    follows = Listener(loop, tmp_path / "x.notify", heard.append)
+    follows.thaw(ear)
+    say(follows.open(os.getuid()), "READY=1")
+    until(loop, lambda: heard)
+    follows.close()

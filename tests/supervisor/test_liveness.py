@@ -7,11 +7,12 @@ import os
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from agent.declaration.model import Heartbeat
 from agent.supervisor.liveness import Liveness
-from agent.supervisor.pulse import Pulse
+from agent.supervisor.pulse import Beat, Pulse
 from tests.supervisor.conftest import until
 
 
@@ -89,3 +90,54 @@ def test_nobody_is_told_anything_after_a_close(watched: Watched, loop: asyncio.A
     watched.liveness.close()
     loop.run_until_complete(asyncio.sleep(0.5))
     assert not watched.stale
+
+
+# -- another program in this process ----------------------------------------------------------------------------------
+
+
+def another_program(
+    watched: Watched, loop: asyncio.AbstractEventLoop, *, ready: bool, expected: bool = False
+) -> Watched:
+    """Who goes on watching the file, as ``Unit.thaw`` has it."""
+    frozen = msgspec.json.decode(msgspec.json.encode(watched.liveness.freeze()), type=Beat)
+    watched.liveness.close()
+    modified = watched.file.stat().st_mtime_ns
+    follows = Watched(loop, watched.file, timeout=0.3)
+    os.utime(watched.file, ns=(modified, modified))  # it has only been looked at
+    follows.liveness.resume(frozen, ready=ready, expected=expected)
+    return follows
+
+
+def test_another_program_finds_the_silence_when_the_first_one_would_have(
+    watched: Watched, loop: asyncio.AbstractEventLoop
+) -> None:
+    watched.liveness.watch()
+    begun = loop.time()
+    loop.run_until_complete(asyncio.sleep(0.2))
+    follows = another_program(watched, loop, ready=True)
+    until(loop, lambda: follows.stale)
+    assert 0.3 <= loop.time() - begun < 0.45
+    assert follows.stale == [pytest.approx(0.31, abs=0.1)]
+    loop.run_until_complete(asyncio.sleep(0.35))
+    assert (len(follows.stale), watched.stale) == (1, [])
+
+
+def test_another_program_waits_for_the_first_beat_and_has_it_though_it_came_in_between(
+    watched: Watched, loop: asyncio.AbstractEventLoop
+) -> None:
+    watched.liveness.expect()
+    watched.touch()
+    follows = another_program(watched, loop, ready=False, expected=True)
+    assert len(follows.first) == 1
+    loop.run_until_complete(asyncio.sleep(0.35))
+    assert (len(follows.first), follows.stale, watched.first) == (1, [], [])
+
+
+def test_nobody_is_looked_at_who_is_neither_ready_nor_expected_to_beat(
+    watched: Watched, loop: asyncio.AbstractEventLoop
+) -> None:
+    follows = another_program(watched, loop, ready=False)
+    loop.run_until_complete(asyncio.sleep(0.35))
+    assert (follows.first, follows.stale) == ([], [])
+    follows.liveness.watch()
+    until(loop, lambda: follows.stale)

@@ -6,12 +6,13 @@ import asyncio
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from agent.declaration.model import Command, Heartbeat
 from agent.errors import AlreadyRunning
 from agent.paths import Paths
-from agent.supervisor.premises import Premises
+from agent.supervisor.premises import Premises, Tenancy
 from tests.supervisor.conftest import descriptors
 
 API = Command(name="api", command=("/bin/true",), group="nogroup", heartbeat=Heartbeat(), secrets=("token",))
@@ -76,3 +77,49 @@ def test_closing_leaves_the_lock_file_alone_and_no_descriptor(loop: asyncio.Abst
     assert [path.name for path in paths.run.iterdir()] == ["api.lock"]
     assert not list(paths.tmp.iterdir())
     assert descriptors() == before
+
+
+def test_another_program_holds_them_without_a_moment_in_which_somebody_else_could(
+    loop: asyncio.AbstractEventLoop, paths: Paths
+) -> None:
+    before = descriptors()
+    first = premises(loop, paths)
+    assert first.freeze() == Tenancy(None, None)
+    address = first.take(API)
+    tenancy = msgspec.json.decode(msgspec.json.encode(first.freeze()), type=Tenancy)
+    assert tenancy.lock == first.lock_fd
+    assert tenancy.ear is not None
+    loop.remove_reader(tenancy.ear.fd)
+    assert first.listener._receiver is not None
+    first.listener._receiver._socket.detach()  # as execve(2) leaves it
+    second, third = premises(loop, paths), premises(loop, paths)
+    second.thaw(tenancy)
+    with pytest.raises(AlreadyRunning):
+        third.take(API)
+    assert second.take(API) == address
+    second.leave(clear=False, heartbeat=False)
+    assert second.freeze() == Tenancy(None, tenancy.ear), "who is at rest still listens"
+    third.take(API)
+    third.close()
+    second.close()
+    assert descriptors() == before
+
+
+def test_another_program_takes_over_the_listening_alone_of_a_service_that_run_once_has(
+    loop: asyncio.AbstractEventLoop, paths: Paths
+) -> None:
+    once, first, second = premises(loop, paths), premises(loop, paths), premises(loop, paths)
+    first.take(API)
+    first.leave(clear=False, heartbeat=False)
+    once._lock.acquire()
+    tenancy = first.freeze()
+    assert tenancy.ear is not None
+    loop.remove_reader(tenancy.ear.fd)
+    assert first.listener._receiver is not None
+    first.listener._receiver._socket.detach()
+    second.thaw(tenancy)
+    with pytest.raises(AlreadyRunning):
+        second.take(API)
+    once._lock.release()
+    second.take(API)
+    second.close()

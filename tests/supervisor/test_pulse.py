@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.declaration.model import Heartbeat
-from agent.supervisor.pulse import Pulse
+from agent.supervisor.pulse import Beat, Pulse
 
 EVERY_SECOND = Heartbeat(interval=1.0, timeout=3.0)
 
@@ -93,3 +94,34 @@ def test_beats_closer_than_the_timeout_are_never_stale(gaps: list[float]) -> Non
         now += gap
         assert pulse.look(now) is None
         pulse.beat(now)
+
+
+def test_another_program_goes_on_with_the_silence_as_it_was(heartbeat_file: Path) -> None:
+    pulse = Pulse(heartbeat_file, EVERY_SECOND, now=100.0)
+    pulse.beat(101.0)
+    frozen = msgspec.json.encode(pulse.freeze())
+    follows = Pulse(heartbeat_file, EVERY_SECOND, now=103.5)
+    follows.thaw(msgspec.json.decode(frozen, type=Beat))
+    assert (follows.ever, follows.due) == (True, 104.0)
+    assert follows.look(104.0) is None
+    assert follows.look(104.1) == pytest.approx(3.1)
+
+
+def test_a_beat_that_nobody_saw_is_seen_by_the_next_program(heartbeat_file: Path) -> None:
+    pulse = Pulse(heartbeat_file, EVERY_SECOND, now=100.0, wall=lambda: 1000.0)
+    frozen = pulse.freeze()
+    os.utime(heartbeat_file, (1002.0, 1002.0))
+    follows = Pulse(heartbeat_file, EVERY_SECOND, now=104.0, wall=lambda: 1004.0)
+    follows.thaw(frozen)
+    assert follows.look(104.0) is None
+    assert follows.age(104.0) == pytest.approx(2.0)
+    assert follows.ever
+
+
+def test_a_file_that_was_there_before_a_worker_is_no_beat_for_the_next_program_either(heartbeat_file: Path) -> None:
+    frozen = Pulse(heartbeat_file, EVERY_SECOND, now=100.0).freeze()
+    heartbeat_file.unlink()
+    follows = Pulse(heartbeat_file, EVERY_SECOND, now=101.0)
+    follows.thaw(frozen)
+    assert follows.age(102.0) == 2.0
+    assert not follows.ever

@@ -46,6 +46,8 @@ RATE = 100_000
 """Packets per second."""
 RING_KIB = 16 * 1024
 """A capture's default ``ring``; tcpdump gets as much."""
+LAST_BLOCK = 1.5
+"""Seconds after the last packet in which tcpdump gets it: it asks for blocks that are full, or a second old."""
 NEXT = "0.1.1"
 PATIENCE = 60.0
 
@@ -234,6 +236,7 @@ def measure_cable(host: Host, figures: Figures) -> None:
         expected = sent["sent"] - lost_on_the_way
         # What waits in a ring is handed over within a moment; what was dropped counts as received.
         wait_until(lambda: host.service("cable")["figures"]["received"] >= expected, lambda: str(host.service("cable")))
+        time.sleep(LAST_BLOCK)
         (dumper,) = [pid for pid, words in host.processes().items() if words[0] == "tcpdump"]
         os.kill(dumper, signal.SIGINT)
         told = dumping.stderr.read().decode()

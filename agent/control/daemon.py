@@ -27,7 +27,6 @@ from agent.control.patience import patiently
 from agent.control.server import ControlServer
 from agent.control.succession import OUTPUT, STATE, Succession
 from agent.control.watchdog import keep_watchdog
-from agent.declaration.load import load
 from agent.declaration.model import AnyService, Declaration, LogPolicy
 from agent.errors import EXIT_OK, AgentError, DeclarationError, RuntimeFailure
 from agent.linux import cgroup, listen, signals
@@ -84,6 +83,8 @@ def run(paths: Paths, *, json: bool = False, hint: str | None = None) -> int:
         agent = Daemon(paths, environ, notifier, console, logbook, succession, lock)
         work = agent.take_over(received)
     else:
+        from agent.declaration.load import load  # a successor can wait for it until it has taken over
+
         control = listen.listening_socket(inherited.pop(CONTROL, []))
         with excused(control):
             declaration = load(paths, environ)

@@ -14,9 +14,7 @@ from agent.control.api import Timers
 from agent.control.patience import patiently
 from agent.control.succession import Succession, successor
 from agent.control.trial import try_out
-from agent.declaration.load import load
 from agent.declaration.model import Declaration
-from agent.declaration.show import effective
 from agent.errors import AgentError, DeclarationError, RequestRefused
 from agent.installation.timer_files import out_of_sync
 from agent.linux.environment import Program, installed_program
@@ -121,6 +119,8 @@ class RunningAgent:
         return out_of_sync(self._supervisor.declaration, self._supervisor.paths)
 
     def config(self) -> dict[str, Any]:
+        from agent.declaration.show import effective  # as _read
+
         return effective(self._supervisor.declaration)
 
     def log_path(self, name: str) -> Path:
@@ -206,6 +206,9 @@ class RunningAgent:
             self._succession.complete(None, str(error))
 
     def _read(self) -> Declaration:
+        # A tenth of a hand-over's pause, in which nobody needs it; this is what comes right after that.
+        from agent.declaration.load import load
+
         try:
             return load(self._supervisor.paths, self._supervisor.environ)
         except DeclarationError as error:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from agent.control.console import Untold
 from agent.errors import RuntimeFailure
 from agent.linux import memfd
 from agent.linux.environment import Program
@@ -42,6 +43,7 @@ class Inner(msgspec.Struct, frozen=True, kw_only=True):
     supervisor: SupervisorState
     history: History
     pipes: dict[int, str]
+    console: Untold = Untold()
 
 
 class Outer(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,7 +99,8 @@ def received(environ: MutableMapping[str, str]) -> Received | None:
 def opened(fd: int) -> Outer:
     """The outer part of the baton in a file. Raises ``RuntimeFailure``."""
     try:
+        content = memfd.read(fd, LARGEST)
         os.set_inheritable(fd, False)
-        return msgspec.json.decode(memfd.read(fd, LARGEST), type=Outer)
+        return msgspec.json.decode(content, type=Outer)
     except (OSError, ValueError, RecursionError) as error:
         raise RuntimeFailure(f"what the program before has left cannot be read: {error}") from error

@@ -29,6 +29,8 @@ PIECE = 64 * 1024
 LINGER_BYTES = 1024 * 1024
 LINGER_SECONDS = 1.0
 
+UNFINISHED = "the agent becomes another version of itself and waits for this no longer: see what became of it"
+
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -92,7 +94,7 @@ class Connection:
         self._head = False
         self.fresh = True
         """Whether it has not asked for anything yet."""
-        self._closing = False
+        self._closing = self._again = False
         self._follow: Follow | None = None
         writer.transport.set_write_buffer_limits(high=PIECE)
 
@@ -122,9 +124,10 @@ class Connection:
     def finish(self, *, again: bool = False) -> None:
         """End after the answer that is under way; a stream ends now, between two lines.
 
-        ``again``: somebody will serve this socket right afterwards, and who follows a stream is told to come back.
+        ``again``: somebody will serve this socket right afterwards, and who follows a stream is told to come back. So
+        is who still waits for an answer when the connection's task is cancelled.
         """
-        self._closing = True
+        self._closing, self._again = True, again
         if self._follow:
             self._follow.end(again=again)
 
@@ -230,6 +233,11 @@ class Connection:
                 lines = route.stream(self._shared.agent, arguments, self._follow)
             elif route.answer:
                 body = msgspec.json.encode(await route.answer(self._shared.agent, arguments))
+        except asyncio.CancelledError:
+            if not self._again:
+                raise
+            await self._refuse(RequestRefused(503, UNFINISHED))
+            return
         except Exception as error:
             await self._refuse(error)
             return

@@ -29,6 +29,13 @@ PIECE = 512
 """Bytes that a pipe or terminal takes without blocking when it takes any (_POSIX_PIPE_BUF, pipe(7))."""
 
 
+class Untold(msgspec.Struct, frozen=True):
+    """What a reader has not taken yet between two programs: lines, the rest of one first, and how many are left out."""
+
+    held: bytes = b""
+    left_out: int = 0
+
+
 class Outlet:
     """Lines to a descriptor, without ever waiting for its reader. A reader that is gone ends the printing."""
 
@@ -53,6 +60,15 @@ class Outlet:
         self._held += line
         self._push()
 
+    def freeze(self) -> Untold:
+        """What another program in this process is to print first."""
+        self._push()
+        return Untold(bytes(self._held), self.left_out)
+
+    def thaw(self, untold: Untold) -> None:
+        """Go on where an earlier program was frozen, in the middle of a line if need be."""
+        self._held, self.left_out = bytearray(untold.held), untold.left_out
+
     def _push(self) -> None:
         while self._held and self._takes():
             try:
@@ -72,6 +88,8 @@ class AnyConsole(Protocol):
     def event(self, event: Event) -> None: ...
     def changed(self, unit: Unit) -> None: ...
     def line(self, text: str) -> None: ...
+    def freeze(self) -> Untold: ...
+    def thaw(self, untold: Untold) -> None: ...
 
 
 class Console:
@@ -106,6 +124,12 @@ class Console:
                 self._outlet.put(f"({missing} lines left out: nobody took them; `agentctl events` has them)\n".encode())
             self._outlet.put(line)
 
+    def freeze(self) -> Untold:
+        return self._outlet.freeze()
+
+    def thaw(self, untold: Untold) -> None:
+        self._outlet.thaw(untold)
+
 
 class JsonConsole:
     """Each event as one line of JSON, as ``agentctl events --json`` has them; nothing else."""
@@ -128,6 +152,12 @@ class JsonConsole:
     def line(self, text: str) -> None:
         """Nobody reads prose here."""
 
+    def freeze(self) -> Untold:
+        return self._outlet.freeze()
+
+    def thaw(self, untold: Untold) -> None:
+        self._outlet.thaw(untold)
+
 
 class JournalConsole:
     """Each event as an entry of the journal, with its fields; on stderr they would be there a second time."""
@@ -143,3 +173,9 @@ class JournalConsole:
 
     def line(self, text: str) -> None:
         self._logbook.write(remark(text))
+
+    def freeze(self) -> Untold:
+        return Untold(left_out=self._logbook.lost)
+
+    def thaw(self, untold: Untold) -> None:
+        self._logbook.lost = untold.left_out

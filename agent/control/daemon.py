@@ -220,6 +220,7 @@ class Daemon:
         try:
             inner = received.inner()
             self._since = inner.since
+            self._console.thaw(inner.console)
             self._lock.adopt(inner.lock)
             if inner.supervisor.contained_by == "cgroup":
                 self._tree = cgroup.discover(self._paths.prefix)
@@ -325,6 +326,7 @@ class Daemon:
                     remove=str(self._server.ours) if self._server.ours else None,
                     supervisor=self._supervisor.freeze(),
                     history=self._events.freeze(),
+                    console=self._console.freeze(),
                 )
         except Exception as error:
             if not isinstance(error, OSError | AgentError):

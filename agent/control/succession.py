@@ -29,6 +29,7 @@ import msgspec
 from agent import __version__
 from agent.control import baton
 from agent.control.baton import Outer, Received
+from agent.control.console import Untold
 from agent.errors import RuntimeFailure
 from agent.linux.become import become
 from agent.linux.environment import Program, fresh_environment, installed_program, running_program
@@ -76,6 +77,7 @@ class Succession:
         remove: str | None,
         supervisor: SupervisorState,
         history: History,
+        console: Untold,
     ) -> NoReturn:
         """Become ``program``. Raises ``RuntimeFailure`` and ``OSError``, and then everything is as it was."""
         descriptors = [lock, control, *held_by(supervisor)]
@@ -88,6 +90,7 @@ class Succession:
             supervisor=supervisor,
             history=history,
             pipes={os.fstat(fd).st_ino: name for fd, name in outputs.items()},
+            console=console,
         )
         outer = Outer(
             format=baton.FORMAT,

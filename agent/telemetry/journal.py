@@ -43,15 +43,16 @@ class Logbook:
     """The journal, which learns how much it has missed as soon as it takes entries again."""
 
     def __init__(self, journal: Journal) -> None:
+        self.lost = 0
+        """Entries that it has not taken since the last that it did."""
         self._journal = journal
-        self._lost = 0
 
     def write(self, entry: bytes) -> None:
         """Hand an encoded entry over, or count it as lost. Never blocks and never raises."""
-        if self._lost and not self._journal.send(_missed(self._lost)):
-            self._lost += 1
+        if self.lost and not self._journal.send(_missed(self.lost)):
+            self.lost += 1
             return
-        self._lost = 0 if self._journal.send(entry) else 1
+        self.lost = 0 if self._journal.send(entry) else 1
 
 
 def event_entry(event: Event) -> bytes:

@@ -536,3 +536,64 @@ def test_a_version_that_cannot_even_be_the_agent_is_refused(agent: Agent, versio
     assert done.returncode == 2
     assert "fails its self-test (exited 2): control: ModuleNotFoundError" in done.stderr
     assert (agent.status()["agent"]["version"], pids(agent)) == ("1.0.0", before)
+
+
+def test_one_that_fails_before_it_has_begun_leaves_the_way_free_for_the_next(agent: Agent, versions: Versions) -> None:
+    duplicated = "        kept = self._listening.dup()\n"
+    versions.make(
+        "0.9.0",
+        control__server=(
+            duplicated,
+            "        if not self._turned_away:\n"
+            "            self._turned_away = 1\n"
+            "            raise OSError(24, 'no more')\n" + duplicated,
+        ),
+    )
+    versions.install("0.9.0")
+    agent.declare(COUNTING)
+    agent.start()
+    before = pids(agent)
+    report = upgrade(agent)
+    assert (report["state"], report["message"]) == ("failed", "nobody could take over: [Errno 24] no more")
+    assert agent.status()["agent"]["state"] == "running"
+    agent.event("handover_failed")
+    assert upgrade(agent)["state"] == "done"
+    assert pids(agent) == before
+
+
+def test_who_waits_for_a_slow_start_is_told_and_the_start_goes_on(agent: Agent, versions: Versions) -> None:
+    agent.declare("""
+[service.late]
+kind = "command"
+command = ["/bin/sh", "-c", "until [ -e $$SERVICE_DATA/go ]; do sleep 0.05; done; systemd-notify --ready; sleep 86455"]
+ready = "notify"
+enabled = false
+""")
+    agent.start()
+    with ThreadPoolExecutor(1) as pool:
+        starting = pool.submit(agent.ctl, "start", "late")
+        agent.until("late", state="starting")
+        worker = agent.service("late")["pid"]
+        assert upgrade(agent)["state"] == "done"
+        done = starting.result()
+    assert done.returncode == 2
+    assert "becomes another version of itself and waits for this no longer: see what became of it" in done.stderr
+    (agent.prefix / "spool" / "late" / "go").touch()
+    assert agent.until("late", state="running")["pid"] == worker
+
+
+def test_a_restart_under_way_goes_on(agent: Agent, versions: Versions) -> None:
+    agent.declare("""
+[service.deaf]
+kind = "command"
+command = ["/bin/sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 0.1; done"]
+stop_timeout = "6s"
+""")
+    agent.start()
+    wait_until(lambda: "deaf" in agent.log("deaf"))
+    worker = agent.service("deaf")["pid"]
+    agent.client.request("POST", "/v1/services/deaf/restart", {"wait": "false"})
+    assert upgrade(agent)["state"] == "done"
+    report = agent.until("deaf", state="running")
+    assert report["pid"] not in (None, worker)
+    assert not alive(worker)

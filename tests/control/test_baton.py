@@ -15,6 +15,7 @@ from msgspec import inspect
 
 from agent.control import baton
 from agent.control.baton import FORMAT, REFUSED, VARIABLE, Inner, Outer, Received
+from agent.control.console import Untold
 from agent.declaration.model import AgentSettings, Declaration
 from agent.errors import RuntimeFailure
 from agent.linux import memfd
@@ -103,6 +104,7 @@ def inner_of(supervisor: SupervisorState = NOTHING, history: History | None = No
         supervisor=supervisor,
         history=history or History(),
         pipes={2**40: "api"},
+        console=Untold(b"\xff half a line", 3),
     )
 
 
@@ -256,6 +258,7 @@ def test_what_anybody_could_have_put_there_is_not_believed(tmp_path: Any) -> Non
         for fd in (plain, unsealed, *ends, 0, 999_999_999):
             with pytest.raises(RuntimeFailure, match="what the program before has left cannot be read: "):
                 baton.received({VARIABLE: str(fd)})
+        assert os.get_inheritable(0), "and what is not ours is as it was"
     finally:
         for fd in (plain, unsealed, *ends):
             os.close(fd)

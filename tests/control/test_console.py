@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from agent.control.console import HELD, Console, JournalConsole, JsonConsole, Outlet
+from agent.control.console import HELD, Console, JournalConsole, JsonConsole, Outlet, Untold
 from agent.linux.journal import Journal
 from agent.telemetry.events import Event
 from agent.telemetry.journal import Logbook
@@ -138,3 +139,42 @@ def test_what_is_held_for_a_slow_reader_is_bounded_and_in_order(reader: Reader) 
         taken += data
         outlet.put(b"")
     assert taken == line * put + b"\n"
+
+
+@pytest.mark.parametrize("form", [Console, JsonConsole])
+def test_another_program_prints_the_rest_of_a_line_and_what_else_was_held(
+    reader: Reader, form: type[Console] | type[JsonConsole]
+) -> None:
+    console = form(reader.fd)
+    for number in range(1, 20_001):
+        console.event(event(number))
+    taken, untold = reader.read(), console.freeze()
+    assert untold.held and untold.left_out
+    follows = form(reader.fd)
+    follows.thaw(msgspec.json.decode(msgspec.json.encode(untold), type=Untold))
+    for number in range(20_001, 20_003):
+        follows.event(event(number))
+        taken += reader.read()
+    lines = taken.decode().splitlines()
+    told = [line for line in lines if "left out" in line]
+    assert len(told) == 1
+    assert f"{20_002 - (len(lines) - 1)} " in told[0]
+    assert all("number" in line for line in lines if line not in told)
+    if form is JsonConsole:
+        assert [json.loads(line)["cursor"] for line in lines[-2:]] == [20_001, 20_002]
+
+
+def test_another_program_tells_the_journal_what_it_has_missed(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "socket")  # nobody listens there yet
+    console = JournalConsole(Logbook(journal))
+    for number in range(3):
+        console.event(event(number))
+    follows = JournalConsole(Logbook(journal))
+    follows.thaw(console.freeze())
+    journald = Journald(tmp_path / "socket")
+    follows.event(event(3))
+    missed, told = (dict(entry) for entry in journald.entries())
+    assert missed["MESSAGE"].startswith(b"journal lost: 3 entries before this one")
+    assert told["MESSAGE"] == b"spawn failed: number 3"
+    journal.close()
+    journald.go()

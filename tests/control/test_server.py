@@ -3,6 +3,7 @@ from __future__ import annotations
 import grp
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -299,3 +300,133 @@ def test_it_serves_below_a_prefix_too_long_for_an_address(open_directory: Path, 
     assert Client(deep / "agent.sock").request("GET", "/v1/ping")["pid"] == os.getpid()
     control.wait_for(second.stop())
     assert not (deep / "agent.sock").exists()
+
+
+# -- another program in this process ----------------------------------------------------------------------------------
+
+START_WEB = b"POST /v1/services/web/start HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
+
+
+def to_the_end(connection: socket.socket) -> bytes:
+    found = b""
+    while data := connection.recv(4096):
+        found += data
+    return found
+
+
+def test_suspended_it_answers_whoever_was_there_and_lets_those_wait_who_come_later(control: Any) -> None:
+    with ExitStack() as stack:
+        idle, silent, change, stream = (stack.enter_context(control.connect()) for _ in range(4))
+        idle.sendall(GET % b"/v1/ping")
+        assert b" 200 " in idle.recv(4096)
+        change.sendall(START_WEB)
+        stream.sendall(GET % b"/v1/events?follow=true")
+        assert b" 200 " in stream.recv(4096)
+        wait_until(lambda: len(control.agent.acted) == 1)
+        wait_until(lambda: len(control.server._connections) == 4)
+        suspending = control.submit(control.server.suspend())
+        assert idle.recv(4096) == b"", "who has had an answer and says nothing more can connect again"
+        silent.sendall(GET % b"/v1/ping")  # it has connected, and is a little slow
+        assert b" 200 " in to_the_end(silent)
+        assert b'{"again":true,"cursor":' in to_the_end(stream)
+        later = stack.enter_context(control.connect())
+        later.sendall(GET % b"/v1/ping")
+        assert not suspending.done()
+        control.do(control.agent.gate.set)
+        assert b'"state":"running"' in to_the_end(change)
+        kept = suspending.result(5)
+        later.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            later.recv(1)
+        assert control.path.is_socket()
+        control.wait_for(control.server.resume(kept))
+        later.settimeout(5)
+        assert b" 200 " in later.recv(4096)
+    assert curl(control, "/v1/ping")[0] == 200
+    assert control.bugs == []
+
+
+def test_who_waits_for_longer_than_that_is_told_to_look_again(control: Any) -> None:
+    with control.connect() as change:
+        change.sendall(START_WEB)
+        wait_until(lambda: len(control.agent.acted) == 1)
+        kept = control.wait_for(control.server.suspend(grace=0.1))
+        answer = to_the_end(change)
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"becomes another version of itself and waits for this no longer" in answer
+        control.wait_for(control.server.resume(kept))
+    assert control.bugs == []
+
+
+def test_one_who_has_only_connected_costs_half_a_second_and_no_more(control: Any) -> None:
+    with control.connect() as silent:
+        wait_until(lambda: len(control.server._connections) == 1)
+        begun = time.monotonic()
+        kept = control.wait_for(control.server.suspend())
+        assert 0.4 < time.monotonic() - begun < 2
+        assert silent.recv(1) == b""
+        control.wait_for(control.server.resume(kept))
+
+
+def test_a_server_of_another_program_serves_the_socket_and_removes_its_file(control: Any) -> None:
+    from agent.control.server import ControlServer
+
+    inherited = control.wait_for(control.server.suspend()).detach()
+    with control.connect() as waiting:
+        waiting.sendall(GET % b"/v1/ping")
+        again = socket.socket(fileno=inherited)
+        follows = ControlServer(control.agent, again, ours=control.path, on_bug=control.bugs.append)
+        assert follows.ours == control.server.ours == control.path
+        control.wait_for(follows.start())
+        assert b" 200 " in waiting.recv(4096)
+    control.wait_for(follows.stop())
+    assert not control.path.exists()
+
+
+def test_again_and_again_it_loses_nobody_and_leaves_nothing_open(control: Any) -> None:
+    stop, failures = threading.Event(), []
+
+    def ask() -> None:
+        while not stop.is_set():
+            with control.connect() as connection:
+                connection.sendall(b"GET /v1/ping HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                if b" 200 " not in (answer := to_the_end(connection)):
+                    failures.append(answer)
+
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(4):
+            pool.submit(ask)
+        for _ in range(50):
+            control.wait_for(control.server.resume(control.wait_for(control.server.suspend())))
+        stop.set()
+    assert failures == []
+    wait_until(lambda: not control.server._connections)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(20):
+        control.wait_for(control.server.resume(control.wait_for(control.server.suspend())))
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert control.bugs == []
+
+
+def test_without_a_descriptor_for_it_it_is_not_suspended_and_serves_on(control: Any) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    async def without() -> None:
+        lowest = os.dup(0)
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+        try:
+            await control.server.suspend()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    with pytest.raises(OSError, match="Too many open files"):
+        control.wait_for(without())
+    assert curl(control, "/v1/ping")[0] == 200
+
+
+def test_what_does_not_serve_cannot_be_suspended(control: Any) -> None:
+    from agent.control.server import ControlServer
+
+    with pytest.raises(RuntimeError, match="has not been started"):
+        control.wait_for(ControlServer(control.agent, control.path, on_bug=control.bugs.append).suspend())

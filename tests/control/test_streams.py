@@ -245,3 +245,89 @@ def test_following_ends_when_told_to_even_while_nothing_is_written(tmp_path: Pat
         assert await waiting == []
 
     asyncio.run(scenario())
+
+
+# -- another program that goes on with them ---------------------------------------------------------------------------
+
+
+def test_a_followed_stream_of_events_ends_with_where_another_program_goes_on(store: EventStore) -> None:
+    fill(store, 3)
+
+    async def scenario() -> None:
+        follow = Follow()
+        waiting = asyncio.create_task(take(events(store, None, 2, "a", follow)))
+        await asyncio.sleep(0.01)
+        last = store.append("tick", "of another", "b").cursor
+        await asyncio.sleep(0.01)
+        follow.end(again=True)
+        *lines, again = await waiting
+        assert [line["message"] for line in lines] == ["0", "2"]
+        assert again == {"again": True, "cursor": last, "message": again["message"]}
+        # Whoever serves it next has this happen in between.
+        store.append("tick", "in between", "a")
+        follow = Follow()
+        stream = events(store, again["cursor"], 2, "a", follow)
+        assert [line["message"] for line in await take(stream, 1)] == ["in between"]
+        await stream.aclose()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("after", [None, 0])
+def test_a_stream_that_is_ended_in_the_middle_of_a_long_history_goes_on_there(
+    store: EventStore, after: int | None
+) -> None:
+    everything = fill(store, 3 * PAGE)
+
+    async def scenario() -> None:
+        follow, found = Follow(), []
+        stream = events(store, after, 2 * PAGE, None, follow)
+        found += await take(stream, PAGE)
+        follow.end(again=True)
+        *lines, again = await take(stream)
+        found += lines
+        assert again["again"] is True
+        found += await take(events(store, again["cursor"], 1000, None, None))
+        assert cursors(found) == (everything if after == 0 else everything[-2 * PAGE :])
+
+    asyncio.run(scenario())
+
+
+def test_a_followed_log_ends_with_where_another_program_goes_on_also_before_there_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "api.log"
+
+    async def follow_for_a_moment(after: str | None) -> tuple[list[str], str]:
+        follow = Follow()
+        waiting = asyncio.create_task(take(log_lines(path, after, 10, follow)))
+        await asyncio.sleep(0.01)
+        follow.end(again=True)
+        *lines, again = await waiting
+        assert again["again"] is True
+        return [line["line"] for line in lines], again["cursor"]
+
+    async def scenario() -> None:
+        lines, cursor = await follow_for_a_moment(None)
+        assert lines == []
+        log = LogFile(path, 1 << 20, 1)
+        log.write(b"one\ntwo\nhal")
+        lines, cursor = await follow_for_a_moment(cursor)
+        assert lines == ["one", "two"]
+        log.write(b"f a line\n")
+        lines, cursor = await follow_for_a_moment(cursor)
+        assert lines == ["half a line"]
+        assert await follow_for_a_moment(cursor) == ([], cursor)
+        log.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_stream_that_only_ends_says_nothing_of_that(store: EventStore, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        follow = Follow()
+        streams = events(store, None, 1, None, follow), log_lines(tmp_path / "api.log", None, 1, follow)
+        waiting = [asyncio.create_task(take(stream)) for stream in streams]
+        await asyncio.sleep(0.01)
+        follow.end()
+        assert [await each for each in waiting] == [[], []]
+
+    asyncio.run(scenario())

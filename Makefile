@@ -19,11 +19,12 @@ RUN_PACKAGES := python3-venv nmap libpcap0.8
 BINARY_PACKAGES = $(RUN_PACKAGES) binutils $(shell $(PYTHON) -c \
   'import sys; sys.base_prefix == "/usr" and print("libpython%d.%d" % sys.version_info[:2])')
 # iproute2: network namespaces · systemd: its calendar, held against ours · qemu: tests/machine
-# groff, mandoc: the manual page · strace: which modules a built program loads · debootstrap, systemd-container:
-# tests/system
-TEST_PACKAGES = $(BINARY_PACKAGES) groff-base mandoc strace tzdata tcpdump iproute2 curl systemd qemu-system-x86 \
+# groff, mandoc: the manual page · lintian: the Debian package · strace: which modules a built program loads
+# debootstrap, systemd-container: tests/system
+TEST_PACKAGES = $(BINARY_PACKAGES) groff-base mandoc lintian strace tzdata tcpdump iproute2 curl systemd qemu-system-x86 \
   debootstrap systemd-container
 BENCH_PACKAGES := $(RUN_PACKAGES) runit s6
+BENCH_INSTALLED_PACKAGES = $(BINARY_PACKAGES) debootstrap systemd-container
 
 # $(call packages,NAMES): installs the Debian packages that are missing; says nothing when none is.
 define packages
@@ -70,6 +71,15 @@ binary: binary-packages $(VENV)/binary ## the program as one file, dist/agentctl
 	@echo "Building into dist/"
 	@$(BIN)/python packaging/build.py
 
+.PHONY: deb
+deb: binary ## the Debian package, in dist/
+	@echo "Packaging into dist/"
+	@$(BIN)/python packaging/deb.py
+
+.PHONY: install
+install: binary ## build the program and install it on this host, below /srv (ARGS= goes to agentctl install)
+	@if ((EUID == 0)); then as_root=(); else as_root=(sudo); fi; "$${as_root[@]}" ./dist/agentctl install $(ARGS)
+
 .PHONY: test
 test: test-packages $(VENV)/dev $(VENV)/binary ## every test; as root none is left out (ARGS= goes to pytest)
 	@$(BIN)/pytest $(ARGS)
@@ -88,6 +98,10 @@ lint: venv-packages $(VENV)/dev ## linter, formatter and type checker
 bench: bench-packages $(VENV)/run ## measure against supervisord, circus, runit and s6 (ARGS=--write keeps the result)
 	@$(BIN)/python -m bench.supervision $(ARGS)
 
+.PHONY: bench-installed
+bench-installed: bench-installed-packages $(VENV)/binary ## measure the installed program on a booted systemd, as root (ARGS=--write)
+	@$(BIN)/python -m bench.installed $(ARGS)
+
 .PHONY: clean
 clean: ## remove all that make has made, what the agent stored below ./var included
 	@if [[ -s var/run/agent.pid ]] && kill -0 "$$(<var/run/agent.pid)" 2>/dev/null; then \
@@ -101,7 +115,7 @@ lock: venv-packages ## pin the newest versions that pyproject.toml allows into r
 	@.cache/lock/bin/pip --quiet --disable-pip-version-check install pip-tools
 	@.cache/lock/bin/python requirements/lock.py
 
-.PHONY: run-packages binary-packages test-packages bench-packages venv-packages
+.PHONY: run-packages binary-packages test-packages bench-packages bench-installed-packages venv-packages
 run-packages:
 	$(call packages,$(RUN_PACKAGES))
 
@@ -113,6 +127,9 @@ test-packages:
 
 bench-packages:
 	$(call packages,$(BENCH_PACKAGES))
+
+bench-installed-packages:
+	$(call packages,$(BENCH_INSTALLED_PACKAGES))
 
 venv-packages:
 	$(call packages,python3-venv)

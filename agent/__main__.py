@@ -102,6 +102,8 @@ def _daemon(paths: Paths, json: bool, line: str | None = None) -> int:
         leave_out_tls()
         from agent.control.daemon import run
 
+        if user := _as_its_owner(paths):
+            print(f"agent: runs as user {user}, whose {paths.run} is", file=sys.stderr, flush=True)
         return run(paths, json=json, hint=line)
 
     return guarded(work, program="agent", log=paths.logs / "agent.log")
@@ -114,13 +116,24 @@ def _once(paths: Paths, json: bool, name: str, retry: bool) -> int:
         if one_file():
             from agent.installation.unpacked import move_in
 
-            move_in(paths, ["once", "json" if json else "plain", str(paths.prefix), str(paths.declaration), name])
+            words = ["once", "json" if json else "plain", str(paths.prefix), str(paths.declaration), name]
+            move_in(paths, [*words, *(["retry"] if retry else [])])
         leave_out_tls()
         from agent.control.once import run_once
 
+        _as_its_owner(paths)
         return run_once(paths, name, json=json, retry=retry)
 
     return guarded(work, program="agentctl", log=paths.logs / INTERNAL_ERRORS)
+
+
+def _as_its_owner(paths: Paths) -> str | None:
+    """Below a prefix of somebody else's a person or cron who is root runs things as that user; a unit says as whom."""
+    if "NOTIFY_SOCKET" in os.environ:
+        return None
+    from agent.linux.owner import step_down
+
+    return step_down(paths.run)
 
 
 if __name__ == "__main__":

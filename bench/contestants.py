@@ -84,13 +84,8 @@ class Agent(Contestant):
 
     def configure(self) -> None:
         self.environment["PREFIX"] = str(self.directory)
-        services = "".join(
-            f'[service.{name}]\nkind = "command"\ncommand = ["{process.WORKER[0]}", "{process.WORKER[1]}"]\n'
-            'restart = "always"\nmax_restarts = 1000000\n'
-            for name in self.names
-        )
         (self.directory / "key").mkdir()
-        (self.directory / "key" / "env.toml").write_text(services)
+        (self.directory / "key" / "env.toml").write_text(agent_declaration(self.names))
 
     def command(self) -> Sequence[str | Path]:
         return [Path(sys.executable).with_name("agentctl"), "run"]
@@ -109,16 +104,7 @@ class Supervisord(Contestant):
     name = "supervisord"
 
     def configure(self) -> None:
-        programs = "".join(
-            f"[program:{name}]\ncommand={COMMAND}\nautorestart=true\nstartretries=1000000\n" for name in self.names
-        )
-        (self.directory / "supervisord.conf").write_text(
-            "[supervisord]\nnodaemon=true\nuser=root\nlogfile=%(here)s/log\npidfile=%(here)s/pid\n"
-            "childlogdir=%(here)s\n[unix_http_server]\nfile=%(here)s/socket\n"
-            "[rpcinterface:supervisor]\n"
-            "supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface\n"
-            f"[supervisorctl]\nserverurl=unix://%(here)s/socket\n{programs}"
-        )
+        (self.directory / "supervisord.conf").write_text(supervisord_configuration(self.names))
 
     def command(self) -> Sequence[str | Path]:
         return [PEERS / "bin" / "supervisord", "-c", self.directory / "supervisord.conf"]
@@ -186,6 +172,29 @@ class S6(Contestant):
 
 ALL: tuple[type[Contestant], ...] = (Agent, Supervisord, Circus, Runit, S6)
 """dinit belongs here too; Debian 12 does not package it."""
+
+
+def agent_declaration(names: list[str]) -> str:
+    """An ``env.toml`` with a worker of each name."""
+    return "".join(
+        f'[service.{name}]\nkind = "command"\ncommand = ["{process.WORKER[0]}", "{process.WORKER[1]}"]\n'
+        'restart = "always"\nmax_restarts = 1000000\n'
+        for name in names
+    )
+
+
+def supervisord_configuration(names: list[str]) -> str:
+    """A ``supervisord.conf`` with the same; everything it writes is beside it."""
+    programs = "".join(
+        f"[program:{name}]\ncommand={COMMAND}\nautorestart=true\nstartretries=1000000\n" for name in names
+    )
+    return (
+        "[supervisord]\nnodaemon=true\nuser=root\nlogfile=%(here)s/log\npidfile=%(here)s/pid\n"
+        "childlogdir=%(here)s\n[unix_http_server]\nfile=%(here)s/socket\n"
+        "[rpcinterface:supervisor]\n"
+        "supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface\n"
+        f"[supervisorctl]\nserverurl=unix://%(here)s/socket\n{programs}"
+    )
 
 
 def write_run_scripts(directory: Path, names: list[str]) -> None:

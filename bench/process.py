@@ -85,11 +85,11 @@ def supervisors(root: int) -> list[int]:
     return [root, *(pid for pid in descendants(root) if not is_worker(pid))]
 
 
-def proportional_memory(pids: list[int]) -> int:
-    """PSS of ``pids`` together, in bytes."""
+def proportional_memory(pids: list[int], proc: Path = Path("/proc")) -> int:
+    """PSS of ``pids`` together, in bytes. ``proc`` is where processes have these PIDs."""
     total = 0
     for pid in pids:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        for line in (proc / str(pid) / "smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):
                 total += int(line.split()[1]) * 1024
     return total

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import re
 import statistics
-import time
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
+TITLE = "Supervising services"
 US = "agent"
 MIB = 1024 * 1024
 
@@ -20,7 +15,7 @@ HEARTBEAT = 10.0
 """Seconds between the touches of ``tmp/agent.heartbeat``, the one thing that is due in an idle agent."""
 
 METHOD = """\
-`make bench ARGS=--write` writes this page. All contestants run at the same time, each with 1 and then with {many}
+`make bench ARGS=--write` writes this section. All contestants run at the same time, each with 1 and then with {many}
 services that are `/bin/sleep infinity` and restart always, installed by the bench itself: supervisord and circus from
 the Python package index, runit and s6 from Debian. dinit is missing because Debian 12 does not package it. Rounds take
 the contestants in turn, in random order, with random pauses; a figure is the median of its rounds. Everything is
@@ -133,18 +128,3 @@ def targets(results: dict[str, Figures], interpreter: float, many: int) -> list[
 
 def show(value: float | None, digits: int) -> str:
     return "–" if value is None else f"{value:,.{digits}f}"
-
-
-def machine() -> str:
-    """This machine in one line."""
-    processor = re.search(r"^model name\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    system = platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
-    return (
-        f"{os.cpu_count()} × {processor[1] if processor else platform.machine()}, {system}, "
-        f"Linux {platform.release()}, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}"
-    )
-
-
-def write(measured: str, method: str) -> None:
-    """Put the page of benchmarks in its place in the documentation."""
-    PAGE.write_text(f"# Benchmarks\n\nMeasured on {machine()}.\n\n{measured}\n\n## Method\n\n{method}")

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench import process, report
+from bench import page, process, report
 from bench.contestants import ALL, Contestant, install_peers
 
 MANY = 100
@@ -51,7 +51,9 @@ def main() -> None:
     text = report.render(results, interpreter=interpreter, many=MANY)
     print(text)
     if "--write" in sys.argv[1:]:
-        report.write(
+        page.write(
+            "bench",
+            report.TITLE,
             text,
             report.METHOD.format(
                 many=MANY, kills=KILLS, starts=STARTS, idle=IDLE, asks=ASKS, interpreter=interpreter * 1000

@@ -20,13 +20,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from agent import __version__
-from agent.declaration.default import TEMPLATE
-from agent.installation.units import placed
-from build import EPOCH
-from licences import COMPONENTS
-
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # the source that this file belongs to, whatever else is installed
+
+from agent import __version__  # noqa: E402
+from agent.declaration.default import TEMPLATE  # noqa: E402
+from agent.installation.units import placed  # noqa: E402
+from build import EPOCH  # noqa: E402
+from licences import COMPONENTS  # noqa: E402
+
 SCRIPTS = Path(__file__).with_name("debian")
 
 PACKAGE = "agent"
@@ -151,6 +153,8 @@ def lay(tree: Path, root: Path, version: str, epoch: int) -> None:
 
 def destination(name: str) -> str:
     """Where a package has a file of ``systemd/``."""
+    if name.endswith(".catalog"):
+        return f"usr/lib/systemd/catalog/{name}"
     for ending, where in ((".sysusers.conf", "usr/lib/sysusers.d"), (".tmpfiles.conf", "usr/lib/tmpfiles.d")):
         if name.endswith(ending):
             return f"{where}/{name.removesuffix(ending)}.conf"

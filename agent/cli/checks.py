@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -12,12 +13,13 @@ from agent.cli.text import size
 from agent.control.client import Client
 from agent.declaration.load import load
 from agent.declaration.model import Command, Declaration
-from agent.errors import AgentError, DeclarationError, SpawnFailed
+from agent.errors import AgentError, DeclarationError, NotRunning, RequestRefused, SpawnFailed
 from agent.linux import cgroup, libpcap
 from agent.linux.capability_sets import NET_RAW, in_a_drop_in, mask, names, parse_sets
 from agent.linux.environment import base_environment
+from agent.linux.owner import owner, seen_by
 from agent.linux.spawn import SpawnRequest, run
-from agent.linux.users import resolve_user
+from agent.linux.users import Credentials, resolve_user
 from agent.paths import Paths
 
 Verdict = Literal["ok", "warn", "fail"]
@@ -31,6 +33,11 @@ FILES_OF_AGENT, FILES_PER_SERVICE = 64, 4
 
 TIMESYNC = Path("/run/systemd/timesync/synchronized")
 """Exists once systemd-timesyncd has set the clock (systemd-timesyncd.service(8))."""
+
+EVENTS = {"limit": "1000"}
+"""As many of the last ones as are looked through."""
+
+PRIVILEGED = "its unit permits it with the drop-in privileged.conf, in share/doc/agent/examples"
 
 COMMAND_TIMEOUT = 10.0
 """Seconds that a foreign command may take to say its version."""
@@ -49,70 +56,113 @@ def examine(paths: Paths, environ: Mapping[str, str]) -> list[Check]:
     """All checks, in the order in which they are worth mending."""
     answering, agent = check_agent(paths)
     pid = agent["pid"] if agent else None
-    declared, declaration = check_declaration(paths._replace(credentials=given_to(pid)), environ)
+    user = whose(paths, _status(pid) if pid else "")
+    declared, declaration = check_declaration(paths._replace(credentials=given_to(pid)), environ, user)
     kinds = {service.kind for service in declaration.services.values()} if declaration else {"capture", "scan"}
     return [
         declared,
         answering,
-        *(check_users(declaration) if declaration else ()),
-        check_prefix(paths),
-        check_disk(_nearest(paths.prefix), os.statvfs(_nearest(paths.prefix))),
+        *(check_users(declaration, _status(pid)) if declaration else ()),
+        check_prefix(paths, user),
+        *check_disks([paths.prefix, paths.spool, paths.logs]),
         check_libpcap(needed="capture" in kinds),
         check_nmap(needed="scan" in kinds),
         check_raw_sockets(_status(pid), needed="capture" in kinds),
         *(check_capabilities(declaration, _status(pid)) if declaration else ()),
         check_files(_limits(pid), services=len(declaration.services) if declaration else 0),
         check_cgroup(agent["containment"] if agent else None, cgroup.explain(paths.prefix)),
+        *(check_limits(declaration, _events_since(paths, agent["since"])) if agent and declaration else ()),
         check_clock(),
     ]
 
 
-def check_declaration(paths: Paths, environ: Mapping[str, str]) -> tuple[Check, Declaration | None]:
-    """Whether the declaration is there and right; and what it says, if so."""
-    if not paths.declaration.exists() and paths.credential(paths.declaration.name) is None:
+def whose(paths: Paths, status: str) -> Credentials | None:
+    """Whose eyes to look with, for root, who would see more than the agent does: those of its process, by the text of
+    /proc/PID/status (proc(5)), or when that is empty of the user whom the prefix belongs to. ``None``: our own.
+    """
+    if not status:
+        return owner(paths.run)
+    uid, gid = (int(_field(status, name, "0 0").split()[1]) for name in ("Uid:", "Gid:"))
+    if os.geteuid() != 0 or uid == 0 or parse_sets(status).effective & mask(["CAP_DAC_OVERRIDE"]):
+        return None
+    groups = tuple(int(word) for word in _field(status, "Groups:", "").split())
+    return replace(resolve_user(str(uid), str(gid)), groups=groups)
+
+
+def check_declaration(
+    paths: Paths, environ: Mapping[str, str], user: Credentials | None = None
+) -> tuple[Check, Declaration | None]:
+    """Whether the declaration is there, right, and for the eyes of ``user`` too; and what it says, if it is right."""
+    if _missing(paths.declaration) and paths.credential(paths.declaration.name) is None:
         return Check("declaration", "fail", f"{paths.declaration} does not exist", "agentctl init"), None
+    declaration = None
     try:
         declaration = load(paths, environ)
+        with seen_by(user):
+            load(paths, environ)
     except DeclarationError as error:
-        count = len(error.problems)
-        finding = f"{count} problem{'' if count == 1 else 's'}, the first: {error.problems[0]}"
-        return Check("declaration", "fail", finding, "agentctl validate shows all of them"), None
-    return Check("declaration", "ok", f"{declaration.file}: {len(declaration.services)} services"), declaration
+        told = f"{_counted(len(error.problems), 'problem')}, the first: {error.problems[0]}"
+        mend = "agentctl validate shows all of them" if declaration is None else "that; agentctl reload tells of more"
+        return Check("declaration", "fail", told, mend), declaration
+    count = _counted(len(declaration.services), "service")
+    return Check("declaration", "ok", f"{declaration.file}: {count}"), declaration
 
 
 def check_agent(paths: Paths) -> tuple[Check, dict[str, Any] | None]:
     """Whether an agent answers on this prefix; and what it says of itself, if so."""
     try:
         agent: dict[str, Any] = Client(paths.socket).request("GET", "/v1/status")["agent"]
-    except AgentError as error:
+    except NotRunning as error:
         return Check("agent", "warn", str(error), "systemctl start agent, or agentctl run"), None
+    except RequestRefused as error:
+        mend = "ask as root" if error.status == 403 else "journalctl -u agent"
+        return Check("agent", "warn", str(error), mend), None
+    except AgentError as error:
+        return Check("agent", "warn", str(error), "journalctl -u agent"), None
     return Check("agent", "ok", f"{agent['state']}, pid {agent['pid']}, version {agent['version']}"), agent
 
 
-def check_users(declaration: Declaration) -> list[Check]:
-    """One row that all users and groups of the declaration exist, or one for each that does not."""
+def check_users(declaration: Declaration, status: str) -> list[Check]:
+    """One row that the agent can run all services as whom they are declared, or one for each that it cannot.
+
+    ``status`` is the text of the agent's /proc/PID/status (proc(5)).
+    """
+    own = int(_field(status, "Uid:", "0 0").split()[1]), int(_field(status, "Gid:", "0 0").split()[1])
+    becomes = {"CAP_SETUID", "CAP_SETGID"} <= set(names(parse_sets(status).effective))
     wanted = [(f"service.{name}", service.user, service.group) for name, service in declaration.services.items()]
     wanted.append(("agent", None, declaration.agent.group))
     failures = []
     for where, user, group in wanted:
         try:
-            resolve_user(user, group)
+            found = resolve_user(user, group)
         except SpawnFailed as error:
             finding, _, mend = str(error).partition("; ")
             failures.append(Check("users", "fail", f"{where}: {finding}", mend))
+            continue
+        if where != "agent" and (user or group) and not becomes and (found.uid, found.gid) != own:
+            finding = f"{where}: the agent is not permitted to run it as {user or f'group {group}'}"
+            failures.append(Check("users", "fail", finding, PRIVILEGED))
     return failures or [Check("users", "ok", "all users and groups of the declaration exist")]
 
 
-def check_prefix(paths: Paths) -> Check:
-    """Whether this user may write where the agent writes."""
+def check_prefix(paths: Paths, user: Credentials | None = None) -> Check:
+    """Whether ``user``, by default this one, may write where the agent writes."""
     places = [paths.run, paths.tmp, paths.spool, paths.logs]
-    for place in [_nearest(directory) for directory in places]:
-        if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
-            mend = "run the agent as the owner of the prefix, or give the directory to the user it runs as"
-            return Check("prefix", "fail", f"{place} is no directory that this user may write to", mend)
+    with seen_by(user):
+        for place in [_nearest(directory) for directory in places]:
+            if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK, effective_ids=True)):
+                mend = "run the agent as the owner of the prefix, or give the directory to the user it runs as"
+                finding = f"{place} is no directory that user {resolve_user(None, None).name} may write to"
+                return Check("prefix", "fail", finding, mend)
     missing = [place.name for place in places if not place.exists()]
     note = f"; {', '.join(missing)} will be created" if missing else ""
-    return Check("prefix", "ok", f"{paths.prefix} is writable{note}")
+    return Check("prefix", "ok", f"{paths.prefix} is writable{f' for user {user.name}' if user else ''}{note}")
+
+
+def check_disks(places: list[Path]) -> list[Check]:
+    """A row for each file system that these places are on."""
+    there = {place.stat().st_dev: place for place in reversed([_nearest(place) for place in places])}
+    return [check_disk(place, os.statvfs(place)) for place in reversed(there.values())]
 
 
 def check_disk(place: Path, figures: os.statvfs_result) -> Check:
@@ -196,6 +246,18 @@ def check_cgroup(in_force: str | None, found: str) -> Check:
     return Check("cgroup", "warn", finding, "run the agent by its unit, or as root where no systemd runs")
 
 
+def check_limits(declaration: Declaration, events: Iterable[Mapping[str, Any]]) -> list[Check]:
+    """A row for each reason why limits of services do not hold, by what the agent has told since it started."""
+    limited = {name for name, service in declaration.services.items() if service.limits.declared}
+    told = {event.get("service"): event["message"] for event in events if event.get("kind") == "limits_not_in_force"}
+    mend = "Delegate=cpu memory pids in the unit, on a host whose only control groups are version 2"
+    rows = []
+    for why in sorted({why for name, why in told.items() if name in limited}):
+        names = sorted(name for name in limited if told.get(name) == why)
+        rows.append(Check("limits", "warn", f"not in force for {', '.join(names)}: {why}", mend))
+    return rows
+
+
 def check_clock(marker: Path = TIMESYNC) -> Check:
     """Whether the clock is kept in step with the world's: time stamps and calendars rest on it."""
     if marker.exists():
@@ -212,9 +274,31 @@ def check_clock(marker: Path = TIMESYNC) -> Check:
     return Check("clock", "warn", finding, "timedatectl set-ntp true, or install chrony")
 
 
+def _events_since(paths: Paths, begun: float) -> list[dict[str, Any]]:
+    try:
+        return [event for event in Client(paths.socket).stream("/v1/events", EVENTS) if event.get("time", 0) >= begun]
+    except AgentError:  # it has gone meanwhile
+        return []
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def _missing(path: Path) -> bool:
+    """Whether it is not there, as far as this user can tell."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        pass
+    return False
+
+
 def _nearest(path: Path) -> Path:
-    """``path``, or the first directory above it that exists."""
-    while not path.exists() and path != path.parent:
+    """``path``, or the first directory above it that exists and can be reached."""
+    while not os.access(path, os.F_OK, effective_ids=True) and path != path.parent:
         path = path.parent
     return path
 

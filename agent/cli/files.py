@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from pathlib import Path
 
 from agent.errors import StorageFailure
 from agent.linux.files import make_directory
@@ -38,9 +39,19 @@ def write_declaration(paths: Paths, text: str) -> bool:
         raise StorageFailure(f"{paths.declaration}: cannot be created: {error.strerror}") from error
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            _share(descriptor, paths.key)
             file.write(text)
     except OSError as error:  # half a declaration is worse than none
         with suppress(OSError):
             paths.declaration.unlink()
         raise StorageFailure(f"{paths.declaration}: cannot be written: {error.strerror}") from error
     return True
+
+
+def _share(descriptor: int, key: Path) -> None:
+    """Let those read it who may look into ``key``: where an agent is installed that is its group, and not root's."""
+    group = key.stat().st_gid
+    if group != os.getegid():
+        with suppress(PermissionError):  # somebody who is not in it
+            os.fchown(descriptor, -1, group)
+            os.fchmod(descriptor, DECLARATION_MODE)

@@ -78,12 +78,13 @@ def report(error: AgentError, program: str) -> None:
 
 def complain(line: str) -> None:
     """Print one line on stderr, whatever state stderr is in. In the journal it is an error, and not a mere remark."""
-    priority = "<3>" if _read_by_the_journal() else ""  # sd-daemon(3)
+    priority = "<3>" if read_by_the_journal() else ""  # sd-daemon(3)
     with contextlib.suppress(OSError):
         print(priority + safe(line), file=sys.stderr, flush=True)
 
 
-def _read_by_the_journal() -> bool:
+def read_by_the_journal() -> bool:
+    """Whether what we print goes to the journal: what the agent tells there itself is then not worth a second line."""
     if "JOURNAL_STREAM" not in os.environ:
         return False
     from agent.linux.journal import is_ours

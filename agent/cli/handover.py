@@ -7,12 +7,18 @@ from typing import Any
 
 from agent.control.client import Client
 from agent.errors import NotRunning, RequestRefused, RuntimeFailure
+from agent.linux.files import read_pid
+from agent.linux.process import stat
+from agent.paths import Paths
 
 PATIENCE = 120.0
 """Seconds that a hand-over may take, a worker that is still being replaced by the new declaration included."""
 
 SILENCE = 20.0
-"""Seconds without anybody on the socket after which the agent counts as gone: systemd would have started it anew."""
+"""Seconds without anybody on the socket after which an agent of which we know no process counts as gone."""
+
+ANSWER = 1.0
+"""Seconds for one answer: between two programs nobody gives one, and where systemd holds the socket nobody refuses."""
 
 PAUSE = 0.05
 
@@ -21,11 +27,12 @@ class Unsettled(RuntimeFailure):
     """The other version has followed, and is not done with making the declaration true."""
 
 
-def awaited(client: Client, handover: str) -> dict[str, Any]:
+def awaited(paths: Paths, handover: str) -> dict[str, Any]:
     """The report of that hand-over once it is decided.
 
     Raises ``RuntimeFailure`` when it failed or nobody is left, and ``Unsettled``.
     """
+    client, pid = Client(paths.socket, ANSWER), read_pid(paths.agent_pid)
     begun = heard = time.monotonic()
     report: dict[str, Any] = {"id": handover, "state": "begun", "pause_ms": None}
     while True:
@@ -33,9 +40,10 @@ def awaited(client: Client, handover: str) -> dict[str, Any]:
         try:
             report = client.request("GET", "/v1/handover")
             heard = now
-        except NotRunning as error:  # between two programs, or being started anew by systemd
-            if now - heard > SILENCE:
-                raise RuntimeFailure(f"the agent is gone since the hand-over: {error}") from error
+        except NotRunning as error:
+            # At once: systemd does not start it anew while a reload, which may be us, goes on.
+            if (pid is not None and stat(pid) is None) or now - heard > SILENCE:
+                raise RuntimeFailure(f"the agent died during the hand-over: {error}") from error
         except RequestRefused as error:
             if error.status != 503:  # there is a crowd
                 raise

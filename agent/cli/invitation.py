@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from agent.paths import Paths, native_prefix
@@ -28,6 +29,10 @@ def invocation(program: str) -> str:
     name = Path(program).name
     if name == "__main__.py":
         return f"{shlex.quote(sys.executable)} -m agent"
+    if "/" not in program:  # a bundle is told what was typed, and the PATH is where that was found
+        return shlex.quote(name)
     found = shutil.which(name)
-    bare = found is not None and Path(program).exists() and Path(found).samefile(program)
-    return shlex.quote(name if bare else str(Path(program).absolute()))
+    with suppress(OSError):  # whose working directory has gone, or may not be entered, is told what was typed
+        bare = found is not None and Path(program).exists() and Path(found).samefile(program)
+        return shlex.quote(name if bare else str(Path(program).absolute()))
+    return shlex.quote(program)

@@ -18,6 +18,7 @@ from agent.installation.steps import (
     CreateUsers,
     Declare,
     DeleteUsers,
+    IndexCatalog,
     Point,
     Reload,
     Remove,
@@ -101,6 +102,8 @@ def described(step: Step, prefix: str) -> Line | None:
             return Line("make", f"directories below {prefix} (systemd-tmpfiles)")
         case Reload():
             return Line("reload", "systemd")
+        case IndexCatalog():
+            return Line("reload", "the journal's catalog")
         case Stop(units):
             return Line("stop", ", ".join(units))
         case Remove(path):

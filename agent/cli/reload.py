@@ -8,7 +8,7 @@ import click
 
 from agent.cli import output, text
 from agent.cli.base import Session, command
-from agent.cli.guard import complain
+from agent.cli.guard import complain, read_by_the_journal
 from agent.cli.handover import awaited
 from agent.cli.text import not_in_sync
 from agent.errors import EXIT_RUNTIME, RuntimeFailure
@@ -19,21 +19,22 @@ def reload(session: Session) -> None:
     """Make the running agent read its declaration again.
 
     Services that are declared as before keep running untouched; each of the others is shown with what was done to it
-    and the settings that differ. A declaration with mistakes changes nothing: all of them are shown, and the exit
-    code is 1. Where another version has been installed meanwhile, the agent becomes it first, without a worker being
-    restarted; a version that fails its self-test changes nothing either, and the exit code is 2.
+    and the settings that differ, and if it then failed, with the reason. A declaration with mistakes changes nothing:
+    all of them are shown, and the exit code is 1. Where another version has been installed meanwhile, the agent becomes
+    it first, without a worker being restarted; a version that fails its self-test changes nothing either, and the exit
+    code is 2.
     """
     client = session.client()
     report = client.request("POST", "/v1/reload")
     if report["handover"]:
-        followed = awaited(client, report["handover"])
+        followed = awaited(session.paths(), report["handover"])
         if followed["refused"]:
             raise RuntimeFailure(f"{followed['message']}; it refuses the declaration: {followed['refused']}")
         report = followed["reload"]
         complain(followed["message"])
     if session.json:
         output.document(report)
-    else:
+    elif not read_by_the_journal():
         for line in lines(report):
             print(line)
     if report["stuck"]:
@@ -48,6 +49,7 @@ def lines(report: dict[str, Any]) -> list[str]:
         for change in ("stopped", "restarted", "updated", "started")
         for name in report[change]
     ]
+    changes += [f"{name}: failed: {why}" for name, why in report["failed"].items()]
     changes += [f"{name}: as it was: its processes do not end, not even by SIGKILL" for name in report["stuck"]]
     kept = report["unchanged"]
     changes.append(f"{kept} service{'' if kept == 1 else 's'} unchanged")

@@ -52,7 +52,7 @@ def show_all(answer: dict[str, Any], now: float) -> None:
     if answer["services"]:
         table.show(HEADS, [row(service, now) for service in answer["services"]], right=NUMBERS)
     else:
-        print("no services are declared")
+        print(text.safe(f"declare some in {answer['agent']['declaration']}, then: agentctl reload"))
 
 
 def summary(agent: dict[str, Any], now: float) -> list[str]:

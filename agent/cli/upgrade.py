@@ -75,7 +75,7 @@ def _hand_over(session: Session, wanted: str | None = None) -> dict[str, Any]:
     begun = client.request("POST", "/v1/upgrade")
     if not session.json:
         complain(f"agentctl: version {begun['before']} hands over")
-    return awaited(client, begun["id"])
+    return awaited(session.paths(), begun["id"])
 
 
 def _unlike(session: Session, installed: str) -> str:

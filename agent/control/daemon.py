@@ -20,13 +20,13 @@ from agent import __version__
 from agent.control import baton
 from agent.control.baton import Received
 from agent.control.console import AnyConsole, Console, JournalConsole, JsonConsole
+from agent.control.excuse import excused
 from agent.control.facade import NothingNew, RunningAgent
 from agent.control.layout import lay_out
 from agent.control.patience import patiently
 from agent.control.server import ControlServer
 from agent.control.succession import OUTPUT, STATE, Succession
 from agent.control.watchdog import keep_watchdog
-from agent.declaration.load import load
 from agent.declaration.model import AnyService, Declaration, LogPolicy
 from agent.errors import EXIT_OK, AgentError, DeclarationError, RuntimeFailure
 from agent.linux import cgroup, listen, signals
@@ -83,11 +83,15 @@ def run(paths: Paths, *, json: bool = False, hint: str | None = None) -> int:
         agent = Daemon(paths, environ, notifier, console, logbook, succession, lock)
         work = agent.take_over(received)
     else:
-        declaration = load(paths, environ)
-        lay_out(paths)
-        lock.acquire()
+        from agent.declaration.load import load  # a successor can wait for it until it has taken over
+
+        control = listen.listening_socket(inherited.pop(CONTROL, []))
+        with excused(control):
+            declaration = load(paths, environ)
+            lay_out(paths)
+            lock.acquire()
         agent = Daemon(paths, environ, notifier, console, logbook, succession, lock)
-        work = agent.begin(declaration, inherited, hint)
+        work = agent.begin(declaration, control, inherited, hint)
     try:
         with suppress(AgentError):
             # A full disk keeps no agent down: the lock's file has the PID too.
@@ -174,15 +178,24 @@ class Daemon:
         self._announcing: asyncio.Task[None] | None = None
         self._stop_asked = asyncio.Event()
 
-    async def begin(self, declaration: Declaration, inherited: Mapping[str, list[int]], hint: str | None) -> int:
-        """From nothing to nothing: start it all, and stop it all when asked to."""
+    async def begin(
+        self,
+        declaration: Declaration,
+        control: socket.socket | None,
+        inherited: Mapping[str, list[int]],
+        hint: str | None,
+    ) -> int:
+        """From nothing to nothing: start it all, and stop it all when asked to.
+
+        ``control`` is the control socket when systemd holds it, ``inherited`` what else it has kept for us.
+        """
         _raise_descriptor_limit()
         become_subreaper()
         self._tree = cgroup.discover(self._paths.prefix)
         ended = end_predecessors(self._paths, self._tree)
         self._prepare(History())
         self._supervise(declaration, None)
-        self._serve(listen.listening_socket(inherited.get(CONTROL, [])) or self._paths.socket, None)
+        self._serve(control or self._paths.socket, None)
         await self._server.start()
         recovered = self._recover(inherited)
         try:
@@ -265,7 +278,7 @@ class Daemon:
         self._server = ControlServer(self._agent, where, ours=ours, on_bug=self._bug)
 
     def _watch(self) -> None:
-        """From here on the clock, the watchdog and signals have somebody to turn to; signals when nothing can fail."""
+        """From here on clock, watchdog and signals have somebody to turn to; signals last, when nothing can fail."""
         self._clock = WallClockWatch()
         self._loop.add_reader(self._clock.fd, self._clock_moved)
         self._beat()

@@ -14,9 +14,7 @@ from agent.control.api import Timers
 from agent.control.patience import patiently
 from agent.control.succession import Succession, successor
 from agent.control.trial import try_out
-from agent.declaration.load import load
 from agent.declaration.model import Declaration
-from agent.declaration.show import effective
 from agent.errors import AgentError, DeclarationError, RequestRefused
 from agent.installation.timer_files import out_of_sync
 from agent.linux.environment import Program, installed_program
@@ -121,6 +119,8 @@ class RunningAgent:
         return out_of_sync(self._supervisor.declaration, self._supervisor.paths)
 
     def config(self) -> dict[str, Any]:
+        from agent.declaration.show import effective  # as _read
+
         return effective(self._supervisor.declaration)
 
     def log_path(self, name: str) -> Path:
@@ -174,9 +174,8 @@ class RunningAgent:
         if self.stopping or self._handing_over is not None or self._reloads:
             self._tell_ready()
             raise RequestRefused(409, BUSY)
-        trial = asyncio.ensure_future(
-            try_out(program, str(self._supervisor.paths.tmp), self._supervisor.environ, self._supervisor.spare)
-        )
+        paths, environ, spare = self._supervisor.paths, self._supervisor.environ, self._supervisor.spare
+        trial = asyncio.ensure_future(patiently(self._notifier, try_out(program, str(paths.tmp), environ, spare)))
         self._handing_over = trial
         try:
             await asyncio.shield(trial)
@@ -204,8 +203,15 @@ class RunningAgent:
             self._succession.complete(await self._make_true(self._read()), None)
         except AgentError as error:
             self._succession.complete(None, str(error))
+        except Exception as error:  # for others to write down, but whoever waits for the report must not wait for ever
+            self._succession.complete(None, repr(error))
+            self._tell_ready()
+            raise
 
     def _read(self) -> Declaration:
+        # A tenth of a hand-over's pause, in which nobody needs it; this is what comes right after that.
+        from agent.declaration.load import load
+
         try:
             return load(self._supervisor.paths, self._supervisor.environ)
         except DeclarationError as error:
@@ -265,6 +271,8 @@ def _told(report: ReloadReport) -> str:
         names = getattr(report, verb)
         if names:
             parts.append(f"{verb} {', '.join(names[:10])}{' …' if len(names) > 10 else ''}")
+    if report.failed:
+        parts.append(f"failed {', '.join(sorted(report.failed)[:10])}{' …' if len(report.failed) > 10 else ''}")
     parts.append(f"{report.unchanged} unchanged")
     if report.timers_out_of_sync:
         parts.append("timers are not as declared: agentctl timers sync")

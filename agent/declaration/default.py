@@ -82,7 +82,6 @@ _EXAMPLES: tuple[tuple[str, dict[str, Any]], ...] = (
             "api": {
                 "kind": "command",
                 "command": ["/usr/bin/python3", "-m", "http.server", "${API_PORT:-8000}"],
-                "user": "nobody",
                 "working_directory": "/usr/share/doc",
                 "restart": "unless-stopped",
                 "limits": {"memory": "512M", "cpus": 1.0, "pids": 100},

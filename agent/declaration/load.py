@@ -322,7 +322,7 @@ class _Loading:
 def _remedy(refusal: Unreadable, file: Path) -> str:
     """What to do about a declaration that is not there, or not for this user."""
     if refusal.withheld:
-        return f"; let the agent's group read it, or hand it over: LoadCredential={file.name}:{_named(file)}"
+        return f"; or hand it over: LoadCredential={file.name}:{_named(file)}"
     return "; `agentctl init` writes a first one" if refusal.missing else ""
 
 

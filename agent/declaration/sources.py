@@ -8,9 +8,13 @@ dictionary behind it.
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from pathlib import Path
 from typing import Protocol
+
+from agent.declaration.wording import printable
+from agent.linux.users import group_name, resolve_user
 
 LARGEST = 1024 * 1024
 """Bytes of one file at most."""
@@ -64,7 +68,7 @@ class Disk:
                     raise Unreadable("is not a regular file")
                 content = stream.read(LARGEST + 1)
         except (OSError, ValueError) as error:
-            raise _unreadable(error) from error
+            raise _unreadable(error, path) from error
         if len(content) > LARGEST:
             raise Unreadable(f"is larger than {LARGEST} bytes")
         try:
@@ -83,7 +87,7 @@ class Disk:
         except NotADirectoryError as error:
             raise Unreadable("is not a directory") from error
         except OSError as error:
-            raise _unreadable(error) from error
+            raise _unreadable(error, directory) from error
         if len(found) > MOST_PROJECTS:
             raise Unreadable(f"holds more than {MOST_PROJECTS} projects")
         return found
@@ -92,7 +96,7 @@ class Disk:
         try:
             mode = secret.stat().st_mode
         except OSError as error:
-            found = _unreadable(error)
+            found = _unreadable(error, secret)
             return f"{secret} {found}{f', nor is there a credential {secret.name}' if found.missing else ''}"
         if not stat.S_ISREG(mode):
             return f"{secret} is not a regular file"
@@ -100,7 +104,7 @@ class Disk:
         if mode & 0o077 and not credential:
             return f"{secret} is open to others (mode {stat.S_IMODE(mode):04o}); chmod 0600 it"
         if not os.access(secret, os.R_OK, effective_ids=True):
-            return f"{secret} may not be read by this user; give it to the agent's, or make it a credential"
+            return f"{secret} may not be read by user {_who()}: chown {_who()} {secret}, or make it a credential"
         return None
 
     def memory(self) -> int:
@@ -114,12 +118,40 @@ def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
 
 
-def _unreadable(error: OSError | ValueError) -> Unreadable:
+def _unreadable(error: OSError | ValueError, path: Path) -> Unreadable:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return Unreadable("does not exist", missing=True)
     if isinstance(error, PermissionError):
-        return Unreadable("may not be read by this user", withheld=True)
+        return Unreadable(_withheld(path), withheld=True)
     if isinstance(error, IsADirectoryError):
         return Unreadable("is a directory")
     reason = error.strerror if isinstance(error, OSError) else None
     return Unreadable(f"cannot be read: {reason or 'not a valid path'}")
+
+
+def _withheld(path: Path) -> str:
+    """Who may not read it, which directory on the way is closed if one is, and what would open it."""
+    closed = next((one for one in reversed(path.parents) if not os.access(one, os.X_OK, effective_ids=True)), path)
+    told = f"may not be read by user {_who()}"
+    if closed != path:
+        told += f", who may not enter {printable(str(closed))}"
+    opening = _opening(closed)
+    return f"{told}: {opening}" if opening else told
+
+
+def _opening(closed: Path) -> str:
+    """The command that lets a group of ours have it: its own group, or that of the directory in which it lies."""
+    ours = {os.getegid(), *os.getgroups()}
+    try:
+        group, around = closed.stat().st_gid, closed.parent.stat().st_gid
+    except OSError:
+        return ""
+    named = printable(shlex.quote(str(closed)))
+    permitting = f"chmod {'g+rx' if closed.is_dir() else 'g+r'} {named}"
+    if group in ours:
+        return permitting
+    return f"chgrp {group_name(around)} {named} && {permitting}" if around in ours else ""
+
+
+def _who() -> str:
+    return resolve_user(None, None).name

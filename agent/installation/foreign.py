@@ -8,7 +8,7 @@ from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 
 from agent.errors import RuntimeFailure, SpawnFailed
-from agent.installation.steps import CreateDirectories, CreateUsers, DeleteUsers, Reload, Step, Stop
+from agent.installation.steps import CreateDirectories, CreateUsers, DeleteUsers, IndexCatalog, Reload, Step, Stop
 from agent.linux.environment import DEFAULT_PATH
 from agent.linux.spawn import SpawnRequest, base_environment, run
 
@@ -30,6 +30,7 @@ _NEEDED = {
     CreateUsers: ("systemd-sysusers",),
     CreateDirectories: ("systemd-tmpfiles",),
     Reload: ("systemctl",),
+    IndexCatalog: ("journalctl",),
     Stop: ("systemctl",),
     DeleteUsers: ("userdel", "groupdel"),
 }
@@ -65,6 +66,11 @@ def delete_users(root: Path, users: Sequence[str], groups: Sequence[str]) -> Non
 def reload() -> None:
     """Make systemd read its units again."""
     _run(["systemctl", "daemon-reload"])
+
+
+def index_catalog(root: Path) -> None:
+    """Have journalctl take in, or forget, what explains our messages."""
+    _run(["journalctl", "--update-catalog", *_rooted("--root", root)])
 
 
 def stop(units: Sequence[str]) -> None:

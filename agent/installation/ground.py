@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from agent.errors import RuntimeFailure, StorageFailure
 from agent.installation.entry import parent
@@ -74,17 +75,27 @@ def check_disks(steps: Iterable[Step], prefix: str, root: Path, sources: Sources
             needed[parent(step.entry.path)] = (bytes_ + size, files + 1)
         elif isinstance(step, Begin):
             needed.setdefault(prefix, (0, 0))
-    disks: dict[int, tuple[str, int, int]] = {}
+    disks: dict[int, _Demand] = {}
     for path, (bytes_, files) in needed.items():
         with nearest(root, path) as (descriptor, found):
             figures, device = os.fstatvfs(descriptor), os.fstat(descriptor).st_dev
             _check_flags(figures, found, programs=root == _HERE and path.startswith(f"{prefix}/lib"))
             if writing and not os.access(".", os.W_OK | os.X_OK, dir_fd=descriptor, effective_ids=True):
                 raise StorageFailure(f"{found}: this user may not write there; run it as root, or change --prefix")
-            blocks = -(-bytes_ // figures.f_frsize) * figures.f_frsize + files * figures.f_frsize
-            where, wanted, inodes = disks.get(device, (found, 0, 0))
-            disks[device] = (where, wanted + blocks, inodes + files)
-            _check_room(figures, *disks[device])
+            before = disks.get(device, _Demand(found, figures, 0, 0))
+            blocks = -(-bytes_ // figures.f_frsize) + files
+            disks[device] = before._replace(bytes=before.bytes + blocks * figures.f_frsize, files=before.files + files)
+    for demand in disks.values():
+        _check_room(demand)
+
+
+class _Demand(NamedTuple):
+    """What one file system is to take, and what it said of itself; ``path`` is on it."""
+
+    path: str
+    figures: os.statvfs_result
+    bytes: int
+    files: int
 
 
 def _check_flags(figures: os.statvfs_result, path: str, *, programs: bool) -> None:
@@ -94,15 +105,18 @@ def _check_flags(figures: os.statvfs_result, path: str, *, programs: bool) -> No
         raise StorageFailure(f"{path}: no program can be executed there, it is mounted noexec: change --prefix")
 
 
-def _check_room(figures: os.statvfs_result, path: str, wanted: int, inodes: int) -> None:
+def _check_room(demand: _Demand) -> None:
+    figures, wanted = demand.figures, demand.bytes + MARGIN
     free = figures.f_bavail * figures.f_frsize
-    if free < wanted + MARGIN:
+    if free < wanted:
         raise StorageFailure(
-            f"{path}: {_mebibytes(wanted + MARGIN)} are needed there, and {_mebibytes(free)} are free: make room, or "
+            f"{demand.path}: {_mebibytes(wanted)} are needed there, and {_mebibytes(free)} are free: make room, or "
             "change --prefix"
         )
-    if figures.f_files and figures.f_favail < inodes:
-        raise StorageFailure(f"{path}: {inodes} files are to be laid, and {figures.f_favail} inodes are free")
+    if figures.f_files and figures.f_favail < demand.files:
+        raise StorageFailure(
+            f"{demand.path}: {demand.files} files are to be laid, and {figures.f_favail} inodes are free"
+        )
 
 
 def size_of(source: Source) -> int:

@@ -20,7 +20,7 @@ from agent.installation.plan import Plan, retreat
 from agent.installation.plan import install as plan_install
 from agent.installation.plan import uninstall as plan_uninstall
 from agent.installation.record import Record, library, read
-from agent.installation.steps import Step, Stop
+from agent.installation.steps import RemoveTree, Step, Stop
 from agent.installation.tree import PROGRAM, Tree, laid, verify
 from agent.linux.files import PrefixLock
 from agent.linux.rooted import directory
@@ -138,6 +138,9 @@ def uninstall(
         # Without a record there is nothing, or what an interruption of the last step left.
         plan = plan_uninstall(seen.record, seen, purge=purge) if seen.record else Plan(retreat(None, seen), [])
         foreign.check(plan.steps)
+        for step in plan.steps:
+            if isinstance(step, RemoveTree) and Path(f"{root}/{step.path}").is_mount():
+                raise RuntimeFailure(f"{step.path}: is a mount point, and cannot be removed: unmount it first")
         if not dry_run:
             _take_back(plan.steps, Site(root, where), seen.record, tell)
         return Outcome(

@@ -10,11 +10,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from agent.errors import RuntimeFailure
-from agent.installation import accounts
+from agent.installation import accounts, timer_files
 from agent.installation.entry import Directory, Entry, File, Found, Link, Strange, name, parent, within
 from agent.installation.goal import Goal
 from agent.installation.plan import Seen
 from agent.installation.record import Record, library, named, place, read, version_of
+from agent.installation.timers import place as place_of_drop_in
 from agent.installation.tree import PROGRAM, digest
 from agent.installation.units import SHIPPED_UNITS, UNITS, Claim, data, owner
 from agent.linux.process import all_pids
@@ -25,6 +26,12 @@ SYSTEMD = Path("/run/systemd/system")
 
 LINKED = (".wants", ".requires", ".upholds")
 """Directories of links by which a unit is enabled, systemd.unit(5)."""
+
+STAMPS = "/var/lib/systemd/timers"
+"""When each persistent timer elapsed last, systemd.timer(5)."""
+
+INDEX = "/var/lib/systemd/catalog/database"
+"""What ``journalctl --update-catalog`` makes; where there is none nobody asks for explanations."""
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -51,16 +58,16 @@ def observe(root: Path, prefix: str, goal: Goal | None) -> Seen:
                 scratches += left
     if goal and goal.declaration:
         scratches += _look(root, {goal.declaration.path}, set())[2]
-    enabled = _enabled(root, record) if record else {}
+    derived = _derived(root, record) if record else set()
     users = {*(goal.accounts.users if goal else ()), *(record.users if record else ())}
     groups = {*(goal.accounts.groups if goal else ()), *(record.groups if record else ())}
     return Seen(
         record=record,
         entries=entries,
-        children=children | {above: _names(root, above) for above in map(parent, enabled)},
+        children=children | {above: _names(root, above) for above in map(parent, derived)},
         directories=frozenset(there),
         scratches=tuple(sorted(scratches)),
-        enabled=tuple(sorted(enabled)),
+        derived=tuple(sorted(derived)),
         users=frozenset(user for user in users if accounts.uid(root, user) is not None),
         groups=frozenset(group for group in groups if accounts.gid(root, group) is not None),
         in_use=frozenset(users_of(root, prefix, [*aims, *laid])),
@@ -68,6 +75,7 @@ def observe(root: Path, prefix: str, goal: Goal | None) -> Seen:
         obstructed=tuple(claim.path for claim in (goal.claims if goal else ()) if _obstructed(root, claim.path)),
         declared=goal is not None and goal.declaration is not None and _exists(root, goal.declaration.path),
         systemd=root == Path("/") and SYSTEMD.is_dir(),
+        catalog=_exists(root, INDEX),
     )
 
 
@@ -159,18 +167,32 @@ def _found(root: Path, path: str, above: int, as_directory: bool) -> Found | Non
     return Strange(path, "a device, pipe or socket")
 
 
-def _enabled(root: Path, record: Record) -> set[str]:
-    """Links in systemd's configuration that start our units, or give them another name."""
+def _derived(root: Path, record: Record) -> set[str]:
+    """Links in systemd's configuration that start our units or give them other names; and what belongs to our jobs.
+
+    Drop-ins of jobs bear the mark of the prefix they were made for. An operator's own are the operator's.
+    """
     ours = {name(entry.path) for entry in record.laid if parent(entry.path) == UNITS and isinstance(entry, File)}
-    linked: set[str] = set()
+    found: set[str] = set()
     for above in [UNITS, *(f"{UNITS}/{child}" for child in _names(root, UNITS) if child.endswith(LINKED))]:
         with _opened(root, above) as descriptor:
             for child in names(descriptor) if descriptor is not None else ():
                 with suppress(OSError):
                     target = os.readlink(child, dir_fd=descriptor)
                     if {_template(child), _template(name(target))} & ours:
-                        linked.add(f"{above}/{child}")
-    return linked
+                        found.add(f"{above}/{child}")
+    with _opened(root, UNITS) as descriptor:
+        if descriptor is not None:
+            marked = timer_files.look(Path(f"/proc/self/fd/{descriptor}"), Path(record.prefix))
+            for job, lies in marked.items():
+                found |= {f"{UNITS}/{place_of_drop_in(job, 'timer')}"} if lies.timer is not None else set()
+                found |= {f"{UNITS}/{place_of_drop_in(job, 'service')}"} if lies.service is not None else set()
+    found |= {
+        f"{STAMPS}/{child}"
+        for child in _names(root, STAMPS)
+        if child.startswith("stamp-") and _template(child.removeprefix("stamp-")) in ours
+    }
+    return found
 
 
 def _template(unit: str) -> str:

@@ -27,6 +27,7 @@ from agent.installation.steps import (
     DeleteUsers,
     Discard,
     End,
+    IndexCatalog,
     Make,
     Note,
     Point,
@@ -112,6 +113,8 @@ def _do(step: Step, site: Site) -> None:
             foreign.delete_users(site.root, users, groups)
         case Reload():
             foreign.reload()
+        case IndexCatalog():
+            foreign.index_catalog(site.root)
         case Stop(units):
             foreign.stop(units)
 
@@ -147,16 +150,20 @@ def _write(
         remove_tree(above, scratch)
         written = os.open(scratch, _CREATE, 0o600, dir_fd=above)
         try:
-            found = _copy(source, written)
-            if sha256 is not None and found != sha256:
-                raise RuntimeFailure(f"{path}: what was to be put there changed while it was read; get agentctl anew")
-            os.fchown(written, os.geteuid(), os.getegid() if group is None else group)
-            os.fchmod(written, mode)
-            if durable:
-                os.fsync(written)
-        finally:
-            os.close(written)
-        _settle(scratch, name(path), above, replace=replace)
+            try:
+                found = _copy(source, written)
+                if sha256 not in (None, found):
+                    raise RuntimeFailure(f"{path}: what was to be put there changed while it was read")
+                os.fchown(written, os.geteuid(), os.getegid() if group is None else group)
+                os.fchmod(written, mode)
+                if durable:
+                    os.fsync(written)
+            finally:
+                os.close(written)
+            _settle(scratch, name(path), above, replace=replace)
+        except BaseException:
+            remove_tree(above, scratch)
+            raise
         if durable:
             os.fsync(above)
 

@@ -22,6 +22,7 @@ from agent.installation.steps import (
     DeleteUsers,
     Discard,
     End,
+    IndexCatalog,
     Make,
     Note,
     Point,
@@ -34,7 +35,7 @@ from agent.installation.steps import (
     Sync,
     Write,
 )
-from agent.installation.units import KINDS, SYSUSERS, TMPFILES, UNITS, data
+from agent.installation.units import CATALOG, KINDS, SYSUSERS, TMPFILES, UNITS, data
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -42,10 +43,11 @@ class Seen(msgspec.Struct, frozen=True):
 
     ``entries``: what stands at each path that is wanted or recorded; where nothing stands there is no entry.
     ``children``: the names in each of those directories. ``directories``: what exists of the directories of the
-    contract, and of those that optional links go to. ``scratches``: what an interrupted step left. ``enabled``: links
-    by which systemd starts our units. ``in_use``: versions that other processes execute. ``claims_met``:
-    systemd-tmpfiles would change nothing. ``obstructed``: where it would make a directory something else is.
-    ``declared``: there is a declaration. ``systemd``: one runs, and manages the system that is worked on.
+    contract, and of those that optional links go to. ``scratches``: what an interrupted step left. ``derived``: what
+    others made of our units: links by which systemd starts them, drop-ins of jobs, when a timer elapsed last.
+    ``in_use``: versions that other processes execute. ``claims_met``: systemd-tmpfiles would change nothing.
+    ``obstructed``: where it would make a directory something else is. ``declared``: there is a declaration.
+    ``systemd``: one runs, and manages the system that is worked on. ``catalog``: journalctl has an index there.
     """
 
     record: Record | None = None
@@ -53,7 +55,7 @@ class Seen(msgspec.Struct, frozen=True):
     children: Mapping[str, frozenset[str]] = {}
     directories: frozenset[str] = frozenset()
     scratches: tuple[str, ...] = ()
-    enabled: tuple[str, ...] = ()
+    derived: tuple[str, ...] = ()
     users: frozenset[str] = frozenset()
     groups: frozenset[str] = frozenset()
     in_use: frozenset[str] = frozenset()
@@ -61,6 +63,7 @@ class Seen(msgspec.Struct, frozen=True):
     obstructed: tuple[str, ...] = ()
     declared: bool = False
     systemd: bool = False
+    catalog: bool = False
 
 
 class Plan(NamedTuple):
@@ -198,6 +201,8 @@ def _laying(goal: Goal, seen: Seen, removals: list[Remove | RemoveDirectory], *,
     changed = [*(step.entry.path for step in rest), *(step.path for step in removals)]
     if seen.systemd and (interrupted or any(within(path, UNITS) for path in changed)):
         steps.append(Reload())
+    if seen.catalog and (interrupted or any(within(path, CATALOG) for path in changed)):
+        steps.append(IndexCatalog())
     return steps
 
 
@@ -221,7 +226,9 @@ def _take_back(record: Record, seen: Seen, going: list[str], *, accounts: bool, 
     """The way from an installation to none, but for what has changed since unless ``forced``."""
     chain = _chain(record.prefix)
     intent = msgspec.structs.replace(record, complete=False)
-    removal = _removal([entry for entry in record.laid if entry.path not in chain], seen, forced=forced)
+    disabling = _disabling(seen)
+    taken = {step.path for step in disabling}
+    removal = _removal([entry for entry in record.laid if entry.path not in chain], seen, forced=forced, gone=taken)
     units = _units(record) if seen.systemd else ()
     staying = tuple(path for path in record.data if path in seen.directories and path not in going)
     rest = msgspec.structs.replace(
@@ -235,9 +242,10 @@ def _take_back(record: Record, seen: Seen, going: list[str], *, accounts: bool, 
     )
     steps: list[Step] = [*_discards(seen), *_noting(intent, record)]
     steps += [Stop(units)] if units else []
-    steps += _disabling(seen)
+    steps += disabling
     steps += removal.steps
     steps += [Reload()] if units else []
+    steps += [IndexCatalog()] if seen.catalog and any(within(step.path, CATALOG) for step in removal.steps) else []
     steps += [RemoveTree(path) for path in going]
     steps += _deletion(record.users, record.groups, seen) if accounts else []
     if staying or rest.users or rest.groups or removal.left:
@@ -255,12 +263,15 @@ class _Removal(NamedTuple):
     gone: set[str]
 
 
-def _removal(entries: Iterable[Entry], seen: Seen, *, forced: bool) -> _Removal:
-    """How to remove entries, what lies deeper first, as far as they are still what was laid."""
+def _removal(entries: Iterable[Entry], seen: Seen, *, forced: bool, gone: Iterable[str] = ()) -> _Removal:
+    """How to remove entries, what lies deeper first, as far as they are still what was laid.
+
+    ``gone`` is what will have been removed by then.
+    """
     steps: list[Remove | RemoveDirectory] = []
     left: list[Entry] = []
     kept: list[str] = []
-    gone = {*seen.scratches, *seen.enabled}
+    gone = {*seen.scratches, *gone}
     by_path: dict[str, list[Entry]] = {}
     for entry in entries:
         by_path.setdefault(entry.path, []).append(entry)
@@ -286,14 +297,15 @@ def _removal(entries: Iterable[Entry], seen: Seen, *, forced: bool) -> _Removal:
     return _Removal(steps, left, kept, gone)
 
 
-def _disabling(seen: Seen) -> list[Step]:
-    """What ``systemctl disable`` would do: the links go, and the directories of links that hold no other."""
+def _disabling(seen: Seen) -> list[Remove | RemoveDirectory]:
+    """As ``systemctl disable`` does: links go, drop-ins too, and the directories of systemd that then hold nothing."""
     emptied = {
         above
-        for above in map(parent, seen.enabled)
-        if above != UNITS and {f"{above}/{child}" for child in seen.children.get(above, ())} <= set(seen.enabled)
+        for above in map(parent, seen.derived)
+        if parent(above) == UNITS
+        and {f"{above}/{child}" for child in seen.children.get(above, ())} <= {*seen.derived, *seen.scratches}
     }
-    return [*(Remove(path) for path in seen.enabled), *(RemoveDirectory(path) for path in sorted(emptied))]
+    return [*(Remove(path) for path in seen.derived), *(RemoveDirectory(path) for path in sorted(emptied))]
 
 
 def _deletion(users: tuple[str, ...], groups: tuple[str, ...], seen: Seen) -> list[Step]:

@@ -29,7 +29,10 @@ LIBRARY = "lib/agent"
 RECORD = "install.json"
 RECORD_MODE = 0o644
 
-ELSEWHERE = ("/etc/systemd/system", "/etc/sysusers.d", "/etc/tmpfiles.d", "/usr/local/bin/agentctl")
+ELSEWHERE = (
+    *("/etc/systemd/system", "/etc/sysusers.d", "/etc/tmpfiles.d"),
+    *("/usr/local/bin/agentctl", "/usr/local/lib/systemd/catalog"),
+)
 """Where anything is laid outside of the prefix."""
 
 DATA = ("key", "run", "tmp", "spool", "log")

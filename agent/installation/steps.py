@@ -106,6 +106,10 @@ class Reload(msgspec.Struct, frozen=True, tag_field="step", tag="reload"):
     """systemctl daemon-reload."""
 
 
+class IndexCatalog(msgspec.Struct, frozen=True, tag_field="step", tag="catalog"):
+    """journalctl --update-catalog."""
+
+
 class Stop(msgspec.Struct, frozen=True, tag_field="step", tag="stop"):
     """systemctl stop; names may be patterns."""
 
@@ -129,5 +133,6 @@ Step = (
     | CreateDirectories
     | DeleteUsers
     | Reload
+    | IndexCatalog
     | Stop
 )

@@ -21,6 +21,7 @@ from agent.declaration.calendar import Calendar
 from agent.declaration.model import AnyService, Command, Declaration, Limits, Timer
 from agent.declaration.units import format_duration
 from agent.declaration.wording import printable
+from agent.linux.capability_sets import NET_RAW
 
 Suffix = Literal["timer", "service"]
 
@@ -168,7 +169,7 @@ def _limits(limits: Limits) -> list[str]:
 
 
 def _capabilities(service: AnyService) -> set[str]:
-    wanted = set() if isinstance(service, Command) else {"CAP_NET_RAW"}
+    wanted = set(service.capabilities or ()) if isinstance(service, Command) else {NET_RAW}
     if _is_anothers(service):
         wanted |= {*_OF_ANOTHER, *([_FOR_SECRETS] if service.secrets else [])}
     return wanted

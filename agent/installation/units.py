@@ -20,6 +20,8 @@ from agent.paths import DEFAULT_PREFIX
 UNITS = "/etc/systemd/system"
 SYSUSERS = "/etc/sysusers.d"
 TMPFILES = "/etc/tmpfiles.d"
+CATALOG = "/usr/local/lib/systemd/catalog"
+"""Where journald looks for explanations of messages that are not the distribution's: journalctl(1)."""
 
 SHIPPED_UNITS = ("/usr/lib/systemd/system", "/lib/systemd/system")
 """Where a package has its units."""
@@ -65,12 +67,14 @@ def units(directory: Path, prefix: str) -> list[Unit]:
 
 
 def destination(name: str, prefix: str) -> str:
-    """Where a file of ``systemd/`` goes. What is neither a unit nor accounts nor directories is an example."""
+    """Where a file of ``systemd/`` goes. What is none of what systemd reads by itself is an example."""
     for ending, where in ((".sysusers.conf", SYSUSERS), (".tmpfiles.conf", TMPFILES)):
         if name.endswith(ending):
             return f"{where}/{name.removesuffix(ending)}.conf"
     if name.endswith(KINDS):
         return f"{UNITS}/{name}"
+    if name.endswith(".catalog"):
+        return f"{CATALOG}/{name}"
     return f"{prefix}/{EXAMPLES}/{name}"
 
 

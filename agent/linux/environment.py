@@ -39,14 +39,12 @@ def one_file() -> bool:
 def base_environment(source: Mapping[str, str]) -> dict[str, str]:
     """The part of ``source`` that any child may see: PATH (a default one if missing), user, locale, zone, terminal.
 
-    Nothing else passes: not the notify socket, watchdog and listening sockets that systemd gave to us, not the dynamic
-    linker's variables. In a frozen build the bundle's own library path would make foreign programs load the bundle's
-    libraries; the one from before the bundle is put back if there was one.
+    Nothing else passes: not the notify socket, watchdog and listening sockets that systemd gave to us, and not the
+    dynamic linker's variables, with which foreign programs would load a bundle's libraries. A service that needs a
+    library path declares it.
     """
     chosen = {name: value for name, value in source.items() if name in _PASSED or name.startswith("LC_")}
     chosen.setdefault("PATH", DEFAULT_PATH)
-    if frozen() and (before := source.get(_LIBRARY_PATH_BEFORE)):
-        chosen[_LIBRARY_PATH] = before
     return chosen
 
 

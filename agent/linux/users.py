@@ -43,6 +43,14 @@ def resolve_user(user: str | None, group: str | None) -> Credentials:
     return Credentials(entry.pw_uid, gid, tuple(sorted(set(groups))), entry.pw_dir, entry.pw_name, entry.pw_shell)
 
 
+def group_name(gid: int) -> str:
+    """What a group is called; its number when it is in no database."""
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
+
+
 def _number(text: str) -> int | None:
     """The id that ``text`` spells; ``None`` when it is a name. The highest one means "no change" to chown(2)."""
     if text.isascii() and text.isdigit() and len(text) <= 10 and int(text) < 2**32 - 1:

@@ -370,4 +370,5 @@ class Supervisor:
             all_anew = before.server != self.settings.server
             report, begun = await make_true(self, declaration, actions, all_anew=all_anew)
         await asyncio.gather(*(self.settle(unit) for unit in begun))
+        report.failed = {unit.name: unit.state.reason for unit in begun if unit.phase in (Phase.FAILED, Phase.BACKOFF)}
         return report

@@ -98,8 +98,9 @@ class Outcome(msgspec.Struct, kw_only=True):
 class ReloadReport(msgspec.Struct, kw_only=True):
     """What a reload changed: service names by what was done to them, and why (the fields that differ).
 
-    ``stuck`` are those with processes that not even SIGKILL ends: they are as they were. With ``handover``, the
-    id of one, nothing has been done yet: another version is installed, and the agent becomes it first.
+    ``failed`` are those of them that did not come up, by what was the matter, and ``stuck`` those with processes that
+    not even SIGKILL ends: they are as they were. With ``handover``, the id of one, nothing has been done yet: another
+    version is installed, and the agent becomes it first.
     ``timers_out_of_sync`` are jobs whose timer units are not as declared: ``agentctl timers sync`` is root's to do.
     """
 
@@ -107,6 +108,7 @@ class ReloadReport(msgspec.Struct, kw_only=True):
     stopped: list[str] = []
     restarted: list[str] = []
     updated: list[str] = []
+    failed: dict[str, str] = {}
     stuck: list[str] = []
     unchanged: int = 0
     reasons: dict[str, list[str]] = {}

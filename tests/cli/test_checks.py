@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from agent.cli import checks
-from agent.declaration.model import AgentSettings, Command, Declaration
+from agent.declaration.model import AgentSettings, Command, Declaration, Limits
 from agent.linux import libpcap
 from agent.paths import Paths
+from tests.linux.processes import BECOME_NOBODY, scripted
+
+ROOT = "Uid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nGroups:\t0 \nCapPrm:\t1ff\nCapEff:\t000001ffffffffff\n"
+NOBODY = (
+    "Uid:\t65534\t65534\t65534\t65534\nGid:\t65534\t65534\t65534\t65534\nGroups:\t65534 \nCapEff:\t0000000000002000\n"
+)
 
 
 def program(directory: Path, name: str, output: str) -> None:
@@ -120,7 +129,7 @@ def test_a_declaration_that_only_the_agent_was_given_is_found(prefix: Path, tmp_
     (tmp_path / "env.toml").write_text('[service.a]\nkind = "command"\ncommand = ["/bin/true"]\nsecrets = ["token"]\n')
     (tmp_path / "token").touch(mode=0o440)
     found, declaration = checks.check_declaration(paths._replace(credentials=tmp_path), {})
-    assert (found.verdict, found.finding) == ("ok", f"{tmp_path}/env.toml: 1 services")
+    assert (found.verdict, found.finding) == ("ok", f"{tmp_path}/env.toml: 1 service")
     assert declaration is not None
 
 
@@ -147,12 +156,114 @@ def test_users_and_groups_that_do_not_exist_are_each_a_row() -> None:
         "fine": Command(name="fine", command=("true",), user="root", group="root"),
     }
     declaration = Declaration(agent=AgentSettings(server="here", group="no_readers"), services=dict(services))
-    found = checks.check_users(declaration)
+    found = checks.check_users(declaration, ROOT)
     assert [check.verdict for check in found] == ["fail", "fail", "fail"]
     assert [check.finding.partition(":")[0] for check in found] == ["service.api", "service.web", "agent"]
     assert all(check.mend for check in found)
     right = Declaration(agent=AgentSettings(server="here"), services={"fine": services["fine"]})
-    assert [check.verdict for check in checks.check_users(right)] == ["ok"]
+    assert [check.verdict for check in checks.check_users(right, ROOT)] == ["ok"]
+
+
+def test_who_may_not_become_another_user_is_told_what_would_permit_it() -> None:
+    services = {
+        "api": Command(name="api", command=("true",), user="daemon"),
+        "web": Command(name="web", command=("true",), group="daemon"),
+        "own": Command(name="own", command=("true",), user="nobody"),
+        "fine": Command(name="fine", command=("true",)),
+    }
+    declaration = Declaration(agent=AgentSettings(server="here", group="daemon"), services=dict(services))
+    api, web = checks.check_users(declaration, NOBODY)
+    assert (api.verdict, api.finding) == ("fail", "service.api: the agent is not permitted to run it as daemon")
+    assert web.finding == "service.web: the agent is not permitted to run it as group daemon"
+    assert "privileged.conf" in api.mend
+    privileged = NOBODY.replace("2000", "20c0")
+    for status in (ROOT, privileged):
+        assert [check.verdict for check in checks.check_users(declaration, status)] == ["ok"]
+
+
+def test_root_looks_with_the_eyes_of_the_agents_user(theirs: Path) -> None:
+    """Who it is is told by its process, or by whom the prefix belongs to."""
+    paths = Paths.of(theirs)
+    running, owning = checks.whose(paths, NOBODY), checks.whose(paths, "")
+    assert running is not None and owning is not None
+    assert (
+        (running.uid, running.gid, running.groups)
+        == (owning.uid, owning.gid, owning.groups)
+        == (65534, 65534, (65534,))
+    )
+    assert checks.whose(paths, ROOT) is None
+    assert checks.whose(paths, NOBODY.replace("2000", "2002")) is None, "CAP_DAC_OVERRIDE opens it all"
+    found, declaration = checks.check_declaration(paths, {}, running)
+    assert declaration is not None
+    assert found.verdict == "fail"
+    assert found.finding.startswith(
+        f"1 problem, the first: {paths.declaration}: may not be read by user nobody: chgrp "
+    )
+    assert checks.check_declaration(paths, {})[0].verdict == "ok"
+    paths.declaration.chmod(0o644)
+    assert checks.check_declaration(paths, {}, running)[0].verdict == "ok"
+    assert (
+        checks.check_prefix(paths, running).finding == f"{theirs} is writable for user nobody; tmp, log will be created"
+    )
+    os.chown(paths.spool, 0, 0)
+    refused = checks.check_prefix(paths, running)
+    assert refused.verdict == "fail"
+    assert refused.finding == f"{paths.spool} is no directory that user nobody may write to"
+
+
+@pytest.fixture
+def theirs() -> Iterator[Path]:
+    """A prefix of nobody's, whose declaration is root's alone, where nobody can get to."""
+    prefix = Path(tempfile.mkdtemp(prefix="theirs-"))
+    prefix.chmod(0o755)
+    for name in (".", "key", "run", "spool"):
+        (prefix / name).mkdir(exist_ok=True)
+        os.chown(prefix / name, 65534 if name != "key" else 0, 65534)
+    (prefix / "key" / "env.toml").write_text("")
+    (prefix / "key" / "env.toml").chmod(0o600)
+    yield prefix
+    shutil.rmtree(prefix)
+
+
+def test_an_ordinary_user_learns_what_is_closed_to_him(tmp_path: Path) -> None:
+    """And meets no traceback on the way."""
+    prefix = Path(tempfile.mkdtemp(prefix="closed-"))
+    (prefix / "key").mkdir(mode=0o700)
+    for mode, told in ((0o755, f"who may not enter {prefix}/key"), (0o700, f"who may not enter {prefix}")):
+        prefix.chmod(mode)
+        script = (
+            "from pathlib import Path\nfrom agent.cli import checks\nfrom agent.paths import Paths\n"
+            f"{BECOME_NOBODY}\n"
+            f"paths = Paths.of({str(prefix)!r})\n"
+            "print(checks.check_declaration(paths, {})[0].finding)\n"
+            "print(checks.check_prefix(paths).verdict, len(checks.check_disks([paths.prefix, paths.spool])))\n"
+        )
+        first, second = scripted(script).splitlines()
+        assert told in first
+        assert second == "fail 1"
+    shutil.rmtree(prefix)
+
+
+def test_each_disk_is_a_row(tmp_path: Path) -> None:
+    assert [check.name for check in checks.check_disks([tmp_path, tmp_path / "none", Path("/proc")])] == ["disk"] * 2
+    assert checks.check_disks([tmp_path / "none"])[0].finding.endswith(f" free at {tmp_path}")
+
+
+def test_limits_that_do_not_hold_are_told_while_they_are_declared() -> None:
+    limits = Limits(memory=1)
+    services = {name: Command(name=name, command=("true",), limits=limits) for name in ("a", "b", "c")}
+    services["none"] = Command(name="none", command=("true",))
+    declaration = Declaration(agent=AgentSettings(server="here"), services=dict(services))
+    events = [
+        {"kind": "limits_not_in_force", "service": name, "message": "the cgroup has no controller for: memory"}
+        for name in ("b", "a", "none", "gone")
+    ]
+    [row] = checks.check_limits(declaration, [*events, {"kind": "ready", "service": "c", "message": ""}, {"gap": True}])
+    assert (row.verdict, row.finding) == (
+        "warn",
+        "not in force for a, b: the cgroup has no controller for: memory",
+    )
+    assert checks.check_limits(declaration, []) == []
 
 
 def test_libpcap_says_its_version() -> None:

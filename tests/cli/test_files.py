@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,30 @@ def test_it_is_written_once(prefix: Path) -> None:
     assert write_declaration(paths, "# first\n") is True
     assert write_declaration(paths, "# second\n") is False
     assert paths.declaration.read_text() == "# first\n"
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_where_the_directory_is_another_groups_that_group_may_read_it(prefix: Path, umask: int) -> None:
+    """As where an agent is installed, and root runs ``agentctl init``."""
+    paths = Paths.of(prefix)
+    paths.key.mkdir(parents=True)
+    os.chown(paths.key, 0, 65534)
+    before = os.umask(umask)
+    try:
+        write_declaration(paths, "")
+    finally:
+        os.umask(before)
+    found = paths.declaration.stat()
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o7777) == (0, 65534, 0o640)
+
+
+def test_among_ones_own_the_umask_counts(prefix: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        write_declaration(Paths.of(prefix), "")
+    finally:
+        os.umask(before)
+    assert Paths.of(prefix).declaration.stat().st_mode & 0o7777 == 0o600
 
 
 def test_a_declaration_that_stands_elsewhere_gets_its_directories_there(prefix: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 import time
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from agent.cli import handover
 from agent.cli.handover import Unsettled, awaited
 from agent.control.client import Client
 from agent.errors import NotRunning, RequestRefused, RuntimeFailure
+from agent.paths import Paths
 from agent.supervisor.report import HandoverReport, ReloadReport
 from tests.cli.served import Served, serving
 
@@ -23,13 +25,14 @@ DONE = HandoverReport(id="1", state="done", message="0.1.0 handed over to 0.2.0"
 
 
 @pytest.fixture
-def client(prefix: Path) -> Client:
-    return Client(prefix / "run" / "agent.sock")
+def paths(prefix: Path) -> Paths:
+    """Where the agent of that prefix is to be found; whose process it is nobody has written down."""
+    return Paths.of(prefix)
 
 
-def test_it_is_waited_for_until_it_is_done(served: Served, client: Client) -> None:
+def test_it_is_waited_for_until_it_is_done(served: Served, paths: Paths) -> None:
     served.handovers = [BEGUN, BEGUN, FOLLOWED, DONE]
-    report = awaited(client, "1")
+    report = awaited(paths, "1")
     assert (report["state"], report["message"], report["reload"]["unchanged"]) == (
         "done",
         "0.1.0 handed over to 0.2.0",
@@ -37,72 +40,97 @@ def test_it_is_waited_for_until_it_is_done(served: Served, client: Client) -> No
     )
 
 
-def test_one_that_failed_is_a_failure_in_its_own_words(served: Served, client: Client) -> None:
+def test_one_that_failed_is_a_failure_in_its_own_words(served: Served, paths: Paths) -> None:
     served.handovers = [BEGUN, HandoverReport(id="1", state="failed", message="0.1.0 runs on: no luck")]
     with pytest.raises(RuntimeFailure, match=r"^0.1.0 runs on: no luck$"):
-        awaited(client, "1")
+        awaited(paths, "1")
 
 
 @pytest.mark.parametrize("anew", [HandoverReport(), HandoverReport(id="2", state="done")])
-def test_an_agent_that_knows_nothing_of_it_was_started_anew(
-    served: Served, client: Client, anew: HandoverReport
-) -> None:
+def test_an_agent_that_knows_nothing_of_it_was_started_anew(served: Served, paths: Paths, anew: HandoverReport) -> None:
     served.handovers = [BEGUN, anew]
     with pytest.raises(RuntimeFailure, match="was started anew during the hand-over"):
-        awaited(client, "1")
+        awaited(paths, "1")
 
 
-class Turned(Client):
-    """One that says when it has found nobody."""
-
+def test_nobody_on_the_socket_for_a_while_is_what_is_to_be_expected(
+    prefix: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
     alone = threading.Event()
 
-    def request(self, method: str, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
-        try:
-            return super().request(method, path, query)
-        except NotRunning:
-            self.alone.set()
-            raise
+    class Turned(Client):
+        """One that says when it has found nobody."""
 
+        def request(self, method: str, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
+            try:
+                return super().request(method, path, query)
+            except NotRunning:
+                alone.set()
+                raise
 
-def test_nobody_on_the_socket_for_a_while_is_what_is_to_be_expected(prefix: Path) -> None:
+    monkeypatch.setattr(handover, "Client", Turned)
     answers: list[str] = []
-    client = Turned(prefix / "run" / "agent.sock")
-    waiting = threading.Thread(target=lambda: answers.append(awaited(client, "1")["message"]))
+    waiting = threading.Thread(target=lambda: answers.append(awaited(paths, "1")["message"]))
     waiting.start()
-    assert client.alone.wait(10)
+    assert alone.wait(10)
     with serving(prefix) as agent:
         agent.handovers = [FOLLOWED, DONE]
         waiting.join(10)
     assert answers == ["0.1.0 handed over to 0.2.0"]
 
 
-def test_nobody_for_longer_is_nobody(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_for_longer_is_nobody(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handover, "SILENCE", 0.2)
     begun = time.monotonic()
-    with pytest.raises(RuntimeFailure, match="the agent is gone since the hand-over: the agent is not running") as gone:
-        awaited(client, "1")
+    with pytest.raises(RuntimeFailure, match="the agent died during the hand-over: the agent is not running") as gone:
+        awaited(paths, "1")
     assert 0.2 < time.monotonic() - begun < 3
     assert not isinstance(gone.value, NotRunning), "there was one"
 
 
+def test_who_has_died_is_not_waited_for(paths: Paths) -> None:
+    paths.run.mkdir(parents=True)
+    gone = subprocess.Popen(["/bin/true"])
+    gone.wait()
+    paths.agent_pid.write_text(f"{gone.pid}\n")
+    begun = time.monotonic()
+    with pytest.raises(RuntimeFailure, match="the agent died during the hand-over"):
+        awaited(paths, "1")
+    assert time.monotonic() - begun < 2
+
+
+def test_who_does_not_answer_is_asked_again(served: Served, paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handover, "ANSWER", 0.1)
+    asked: list[float] = []
+
+    def slow() -> HandoverReport:
+        asked.append(time.monotonic())
+        if len(asked) == 1:
+            time.sleep(0.3)
+        return DONE
+
+    monkeypatch.setattr(served, "handover", slow)
+    assert awaited(paths, "1")["state"] == "done"
+    assert len(asked) > 1
+
+
 def test_a_version_that_runs_and_is_not_done_is_told_apart_from_one_that_never_came(
-    served: Served, client: Client, monkeypatch: pytest.MonkeyPatch
+    served: Served, paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(handover, "PATIENCE", 0.2)
     served.handovers = [BEGUN]
     with pytest.raises(RuntimeFailure, match=r"the hand-over is not done after 0.2 s") as never:
-        awaited(client, "1")
+        awaited(paths, "1")
     assert not isinstance(never.value, Unsettled)
     served.handovers = [BEGUN, FOLLOWED]
     with pytest.raises(
         Unsettled, match=r"0.1.0 handed over to 0.2.0; what is declared anew is not in force after 0.2 s"
     ):
-        awaited(client, "1")
+        awaited(paths, "1")
 
 
 def test_a_crowd_is_no_failure_and_any_other_refusal_is(
-    served: Served, client: Client, monkeypatch: pytest.MonkeyPatch
+    served: Served, paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers: list[RequestRefused | HandoverReport] = [RequestRefused(503, "all are taken"), BEGUN, DONE]
 
@@ -113,7 +141,7 @@ def test_a_crowd_is_no_failure_and_any_other_refusal_is(
         return answer
 
     monkeypatch.setattr(served, "handover", handover)
-    assert awaited(client, "1")["state"] == "done"
+    assert awaited(paths, "1")["state"] == "done"
     answers = [RequestRefused(404, "no such thing")]
     with pytest.raises(RequestRefused, match="no such thing"):
-        awaited(client, "1")
+        awaited(paths, "1")

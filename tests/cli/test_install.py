@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from agent.installation.install import Outcome
 from agent.installation.steps import Sync
 from tests.binary import built
 from tests.cli.harness import Agentctl, Done
+from tests.harness import wait_until
 from tests.installation.image import snapshot, system
 
 
@@ -77,6 +79,26 @@ def test_a_dry_run_says_what_would_be_done(image: Path) -> None:
     assert lines[0].startswith(f"lay       /srv/lib/agent/{__version__} (")
     assert lines[-1] == f"nothing was done: this is what would install {__version__} below /srv"
     assert snapshot(image) == before
+
+
+def test_ctrl_c_says_that_the_next_run_goes_on(image: Path, tmp_path: Path) -> None:
+    """While a program that it needs takes its time."""
+    slow = tmp_path / "systemd-sysusers"
+    slow.write_text(f"#!/bin/sh\ntouch {tmp_path}/begun\nexec sleep 1000\n")
+    slow.chmod(0o755)
+    with subprocess.Popen(
+        [built().program, "install", "--root", image],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "LANG": "C.UTF-8"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        wait_until((tmp_path / "begun").exists)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+    assert (process.returncode, said.count("\n")) == (130, 1)
+    assert "interrupted: the next run goes on from there, and `agentctl uninstall` takes it back" in said
+    assert typed("install", "--root", str(image)).stdout.splitlines()[-2].startswith(f"{__version__} is installed")
 
 
 def test_json_has_every_step(image: Path) -> None:

@@ -31,8 +31,20 @@ def test_each_change_is_a_line_with_the_settings_that_differ(agentctl: Agentctl,
         "7 services unchanged",
     ]
     answer = json.loads(agentctl("reload", "--json").stdout)
-    changes = {"started", "stopped", "restarted", "updated", "stuck", "unchanged", "reasons"}
+    changes = {"started", "stopped", "restarted", "updated", "failed", "stuck", "unchanged", "reasons"}
     assert answer.keys() == {*changes, "handover", "timers_out_of_sync"}
+
+
+def test_what_was_started_and_failed_is_told_with_the_reason(agentctl: Agentctl, served: Served) -> None:
+    served.reloaded = ReloadReport(started=["api", "web"], failed={"api": "cannot run as nobody"})
+    done = agentctl("reload")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "api: started",
+        "web: started",
+        "api: failed: cannot run as nobody",
+        "0 services unchanged",
+    ]
 
 
 def test_timers_that_are_not_as_declared_any_more_are_named_with_what_mends_it(

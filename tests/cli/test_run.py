@@ -170,6 +170,14 @@ def test_the_program_is_named_as_it_can_be_typed_again(tmp_path: Path, monkeypat
     assert invocation(str(program)) == "agentctl", "a file that cannot be executed is none the shell would run"
     assert invocation("/x/agent/__main__.py").endswith(" -m agent")
     assert invocation("/has space/agentctl") == "'/has space/agentctl'"
+    assert invocation("agentctl-0.1.0") == "agentctl-0.1.0", "what has no slash was found in the PATH, and not here"
+
+
+def test_a_working_directory_that_is_gone_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert invocation("./agentctl") == "./agentctl"
 
 
 def test_the_prefix_is_named_unless_it_is_the_default() -> None:

@@ -81,7 +81,7 @@ def test_a_service_that_is_not_declared_is_a_mistake_of_the_user(agentctl: Agent
 
 
 def test_an_agent_without_services_says_so(agentctl: Agentctl, served: Served) -> None:
-    assert agentctl("status").stdout.endswith("\n\nno services are declared\n")
+    assert agentctl("status").stdout.endswith("/key/env.toml, then: agentctl reload\n")
 
 
 def test_what_a_person_should_look_at_stands_below_the_summary(agentctl: Agentctl, served: Served) -> None:

@@ -234,3 +234,23 @@ def test_the_next_program_reads_the_declaration_and_the_report_tells_what_came_o
     else:
         assert report.reload is not None and report.reload.started == ["deaf"]
     assert installed.heard() == ["READY"]
+
+
+def test_a_bug_in_that_ends_the_waiting_all_the_same(installed: Installed, monkeypatch: pytest.MonkeyPatch) -> None:
+    def mistaken() -> None:
+        raise LookupError("a bug")
+
+    installed.succession.begin(running_program())
+    monkeypatch.setattr(installed.agent, "_read", mistaken)
+    with pytest.raises(LookupError):
+        installed.do(installed.agent.reload_after_handover())
+    report = installed.agent.handover()
+    assert (report.state, report.refused) == ("done", "LookupError('a bug')")
+    assert installed.heard() == ["READY"]
+
+
+def test_systemd_is_asked_for_patience_while_one_is_tried_out(installed: Installed) -> None:
+    installed.offer("exit 0")
+    installed.do(installed.agent.upgrade())
+    told = [notification.fields for notification in installed.receiver.receive()]
+    assert [next(iter(fields)) for fields in told] == ["RELOADING", "EXTEND_TIMEOUT_USEC"]

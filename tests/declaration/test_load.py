@@ -456,7 +456,7 @@ def test_every_key_takes_any_value_or_refuses_it(read: Read, value: str) -> None
 class Withheld(Disk):
     """A disk whose declaration only root can read. Root runs the tests, and so it has to be played."""
 
-    def __init__(self, text: str = "may not be read by this user", *, withheld: bool = True) -> None:
+    def __init__(self, text: str = "may not be read by user agent", *, withheld: bool = True) -> None:
         self.refusal = Unreadable(text, withheld=withheld)
 
     def read(self, path: Path) -> str:
@@ -534,7 +534,7 @@ def test_what_goes_with_a_credential_stays_where_the_declaration_would_be(paths:
 
 
 def test_what_to_do_about_a_declaration_that_is_withheld(paths: Paths) -> None:
-    why = "may not be read by this user; let the agent's group read it, or hand it over: LoadCredential=env.toml:"
+    why = "may not be read by user agent; or hand it over: LoadCredential=env.toml:"
     for told in (paths, paths._replace(credentials=None)):
         assert mistakes(told, Withheld()) == f"{paths.declaration}: {why}{paths.declaration}"
     assert mistakes(paths) == f"{paths.declaration}: does not exist; `agentctl init` writes a first one"

@@ -91,24 +91,34 @@ def test_whom_a_credential_is_open_to_is_systemds_to_say(tmp_path: Path) -> None
 
 
 def test_what_is_closed_to_this_user_is_withheld_and_no_secret_for_it(open_directory: Path) -> None:
+    """And it is told who that is, and what would let the group have it that has the directory."""
     (open_directory / "token").write_text("swordfish")
     (open_directory / "token").chmod(0o600)
-    (open_directory / "key").mkdir(mode=0o700)
+    for name, mode in (("closed", 0o700), ("key", 0o750), ("key/a b", 0o700), ("key/ours", 0o700)):
+        (open_directory / name).mkdir(mode=mode)
+    for name in ("env.toml", "a b/env.toml", "ours/env.toml"):
+        (open_directory / "key" / name).touch(mode=0o600)
+    for name in ("key", "key/ours"):
+        os.chown(open_directory / name, 0, 65534)
     program = (
         "import sys\nfrom pathlib import Path\nfrom agent.declaration.sources import Disk, Unreadable\n"
         f"{BECOME_NOBODY}\n"
         "directory = Path(sys.argv[1])\n"
         "print(Disk().objection(directory / 'token', credential=False))\n"
-        "for name in ('token', 'key/env.toml', 'none'):\n"
+        "for name in ('token', 'closed/env.toml', 'key/env.toml', 'key/a b/env.toml', 'key/ours/env.toml', 'none'):\n"
         "    try:\n        Disk().read(directory / name)\n"
         "    except Unreadable as error:\n        print(error, error.missing, error.withheld)\n"
     )
     command = [sys.executable, "-c", program, str(open_directory)]
     done = subprocess.run(command, env={"PYTHONPATH": ROOT}, capture_output=True, text=True, check=True)
+    token, key, no = f"{open_directory}/token", f"{open_directory}/key", "may not be read by user nobody"
     assert done.stdout.splitlines() == [
-        f"{open_directory}/token may not be read by this user; give it to the agent's, or make it a credential",
-        "may not be read by this user False True",
-        "may not be read by this user False True",
+        f"{token} {no}: chown nobody {token}, or make it a credential",
+        f"{no} False True",
+        f"{no}, who may not enter {open_directory}/closed False True",
+        f"{no}: chgrp nogroup {key}/env.toml && chmod g+r {key}/env.toml False True",
+        f"{no}, who may not enter {key}/a b: chgrp nogroup '{key}/a b' && chmod g+rx '{key}/a b' False True",
+        f"{no}, who may not enter {key}/ours: chmod g+rx {key}/ours False True",
         "does not exist True False",
     ]
 

@@ -39,6 +39,7 @@ SYSTEMD = {
             ("spool/agent", "0750", "agent"),
         )
     ),
+    "agent.catalog": "-- 6f766e281a4f40428036e23bfb80dc79\nSubject: A worker was started\n\nBelow /srv.\n",
     "privileged.conf": "[Service]\nReadWritePaths=/srv\n",
 }
 """What every tree brings in ``systemd/``, as the real one does."""

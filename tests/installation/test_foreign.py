@@ -49,12 +49,13 @@ def test_accounts_and_directories_are_made_in_an_image(tmp_path: Path) -> None:
 
 
 def test_the_system_itself_needs_no_root(tools: Path) -> None:
-    for name in ("systemd-sysusers", "systemd-tmpfiles", "userdel", "groupdel", "systemctl"):
+    for name in ("systemd-sysusers", "systemd-tmpfiles", "userdel", "groupdel", "systemctl", "journalctl"):
         program(tools, name)
     foreign.create_users(Path("/"), ["a.conf", "b.conf"])
     foreign.create_directories(Path("/"), ["a.conf"])
     foreign.delete_users(Path("/"), ["agent"], ["agent", "ops"])
     foreign.reload()
+    foreign.index_catalog(Path("/"))
     assert said(tools) == [
         "systemd-sysusers a.conf b.conf",
         "systemd-tmpfiles --create a.conf",
@@ -62,6 +63,7 @@ def test_the_system_itself_needs_no_root(tools: Path) -> None:
         "groupdel agent",
         "groupdel ops",
         "systemctl daemon-reload",
+        "journalctl --update-catalog",
     ]
 
 

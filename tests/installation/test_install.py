@@ -15,6 +15,7 @@ from agent.errors import EXIT_CONFIGURATION, RuntimeFailure, UsageError
 from agent.installation.install import Refused, install, lay, uninstall
 from agent.installation.record import read
 from agent.installation.steps import Step
+from agent.installation.timers import DROP_IN, mark
 from agent.linux.files import PrefixLock
 from tests.installation.conftest import Make
 from tests.installation.image import payload, snapshot, system
@@ -276,6 +277,41 @@ def test_enabled_units_are_disabled(made: Make, image: Path) -> None:
     assert (image / "etc/systemd/system/sockets.target.wants/agent.socket").is_symlink()
     uninstall("/srv", image, purge=True)
     assert snapshot(image) == before
+
+
+def test_what_was_made_of_our_jobs_goes_with_them_and_an_operators_drop_in_stays(made: Make, image: Path) -> None:
+    (image / "var/lib/systemd/timers").mkdir(parents=True)
+    before = snapshot(image)
+    install(made(), "/srv", image)
+    units = image / "etc/systemd/system"
+    for directory, text in (
+        ("agent-job@nightly.timer.d", f"{mark(Path('/srv'))}\n[Timer]\n"),
+        ("agent-job@nightly.service.d", f"{mark(Path('/srv'))}\n[Service]\n"),
+    ):
+        (units / directory).mkdir()
+        (units / directory / DROP_IN).write_text(text)
+    (units / "timers.target.wants").mkdir()
+    (units / "timers.target.wants/agent-job@nightly.timer").symlink_to("/etc/systemd/system/agent-job@.timer")
+    (image / "var/lib/systemd/timers/stamp-agent-job@nightly.timer").touch()
+    (units / "agent-job@nightly.service.d/operator.conf").write_text("[Service]\n")
+    uninstall("/srv", image, purge=True)
+    left = {path for path in snapshot(image) if path not in before}
+    assert left == {f"etc/systemd/system/agent-job@nightly.service.d{more}" for more in ("", "/operator.conf")}
+
+
+def test_the_journals_catalog_is_brought_up_to_date_where_there_is_one(made: Make, image: Path) -> None:
+    (image / "var/lib/systemd/catalog").mkdir(parents=True)
+    (image / "usr/lib/systemd/catalog").mkdir(parents=True)
+    other = "-- fc2e22bc6ee647b6b90729ab34a250b1\nSubject: Another\n\nOf others.\n"
+    (image / "usr/lib/systemd/catalog/other.catalog").write_text(other)
+    subprocess.run(["journalctl", "--update-catalog", f"--root={image}"], check=True)
+    database = image / "var/lib/systemd/catalog/database"
+    tree = made()
+    install(tree, "/opt/agent", image)
+    assert b"Subject: A worker was started\n\nBelow /opt/agent." in database.read_bytes()
+    assert install(tree, "/opt/agent", image).steps == ()
+    uninstall("/opt/agent", image, purge=True)
+    assert b"Subject: A worker" not in database.read_bytes() and b"Of others." in database.read_bytes()
 
 
 def test_nothing_is_taken_from_under_who_executes_it(made: Make, image: Path) -> None:

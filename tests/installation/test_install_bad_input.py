@@ -345,6 +345,18 @@ def test_a_disk_that_fills_up_half_way_costs_nothing_that_was_there(
         assert (image / "srv/lib/agent/current").readlink() == Path("0.1.1")
 
 
+def test_data_on_a_disk_of_its_own_is_not_purged_before_that_is_unmounted(made: Make, image: Path) -> None:
+    install(made(), "/srv", image)
+    with mounted(image / "srv/spool", "size=1m"):
+        (image / "srv/spool/data").touch()
+        before = snapshot(image)
+        with pytest.raises(RuntimeFailure, match="/srv/spool: is a mount point, and cannot be removed"):
+            uninstall("/srv", image, purge=True)
+        assert snapshot(image) == before
+        uninstall("/srv", image)
+        assert (image / "srv/spool/data").exists()
+
+
 def test_a_message_never_has_two_lines(made: Make, image: Path) -> None:
     with pytest.raises(UsageError) as raised:
         install(made(), "/srv/a\nb\x1b[2J", image)

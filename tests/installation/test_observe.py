@@ -13,13 +13,14 @@ from agent.installation import goal
 from agent.installation.entry import Directory, File, Link, Strange
 from agent.installation.install import install
 from agent.installation.observe import observe, users_of
+from agent.installation.timers import DROP_IN, mark
 from tests.installation.conftest import Make
 
 
 def test_of_nothing_nothing_is_seen(made: Make, image: Path) -> None:
     seen = observe(image, "/srv", goal.whole(made(), "/srv")[0])
     assert seen.record is None and seen.scratches == () and not seen.claims_met and not seen.declared
-    assert set(seen.entries) == {"/etc", "/etc/systemd", "/etc/systemd/system", "/srv"}
+    assert set(seen.entries) == {"/etc", "/etc/systemd", "/etc/systemd/system", "/srv", "/usr", "/usr/local"}
     assert seen.directories == {"/usr/local/bin"}
 
 
@@ -54,10 +55,29 @@ def test_links_that_start_units_are_seen_and_those_of_others_are_not(made: Make,
     (units / "multi-user.target.requires").mkdir()
     (units / "multi-user.target.requires/agent.service").symlink_to("../agent.service")
     (units / "agent-job@.service.d").mkdir()
-    assert observe(image, "/srv", None).enabled == (
+    assert observe(image, "/srv", None).derived == (
         "/etc/systemd/system/multi-user.target.requires/agent.service",
         "/etc/systemd/system/probe.service",
         "/etc/systemd/system/timers.target.wants/agent-job@nightly.timer",
+    )
+
+
+def test_what_was_made_of_our_jobs_is_seen_and_an_operators_drop_in_is_not(made: Make, image: Path) -> None:
+    install(made(), "/srv", image)
+    units, stamps = image / "etc/systemd/system", image / "var/lib/systemd/timers"
+    stamps.mkdir(parents=True)
+    for stamp in ("stamp-agent-job@nightly.timer", "stamp-logrotate.timer"):
+        (stamps / stamp).touch()
+    for directory, text in (
+        ("agent-job@nightly.timer.d", f"{mark(Path('/srv'))}\n[Timer]\n"),
+        ("agent-job@other.timer.d", f"{mark(Path('/opt/agent'))}\n[Timer]\n"),
+        ("agent-job@nightly.service.d", "[Service]\n# an operator's\n"),
+    ):
+        (units / directory).mkdir()
+        (units / directory / DROP_IN).write_text(text)
+    assert observe(image, "/srv", None).derived == (
+        "/etc/systemd/system/agent-job@nightly.timer.d/10-declaration.conf",
+        "/var/lib/systemd/timers/stamp-agent-job@nightly.timer",
     )
 
 

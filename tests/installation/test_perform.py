@@ -63,6 +63,7 @@ def test_what_appeared_meanwhile_is_not_overwritten(image: Path) -> None:
         with pytest.raises(StorageFailure, match="/srv/file: File exists"):
             do(image, step)
         assert (image / "srv/file").read_text() == "theirs"
+        assert [path.name for path in (image / "srv").iterdir()] == ["file"], "nothing is left beside it"
 
 
 def test_a_directory_is_not_replaced_by_a_file(image: Path) -> None:
@@ -77,6 +78,7 @@ def test_contents_that_are_not_what_they_should_be_are_not_put_in_place(image: P
     with pytest.raises(RuntimeFailure, match="/srv/file: what was to be put there changed while it was read"):
         do(image, Write(File("/srv/file", "0644", DIGEST), replace=True), **{"/srv/file": tmp_path / "source"})
     assert (image / "srv/file").read_text() == "old"
+    assert [path.name for path in (image / "srv").iterdir()] == ["file"]
 
 
 def test_a_scratch_that_somebody_planted_is_not_followed(image: Path) -> None:
@@ -134,6 +136,7 @@ def test_a_declaration_needs_a_group_that_may_read_it(image: Path) -> None:
     (image / "srv/file").write_text("mine")
     do(image, Declare("/srv/file", "agent"))
     assert (image / "srv/file").read_text() == "mine"
+    assert [path.name for path in (image / "srv").iterdir()] == ["file"]
 
 
 def test_the_digest_above_is_right(tmp_path: Path) -> None:

@@ -194,10 +194,15 @@ def test_limits_are_those_of_the_unit_and_leave_room_for_run_once() -> None:
             job(user="nobody", secrets=("token",)),
             "CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER CAP_KILL CAP_SETGID CAP_SETUID",
         ),
+        (job(capabilities=("CAP_NET_BIND_SERVICE",)), "CAP_NET_BIND_SERVICE"),
+        (
+            job(user="nobody", capabilities=("CAP_CHOWN", "CAP_SYS_TIME")),
+            "CAP_CHOWN CAP_FOWNER CAP_KILL CAP_SETGID CAP_SETUID CAP_SYS_TIME",
+        ),
         (Scan(name="job", targets=("10.0.0.1",), timer=HOURLY), "CAP_NET_RAW"),
         (Capture(name="job", interfaces=("lo",), timer=HOURLY), "CAP_NET_RAW"),
     ],
-    ids=["command", "own user", "user", "group", "secrets", "scan", "capture"],
+    ids=["command", "own user", "user", "group", "secrets", "granted", "granted as another", "scan", "capture"],
 )
 def test_a_job_has_the_capabilities_that_it_takes_and_no_other(service: AnyService, capabilities: str) -> None:
     said = settings_of(rendered(service).service)

@@ -63,6 +63,7 @@ def test_a_prefix_that_was_put_in_leaves_no_word_of_the_old_one(text: str, prefi
         ("agent.slice", "/etc/systemd/system/agent.slice"),
         ("agent.sysusers.conf", "/etc/sysusers.d/agent.conf"),
         ("agent.tmpfiles.conf", "/etc/tmpfiles.d/agent.conf"),
+        ("agent.catalog", "/usr/local/lib/systemd/catalog/agent.catalog"),
         ("privileged.conf", "/opt/a/share/doc/agent/examples/privileged.conf"),
     ],
 )

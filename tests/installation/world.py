@@ -65,7 +65,7 @@ class World(msgspec.Struct):
             entries={path: found for path, found in self.things.items() if path in paths},
             children={path: self.children(path) for path in directories},
             directories=frozenset(directories & {*data(self.prefix), "/usr/local/bin"}),
-            enabled=tuple(sorted(self.enabled)),
+            derived=tuple(sorted(self.enabled)),
             users=frozenset(self.users),
             groups=frozenset(self.users),
             in_use=frozenset(self.in_use),

@@ -410,3 +410,22 @@ def test_counters_are_read_from_the_kernels_format(tmp_path: Path) -> None:
     assert service.populated()
     (tmp_path / "pids.events").write_text("garbage\n")
     assert service.events()["pids_max"] == 0
+
+
+@pytest.mark.parametrize(
+    ("files", "limits"),
+    [
+        ({"memory.max": "max", "cpu.max": "max 100000", "pids.max": "max"}, (None, None, None)),
+        ({"memory.max": "117440512", "cpu.max": "50000 100000", "pids.max": "22"}, (117_440_512, 0.5, 22)),
+        ({"cpu.max": "50000 0", "pids.max": "nonsense"}, (None, None, None)),
+        ({}, (None, None, None)),
+    ],
+)
+def test_the_limits_of_our_own_cgroup_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], limits: tuple[object, ...]
+) -> None:
+    """Where there are controllers tests/machine shows it for real."""
+    for name, text in files.items():
+        (tmp_path / name).write_text(f"{text}\n")
+    monkeypatch.setattr(cgroup, "_home", lambda: (None, tmp_path))
+    assert cgroup.limits_here() == limits

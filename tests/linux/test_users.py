@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import SpawnFailed
-from agent.linux.users import resolve_user
+from agent.linux.users import group_name, resolve_user
 
 
 def test_a_user_brings_group_groups_and_home() -> None:
@@ -65,3 +65,8 @@ def test_whatever_is_no_user_and_no_group_is_a_permanent_failure(name: str) -> N
         with pytest.raises(SpawnFailed, match=r"^no such (user|group): ") as failure:
             resolve_user(user, group)
         assert failure.value.permanent
+
+
+def test_a_group_is_called_by_its_name_or_by_its_number() -> None:
+    assert group_name(0) == "root"
+    assert group_name(2**31) == str(2**31)

@@ -104,8 +104,7 @@ def test_each_process_has_the_libraries_that_are_its_own(agent: Frozen, program:
         mapped = libraries(pid)
         assert mapped and not any(program.tree in path.parents for path in mapped.values())
         variables = environment(pid)
-        assert variables["LD_LIBRARY_PATH"] == "/opt/of-the-host"
-        assert not [name for name in variables if name.startswith(("_PYI_", "LD_LIBRARY_PATH_"))]
+        assert not [name for name in variables if name.startswith(("_PYI_", "LD_LIBRARY_PATH"))]
     assert {"libpcap", "libz"} <= libraries(nmap).keys() & bundled, "there is nothing to mix up"
 
 

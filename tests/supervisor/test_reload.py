@@ -53,6 +53,18 @@ def test_a_live_change_is_in_force_and_told_to_the_worker(host: Host) -> None:
     assert host.report("two").last_exit == "killed by SIGINT"
 
 
+def test_what_does_not_come_up_is_told_with_the_reason(host: Host) -> None:
+    missing = '[service.three]\nkind = "command"\ncommand = ["/nowhere/three"]\n'
+    again = '[service.four]\nkind = "command"\ncommand = ["/bin/false"]\n'
+    report = host.reload(BASE + missing + again)
+    assert told(report) == (["four", "three"], [], [], [])
+    assert report.failed == {
+        "four": host.report("four").message,
+        "three": "cannot start /nowhere/three: no such program (configuration error: not retried)",
+    }
+    assert host.reload(BASE).failed == {}
+
+
 def test_what_was_stopped_by_hand_stays_down_under_its_new_declaration(host: Host) -> None:
     host.act("stop", "one")
     assert host.reload(BASE.replace("86771", "86775")).restarted == ["one"]

@@ -29,7 +29,7 @@ from typing import Any, Self
 from tests import harness
 from tests.harness import notify_socket, wait_gone, wait_until
 from tests.system import cgroups
-from tests.system.root import CACHE, debian
+from tests.system.root import CACHE, SUITE, debian
 
 PATIENCE = 1.5 * harness.PATIENCE
 """Seconds after which something that should have happened has not; longer than any command waits by itself."""
@@ -66,12 +66,19 @@ running: list[Container] = []
 class Container:
     """One machine. Entering the context boots it, unless ``boot=False``: then it is only its files until ``boot()``.
 
-    ``binds`` maps paths of the host to paths inside, read-only. ``options`` go to systemd-nspawn as they are.
+    ``binds`` maps paths of the host to paths inside, read-only. ``options`` go to systemd-nspawn as they are. ``suite``
+    is the release of Debian.
     """
 
     def __init__(
-        self, *, boot: bool = True, binds: Mapping[Path, str] | None = None, options: Iterable[str] = ()
+        self,
+        *,
+        boot: bool = True,
+        binds: Mapping[Path, str] | None = None,
+        options: Iterable[str] = (),
+        suite: str = SUITE,
     ) -> None:
+        self._suite = suite
         self._boots_at_once = boot
         self._options = [f"--bind-ro={outside}:{inside}" for outside, inside in (binds or {}).items()] + [*options]
         self._console = os.memfd_create("console")
@@ -82,7 +89,7 @@ class Container:
     # -- coming and going -------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        pristine = debian()
+        pristine = debian(self._suite)
         self.cgroup = cgroups.new_cgroup()
         mount = CACHE / "mount"
         mount.mkdir(exist_ok=True)

@@ -17,6 +17,11 @@ from pathlib import Path
 CACHE = Path(__file__).resolve().parents[2] / ".cache" / "system"
 
 SUITE = "bookworm"
+"""Debian 12, with systemd 252: the oldest that has to do."""
+
+NEWER = "trixie"
+"""Debian 13, with systemd 257."""
+
 PACKAGES = (
     *("systemd", "systemd-sysv", "dbus"),  # what boots; dbus carries `systemctl` and `busctl`
     *("iproute2", "nmap", "tcpdump"),  # networks, and what is seen on them by others than the agent
@@ -33,25 +38,25 @@ IN_A_NAMESPACE_OF_ITS_OWN = ("unshare", "--mount", "--pid", "--fork", "--kill-ch
 """debootstrap mounts into the tree that it fills: with it go its mounts and its processes, however it ends."""
 
 
-def debian() -> Path:
+def debian(suite: str = SUITE) -> Path:
     """The pristine tree, made now (in about a minute) if this file has not made it before. Only ever read it."""
     recipe = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
-    made = CACHE / f"debian-{recipe}"
+    made = CACHE / f"{suite}-{recipe}"
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not made.exists():
-            for old in CACHE.glob("debian-*"):
+            for old in CACHE.glob(f"{suite}-*"):
                 shutil.rmtree(old)
-            partial = CACHE / f"debian-{recipe}.partial"
-            _bootstrap(partial)
+            partial = CACHE / f"{suite}-{recipe}.partial"
+            _bootstrap(partial, suite)
             _settle(partial)
             partial.rename(made)
     return made
 
 
-def _bootstrap(tree: Path) -> None:
-    command = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(tree), *_mirror()]
+def _bootstrap(tree: Path, suite: str) -> None:
+    command = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", suite, str(tree), *_mirror()]
     done = subprocess.run(
         [*IN_A_NAMESPACE_OF_ITS_OWN, *command],
         stdin=subprocess.DEVNULL,

@@ -171,7 +171,7 @@ def test_a_declaration_of_roots_alone_is_read_as_a_credential(installed: Host) -
     assert 'API_TOKEN = "****"' in shown
     doctor = json.loads(installed.agentctl("doctor", "--json", check=False).stdout)
     (check,) = [check for check in doctor["checks"] if check["name"] == "declaration"]
-    assert (check["verdict"], check["finding"]) == ("ok", "/srv/key/env.toml: 1 services")
+    assert (check["verdict"], check["finding"]) == ("ok", "/srv/key/env.toml: 1 service")
 
 
 def test_a_reload_never_applies_a_credential_that_is_out_of_date(installed: Host) -> None:
@@ -221,7 +221,7 @@ def test_a_declaration_that_is_only_a_credential_needs_no_file(installed: Host) 
     assert declaration(installed) == f"{GIVEN}/env.toml"
     doctor = json.loads(installed.agentctl("doctor", "--json", check=False).stdout)
     (check,) = [check for check in doctor["checks"] if check["name"] == "declaration"]
-    assert (check["verdict"], check["finding"]) == ("ok", f"{GIVEN}/env.toml: 1 services")
+    assert (check["verdict"], check["finding"]) == ("ok", f"{GIVEN}/env.toml: 1 service")
 
 
 def test_mistakes_in_a_credential_are_told_with_its_name(installed: Host) -> None:
@@ -238,7 +238,7 @@ def test_a_declaration_for_root_alone_without_a_credential_says_what_to_do(insta
     assert installed.systemctl("start", check=False).returncode == 1
     said = installed.journal("-u", UNIT, "--priority=err", "--output=cat").splitlines()
     assert (
-        "/srv/key/env.toml: may not be read by this user; let the agent's group read it, or hand it over: "
+        "/srv/key/env.toml: may not be read by user agent: chmod g+r /srv/key/env.toml; or hand it over: "
         "LoadCredential=env.toml:/srv/key/env.toml"
     ) in said
 
@@ -252,7 +252,7 @@ def test_a_job_that_systemd_runs_has_its_own_credentials(installed: Host) -> Non
     installed.run_in_unit(command, *properties, "LoadCredential=env.toml:/srv/key/env.toml")
     refused = installed.run_in_unit(command, *properties, check=False)
     assert refused.returncode == 1
-    assert "/srv/key/env.toml: may not be read by this user" in refused.stderr
+    assert "/srv/key/env.toml: may not be read by user agent" in refused.stderr
 
 
 def test_the_example_is_a_drop_in_that_systemd_understands_line_by_line(installed: Host) -> None:

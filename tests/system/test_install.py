@@ -65,7 +65,7 @@ def test_from_one_file_to_a_service_and_back_to_nothing(host: Container) -> None
     assert version(host) == __version__
     assert host.run(["agentctl", "install"]).stdout == f"nothing to do: {__version__} is installed below /srv\n"
     said = host.run(["agentctl", "uninstall"]).stdout
-    assert "stopped   agent.socket, agent.service" in said
+    assert "stopped   agent-job@*.timer, agent.socket, agent-job@*.service, agent.service, agent.slice" in said
     assert host.show("agent.service", "LoadState", "ActiveState") == {
         "LoadState": "not-found",
         "ActiveState": "inactive",

@@ -82,10 +82,25 @@ def test_the_unit_scores_two_or_less_and_each_remaining_exposure_is_explained(in
     assert f"**{score}**" in PAGE.read_text()
 
 
-def test_the_score_is_the_same_offline_for_the_shipped_file(installed: Host) -> None:
-    unit = "/etc/systemd/system/agent.service"
-    done = installed.run(["systemd-analyze", "security", "--offline=yes", f"--threshold={SCORE_MAX * 10:.0f}", unit])
-    assert f"Overall exposure level for agent.service: {exposure(installed)[0]}" in done.stdout
+@pytest.mark.parametrize("unit", ["agent.service", "agent-job@.service"])
+def test_the_shipped_files_score_two_or_less_without_a_systemd_to_ask(installed: Host, unit: str) -> None:
+    threshold = f"--threshold={SCORE_MAX * 10:.0f}"
+    installed.run(["systemd-analyze", "security", "--offline=yes", threshold, f"/etc/systemd/system/{unit}"])
+
+
+def test_a_job_of_systemds_is_in_the_same_sandbox_but_for_the_cgroups() -> None:
+    """Whatever ``agent.service`` says from the first line about capabilities on, in the same order."""
+    mine, jobs = (
+        [line for line in sandbox_of(name) if not line.startswith("ProtectControlGroups=")]
+        for name in ("agent.service", "agent-job@.service")
+    )
+    assert mine == jobs
+
+
+def sandbox_of(unit: str) -> list[str]:
+    text = (SOURCE / "systemd" / unit).read_text()
+    lines = text[text.index("AmbientCapabilities=") :].partition("[Install]")[0].splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 # -- what it forbids --------------------------------------------------------------------------------------------------

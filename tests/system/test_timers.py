@@ -246,7 +246,7 @@ def test_a_job_never_overlaps_itself_whoever_starts_it(installed: Host) -> None:
     assert refused.returncode == 1
     found = timers(installed)["long"]
     assert found["state"] == "running"
-    told = installed.journal("-t", "long", "--output=cat")
+    told = installed.journal("_SYSTEMD_UNIT=agent-job@long.service", "--output=cat")
     assert re.fullmatch(r"agentctl: long runs already, under process \d+\n", told)
     assert len(runs(installed, "long")) == 1
     assert "systemd goes on starting it" in installed.agentctl("stop", "long").stdout
@@ -380,7 +380,7 @@ def test_who_is_not_root_and_without_an_agent_sees_the_timers_and_changes_none(i
     sync(installed, SYSTEMDS + job("a", 'oncalendar = "Mon..Fri 02:30"') + job("b", 'every = "1h"'))
     wait_for(installed, "b", state="waiting", last_exit="exited 0")
     done = installed.agentctl("timers", user="nobody")
-    assert "may not be read by this user; shown are the timers of the last `agentctl timers sync`" in done.stderr
+    assert "may not be read by user nobody, who may not enter /srv/key; shown are the timers of the last" in done.stderr
     assert done.stderr.count("\n") == 1
     _, first, second = done.stdout.splitlines()
     assert re.match(r"a +systemd +waiting +\d{4}-\S+ 02:30:00 +\S.* - +- +Mon\.\.Fri \*-\*-\* 02:30:00$", first)
@@ -415,3 +415,16 @@ def test_systemd_finds_nothing_wrong_with_what_is_installed(installed: Host) -> 
         for name in ("a", "other")
     }
     assert scores["other"] <= 2.0
+
+
+def test_an_uninstalled_agent_leaves_no_timer(installed: Host) -> None:
+    installed.write("/etc/systemd/system/agent-job@a.timer.d/override.conf", "[Timer]\nAccuracySec=1s\n")
+    sync(installed, SYSTEMDS + job("a", 'oncalendar = "daily"\npersistent = true') + job("b", 'every = "1h"'))
+    assert "timers of jobs would be removed: a, b" in installed.agentctl("uninstall", "--dry-run").stderr
+    assert units(installed) == {"agent-job@a.timer": "active", "agent-job@b.timer": "active"}
+    assert "timers of jobs removed: a, b\n" in installed.agentctl("uninstall").stderr
+    assert units(installed) == {}
+    assert laid(installed) == [
+        "/etc/systemd/system/agent-job@a.timer.d",  # an operator's, with what is in it
+    ]
+    assert not list(installed.path("/var/lib/systemd/timers").glob("*agent-job*"))

@@ -1,0 +1,68 @@
+"""Root, and the user to whom a prefix belongs.
+
+An installed agent has a user of its own. Root may do everything there, and so finds nothing out by trying it, and
+leaves behind what is of no use to the agent: a database that it cannot write to, a lock that it cannot take. So below
+such a prefix root looks with the eyes of that user, and runs as that user.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from agent.linux import libc
+from agent.linux.capabilities import keeping_through_setuid, permitted
+from agent.linux.capability_sets import mask
+from agent.linux.users import Credentials, resolve_user
+
+_NEEDED = mask(["CAP_SETUID", "CAP_SETGID"])
+
+
+def owner(directory: Path) -> Credentials | None:
+    """Whose ``directory`` is, if we are root and it is somebody else's; else ``None``."""
+    if os.geteuid() != 0 or permitted() & _NEEDED != _NEEDED:
+        return None
+    try:
+        uid = directory.stat().st_uid
+    except OSError:
+        return None
+    return resolve_user(str(uid), None) if uid else None
+
+
+@contextmanager
+def seen_by(user: Credentials | None) -> Iterator[None]:
+    """While the block runs, root reaches files as this user does, and as no root. Nothing changes for ``None``."""
+    if user is None:
+        yield
+        return
+    uid, gid, groups = os.geteuid(), os.getegid(), os.getgroups()
+    try:
+        os.setgroups(user.groups)
+        os.setegid(user.gid)
+        os.seteuid(user.uid)
+        yield
+    finally:
+        os.seteuid(uid)
+        os.setegid(gid)
+        os.setgroups(groups)
+
+
+def step_down(directory: Path) -> str | None:
+    """Become the user whose ``directory`` is, if we are root and it is somebody else's; returns who we are then.
+
+    What root may do this process still may, as an agent whose unit lets it; its children may nothing of it by
+    themselves (``capabilities.withhold``).
+    """
+    user = owner(directory)
+    if user is None:
+        return None
+    with keeping_through_setuid():
+        os.setgroups(user.groups)
+        os.setresgid(user.gid, user.gid, user.gid)
+        os.setresuid(user.uid, user.uid, user.uid)
+        _, held, inheritable = libc.capget()
+        libc.capset(held, held, inheritable)
+    os.environ.update(user.environment)
+    return user.name

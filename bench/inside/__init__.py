@@ -1,0 +1,1 @@
+"""Programs that run in the container, each by itself: no import here reaches for another file."""

@@ -1,0 +1,95 @@
+"""Root below a prefix of somebody else's. Who becomes somebody else does so in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.linux.owner import owner, seen_by
+from agent.linux.users import resolve_user
+from tests.linux.processes import become_user_with, scripted
+
+NOBODY = 65534
+
+PREAMBLE = """
+import os, sys
+from pathlib import Path
+from agent.linux import libc
+from agent.linux.capabilities import withhold
+from agent.linux.owner import owner, step_down
+from agent.linux.spawn import SpawnRequest, run
+"""
+
+
+@pytest.fixture
+def theirs() -> Iterator[Path]:
+    """A directory that belongs to nobody, where nobody can get to."""
+    directory = Path(tempfile.mkdtemp(prefix="theirs-"))
+    directory.chmod(0o755)
+    os.chown(directory, NOBODY, NOBODY)
+    yield directory
+    shutil.rmtree(directory)
+
+
+def test_a_prefix_has_an_owner_if_it_is_somebody_elses(theirs: Path, tmp_path: Path) -> None:
+    found = owner(theirs)
+    assert found is not None
+    assert (found.uid, found.name) == (NOBODY, "nobody")
+    assert owner(tmp_path) is None
+    assert owner(tmp_path / "none") is None
+
+
+def test_who_may_not_become_the_owner_stays_who_he_is(theirs: Path) -> None:
+    told = scripted(
+        f"{PREAMBLE}{become_user_with('CAP_NET_RAW')}\nprint(owner(Path({str(theirs)!r})), step_down(Path('/root')))"
+    )
+    assert told == "None None\n"
+    without = "libc.capset(1, 1, 0)  # CAP_CHOWN"
+    told = scripted(f"{PREAMBLE}{without}\nprint(step_down(Path({str(theirs)!r})), os.getuid())")
+    assert told == "None 0\n"
+
+
+def test_root_sees_with_the_eyes_of_the_owner_and_is_root_again(theirs: Path) -> None:
+    closed, open_ = theirs / "closed", theirs / "open"
+    for path, mode in ((closed, 0o600), (open_, 0o644)):
+        path.write_text("text")
+        path.chmod(mode)
+    before = os.getresuid(), os.getresgid(), os.getgroups()
+    with seen_by(resolve_user("nobody", None)):
+        assert open_.read_text() == "text"
+        with pytest.raises(PermissionError):
+            closed.read_text()
+        assert not os.access(closed, os.R_OK, effective_ids=True)
+    with pytest.raises(ZeroDivisionError), seen_by(resolve_user("nobody", None)):
+        _ = 1 / 0
+    assert (os.getresuid(), os.getresgid(), os.getgroups()) == before
+    assert closed.read_text() == "text"
+    with seen_by(None):
+        assert closed.read_text() == "text"
+
+
+def test_root_steps_down_to_the_owner_and_its_children_hold_nothing(theirs: Path) -> None:
+    told = scripted(f"""{PREAMBLE}
+held = libc.capget()[1]
+print(step_down(Path({str(theirs)!r})), os.getresuid(), os.getresgid(), os.getgroups(), os.environ["USER"])
+print(libc.capget()[:2] == (held, held))
+withhold()
+argv = ["sh", "-c", "id -un; grep -E '^Cap(Prm|Eff|Amb)' /proc/self/status | tr -d '0\\\\n'"]
+print(run(SpawnRequest(argv=argv, environment={{"PATH": "/usr/bin:/bin"}}), 10).stdout.decode())
+request = SpawnRequest(argv=["id", "-un"], environment={{"PATH": "/usr/bin:/bin"}}, user="daemon")
+print(run(request, 10).stdout.decode())
+""")
+    assert told.split("\n") == [
+        "nobody (65534, 65534, 65534) (65534, 65534, 65534) [65534] nobody",
+        "True",
+        "nobody",
+        "CapPrm:\tCapEff:\tCapAmb:\t",
+        "daemon",
+        "",
+        "",
+    ]

@@ -72,11 +72,15 @@ class Event(msgspec.Struct):
 
 
 class History(msgspec.Struct, frozen=True):
-    """What a store between two programs in one process has not got to the disk yet, and its newest cursor."""
+    """A store between two programs in one process.
+
+    ``events`` and ``unsaved`` are the events and the keys of ``memory`` (or, if it has them no more, forgotten ones)
+    that have not got to the disk yet.
+    """
 
     events: list[Event] = []
     memory: dict[str, Any] = {}
-    forgotten_keys: list[str] = []
+    unsaved: list[str] = []
     newest: int = 0
 
 
@@ -146,18 +150,16 @@ class EventStore:
         return self._closed or self._save()
 
     def freeze(self) -> History:
-        """Store everything, and tell what the disk would not take."""
+        """Store everything, and tell what the disk would not take, or may not give back."""
         self.flush()
-        unsaved = {key: self._memory[key] for key in self._unsaved_keys if key in self._memory}
-        forgotten = sorted(self._unsaved_keys - unsaved.keys())
-        return History(self._since(self._stored), unsaved, forgotten, self._newest)
+        return History(self._since(self._stored), self._memory, sorted(self._unsaved_keys), self._newest)
 
     def thaw(self, history: History) -> None:
-        """Go on with what an earlier program could not store; before anything is appended."""
+        """Go on with what an earlier program knew; before anything is appended."""
         self._memory |= history.memory
-        for key in history.forgotten_keys:
+        for key in {*history.unsaved} - history.memory.keys():
             self._memory.pop(key, None)
-        self._unsaved_keys |= {*history.memory, *history.forgotten_keys}
+        self._unsaved_keys |= {*history.unsaved}
         self._ring.extend(history.events)
         self._newest = max(self._newest, history.newest)
         if self._ring or self._unsaved_keys:

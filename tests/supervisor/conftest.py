@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -106,7 +107,6 @@ class Host:
         self.paths = Paths.of(prefix)
         lay_out(self.paths)
         self.events = EventStore(self.paths.agent_spool / "events.db", schedule=loop.call_later)
-        self._gone: list[Supervisor] = []
         self.supervisor = self.supervise("")
 
     def declare(self, text: str) -> Declaration:
@@ -157,13 +157,8 @@ class Host:
     def hand_over(self) -> None:
         """As by execve(2): another program goes on with what was frozen, in a loop of its own."""
         state, history = msgspec.json.encode(self.supervisor.freeze()), msgspec.json.encode(self.events.freeze())
-        for unit in self.supervisor.units.values():
-            if (receiver := unit._premises.listener._receiver) is not None:
-                receiver._socket.detach()
-        self._gone.append(self.supervisor)
-        self.events._disconnect()
+        self._vanish()
         handler = self.loop.get_exception_handler()
-        self.loop.close()
         self.loop = asyncio.new_event_loop()
         self.loop.set_exception_handler(handler)
         self.events = EventStore(self.paths.agent_spool / "events.db", schedule=self.loop.call_later)
@@ -180,6 +175,19 @@ class Host:
             frozen=frozen,
         )
         self.loop.run_until_complete(self.supervisor.start())
+
+    def _vanish(self) -> None:
+        """Close what is not inherited, and let go of what is without closing it."""
+        for unit in self.supervisor.units.values():
+            if (receiver := unit._premises.listener._receiver) is not None:
+                receiver._socket.detach()
+            if unit.run is not None:
+                unit.run._containment.close()
+                assert isinstance(unit.run._sink, FileSink)
+                unit.run._sink.file._shut()
+        os.close(self.supervisor._generation._fd)
+        self.events._disconnect()
+        self.loop.close()
 
     def stop(self) -> list[str]:
         return self.loop.run_until_complete(self.supervisor.stop())

@@ -392,12 +392,12 @@ def another_program(store: EventStore, timers: Timers) -> EventStore:
     return follows
 
 
-def test_on_a_disk_that_works_there_is_nothing_to_take_along(store: EventStore, timers: Timers) -> None:
+def test_on_a_disk_that_works_all_is_stored_before(store: EventStore, timers: Timers) -> None:
     store.append("one", "first")
     store.remember("key", "value")
     store.remember("other", 1)
     store.forget("other")
-    assert store.freeze() == History(newest=store.newest)
+    assert store.freeze() == History(memory={"key": "value"}, newest=store.newest)
     follows = another_program(store, timers)
     assert ([event.kind for event in follows.read()], follows.recall("key")) == (["one"], "value")
     assert follows.recall("other") is None

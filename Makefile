@@ -49,7 +49,7 @@ PIP_INSTALL := $(PIP) install --require-hashes --no-build-isolation --use-pep517
 
 .PHONY: help
 help: ## this list
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand --tabs=20
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand --tabs=24
 
 .PHONY: run
 run: run-packages $(VENV)/run ## the agent in the foreground on its own default declaration, below ./var

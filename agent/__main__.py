@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 from agent.cli.commands import COMMANDS, COMPLETE_VARIABLE
 from agent.cli.guard import INTERNAL_ERRORS, guarded
@@ -136,5 +138,19 @@ def _as_its_owner(paths: Paths) -> str | None:
     return step_down(paths.run)
 
 
+def leave(code: int) -> NoReturn:
+    """End this process with what it has printed, and without taking the interpreter apart first.
+
+    That would be an eighth of `agentctl status`. A worker takes its time: C libraries may hold output of their own.
+    """
+    if sys.argv[1:2] == ["worker"]:
+        sys.exit(code)
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            with suppress(OSError):  # told already, by whoever printed
+                stream.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -116,3 +117,9 @@ def test_the_container_entry_runs_the_declaration_it_is_given(tmp_path: Path) ->
     assert done.returncode == 1
     assert f"{tmp_path}/wrong.toml:1: " in done.stderr
     assert not (tmp_path / "prefix").exists()
+
+
+def test_everything_that_was_printed_is_out_before_the_process_ends(tmp_path: Path) -> None:
+    done = python("-m", "agent", "calendar", "minutely", "--iterations", "5000", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["elapses"]) == 5000

@@ -14,8 +14,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from agent import __version__
 from agent.control import baton
 from agent.control.baton import Received
@@ -27,7 +25,7 @@ from agent.control.patience import patiently
 from agent.control.server import ControlServer
 from agent.control.succession import OUTPUT, STATE, Succession
 from agent.control.watchdog import keep_watchdog
-from agent.declaration.model import AnyService, Declaration, LogPolicy
+from agent.declaration.model import Declaration
 from agent.errors import EXIT_OK, AgentError, DeclarationError, RuntimeFailure
 from agent.linux import cgroup, listen, signals
 from agent.linux.capabilities import withhold
@@ -42,9 +40,9 @@ from agent.supervisor.engine import Supervisor, SupervisorState
 from agent.supervisor.predecessors import end_predecessors
 from agent.supervisor.unit import Unit
 from agent.telemetry.bugs import BugLog
-from agent.telemetry.events import EventStore, History, Schedule
-from agent.telemetry.journal import JournalledLog, Logbook
-from agent.telemetry.logs import LogFile, LogPump, LogState
+from agent.telemetry.events import EventStore, History
+from agent.telemetry.journal import Logbook
+from agent.telemetry.service_log import ServiceLog
 
 STATUS_DELAY = 0.2
 """Seconds in which changes are gathered into one ``STATUS=`` line."""
@@ -115,37 +113,6 @@ def _raise_descriptor_limit() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-class _ServiceLog:
-    """The log of one run of a service, of which the journal gets a copy."""
-
-    def __init__(self, paths: Paths, service: AnyService, schedule: Schedule, logbook: Logbook | None) -> None:
-        self._file = LogFile(paths.log(service.name), service.log.size, service.log.keep)
-        self._both = JournalledLog(self._file, service.name, logbook.write, schedule=schedule) if logbook else None
-        self._schedule = schedule
-
-    @property
-    def dropped_bytes(self) -> int:
-        return self._file.dropped_bytes
-
-    def pump(self, fd: int) -> LogPump:
-        return LogPump(fd, self._both or self._file, schedule=self._schedule)
-
-    def freeze(self) -> LogState:
-        state = self._file.freeze()
-        return msgspec.structs.replace(state, line=self._both.freeze()) if self._both else state
-
-    def thaw(self, state: LogState) -> None:
-        self._file.thaw(state)
-        if self._both:
-            self._both.thaw(state.line)
-
-    def adjust(self, policy: LogPolicy) -> None:
-        self._file.adjust(policy.size, policy.keep)
-
-    def close(self) -> None:
-        self._file.close()
 
 
 class Daemon:
@@ -266,7 +233,7 @@ class Daemon:
             environ=self._environ,
             events=self._events,
             tree=self._tree,
-            sink=lambda service: _ServiceLog(self._paths, service, self._loop.call_later, self._logbook),
+            sink=lambda service: ServiceLog(self._paths, service, self._loop.call_later, self._logbook),
             on_change=self._changed,
             frozen=frozen,
         )
@@ -365,7 +332,7 @@ class Daemon:
     def _last_words(self, name: str, output: int) -> None:
         """What a worker that died with the agent before us had still said."""
         if (unit := self._supervisor.units.get(name)) is not None:
-            log = _ServiceLog(self._paths, unit.service, self._loop.call_later, self._logbook)
+            log = ServiceLog(self._paths, unit.service, self._loop.call_later, self._logbook)
             pump = log.pump(os.dup(output))
             pump.drain(time.monotonic() + 1.0)
             pump.close()

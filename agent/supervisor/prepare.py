@@ -38,7 +38,8 @@ def prepare(service: AnyService, paths: Paths) -> int:
         _give(data, owner, follow=True)
     except PermissionError as error:
         who = service.user or f"group {service.group}"
-        why = "the agent is not permitted to act for others; its unit permits it with privileged.conf"
+        why = "the agent is not permitted to act for others; its unit permits it with the drop-in privileged.conf, in"
+        why += " share/doc/agent/examples"
         raise SpawnFailed(f"cannot run as {who}: {why}", permanent=True) from error
     write_settings(service, paths)
     if service.heartbeat is not None:

@@ -98,8 +98,8 @@ class Outcome(msgspec.Struct, kw_only=True):
 class ReloadReport(msgspec.Struct, kw_only=True):
     """What a reload changed: service names by what was done to them, and why (the fields that differ).
 
-    ``failed`` are those of them that did not come up, by what was the matter, and ``stuck`` those with processes that
-    not even SIGKILL ends: they are as they were. With ``handover``, the id of one, nothing has been done yet: another
+    ``failed`` are those that were started and did not come up, with the reason, ``stuck`` those with processes that not
+    even SIGKILL ends: they are as they were. With ``handover``, the id of one, nothing has been done yet: another
     version is installed, and the agent becomes it first.
     ``timers_out_of_sync`` are jobs whose timer units are not as declared: ``agentctl timers sync`` is root's to do.
     """

@@ -13,13 +13,21 @@ import json
 import mmap
 import os
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 CLONE = {"user": 0x10000000, "mount": 0x00020000, "net": 0x40000000, "pid": 0x20000000}  # linux/sched.h
-NUMBERS = {"finit_module": 313, "clock_settime": 227, "bpf": 321, "ptrace": 101, "personality": 135}  # x86-64
+NUMBERS = {
+    "finit_module": 313,
+    "clock_settime": 227,
+    "bpf": 321,
+    "ptrace": 101,
+    "personality": 135,
+    "capset": 126,
+}  # x86-64
 ADDR_NO_RANDOMIZE = 0x0040000  # linux/personality.h
 AF_VSOCK = 40
 
@@ -80,6 +88,13 @@ def run_setuid_program() -> None:
         raise OSError(errno.EPERM, "")
 
 
+def give_up() -> None:
+    """As ping, tcpdump and many a server do before they begin."""
+    version_3 = struct.pack("II", 0x20080522, 0)  # linux/capability.h
+    checked(libc.syscall(ctypes.c_long(NUMBERS["capset"]), version_3, bytes(24)))
+    os.setuid(os.getuid())
+
+
 def realtime() -> None:
     os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
 
@@ -87,6 +102,7 @@ def realtime() -> None:
 PROBES: dict[str, Callable[[], object]] = {
     "write below its own directory": lambda: (own / "probe").write_text("x"),
     "write where everybody may": lambda: Path("/opt/open/probe").write_text("x"),
+    "write to a directory of its own elsewhere": lambda: Path("/var/lib/thing/probe").write_text("x"),
     "write where everybody may, below the prefix": lambda: Path("/srv/open/probe").write_text("x"),
     "see homes": lambda: Path("/home/somebody/letter").read_text(),
     "see the temporary files of others": lambda: Path("/tmp/of-others").read_text(),
@@ -111,6 +127,9 @@ PROBES: dict[str, Callable[[], object]] = {
     "give a file away": lambda: os.chown(own / "probe", 65534, 65534),
     "run before all others": lambda: in_a_child(realtime),
     "talk an exotic protocol": lambda: socket.socket(AF_VSOCK, socket.SOCK_STREAM).close(),
+    "pin itself to a processor": lambda: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}),
+    "give up what it holds": lambda: in_a_child(give_up),
+    "listen on a port below 1024": lambda: socket.create_server(("127.0.0.1", 81)).close(),
     "send raw packets": lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP).close(),
     "make a network connection": lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM).close(),
     "make a cgroup outside of the agent's": lambda: Path("/sys/fs/cgroup/probe").mkdir(),

@@ -78,10 +78,12 @@ def test_nothing_is_said_twice(installed: Host) -> None:
     installed.declare(says(installed, "web", "once"))
     installed.systemctl("start")
     await_said(installed, "web", "once")
+    installed.systemctl("reload")
     installed.systemctl("stop")
     by_the_agent = installed.entries(f"_SYSTEMD_UNIT={UNIT}")
     assert {entry["_TRANSPORT"] for entry in by_the_agent} == {"journal"}
-    assert len(set(messages(by_the_agent))) == len(by_the_agent) >= 8
+    assert len(set(messages(by_the_agent))) == len(by_the_agent) >= 9
+    assert [message for message in messages(by_the_agent) if "unchanged" in message] == ["reloaded: 1 unchanged"]
     for word in ("once", "agent ready: 1 running", "agent stopped: every service is stopped"):
         assert word in messages(by_the_agent)
 

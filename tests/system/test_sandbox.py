@@ -37,6 +37,7 @@ def prober() -> Iterator[Host]:
             host.run(["mkdir", "--mode=1777", inside])
         host.write("/home/somebody/letter", "dear")
         host.write("/tmp/of-others", "theirs")
+        host.run(["install", "-d", "-o", "agent", "/var/lib/thing"])
         host.run(["cp", "/usr/bin/id", "/opt/tests/setuid-id"])
         host.run(["chmod", "4755", "/opt/tests/setuid-id"])
         yield host
@@ -48,9 +49,9 @@ def probed(host: Host, keys: str = "") -> dict[str, str]:
         '[service.probe]\nkind = "command"\nrestart = "no"\n'
         f'command = ["/usr/bin/python3", "/opt/tests/probe.py", "/srv/spool/probe"]\n{keys}'
     )
-    host.systemctl("start")
+    host.systemctl("restart")
     host.until("probe", state="completed")
-    found: dict[str, str] = json.loads(host.log("probe").split(" ", 1)[1])
+    found: dict[str, str] = json.loads(host.log("probe").splitlines()[-1].split(" ", 1)[1])
     return found
 
 
@@ -208,6 +209,35 @@ def test_limits_are_in_force_as_far_as_the_machine_has_the_controllers(installed
 
 
 # -- the way to open it -----------------------------------------------------------------------------------------------
+
+OPENED = {
+    "keeps data elsewhere": ("write to a directory of its own elsewhere",),
+    "listens on a port below 1024": ("listen on a port below 1024",),
+    "sends packets of its own making": ("send raw packets",),
+    "gives up privileges by itself": ("give up what it holds",),
+    "compiles while it runs": ("map memory to write and execute", "make written memory executable"),
+    "executes what it unpacked below its spool": ("execute what it wrote",),
+    "reads homes": ("see homes",),
+    "shares `/tmp` with others": ("see the temporary files of others",),
+    "sets priorities, pins processors": ("pin itself to a processor",),
+    "is a container, a browser": ("make a user namespace",),
+}
+"""Rows of the page, by how they begin, and what a service then can."""
+
+
+def test_what_the_page_says_opens_it_opens_that_and_nothing_else(prober: Host) -> None:
+    table = PAGE.read_text().partition("\n## Opening it\n")[2]
+    rows = dict(re.findall(r"^\| (.+?) \| (.+) \|$", table, re.MULTILINE))
+    before = {name for name, outcome in probed(prober).items() if outcome == "ok"}
+    for begins, can in OPENED.items():
+        (needs,) = [needs for row, needs in rows.items() if row.startswith(begins)]
+        words = re.findall(r"`(\w+ ?=[^`]*)`", needs)
+        prober.drop_in("opened", "\n".join(["[Service]", *(word for word in words if word[0].isupper()), ""]))
+        keys = "\n".join(word for word in words if word[0].islower())
+        now = {name for name, outcome in probed(prober, keys).items() if outcome == "ok"}
+        assert now - before == set(can), begins
+        assert before <= now, begins
+
 
 AS_NOBODY = """
 [service.other]

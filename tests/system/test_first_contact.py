@@ -1,0 +1,220 @@
+"""What whoever has just installed it meets: the first declaration, the usual slips, and what is told about them."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+import pytest
+
+from tests.harness import PATIENCE, wait_until
+from tests.system.host import UNIT, Host
+
+WEB = """
+[service.web]
+kind = "command"
+command = ["/usr/bin/python3", "-m", "http.server", "8000"]
+"""
+
+WRONG = WEB + "colour = 3\n"
+
+OF_THE_AGENT = ["run", "tmp", "spool", "log"]
+
+
+@pytest.fixture
+def enabled(installed: Host) -> Host:
+    """Socket and service as the installation suggests it: enabled, and started."""
+    installed.run(["systemctl", "enable", "--quiet", "--now", "agent.socket", UNIT])
+    return installed
+
+
+def doctor(host: Host, **options: Any) -> tuple[int, dict[str, dict[str, str]]]:
+    """What ``agentctl doctor`` finds, by the name of the check, of each the worst; and its exit code."""
+    done = host.agentctl("doctor", "--json", check=False, **options)
+    worst = sorted(json.loads(done.stdout)["checks"], key=lambda check: ("ok", "warn", "fail").index(check["verdict"]))
+    return done.returncode, {check["name"]: check for check in worst}
+
+
+def foreign(host: Host) -> list[str]:
+    """What lies where the agent writes and belongs to somebody else; its socket is systemd's."""
+    places = [f"/srv/{name}" for name in OF_THE_AGENT]
+    found = host.run(["find", *places, "!", "-user", "agent", "!", "-name", "agent.sock"]).stdout
+    return found.splitlines()
+
+
+def test_an_example_of_the_first_declaration_works_as_soon_as_it_is_no_comment(enabled: Host) -> None:
+    assert "declare some in /srv/key/env.toml, then: agentctl reload\n" in enabled.agentctl("status").stdout
+    text = enabled.path("/srv/key/env.toml").read_text()
+    api = re.sub(r"^#(?! \S)", "", text[text.index("#[service.api]") :], flags=re.MULTILINE)
+    with enabled.path("/srv/key/env.toml").open("a") as file:
+        file.write(api)
+    assert "api: started\n" in enabled.agentctl("reload").stdout
+    assert enabled.service("api")["state"] == "running"
+    code, found = doctor(enabled)
+    assert code == 0, found
+    assert found["prefix"]["finding"] == "/srv is writable for user agent"
+
+
+def test_a_file_that_an_editor_gave_to_root_is_told_with_the_command_that_mends_it(enabled: Host) -> None:
+    enabled.declare(WEB)
+    enabled.systemctl("reload")
+    file = enabled.path("/srv/key/env.toml")
+    for path in ("/srv/key/env.toml", "/srv/key/.env", "/srv/key/projects/shop.toml"):
+        # Written beside it and renamed, under root's own umask.
+        enabled.write(f"{path}.new", WEB if path.endswith("env.toml") else "", 0o600)
+        enabled.run(["mv", f"{path}.new", path])
+        refused = enabled.agentctl("reload", check=False)
+        mend = f"chgrp agent {path} && chmod g+r {path}"
+        assert refused.returncode == 1
+        assert refused.stderr.startswith(f"{path}: may not be read by user agent: {mend}")
+        assert refused.stderr.count("\n") == 1
+        assert enabled.agentctl("validate").returncode == 0, "root may read it all"
+        code, found = doctor(enabled)
+        assert (code, found["declaration"]["verdict"]) == (2, "fail")
+        assert mend in found["declaration"]["finding"]
+        enabled.run(["sh", "-c", mend])
+        enabled.systemctl("reload")
+        assert doctor(enabled)[0] == 0
+    # The same before a start, when nobody but the directories can tell whose eyes matter.
+    enabled.run(["systemctl", "stop", "agent.socket", UNIT])
+    file.chmod(0o600)
+    assert "may not be read by user agent: chmod g+r" in doctor(enabled)[1]["declaration"]["finding"]
+
+
+def test_a_declaration_of_init_is_for_the_agent_to_read(installed: Host) -> None:
+    installed.path("/srv/key/env.toml").unlink()
+    installed.run(["sh", "-c", "umask 077; /srv/bin/agentctl init"])
+    assert installed.run(["stat", "-c", "%U:%G %a", "/srv/key/env.toml"]).stdout == "root:agent 640\n"
+    installed.systemctl("start")
+
+
+def test_who_is_nobody_to_the_agent_is_told_so_and_no_more(enabled: Host) -> None:
+    enabled.declare(WEB)
+    code, found = doctor(enabled, user="nobody")
+    assert code == 2
+    assert "may not be read by user nobody, who may not enter /srv/key" in found["declaration"]["finding"]
+    assert found["agent"]["mend"] == "ask as root"
+    assert found["prefix"]["finding"] == "/srv/run is no directory that user nobody may write to"
+
+
+def test_doctor_knows_what_the_unit_does_not_permit(enabled: Host) -> None:
+    enabled.declare(WEB + 'user = "nobody"\nlimits = { memory = "64M" }\n' + WEB.replace("web", "low"))
+    told = enabled.agentctl("reload").stdout
+    assert "web: failed: cannot run as nobody: the agent is not permitted to act for others; " in told
+    assert "low: failed" not in told
+    code, found = doctor(enabled)
+    assert code == 2
+    assert found["users"]["finding"] == "service.web: the agent is not permitted to run it as nobody"
+    assert "share/doc/agent/examples" in found["users"]["mend"]
+    assert enabled.path("/srv/share/doc/agent/examples/privileged.conf").exists()
+
+
+# -- a wrong declaration, and a socket that starts the agent ----------------------------------------------------------
+
+
+@contextmanager
+def by_hand(host: Host) -> Iterator[IO[bytes]]:
+    """An agent that somebody runs in the foreground, as what he sees of it, and ends with Ctrl-C."""
+    process = host.popen(["/srv/bin/agentctl", "run"], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    assert process.stderr
+    try:
+        yield process.stderr
+        host.signal(int(host.path("/srv/run/agent.pid").read_text()), signal.SIGINT)
+        process.stderr.read()
+        assert process.wait(PATIENCE) == 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+def starts(host: Host) -> int:
+    return len(host.entries("-u", UNIT, "MESSAGE_ID=7d4958e842da4a758f6c1cdc7b36dcc5"))  # SD_MESSAGE_UNIT_STARTING
+
+
+def test_who_asks_an_agent_that_cannot_start_is_told_why_and_starts_it_once(enabled: Host) -> None:
+    enabled.declare(WRONG)
+    assert enabled.systemctl("restart", check=False).returncode == 1
+    enabled.wait_unit_state(UNIT, ActiveState="failed")
+    before = starts(enabled)
+    for number in (1, 2):
+        refused = enabled.agentctl("status", check=False, timeout=8)
+        assert refused.returncode == 2
+        told = "agentctl: the agent cannot start: /srv/key/env.toml:5: service.web.colour: unknown key; did you mean"
+        assert refused.stderr.startswith(told) and refused.stderr.count("\n") == 1
+        enabled.wait_unit_state(UNIT, ActiveState="failed")
+        assert starts(enabled) == before + number
+    stranger = enabled.agentctl("status", check=False, user="nobody")
+    assert stranger.stderr == "agentctl: the agent cannot start; its journal says why\n"
+    enabled.wait_unit_state(UNIT, ActiveState="failed")
+    # systemd has nobody left to start it for, and goes on listening.
+    enabled.run(["systemctl", "daemon-reload"])
+    assert starts(enabled) == before + 3
+    assert enabled.show("agent.socket", "SubState") == {"SubState": "listening"}
+    enabled.declare(WEB)
+    assert enabled.status()["services"][0]["name"] == "web"
+
+
+def test_who_asks_while_the_prefix_is_held_by_another_is_told_by_whom(installed: Host) -> None:
+    installed.run(["systemctl", "stop", "agent.socket"])
+    with by_hand(installed):
+        wait_until(lambda: installed.path("/srv/run/agent.sock").exists())
+        installed.path("/srv/run/agent.sock").unlink()
+        installed.run(["systemctl", "start", "agent.socket"])
+        refused = installed.agentctl("status", check=False)
+        assert re.fullmatch(
+            r"agentctl: the agent cannot start: an agent already runs on /srv: process \d+ holds it\n", refused.stderr
+        )
+
+
+# -- root, who runs things by hand ------------------------------------------------------------------------------------
+
+JOBS = """
+[service.local]
+kind = "scan"
+targets = ["127.0.0.1"]
+ports = "1-10"
+every = "1h"
+
+[service.whoami]
+kind = "command"
+command = ["/bin/sh", "-c", "id -un; grep CapPrm /proc/self/status; echo $$HOME"]
+restart = "no"
+"""
+
+
+def test_root_runs_a_job_as_the_agent_would_and_leaves_nothing_that_the_agent_cannot_use(installed: Host) -> None:
+    installed.declare(JOBS)
+    assert installed.agentctl("run-once", "whoami").stdout == "agent\nCapPrm:\t0000000000000000\n/srv\n"
+    done = installed.agentctl("run-once", "local")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert foreign(installed) == []
+    ask = "import sqlite3, sys; print(*sqlite3.connect(sys.argv[1]).execute('SELECT argv FROM runs').fetchone())"
+    argv = installed.run(["python3", "-c", ask, "/srv/spool/local/scan.db"]).stdout
+    assert "-sS" in json.loads(argv), "what takes CAP_NET_RAW"
+    installed.systemctl("start")
+    installed.until("local", state="waiting", last_exit="exited 0")
+
+
+def test_an_agent_that_root_runs_by_hand_is_the_same_agent(installed: Host) -> None:
+    installed.declare(JOBS + '[service.lo]\nkind = "capture"\ninterfaces = ["lo"]\n' + WEB + 'user = "nobody"\n')
+    installed.run(["ip", "link", "set", "lo", "up"])
+    with by_hand(installed) as told:
+        assert told.readline() == b"agent: runs as user agent, whose /srv/run is\n"
+        wait_until(lambda: installed.agentctl("status", check=False).returncode == 0)
+        installed.until("lo", state="running")
+        installed.until("web", state="running")
+        installed.until("local", last_exit="exited 0")
+    assert [path for path in foreign(installed) if not path.startswith("/srv/spool/web")] == []
+    installed.systemctl("start")
+    installed.until("lo", state="running")
+    # A unit says itself as whom it runs.
+    installed.drop_in("root", "[Service]\nUser=root\nGroup=root\nCapabilityBoundingSet=CAP_DAC_OVERRIDE CAP_SETUID\n")
+    installed.systemctl("restart")
+    assert installed.show(UNIT, "User") == {"User": "root"}
+    assert installed.path(f"/proc/{installed.pid}").stat().st_uid == 0

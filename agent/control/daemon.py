@@ -90,6 +90,7 @@ def run(paths: Paths, *, json: bool = False, hint: str | None = None) -> int:
             lock.acquire()
         agent = Daemon(paths, environ, notifier, console, logbook, succession, lock)
         work = agent.begin(declaration, control, inherited, hint)
+    del received
     try:
         with suppress(AgentError):
             # A full disk keeps no agent down: the lock's file has the PID too.
@@ -204,6 +205,7 @@ class Daemon:
             self._succession.taken_over(received)
             kind = "handed_over" if received.refused is None else "handover_failed"
             self._events.append(kind, self._succession.report.message)
+            del inner, received  # they may be large, and this may last for months
             self._announcing = self._in_background(self._announce_succession())
             await self._stop_asked.wait()
         finally:
@@ -213,8 +215,10 @@ class Daemon:
     # -- what an agent consists of --------------------------------------------------------------------------------
 
     def _prepare(self, history: History) -> None:
-        """The loop and the history."""
+        """The loop, the clock and the history."""
         loop = self._loop = asyncio.get_running_loop()
+        self._clock = WallClockWatch()
+        loop.add_reader(self._clock.fd, self._clock_moved)
         begun = time.time()
         self._events = EventStore(self._paths.agent_spool / "events.db", schedule=loop.call_later)
         self._events.thaw(history)
@@ -246,8 +250,6 @@ class Daemon:
 
     def _watch(self) -> None:
         """From here on clock, watchdog and signals have somebody to turn to; signals last, when nothing can fail."""
-        self._clock = WallClockWatch()
-        self._loop.add_reader(self._clock.fd, self._clock_moved)
         self._beat()
         if self._notifier.watchdog_interval:
             self._in_background(keep_watchdog(self._notifier, self._paths.socket, self._server.room))

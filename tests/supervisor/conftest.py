@@ -18,6 +18,7 @@ from agent.linux.process import reap_strangers
 from agent.paths import Paths
 from agent.supervisor.containment import CgroupContainment, Containment, SweepContainment
 from agent.supervisor.engine import Supervisor, SupervisorState
+from agent.supervisor.generation import Generation
 from agent.supervisor.lifecycle import Phase
 from agent.supervisor.report import Action, Outcome, ReloadReport, ServiceReport
 from agent.supervisor.unit import Unit
@@ -107,6 +108,7 @@ class Host:
         self.paths = Paths.of(prefix)
         lay_out(self.paths)
         self.events = EventStore(self.paths.agent_spool / "events.db", schedule=loop.call_later)
+        self._generations: list[Generation] = []
         self.supervisor = self.supervise("")
 
     def declare(self, text: str) -> Declaration:
@@ -126,6 +128,7 @@ class Host:
             tree=None,
             sink=lambda service: FileSink(self.paths.log(service.name)),
         )
+        self._generations.append(self.supervisor._generation)
         return self.supervisor
 
     def supervise(self, text: str) -> Supervisor:
@@ -174,6 +177,7 @@ class Host:
             sink=lambda service: FileSink(self.paths.log(service.name)),
             frozen=frozen,
         )
+        self._generations.append(self.supervisor._generation)
         self.loop.run_until_complete(self.supervisor.start())
 
     def _vanish(self) -> None:
@@ -185,9 +189,16 @@ class Host:
                 unit.run._containment.close()
                 assert isinstance(unit.run._sink, FileSink)
                 unit.run._sink.file._shut()
-        os.close(self.supervisor._generation._fd)
+        self.close_records()
         self.events._disconnect()
         self.loop.close()
+
+    def close_records(self) -> None:
+        """Those of all supervisors so far."""
+        for generation in self._generations:
+            if generation._fd >= 0:
+                os.close(generation._fd)
+                generation._fd = -1
 
     def stop(self) -> list[str]:
         return self.loop.run_until_complete(self.supervisor.stop())
@@ -199,5 +210,6 @@ def host(loop: asyncio.AbstractEventLoop, tmp_path: Path) -> Iterator[Host]:
     made = Host(loop, tmp_path / "srv")
     yield made
     assert made.stop() == []
+    made.close_records()
     made.events.close()
     made.loop.close()

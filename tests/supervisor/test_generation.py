@@ -141,6 +141,7 @@ def test_a_record_stays_bounded_however_many_programs_keep_it(record: Path, monk
     for number in range(100):
         kept = Generation(record, resume=number > 0)
         kept.record(f"s{number % 3}", ME._replace(pid=number + 1), "mark")
+        os.close(kept._fd)
         assert record.stat().st_size < 1200
     assert {("s0", 100), ("s1", 98), ("s2", 99)} <= names(record)
 

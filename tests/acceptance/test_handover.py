@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -415,7 +416,10 @@ def test_ten_in_a_row_leave_no_descriptor_behind(agent: Agent, versions: Version
     upgrade(agent)
 
     def open_files() -> list[str]:
-        links = [str(entry.readlink()) for entry in Path(f"/proc/{agent.pid}/fd").iterdir()]
+        links = []
+        for entry in Path(f"/proc/{agent.pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # closed by now
+                links.append(str(entry.readlink()))
         return sorted(re.sub(r"[:\[]\d+]?", "", link) for link in links if "tick" not in link)
 
     before = len(open_files())

@@ -196,7 +196,7 @@ def test_without_descriptors_it_is_refused(offer: Offer) -> None:
 
     async def scenario(left: int) -> str:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        free = [os.dup(0) for _ in range(left + 1)]
+        free = [os.dup(0) for _ in range(left + 1)]  # the next to be given out; there may be gaps between them
         for fd in free:
             os.close(fd)
         resource.setrlimit(resource.RLIMIT_NOFILE, (free[-1], hard))

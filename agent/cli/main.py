@@ -26,6 +26,7 @@ PROGRAM = "agentctl"
     params=[*shared_options()],
     epilog="\b\nExamples:\n"
     "  agentctl run --default          try it: an agent on a demonstration declaration\n"
+    "  sudo ./agentctl install         make it a service of this host\n"
     "  agentctl status                 what runs, since when, and what it costs\n"
     "  agentctl logs -f api            follow what a service prints\n"
     f"\n{EXIT_CODES}",

@@ -252,7 +252,7 @@ class Daemon:
         """From here on clock, watchdog and signals have somebody to turn to; signals last, when nothing can fail."""
         self._beat()
         if self._notifier.watchdog_interval:
-            self._in_background(keep_watchdog(self._notifier, self._paths.socket, self._server.room))
+            self._in_background(keep_watchdog(self._notifier, self._paths.socket, self._server.room, self._listen_anew))
         for number in (signal.SIGTERM, signal.SIGINT):
             signals.watch(self._loop, number, self._stop_asked.set)
         signals.watch(self._loop, signal.SIGHUP, self._reload)
@@ -402,6 +402,12 @@ class Daemon:
     def _tell_status(self) -> None:
         self._status_due = None
         self._notifier.status(self._agent.summary())
+
+    async def _listen_anew(self) -> None:
+        """Where the socket was, whose file somebody has removed. What prevents that keeps the watchdog unfed."""
+        with suppress(AgentError):
+            if await self._server.renew(self._paths.socket):
+                self._events.append("error", f"{self._paths.socket} was removed, and is made anew")
 
     def _reload(self) -> None:
         self._in_background(self._reload_quietly())

@@ -84,6 +84,20 @@ class ControlServer:
         )
         listening.listen(BACKLOG)  # asyncio has one number for what is kept and what is accepted at once
 
+    async def renew(self, path: Path) -> bool:
+        """Listen at ``path``, since nobody can reach us any more where we do: somebody has removed the socket's file.
+
+        Whoever is connected stays so. ``False`` when we do not listen at all. Raises as ``start`` does.
+        """
+        before = self._server
+        if before is None:
+            return False
+        self._where = listen_unix(path, SOCKET_MODE)
+        self._remove = path
+        await self.start()
+        before.close()
+        return True
+
     @contextmanager
     def room(self) -> Iterator[None]:
         """While the block runs, whoever connects finds a place among those who wait to be let in.

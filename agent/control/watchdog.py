@@ -7,7 +7,7 @@ the real control socket, from connect to a complete answer, has been served by t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -21,13 +21,21 @@ Room = Callable[[], AbstractContextManager[None]]
 """Makes room for one more connection while its block runs: ``ControlServer.room``."""
 
 
-async def keep_watchdog(notifier: SystemdNotifier, socket_path: Path, room: Room) -> None:
+Renewal = Callable[[], Awaitable[None]]
+"""Listens anew at the socket's path."""
+
+
+async def keep_watchdog(notifier: SystemdNotifier, socket_path: Path, room: Room, renewal: Renewal) -> None:
     """Ask ourselves twice in the time that systemd allows, for ever; tell it after each good answer.
 
     An answer may take what is left of that time: there can be a crowd in front of us, and who asks again is its last.
+    A socket whose file has gone, with an agent.socket that was stopped for one, is made anew: to end every service for
+    that would be worse than the harm.
     """
     interval = notifier.watchdog_interval
     while interval:
+        if not socket_path.exists():
+            await renewal()
         good = await answers(socket_path, interval, room)
         if good:
             notifier.watchdog()

@@ -201,8 +201,15 @@ def test_the_watchdog_is_fed_while_the_control_socket_answers_and_not_when_it_do
         agent.start(wait=False, environ={"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "400000"})
         for _ in range(3):
             assert _hear(listener, "WATCHDOG=1")
-        # The socket is gone from under the agent: its loop turns, its timers fire, and it is of no use to anybody.
-        (agent.prefix / "run" / "agent.sock").unlink()
+        # Gone from under the agent, the socket is made anew.
+        control = agent.prefix / "run" / "agent.sock"
+        control.unlink()
+        wait_until(control.exists)
+        for _ in range(2):
+            assert _hear(listener, "WATCHDOG=1")
+        # With something else in its place the loop turns, the timers fire, and it is of no use to anybody.
+        control.with_name("other").touch()
+        control.with_name("other").replace(control)
         listener.settimeout(1.0)
         quiet = False
         for _ in range(10):

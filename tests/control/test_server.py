@@ -20,6 +20,7 @@ import pytest
 from agent.control.admission import Admission
 from agent.control.server import TURNED_AWAY
 from agent.errors import RuntimeFailure
+from tests.linux.processes import open_fds
 
 NOBODY = 65534
 GET = b"GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -252,6 +253,25 @@ def test_a_socket_that_listens_already_is_served_and_its_file_left(control: Any,
             assert b" 200 " in connection.recv(4096)
         control.wait_for(second.stop())
     assert path.exists()
+
+
+def test_where_its_file_was_removed_it_listens_anew_and_loses_nobody(control: Any) -> None:
+    before = len(open_fds())
+    with control.connect() as kept:
+        control.path.unlink()
+        with pytest.raises(FileNotFoundError):
+            control.connect()
+        assert control.wait_for(control.server.renew(control.path))
+        assert curl(control, "/v1/ping")[0] == 200
+        kept.sendall(GET % b"/v1/ping" + b"")
+        assert kept.recv(100).startswith(b"HTTP/1.1 200 ")
+        with pytest.raises(RuntimeFailure, match="another process listens there already"):
+            control.wait_for(control.server.renew(control.path))
+        assert curl(control, "/v1/ping")[0] == 200
+    wait_until(lambda: len(open_fds()) == before)
+    control.wait_for(control.server.stop())
+    assert not control.path.exists()
+    assert not control.wait_for(control.server.renew(control.path))
 
 
 def test_stopping_finishes_answers_ends_streams_and_drops_the_idle(control: Any) -> None:

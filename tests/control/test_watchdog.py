@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from contextlib import nullcontext, suppress
+from contextlib import AsyncExitStack, nullcontext, suppress
 from pathlib import Path
 
 import pytest
@@ -49,6 +49,11 @@ class Answering:
             writer.write(self.answer)
         finally:
             writer.close()
+
+
+async def nobody() -> None:
+    """Listens anew."""
+    raise AssertionError("the socket is there")
 
 
 async def ask(path: Path, answer: bytes, delay: float = 0.0, timeout: float = 2.0) -> bool:
@@ -102,7 +107,7 @@ def test_systemd_hears_twice_in_its_time_and_soon_again_after_a_bad_answer(tmp_p
 
     async def live() -> list[int]:
         async with Answering(path, GOOD) as answering:
-            keeping = asyncio.ensure_future(keep_watchdog(notifier, path, nullcontext))
+            keeping = asyncio.ensure_future(keep_watchdog(notifier, path, nullcontext, nobody))
             counts = [await heard_within(1.0)]
             answering.answer = BAD
             counts.append(await heard_within(0.6))
@@ -118,3 +123,22 @@ def test_systemd_hears_twice_in_its_time_and_soon_again_after_a_bad_answer(tmp_p
     assert good in (2, 3)
     assert bad <= 1
     assert again >= 1
+
+
+def test_a_socket_that_has_gone_is_made_anew_before_systemd_loses_patience(tmp_path: Path, path: Path) -> None:
+    async def live() -> bytes:
+        async with AsyncExitStack() as stack:
+
+            async def renewal() -> None:
+                await stack.enter_async_context(Answering(path, GOOD))
+
+            keeping = asyncio.ensure_future(keep_watchdog(notifier, path, nullcontext, renewal))
+            async with asyncio.timeout(5):
+                heard = await asyncio.get_running_loop().sock_recv(listener, 100)
+            keeping.cancel()
+            return heard
+
+    with notify_socket(tmp_path) as (listener, name):
+        notifier = SystemdNotifier({"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "800000"})
+        assert asyncio.run(live()) == b"WATCHDOG=1"
+        notifier.close()

@@ -90,8 +90,9 @@ import os, resource
 from agent.linux.listen import inherited
 soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-for fd in range(3, 3 + 4097):
-    os.dup2(0, fd)
+nothing = os.open(os.devnull, os.O_RDONLY)
+for fd in {*range(3, 3 + 4097)} - {nothing}:
+    os.dup2(nothing, fd)
 environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "4097", "LISTEN_FDNAMES": "control" + ":output" * 4096}
 found = inherited(environ)
 print(found["control"], len(found["output"]))

@@ -172,6 +172,24 @@ def test_who_asks_while_the_prefix_is_held_by_another_is_told_by_whom(installed:
         )
 
 
+def test_an_agent_outlives_the_end_of_its_socket(enabled: Host) -> None:
+    """Which takes the socket's file along: the watchdog would find nobody at home, and systemd kill it."""
+    enabled.declare(WEB)
+    enabled.run(["systemctl", "stop", "agent.socket", UNIT])
+    enabled.drop_in("hasty", "[Service]\nWatchdogSec=4s\n")
+    enabled.run(["systemctl", "start", "agent.socket", UNIT])
+    before, worker = enabled.pid, enabled.service("web")["pid"]
+    enabled.run(["systemctl", "stop", "agent.socket"])
+    assert not enabled.path("/srv/run/agent.sock").exists()
+    wait_until(lambda: enabled.path("/srv/run/agent.sock").exists())
+    assert (enabled.pid, enabled.service("web")["pid"]) == (before, worker)
+    (told,) = [event["message"] for event in enabled.events() if event["kind"] == "error"]
+    assert told == "/srv/run/agent.sock was removed, and is made anew"
+    enabled.systemctl("stop")
+    assert not enabled.path("/srv/run/agent.sock").exists()
+    assert enabled.show(UNIT, "NRestarts", "Result") == {"NRestarts": "0", "Result": "success"}
+
+
 # -- root, who runs things by hand ------------------------------------------------------------------------------------
 
 JOBS = """

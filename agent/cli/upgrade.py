@@ -16,7 +16,7 @@ from agent.cli.handover import PATIENCE, PAUSE, Unsettled, awaited
 from agent.cli.install import chosen
 from agent.cli.text import safe
 from agent.control.client import Client
-from agent.errors import AgentError, NotRunning, RuntimeFailure
+from agent.errors import AgentError, NotRunning, RequestRefused, RuntimeFailure
 
 
 @command(
@@ -66,16 +66,31 @@ def _from_file(session: Session, file: Path) -> dict[str, Any]:
         raise RuntimeFailure(f"{error}; {before} is installed again{_unlike(session, before)}") from error
 
 
-def _hand_over(session: Session, wanted: str | None = None) -> dict[str, Any]:
+def _hand_over(session: Session, wanted: str = "") -> dict[str, Any]:
     """Have the running agent become what is installed. ``wanted`` is a version that need not follow itself."""
     client = session.client()
-    agent = _up(client)
-    if wanted is not None and agent["version"] == wanted:  # it was started by our asking, or is the same
+    begun = _begun(client, wanted)
+    if begun is None:  # it was started by our asking, has followed at somebody else's, or is the same
         return _told(wanted, wanted, f"{wanted} is installed, and runs")
-    begun = client.request("POST", "/v1/upgrade")
     if not session.json:
         complain(f"agentctl: version {begun['before']} hands over")
     return awaited(session.paths(), begun["id"])
+
+
+def _begun(client: Client, wanted: str) -> dict[str, Any] | None:
+    """The report of a hand-over that has begun; ``None`` where the wanted version runs.
+
+    Waits for an agent that is busy with a reload, or with a hand-over that somebody else has asked for.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while _up(client)["version"] != wanted:
+        try:
+            return client.request("POST", "/v1/upgrade")
+        except RequestRefused as error:
+            if error.status != 409 or time.monotonic() > deadline:
+                raise
+        time.sleep(PAUSE)
+    return None
 
 
 def _unlike(session: Session, installed: str) -> str:

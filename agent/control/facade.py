@@ -152,15 +152,15 @@ class RunningAgent:
             # Also when it is refused: systemd waits for this and for the READY=1 that follows.
             self._notifier.reloading()
         declaration = self._read()
-        if self._up and (program := successor()) is not None:
+        if (program := successor()) is not None:
+            self._insist_on_being_up()
             return ReloadReport(handover=(await self._follow(program)).id)
         self._insist_on_news(declaration)
         return await self._make_true(declaration)
 
     async def upgrade(self) -> HandoverReport:
         """Become the program that is installed now, be it the same. Raises as ``reload`` does."""
-        if not self._up:
-            raise RequestRefused(409, "the agent is starting: ask again when it is up")
+        self._insist_on_being_up()
         self._notifier.reloading()
         self._read()
         return await self._follow(installed_program())
@@ -219,6 +219,11 @@ class RunningAgent:
             more = f" (and {len(error.problems) - 1} more)" if len(error.problems) > 1 else ""
             self._refuse(f"{first}{more}")
             raise
+
+    def _insist_on_being_up(self) -> None:
+        """Raise ``RequestRefused`` during a start, which has to be over before another version follows."""
+        if not self._up:
+            raise RequestRefused(409, "the agent is starting: ask again when it is up")
 
     def _insist_on_news(self, declaration: Declaration) -> None:
         """Raise ``NothingNew`` for a credential as old as the agent: whoever asks has changed what it was made from.

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from agent.cli import handover
+from agent.cli import upgrade as module
 from agent.cli.base import Session
 from agent.cli.upgrade import upgrade
 from agent.errors import AgentError, RequestRefused, RuntimeFailure, UsageError
@@ -51,7 +52,7 @@ def test_one_that_refuses_the_declaration_has_followed_and_says_so(agentctl: Age
 
 
 def test_what_the_agent_refuses_is_told_in_its_words(agentctl: Agentctl, served: Served) -> None:
-    served.upgraded = RequestRefused(409, "the agent is stopping, reloading or being upgraded: ask again afterwards")
+    served.upgraded = RequestRefused(503, "the agent is stopping")
     done = agentctl("upgrade")
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"agentctl: {served.upgraded}\n")
 
@@ -174,9 +175,7 @@ def test_an_agent_that_is_starting_is_waited_for(
     assert next(states, None) is None
 
 
-@pytest.mark.parametrize(
-    "refusal", [None, RequestRefused(409, "ask again afterwards"), RuntimeFailure("its self-test")]
-)
+@pytest.mark.parametrize("refusal", [None, RequestRefused(503, "it stops"), RuntimeFailure("its self-test")])
 def test_what_does_not_follow_is_not_left_installed(
     prefix: Path, offered: Path, served: Served, run: Callable[..., None], refusal: AgentError | None
 ) -> None:
@@ -188,6 +187,47 @@ def test_what_does_not_follow_is_not_left_installed(
     why = FAILED.message if refusal is None else str(refusal)
     assert str(failure.value) == f"{why}; 0.1.0 is installed again"
     assert asked(old(prefix)) == [f"0.1.0 install --prefix {prefix} --force"]
+
+
+def test_an_agent_that_is_busy_is_waited_for(
+    offered: Path, served: Served, run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy = [RequestRefused(409, "ask again afterwards"), RequestRefused(409, "ask again afterwards")]
+    begun = served.upgraded
+
+    async def begin() -> HandoverReport:
+        if busy:
+            raise busy.pop()
+        assert isinstance(begun, HandoverReport)
+        return begun
+
+    monkeypatch.setattr(served, "upgrade", begin)
+    served.handovers = [DONE]
+    run(str(offered))
+    assert not busy
+
+
+def test_one_that_somebody_else_has_had_it_become_meanwhile_runs(
+    prefix: Path, offered: Path, served: Served, run: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def begin() -> HandoverReport:
+        served.report.version = "0.2.0"
+        raise RequestRefused(409, "being upgraded: ask again afterwards")
+
+    served.upgrade = begin  # type: ignore[method-assign]
+    run(str(offered))
+    assert capsys.readouterr().out == "0.2.0 is installed, and runs\n"
+    assert asked(old(prefix)) == []
+
+
+def test_an_agent_that_stays_busy_is_not_waited_for_for_ever(
+    prefix: Path, offered: Path, served: Served, run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PATIENCE", 0.2)
+    served.upgraded = RequestRefused(409, "ask again afterwards")
+    with pytest.raises(RuntimeFailure, match=r"ask again afterwards; 0\.1\.0 is installed again"):
+        run(str(offered))
+    assert len(asked(old(prefix))) == 1
 
 
 def test_a_version_that_was_started_anew_and_runs_is_told(

@@ -187,9 +187,11 @@ def test_an_agent_that_is_not_up_yet_becomes_nothing_else(
         installed.hand_over,
         since=0.0,
     )
-    with pytest.raises(RequestRefused, match="the agent is starting: ask again when it is up"):
-        installed.do(fresh.upgrade())
-    assert installed.do(fresh.reload()).handover is None, "a reload reads the declaration, and does not change versions"
+    for ask in (fresh.upgrade, fresh.reload):
+        with pytest.raises(RequestRefused, match="the agent is starting: ask again when it is up"):
+            installed.do(ask())
+    monkeypatch.setattr(facade, "successor", lambda: None)
+    assert installed.do(fresh.reload()).handover is None, "the declaration is read in a start as well"
 
 
 def test_who_stops_meanwhile_becomes_nothing_else(installed: Installed) -> None:

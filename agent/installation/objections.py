@@ -31,6 +31,12 @@ def objections(
     found = [
         f"{path} is there: the package agent is installed; apt remove agent first, or stay with it" for path in shipped
     ]
+    others = sorted({prefix for prefix in foreign_units.values() if prefix and prefix != goal.prefix})
+    found += [
+        f"an agent is installed below {prefix}, and there is one to a host: take that one back first: "
+        f"agentctl --prefix {prefix} uninstall"
+        for prefix in others
+    ]
     found += [f"{path} is no directory, and one is needed there: move it away" for path in seen.obstructed]
     laid = named(seen.record)
     mine = {entry.path for entry in mine_of(goal, seen)}
@@ -38,13 +44,9 @@ def objections(
         stands = seen.entries.get(entry.path)
         if stands is None or (isinstance(entry, Directory) and isinstance(stands, Directory) and entry.path in mine):
             continue
+        if others and not within(entry.path, goal.prefix):
+            continue  # it goes with the other one
         objection = _objection(entry, stands, laid.get(entry.path, ()), goal, seen, force=force)
-        if objection and foreign_units.get(entry.path):
-            prefix = foreign_units[entry.path]
-            objection = (
-                f"{entry.path} belongs to the installation below {prefix}: there is one agent to a host; "
-                f"take that one back first: agentctl --prefix {prefix} uninstall"
-            )
         found += [objection] if objection else []
     return found
 

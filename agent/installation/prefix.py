@@ -15,6 +15,9 @@ TAKEN = ("/boot", "/dev", "/etc", "/proc", "/run", "/sys", "/usr", "/var")
 VOLATILE = ("/dev", "/proc", "/run", "/sys")
 """Nothing that is put below these is there after the next boot."""
 
+HIDDEN = ("/home", "/root", "/tmp", "/var/tmp")  # noqa: S108  # nothing is put there: quite the contrary
+"""What no process of the units sees: ProtectHome= and PrivateTmp= of agent.service, systemd.exec(5)."""
+
 
 def checked(prefix: str) -> str:
     """``prefix`` without a trailing slash. Raises ``UsageError``, which says what would be right."""
@@ -30,4 +33,6 @@ def checked(prefix: str) -> str:
         )
     if plain.startswith(tuple(f"{place}/" for place in VOLATILE)):
         raise UsageError(f"{shown}: is gone after the next boot; choose a directory on a disk")
+    if f"{plain}/".startswith(tuple(f"{place}/" for place in HIDDEN)):
+        raise UsageError(f"{shown}: is hidden from the service by its sandbox; choose another, such as /opt/agent")
     return plain

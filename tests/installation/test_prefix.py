@@ -21,6 +21,7 @@ WORDS = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,12}", fullmatch=True)
         ("/srv/", "/srv"),
         ("/opt/my.agent-2+x_y//", "/opt/my.agent-2+x_y"),
         ("/var/agent", "/var/agent"),
+        ("/homes/agent", "/homes/agent"),
     ],
 )
 def test_a_plain_absolute_path_is_taken(given_: str, meant: str) -> None:
@@ -46,6 +47,10 @@ def test_a_plain_absolute_path_is_taken(given_: str, meant: str) -> None:
         ("/srv/.hidden", "letters"),
         ("/srv/-x", "letters"),
         ("/srv/a\0", "letters"),
+        ("/home/joe/agent", "hidden from the service"),
+        ("/root", "hidden from the service"),
+        ("/tmp/agent", "hidden from the service"),
+        ("/var/tmp/agent/", "hidden from the service"),
         ("/run/agent", "next boot"),
         ("/proc/1/root", "next boot"),
     ],

@@ -190,6 +190,45 @@ def test_an_agent_outlives_the_end_of_its_socket(enabled: Host) -> None:
     assert enabled.show(UNIT, "NRestarts", "Result") == {"NRestarts": "0", "Result": "success"}
 
 
+def test_socket_and_service_are_back_after_a_reboot_and_after_a_power_failure(enabled: Host) -> None:
+    enabled.declare(WEB)
+    enabled.systemctl("reload")
+    for power_failure in (False, True):
+        if power_failure:
+            enabled.fail()
+            enabled.boot()
+        else:
+            enabled.reboot()
+        assert [service["state"] for service in enabled.status()["services"]] == ["running"]
+        for unit in ("agent.socket", UNIT):
+            enabled.wait_unit_state(unit, ActiveState="active")
+        assert enabled.run(["systemctl", "--failed", "--plain", "--no-legend"]).stdout == ""
+
+
+def test_a_reload_waits_for_a_start_and_leaves_a_service_that_backs_off_where_it_is(enabled: Host) -> None:
+    enabled.systemctl("stop")
+    gate = enabled.program(
+        "gate", "import pathlib, time\nwhile not pathlib.Path('/opt/gate').exists(): time.sleep(0.05)\n"
+    )
+    slow = f'command = ["/bin/sh", "-c", "{gate}; systemd-notify --ready; exec sleep 4321"]\nready = "notify"\n'
+    bad = 'command = ["/bin/sh", "-c", "exit 2"]\nmax_restarts = 1000\n'
+    enabled.declare(f'[service.slow]\nkind = "command"\n{slow}[service.bad]\nkind = "command"\n{bad}')
+    enabled.systemctl("start", "--no-block")
+    enabled.until("bad", state="backoff")
+    reloading = enabled.popen(["systemctl", "reload", UNIT])
+    with pytest.raises(subprocess.TimeoutExpired):
+        reloading.wait(1)
+    enabled.write("/opt/gate", "")
+    assert reloading.wait(PATIENCE) == 0
+    report = enabled.until("bad", state="backoff")
+    # Here and now: neither started at once, nor counted anew.
+    assert enabled.agentctl("reload").stdout == "2 services unchanged\n"
+    assert enabled.service("bad")["restarts"] >= report["restarts"] >= 2
+    enabled.declare(f'[service.slow]\nkind = "command"\n{slow}[service.bad]\nkind = "command"\n{bad}colour = 3\n')
+    assert enabled.systemctl("reload", check=False).returncode == 1
+    assert enabled.service("bad")["restarts"] >= report["restarts"]
+
+
 # -- root, who runs things by hand ------------------------------------------------------------------------------------
 
 JOBS = """

@@ -119,10 +119,11 @@ lock: venv-packages ## pin the newest versions that pyproject.toml allows into r
 run-packages:
 	$(call packages,$(RUN_PACKAGES))
 
-binary-packages:
+# Which libpython, is for Python to say: it has to be there by then.
+binary-packages: run-packages
 	$(call packages,$(BINARY_PACKAGES))
 
-test-packages:
+test-packages: run-packages
 	$(call packages,$(TEST_PACKAGES))
 
 bench-packages:

@@ -23,11 +23,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the source that this file belongs to, whatever else is installed
 
-from agent import __version__  # noqa: E402
-from agent.declaration.default import TEMPLATE  # noqa: E402
-from agent.installation.units import placed  # noqa: E402
-from build import EPOCH  # noqa: E402
-from licences import COMPONENTS  # noqa: E402
+from agent import __version__  # noqa: E402  # after the path
+from agent.declaration.default import TEMPLATE  # noqa: E402  # after the path
+from agent.installation.units import placed  # noqa: E402  # after the path
+from build import EPOCH  # noqa: E402  # after the path
+from licences import COMPONENTS  # noqa: E402  # after the path
 
 SCRIPTS = Path(__file__).with_name("debian")
 

@@ -118,12 +118,12 @@ def control(directory: Path) -> Proof:
 
 async def _ask_an_agent(directory: Path) -> Proof:
     # What cannot even be loaded could not give a process back.
-    from agent.control import daemon  # noqa: F401
+    from agent.control import daemon  # noqa: F401  # that it can be loaded is the proof
     from agent.control.client import Client
     from agent.control.facade import RunningAgent
     from agent.control.server import ControlServer
     from agent.control.succession import Succession
-    from agent.declaration import load, show  # noqa: F401
+    from agent.declaration import load, show  # noqa: F401  # the same
     from agent.declaration.model import AgentSettings, Declaration
     from agent.linux.notify import SystemdNotifier
     from agent.paths import Paths

@@ -214,7 +214,7 @@ def test_one_that_somebody_else_has_had_it_become_meanwhile_runs(
         served.report.version = "0.2.0"
         raise RequestRefused(409, "being upgraded: ask again afterwards")
 
-    served.upgrade = begin  # type: ignore[method-assign]
+    served.upgrade = begin  # type: ignore[method-assign]  # for this one agent
     run(str(offered))
     assert capsys.readouterr().out == "0.2.0 is installed, and runs\n"
     assert asked(old(prefix)) == []
@@ -237,7 +237,7 @@ def test_a_version_that_was_started_anew_and_runs_is_told(
         served.report.version = "0.2.0"
         return HandoverReport(id="1", state="failed", message="the agent died; version 0.2.0 was started anew")
 
-    served.handover = crash  # type: ignore[method-assign]
+    served.handover = crash  # type: ignore[method-assign]  # for this one agent
     with pytest.raises(RuntimeFailure) as failure:
         run(str(offered))
     told = "0.1.0 is installed again, and 0.2.0 runs: `agentctl upgrade` replaces it"

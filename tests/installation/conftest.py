@@ -79,7 +79,7 @@ def made(tmp_path: Path) -> Make:
     def make(version: str = "0.1.0", **words: object) -> Tree:
         nonlocal count
         count += 1
-        return payload(tmp_path / f"payload-{count}", version, **words)  # type: ignore[arg-type]
+        return payload(tmp_path / f"payload-{count}", version, **words)  # type: ignore[arg-type]  # as the caller has them
 
     return make
 

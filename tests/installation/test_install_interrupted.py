@@ -38,7 +38,7 @@ def interrupted(
     for number in count(part, PARTS):
         image = system(memory / f"interrupted-{number}")
         prepare(image)
-        if not killed_at(number, lambda image=image: work(image)):  # type: ignore[misc]
+        if not killed_at(number, lambda image=image: work(image)):  # type: ignore[misc]  # mypy infers no default of a lambda
             assert number > 40, "there are more changes than that"
             return
         yield image
@@ -123,7 +123,7 @@ def test_a_tree_whose_laying_was_interrupted_is_laid_when_it_is_asked_for_again(
     tree = made()
     for number in count():
         prefix = memory / f"prefix-{number}"
-        if not killed_at(number, lambda prefix=prefix: lay(tree, str(prefix))):  # type: ignore[misc]
+        if not killed_at(number, lambda prefix=prefix: lay(tree, str(prefix))):  # type: ignore[misc]  # mypy infers no default of a lambda
             break
         lay(tree, str(prefix))
         lay(tree, str(memory / "whole"))

@@ -24,7 +24,7 @@ util.find_library = lambda name: _name  # noqa: TID251  # whom scapy asks for it
 try:
     from scapy.libs import winpcapy
 finally:
-    util.find_library = _find_library  # noqa: TID251
+    util.find_library = _find_library  # noqa: TID251  # as it was
 
 # pcap.h: what pcap_activate() returns.
 ERROR_NO_SUCH_DEVICE = -5

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.acceptance.versions import Versions
 from tests.binary import built
 from tests.harness import Agent
 
@@ -48,3 +49,13 @@ def wrapper(containment: str) -> tuple[str, ...]:
     if containment == "sweep":
         return WITHOUT_CGROUPS
     return DELEGATED if Path("/run/systemd/system").is_dir() else ()
+
+
+@pytest.fixture
+def versions(agent: Agent, tmp_path: Path) -> Versions:
+    """Version 1.0.0 is installed, and the agent will run from it."""
+    made = Versions(tmp_path / "versions")
+    made.make("1.0.0")
+    made.install("1.0.0")
+    agent.source = made.current
+    return made

@@ -1,14 +1,10 @@
-"""Another version of the agent follows in the same process: nobody is restarted, and nothing is lost.
-
-The versions are copies of the package, reached by a link, as an installation is by its ``current``.
-"""
+"""Another version of the agent follows in the same process: nobody is restarted, and nothing is lost."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,93 +14,15 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from agent.errors import RequestRefused
-from tests.harness import PATIENCE, SOURCE, Agent, alive, marked, wait_gone, wait_until
+from tests.acceptance.versions import COUNTING, Versions, dawdling, decided, numbers, pids, upgrade
+from tests.harness import PATIENCE, Agent, alive, marked, wait_gone, wait_until
 
 pytestmark = pytest.mark.parametrize("subject", ["source"], indirect=True)
 """Built versions follow each other in tests/system."""
-
-COUNTING = """
-[service.counting]
-kind = "command"
-command = ["/bin/sh", "-c", "i=0; while :; do i=$$((i+1)); echo line $$i; sleep 0.005; done"]
-"""
-
-
-class Versions:
-    """Copies of the package, and the link that says which is installed."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self.current = directory / "current"
-
-    def make(self, version: str, **replacements: tuple[str, str]) -> Path:
-        """A version, with a text replaced in the module of that name (``control_baton``: agent/control/baton.py)."""
-        tree = self._directory / version
-        shutil.copytree(SOURCE / "agent", tree / "agent", ignore=shutil.ignore_patterns("__pycache__"))
-        (tree / "agent" / "__init__.py").write_text(f'"""A version."""\n\n__version__ = "{version}"\n')
-        for module, (before, after) in replacements.items():
-            file = tree / "agent" / f"{module.replace('__', '/')}.py"
-            text = file.read_text()
-            assert before in text
-            file.write_text(text.replace(before, after, 1))
-        return tree
-
-    def install(self, version: str) -> None:
-        """From now on the link leads there, in one step."""
-        scratch = self._directory / "scratch"
-        scratch.symlink_to(version)
-        scratch.rename(self.current)
-
-
-@pytest.fixture
-def versions(agent: Agent, tmp_path: Path) -> Versions:
-    """Version 1.0.0 is installed, and the agent will run from it."""
-    made = Versions(tmp_path / "versions")
-    made.make("1.0.0")
-    made.install("1.0.0")
-    agent.source = made.current
-    return made
-
-
-def dawdling(seconds: float) -> tuple[str, str]:
-    """What makes a version that follows take its time before it looks at anything."""
-    first = "    signal.pthread_sigmask(signal.SIG_BLOCK, ORDERS)\n"
-    return first, f"{first}    time.sleep({seconds})\n"
-
-
-def pids(agent: Agent) -> dict[str, int | None]:
-    return {service["name"]: service["pid"] for service in agent.status()["services"]}
-
-
-def upgrade(agent: Agent) -> dict[str, Any]:
-    """Hand over to whatever is installed, wait until that is decided, and return the report."""
-    return decided(agent, agent.client.request("POST", "/v1/upgrade")["id"])
-
-
-def decided(agent: Agent, handover: str) -> dict[str, Any]:
-    """The report of a hand-over, once it is decided."""
-    report: dict[str, Any] = {}
-
-    def told() -> bool:
-        report.update(agent.client.request("GET", "/v1/handover"))
-        return bool(report["id"] == handover and report["state"] != "begun")
-
-    wait_until(told)
-    return report
-
-
-def numbers(agent: Agent, name: str = "counting") -> list[int]:
-    """The numbers of the lines in a log; each line must be whole, and have one stamp."""
-    text = agent.log(name)
-    lines = text.splitlines()[: None if text.endswith("\n") else -1]
-    found = [re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z line (\d+)", line) for line in lines]
-    assert all(found), [line for line, match in zip(lines, found, strict=True) if not match]
-    return [int(match[1]) for match in found if match]
 
 
 def test_workers_go_on_with_their_pids_their_history_and_every_line_they_print(
@@ -280,81 +198,6 @@ interfaces = ["lo"]
     assert not [event for event in agent.events(after=str(cursor)) if event["kind"] in ("hung", "bug")]
 
 
-def test_a_version_that_cannot_take_over_gives_the_process_back(agent: Agent, versions: Versions) -> None:
-    versions.make(
-        "1.1.0",
-        supervisor__unit=(
-            "        host = self._host\n        self.state",
-            "        raise LookupError('no such thing')\n        self.state",
-        ),
-    )
-    agent.declare(COUNTING)
-    agent.start()
-    process, before = agent.pid, pids(agent)
-    wait_until(lambda: len(numbers(agent)) > 10)
-    versions.install("1.1.0")
-    done = agent.ctl("reload")
-    assert done.returncode == 2
-    assert "1.0.0 runs on: the version to follow could not take over" in done.stderr
-    assert "version 1.1.0 cannot take over: no such thing" in done.stderr
-    assert agent.status()["agent"]["version"] == "1.0.0"
-    assert (agent.pid, pids(agent)) == (process, before)
-    seen = len(numbers(agent))
-    wait_until(lambda: len(numbers(agent)) > seen + 10)
-    found = numbers(agent)
-    assert found == list(range(1, len(found) + 1))
-    assert [event["kind"] for event in agent.events()].count("handover_failed") == 1
-    assert "LookupError" in (agent.prefix / "log" / "agent.log").read_text()
-
-
-def test_a_state_of_a_later_format_is_given_back(agent: Agent, versions: Versions) -> None:
-    versions.make("2.0.0", control__baton=("FORMAT = 1\n", "FORMAT = 2\n"))
-    versions.install("2.0.0")
-    agent.declare(COUNTING)
-    agent.start()
-    before = pids(agent)
-    versions.install("1.0.0")
-    done = agent.ctl("reload")
-    assert done.returncode == 2
-    assert "the state is of format 2, and this version reads up to 1" in done.stderr
-    assert agent.status()["agent"]["version"] == "2.0.0"
-    assert pids(agent) == before
-
-
-def test_a_declaration_with_mistakes_is_refused_before_anything_is_touched(agent: Agent, versions: Versions) -> None:
-    versions.make("1.1.0")
-    agent.declare(COUNTING)
-    agent.start()
-    before = pids(agent)
-    versions.install("1.1.0")
-    agent.declare(COUNTING + 'restart = "sometimes"\n')
-    done = agent.ctl("reload")
-    assert done.returncode == 1
-    assert "service.counting.restart" in done.stderr
-    assert agent.status()["agent"]["version"] == "1.0.0"
-    assert pids(agent) == before
-
-
-def test_a_version_that_fails_its_self_test_is_refused_before_anything_is_touched(
-    agent: Agent, versions: Versions
-) -> None:
-    broken = versions.make("1.1.0")
-    (broken / "agent" / "__main__.py").write_text("raise SystemExit('this one is broken')\n")
-    agent.declare(COUNTING)
-    agent.start()
-    before = pids(agent)
-    versions.install("1.1.0")
-    done = agent.ctl("--prefix", str(agent.prefix), "status")
-    assert done.stderr == "this one is broken\n"
-    agent.source = versions.current.parent / "1.0.0"
-    done = agent.ctl("reload")
-    assert done.returncode == 2
-    assert "fails its self-test (exited 1): this one is broken" in done.stderr
-    assert agent.status()["agent"]["version"] == "1.0.0"
-    assert pids(agent) == before
-    assert "upgrade_refused" in [event["kind"] for event in agent.events()]
-
-
 def test_the_declaration_is_made_true_by_the_version_that_follows(agent: Agent, versions: Versions) -> None:
     versions.make("1.1.0")
     agent.declare(COUNTING)
@@ -509,62 +352,6 @@ stop_timeout = "10min"
     assert agent.status()["agent"]["state"] == "running"
     os.kill(before["deaf"] or 0, signal.SIGKILL)
     agent.until("deaf", state="stopped")
-
-
-def test_one_that_fails_leaves_the_declaration_as_it_was_made_true(agent: Agent, versions: Versions) -> None:
-    versions.make(
-        "1.1.0",
-        linux__clock=(
-            "    def __init__(self",
-            "    def __init__(self) -> None:\n        raise OSError(24, 'no more')\n\n    def _old(self",
-        ),
-    )
-    agent.declare(COUNTING)
-    agent.start()
-    versions.install("1.1.0")
-    agent.declare(COUNTING + '[service.more]\nkind = "command"\ncommand = ["/bin/sleep", "86453"]\n')
-    done = agent.ctl("reload")
-    assert done.returncode == 2
-    assert "version 1.1.0 cannot take over: [Errno 24] no more" in done.stderr
-    assert agent.status()["agent"]["state"] == "running"
-    assert list(pids(agent)) == ["counting"]
-    versions.install("1.0.0")
-    assert agent.ctl("reload").stdout.startswith("more: started")
-
-
-def test_a_version_that_cannot_even_be_the_agent_is_refused(agent: Agent, versions: Versions) -> None:
-    versions.make("1.1.0", control__daemon=("import asyncio\n", "import asyncio\nimport no_such_module\n"))
-    agent.declare(COUNTING)
-    agent.start()
-    before = pids(agent)
-    versions.install("1.1.0")
-    done = agent.ctl("reload")
-    assert done.returncode == 2
-    assert "fails its self-test (exited 2): control: ModuleNotFoundError" in done.stderr
-    assert (agent.status()["agent"]["version"], pids(agent)) == ("1.0.0", before)
-
-
-def test_one_that_fails_before_it_has_begun_leaves_the_way_free_for_the_next(agent: Agent, versions: Versions) -> None:
-    duplicated = "        kept = self._listening.dup()\n"
-    versions.make(
-        "0.9.0",
-        control__server=(
-            duplicated,
-            "        if not self._turned_away:\n"
-            "            self._turned_away = 1\n"
-            "            raise OSError(24, 'no more')\n" + duplicated,
-        ),
-    )
-    versions.install("0.9.0")
-    agent.declare(COUNTING)
-    agent.start()
-    before = pids(agent)
-    report = upgrade(agent)
-    assert (report["state"], report["message"]) == ("failed", "nobody could take over: [Errno 24] no more")
-    assert agent.status()["agent"]["state"] == "running"
-    agent.event("handover_failed")
-    assert upgrade(agent)["state"] == "done"
-    assert pids(agent) == before
 
 
 def test_who_waits_for_a_slow_start_is_told_and_the_start_goes_on(agent: Agent, versions: Versions) -> None:

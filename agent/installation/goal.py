@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from agent.declaration.default import TEMPLATE
-from agent.installation.entry import Directory, Entry, File, Link, parents
+from agent.installation.entry import Directory, Entry, File, Link, name, parents, within
 from agent.installation.record import library
 from agent.installation.tree import MANIFEST, MANIFEST_MODE, PROGRAM, Tree
 from agent.installation.units import SYSUSERS, TMPFILES, Accounts, Claim, Unit, accounts, claims, units
@@ -34,8 +34,16 @@ SHARED = {
 }
 """Where what lies in the tree's ``share`` goes, below the prefix."""
 
+FISH = "/etc/fish"
 COMMAND = "/usr/local/bin/agentctl"
-"""Makes ``agentctl`` a command for everybody, where nothing is there yet."""
+"""Makes ``agentctl`` a command for everybody.
+
+Like it, links in other places lead to the manual page and the completions: there man(1) and the shells look by
+themselves, and not below any other prefix. fish looks into ``/usr/local/share`` only where ``$XDG_DATA_DIRS`` says so.
+"""
+
+ANCHORS = ("/usr/local/bin", "/usr/local/share", FISH)
+"""The directories of the system in which such links are laid; where one is missing, nothing is laid there."""
 
 DECLARATION_GROUP = "agent"
 
@@ -48,14 +56,14 @@ class Declaration(msgspec.Struct, frozen=True):
 
 
 class Goal(msgspec.Struct, frozen=True):
-    """What is to be there. ``optional`` is laid only where nothing else is; ``whole``: more than a tree."""
+    """What is to be there. ``optional`` are laid only where nothing else is; ``whole``: more than a tree."""
 
     prefix: str
     version: str
     tree: tuple[Entry, ...]
     setup: tuple[Entry, ...] = ()
     rest: tuple[Entry, ...] = ()
-    optional: Link | None = None
+    optional: tuple[Link, ...] = ()
     claims: tuple[Claim, ...] = ()
     accounts: Accounts = Accounts()
     declaration: Declaration | None = None
@@ -91,11 +99,8 @@ def whole(tree: Tree, prefix: str) -> tuple[Goal, Sources]:
     """Everything of an installation below ``prefix``. Raises ``RuntimeFailure``."""
     goal, sources = tree_only(tree, prefix)
     texts = units(tree.share / "systemd", prefix)
-    shared = [
-        Unit(f"{prefix}/{there}", (tree.share / here).read_text(encoding="utf-8"))
-        for here, there in SHARED.items()
-        if (tree.share / here).is_file()
-    ]
+    laid = [(tree.share / here, there) for here, there in SHARED.items() if (tree.share / here).is_file()]
+    shared = [Unit(f"{prefix}/{there}", here.read_text(encoding="utf-8")) for here, there in laid]
     setup = [unit for unit in texts if unit.path.startswith((f"{SYSUSERS}/", f"{TMPFILES}/"))]
     others = [*shared, *(unit for unit in texts if unit not in setup)]
     links = [Link(f"{library(prefix)}/current", tree.manifest.version), Link(command(prefix), _to_command())]
@@ -105,7 +110,7 @@ def whole(tree: Tree, prefix: str) -> tuple[Goal, Sources]:
             goal,
             setup=_with_directories(map(_file, setup)),
             rest=_with_directories([*map(_file, others), *links]),
-            optional=Link(COMMAND, command(prefix)) if command(prefix) != COMMAND else None,
+            optional=_links_for_everybody(prefix, [path for _, path in laid]),
             claims=tuple(claim for unit in setup if unit.path.startswith(TMPFILES) for claim in claims(unit.text)),
             accounts=_accounts(unit.text for unit in setup if unit.path.startswith(SYSUSERS)),
             declaration=Declaration(declaration, DECLARATION_GROUP),
@@ -122,6 +127,25 @@ def whole(tree: Tree, prefix: str) -> tuple[Goal, Sources]:
 def command(prefix: str) -> str:
     """``PREFIX/bin/agentctl``."""
     return f"{prefix}/bin/{PROGRAM}"
+
+
+def _links_for_everybody(prefix: str, shared: Iterable[str]) -> tuple[Link, ...]:
+    """To what lies below the prefix, from where everybody's programs look for it."""
+    links = [
+        Link(f"{FISH}/completions/{name(path)}" if "/fish/" in path else f"/usr/local/{path}", f"{prefix}/{path}")
+        for path in shared
+    ]
+    return tuple(link for link in [*links, Link(COMMAND, command(prefix))] if link.path != link.target)
+
+
+def optional_directories(link: Link) -> list[str]:
+    """The directories that may have to be made for an optional link, those above first."""
+    return [path for path in parents([link.path]) if not within(anchor(link), path)]
+
+
+def anchor(link: Link) -> str:
+    """Which of ``ANCHORS`` it is that an optional link lies in."""
+    return next(path for path in ANCHORS if within(link.path, path))
 
 
 def _to_command() -> str:

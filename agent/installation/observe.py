@@ -12,7 +12,7 @@ from pathlib import Path
 from agent.errors import RuntimeFailure
 from agent.installation import accounts, timer_files
 from agent.installation.entry import Directory, Entry, File, Found, Link, Strange, name, parent, within
-from agent.installation.goal import Goal
+from agent.installation.goal import Goal, anchor, optional_directories
 from agent.installation.plan import Seen
 from agent.installation.record import Record, library, named, place, read, version_of
 from agent.installation.timers import place as place_of_drop_in
@@ -33,6 +33,7 @@ STAMPS = "/var/lib/systemd/timers"
 INDEX = "/var/lib/systemd/catalog/database"
 """What ``journalctl --update-catalog`` makes; where there is none nobody asks for explanations."""
 
+_NEW = Directory("")  # what is not there yet will be one
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -46,14 +47,15 @@ def observe(root: Path, prefix: str, goal: Goal | None) -> Seen:
     laid = list(record.laid) if record else []
     directories = {entry.path for entry in [*aims, *laid] if isinstance(entry, Directory)}
     paths = {entry.path for entry in [*aims, *laid]} | set(_above(library(prefix))) | {place(prefix)}
-    optional = goal.optional.path if goal and goal.optional else None
     entries, children, scratches = _look(root, paths, directories)
     there = {path for path in data(prefix) if _is_directory(root, path, trust=True)}
-    if optional:
+    reachable: set[str] = set()
+    for link in goal.optional if goal else ():
         with suppress(RuntimeFailure):  # where others can write we lay no link, and need none
-            if _is_directory(root, parent(optional)):
-                found, _, left = _look(root, {optional}, set())
-                there.add(parent(optional))
+            ways = set(optional_directories(link))
+            found, _, left = _look(root, {link.path, *ways}, ways)
+            if _is_directory(root, anchor(link)) and all(isinstance(found.get(way, _NEW), Directory) for way in ways):
+                reachable.add(link.path)
                 entries |= found
                 scratches += left
     if goal and goal.declaration:
@@ -66,7 +68,8 @@ def observe(root: Path, prefix: str, goal: Goal | None) -> Seen:
         entries=entries,
         children=children | {above: _names(root, above) for above in map(parent, derived)},
         directories=frozenset(there),
-        scratches=tuple(sorted(scratches)),
+        reachable=frozenset(reachable),
+        scratches=tuple(sorted(set(scratches))),
         derived=tuple(sorted(derived)),
         users=frozenset(user for user in users if accounts.uid(root, user) is not None),
         groups=frozenset(group for group in groups if accounts.gid(root, group) is not None),

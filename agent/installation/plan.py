@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from agent.installation.entry import Directory, Entry, File, Found, Link, Strange, name, parent, same, within
-from agent.installation.goal import Goal
+from agent.installation.goal import Goal, optional_directories
 from agent.installation.record import KEPT, Record, library, named, place, version_of
 from agent.installation.steps import (
     Begin,
@@ -43,8 +43,9 @@ class Seen(msgspec.Struct, frozen=True):
 
     ``entries``: what stands at each path that is wanted or recorded; where nothing stands there is no entry.
     ``children``: the names in each of those directories. ``directories``: what exists of the directories of the
-    contract, and of those that optional links go to. ``scratches``: what an interrupted step left. ``derived``: what
-    others made of our units: links by which systemd starts them, drop-ins of jobs, when a timer elapsed last.
+    contract. ``reachable``: optional links that can be laid, or are laid: the way to them is root's alone.
+    ``scratches``: what an interrupted step left. ``derived``: what others made of our units: links by which systemd
+    starts them, drop-ins of jobs, when a timer elapsed last.
     ``in_use``: versions that other processes execute. ``claims_met``: systemd-tmpfiles would change nothing.
     ``obstructed``: where it would make a directory something else is. ``declared``: there is a declaration.
     ``systemd``: one runs, and manages the system that is worked on. ``catalog``: journalctl has an index there.
@@ -54,6 +55,7 @@ class Seen(msgspec.Struct, frozen=True):
     entries: Mapping[str, Found] = {}
     children: Mapping[str, frozenset[str]] = {}
     directories: frozenset[str] = frozenset()
+    reachable: frozenset[str] = frozenset()
     scratches: tuple[str, ...] = ()
     derived: tuple[str, ...] = ()
     users: frozenset[str] = frozenset()
@@ -140,13 +142,19 @@ def retreat(before: Record | None, seen: Seen) -> list[Step]:
 
 
 def wanted(goal: Goal, seen: Seen) -> list[Entry]:
-    """All entries of the goal; the optional one only where its directory is, and nothing else is in its place."""
+    """All entries of the goal, each path once; of the optional ones those in whose place nothing else is."""
     entries: dict[str, Entry] = {entry.path: entry for entry in (*goal.tree, *goal.setup, *goal.rest)}
-    if goal.optional is not None and parent(goal.optional.path) in seen.directories:
-        found = seen.entries.get(goal.optional.path)
-        laid = named(seen.record).get(goal.optional.path, ())
-        if found is None or same(found, goal.optional) or any(same(found, entry) for entry in laid):
-            entries[goal.optional.path] = goal.optional
+    return [*entries.values(), *(entry for entry in _optional(goal, seen) if entry.path not in entries)]
+
+
+def _optional(goal: Goal, seen: Seen) -> list[Entry]:
+    """The optional links that are laid, after the directories that they need."""
+    entries: dict[str, Entry] = {}
+    for link in goal.optional:
+        found, laid = seen.entries.get(link.path), named(seen.record).get(link.path, ())
+        if link.path in seen.reachable and (found is None or any(same(found, entry) for entry in (link, *laid))):
+            entries |= {path: Directory(path) for path in optional_directories(link)}
+            entries[link.path] = link
     return list(entries.values())
 
 
@@ -196,7 +204,7 @@ def _laying(goal: Goal, seen: Seen, removals: list[Remove | RemoveDirectory], *,
         steps.append(CreateDirectories(_names(goal.setup, TMPFILES)))
     if goal.declaration is not None and not seen.declared:
         steps.append(Declare(goal.declaration.path, goal.declaration.group))
-    rest = _steps([*goal.rest, *(entry for entry in wanted(goal, seen) if entry == goal.optional)], seen, made)
+    rest = _steps([*goal.rest, *_optional(goal, seen)], seen, made)
     steps += [*rest, *removals]
     changed = [*(step.entry.path for step in rest), *(step.path for step in removals)]
     if seen.systemd and (interrupted or any(within(path, UNITS) for path in changed)):

@@ -31,7 +31,10 @@ RECORD_MODE = 0o644
 
 ELSEWHERE = (
     *("/etc/systemd/system", "/etc/sysusers.d", "/etc/tmpfiles.d"),
-    *("/usr/local/bin/agentctl", "/usr/local/lib/systemd/catalog"),
+    *("/usr/local/bin/agentctl", "/usr/local/lib/systemd/catalog", "/usr/local/share/man/man1/agentctl.1"),
+    "/usr/local/share/bash-completion/completions/agentctl",
+    "/usr/local/share/zsh/site-functions/_agentctl",
+    "/etc/fish/completions/agentctl.fish",
 )
 """Where anything is laid outside of the prefix."""
 
@@ -92,7 +95,7 @@ def decode(data: bytes, prefix: str) -> Record:
     where = place(prefix)
     try:
         record = msgspec.json.decode(data, type=Record)
-    except msgspec.DecodeError as error:
+    except (ValueError, RecursionError) as error:  # a DecodeError, or bytes that are no text
         raise RuntimeFailure(f"{where}: is no record that this agentctl can read: {error}") from error
     if record.prefix != prefix:
         raise RuntimeFailure(f"{where}: is the record of {record.prefix!r}; do not move an installation, install anew")

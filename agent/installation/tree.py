@@ -91,7 +91,7 @@ def opened(executable: Path, contents: Path) -> Tree:
         return Tree(executable, contents, msgspec.json.decode(data, type=Manifest), hashlib.sha256(data).hexdigest())
     except OSError as error:
         raise RuntimeFailure(f"{file}: cannot be read: {error.strerror}; get agentctl anew") from error
-    except msgspec.DecodeError as error:
+    except (ValueError, RecursionError) as error:  # a DecodeError, or bytes that are no text
         raise RuntimeFailure(f"{file}: is damaged: {error}; get agentctl anew") from error
 
 

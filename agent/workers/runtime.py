@@ -254,7 +254,7 @@ def context_from(environ: MutableMapping[str, str]) -> Context:
         service: Capture | Scan = msgspec.json.decode(Path(path).read_bytes(), type=Capture | Scan)
     except OSError as error:
         raise RuntimeFailure(f"{path}: cannot be read: {error.strerror}") from error
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except (ValueError, RecursionError) as error:  # a DecodeError, or bytes that are no text
         raise ConfigurationError(f"{path}: not the settings of a capture or scan service: {error}") from error
     heartbeat = environ.get("SERVICE_HEARTBEAT_FILE")
     return Context(

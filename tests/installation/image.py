@@ -44,6 +44,8 @@ SYSTEMD = {
 }
 """What every tree brings in ``systemd/``, as the real one does."""
 
+COMPLETIONS = ("agentctl.bash", "_agentctl", "agentctl.fish")
+
 UNSTEADY = ("etc/passwd-", "etc/group-", "etc/shadow-", "etc/gshadow-", "etc/.pwd.lock", "etc/shadow", "etc/gshadow")
 """What systemd-sysusers and userdel leave behind themselves."""
 
@@ -54,7 +56,7 @@ def payload(place: Path, version: str, *, build: str = "a", machine: str = "x86_
         "agentctl": PROGRAM.read_bytes(),
         "lib/library.so": b"library",
         "lib/base/module.py": f"build {build} of {version}".encode(),
-        "lib/share/agent/completions/agentctl.bash": b"complete agentctl\n",
+        **{f"lib/share/agent/completions/{name}": b"complete agentctl\n" for name in COMPLETIONS},
         "lib/share/agent/man/agentctl.1": b".TH agentctl 1\n",
         **{
             f"lib/share/agent/systemd/{name}": text.replace("VERSION", version).encode()
@@ -80,7 +82,8 @@ def payload(place: Path, version: str, *, build: str = "a", machine: str = "x86_
 
 def system(place: Path) -> Path:
     """A system that is just able to be installed into, in the new directory ``place``."""
-    for directory in ("etc/systemd/system", "usr/local/bin", "usr/bin", "usr/lib/systemd/system", "run", "srv", "opt"):
+    local = ("usr/local/bin", "usr/local/share", "etc/fish")
+    for directory in ("etc/systemd/system", *local, "usr/bin", "usr/lib/systemd/system", "run", "srv", "opt"):
         (place / directory).mkdir(parents=True)
     (place / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
     (place / "etc/group").write_text("root:x:0:\n")

@@ -6,7 +6,8 @@ import hashlib
 from pathlib import Path
 
 from agent.installation.entry import Directory, File, parent
-from agent.installation.goal import COMMAND, tree_only, whole
+from agent.installation.goal import COMMAND, optional_directories, tree_only, whole
+from agent.installation.record import ELSEWHERE
 from tests.installation.conftest import Make
 
 
@@ -41,7 +42,23 @@ def test_a_tree_alone_is_the_same_tree_and_nothing_else(made: Make) -> None:
 
 def test_where_the_prefix_is_the_place_of_everybodys_commands_no_second_link_is_wanted(made: Make) -> None:
     aim, _ = whole(made(), "/usr/local")
-    assert aim.optional is None and COMMAND in [entry.path for entry in aim.rest]
+    assert [link.path for link in aim.optional] == ["/etc/fish/completions/agentctl.fish"]
+    assert COMMAND in [entry.path for entry in aim.rest]
+
+
+def test_everybodys_links_lead_to_what_is_laid_and_are_known_to_the_record(made: Make) -> None:
+    aim, _ = whole(made(), "/opt/agent")
+    assert {link.path for link in aim.optional} < set(ELSEWHERE)
+    assert {link.target for link in aim.optional} <= {entry.path for entry in aim.rest}
+    assert [link.path for link in aim.optional] == [
+        "/usr/local/share/bash-completion/completions/agentctl",
+        "/usr/local/share/zsh/site-functions/_agentctl",
+        "/etc/fish/completions/agentctl.fish",
+        "/usr/local/share/man/man1/agentctl.1",
+        "/usr/local/bin/agentctl",
+    ]
+    assert optional_directories(aim.optional[-2]) == ["/usr/local/share/man", "/usr/local/share/man/man1"]
+    assert optional_directories(aim.optional[-1]) == []
 
 
 def test_accounts_and_directories_are_those_of_the_tree(made: Make) -> None:

@@ -11,17 +11,18 @@ import pytest
 from agent.errors import RuntimeFailure
 from agent.installation import goal
 from agent.installation.entry import Directory, File, Link, Strange
-from agent.installation.install import install
+from agent.installation.install import install, uninstall
 from agent.installation.observe import observe, users_of
 from agent.installation.timers import DROP_IN, mark
 from tests.installation.conftest import Make
+from tests.installation.image import snapshot
 
 
 def test_of_nothing_nothing_is_seen(made: Make, image: Path) -> None:
     seen = observe(image, "/srv", goal.whole(made(), "/srv")[0])
     assert seen.record is None and seen.scratches == () and not seen.claims_met and not seen.declared
     assert set(seen.entries) == {"/etc", "/etc/systemd", "/etc/systemd/system", "/srv", "/usr", "/usr/local"}
-    assert seen.directories == {"/usr/local/bin"}
+    assert "/usr/local/bin/agentctl" in seen.reachable
 
 
 def test_everything_is_seen_as_what_it_is(made: Make, image: Path) -> None:
@@ -114,7 +115,27 @@ def test_a_directory_that_is_not_as_tmpfiles_wants_it_is_work_for_it(made: Make,
 def test_a_place_for_everybodys_command_that_others_may_write_to_is_left_alone(made: Make, image: Path) -> None:
     (image / "usr/local/bin").chmod(0o777)
     seen = observe(image, "/srv", goal.whole(made(), "/srv")[0])
-    assert seen.directories == set()
+    assert "/usr/local/bin/agentctl" not in seen.reachable
+
+
+@pytest.mark.parametrize("way", ["a file", "a link to nowhere", "somebody else's", "missing"])
+def test_everybodys_manual_page_is_laid_only_where_directories_of_roots_lead(made: Make, image: Path, way: str) -> None:
+    place = image / "usr/local/share/man"
+    if way == "a file":
+        place.write_text("")
+    elif way == "a link to nowhere":
+        place.symlink_to("/nowhere")
+    elif way == "somebody else's":
+        place.mkdir()
+        os.chown(place, 1000, 1000)
+    else:
+        place.parent.rmdir()
+    before = snapshot(image)
+    install(made(), "/srv", image)
+    kept = {path: thing for path, thing in snapshot(image).items() if path.startswith("usr/local/share/man")}
+    assert kept == {path: thing for path, thing in before.items() if path.startswith("usr/local/share/man")}
+    uninstall("/srv", image, purge=True)
+    assert set(snapshot(image)) == set(before)
 
 
 def test_what_cannot_be_trusted_is_not_looked_at_further(made: Make, image: Path) -> None:

@@ -18,7 +18,8 @@ from tests.installation.world import World, bare, chain, digest, goal
 PREFIXES = st.sampled_from(["/srv", "/opt/agent/here"])
 VERSIONS = st.sampled_from(["0.1.0", "0.1.1", "0.2.0"])
 BEFORE = [
-    *("/etc", UNITS.rpartition("/")[0], UNITS, "/etc/sysusers.d", "/usr", "/usr/local", "/usr/local/bin", "/srv"),
+    *("/etc", UNITS.rpartition("/")[0], UNITS, "/etc/sysusers.d", "/usr", "/usr/local", "/usr/local/bin"),
+    *("/usr/local/share", "/usr/local/share/man", "/usr/local/share/man/man1", "/srv"),
     *("/srv/lib", "/srv/lib/agent", "/srv/share", "/srv/share/man", "/opt", "/opt/agent", "/srv/key"),
 ]
 """Directories that may be there before anybody installs anything, parents before children."""
@@ -51,6 +52,9 @@ def worlds(draw: st.DrawFn) -> World:
     world.users = draw(st.sampled_from([set[str](), {"agent"}])).copy()
     if "/usr/local/bin" in there and draw(st.booleans()):
         world.things["/usr/local/bin/agentctl"] = Link("/usr/local/bin/agentctl", "/somebody/elses")
+    if "/usr/local/share/man/man1" in there and draw(st.booleans()):
+        what = draw(st.sampled_from(["/usr/local/share/man/man1", "/usr/local/share/man/man1/agentctl.1"]))
+        world.things[what] = File(what, "0644", digest("somebody else's"))
     if "/srv/key" in there and draw(st.booleans()):
         world.things["/srv/key/env.toml"] = File("/srv/key/env.toml", "0600", digest("an operator's"))
     if draw(st.booleans()) and "/srv" in there:

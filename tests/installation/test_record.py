@@ -47,7 +47,19 @@ def test_the_record_of_another_prefix_is_not_this_ones() -> None:
         decode(encode(Record("/opt/agent")), "/srv")
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"{", b'{"prefix": "/srv", "format": 2}', b"\xff", b'{"prefix": 1}'])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"[]",
+        b"{",
+        b'{"prefix": "/srv", "format": 2}',
+        b"\xff",
+        b'{"prefix": 1}',
+        b'{"prefix": "\xff"}',
+        b"[" * 9999,
+    ],
+)
 def test_what_is_no_record_is_refused_in_a_line(data: bytes) -> None:
     with pytest.raises(RuntimeFailure, match="is no record that this agentctl can read") as raised:
         decode(data, "/srv")

@@ -48,10 +48,12 @@ def test_a_part_of_which_a_bit_differs_is_found(made: Make) -> None:
         tree.verify(found)
 
 
-@pytest.mark.parametrize("text", ["", "{", "{}", '{"version": 1, "machine": "", "files": []}'])
-def test_a_manifest_that_is_none_is_a_failure_in_a_line(made: Make, text: str) -> None:
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"{}", b'{"version": 1, "machine": "", "files": []}', b'{"version":"\xff"}']
+)
+def test_a_manifest_that_is_none_is_a_failure_in_a_line(made: Make, data: bytes) -> None:
     found = made()
-    found.source(tree.MANIFEST).write_text(text)
+    found.source(tree.MANIFEST).write_bytes(data)
     with pytest.raises(RuntimeFailure, match=r"manifest\.json: is damaged: ") as raised:
         tree.laid(found.executable.parent)
     assert "\n" not in str(raised.value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from agent.installation.entry import Directory, Entry, File, Found, Link, name, parent, within
-from agent.installation.goal import Declaration, Goal
+from agent.installation.goal import Declaration, Goal, anchor, optional_directories
 from agent.installation.plan import Seen
 from agent.installation.record import Record, library, place
 from agent.installation.steps import (
@@ -57,14 +57,17 @@ class World(msgspec.Struct):
     def see(self, goal: Goal | None) -> Seen:
         """What ``observe`` would see."""
         laid = self.record.laid if self.record else ()
-        aims = (*goal.tree, *goal.setup, *goal.rest, *([goal.optional] if goal.optional else [])) if goal else ()
+        links = goal.optional if goal else ()
+        ways = [Directory(path) for link in links for path in optional_directories(link)]
+        aims = (*goal.tree, *goal.setup, *goal.rest, *links, *ways) if goal else ()
         paths = {entry.path for entry in (*laid, *aims)} | {place(self.prefix)} | set(chain(self.prefix))
         directories = {path for path, found in self.things.items() if isinstance(found, Directory)}
         return Seen(
             record=self.record,
             entries={path: found for path, found in self.things.items() if path in paths},
             children={path: self.children(path) for path in directories},
-            directories=frozenset(directories & {*data(self.prefix), "/usr/local/bin"}),
+            directories=frozenset(directories & set(data(self.prefix))),
+            reachable=frozenset(link.path for link in links if self.reaches(link)),
             derived=tuple(sorted(self.enabled)),
             users=frozenset(self.users),
             groups=frozenset(self.users),
@@ -72,6 +75,13 @@ class World(msgspec.Struct):
             claims_met=all(path in directories for path in data(self.prefix)),
             declared=f"{self.prefix}/key/env.toml" in self.things,
             systemd=True,
+        )
+
+    def reaches(self, link: Link) -> bool:
+        """Whether nothing but directories is on the way to a link, as far as it is there."""
+        steps = [self.things.get(way) for way in optional_directories(link)]
+        return isinstance(self.things.get(anchor(link)), Directory) and all(
+            step is None or isinstance(step, Directory) for step in steps
         )
 
     def do(self, step: Step) -> None:
@@ -166,7 +176,10 @@ def goal(prefix: str, version: str, build: str, extra: str = "") -> Goal:
         with_directories(tree),
         with_directories(setup),
         with_directories(rest),
-        optional=Link("/usr/local/bin/agentctl", f"{prefix}/bin/agentctl"),
+        optional=(
+            Link("/usr/local/share/man/man1/agentctl.1", f"{prefix}/share/man/man1/agentctl.1"),
+            Link("/usr/local/bin/agentctl", f"{prefix}/bin/agentctl"),
+        ),
         accounts=Accounts((USER,), (USER,)),
         declaration=Declaration(f"{prefix}/key/env.toml", USER),
         whole=True,

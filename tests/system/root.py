@@ -25,6 +25,7 @@ NEWER = "trixie"
 PACKAGES = (
     *("systemd", "systemd-sysv", "dbus"),  # what boots; dbus carries `systemctl` and `busctl`
     *("iproute2", "nmap", "tcpdump"),  # networks, and what is seen on them by others than the agent
+    *("man-db", "bash-completion", "zsh", "fish"),  # what people look things up with
     "python3",  # for the services of the tests: programs that probe, hang and beat
 )
 

@@ -81,6 +81,30 @@ def test_from_one_file_to_a_service_and_back_to_nothing(host: Container) -> None
     )
 
 
+BASH_COMPLETION = "/usr/share/bash-completion/bash_completion"
+
+LOOKED_UP = {
+    "man": (["man", "-w", "agentctl"], "/opt/demo/share/man/man1/agentctl.1"),
+    "bash": (
+        ["bash", "-c", f". {BASH_COMPLETION}; _completion_loader agentctl; complete -p agentctl"],
+        "complete -o nosort -F _agentctl_completion agentctl",
+    ),
+    "zsh": (["zsh", "-c", "autoload -Uz compinit; compinit -D; print $_comps[agentctl]"], "_agentctl"),
+    "fish": (["fish", "-c", "complete -C 'agentctl unins'"], "uninstall"),
+}
+"""How Debian's own programs find the manual page and the completions, and what they then say."""
+
+
+def test_the_manual_page_and_the_completions_are_found_wherever_the_prefix_is(host: Container) -> None:
+    host.run([ONE_FILE, "install", "--prefix", "/opt/demo"])
+    said = {who: host.run(command, check=False) for who, (command, _) in LOOKED_UP.items()}
+    assert {who: one.stdout.strip().partition("\t")[0] for who, one in said.items()} == {
+        who: expected for who, (_, expected) in LOOKED_UP.items()
+    }, said
+    host.run(["agentctl", "uninstall"])
+    assert host.run(LOOKED_UP["man"][0], check=False).returncode == 16, "the page is gone"
+
+
 def test_any_prefix_is_as_good(host: Container) -> None:
     before = things(host)
     host.run([ONE_FILE, "install", "--prefix", "/opt/some-where/agent"])

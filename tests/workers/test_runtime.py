@@ -292,7 +292,16 @@ def test_started_by_hand_it_says_what_is_missing(agent: Agent) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b"\xff", b'{"kind":"command","name":"x","command":["a"]}', b'{"kind":"capture"}']
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff",
+        b'{"kind":"command","name":"x","command":["a"]}',
+        b'{"kind":"capture"}',
+        b'{"kind":"\xff"}',
+    ],
 )
 def test_settings_that_are_none_are_a_mistake_in_one_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "service.json"

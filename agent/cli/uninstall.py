@@ -14,9 +14,7 @@ from agent.cli.install import DRY_RUN, ROOT, below, chosen, shown
 from agent.cli.progress import Progress, document
 from agent.cli.text import safe
 from agent.installation import install as installation
-from agent.installation.timer_sync import retire
 from agent.installation.units import data
-from agent.paths import Paths
 
 
 @command(
@@ -34,8 +32,6 @@ def uninstall(session: Session, root: Path | None, dry_run: bool, purge: bool) -
     """
     prefix = chosen(session)
     progress = Progress(prefix, dry_run=dry_run, show=shown(session))
-    if timers := retire(Paths.of(prefix), below(root), dry_run=dry_run):
-        complain(f"timers of jobs {'would be ' if dry_run else ''}removed: {', '.join(timers)}")
     try:
         outcome = installation.uninstall(
             prefix, below(root), purge=purge, dry_run=dry_run, tell=None if dry_run else progress

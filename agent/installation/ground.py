@@ -11,7 +11,20 @@ from typing import NamedTuple
 from agent.errors import RuntimeFailure, StorageFailure
 from agent.installation.entry import parent
 from agent.installation.goal import Source, Sources
-from agent.installation.steps import Begin, Make, Point, Step, Write
+from agent.installation.record import library
+from agent.installation.steps import (
+    Begin,
+    Discard,
+    End,
+    Make,
+    Note,
+    Point,
+    Remove,
+    RemoveDirectory,
+    RemoveTree,
+    Step,
+    Write,
+)
 from agent.linux.rooted import directory, nearest
 
 MACHINES = {3: "i686", 40: "armv7l", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
@@ -79,14 +92,23 @@ def check_disks(steps: Iterable[Step], prefix: str, root: Path, sources: Sources
     for path, (bytes_, files) in needed.items():
         with nearest(root, path) as (descriptor, found):
             figures, device = os.fstatvfs(descriptor), os.fstat(descriptor).st_dev
-            _check_flags(figures, found, programs=root == _HERE and path.startswith(f"{prefix}/lib"))
-            if writing and not os.access(".", os.W_OK | os.X_OK, dir_fd=descriptor, effective_ids=True):
-                raise StorageFailure(f"{found}: this user may not write there; run it as root, or change --prefix")
+            programs = root == _HERE and path.startswith(f"{prefix}/lib")
+            _check_access(descriptor, found, programs=programs, writing=writing, instead=", or change --prefix")
             before = disks.get(device, _Demand(found, figures, 0, 0))
             blocks = -(-bytes_ // figures.f_frsize) + files
             disks[device] = before._replace(bytes=before.bytes + blocks * figures.f_frsize, files=before.files + files)
     for demand in disks.values():
         _check_room(demand)
+
+
+def check_removable(steps: Iterable[Step], prefix: str, root: Path) -> None:
+    """Raise ``StorageFailure`` when a file system that ``steps`` remove from is read-only, or not this user's."""
+    places = {
+        parent(step.path) for step in steps if isinstance(step, Discard | Remove | RemoveDirectory | RemoveTree)
+    } | {library(prefix) for step in steps if isinstance(step, Note | End)}
+    for path in sorted(places):
+        with nearest(root, path) as (descriptor, found):
+            _check_access(descriptor, found, programs=False, writing=True, instead=", then try again")
 
 
 class _Demand(NamedTuple):
@@ -98,11 +120,14 @@ class _Demand(NamedTuple):
     files: int
 
 
-def _check_flags(figures: os.statvfs_result, path: str, *, programs: bool) -> None:
-    if figures.f_flag & os.ST_RDONLY:
-        raise StorageFailure(f"{path}: its file system is mounted read-only: remount it, or change --prefix")
-    if programs and figures.f_flag & os.ST_NOEXEC:
+def _check_access(descriptor: int, path: str, *, programs: bool, writing: bool, instead: str) -> None:
+    flags = os.fstatvfs(descriptor).f_flag
+    if flags & os.ST_RDONLY:
+        raise StorageFailure(f"{path}: its file system is mounted read-only: remount it{instead}")
+    if programs and flags & os.ST_NOEXEC:
         raise StorageFailure(f"{path}: no program can be executed there, it is mounted noexec: change --prefix")
+    if writing and not os.access(".", os.W_OK | os.X_OK, dir_fd=descriptor, effective_ids=True):
+        raise StorageFailure(f"{path}: this user may not write there; run it as root{instead}")
 
 
 def _check_room(demand: _Demand) -> None:

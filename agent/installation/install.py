@@ -142,6 +142,7 @@ def uninstall(
             if isinstance(step, RemoveTree) and Path(f"{root}/{step.path}").is_mount():
                 raise RuntimeFailure(f"{step.path}: is a mount point, and cannot be removed: unmount it first")
         if not dry_run:
+            ground.check_removable(plan.steps, where, root)
             _take_back(plan.steps, Site(root, where), seen.record, tell)
         return Outcome(
             prefix=where,

@@ -233,14 +233,14 @@ def _steps(entries: Iterable[Entry], seen: Seen, made: set[str]) -> list[Make | 
 def _take_back(record: Record, seen: Seen, going: list[str], *, accounts: bool, forced: bool) -> Plan:
     """The way from an installation to none, but for what has changed since unless ``forced``."""
     chain = _chain(record.prefix)
-    intent = msgspec.structs.replace(record, complete=False)
     disabling = _disabling(seen)
     taken = {step.path for step in disabling}
     removal = _removal([entry for entry in record.laid if entry.path not in chain], seen, forced=forced, gone=taken)
     units = _units(record) if seen.systemd else ()
     staying = tuple(path for path in record.data if path in seen.directories and path not in going)
     rest = msgspec.structs.replace(
-        intent,
+        record,
+        complete=False,
         version="",
         previous="",
         laid=_sorted([*removal.left, *(entry for entry in record.laid if entry.path in chain)]),
@@ -248,8 +248,8 @@ def _take_back(record: Record, seen: Seen, going: list[str], *, accounts: bool, 
         users=() if accounts else record.users,
         groups=() if accounts else record.groups,
     )
-    steps: list[Step] = [*_discards(seen), *_noting(intent, record)]
-    steps += [Stop(units)] if units else []
+    # The record stays as it is until the end, as it names all that may be left by then; so a full disk is no obstacle.
+    steps: list[Step] = [*_discards(seen), *([Stop(units)] if units else [])]
     steps += disabling
     steps += removal.steps
     steps += [Reload()] if units else []
@@ -257,7 +257,7 @@ def _take_back(record: Record, seen: Seen, going: list[str], *, accounts: bool, 
     steps += [RemoveTree(path) for path in going]
     steps += _deletion(record.users, record.groups, seen) if accounts else []
     if staying or rest.users or rest.groups or removal.left:
-        steps += _noting(rest, intent)
+        steps += _noting(rest, record)
     else:
         steps.append(End(_last(record, seen, {*removal.gone, *going})))
     stays = [path for path in data(record.prefix) if path in seen.directories and path not in going]

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from agent.declaration.model import AgentSettings, Declaration, Scheduler
+from agent.declaration.model import Declaration, Scheduler
 from agent.errors import RuntimeFailure, StorageFailure
 from agent.installation import timer_files
 from agent.installation.timer_files import UNITS, There
@@ -129,19 +129,6 @@ def sync(declaration: Declaration, paths: Paths, root: Path | None = None, *, dr
         doing.ask("start", *(unit(name, "timer") for name in work.start))
         doing.ask("reset-failed", *(unit(name, "service") for name in work.removed if live[name].failed))
     return report
-
-
-def retire(paths: Paths, root: Path, *, dry_run: bool = False) -> list[str]:
-    """Take back every timer that was made for jobs: what they start is about to go. Names of the jobs.
-
-    Raises as ``sync``.
-    """
-    is_live = root == Path("/") and systemctl.booted()
-    nothing = Declaration(agent=AgentSettings(""), services={})
-    report = sync(nothing, paths, None if is_live else root, dry_run=dry_run)
-    if report.problems:
-        raise RuntimeFailure("; ".join(report.problems))
-    return report.removed
 
 
 class _Doing:

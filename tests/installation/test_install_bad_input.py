@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -300,6 +301,34 @@ def test_a_disk_without_room_is_refused(made: Make, image: Path) -> None:
         ):
             install(made(extra=8 << 20), "/srv", image)
         assert snapshot(image) == before
+
+
+def test_a_full_disk_does_not_keep_anything_from_being_taken_back(made: Make, image: Path) -> None:
+    with mounted(image / "srv", "size=8m"):
+        before = set(snapshot(image))
+        install(made(), "/srv", image)
+        with pytest.raises(OSError, match="No space left"), (image / "srv/spool/agent/fill").open("wb", 0) as file:
+            while True:
+                file.write(bytes(4096))
+        uninstall("/srv", image)
+        assert (image / "srv/spool/agent/fill").exists() and not (image / "srv/bin").exists()
+        uninstall("/srv", image, purge=True)
+        assert set(snapshot(image)) == before
+
+
+@pytest.mark.parametrize("place", ["srv", "etc"])
+def test_what_lies_on_a_read_only_disk_is_not_taken_back_by_half(made: Make, image: Path, place: str) -> None:
+    install(made(), "/srv", image)
+    before, told = snapshot(image), list[Step]()
+    subprocess.run(["mount", "--bind", image / place, image / place], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", image / place], check=True)
+        with pytest.raises(StorageFailure, match=f"/{place}.*: its file system is mounted read-only: remount it, then"):
+            uninstall("/srv", image, tell=told.append)
+        assert uninstall("/srv", image, dry_run=True).steps
+    finally:
+        subprocess.run(["umount", "--lazy", image / place], check=True)
+    assert (snapshot(image), told) == (before, [])
 
 
 def test_a_disk_without_inodes_is_refused(made: Make, image: Path) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from agent.declaration.model import Declaration, Limits
 from agent.errors import RuntimeFailure
 from agent.installation import timer_files, timer_sync
-from agent.installation.timer_sync import Live, SyncReport, plan, retire, sync
+from agent.installation.timer_sync import Live, SyncReport, plan, sync
 from agent.installation.timers import JobUnits, has_calendar, is_persistent, mark, parse_place, place, render
 from agent.linux import systemctl
 from agent.linux.files import write_atomic
@@ -62,14 +62,6 @@ def test_a_file_that_was_edited_is_put_right(root: Path, units: Path) -> None:
     assert timer_files.out_of_sync(declaration, PATHS, units) == ["a"]
     assert told(sync(declaration, PATHS, root)) == ([], ["a"], [], 0)
     assert "root" not in path.read_text()
-
-
-def test_all_of_it_is_taken_back_when_the_program_goes(root: Path, units: Path) -> None:
-    sync(declared(job("a"), job("b", PERIOD)), PATHS, root)
-    assert retire(PATHS, root, dry_run=True) == ["a", "b"]
-    assert retire(PATHS, root) == ["a", "b"]
-    assert tree(units) == {}
-    assert retire(PATHS, root) == []
 
 
 def test_another_prefix_has_its_own(root: Path, units: Path) -> None:

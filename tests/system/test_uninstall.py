@@ -19,6 +19,22 @@ kind = "capture"
 interfaces = ["near0"]
 """
 
+JOBS = """
+[agent]
+scheduler = "systemd"
+
+[service.nightly]
+kind = "command"
+command = ["/bin/true"]
+oncalendar = "03:00"
+persistent = true
+
+[service.failing]
+kind = "command"
+command = ["/bin/false"]
+oncalendar = "*:*:*"
+"""
+
 OF_THE_SYSTEM = (
     *("/proc", "/sys", "/dev", "/run", "/tmp", "/var/tmp", "/var/log", "/var/lib/systemd"),
     *("/etc/.pwd.lock", "/etc/passwd-", "/etc/group-", "/etc/shadow-", "/etc/gshadow-", "/etc/.updated"),
@@ -50,20 +66,36 @@ def everything(host: Host) -> dict[str, str]:
 def test_uninstall_leaves_nothing_of_what_was_installed_and_ran(bare: Host) -> None:
     before = everything(bare)
     bare.run(["/root/agentctl", "install"])
-    bare.declare(WEB)
+    bare.declare(JOBS + WEB)
     bare.run(["systemctl", "enable", "--quiet", "--now", "agent.socket", UNIT])
     bare.until("lan", state="running")
+    bare.agentctl("timers", "sync")
+    bare.wait_unit_state("agent-job@failing.service", Result="exit-code")
     bare.reboot()
     bare.veth("near0", "far0")
     bare.wait_unit_state(UNIT, ActiveState="active")
     processes = set(bare.processes())
     bare.agentctl("uninstall", "--purge")
     assert everything(bare) == before
+    assert not bare.run(["find", "/var/lib/systemd/timers", "-name", "*agent*"]).stdout
     left = {pid: words for pid, words in bare.processes().items() if pid not in processes}
     assert left == {}
     assert not [words for words in bare.processes().values() if "agent" in words[0]]
     units = bare.run(["systemctl", "list-units", "--all", "--plain", "--no-legend", "agent*"]).stdout
     assert units == ""
+
+
+def test_an_agent_whose_units_lie_on_a_read_only_disk_runs_on(bare: Host) -> None:
+    bare.run(["/root/agentctl", "install"])
+    bare.declare(WEB)
+    bare.systemctl("start")
+    agent = bare.pid
+    bare.run(["mount", "--bind", "/etc", "/etc"])
+    bare.run(["mount", "-o", "remount,bind,ro", "/etc"])
+    refused = bare.agentctl("uninstall", check=False)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr == "agentctl: /etc: its file system is mounted read-only: remount it, then try again\n"
+    assert bare.pid == agent
 
 
 def test_uninstall_without_purge_keeps_what_the_operator_and_the_agent_have_written(bare: Host) -> None:

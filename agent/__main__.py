@@ -105,7 +105,11 @@ def _daemon(paths: Paths, json: bool, line: str | None = None) -> int:
         from agent.control.daemon import run
 
         if user := _as_its_owner(paths):
-            print(f"agent: runs as user {user}, whose {paths.run} is", file=sys.stderr, flush=True)
+            print(
+                f"agent: runs as user {user}, to whom the data below {paths.prefix} belongs",
+                file=sys.stderr,
+                flush=True,
+            )
         return run(paths, json=json, hint=line)
 
     return guarded(work, program="agent", log=paths.logs / "agent.log")
@@ -135,7 +139,7 @@ def _as_its_owner(paths: Paths) -> str | None:
         return None
     from agent.linux.owner import step_down
 
-    return step_down(paths.run)
+    return step_down(*paths.owned)
 
 
 def leave(code: int) -> NoReturn:

@@ -77,6 +77,13 @@ class Paths(NamedTuple):
         return self.prefix / "tmp"
 
     @property
+    def owned(self) -> tuple[Path, Path]:
+        """Directories of the agent's user, by which it is known whose a prefix is. Only the second outlives
+        ``agentctl uninstall``.
+        """
+        return self.run, self.spool
+
+    @property
     def spool(self) -> Path:
         return self.prefix / "spool"
 

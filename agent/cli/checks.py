@@ -81,7 +81,7 @@ def whose(paths: Paths, status: str) -> Credentials | None:
     /proc/PID/status (proc(5)), or when that is empty of the user whom the prefix belongs to. ``None``: our own.
     """
     if not status:
-        return owner(paths.run)
+        return owner(*paths.owned)
     uid, gid = (int(_field(status, name, "0 0").split()[1]) for name in ("Uid:", "Gid:"))
     if os.geteuid() != 0 or uid == 0 or parse_sets(status).effective & mask(["CAP_DAC_OVERRIDE"]):
         return None

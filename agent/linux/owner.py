@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from agent.linux import libc
@@ -20,15 +20,15 @@ from agent.linux.users import Credentials, resolve_user
 _NEEDED = mask(["CAP_SETUID", "CAP_SETGID"])
 
 
-def owner(directory: Path) -> Credentials | None:
-    """Whose ``directory`` is, if we are root and it is somebody else's; else ``None``."""
+def owner(*directories: Path) -> Credentials | None:
+    """Whose the first of ``directories`` is that is there, if we are root and it is somebody else's; else ``None``."""
     if os.geteuid() != 0 or permitted() & _NEEDED != _NEEDED:
         return None
-    try:
-        uid = directory.stat().st_uid
-    except OSError:
-        return None
-    return resolve_user(str(uid), None) if uid else None
+    for directory in directories:
+        with suppress(OSError):
+            uid = directory.stat().st_uid
+            return resolve_user(str(uid), None) if uid else None
+    return None
 
 
 @contextmanager
@@ -49,13 +49,13 @@ def seen_by(user: Credentials | None) -> Iterator[None]:
         os.setgroups(groups)
 
 
-def step_down(directory: Path) -> str | None:
-    """Become the user whose ``directory`` is, if we are root and it is somebody else's; returns who we are then.
+def step_down(*directories: Path) -> str | None:
+    """Become the ``owner`` of ``directories``, if we are root and they are somebody else's; returns who we are then.
 
     What root may do this process still may, as an agent whose unit lets it; its children may nothing of it by
     themselves (``capabilities.withhold``).
     """
-    user = owner(directory)
+    user = owner(*directories)
     if user is None:
         return None
     with keeping_through_setuid():

@@ -42,6 +42,8 @@ def test_a_prefix_has_an_owner_if_it_is_somebody_elses(theirs: Path, tmp_path: P
     assert (found.uid, found.name) == (NOBODY, "nobody")
     assert owner(tmp_path) is None
     assert owner(tmp_path / "none") is None
+    assert owner(tmp_path / "none", theirs) == found
+    assert owner(tmp_path, theirs) is None, "the first that is there decides"
 
 
 def test_who_may_not_become_the_owner_stays_who_he_is(theirs: Path) -> None:

@@ -118,9 +118,9 @@ def test_doctor_knows_what_the_unit_does_not_permit(enabled: Host) -> None:
 
 
 @contextmanager
-def by_hand(host: Host) -> Iterator[IO[bytes]]:
+def by_hand(host: Host, program: str = "/srv/bin/agentctl") -> Iterator[IO[bytes]]:
     """An agent that somebody runs in the foreground, as what he sees of it, and ends with Ctrl-C."""
-    process = host.popen(["/srv/bin/agentctl", "run"], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = host.popen([program, "run"], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stderr
     try:
         yield process.stderr
@@ -262,7 +262,7 @@ def test_an_agent_that_root_runs_by_hand_is_the_same_agent(installed: Host) -> N
     installed.declare(JOBS + '[service.lo]\nkind = "capture"\ninterfaces = ["lo"]\n' + WEB + 'user = "nobody"\n')
     installed.run(["ip", "link", "set", "lo", "up"])
     with by_hand(installed) as told:
-        assert told.readline() == b"agent: runs as user agent, whose /srv/run is\n"
+        assert told.readline() == b"agent: runs as user agent, to whom the data below /srv belongs\n"
         wait_until(lambda: installed.agentctl("status", check=False).returncode == 0)
         installed.until("lo", state="running")
         installed.until("web", state="running")
@@ -275,3 +275,16 @@ def test_an_agent_that_root_runs_by_hand_is_the_same_agent(installed: Host) -> N
     installed.systemctl("restart")
     assert installed.show(UNIT, "User") == {"User": "root"}
     assert installed.path(f"/proc/{installed.pid}").stat().st_uid == 0
+
+
+def test_an_agent_that_root_runs_after_an_uninstall_still_makes_nothing_that_is_roots(installed: Host) -> None:
+    installed.declare(WEB)
+    installed.systemctl("start")
+    installed.until("web", state="running")
+    installed.agentctl("uninstall")
+    assert not installed.path("/srv/run").exists()
+    with by_hand(installed, "/root/agentctl") as told:
+        assert b"runs as /srv/lib/agent/" in told.readline()
+        assert told.readline() == b"agent: runs as user agent, to whom the data below /srv belongs\n"
+        wait_until(lambda: installed.run(["/root/agentctl", "status"], check=False).returncode == 0)
+    assert foreign(installed) == []

@@ -63,6 +63,24 @@ def test_another_version_is_installed_and_followed_with_every_worker_running_on(
     assert running(host) == (NEXT, process, worker)
 
 
+def test_versions_follow_each_other_as_often_as_they_are_installed(host: Host) -> None:
+    _, process, worker = running(host)
+    file = offered(host)
+    descriptors = []
+    for _ in range(3):
+        host.agentctl("upgrade", file)
+        assert running(host) == (NEXT, process, worker)
+        host.run(["/root/agentctl", "install", "--force"])
+        host.systemctl("reload")
+        assert running(host) == ("0.1.0", process, worker)
+        descriptors.append(len(list(host.path(f"/proc/{process}/fd").iterdir())))
+    assert descriptors[0] == descriptors[-1], "none is left behind"
+    environment = host.path(f"/proc/{process}/environ").read_bytes()
+    assert environment.count(b"LD_LIBRARY_PATH=") <= 1
+    assert host.show(UNIT, "NRestarts", "NFileDescriptorStore") == {"NRestarts": "0", "NFileDescriptorStore": "0"}
+    assert len([event for event in host.events() if event["kind"] == "handed_over"]) == 6
+
+
 def test_without_an_agent_it_is_only_installed(host: Host) -> None:
     host.run(["systemctl", "stop", "agent.socket", UNIT])
     assert host.agentctl("upgrade", offered(host)).stdout == f"{NEXT} is installed; no agent runs\n"

@@ -38,7 +38,8 @@ from agent.supervisor.containment import Containment, Held, SweepContainment
 from agent.supervisor.lifecycle import Phase
 from agent.supervisor.report import NoSuchService
 from agent.supervisor.unit import Unit, policy_of
-from agent.telemetry.logs import READ, LogState, PumpState
+from agent.telemetry.log_pump import READ, PumpState
+from agent.telemetry.logs import LogState
 
 ORDERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """What somebody who sends it wants: that the job ends, and we with it."""

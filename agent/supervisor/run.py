@@ -21,7 +21,8 @@ from agent.linux.process import ExitStatus, Identity, Pidfd, Relation
 from agent.linux.spawn import Child, SpawnRequest, spawn
 from agent.supervisor.containment import Containment, Held
 from agent.supervisor.launch import Launch
-from agent.telemetry.logs import LogState, PumpState
+from agent.telemetry.log_pump import PumpState
+from agent.telemetry.logs import LogState
 
 DRAIN_DEADLINE = 1.0
 """Seconds of reading at most for the last words of a run whose pipe is still held by somebody."""

@@ -17,7 +17,8 @@ import msgspec
 from agent.linux.journal import Journal, encode
 from agent.telemetry.events import Event, Schedule
 from agent.telemetry.kinds import INFO, KINDS
-from agent.telemetry.logs import LineState, Log
+from agent.telemetry.log_pump import Log
+from agent.telemetry.logs import LineState
 
 AGENT = "agent"
 """SYSLOG_IDENTIFIER= of what no service has said; no service can have that name."""

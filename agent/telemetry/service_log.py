@@ -8,7 +8,8 @@ from agent.declaration.model import AnyService, LogPolicy
 from agent.paths import Paths
 from agent.telemetry.events import Schedule
 from agent.telemetry.journal import JournalledLog, Logbook
-from agent.telemetry.logs import LogFile, LogPump, LogState
+from agent.telemetry.log_pump import LogPump
+from agent.telemetry.logs import LogFile, LogState
 
 
 class ServiceLog:

@@ -23,7 +23,8 @@ from agent.supervisor.lifecycle import Phase
 from agent.supervisor.report import Action, Outcome, ReloadReport, ServiceReport
 from agent.supervisor.unit import Unit
 from agent.telemetry.events import EventStore, History
-from agent.telemetry.logs import LogFile, LogPump, LogState
+from agent.telemetry.log_pump import LogPump
+from agent.telemetry.logs import LogFile, LogState
 from tests.linux.conftest import subreaper, tree
 
 __all__ = ["subreaper", "tree"]

@@ -18,7 +18,8 @@ from agent.linux.journal import Journal, encode
 from agent.telemetry.events import Event, EventStore
 from agent.telemetry.journal import BURST, LINE_MAX, RATE, UNIT, JournalledLog, Logbook, event_entry, remark
 from agent.telemetry.kinds import INFO, KINDS, WARNING
-from agent.telemetry.logs import LogFile, LogPump, LogState
+from agent.telemetry.log_pump import LogPump
+from agent.telemetry.logs import LogFile, LogState
 from tests.linux.journald import Entry, Journald, parse
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -137,9 +137,15 @@ def _as_its_owner(paths: Paths) -> str | None:
     """Below a prefix of somebody else's a person or cron who is root runs things as that user; a unit says as whom."""
     if "NOTIFY_SOCKET" in os.environ:
         return None
-    from agent.linux.owner import step_down
+    from agent.control.layout import lay_out_for
+    from agent.linux.owner import owner, step_down
 
-    return step_down(*paths.owned)
+    user = owner(*paths.owned)
+    if user is None:
+        return None
+    lay_out_for(user, paths)
+    step_down(user)
+    return user.name
 
 
 def leave(code: int) -> NoReturn:

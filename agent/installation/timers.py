@@ -42,8 +42,6 @@ _NAME = re.compile(r"agent-job@(?P<name>[a-z][a-z0-9_]{0,62})\.(?P<suffix>timer|
 
 _OF_ANOTHER = ("CAP_CHOWN", "CAP_FOWNER", "CAP_KILL", "CAP_SETGID", "CAP_SETUID")
 """What a job of another user takes: to become that user, to end it, to give it its directory and settings."""
-_FOR_SECRETS = "CAP_DAC_OVERRIDE"
-"""And to lay its secrets where nobody else can read them."""
 
 
 class JobUnits(NamedTuple):
@@ -141,7 +139,7 @@ def _service(service: AnyService) -> str:
         lines += [f"{setting}=", *([f"{setting}={capabilities}"] if capabilities else [])]
     if _is_anothers(service):
         # It takes calls that the template's filter refuses, and what does not end has to be seen to be ended.
-        lines += ["SystemCallFilter=@setuid @chown", "ProtectProc=default"]
+        lines += ["SystemCallFilter=@setuid @chown capset", "ProtectProc=default"]
     return "\n".join(lines) + "\n"
 
 
@@ -171,7 +169,7 @@ def _limits(limits: Limits) -> list[str]:
 def _capabilities(service: AnyService) -> set[str]:
     wanted = set(service.capabilities or ()) if isinstance(service, Command) else {NET_RAW}
     if _is_anothers(service):
-        wanted |= {*_OF_ANOTHER, *([_FOR_SECRETS] if service.secrets else [])}
+        wanted |= set(_OF_ANOTHER)
     return wanted
 
 

@@ -5,6 +5,10 @@ its file has capabilities). So this process keeps its ambient set empty and rais
 just what that child is to hold. The set belongs to the thread, and there is one; ``fork``, ``vfork`` and ``clone3``
 copy it.
 
+Over files an ordinary user's process has the rights of that user, whatever it holds: it works by paths below
+directories in which other programs of that user could put a link. What it may do beyond it is in force only where it
+says so (``acting``), on what it has taken hold of.
+
 Root is another matter: whatever it executes holds everything, and who stops being root loses the ambient set. There
 the child itself takes what it is to hold, after it has become who it is to be.
 """
@@ -18,6 +22,14 @@ from typing import NamedTuple
 
 from agent.linux import libc
 from agent.linux.capability_sets import in_a_drop_in, mask, names, numbers
+
+ON_FILES = mask(
+    [
+        *("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_LINUX_IMMUTABLE"),
+        *("CAP_MKNOD", "CAP_MAC_OVERRIDE"),
+    ]
+)
+"""What setfsuid(2), too, takes from who stops being root: ``CAP_FS_MASK`` of the kernel."""
 
 _NOROOT = 1 << 0  # linux/securebits.h: for who is uid 0, execve(2) makes no exception
 _NOROOT_LOCKED = 1 << 1
@@ -73,14 +85,36 @@ def grant(wanted: Iterable[str], uid: int, *, wish: bool) -> Grant:
 def withhold() -> None:
     """Keep to this process what it holds: nothing that it executes gets any of it, whoever starts it.
 
-    It stays permitted and effective. Raises ``OSError``.
+    It stays permitted, and effective but for ``ON_FILES``. Raises ``OSError``.
     """
     _clear_ambient()
     effective, permitted, inheritable = libc.capget()
-    if inheritable:
-        # systemd's @privileged filter forbids it. What stays then matters only to a file with capabilities of its own.
+    kept = off_files(effective)
+    if inheritable or kept != effective:
+        # systemd's @privileged filter forbids it, as in the shipped unit, which has nothing to keep off files. What
+        # stays inheritable then matters only to a file with capabilities of its own.
         with suppress(PermissionError):
-            libc.capset(effective, permitted, 0)
+            libc.capset(kept, permitted, 0)
+
+
+def off_files(capabilities: int) -> int:
+    """Those of them that are to be effective at any time: for who is not root."""
+    return capabilities if os.geteuid() == 0 else capabilities & ~ON_FILES
+
+
+@contextmanager
+def acting(capabilities: int) -> Iterator[None]:
+    """Within, these are in force, as far as this process holds them. Raises ``OSError``."""
+    effective, permitted, inheritable = libc.capget()
+    lacking = capabilities & permitted & ~effective
+    if not lacking:
+        yield
+        return
+    libc.capset(effective | lacking, permitted, inheritable)
+    try:
+        yield
+    finally:
+        libc.capset(effective, permitted, inheritable)
 
 
 @contextmanager

@@ -15,11 +15,13 @@ import os
 import re
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.linux import libc
+from agent.linux.capabilities import acting
+from agent.linux.capability_sets import mask
 from agent.linux.process import Pidfd
 
 _CONTROLLERS = ("cpu", "memory", "pids")
@@ -27,6 +29,7 @@ _OWN_LEAF = "supervisor"  # the name that units pass to DelegateSubgroup=, syste
 _LIMITS = ("memory.max", "pids.max", "cpu.max")
 _SERVICE = "service."  # no interface file of the kernel starts so
 _PERIOD = 100_000  # microseconds, the kernel's default period in cpu.max
+_OVERRIDE = mask(["CAP_DAC_OVERRIDE"])
 _SYSTEMD = Path("/run/systemd/system")  # exists when systemd runs the machine, sd_booted(3)
 
 
@@ -79,8 +82,9 @@ def discover(prefix: Path) -> CgroupTree | None:
     """
     try:
         mount, directory = _site(prefix)
-        _probe(directory)
-        return CgroupTree(mount, directory)
+        with ruling():
+            _probe(directory)
+            return CgroupTree(mount, directory)
     except (OSError, _Unusable):
         return None
 
@@ -128,6 +132,14 @@ def _mounts() -> list[_Mount]:
     return [_Mount(root, Path(point)) for root, point in parse_mounts(Path("/proc/self/mountinfo").read_text())]
 
 
+def ruling() -> AbstractContextManager[None]:
+    """Within, we may do in cgroups of root's what we are permitted to: an agent that root runs is not their owner.
+
+    Nobody can put a link into this file system.
+    """
+    return acting(_OVERRIDE)
+
+
 @contextmanager
 def visiting(cgroup: int) -> Iterator[bool]:
     """Be in that cgroup (an open directory) ourselves while the block runs: what it starts is born there.
@@ -136,22 +148,24 @@ def visiting(cgroup: int) -> Iterator[bool]:
     frozen, since whoever enters it stops; or when we could not find back.
     """
     home: int | None = None
-    with suppress(OSError, _Unusable):
+    with suppress(OSError, _Unusable), ruling():
         if not limited(cgroup) and _content(cgroup, "cgroup.freeze") != b"1":
             home = os.open(_home()[1] / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
     if home is None:
         yield False
         return
     try:
-        procs = os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=cgroup)
-        try:
-            os.write(procs, b"0")
-        finally:
-            os.close(procs)
+        with ruling():
+            procs = os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=cgroup)
+            try:
+                os.write(procs, b"0")
+            finally:
+                os.close(procs)
         try:
             yield True
         finally:
-            os.write(home, b"0")
+            with ruling():
+                os.write(home, b"0")
     finally:
         os.close(home)
 
@@ -228,15 +242,17 @@ class CgroupTree:
         ``kill_seq`` in kernel/cgroup/cgroup.c).
         """
         directory = self.directory / (_SERVICE + name)
-        with suppress(OSError):
-            directory.rmdir()
-        directory.mkdir(exist_ok=True)
+        with ruling():
+            with suppress(OSError):
+                directory.rmdir()
+            directory.mkdir(exist_ok=True)
         return Cgroup(self._mount, directory)
 
     def held(self, name: str) -> Cgroup:
         """The cgroup of a service that may have processes, as it is. Raises ``OSError`` when there is none."""
         directory = self.directory / (_SERVICE + name)
-        directory.mkdir(exist_ok=True)
+        with ruling():
+            directory.mkdir(exist_ok=True)
         return Cgroup(self._mount, directory)
 
     def leftovers(self) -> list[str]:
@@ -252,7 +268,7 @@ class CgroupTree:
     def remove(self) -> None:
         """At our end: remove what is empty. The rest, our own leaf included, waits for our successor or for systemd."""
         for directory, _, _ in os.walk(self.directory, topdown=False):
-            with suppress(OSError):
+            with suppress(OSError), ruling():
                 Path(directory).rmdir()
 
     def _leave_inner_node(self) -> None:
@@ -374,7 +390,7 @@ class Cgroup:
     def remove(self) -> bool:
         """Remove it and the cgroups below it, and close its descriptors; ``False`` when processes are still in it."""
         for directory, _, _ in os.walk(self.directory, topdown=False):
-            with suppress(OSError):
+            with suppress(OSError), ruling():
                 Path(directory).rmdir()
         if self.directory.exists():
             return False
@@ -399,7 +415,8 @@ class Cgroup:
     def _write(self, name: str, value: str) -> bool:
         """Write an interface file; ``False`` when the kernel has none of that name here or refuses the value."""
         try:
-            fd = os.open(self.directory / name, os.O_WRONLY | os.O_CLOEXEC)
+            with ruling():
+                fd = os.open(self.directory / name, os.O_WRONLY | os.O_CLOEXEC)
         except OSError:
             return False
         try:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from agent.linux.capabilities import NotGranted, keeping_through_setuid, take
+from agent.linux.cgroup import ruling
 from agent.linux.users import Credentials
 
 _CLONE3 = 435  # asm-generic/unistd.h: one number on every architecture
@@ -88,7 +89,8 @@ def bear(birth: Birth, cgroup: int) -> tuple[int, int]:
     gc.disable()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
-        pid, pidfd = _clone(cgroup)
+        with ruling():
+            pid, pidfd = _clone(cgroup)
         if pid == 0:
             _become(birth, told)
     except OSError as error:

@@ -13,7 +13,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from agent.errors import AlreadyRunning, StorageFailure
+from agent.linux.capabilities import acting
+from agent.linux.capability_sets import mask
 
+_CHOWN = mask(["CAP_CHOWN"])
+_FOWNER = mask(["CAP_FOWNER"])
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _PID = re.compile(rb"[1-9][0-9]{0,9}\n")
 
@@ -37,9 +41,10 @@ def write_atomic(
         try:
             with os.fdopen(fd, "wb") as stream:
                 stream.write(content)
-                if owner is not None and owner != _owner(stream.fileno()):
-                    os.fchown(stream.fileno(), *owner)
                 os.fchmod(stream.fileno(), mode)
+                if owner is not None and owner != _owner(stream.fileno()):
+                    with acting(_CHOWN):
+                        os.fchown(stream.fileno(), *owner)
                 if durable:
                     stream.flush()
                     os.fsync(stream.fileno())
@@ -84,6 +89,9 @@ def touch(path: Path) -> None:
     try:
         try:
             os.utime(path, follow_symlinks=False)
+        except PermissionError:  # it was given to a service's user
+            with acting(_FOWNER):
+                os.utime(path, follow_symlinks=False)
         except FileNotFoundError:
             with suppress(FileExistsError):
                 os.close(os.open(path, _CREATE, 0o644))

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import sdnotify
 
 from agent.errors import RuntimeFailure
+from agent.linux.give import give, is_socket
 from agent.linux.sockets import SUN_PATH_LIMIT, bind_unix
 
 _MESSAGE_LIMIT = 8192  # bytes
@@ -53,7 +54,7 @@ class NotifyReceiver:
                         self._path.unlink()
                 self._socket = bind_unix(self._path, socket.SOCK_DGRAM, 0o666 if owner is None else 0o600)
                 if owner is not None and owner != os.geteuid():
-                    os.chown(self._path, owner, -1)
+                    give(self._path, owner, -1, is_socket)
                 self.address = str(self._path)
             else:
                 self.address = f"@agent-{os.urandom(16).hex()}"

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from agent.linux import libc
-from agent.linux.capabilities import keeping_through_setuid, permitted
+from agent.linux.capabilities import keeping_through_setuid, off_files, permitted
 from agent.linux.capability_sets import mask
 from agent.linux.users import Credentials, resolve_user
 
@@ -49,20 +49,18 @@ def seen_by(user: Credentials | None) -> Iterator[None]:
         os.setgroups(groups)
 
 
-def step_down(*directories: Path) -> str | None:
-    """Become the ``owner`` of ``directories``, if we are root and they are somebody else's; returns who we are then.
+def step_down(user: Credentials) -> None:
+    """Root becomes this user.
 
-    What root may do this process still may, as an agent whose unit lets it; its children may nothing of it by
-    themselves (``capabilities.withhold``).
+    What root may do this process still may, where it says so (``capabilities.acting``), as an agent whose unit lets
+    it: to run services as other users, say. But over files it has the rights of that user, or whoever may write there
+    would put links in its way and have root follow them. Its children may nothing of it by themselves
+    (``capabilities.withhold``).
     """
-    user = owner(*directories)
-    if user is None:
-        return None
     with keeping_through_setuid():
         os.setgroups(user.groups)
         os.setresgid(user.gid, user.gid, user.gid)
         os.setresuid(user.uid, user.uid, user.uid)
         _, held, inheritable = libc.capget()
-        libc.capset(held, held, inheritable)
+        libc.capset(off_files(held), held, inheritable)
     os.environ.update(user.environment)
-    return user.name

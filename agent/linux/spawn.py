@@ -21,7 +21,7 @@ from pathlib import Path
 
 from agent.errors import SpawnFailed
 from agent.linux import capabilities
-from agent.linux.cgroup import visiting
+from agent.linux.cgroup import ruling, visiting
 from agent.linux.clone import Birth, Unavailable, bear
 from agent.linux.environment import base_environment, own_environment, own_program
 from agent.linux.outputs import Sink, follow
@@ -186,7 +186,8 @@ def _born_in(
     with suppress(Unavailable):
         return _clone(request, credentials, cgroup, taken)
     # Opened by us: the child may be another user by the time it goes there.
-    procs = os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=cgroup)
+    with ruling():
+        procs = os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=cgroup)
     try:
         return _start(request, credentials, procs, taken)
     finally:

@@ -5,8 +5,10 @@ What is in place already is left alone: a full disk must not keep a service down
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,12 +16,20 @@ import msgspec
 
 from agent.declaration.model import AnyService
 from agent.errors import SpawnFailed
+from agent.linux.capabilities import acting
+from agent.linux.capability_sets import mask
 from agent.linux.files import touch, write_atomic
+from agent.linux.give import give, is_directory, is_file
 from agent.linux.spawn import resolve_user
 from agent.paths import Paths
 
 SECRET_LIMIT = 1024 * 1024
 """Bytes of one secret at most."""
+
+_READ = mask(["CAP_DAC_READ_SEARCH"])
+
+EXAMPLES = "share/doc/agent/examples"
+"""Where drop-ins to copy are: below the prefix, or below ``/usr`` where a package brought them."""
 
 Owner = tuple[int, int] | None
 """User and group id of a service that has its own; ``None``: it runs as the agent does."""
@@ -34,18 +44,14 @@ def prepare(service: AnyService, paths: Paths) -> int:
     owner = _owner(service)
     data = paths.data(service.name)
     data.mkdir(mode=0o750, parents=True, exist_ok=True)
-    try:
-        _give(data, owner, follow=True)
-    except PermissionError as error:
-        who = service.user or f"group {service.group}"
-        why = "the agent is not permitted to act for others; its unit permits it with the drop-in privileged.conf, in"
-        why += " share/doc/agent/examples"
-        raise SpawnFailed(f"cannot run as {who}: {why}", permanent=True) from error
+    if owner is not None:
+        _give_to(service, data, owner, is_directory)
     write_settings(service, paths)
     if service.heartbeat is not None:
         heartbeat = paths.heartbeat(service.name)
         touch(heartbeat)
-        _give(heartbeat, owner)
+        if owner is not None:
+            _give_to(service, heartbeat, owner, is_file)
     if service.secrets and owner is not None:
         _copy_secrets(service, paths, owner)
     return os.getuid() if owner is None else owner[0]
@@ -82,19 +88,29 @@ def _owner(service: AnyService) -> Owner:
     return credentials.uid, credentials.gid
 
 
-def _give(path: Path, owner: Owner, *, follow: bool = False) -> None:
-    """Make it the owner's, if it is not: a sandbox may forbid chown(2) even where it changes nothing."""
-    if owner is not None:
-        found = path.stat(follow_symlinks=follow)
-        if (found.st_uid, found.st_gid) != owner:
-            os.chown(path, *owner, follow_symlinks=follow)
+def _give_to(service: AnyService, path: Path, owner: tuple[int, int], kind: Callable[[int], bool]) -> None:
+    """Let its user have it. Raises ``SpawnFailed`` where trying again would not help."""
+    try:
+        give(path, *owner, kind)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ELOOP, errno.EINVAL):
+            raise
+        why = f"{path}: {error.strerror}"
+        if error.errno == errno.EPERM:
+            why = "the agent is not permitted to act for others; its unit permits it with the drop-in privileged.conf"
+            why += f", in {EXAMPLES}"
+        raise SpawnFailed(f"cannot run as {service.user or f'group {service.group}'}: {why}", permanent=True) from error
 
 
 def _copy_secrets(service: AnyService, paths: Paths, owner: tuple[int, int]) -> None:
-    """A service with a user of its own cannot read the agent's secrets: it gets copies that only it can read."""
+    """A service with a user of its own cannot read the agent's secrets: it gets copies that only it can read.
+
+    The directory stays ours: in one of the service's own we would follow the service's links.
+    """
     directory = paths.secret_copies(service.name)
-    directory.mkdir(mode=0o700, exist_ok=True)
-    _give(directory, owner)
+    if not directory.is_dir():
+        directory.mkdir(0o700)
+        directory.chmod(0o711)  # to be passed through, and not looked into
     for name in service.secrets:
         try:
             with paths.secret(name).open("rb") as file:
@@ -114,8 +130,9 @@ def _lay(path: Path, content: bytes, mode: int, owner: Owner) -> None:
 
 def _lies(path: Path, content: bytes, mode: int, owner: Owner) -> bool:
     try:
-        # Not blocking and through no link: a directory of secrets belongs to the service.
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        # Not blocking and through no link. What was given away we may otherwise not read again.
+        with acting(_READ):
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return False
     with os.fdopen(fd, "rb") as file:

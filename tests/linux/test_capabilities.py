@@ -15,15 +15,16 @@ from tests.linux.processes import REFUSE_CAPSET, become_user_with, scripted
 
 RAW = mask(["CAP_NET_RAW"])
 CHOWN = mask(["CAP_CHOWN"])
+OVERRIDE = mask(["CAP_DAC_OVERRIDE"])
 
 PREAMBLE = """
 import os, sys
-from agent.linux.capabilities import NotGranted, handing_on, withhold
+from agent.linux.capabilities import NotGranted, acting, handing_on, withhold
 from agent.linux.capability_sets import mask, parse_sets
 from pathlib import Path
 def tell(who="self"):
     sets = parse_sets(Path(f"/proc/{who}/status").read_text())
-    print(*[each & 0x2001 for each in (sets.inheritable, sets.permitted, sets.effective, sets.ambient)], flush=True)
+    print(*[each & 0x2003 for each in (sets.inheritable, sets.permitted, sets.effective, sets.ambient)], flush=True)
 def child():
     program = "grep -E 'Cap(Inh|Prm|Eff|Amb)' /proc/self/status"
     os.waitpid(os.posix_spawn("/bin/sh", ["sh", "-c", program], {"PATH": "/usr/bin:/bin"}), 0)
@@ -59,7 +60,27 @@ tell()
 """)
     both = RAW | CHOWN
     nothing = lines(0, 0, 0, 0)
-    assert told.splitlines() == [*lines(*[CHOWN] * 4), *nothing, *nothing, f"0 {both} {both} 0"]
+    assert told.splitlines() == [*lines(*[CHOWN] * 4), *nothing, *nothing, f"0 {both} {RAW} 0"]
+
+
+def test_over_files_an_ordinary_user_has_no_more_than_his_rights_but_where_it_says_so() -> None:
+    told = scripted(f"""{PREAMBLE}{become_user_with("CAP_NET_RAW", "CAP_CHOWN", "CAP_DAC_OVERRIDE")}
+withhold()
+tell()
+with acting(mask(["CAP_CHOWN", "CAP_FOWNER"])):
+    tell()
+try:
+    with acting(mask(["CAP_DAC_OVERRIDE"])):
+        raise ValueError
+except ValueError:
+    tell()
+""")
+    held = RAW | CHOWN | OVERRIDE
+    assert told.splitlines() == [f"0 {held} {RAW} 0", f"0 {held} {RAW | CHOWN} 0", f"0 {held} {RAW} 0"]
+
+
+def test_root_stays_root_over_files() -> None:
+    assert scripted(f"{PREAMBLE}withhold()\ntell()").split()[2] == scripted(f"{PREAMBLE}tell()").split()[2]
 
 
 def test_what_goes_wrong_meanwhile_leaves_nothing_to_be_inherited() -> None:

@@ -6,7 +6,7 @@ import json
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
@@ -288,3 +288,38 @@ def test_an_agent_that_root_runs_after_an_uninstall_still_makes_nothing_that_is_
         assert told.readline() == b"agent: runs as user agent, to whom the data below /srv belongs\n"
         wait_until(lambda: installed.run(["/root/agentctl", "status"], check=False).returncode == 0)
     assert foreign(installed) == []
+
+
+def planted(host: Host) -> dict[str, str]:
+    """What an intruder who has become the agent's user puts in root's way, and what each is to do, by its path."""
+    host.run(["sh", "-c", "mkdir -m 700 /opt/one /opt/two && touch /opt/one/file /opt/two/file"])
+    links = {
+        "/srv/spool/agent/events.db": "/etc/shadow",
+        "/srv/log/agent.log": "/etc/gshadow",
+        "/srv/run/whoami.secrets": "/opt/one",
+        "/srv/spool/web": "/opt/two",
+    }
+    for path, target in links.items():
+        host.run(["rm", "-rf", path])
+        host.run(["ln", "-s", target, path], user="agent")
+    return links
+
+
+def state(host: Host, paths: Iterable[str]) -> str:
+    """Everything about these files and what is in them."""
+    return host.run(["find", *paths, "-printf", "%p %i %y %m %U:%G %s %C@\\n"]).stdout
+
+
+def test_root_by_hand_is_led_nowhere_by_what_the_agents_user_has_planted(installed: Host) -> None:
+    installed.declare(JOBS + WEB + 'user = "nobody"\n')
+    installed.systemctl("start")
+    installed.systemctl("stop")
+    victims = set(planted(installed).values())
+    before = state(installed, [*victims, "/etc"])
+    installed.agentctl("run-once", "whoami", check=False)
+    installed.agentctl("run-once", "web", check=False)
+    with by_hand(installed):
+        wait_until(lambda: installed.agentctl("status", check=False).returncode == 0)
+        refused = installed.until("web", state="failed")["message"]
+    assert state(installed, [*victims, "/etc"]) == before
+    assert "cannot run as nobody: /srv/spool/web: is a symbolic link, and not root's" in refused

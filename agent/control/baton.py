@@ -34,6 +34,8 @@ class Inner(msgspec.Struct, frozen=True, kw_only=True):
     """``control`` is the descriptor of the control socket, and ``remove`` its path when it is ours to remove.
 
     ``pipes`` tells by inode whose output a stored pipe carries, should the descriptors have to come from systemd.
+    ``credential`` tells the edition of the declaration that is in effect, if it is one; ``reloading``, whether it was a
+    reload that led here, for which that has to be a new one.
     """
 
     since: float
@@ -44,6 +46,8 @@ class Inner(msgspec.Struct, frozen=True, kw_only=True):
     history: History
     pipes: dict[int, str]
     console: Untold = Untold()
+    credential: tuple[int, int, int] | None = None
+    reloading: bool = False
 
 
 class Outer(msgspec.Struct, frozen=True, kw_only=True):

@@ -195,6 +195,7 @@ class Daemon:
             self._prepare(inner.history)
             self._supervise(inner.supervisor.declaration, inner.supervisor)
             self._serve(socket.socket(fileno=inner.control), Path(inner.remove) if inner.remove else None)
+            self._agent.credential, self._agent.reloading = inner.credential, inner.reloading
             await self._server.start()
             self._watch()
         except Exception as error:
@@ -296,6 +297,8 @@ class Daemon:
                     supervisor=self._supervisor.freeze(),
                     history=self._events.freeze(),
                     console=self._console.freeze(),
+                    credential=self._agent.credential,
+                    reloading=self._agent.reloading,
                 )
         except Exception as error:
             if not isinstance(error, OSError | AgentError):

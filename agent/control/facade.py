@@ -68,7 +68,10 @@ class RunningAgent:
         self._hand_over = hand_over
         self._handing_over: asyncio.Task[None] | None = None
         self._since = since
-        self._credential = self._newest_credential()
+        self.credential = self._newest_credential()
+        """The edition of the declaration that is in effect, if it is a credential."""
+        self.reloading = False
+        """Whether it was a reload that led to the hand-over."""
 
     def status(self, name: str | None = None) -> Status:
         services = self._supervisor.reports(name)
@@ -154,7 +157,7 @@ class RunningAgent:
         declaration = self._read()
         if (program := successor()) is not None:
             self._insist_on_being_up()
-            return ReloadReport(handover=(await self._follow(program)).id)
+            return ReloadReport(handover=(await self._follow(program, reloading=True)).id)
         self._insist_on_news(declaration)
         return await self._make_true(declaration)
 
@@ -163,13 +166,13 @@ class RunningAgent:
         self._insist_on_being_up()
         self._notifier.reloading()
         self._read()
-        return await self._follow(installed_program())
+        return await self._follow(installed_program(), reloading=False)
 
     def handover(self) -> HandoverReport:
         """What became of the last one."""
         return self._succession.report
 
-    async def _follow(self, program: Program) -> HandoverReport:
+    async def _follow(self, program: Program, *, reloading: bool) -> HandoverReport:
         """Try a program out, and let it follow once this has been answered."""
         if self.stopping or self._handing_over is not None or self._reloads:
             self._tell_ready()
@@ -187,6 +190,7 @@ class RunningAgent:
         if self.state() == "stopping":  # by now
             self._handing_over = None
             raise RequestRefused(503, "the agent is stopping")
+        self.reloading = reloading
         report = self._succession.begin(program)
         self.events.append("handover", f"version {report.before} hands over to {report.after}")
         self._handing_over = asyncio.ensure_future(self._hand_over(program))
@@ -200,7 +204,11 @@ class RunningAgent:
     async def reload_after_handover(self) -> None:
         """Make true what is declared, as this version understands it; the report of the hand-over tells how."""
         try:
-            self._succession.complete(await self._make_true(self._read()), None)
+            declaration = self._read()
+            # Whoever only upgrades has promised no news; but what is in effect may be newer than the credential.
+            if self.reloading or declaration.file != self._supervisor.declaration.file:
+                self._insist_on_news(declaration)
+            self._succession.complete(await self._make_true(declaration), None)
         except AgentError as error:
             self._succession.complete(None, str(error))
         except Exception as error:  # for others to write down, but whoever waits for the report must not wait for ever
@@ -231,11 +239,11 @@ class RunningAgent:
         systemd renews credentials when it starts a unit; a newer one with RefreshOnReload= may do so before a reload.
         """
         newest = self._newest_credential()
-        if declaration.file != str(self._supervisor.paths.declaration) and newest == self._credential:
+        if declaration.file != str(self._supervisor.paths.declaration) and newest == self.credential:
             refusal = NothingNew(declaration.file)
             self._refuse(str(refusal))
             raise refusal
-        self._credential = newest
+        self.credential = newest
 
     def _refuse(self, why: str) -> None:
         self.events.append("reload_refused", why)

@@ -78,6 +78,8 @@ class Succession:
         supervisor: SupervisorState,
         history: History,
         console: Untold,
+        credential: tuple[int, int, int] | None = None,
+        reloading: bool = False,
     ) -> NoReturn:
         """Become ``program``. Raises ``RuntimeFailure`` and ``OSError``, and then everything is as it was."""
         descriptors = [lock, control, *held_by(supervisor)]
@@ -91,6 +93,8 @@ class Succession:
             history=history,
             pipes={os.fstat(fd).st_ino: name for fd, name in outputs.items()},
             console=console,
+            credential=credential,
+            reloading=reloading,
         )
         outer = Outer(
             format=baton.FORMAT,

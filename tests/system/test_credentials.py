@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.binary import built
 from tests.harness import wait_until
 from tests.system.host import SOURCE, UNIT, Host
 
+NEXT = "0.1.1"
 SECRET = "correct horse battery staple"
 GIVEN = "/run/credentials/agent.service"
 AS_GIVEN = {"CREDENTIALS_DIRECTORY": GIVEN}
@@ -197,6 +199,30 @@ def test_a_reload_never_applies_a_credential_that_is_out_of_date(installed: Host
     assert (installed.service("web")["pid"], installed.status()["agent"]["state"]) == (pid, "running")
     installed.systemctl("restart")
     assert "sleep 2222" in installed.systemctl("status").stdout
+
+
+def test_a_reload_that_another_version_follows_never_applies_one_either(installed: Host) -> None:
+    sleeps = '[service.web]\nkind = "command"\ncommand = ["/bin/sleep", "{}"]\n'
+    root_only(installed, sleeps.format(1111))
+    give(installed, "LoadCredential=env.toml:/srv/key/env.toml")
+    installed.systemctl("start")
+    installed.copy_in(built(NEXT).onefile, "/root/agentctl-next")
+    installed.run(["/root/agentctl-next", "install"])
+    root_only(installed, sleeps.format(2222))
+    assert installed.systemctl("reload", check=False).returncode == 1
+    assert "which systemd renews at a restart only" in installed.journal("-u", UNIT, "--priority=err")
+    # The other version follows all the same, and who asks for nothing but that is content.
+    assert installed.status()["agent"]["version"] == NEXT
+    installed.agentctl("upgrade")
+    assert "sleep 1111" in installed.systemctl("status").stdout
+    # Nor is what is in effect given up for an older credential.
+    installed.declare(sleeps.format(3333))
+    installed.systemctl("reload")
+    installed.path("/srv/key/env.toml").chmod(0o600)
+    assert installed.agentctl("upgrade", check=False).returncode == 2
+    assert "sleep 3333" in installed.systemctl("status").stdout
+    installed.systemctl("restart")
+    assert "sleep 3333" in installed.systemctl("status").stdout
 
 
 def test_a_file_that_may_be_read_again_is_what_a_reload_reads(installed: Host) -> None:

@@ -100,7 +100,14 @@ def _discard_output() -> None:
 
 
 def open_missing_streams() -> None:
-    """Make stdout and stderr usable when they were closed (``>&-``), and able to show any text in any locale."""
+    """Make stdout and stderr usable when they were closed (``>&-``), and able to show any text in any locale.
+
+    Every one of the three descriptors leads somewhere from now on: the next file to be opened would get its number, and
+    what is meant for a person would be written into it.
+    """
+    while (sink := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(sink, True)
+    os.close(sink)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:

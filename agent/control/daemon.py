@@ -310,9 +310,13 @@ class Daemon:
                 control.close()
             return
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ORDERS)
-        if control is not None:
-            await self._server.resume(control)
-        self._agent.handover_ended()
+        try:
+            if control is not None:
+                await self._server.resume(control)
+        except Exception as error:  # nobody listens: the watchdog will notice
+            self._unexpected(self._loop, {"message": "the control socket cannot be served again", "exception": error})
+        finally:
+            self._agent.handover_ended()
 
     def _recover(self, inherited: Mapping[str, list[int]]) -> str:
         """Take in what systemd kept for us over a hand-over that nobody survived; tells what there was."""

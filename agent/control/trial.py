@@ -20,6 +20,9 @@ from agent.linux.spawn import SpawnRequest, spawn
 PATIENCE = 60.0
 """Seconds that a self-test may take."""
 
+PARTING = 5.0
+"""Seconds that it then has to end by itself."""
+
 KEPT = 64 * 1024
 """Bytes of its output that are kept: the last ones tell what failed."""
 
@@ -65,6 +68,10 @@ async def try_out(program: Program, directory: str, environ: Mapping[str, str], 
                 async with asyncio.timeout(PATIENCE):
                     await ended.wait()
             except TimeoutError:
+                with suppress(TimeoutError, ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGINT)  # so that it ends the part that hangs, in a group of its own
+                    async with asyncio.timeout(PARTING):
+                        await ended.wait()
                 raise RuntimeFailure(f"{program.argv[0]}: its self-test did not end within {PATIENCE:g} s") from None
             finally:
                 with suppress(ProcessLookupError, PermissionError):

@@ -244,7 +244,12 @@ def _start(
             preexec_fn=_preparation(procs, taken),
         )
     process.returncode = 0  # the pidfd owns the child: Popen must neither wait for it nor warn about it
-    return process.pid, Pidfd.open(process.pid)
+    try:
+        return process.pid, Pidfd.open(process.pid)
+    except OSError:
+        os.kill(process.pid, signal.SIGKILL)  # safe: it is our child, and not reaped
+        os.waitpid(process.pid, 0)
+        raise
 
 
 def _environment(request: SpawnRequest, credentials: Credentials | None) -> dict[str, str]:

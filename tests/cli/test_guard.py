@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -138,3 +139,24 @@ def test_a_closed_stdout_is_survived(environment: dict[str, str]) -> None:
     command = [sys.executable, "-c", closing]
     done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, timeout=30, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_no_file_gets_the_place_of_a_closed_stream(environment: dict[str, str], tmp_path: Path) -> None:
+    script = f"""
+from agent.cli.guard import guarded
+import json, os, sys
+from pathlib import Path
+def work():
+    with open({str(tmp_path / "opened")!r}, "w") as file:
+        print(file.fileno(), json.dumps([os.readlink(f"/proc/self/fd/{{fd}}") for fd in range(3)]), file=file)
+    return 0
+sys.exit(guarded(work, program="x", log=Path("/dev/null")))
+"""
+    for closed in ((0,), (0, 1), (0, 2), (1, 2), (0, 1, 2)):
+        closing = (
+            f"import os; [os.close(fd) for fd in {closed}]; os.execv({sys.executable!r}, ['python', '-c', {script!r}])"
+        )
+        done = subprocess.run([sys.executable, "-c", closing], env=environment, timeout=30, check=False)
+        assert done.returncode == 0
+        number, _, places = (tmp_path / "opened").read_text().partition(" ")
+        assert int(number) > 2 and all(json.loads(places)[fd] == os.devnull for fd in closed), (closed, places)

@@ -130,6 +130,13 @@ def test_one_that_hangs_is_ended_with_all_its_children(offer: Offer, monkeypatch
     eventually(everybody_gone)
 
 
+def test_one_that_hangs_may_end_what_it_has_started_elsewhere(offer: Offer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "PATIENCE", 0.3)
+    program = offer("setsid sleep 86611 & trap 'kill $!; exit 130' INT; while :; do sleep 0.01; done")
+    assert refused(program) == ": its self-test did not end within 0.3 s"
+    eventually(everybody_gone)
+
+
 def test_who_is_left_behind_with_its_output_is_not_waited_for(offer: Offer) -> None:
     begun = time.monotonic()
     assert tried(offer("sleep 86612 & setsid sleep 86612 & exit 0")).told

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import resource
@@ -18,6 +19,7 @@ import agent.linux.spawn as spawning
 from agent.errors import SpawnFailed
 from agent.linux import process
 from agent.linux.cgroup import CgroupTree
+from agent.linux.clone import Unavailable
 from agent.linux.process import ExitStatus
 from agent.linux.spawn import Child, Completed, SpawnRequest, base_environment, own_program, run, spawn
 from tests.linux.processes import BECOME_NOBODY, ROOT, eventually, open_fds, readable
@@ -239,6 +241,22 @@ def test_what_cannot_be_started_is_told_in_one_line_and_leaves_nothing(case: str
     assert failure.value.permanent
     assert open_fds() == before
     assert process.children_of(os.getpid()) == children
+
+
+def test_a_child_that_cannot_be_held_is_not_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    def unavailable(*_: object) -> None:
+        raise Unavailable
+
+    before = process.children_of(os.getpid())
+    monkeypatch.setattr(spawning, "bear", unavailable)
+    monkeypatch.setattr(process.Pidfd, "open", refused)
+    with pytest.raises(SpawnFailed, match="no file descriptor is left") as failure:
+        spawn(request("sleep", "86401"))
+    assert not failure.value.permanent
+    assert process.children_of(os.getpid()) == before
 
 
 def test_running_out_of_descriptors_passes_and_leaves_nothing() -> None:

@@ -102,6 +102,9 @@ def ending(outcome: installation.Outcome) -> Iterator[str]:
         if not outcome.before:
             enable = "systemctl enable --now" if here else f"systemctl --root={outcome.root} enable"
             yield f"next: edit {outcome.prefix}/key/env.toml; then {enable} agent.socket agent.service"
+    if not outcome.before and outcome.steps:
+        for user in outcome.users:
+            yield f"the service runs as the user {user} that was there before: who logs in as {user} commands the agent"
     if outcome.running:
         pids = ", ".join(map(str, outcome.running))
         yield f"another version is still running (process {pids}): systemctl reload agent replaces it"

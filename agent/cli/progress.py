@@ -96,7 +96,7 @@ def described(step: Step, prefix: str) -> Line | None:
             return Line("link", f"{path} -> {target}")
         case Declare(path):
             return Line("write", path)
-        case CreateUsers():
+        case CreateUsers(new=True):
             return Line("make", "user and group agent (systemd-sysusers)")
         case CreateDirectories():
             return Line("make", f"directories below {prefix} (systemd-tmpfiles)")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agent.errors import RuntimeFailure, StorageFailure
-from agent.installation.entry import parent
+from agent.installation.entry import parent, within
 from agent.installation.goal import Source, Sources
 from agent.installation.record import library
 from agent.installation.steps import (
@@ -78,6 +78,8 @@ def machine_in(header: bytes) -> str | None:
 def check_disks(steps: Iterable[Step], prefix: str, root: Path, sources: Sources, *, writing: bool) -> None:
     """Raise ``StorageFailure`` when a file system that ``steps`` write to is read-only or has no room for them.
 
+    Another prefix is no way out where the directory is not below it: units and links for everybody go to their places.
+
     The prefix has to be where programs can be executed, too; and with ``writing`` this user has to be who may.
     """
     needed: dict[str, tuple[int, int]] = {}  # by directory: bytes, files
@@ -93,10 +95,14 @@ def check_disks(steps: Iterable[Step], prefix: str, root: Path, sources: Sources
         with nearest(root, path) as (descriptor, found):
             figures, device = os.fstatvfs(descriptor), os.fstat(descriptor).st_dev
             programs = root == _HERE and path.startswith(f"{prefix}/lib")
-            _check_access(descriptor, found, programs=programs, writing=writing, instead=", or change --prefix")
-            before = disks.get(device, _Demand(found, figures, 0, 0))
+            below = within(path, prefix)
+            instead = ", or change --prefix" if below else ", then try again"
+            _check_access(descriptor, found, programs=programs, writing=writing, instead=instead)
+            before = disks.get(device, _Demand(found, figures, 0, 0, below=below))
             blocks = -(-bytes_ // figures.f_frsize) + files
-            disks[device] = before._replace(bytes=before.bytes + blocks * figures.f_frsize, files=before.files + files)
+            disks[device] = before._replace(
+                bytes=before.bytes + blocks * figures.f_frsize, files=before.files + files, below=before.below or below
+            )
     for demand in disks.values():
         _check_room(demand)
 
@@ -112,12 +118,15 @@ def check_removable(steps: Iterable[Step], prefix: str, root: Path) -> None:
 
 
 class _Demand(NamedTuple):
-    """What one file system is to take, and what it said of itself; ``path`` is on it."""
+    """What one file system is to take, and what it said of itself; ``path`` is on it. ``below``: some goes below the
+    prefix.
+    """
 
     path: str
     figures: os.statvfs_result
     bytes: int
     files: int
+    below: bool
 
 
 def _check_access(descriptor: int, path: str, *, programs: bool, writing: bool, instead: str) -> None:
@@ -135,8 +144,8 @@ def _check_room(demand: _Demand) -> None:
     free = figures.f_bavail * figures.f_frsize
     if free < wanted:
         raise StorageFailure(
-            f"{demand.path}: {_mebibytes(wanted)} are needed there, and {_mebibytes(free)} are free: make room, or "
-            "change --prefix"
+            f"{demand.path}: {_mebibytes(wanted)} are needed there, and {_mebibytes(free)} are free: make room"
+            + (", or change --prefix" if demand.below else ", then try again")
         )
     if figures.f_files and figures.f_favail < demand.files:
         raise StorageFailure(

@@ -14,13 +14,13 @@ from agent.installation import foreign, goal, ground, prefix
 from agent.installation.entry import within
 from agent.installation.lock import only_one
 from agent.installation.objections import objections, older
-from agent.installation.observe import foreign_units, observe, shipped_units, users_of
+from agent.installation.observe import foreign_units, observe, processes_of, shipped_units, users_of
 from agent.installation.perform import Site, perform
 from agent.installation.plan import Plan, retreat
 from agent.installation.plan import install as plan_install
 from agent.installation.plan import uninstall as plan_uninstall
 from agent.installation.record import Record, library, read
-from agent.installation.steps import RemoveTree, Step, Stop
+from agent.installation.steps import DeleteUsers, RemoveTree, Step, Stop
 from agent.installation.tree import PROGRAM, Tree, laid, verify
 from agent.linux.files import PrefixLock
 from agent.linux.rooted import directory
@@ -36,7 +36,8 @@ class Outcome(msgspec.Struct, frozen=True):
     """What was done, or with ``dry_run`` would have been. Without steps everything was as it should be.
 
     ``before`` and ``version`` are the versions that ``current`` points to, empty for none. ``kept`` are paths that stay
-    although they would go. ``running`` are processes that still execute another version.
+    although they would go. ``running`` are processes that still execute another version. ``users`` were there before
+    anything was installed, and the service runs as them.
     """
 
     prefix: str
@@ -47,6 +48,7 @@ class Outcome(msgspec.Struct, frozen=True):
     steps: tuple[Step, ...]
     kept: tuple[str, ...] = ()
     running: tuple[int, ...] = ()
+    users: tuple[str, ...] = ()
 
 
 class Refused(RuntimeFailure):
@@ -102,6 +104,7 @@ def install(
             steps=tuple(plan.steps),
             kept=tuple(plan.kept),
             running=tuple(pid for version, pids in using.items() if version != aim.version for pid in sorted(pids)),
+            users=tuple(sorted(seen.users & set(aim.accounts.users) - set(seen.record.users if seen.record else ()))),
         )
 
 
@@ -205,11 +208,26 @@ def _go_back(before: Record | None, site: Site, aim: goal.Goal) -> None:
         _do(steps, Site(site.root, site.prefix, sources), None)
 
 
+def _check_left(users: Iterable[str]) -> None:
+    """Raise ``RuntimeFailure`` while something runs as a user who is about to be deleted, and so could not be."""
+    for user in users:
+        if pids := sorted(processes_of(user)):
+            raise RuntimeFailure(
+                f"still running as user {user}, who is to be deleted: {_processes(pids)}; end it first, then try again"
+            )
+
+
+def _processes(pids: list[int]) -> str:
+    return f"process {', '.join(map(str, pids[:5]))}" + (", …" if len(pids) > 5 else "")
+
+
 def _take_back(steps: list[Step], site: Site, record: Record | None, tell: Tell | None) -> None:
     """Stop what systemd runs, see that nothing else runs, and only then remove anything."""
     stops = next((number for number, step in enumerate(steps, 1) if isinstance(step, Stop)), 0)
     _do(steps[:stops], site, tell)
     _check_unused(site, record)
+    if site.root == HERE:
+        _check_left(user for step in steps if isinstance(step, DeleteUsers) for user in step.users)
     _do(steps[stops:], site, tell)
 
 
@@ -223,8 +241,9 @@ def _check_unused(site: Site, record: Record | None) -> None:
     """Raise ``RuntimeFailure`` while somebody executes the program, or an agent runs on this prefix."""
     using = users_of(site.root, site.prefix, record.laid if record else ())
     if pids := sorted(pid for those in using.values() for pid in those):
-        shown = ", ".join(map(str, pids[:5])) + (", …" if len(pids) > 5 else "")
-        raise RuntimeFailure(f"still running from below {site.prefix}: process {shown}; end it first, then try again")
+        raise RuntimeFailure(
+            f"still running from below {site.prefix}: {_processes(pids)}; end it first, then try again"
+        )
     paths = Paths.of(Path(f"{site.root}/{site.prefix}"))
     if paths.agent_lock.is_file() and not paths.agent_lock.is_symlink():
         lock = PrefixLock(paths.agent_lock)

@@ -38,6 +38,11 @@ def objections(
         for prefix in others
     ]
     found += [f"{path} is no directory, and one is needed there: move it away" for path in seen.obstructed]
+    found += [
+        f"{path} is there with things in it that are not the agent's, and would be given to it: move it away, "
+        "or choose another --prefix"
+        for path in seen.strangers
+    ]
     laid = named(seen.record)
     mine = {entry.path for entry in mine_of(goal, seen)}
     for entry in wanted(goal, seen):

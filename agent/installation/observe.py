@@ -75,6 +75,11 @@ def observe(root: Path, prefix: str, goal: Goal | None) -> Seen:
         groups=frozenset(group for group in groups if accounts.gid(root, group) is not None),
         in_use=frozenset(users_of(root, prefix, [*aims, *laid])),
         claims_met=goal is not None and all(_met(root, claim) for claim in goal.claims),
+        strangers=tuple(
+            claim.path
+            for claim in (goal.claims if goal else ())
+            if claim.path in there and claim.path not in (record.data if record else ()) and _is_strangers(root, claim)
+        ),
         obstructed=tuple(claim.path for claim in (goal.claims if goal else ()) if _obstructed(root, claim.path)),
         declared=goal is not None and goal.declaration is not None and _exists(root, goal.declaration.path),
         systemd=root == Path("/") and SYSTEMD.is_dir(),
@@ -100,6 +105,16 @@ def users_of(root: Path, prefix: str, entries: Iterable[Entry]) -> dict[str, lis
             if version is not None and pid != os.getpid():
                 using.setdefault(version, []).append(pid)
     return using
+
+
+def processes_of(user: str) -> list[int]:
+    """The processes on this system that run as a user."""
+    uid, found = accounts.uid(Path("/"), user), []
+    for pid in all_pids():
+        with suppress(OSError):
+            if Path(f"/proc/{pid}").stat().st_uid == uid:
+                found.append(pid)
+    return found
 
 
 def foreign_units(goal: Goal, seen: Seen, root: Path) -> Mapping[str, str | None]:
@@ -213,6 +228,24 @@ def _met(root: Path, claim: Claim) -> bool:
         and (not claim.user or status.st_uid == accounts.uid(root, claim.user))
         and (not claim.group or status.st_gid == accounts.gid(root, claim.group))
     )
+
+
+def _is_strangers(root: Path, claim: Claim) -> bool:
+    """Whether a directory that is to be a user's holds something, and is not that user's."""
+    with _opened(root, claim.path, trust=True) as descriptor:
+        if descriptor is None or not claim.user:
+            return False
+        owner = os.fstat(descriptor).st_uid
+        return owner != accounts.uid(root, claim.user) and claim.user != "root" and _holds_something(descriptor)
+
+
+def _holds_something(descriptor: int) -> bool:
+    """Whether a directory that is only pointed at has anything in it."""
+    inside = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=descriptor)
+    try:
+        return bool(names(inside))
+    finally:
+        os.close(inside)
 
 
 def _obstructed(root: Path, path: str) -> bool:

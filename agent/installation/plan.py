@@ -47,7 +47,8 @@ class Seen(msgspec.Struct, frozen=True):
     ``scratches``: what an interrupted step left. ``derived``: what others made of our units: links by which systemd
     starts them, drop-ins of jobs, when a timer elapsed last.
     ``in_use``: versions that other processes execute. ``claims_met``: systemd-tmpfiles would change nothing.
-    ``obstructed``: where it would make a directory something else is. ``declared``: there is a declaration.
+    ``obstructed``: where it would make a directory something else is; ``strangers``: where one is that it would give
+    away with what somebody else has put there. ``declared``: there is a declaration.
     ``systemd``: one runs, and manages the system that is worked on. ``catalog``: journalctl has an index there.
     """
 
@@ -63,6 +64,7 @@ class Seen(msgspec.Struct, frozen=True):
     in_use: frozenset[str] = frozenset()
     claims_met: bool = False
     obstructed: tuple[str, ...] = ()
+    strangers: tuple[str, ...] = ()
     declared: bool = False
     systemd: bool = False
     catalog: bool = False
@@ -106,11 +108,14 @@ def install(goal: Goal, seen: Seen) -> Plan:
 
 
 def uninstall(record: Record, seen: Seen, *, purge: bool) -> Plan:
-    """The steps that take back what ``record`` names; with ``purge`` what was changed since, and all data, too."""
+    """The steps that take back what ``record`` names; with ``purge`` what was changed since, and all data, too.
+
+    A directory that was there before us is somebody's own, with what is in it.
+    """
     prefix = record.prefix
     outliving = {f"{prefix}/{name}" for name in KEPT}
     there = [path for path in data(prefix) if path in seen.directories]
-    going = [path for path in there if purge or (path in record.data and path not in outliving)]
+    going = [path for path in there if path in record.data and (purge or path not in outliving)]
     return _take_back(record, seen, going, accounts=purge, forced=purge)
 
 
@@ -199,7 +204,7 @@ def _laying(goal: Goal, seen: Seen, removals: list[Remove | RemoveDirectory], *,
     steps += setup
     missing = bool(set(goal.accounts.users) - seen.users or set(goal.accounts.groups) - seen.groups)
     if missing or setup or interrupted:
-        steps.append(CreateUsers(_names(goal.setup, SYSUSERS)))
+        steps.append(CreateUsers(_names(goal.setup, SYSUSERS), new=missing))
     if missing or setup or interrupted or not seen.claims_met:
         steps.append(CreateDirectories(_names(goal.setup, TMPFILES)))
     if goal.declaration is not None and not seen.declared:

@@ -84,9 +84,10 @@ class Sync(msgspec.Struct, frozen=True, tag_field="step", tag="sync"):
 
 
 class CreateUsers(msgspec.Struct, frozen=True, tag_field="step", tag="users"):
-    """systemd-sysusers, on these of its configuration files."""
+    """systemd-sysusers, on these of its configuration files. ``new``: some of the accounts are not there yet."""
 
     files: tuple[str, ...]
+    new: bool = True
 
 
 class CreateDirectories(msgspec.Struct, frozen=True, tag_field="step", tag="directories"):

@@ -84,6 +84,14 @@ def test_a_program_needs_a_disk_that_executes_and_an_image_does_not(tmp_path: Pa
         check_disks(steps, "/srv", tmp_path / "disk", sources, writing=True)
 
 
+def test_another_prefix_is_no_advice_for_what_does_not_go_below_it(tmp_path: Path) -> None:
+    unit = f"{tmp_path}/disk/unit"
+    steps = [Write(File(unit, "0644", "0" * 64), replace=False)]
+    for options in ("ro", "size=4m"):
+        with mounted(tmp_path / "disk", options), pytest.raises(StorageFailure, match=r", then try again$"):
+            check_disks(steps, "/srv", HERE, {unit: bytes(1)}, writing=True)
+
+
 def test_a_disk_that_is_read_only_is_said_to_be(tmp_path: Path) -> None:
     with mounted(tmp_path / "disk", "ro"), pytest.raises(StorageFailure, match="mounted read-only"):
         check_disks([Make(Directory("/srv"))], "/srv", tmp_path / "disk", {}, writing=True)

@@ -158,18 +158,20 @@ def test_what_was_kept_is_there_again_after_the_next_installation(made: Make, im
     assert snapshot(image) == whole
 
 
-def test_a_user_and_directories_that_were_there_before_outlive_a_plain_uninstall_and_the_user_any(
-    made: Make, image: Path
-) -> None:
+def test_a_user_and_directories_that_were_there_before_outlive_any_uninstall(made: Make, image: Path) -> None:
     for database, line in (("passwd", "agent:x:990:990::/home/agent:/bin/bash\n"), ("group", "agent:x:990:\n")):
         (image / "etc" / database).write_text((image / "etc" / database).read_text() + line)
-    (image / "srv/run").mkdir()
-    (image / "srv/run/theirs").touch()
-    install(made(), "/srv", image)
+    (image / "srv/run").mkdir()  # an empty one is no objection
+    (image / "srv/log").mkdir()
+    (image / "srv/log/theirs").touch()
+    os.chown(image / "srv/log", 990, 990)
+    outcome = install(made(), "/srv", image)
+    assert outcome.users == ("agent",)
     assert (image / "srv/run").stat().st_uid == 990
     uninstall("/srv", image)
-    assert (image / "srv/run/theirs").exists()
-    uninstall("/srv", image, purge=True)
+    outcome = uninstall("/srv", image, purge=True)
+    assert outcome.kept == ("/srv/run", "/srv/log")
+    assert (image / "srv/log/theirs").exists() and not (image / "srv/spool").exists()
     assert "agent:x:990:990::/home/agent:/bin/bash\n" in (image / "etc/passwd").read_text()
 
 

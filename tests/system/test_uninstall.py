@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.binary import built
+from tests.harness import wait_until
 from tests.system.host import UNIT, Host
 
 WEB = """
@@ -83,6 +84,20 @@ def test_uninstall_leaves_nothing_of_what_was_installed_and_ran(bare: Host) -> N
     assert not [words for words in bare.processes().values() if "agent" in words[0]]
     units = bare.run(["systemctl", "list-units", "--all", "--plain", "--no-legend", "agent*"]).stdout
     assert units == ""
+
+
+def test_a_user_who_is_still_at_work_is_not_deleted_and_keeps_the_data(bare: Host) -> None:
+    bare.run(["/root/agentctl", "install"])
+    with bare.popen(["runuser", "-u", "agent", "--", "sleep", "86400"]):
+        wait_until(lambda: bare.run(["pgrep", "-u", "agent"], check=False).returncode == 0)
+        refused = bare.agentctl("uninstall", "--purge", check=False)
+        assert refused.returncode == 2
+        assert "agentctl: still running as user agent, who is to be deleted: process " in refused.stderr
+        assert bare.path("/srv/key/env.toml").exists() and bare.path("/srv/bin/agentctl").exists()
+        bare.agentctl("uninstall")
+        bare.run(["pkill", "-u", "agent"])
+    bare.run(["/root/agentctl", "uninstall", "--purge"])
+    assert bare.run(["getent", "passwd", "agent"], check=False).returncode == 2
 
 
 def test_an_agent_whose_units_lie_on_a_read_only_disk_runs_on(bare: Host) -> None:

@@ -99,9 +99,9 @@ def _complete(found: list[dict[str, Any]]) -> None:
     if not names:
         return
     from agent.installation import timer_state
-    from agent.linux import systemctl
+    from agent.linux import systemd
 
-    if not systemctl.booted():
+    if not systemd.booted():
         complain(f"systemd, which is to start {', '.join(names)}, does not run this machine")
         return
     states = timer_state.ask(names)

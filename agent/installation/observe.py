@@ -18,11 +18,9 @@ from agent.installation.record import Record, library, named, place, read, versi
 from agent.installation.timers import place as place_of_drop_in
 from agent.installation.tree import PROGRAM, digest
 from agent.installation.units import SHIPPED_UNITS, UNITS, Claim, data, owner
+from agent.linux import systemd
 from agent.linux.process import all_pids
 from agent.linux.rooted import directory, names
-
-SYSTEMD = Path("/run/systemd/system")
-"""Exists where systemd is the service manager, sd_booted(3)."""
 
 LINKED = (".wants", ".requires", ".upholds")
 """Directories of links by which a unit is enabled, systemd.unit(5)."""
@@ -77,7 +75,7 @@ def observe(root: Path, prefix: str, goal: Goal | None) -> Seen:
         claims_met=goal is not None and all(_met(root, claim) for claim in goal.claims),
         obstructed=tuple(claim.path for claim in (goal.claims if goal else ()) if _obstructed(root, claim.path)),
         declared=goal is not None and goal.declaration is not None and _exists(root, goal.declaration.path),
-        systemd=root == Path("/") and SYSTEMD.is_dir(),
+        systemd=root == Path("/") and systemd.booted(),
         catalog=_exists(root, INDEX),
     )
 

@@ -25,7 +25,7 @@ from agent.errors import RuntimeFailure, StorageFailure
 from agent.installation import timer_files
 from agent.installation.timer_files import UNITS, There
 from agent.installation.timers import JobUnits, has_calendar, is_persistent, render, unit
-from agent.linux import systemctl
+from agent.linux import systemctl, systemd
 from agent.linux.files import make_directory
 from agent.paths import Paths
 
@@ -103,7 +103,7 @@ def sync(declaration: Declaration, paths: Paths, root: Path | None = None, *, dr
     wanted = render(declaration, paths.prefix)
     units = UNITS if root is None else _below(root)
     if dry_run:
-        work, _ = _survey(wanted, units, paths, is_live=root is None and systemctl.booted())
+        work, _ = _survey(wanted, units, paths, is_live=root is None and systemd.booted())
         return _report(declaration, work, dry_run=True)
     if not wanted and not timer_files.look(units, paths.prefix):
         return _report(declaration, plan({}, {}, {}), dry_run=False)
@@ -183,9 +183,9 @@ def _report(declaration: Declaration, work: Work, *, dry_run: bool) -> SyncRepor
 
 
 def _check_here() -> None:
-    if not systemctl.booted():
+    if not systemd.booted():
         what = "with --root DIR the files are written for a system that it does run"
-        raise RuntimeFailure(f"systemd does not run this machine ({systemctl.RUNNING} does not exist); {what}")
+        raise RuntimeFailure(f"systemd does not run this machine ({systemd.RUNNING} does not exist); {what}")
     if os.geteuid() != 0:
         raise RuntimeFailure(f"only root may change the units in {UNITS}; --dry-run shows what would be done")
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.linux import libc
+from agent.linux import libc, systemd
 from agent.linux.process import Pidfd
 
 _CONTROLLERS = ("cpu", "memory", "pids")
@@ -27,7 +27,6 @@ _OWN_LEAF = "supervisor"  # the name that units pass to DelegateSubgroup=, syste
 _LIMITS = ("memory.max", "pids.max", "cpu.max")
 _SERVICE = "service."  # no interface file of the kernel starts so
 _PERIOD = 100_000  # microseconds, the kernel's default period in cpu.max
-_SYSTEMD = Path("/run/systemd/system")  # exists when systemd runs the machine, sd_booted(3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +101,7 @@ def _site(prefix: Path) -> tuple[_Mount, Path]:
     mount, here = _home()
     if here.name == _OWN_LEAF:
         here = here.parent
-    if _SYSTEMD.is_dir():
+    if systemd.booted():
         if not _delegated(here):
             raise _Unusable(f"systemd has not delegated {here} to us; a unit needs Delegate=cpu memory pids")
         return mount, here
@@ -234,7 +233,7 @@ class CgroupTree:
         return Cgroup(self._mount, directory)
 
     def held(self, name: str) -> Cgroup:
-        """The cgroup of a service that may have processes, as it is. Raises ``OSError`` when there is none."""
+        """The cgroup of a service that may have processes, as it is; made if there is none. Raises ``OSError``."""
         directory = self.directory / (_SERVICE + name)
         directory.mkdir(exist_ok=True)
         return Cgroup(self._mount, directory)

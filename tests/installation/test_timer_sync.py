@@ -18,7 +18,7 @@ from agent.errors import RuntimeFailure
 from agent.installation import timer_files, timer_sync
 from agent.installation.timer_sync import Live, SyncReport, plan, sync
 from agent.installation.timers import JobUnits, has_calendar, is_persistent, mark, parse_place, place, render
-from agent.linux import systemctl
+from agent.linux import systemctl, systemd
 from agent.linux.files import write_atomic
 from agent.linux.systemctl import Properties
 from agent.paths import Paths
@@ -233,7 +233,7 @@ def machine() -> Iterator[Machine]:
         patch.setattr("os.fsync", lambda descriptor: None)  # a disk has no time for hundreds of these
         patch.setattr(timer_sync, "UNITS", made.units)
         patch.setattr(timer_files, "STAMPS", str(Path(directory, "var/lib/systemd/timers")))
-        patch.setattr(systemctl, "booted", lambda: True)
+        patch.setattr(systemd, "booted", lambda: True)
         patch.setattr(systemctl, "call", made.call)
         patch.setattr(systemctl, "show", made.show)
         patch.setattr(timer_files, "write_atomic", burning(write_atomic))
@@ -319,7 +319,7 @@ def test_what_systemd_refuses_is_told_and_keeps_nothing_else_from_being_done() -
 def test_where_systemd_does_not_run_only_another_root_can_be_synced(
     monkeypatch: pytest.MonkeyPatch, units: Path
 ) -> None:
-    monkeypatch.setattr(systemctl, "RUNNING", Path("/nonexistent"))
+    monkeypatch.setattr(systemd, "RUNNING", Path("/nonexistent"))
     monkeypatch.setattr(timer_sync, "UNITS", units)
     with pytest.raises(RuntimeFailure, match=r"^systemd does not run this machine .*--root DIR"):
         sync(declared(job()), PATHS)
@@ -328,7 +328,7 @@ def test_where_systemd_does_not_run_only_another_root_can_be_synced(
 
 
 def test_only_root_may(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, units: Path) -> None:
-    monkeypatch.setattr(systemctl, "RUNNING", tmp_path)
+    monkeypatch.setattr(systemd, "RUNNING", tmp_path)
     monkeypatch.setattr(timer_sync, "UNITS", units)
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(RuntimeFailure, match=r"^only root may change the units in \S+/etc/systemd/system; --dry-run"):

@@ -73,8 +73,10 @@ def _without_agent(paths: Paths) -> tuple[dict[str, str] | None, list[str]]:
 
     Who cannot read the declaration is told what was made of it last; ``None``: there is nothing of that.
     """
+    from agent.installation.units import UNITS
+
     readable = os.access(paths.declaration, os.R_OK)
-    if not readable and not any(Path("/etc/systemd/system").glob("agent-job@*.timer.d")):
+    if not readable and not any(Path(UNITS).glob("agent-job@*.timer.d")):
         return None, []
     from agent.declaration.load import load
     from agent.installation import timer_files, timers
@@ -82,7 +84,7 @@ def _without_agent(paths: Paths) -> tuple[dict[str, str] | None, list[str]]:
     try:
         declaration = load(paths, os.environ)
     except DeclarationError as error:
-        found = timer_files.look(timer_files.UNITS, paths.prefix)
+        found = timer_files.look(timer_files.HERE, paths.prefix)
         if not found:
             return None, []
         complain(f"{error.problems[0]}; shown are the timers of the last `agentctl timers sync`")

@@ -73,7 +73,7 @@ def _without_agent(paths: Paths) -> tuple[dict[str, str] | None, list[str]]:
 
     Who cannot read the declaration is told what was made of it last; ``None``: there is nothing of that.
     """
-    from agent.installation.units import UNITS
+    from agent.linux.systemd import UNITS
 
     readable = os.access(paths.declaration, os.R_OK)
     if not readable and not any(Path(UNITS).glob("agent-job@*.timer.d")):
@@ -134,8 +134,8 @@ def row(timer: dict[str, Any], now: float) -> tuple[str, ...]:
 @command(
     "sync",
     examples=("agentctl timers sync", "agentctl timers sync --dry-run"),
-    exit_codes="Exit codes: 0 systemd's timers are as declared, 1 the declaration is wrong and nothing was changed, "
-    "2 it failed.",
+    exit_codes="Exit codes: 0 systemd's timers are as declared, 1 the declaration or the command line is wrong and "
+    "nothing was changed, 2 it failed.",
 )
 @click.option(
     "--root",

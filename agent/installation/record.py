@@ -21,6 +21,7 @@ import msgspec
 from agent.errors import RuntimeFailure
 from agent.installation.entry import Entry, within
 from agent.linux.rooted import directory
+from agent.linux.systemd import UNITS
 
 LIBRARY = "lib/agent"
 """Below the prefix: the record, the trees, and ``current``."""
@@ -29,7 +30,7 @@ RECORD = "install.json"
 RECORD_MODE = 0o644
 
 ELSEWHERE = (
-    *("/etc/systemd/system", "/etc/sysusers.d", "/etc/tmpfiles.d"),
+    *(UNITS, "/etc/sysusers.d", "/etc/tmpfiles.d"),
     *("/usr/local/bin/agentctl", "/usr/local/lib/systemd/catalog", "/usr/local/share/man/man1/agentctl.1"),
     "/usr/local/share/bash-completion/completions/agentctl",
     "/usr/local/share/zsh/site-functions/_agentctl",

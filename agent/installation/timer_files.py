@@ -17,8 +17,8 @@ from agent.declaration.model import Declaration
 from agent.errors import RuntimeFailure
 from agent.installation.entry import name, parent
 from agent.installation.timers import JobUnits, Suffix, differing, mark, parse_place, place, render, unit
-from agent.installation.units import UNITS
 from agent.linux.rooted import directory, names, stands
+from agent.linux.systemd import UNITS
 from agent.paths import Paths
 
 HERE = Path("/")

@@ -25,7 +25,6 @@ from agent.installation.lock import only_one
 from agent.installation.perform import Site
 from agent.installation.timer_files import HERE, There
 from agent.installation.timers import JobUnits, has_calendar, is_persistent, render, unit
-from agent.installation.units import UNITS
 from agent.linux import systemctl, systemd
 from agent.paths import Paths
 
@@ -188,4 +187,4 @@ def _check_here() -> None:
         what = "with --root DIR the files are written for a system that it does run"
         raise RuntimeFailure(f"systemd does not run this machine ({systemd.RUNNING} does not exist); {what}")
     if os.geteuid() != 0:
-        raise RuntimeFailure(f"only root may change the units in {UNITS}; --dry-run shows what would be done")
+        raise RuntimeFailure(f"only root may change the units in {systemd.UNITS}; --dry-run shows what would be done")

@@ -119,6 +119,8 @@ def check_agent(paths: Paths) -> tuple[Check, dict[str, Any] | None]:
         return Check("agent", "warn", str(error), mend), None
     except AgentError as error:
         return Check("agent", "warn", str(error), "journalctl -u agent"), None
+    if not isinstance(agent["pid"], int):  # it becomes part of a path
+        return Check("agent", "fail", "what answers on its socket is no agent", "journalctl -u agent"), None
     return Check("agent", "ok", f"{agent['state']}, pid {agent['pid']}, version {agent['version']}"), agent
 
 

@@ -117,17 +117,27 @@ def open_missing_streams() -> None:
 
 
 def _keep_traceback(error: Exception, log: Path | Callable[[], Path]) -> str:
-    """Append the traceback to the log; returns where to look for details."""
+    """Append the traceback to the log; returns where to look for details.
+
+    The log lies where the agent may write, and root writes there too: nothing else that stands in its place is opened,
+    and no file that has a second name, which may be any file of this disk.
+    """
     import time
     import traceback
+
+    from agent.linux.files import open_regular
 
     frames = traceback.extract_tb(error.__traceback__)
     place = f"at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "nowhere"
     try:
         path = log if isinstance(log, Path) else log()
-        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        mode = os.O_APPEND if not path.exists() or path.stat().st_size < LOG_LIMIT else os.O_TRUNC
-        with os.fdopen(os.open(path, flags | mode, 0o600), "w", encoding="utf-8", errors="backslashreplace") as file:
+        descriptor = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
+            found = os.fstat(descriptor)
+            if found.st_nlink > 1:
+                raise OSError(errno.EMLINK, os.strerror(errno.EMLINK), str(path))
+            if found.st_size >= LOG_LIMIT:
+                os.ftruncate(descriptor, 0)
             print(time.strftime("%Y-%m-%dT%H:%M:%S%z"), "pid", os.getpid(), file=file)
             traceback.print_exception(error, file=file)
     except (OSError, AgentError):

@@ -73,8 +73,10 @@ def _without_agent(paths: Paths) -> tuple[dict[str, str] | None, list[str]]:
 
     Who cannot read the declaration is told what was made of it last; ``None``: there is nothing of that.
     """
+    from agent.linux.systemd import UNITS
+
     readable = os.access(paths.declaration, os.R_OK)
-    if not readable and not any(Path("/etc/systemd/system").glob("agent-job@*.timer.d")):
+    if not readable and not any(Path(UNITS).glob("agent-job@*.timer.d")):
         return None, []
     from agent.declaration.load import load
     from agent.installation import timer_files, timers
@@ -82,7 +84,7 @@ def _without_agent(paths: Paths) -> tuple[dict[str, str] | None, list[str]]:
     try:
         declaration = load(paths, os.environ)
     except DeclarationError as error:
-        found = timer_files.look(timer_files.UNITS, paths.prefix)
+        found = timer_files.look(timer_files.HERE, paths.prefix)
         if not found:
             return None, []
         complain(f"{error.problems[0]}; shown are the timers of the last `agentctl timers sync`")
@@ -99,9 +101,9 @@ def _complete(found: list[dict[str, Any]]) -> None:
     if not names:
         return
     from agent.installation import timer_state
-    from agent.linux import systemctl
+    from agent.linux import systemd
 
-    if not systemctl.booted():
+    if not systemd.booted():
         complain(f"systemd, which is to start {', '.join(names)}, does not run this machine")
         return
     states = timer_state.ask(names)
@@ -132,8 +134,8 @@ def row(timer: dict[str, Any], now: float) -> tuple[str, ...]:
 @command(
     "sync",
     examples=("agentctl timers sync", "agentctl timers sync --dry-run"),
-    exit_codes="Exit codes: 0 systemd's timers are as declared, 1 the declaration is wrong and nothing was changed, "
-    "2 it failed.",
+    exit_codes="Exit codes: 0 systemd's timers are as declared, 1 the declaration or the command line is wrong and "
+    "nothing was changed, 2 it failed.",
 )
 @click.option(
     "--root",

@@ -15,7 +15,11 @@ from agent.telemetry.events import EventStore
 
 
 class Agent(Protocol):
-    """The engine, as the control socket sees it. Everything but ``act`` and ``reload`` answers at once."""
+    """The engine, as the control socket sees it.
+
+    ``act`` and ``reload`` take as long as what is asked for, ``upgrade`` as long as the self-test of the other program.
+    Everything else answers at once.
+    """
 
     events: EventStore
 

@@ -7,13 +7,13 @@ agent that it would become.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from agent.errors import RuntimeFailure
+from agent.installation.verdict import failed_part, last_line
 from agent.linux.environment import Program, base_environment
 from agent.linux.spawn import SpawnRequest, spawn
 
@@ -90,12 +90,7 @@ async def try_out(program: Program, directory: str, environ: Mapping[str, str], 
 
 def reason(said: bytes) -> str:
     """Why a self-test failed, on one line: the first part that did, or the last words of what is no self-test."""
-    text = said.decode("utf-8", "replace")
-    with suppress(ValueError, KeyError, TypeError, AttributeError, StopIteration):
-        failed = next(part for part in json.loads(text)["parts"] if part["verdict"] == "fail")
-        text = f"{failed['name']}: {failed['finding']}"
-    lines = [line for line in text.splitlines() if line.strip()]
-    return "".join(char if char.isprintable() else " " for char in lines[-1])[:300] if lines else "it said nothing"
+    return failed_part(said) or last_line(said) or "it said nothing"
 
 
 def _read(fd: int) -> bytes:

@@ -38,7 +38,7 @@ def gid(root: Path, group: str) -> int | None:
 def _number(root: Path, database: str, wanted: str) -> int | None:
     try:
         with directory(root, "/etc") as etc:
-            file = os.open(database, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=etc)
+            file = os.open(database, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=etc)
     except FileNotFoundError:
         return None
     except OSError as error:

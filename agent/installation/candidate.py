@@ -5,14 +5,13 @@ What lies in it and how it is laid is its own affair: a later version may know b
 
 from __future__ import annotations
 
-import json
 import os
 import stat
-from contextlib import suppress
 from pathlib import Path
 
 from agent.errors import RuntimeFailure, UsageError
 from agent.installation.ground import machine_in
+from agent.installation.verdict import failed_part, last_line
 from agent.linux.environment import fresh_environment
 from agent.linux.spawn import Completed, SpawnRequest, run
 
@@ -53,10 +52,7 @@ def prove(file: Path) -> None:
     done = _run(file, ["selftest", "--json"], SELFTEST_SECONDS)
     if done.status.success:
         return
-    why = _last(done)
-    with suppress(ValueError, KeyError, TypeError, StopIteration):
-        failed = next(part for part in json.loads(done.stdout)["parts"] if part["verdict"] == "fail")
-        why = f"{failed['name']}: {failed['finding']}"
+    why = failed_part(done.stdout) or _last(done)
     raise RuntimeFailure(f"{file}: fails its self-test: {why}; nothing was changed")
 
 
@@ -82,8 +78,4 @@ def _run(program: Path, words: list[str], seconds: float) -> Completed:
 
 def _last(done: Completed) -> str:
     """The last line that it said on stderr, else on stdout, else how it ended."""
-    for output in (done.stderr, done.stdout):
-        lines = [line for line in output.decode("utf-8", "replace").splitlines() if line.strip()]
-        if lines:
-            return "".join(char if char.isprintable() else " " for char in lines[-1])[:500]
-    return str(done.status)
+    return last_line(done.stderr) or last_line(done.stdout) or str(done.status)

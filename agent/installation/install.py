@@ -73,7 +73,7 @@ def install(
     ground.check_machine(tree.manifest.machine, root)
     verify(tree)
     aim, sources = goal.whole(tree, where)
-    with _alone(root, dry_run):
+    with _alone(root, where, dry_run):
         seen = observe(root, where, aim)
         installed = older(aim, seen)
         if installed and not force:
@@ -115,7 +115,7 @@ def lay(tree: Tree, where: str, tell: Tell | None = None) -> Path:
     """
     where = str(Path(where).absolute()).rstrip("/")
     aim, sources = goal.tree_only(tree, where)
-    with only_one(HERE, wait=True):
+    with only_one(HERE, where, wait=True):
         seen = observe(HERE, where, aim)
         _object(objections(aim, seen, foreign_units={}, shipped=(), force=False))
         plan = plan_install(aim, seen)
@@ -133,7 +133,7 @@ def uninstall(
     """
     where = prefix.checked(where)
     _check_image(root)
-    with _alone(root, dry_run):
+    with _alone(root, where, dry_run):
         record = read(root, where)
         if record and (record.users or any(not within(entry.path, where) for entry in record.laid)):
             _check_user(dry_run, "units and accounts are taken back")
@@ -169,12 +169,12 @@ def _check_user(dry_run: bool, why: str) -> None:
 
 
 @contextmanager
-def _alone(root: Path, dry_run: bool) -> Iterator[None]:
+def _alone(root: Path, where: str, dry_run: bool) -> Iterator[None]:
     """Whoever only looks need not wait."""
     if dry_run:
         yield
     else:
-        with only_one(root):
+        with only_one(root, where):
             yield
 
 

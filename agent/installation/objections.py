@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from agent.installation.entry import Directory, Entry, Found, Strange, describe, name, same, within
+from agent.installation.entry import Directory, Entry, Found, Strange, describe, name, parent, same, within
 from agent.installation.goal import Goal
 from agent.installation.plan import Seen, mine_of, wanted
 from agent.installation.record import named, order
+from agent.linux.systemd import UNITS
 
 
 def older(goal: Goal, seen: Seen) -> str | None:
@@ -87,4 +88,4 @@ def _objection(
 def _instead(path: str) -> str:
     """Where an operator's own changes belong."""
     unit = name(path)
-    return f"a drop-in (systemctl edit {unit})" if path.startswith("/etc/systemd/system/") else "another file"
+    return f"a drop-in (systemctl edit {unit})" if parent(path) == UNITS else "another file"

@@ -15,20 +15,14 @@ from agent.installation.entry import Directory, Entry, File, Found, Link, Strang
 from agent.installation.goal import Goal, anchor, optional_directories
 from agent.installation.plan import Seen
 from agent.installation.record import Record, library, named, place, read, version_of
-from agent.installation.timers import place as place_of_drop_in
 from agent.installation.tree import PROGRAM, digest
 from agent.installation.units import SHIPPED_UNITS, UNITS, Claim, data, owner
+from agent.linux import systemd
 from agent.linux.process import all_pids
 from agent.linux.rooted import directory, names
 
-SYSTEMD = Path("/run/systemd/system")
-"""Exists where systemd is the service manager, sd_booted(3)."""
-
 LINKED = (".wants", ".requires", ".upholds")
 """Directories of links by which a unit is enabled, systemd.unit(5)."""
-
-STAMPS = "/var/lib/systemd/timers"
-"""When each persistent timer elapsed last, systemd.timer(5)."""
 
 INDEX = "/var/lib/systemd/catalog/database"
 """What ``journalctl --update-catalog`` makes; where there is none nobody asks for explanations."""
@@ -82,7 +76,7 @@ def observe(root: Path, prefix: str, goal: Goal | None) -> Seen:
         ),
         obstructed=tuple(claim.path for claim in (goal.claims if goal else ()) if _obstructed(root, claim.path)),
         declared=goal is not None and goal.declaration is not None and _exists(root, goal.declaration.path),
-        systemd=root == Path("/") and SYSTEMD.is_dir(),
+        systemd=root == Path("/") and systemd.booted(),
         catalog=_exists(root, INDEX),
     )
 
@@ -199,15 +193,12 @@ def _derived(root: Path, record: Record) -> set[str]:
                     target = os.readlink(child, dir_fd=descriptor)
                     if {_template(child), _template(name(target))} & ours:
                         found.add(f"{above}/{child}")
-    with _opened(root, UNITS) as descriptor:
-        if descriptor is not None:
-            marked = timer_files.look(Path(f"/proc/self/fd/{descriptor}"), Path(record.prefix))
-            for job, lies in marked.items():
-                found |= {f"{UNITS}/{place_of_drop_in(job, 'timer')}"} if lies.timer is not None else set()
-                found |= {f"{UNITS}/{place_of_drop_in(job, 'service')}"} if lies.service is not None else set()
+    for job, lies in timer_files.look(root, Path(record.prefix)).items():
+        found |= {timer_files.drop_in(job, "timer")} if lies.timer is not None else set()
+        found |= {timer_files.drop_in(job, "service")} if lies.service is not None else set()
     found |= {
-        f"{STAMPS}/{child}"
-        for child in _names(root, STAMPS)
+        f"{timer_files.STAMPS}/{child}"
+        for child in _names(root, timer_files.STAMPS)
         if child.startswith("stamp-") and _template(child.removeprefix("stamp-")) in ours
     }
     return found

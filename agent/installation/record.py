@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import re
 import stat
-from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +21,7 @@ import msgspec
 from agent.errors import RuntimeFailure
 from agent.installation.entry import Entry, within
 from agent.linux.rooted import directory
+from agent.linux.systemd import UNITS
 
 LIBRARY = "lib/agent"
 """Below the prefix: the record, the trees, and ``current``."""
@@ -30,7 +30,7 @@ RECORD = "install.json"
 RECORD_MODE = 0o644
 
 ELSEWHERE = (
-    *("/etc/systemd/system", "/etc/sysusers.d", "/etc/tmpfiles.d"),
+    *(UNITS, "/etc/sysusers.d", "/etc/tmpfiles.d"),
     *("/usr/local/bin/agentctl", "/usr/local/lib/systemd/catalog", "/usr/local/share/man/man1/agentctl.1"),
     "/usr/local/share/bash-completion/completions/agentctl",
     "/usr/local/share/zsh/site-functions/_agentctl",
@@ -143,12 +143,28 @@ def named(record: Record | None) -> dict[str, tuple[Entry, ...]]:
     return found
 
 
-def order(version: str) -> tuple[tuple[int, str], ...]:
-    """A key that sorts versions: numbers as numbers, and whatever else as text below them."""
-    parts: list[tuple[int, str]] = []
-    for part in re.split(r"[.+-]", version):
-        number = 0
-        with suppress(ValueError):
-            number = int(part) + 1
-        parts.append((number, "" if number else part))
-    return tuple(parts)
+def order(version: str) -> tuple[tuple[int, int, str], ...]:
+    """A key that sorts versions: numbers as numbers, and ``0.2.0.dev1 < 0.2.0rc1 < 0.2.0 < 0.2.0+local < 0.2.0.1``.
+
+    As PEP 440 and semver.org have it, whichever of ``.``, ``-`` and ``~`` a version is written with. Two that differ in
+    nothing else have the same key.
+    """
+    public, plus, local = version.lower().partition("+")
+    parts = [_part(part, _RANKS.get(part, _BEFORE)) for part in _PARTS.findall(public)]
+    if plus:
+        parts += [(_LOCAL, 0, ""), *(_part(part, _LOCAL) for part in _PARTS.findall(local))]
+    return (*parts, (_END, 0, ""))
+
+
+_PARTS = re.compile(r"[0-9]+|[a-z]+")
+_FIRST, _BEFORE, _END, _LOCAL, _AFTER, _NUMBER = range(6)
+"""What may follow the same beginning, in that order: ``_END`` is that nothing does."""
+_RANKS = {"dev": _FIRST, "post": _AFTER}
+
+
+def _part(part: str, rank: int) -> tuple[int, int, str]:
+    """A number by its length and digits, which is its order, however long it is; a word by its rank."""
+    if part.isdigit():
+        digits = part.lstrip("0")
+        return _NUMBER, len(digits), digits
+    return rank, 0, part

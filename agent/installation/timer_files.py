@@ -1,42 +1,45 @@
 """The drop-ins of jobs where systemd looks for them: what is there, and whether it is as declared.
 
 Only what begins with our mark is ours. All else that could be in the way belongs to an operator, or to the agent of
-another prefix, and is left alone.
+another prefix, and is left alone. Paths are those of the system below a root, which no link leads out of.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from agent.declaration.model import Declaration
-from agent.errors import RuntimeFailure, StorageFailure
-from agent.installation.timers import DROP_IN, JobUnits, Suffix, differing, mark, parse_place, place, render, unit
-from agent.linux.files import make_directory, write_atomic
+from agent.errors import RuntimeFailure
+from agent.installation.entry import name, parent
+from agent.installation.timers import JobUnits, Suffix, differing, mark, parse_place, place, render, unit
+from agent.linux.rooted import directory, names, stands
+from agent.linux.systemd import UNITS
 from agent.paths import Paths
 
-UNITS = Path("/etc/systemd/system")
-"""Where the units of this machine's administrator are, systemd.unit(5)."""
+HERE = Path("/")
 
 UNIT_PATH = (
-    *("etc/systemd/system.control", "run/systemd/system.control", "etc/systemd/system", "run/systemd/system"),
-    *("usr/local/lib/systemd/system", "usr/lib/systemd/system", "lib/systemd/system"),
+    *("/etc/systemd/system.control", "/run/systemd/system.control", UNITS, "/run/systemd/system"),
+    *("/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"),
 )
 """Where systemd looks for units, the first that has one wins (systemd.unit(5); what generators make left out)."""
 
 SUFFIXES: tuple[Suffix, ...] = ("timer", "service")
-WANTS = "timers.target.wants"
+WANTS = f"{UNITS}/timers.target.wants"
 """What lies in here is started at boot: this is what ``systemctl enable`` makes of ``WantedBy=timers.target``."""
 
-STAMPS = "var/lib/systemd/timers"
+STAMPS = "/var/lib/systemd/timers"
 """Where systemd remembers when a timer with ``Persistent=`` elapsed last, ``systemctl clean`` in systemctl(1)."""
 
 LARGEST = 64 * 1024
 """Bytes of a drop-in that are read. Ours have 32 calendars of 400 characters at most."""
+
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class There(NamedTuple):
@@ -54,107 +57,85 @@ class There(NamedTuple):
         return JobUnits(self.timer, self.service)
 
 
-def look(units: Path, prefix: Path) -> dict[str, There]:
-    """The jobs that have drop-ins with the mark of ``prefix`` below ``units``, and what of each is there."""
+def drop_in(job: str, suffix: Suffix) -> str:
+    """The path of a drop-in of a job."""
+    return f"{UNITS}/{place(job, suffix)}"
+
+
+def enabling(job: str) -> str:
+    """The path of the link that enables the timer of a job."""
+    return f"{WANTS}/{unit(job, 'timer')}"
+
+
+def look(root: Path, prefix: Path) -> dict[str, There]:
+    """The jobs that have drop-ins with the mark of ``prefix`` below ``root``, and what of each is there."""
     first = mark(prefix)
-    names = set()
-    with suppress(OSError):
-        for entry in units.iterdir():
-            if (found := parse_place(entry.name)) and _ours(units / place(*found), first) is not None:
-                names.add(found[0])
-    return {name: there(units, prefix, name) for name in sorted(names)}
+    children: list[str] = []
+    with suppress(OSError, RuntimeFailure), directory(root, UNITS) as units:
+        children = names(units)
+    jobs = {}
+    for job in sorted({found[0] for child in children if (found := parse_place(child))}):
+        timer, service = (_ours(root, drop_in(job, suffix), first) for suffix in SUFFIXES)
+        if timer is not None or service is not None:
+            jobs[job] = There(timer, service, _is_enabled(root, job))
+    return jobs
 
 
-def there(units: Path, prefix: Path, name: str) -> There:
-    """What lies there of one job."""
-    first = mark(prefix)
-    timer, service = (_ours(units / place(name, suffix), first) for suffix in SUFFIXES)
-    return There(timer, service, os.path.lexists(_link(units, name)))
-
-
-def out_of_sync(declaration: Declaration, paths: Paths, units: Path = UNITS) -> list[str]:
+def out_of_sync(declaration: Declaration, paths: Paths, root: Path = HERE) -> list[str]:
     """The jobs whose units are not as declared: new ones, changed ones, and those that are to go. By name."""
     wanted = render(declaration, paths.prefix)
-    found = look(units, paths.prefix)
+    found = look(root, paths.prefix)
     return differing(wanted, {name: lies.units for name, lies in found.items()})
 
 
-def template(root: Path, suffix: Suffix) -> Path:
-    """The template of jobs that systemd would use, as a path below ``root``. Raises ``RuntimeFailure``."""
-    for directory in UNIT_PATH:
-        if (root / directory / f"agent-job@.{suffix}").exists():
-            return Path("/", directory, f"agent-job@.{suffix}")
-    where = f"{root / 'etc/systemd/system'} or wherever else systemd looks"
+def template(root: Path, suffix: Suffix) -> str:
+    """The template of jobs that systemd would use. Raises ``RuntimeFailure``."""
+    for above in UNIT_PATH:
+        if stands(root, path := f"{above}/agent-job@.{suffix}"):
+            return path
+    where = f"{_below(root, UNITS)} or wherever else systemd looks"
     raise RuntimeFailure(f"agent-job@.{suffix} is not in {where}: it comes with an installation (agentctl install)")
 
 
-def check(units: Path, prefix: Path, names: Iterable[str]) -> None:
-    """See that what is to be written for these jobs replaces nothing of somebody else's. Raises ``RuntimeFailure``."""
+def check(root: Path, prefix: Path, jobs: Iterable[str]) -> None:
+    """See that what is to be written for these jobs replaces nothing of somebody else's. Raises ``RuntimeFailure``.
+
+    And that nobody else could exchange it: whatever there is to do, it is refused before anything has changed.
+    """
     first = mark(prefix)
-    for name in names:
-        for suffix in SUFFIXES:
-            path = units / place(name, suffix)
-            if os.path.lexists(path) and _ours(path, first) is None:
-                what = "was not made by this agent; move what you need of it to another file beside it, and remove it"
-                raise RuntimeFailure(f"{path}: {what}")
+    drop_ins = [drop_in(job, suffix) for job in jobs for suffix in SUFFIXES]
+    for above in (UNITS, WANTS, STAMPS, *map(parent, drop_ins)):
+        try:
+            with directory(root, above):
+                pass
+        except (FileNotFoundError, NotADirectoryError):
+            if stands(root, above):
+                raise RuntimeFailure(f"{_below(root, above)}: is no directory; move it away") from None
+        except OSError as error:
+            raise RuntimeFailure(f"{_below(root, above)}: cannot be opened: {error.strerror}") from error
+    for path in drop_ins:
+        if stands(root, path) and _ours(root, path, first) is None:
+            what = "was not made by this agent; move what you need of it to another file beside it, and remove it"
+            raise RuntimeFailure(f"{_below(root, path)}: {what}")
 
 
-def write(units: Path, name: str, texts: JobUnits, timer_template: Path) -> None:
-    """Lay the drop-ins of a job, and enable its timer. Raises ``StorageFailure``."""
-    for suffix, text in zip(SUFFIXES, texts, strict=True):
-        path = units / place(name, suffix)
-        make_directory(path.parent)
-        write_atomic(path, text, durable=True)
-    link = _link(units, name)
-    if not os.path.lexists(link):
-        make_directory(link.parent)
-        with _changing(link), suppress(FileExistsError):
-            link.symlink_to(timer_template)
+def _below(root: Path, path: str) -> Path:
+    """As somebody finds it who is told of it here."""
+    return root / path.lstrip("/")
 
 
-def remove(units: Path, name: str) -> None:
-    """Take all that back, the drop-in of the timer last: as long as that is there, it is known what else is to go.
-
-    Raises ``StorageFailure``.
-    """
-    for path in (_link(units, name), *(units / place(name, suffix) for suffix in reversed(SUFFIXES))):
-        with _changing(path):
-            path.unlink(missing_ok=True)
-        if path.name == DROP_IN:
-            with suppress(OSError):  # an operator has something else in there
-                for unfinished in path.parent.glob(f".{DROP_IN}.*"):
-                    unfinished.unlink()
-                path.parent.rmdir()
+def _is_enabled(root: Path, job: str) -> bool:
+    with suppress(OSError, RuntimeFailure):
+        return stands(root, enabling(job))
+    return False
 
 
-def forget(root: Path, name: str) -> None:
-    """Have systemd not know when the timer of a job elapsed last, lest it makes up for that when it is declared again.
-
-    As ``systemctl clean --what=state``, which wants the timer stopped and persistent still. Raises ``StorageFailure``.
-    """
-    stamp = root / STAMPS / f"stamp-{unit(name, 'timer')}"
-    with _changing(stamp):
-        stamp.unlink(missing_ok=True)
-
-
-def _link(units: Path, name: str) -> Path:
-    return units / WANTS / unit(name, "timer")
-
-
-@contextmanager
-def _changing(path: Path) -> Iterator[None]:
-    """Make one line about ``path`` of an ``OSError``."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageFailure(f"{path}: cannot be changed: {error.strerror}") from error
-
-
-def _ours(path: Path, first: str) -> str | None:
+def _ours(root: Path, path: str, first: str) -> str | None:
     """The text of a drop-in that begins with our mark; ``None`` for whatever else is there, and for nothing."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
+        with directory(root, parent(path)) as above:
+            fd = os.open(name(path), _READ, dir_fd=above)
+    except (OSError, RuntimeFailure):
         return None
     try:
         regular = stat.S_ISREG(os.fstat(fd).st_mode)

@@ -11,22 +11,21 @@ timer without a drop-in goes by the times of the template: one that is to go is 
 
 from __future__ import annotations
 
-import fcntl
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
 from agent.declaration.model import Declaration, Scheduler
-from agent.errors import RuntimeFailure, StorageFailure
-from agent.installation import timer_files
-from agent.installation.timer_files import UNITS, There
+from agent.errors import RuntimeFailure, UsageError
+from agent.installation import timer_changes, timer_files
+from agent.installation.lock import only_one
+from agent.installation.perform import Site
+from agent.installation.timer_files import HERE, There
 from agent.installation.timers import JobUnits, has_calendar, is_persistent, render, unit
-from agent.linux import systemctl
-from agent.linux.files import make_directory
+from agent.linux import systemctl, systemd
 from agent.paths import Paths
 
 
@@ -97,32 +96,35 @@ def plan(wanted: Mapping[str, JobUnits], found: Mapping[str, There], live: Mappi
 def sync(declaration: Declaration, paths: Paths, root: Path | None = None, *, dry_run: bool = False) -> SyncReport:
     """Make it so; below another ``root`` only the files, for a system that does not run now.
 
-    Raises ``RuntimeFailure`` when this cannot be done here, or something that is not ours is in the way, and nothing
-    has changed then; ``StorageFailure`` when a file cannot be written.
+    Raises ``UsageError`` when there is no such root, ``RuntimeFailure`` when this cannot be done here, or something
+    that is not ours is in the way, and nothing has changed then; ``StorageFailure`` when a file cannot be written.
     """
+    if root is not None and not root.is_dir():
+        raise UsageError(f"--root {root}: is no directory")
     wanted = render(declaration, paths.prefix)
-    units = UNITS if root is None else _below(root)
+    where = HERE if root is None else root
     if dry_run:
-        work, _ = _survey(wanted, units, paths, is_live=root is None and systemctl.booted())
+        work, _ = _survey(wanted, where, paths, is_live=root is None and systemd.booted())
         return _report(declaration, work, dry_run=True)
-    if not wanted and not timer_files.look(units, paths.prefix):
+    if not wanted and not timer_files.look(where, paths.prefix):
         return _report(declaration, plan({}, {}, {}), dry_run=False)
     if root is None:
         _check_here()
-    with _alone(units):
-        work, live = _survey(wanted, units, paths, is_live=root is None)
-        timer_files.check(units, paths.prefix, work.write)
-        templates = [timer_files.template(root or Path("/"), suffix) for suffix in timer_files.SUFFIXES if wanted]
+    site = Site(where, str(paths.prefix))
+    with only_one(where, site.prefix, wait=True):
+        work, live = _survey(wanted, where, paths, is_live=root is None)
+        timer_files.check(where, paths.prefix, work.write)
+        templates = [timer_files.template(where, suffix) for suffix in timer_files.SUFFIXES if wanted]
         report = _report(declaration, work, dry_run=False)
         doing = _Doing(report.problems, is_live=root is None)
         doing.ask("stop", *(unit(name, "timer") for name in work.removed if name in work.stop))
         for name in work.removed:
-            timer_files.forget(root or Path("/"), name)
-            timer_files.remove(units, name)
+            timer_changes.forget(site, name)
+            timer_changes.remove(site, name)
         for name in work.write:
             if not is_persistent(wanted[name].timer):
-                timer_files.forget(root or Path("/"), name)
-            timer_files.write(units, name, wanted[name], templates[0])
+                timer_changes.forget(site, name)
+            timer_changes.lay(site, name, wanted[name], templates[0])
         doing.ask("stop", *(unit(name, "timer") for name in wanted if name in work.stop))
         if work.write or work.removed or any(state.stale for state in live.values()):
             doing.ask("daemon-reload")
@@ -148,10 +150,8 @@ class _Doing:
             self._problems.append(str(error))
 
 
-def _survey(
-    wanted: Mapping[str, JobUnits], units: Path, paths: Paths, *, is_live: bool
-) -> tuple[Work, dict[str, Live]]:
-    found = timer_files.look(units, paths.prefix)
+def _survey(wanted: Mapping[str, JobUnits], root: Path, paths: Paths, *, is_live: bool) -> tuple[Work, dict[str, Live]]:
+    found = timer_files.look(root, paths.prefix)
     names = sorted(wanted.keys() | found.keys())
     live = _live(names) if is_live else {name: Live() for name in names}
     return plan(wanted, found, live), live
@@ -183,33 +183,8 @@ def _report(declaration: Declaration, work: Work, *, dry_run: bool) -> SyncRepor
 
 
 def _check_here() -> None:
-    if not systemctl.booted():
+    if not systemd.booted():
         what = "with --root DIR the files are written for a system that it does run"
-        raise RuntimeFailure(f"systemd does not run this machine ({systemctl.RUNNING} does not exist); {what}")
+        raise RuntimeFailure(f"systemd does not run this machine ({systemd.RUNNING} does not exist); {what}")
     if os.geteuid() != 0:
-        raise RuntimeFailure(f"only root may change the units in {UNITS}; --dry-run shows what would be done")
-
-
-def _below(root: Path) -> Path:
-    """The directory of units below another root, which no symbolic link may lead out of."""
-    if not root.is_dir():
-        raise RuntimeFailure(f"{root} is not a directory")
-    units = root / UNITS.relative_to("/")
-    if not units.resolve().is_relative_to(root.resolve()):
-        raise RuntimeFailure(f"{units} is a link that leads out of {root}, to {units.resolve()}")
-    return units
-
-
-@contextmanager
-def _alone(units: Path) -> Iterator[None]:
-    """Only one of us changes units at a time; whoever comes second waits, and finds it done."""
-    make_directory(units)
-    try:
-        fd = os.open(units, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise StorageFailure(f"{units}: cannot be opened: {error.strerror}") from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
+        raise RuntimeFailure(f"only root may change the units in {systemd.UNITS}; --dry-run shows what would be done")

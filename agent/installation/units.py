@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 from agent.errors import RuntimeFailure
 from agent.installation.record import DATA, library
+from agent.linux.systemd import UNITS as UNITS  # with those below, for whoever lays files
 from agent.paths import DEFAULT_PREFIX
 
-UNITS = "/etc/systemd/system"
 SYSUSERS = "/etc/sysusers.d"
 TMPFILES = "/etc/tmpfiles.d"
 CATALOG = "/usr/local/lib/systemd/catalog"

@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.linux import libc
+from agent.linux import libc, systemd
 from agent.linux.capabilities import acting
 from agent.linux.capability_sets import mask
 from agent.linux.process import Pidfd
@@ -30,7 +30,6 @@ _LIMITS = ("memory.max", "pids.max", "cpu.max")
 _SERVICE = "service."  # no interface file of the kernel starts so
 _PERIOD = 100_000  # microseconds, the kernel's default period in cpu.max
 _OVERRIDE = mask(["CAP_DAC_OVERRIDE"])
-_SYSTEMD = Path("/run/systemd/system")  # exists when systemd runs the machine, sd_booted(3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +105,7 @@ def _site(prefix: Path) -> tuple[_Mount, Path]:
     mount, here = _home()
     if here.name == _OWN_LEAF:
         here = here.parent
-    if _SYSTEMD.is_dir():
+    if systemd.booted():
         if not _delegated(here):
             raise _Unusable(f"systemd has not delegated {here} to us; a unit needs Delegate=cpu memory pids")
         return mount, here
@@ -249,7 +248,7 @@ class CgroupTree:
         return Cgroup(self._mount, directory)
 
     def held(self, name: str) -> Cgroup:
-        """The cgroup of a service that may have processes, as it is. Raises ``OSError`` when there is none."""
+        """The cgroup of a service that may have processes, as it is; made if there is none. Raises ``OSError``."""
         directory = self.directory / (_SERVICE + name)
         with ruling():
             directory.mkdir(exist_ok=True)

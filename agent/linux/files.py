@@ -5,9 +5,11 @@ PID files, locks and heartbeats tell about this boot only, and are not synced to
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
+import stat
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -63,6 +65,18 @@ def _owner(fd: int) -> tuple[int, int]:
     return status.st_uid, status.st_gid
 
 
+def open_regular(path: Path, flags: int, mode: int = 0o600) -> int:
+    """Open a regular file at once, or not at all: no link is followed, no pipe waited for. Raises ``OSError``.
+
+    For whatever lies where somebody else may write: root looks into ``run`` and ``log``, which are the agent's.
+    """
+    fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, mode)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return fd
+
+
 def write_pid(path: Path, pid: int) -> None:
     """Record ``pid`` as the contract has it: one decimal number and a newline."""
     write_atomic(path, f"{pid}\n")
@@ -74,7 +88,7 @@ def read_pid(path: Path) -> int | None:
     What it names may be long gone: compare identities before believing it.
     """
     try:
-        with path.open("rb") as stream:
+        with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as stream:
             content = stream.read(16)
     except OSError:
         return None
@@ -147,16 +161,18 @@ class PrefixLock:
     def acquire(self) -> None:
         """Take the lock and record our PID in it. Raises ``AlreadyRunning`` or ``StorageFailure``; never waits."""
         try:
-            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+            fd = open_regular(self.path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise StorageFailure(f"{self.path}: cannot be opened for locking: {error.strerror}") from error
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # For people, and for ``_holder`` where there is no /proc/locks: a full disk must not keep a service down.
+            # A file with a second name may be another's: root takes this lock too, and ``run`` is the agent's.
             with suppress(OSError):
-                size = os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-                if os.fstat(fd).st_size > size:
-                    os.ftruncate(fd, size)
+                if os.fstat(fd).st_nlink == 1:
+                    size = os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+                    if os.fstat(fd).st_size > size:
+                        os.ftruncate(fd, size)
         except BlockingIOError:
             holder = self._holder(fd)
             os.close(fd)

@@ -90,6 +90,19 @@ def _examine(status: os.stat_result, step: str, path: str) -> None:
         )
 
 
+def stands(root: Path, path: str) -> bool:
+    """Whether something stands at ``path``, be it a link to nowhere. Raises ``RuntimeFailure``."""
+    above, _, name = path.rpartition("/")
+    try:
+        with directory(root, above) as found:
+            os.stat(name, dir_fd=found, follow_symlinks=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise RuntimeFailure(f"{path}: cannot be looked for: {error.strerror}") from error
+    return True
+
+
 @contextmanager
 def nearest(root: Path, path: str) -> Iterator[tuple[int, str]]:
     """The deepest directory on the way to ``path`` that exists: a descriptor of it, and its path."""

@@ -10,13 +10,9 @@ import re
 import time
 from calendar import timegm
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from agent.errors import RuntimeFailure, SpawnFailed
 from agent.linux.spawn import Completed, SpawnRequest, base_environment, run
-
-RUNNING = Path("/run/systemd/system")
-"""Exists when systemd runs the machine, sd_booted(3)."""
 
 PATIENCE = 90.0
 """Seconds for one call. What is waited for here is a job of the manager, never a run of a service."""
@@ -40,11 +36,6 @@ _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(y|month|w|d|h|min|s|ms|us|μs) ?")
 _TIMESTAMP = re.compile(r"(?:[A-Z][a-z]{2} )?(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)(\.\d{1,6})? UTC", re.ASCII)
 
 Properties = Mapping[str, str]
-
-
-def booted() -> bool:
-    """Whether systemd runs this machine."""
-    return RUNNING.is_dir()
 
 
 def call(*arguments: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,17 @@ def test_a_running_agent_is_asked(agentctl: Agentctl, declaration: Path, served:
     checks = {check["name"]: check for check in json.loads(agentctl("doctor", "--json").stdout)["checks"]}
     assert checks["agent"]["finding"] == "running, pid 4242, version 0.1.0"
     assert checks["cgroup"]["verdict"] == "warn"
+
+
+def test_something_else_on_the_socket_leads_root_to_no_file_of_its_own(
+    agentctl: Agentctl, declaration: Path, served: Served, tmp_path: Path
+) -> None:
+    for name in ("status", "environ", "limits"):
+        os.mkfifo(tmp_path / name)
+    served.report.pid = str(tmp_path)  # type: ignore[assignment]  # what answers there may say anything
+    checks = {check["name"]: check for check in json.loads(agentctl("doctor", "--json").stdout)["checks"]}
+    assert checks["agent"]["verdict"] == "fail"
+    assert checks["agent"]["finding"] == "what answers on its socket is no agent"
 
 
 def test_a_terminal_shows_the_verdicts_in_colour(agentctl: Agentctl) -> None:

@@ -89,6 +89,30 @@ def test_the_log_of_bugs_is_never_a_planted_link(tmp_path: Path, capsys: pytest.
     assert victim.read_text() == "precious"
 
 
+def test_the_log_of_bugs_is_no_pipe_that_somebody_reads_or_does_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "agentctl.log")
+    assert end(raising(ValueError("x")), tmp_path / "agentctl.log") == 2
+    reader = os.open(tmp_path / "agentctl.log", os.O_RDONLY | os.O_NONBLOCK)
+    assert end(raising(ValueError("x")), tmp_path / "agentctl.log") == 2
+    assert os.read(reader, 1) == b""
+    os.close(reader)
+    assert capsys.readouterr().err.count("its details could not be logged") == 2
+
+
+@pytest.mark.parametrize("size", [8, LOG_LIMIT + 1])
+def test_the_log_of_bugs_is_no_second_name_of_another_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], size: int
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"x" * size)
+    os.link(victim, tmp_path / "agentctl.log")
+    assert end(raising(ValueError("x")), tmp_path / "agentctl.log") == 2
+    assert victim.read_bytes() == b"x" * size
+    assert "its details could not be logged" in capsys.readouterr().err
+
+
 def test_the_log_of_bugs_is_bounded(tmp_path: Path) -> None:
     log = tmp_path / "agentctl.log"
     log.write_bytes(b"x" * (LOG_LIMIT + 1))

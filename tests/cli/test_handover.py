@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import threading
 import time
@@ -97,6 +98,14 @@ def test_who_has_died_is_not_waited_for(paths: Paths) -> None:
     with pytest.raises(RuntimeFailure, match="the agent died during the hand-over"):
         awaited(paths, "1")
     assert time.monotonic() - begun < 2
+
+
+def test_a_pipe_where_the_pid_should_be_is_not_waited_for(served: Served, paths: Paths) -> None:
+    """It lies where the agent may write, and root asks."""
+    paths.run.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(paths.agent_pid)
+    served.handovers = [DONE]
+    assert awaited(paths, "1")["state"] == "done"
 
 
 def test_who_does_not_answer_is_asked_again(served: Served, paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -186,6 +186,13 @@ def test_what_is_in_the_way_exits_2_with_one_line(agentctl: Agentctl, declaratio
     assert done.stderr.startswith(f"agentctl: {drop_in}: was not made by this agent; ") and done.stderr.count("\n") == 1
 
 
+def test_a_root_that_does_not_exist_exits_1_with_one_line(agentctl: Agentctl, declaration: Path, root: Path) -> None:
+    for option in ((), ("--dry-run",)):
+        done = agentctl("timers", "sync", "--root", str(root / "nowhere"), *option)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == f"agentctl: --root {root / 'nowhere'}: is no directory\n"
+
+
 def test_where_systemd_does_not_run_there_is_nothing_to_sync(unmanaged: Callable[..., Done], declaration: Path) -> None:
     done = unmanaged("timers", "sync")
     assert (done.returncode, done.stdout) == (2, "")

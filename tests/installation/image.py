@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from agent.errors import AgentError
 from agent.installation import tree
 from agent.installation.tree import Tree
 
@@ -170,3 +171,27 @@ def mounted(place: Path, options: str) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def as_nobody(work: Callable[[], object]) -> str:
+    """What ``work`` fails with when somebody does it who is not root; empty when it does not."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reading)
+        try:
+            os.setgroups([])
+            os.setresgid(65534, 65534, 65534)
+            os.setresuid(65534, 65534, 65534)
+            work()
+        except AgentError as error:
+            os.write(writing, f"{error.exit_code} {error}".encode())
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+            os._exit(1)
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, encoding="utf-8") as said:
+        text = said.read()
+    assert os.waitpid(pid, 0)[1] == 0
+    return text

@@ -5,53 +5,19 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from agent.errors import EXIT_CONFIGURATION, EXIT_RUNTIME, AgentError, RuntimeFailure, StorageFailure, UsageError
+from agent.errors import EXIT_CONFIGURATION, EXIT_RUNTIME, RuntimeFailure, StorageFailure, UsageError
 from agent.installation.install import Refused, install, lay, uninstall
-from agent.installation.lock import only_one
+from agent.installation.lock import DOING, only_one
 from agent.installation.steps import Step, Write
 from tests.installation.conftest import Make
-from tests.installation.image import mounted, payload, snapshot, system
+from tests.installation.image import as_nobody, mounted, payload, snapshot, system
 
 AARCH64 = 183
-
-
-def as_nobody(work: Callable[[], object]) -> str:
-    """What ``work`` fails with when somebody does it who is not root; empty when it does not."""
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.close(reading)
-        try:
-            os.setgroups([])
-            os.setresgid(65534, 65534, 65534)
-            os.setresuid(65534, 65534, 65534)
-            work()
-        except AgentError as error:
-            os.write(writing, f"{error.exit_code} {error}".encode())
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-            os._exit(1)
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading, encoding="utf-8") as said:
-        text = said.read()
-    assert os.waitpid(pid, 0)[1] == 0
-    return text
-
-
-@pytest.fixture
-def open_place() -> Iterator[Path]:
-    """A directory that everybody may enter."""
-    with tempfile.TemporaryDirectory() as place:
-        Path(place).chmod(0o755)
-        yield Path(place)
 
 
 @pytest.mark.parametrize(
@@ -281,9 +247,9 @@ def test_a_record_that_others_could_have_written_is_not_believed(made: Make, ima
 def test_two_at_once_are_one_after_the_other(made: Make, image: Path) -> None:
     tree = made()
     before = snapshot(image)
-    with only_one(image), pytest.raises(RuntimeFailure) as raised:
+    with only_one(image, "/srv"), pytest.raises(RuntimeFailure) as raised:
         install(tree, "/srv", image)
-    assert str(raised.value) == f"process {os.getpid()} is just installing or uninstalling: wait for it, then try again"
+    assert str(raised.value) == f"process {os.getpid()} is just {DOING}: wait for it, then try again"
     assert snapshot(image) == before
 
 

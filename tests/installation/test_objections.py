@@ -67,6 +67,13 @@ def test_a_version_is_older_than_what_is_installed_or_not() -> None:
     assert older(GOAL, Seen()) is None
 
 
+def test_the_release_is_not_older_than_what_led_to_it() -> None:
+    release, candidate = goal("/srv", "0.2.0", "a"), goal("/srv", "0.2.0-rc1", "a")
+    for before in ("0.2.0-rc1", "0.2.0rc2", "0.2.0.dev1"):
+        assert older(release, Seen(record=Record("/srv", before))) is None
+    assert older(candidate, Seen(record=Record("/srv", "0.2.0"))) == "0.2.0"
+
+
 def test_where_tmpfiles_would_make_a_directory_nothing_else_may_be() -> None:
     assert object_to(Seen(obstructed=("/srv/run",))) == [
         "/srv/run is no directory, and one is needed there: move it away"

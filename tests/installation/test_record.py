@@ -140,6 +140,45 @@ def test_a_path_tells_of_which_version_it_is(path: str, version: str | None) -> 
     assert version_of(path, "/srv") == version
 
 
-def test_versions_are_ordered_by_their_numbers() -> None:
-    ordered = ["0.1.dev1", "0.1.0", "0.1.2", "0.1.10", "0.2", "0.10.0", "1", "1.0.0"]
-    assert sorted({*ordered}, key=order) == ordered
+ORDERED = [
+    *("0.1.dev1", "0.1.0", "0.1.2", "0.1.10", "0.2", "0.2.0.dev1", "0.2.0.dev2+gabc", "0.2.0a1", "0.2.0b1"),
+    *(
+        "0.2.0-rc1.dev3",
+        "0.2.0-rc1",
+        "0.2.0rc2",
+        "0.2.0~rc10",
+        "0.2.0",
+        "0.2.0+1",
+        "0.2.0+1.x",
+        "0.2.0+2",
+        "0.2.0.post1",
+    ),
+    *("0.2.0.1", "0.2.1.dev1", "0.2.1", "0.10.0", "1", "1.0.dev1", "1.0", "1.0.0", f"1.{'9' * 5000}.0"),
+]
+"""Each is newer than the one before."""
+
+VERSIONS = st.one_of(
+    st.sampled_from(ORDERED),
+    st.lists(st.sampled_from(["0", "1", "02", "10", "rc", "dev", "post", "x", ".", "-", "+"]), max_size=8).map("".join),
+    st.text(max_size=8),
+)
+
+
+def test_versions_are_ordered_by_their_numbers_and_what_comes_before_a_release_by_its_word() -> None:
+    assert sorted({*ORDERED}, key=order) == ORDERED
+    assert len({order(version) for version in ORDERED}) == len(ORDERED)
+
+
+@pytest.mark.parametrize("release", ["0.2.0", "1.0", "1", "0.2.0.1", "10.20"])
+def test_a_release_is_newer_than_whatever_came_before_it_and_older_than_what_is_built_on_it(release: str) -> None:
+    for before in (".dev1", "dev", "a1", "-alpha.1", "b2", "rc1", "-rc1", "-rc.1", ".rc1", "~rc1", "rc1+build"):
+        assert order(release + before) < order(release)
+    for after in ("+x", "+1", "+1.dirty", ".post1", "-post1", ".0", ".1"):
+        assert order(release) < order(release + after)
+
+
+@given(VERSIONS, VERSIONS, VERSIONS)
+def test_any_versions_have_an_order_in_which_nothing_goes_round(one: str, two: str, three: str) -> None:
+    low, middle, high = sorted(map(order, (one, two, three)))
+    assert low <= middle <= high and low <= high
+    assert (order(one) < order(two)) + (order(two) < order(one)) + (order(one) == order(two)) == 1

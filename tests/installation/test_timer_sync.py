@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,14 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.declaration.model import Declaration, Limits
-from agent.errors import RuntimeFailure
-from agent.installation import timer_files, timer_sync
+from agent.errors import RuntimeFailure, UsageError
+from agent.installation import lock, timer_changes, timer_files, timer_sync
+from agent.installation.install import uninstall
 from agent.installation.timer_sync import Live, SyncReport, plan, sync
 from agent.installation.timers import JobUnits, has_calendar, is_persistent, mark, parse_place, place, render
-from agent.linux import systemctl
-from agent.linux.files import write_atomic
+from agent.linux import systemctl, systemd
 from agent.linux.systemctl import Properties
 from agent.paths import Paths
+from tests.harness import wait_until
 from tests.installation.conftest import DAILY, HOURLY, KEPT, LONGER, PATHS, PERIOD, declared, install, job, tree
 
 
@@ -40,7 +43,7 @@ def test_files_below_a_root_become_what_is_declared_and_stay_so(root: Path, unit
     assert told(sync(first, PATHS, root)) == ([], [], [], 2)
     second = declared(job("b", LONGER), job("c"))
     assert told(sync(second, PATHS, root)) == (["c"], ["b"], ["a"], 0)
-    assert timer_files.out_of_sync(second, PATHS, units) == []
+    assert timer_files.out_of_sync(second, PATHS, root) == []
     assert told(sync(declared(job("b"), scheduler="agent"), PATHS, root)) == ([], [], ["b", "c"], 0)
     assert tree(units) == {}
 
@@ -59,7 +62,7 @@ def test_a_file_that_was_edited_is_put_right(root: Path, units: Path) -> None:
     sync(declaration, PATHS, root)
     path = units / place("a", "service")
     path.write_text(path.read_text() + "User=root\n")
-    assert timer_files.out_of_sync(declaration, PATHS, units) == ["a"]
+    assert timer_files.out_of_sync(declaration, PATHS, root) == ["a"]
     assert told(sync(declaration, PATHS, root)) == ([], ["a"], [], 0)
     assert "root" not in path.read_text()
 
@@ -71,7 +74,7 @@ def test_another_prefix_has_its_own(root: Path, units: Path) -> None:
     with pytest.raises(RuntimeFailure, match="was not made by this agent"):
         sync(declared(job("a")), other, root)
     sync(declared(job("b")), other, root)
-    assert timer_files.look(units, PATHS.prefix).keys() == {"a"}
+    assert timer_files.look(root, PATHS.prefix).keys() == {"a"}
 
 
 def test_what_is_in_the_way_is_told_before_anything_is_changed(root: Path, units: Path) -> None:
@@ -96,10 +99,57 @@ def test_no_link_leads_out_of_the_root(tmp_path: Path) -> None:
     install(tmp_path / "outside")
     (tmp_path / "root").mkdir()
     (tmp_path / "root/etc").symlink_to(tmp_path / "outside/etc")
-    with pytest.raises(RuntimeFailure, match=r"is a link that leads out of "):
+    before = tree(tmp_path)
+    with pytest.raises(RuntimeFailure, match=r"^agent-job@\.timer is not in \S+root/etc/systemd/system or"):
         sync(declared(job()), PATHS, tmp_path / "root")
-    with pytest.raises(RuntimeFailure, match=r"^\S+/nowhere is not a directory$"):
-        sync(declared(job()), PATHS, tmp_path / "nowhere")
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("link", ["timers.target.wants", place("job", "timer").partition("/")[0]])
+def test_a_link_out_of_the_root_is_refused_before_anything_is_changed(
+    root: Path, units: Path, tmp_path: Path, link: str
+) -> None:
+    sync(declared(job("old")), PATHS, root)
+    (tmp_path / "outside").mkdir()
+    if link == "timers.target.wants":
+        (units / link / "agent-job@old.timer").unlink()
+        (units / link).rmdir()
+    (units / link).symlink_to(tmp_path / "outside")
+    before = tree(tmp_path)
+    with pytest.raises(RuntimeFailure, match=rf"/{link}: is no directory; move it away$"):
+        sync(declared(job("job")), PATHS, root)
+    assert tree(tmp_path) == before
+
+
+def test_a_root_that_is_none_is_a_mistake_of_whoever_names_it(root: Path) -> None:
+    with pytest.raises(UsageError, match=r"^--root \S+/nowhere: is no directory$"):
+        sync(declared(job()), PATHS, root / "nowhere")
+
+
+def test_an_installation_and_a_sync_are_one_after_the_other(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """And a sync waits, which has no reason to fail."""
+    (root / "run").mkdir()
+    done: list[SyncReport] = []
+    monkeypatch.setattr(lock, "SILENCE", 0.1)
+    syncing = threading.Thread(target=lambda: done.append(sync(declared(job()), PATHS, root)))
+    with lock.only_one(root, str(PATHS.prefix)):
+        syncing.start()
+        wait_until(lambda: "waiting for process" in capfd.readouterr().err)
+        assert done == []
+    syncing.join(10)
+    assert told(done[0]) == (["job"], [], [], 0)
+    seen: list[str] = []
+
+    def refused(*_: object) -> None:
+        with pytest.raises(RuntimeFailure) as raised:
+            uninstall("/srv", root)
+        seen.append(str(raised.value))
+
+    monkeypatch.setattr(timer_changes, "remove", refused)
+    sync(declared(scheduler="agent"), PATHS, root)
+    assert seen == [f"process {os.getpid()} is just {lock.DOING}: wait for it, then try again"]
 
 
 # -- the plan -------------------------------------------------------------------------------------------------------
@@ -212,7 +262,7 @@ class Machine:
         assert self.wrong == []
         assert self.active == wanted.keys()
         assert {name: self.loaded[name] for name in self.active} == wanted
-        assert timer_files.out_of_sync(declaration, PATHS, self.units) == []
+        assert timer_files.out_of_sync(declaration, PATHS, self.root) == []
         assert self.stamps == {name for name, texts in wanted.items() if is_persistent(texts.timer)}
         assert told(self.sync(declaration)) == ([], [], [], len(wanted))
 
@@ -231,15 +281,12 @@ def machine() -> Iterator[Machine]:
             return burn
 
         patch.setattr("os.fsync", lambda descriptor: None)  # a disk has no time for hundreds of these
-        patch.setattr(timer_sync, "UNITS", made.units)
-        patch.setattr(timer_files, "STAMPS", str(Path(directory, "var/lib/systemd/timers")))
-        patch.setattr(systemctl, "booted", lambda: True)
+        patch.setattr(timer_sync, "HERE", made.root)
+        patch.setattr(systemd, "booted", lambda: True)
         patch.setattr(systemctl, "call", made.call)
         patch.setattr(systemctl, "show", made.show)
-        patch.setattr(timer_files, "write_atomic", burning(write_atomic))
-        for change in ("unlink", "rmdir", "symlink_to", "mkdir"):
-            patch.setattr(Path, change, burning(getattr(Path, change)))
-        patch.setattr(timer_files, "template", lambda root, suffix: Path(f"/etc/systemd/system/agent-job@.{suffix}"))
+        for change in ("mkdir", "rename", "unlink", "rmdir", "symlink", "fchmod"):
+            patch.setattr(os, change, burning(getattr(os, change)))
         yield made
 
 
@@ -317,21 +364,21 @@ def test_what_systemd_refuses_is_told_and_keeps_nothing_else_from_being_done() -
 
 
 def test_where_systemd_does_not_run_only_another_root_can_be_synced(
-    monkeypatch: pytest.MonkeyPatch, units: Path
+    monkeypatch: pytest.MonkeyPatch, root: Path
 ) -> None:
-    monkeypatch.setattr(systemctl, "RUNNING", Path("/nonexistent"))
-    monkeypatch.setattr(timer_sync, "UNITS", units)
+    monkeypatch.setattr(systemd, "RUNNING", Path("/nonexistent"))
+    monkeypatch.setattr(timer_sync, "HERE", root)
     with pytest.raises(RuntimeFailure, match=r"^systemd does not run this machine .*--root DIR"):
         sync(declared(job()), PATHS)
     assert told(sync(declared(job()), PATHS, dry_run=True)) == (["job"], [], [], 0)
     assert told(sync(declared(), PATHS)) == ([], [], [], 0)
 
 
-def test_only_root_may(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, units: Path) -> None:
-    monkeypatch.setattr(systemctl, "RUNNING", tmp_path)
-    monkeypatch.setattr(timer_sync, "UNITS", units)
+def test_only_root_may(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, root: Path) -> None:
+    monkeypatch.setattr(systemd, "RUNNING", tmp_path)
+    monkeypatch.setattr(timer_sync, "HERE", root)
     monkeypatch.setattr("os.geteuid", lambda: 1000)
-    with pytest.raises(RuntimeFailure, match=r"^only root may change the units in \S+/etc/systemd/system; --dry-run"):
+    with pytest.raises(RuntimeFailure, match=r"^only root may change the units in /etc/systemd/system; --dry-run"):
         sync(declared(job()), PATHS)
 
 

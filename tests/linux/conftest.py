@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.linux import cgroup, libc, process
+from agent.linux import libc, process, systemd
 from agent.linux.cgroup import CgroupTree, discover, explain
 from tests.linux.processes import ROOT, Started, own_directory
 
@@ -50,7 +50,7 @@ def subreaper() -> Iterator[None]:
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CgroupTree]:
     """A tree of our own, as on a machine without systemd (which would have to delegate one to the tests)."""
-    monkeypatch.setattr(cgroup, "_SYSTEMD", Path("/nonexistent"))
+    monkeypatch.setattr(systemd, "RUNNING", Path("/nonexistent"))
     home = own_directory()
     found = discover(tmp_path)
     assert found is not None, explain(tmp_path)

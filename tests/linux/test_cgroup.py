@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import SpawnFailed
-from agent.linux import cgroup, clone, process
+from agent.linux import cgroup, clone, process, systemd
 from agent.linux.cgroup import Cgroup, CgroupTree, discover, explain, parse_membership, parse_mounts
 from agent.linux.process import ExitStatus, Pidfd
 from agent.linux.spawn import Child, SpawnRequest, spawn
@@ -109,14 +109,14 @@ def test_a_cgroup_is_found_below_the_mount_that_shows_it(root: str, path: str, d
 
 
 def test_explaining_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cgroup, "_SYSTEMD", Path("/nonexistent"))
+    monkeypatch.setattr(systemd, "RUNNING", Path("/nonexistent"))
     before = sorted(own_directory().iterdir())
     assert explain(tmp_path).startswith("cgroup v2 at ")
     assert sorted(own_directory().iterdir()) == before
 
 
 def test_without_delegation_systemds_cgroups_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cgroup, "_SYSTEMD", Path("/"))
+    monkeypatch.setattr(systemd, "RUNNING", Path("/"))
     assert discover(tmp_path) is None
     assert explain(tmp_path) == (
         f"systemd has not delegated {own_directory()} to us; a unit needs Delegate=cpu memory pids"
@@ -150,7 +150,7 @@ def test_a_delegated_unit_is_used_as_it_is_and_we_move_to_a_leaf(tree: CgroupTre
     said = inside_helper(
         tree.directory / "agent.service",
         """
-cgroup._SYSTEMD = Path("/")
+cgroup.systemd.RUNNING = Path("/")
 os.setxattr(directory, "user.delegate", b"1")
 tree = cgroup.discover(Path("/srv"))
 assert tree.directory == directory, cgroup.explain(Path("/srv"))
@@ -165,7 +165,7 @@ def test_without_systemd_each_prefix_has_a_tree_of_its_own(tree: CgroupTree) -> 
     said = inside_helper(
         tree.directory / "container",
         """
-cgroup._SYSTEMD = Path("/nonexistent")
+cgroup.systemd.RUNNING = Path("/nonexistent")
 one = cgroup.discover(Path("/srv"))
 assert one.directory.parent == directory
 assert cgroup.discover(Path("/srv")).directory == one.directory

@@ -12,7 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import AlreadyRunning, StorageFailure
-from agent.linux.files import PrefixLock, age, edition, make_directory, read_pid, touch, write_atomic, write_pid
+from agent.linux.files import (
+    PrefixLock,
+    age,
+    edition,
+    make_directory,
+    open_regular,
+    read_pid,
+    touch,
+    write_atomic,
+    write_pid,
+)
 from agent.linux.spawn import SpawnRequest, spawn
 from tests.linux.processes import Started, open_fds, readable
 
@@ -213,3 +223,47 @@ def test_a_lock_that_cannot_be_is_a_storage_failure(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "target")
     with pytest.raises(StorageFailure, match="cannot be opened for locking: Too many levels of symbolic links"):
         PrefixLock(tmp_path / "link").acquire()
+
+
+@pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_WRONLY, os.O_RDWR, os.O_WRONLY | os.O_CREAT | os.O_APPEND])
+def test_what_is_no_regular_file_is_not_opened_nor_waited_for(tmp_path: Path, flags: int) -> None:
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "link").symlink_to("file")
+    (tmp_path / "directory").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    before = len([*Path("/proc/self/fd").iterdir()])
+    for name in ("link", "directory", "pipe"):
+        with pytest.raises(OSError):
+            open_regular(tmp_path / name, flags)
+    assert len([*Path("/proc/self/fd").iterdir()]) == before
+    os.close(reader)
+    with pytest.raises(OSError):
+        open_regular(tmp_path / "pipe", flags)
+    descriptor = open_regular(tmp_path / "file", flags)
+    assert not os.get_inheritable(descriptor)
+    os.close(descriptor)
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_pid_is_read_from_no_pipe_and_through_no_link(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert read_pid(tmp_path / "pipe") is None
+    write_pid(tmp_path / "pid", 4321)
+    (tmp_path / "link").symlink_to("pid")
+    assert read_pid(tmp_path / "link") is None
+
+
+def test_a_lock_writes_to_no_file_that_has_another_name_too(tmp_path: Path) -> None:
+    """Root takes it in a directory of the agent's, who may have linked anything there."""
+    (tmp_path / "precious").write_text("root:x:0:0:root:/root:/bin/sh\n")
+    os.link(tmp_path / "precious", tmp_path / "agent.lock")
+    lock = PrefixLock(tmp_path / "agent.lock")
+    lock.acquire()
+    with pytest.raises(AlreadyRunning):
+        PrefixLock(tmp_path / "agent.lock").acquire()
+    lock.release()
+    assert (tmp_path / "precious").read_text() == "root:x:0:0:root:/root:/bin/sh\n"
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(StorageFailure, match="cannot be opened for locking"):
+        PrefixLock(tmp_path / "pipe").acquire()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import RuntimeFailure
-from agent.linux.rooted import directory, names, nearest, remove_tree
+from agent.linux.rooted import directory, names, nearest, remove_tree, stands
 
 NOBODY = 65534
 
@@ -34,6 +34,18 @@ def root(tmp_path: Path) -> Path:
 def test_a_path_is_walked_from_the_root(root: Path, path: str) -> None:
     (root / "usr/lib/x").mkdir()
     assert reached(root, path) == root / "usr/lib/systemd"
+
+
+def test_what_stands_somewhere_may_be_a_link_to_nowhere(root: Path) -> None:
+    (root / "usr/dangling").symlink_to("/nowhere")
+    (root / "usr/out").symlink_to(root.parent / "outside")
+    (root.parent / "outside/file").touch()
+    (root / "file").touch()
+    assert [stands(root, path) for path in ("/usr", "/usr/dangling", "/usr/out", "/file")] == [True] * 4
+    assert [stands(root, path) for path in ("/opt", "/no/where", "/usr/out/file", "/file/x")] == [False] * 4
+    os.chown(root / "usr", NOBODY, NOBODY)
+    with pytest.raises(RuntimeFailure, match="who could exchange"):
+        stands(root, "/usr/lib")
 
 
 @pytest.mark.parametrize("target", ["usr/lib", "/usr/lib", "../../usr/lib", "/../../../usr/lib", "/other"])

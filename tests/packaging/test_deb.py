@@ -20,6 +20,7 @@ from tests.harness import wait_until
 from tests.system.container import Container
 from tests.system.root import CACHE
 from tests.system.test_install import things
+from tests.system.test_upgrade import MOON
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -34,6 +35,36 @@ command = ["/usr/bin/sleep", "100000"]
 kind = "capture"
 interfaces = ["lo"]
 """
+
+SLOW = """
+[service.slow]
+kind = "command"
+command = ["/bin/sh", "-c", "until [ -e /opt/open ]; do sleep 0.1; done; systemd-notify --ready; exec sleep 100000"]
+ready = "notify"
+
+[service.loopback]
+kind = "capture"
+interfaces = ["lo"]
+"""
+
+JOBS = """
+[agent]
+scheduler = "systemd"
+
+[service.report]
+kind = "command"
+command = ["/bin/sh", "-c", "until [ -e /opt/open ]; do sleep 0.1; done"]
+oncalendar = "yearly"
+persistent = true
+
+[service.backup]
+kind = "command"
+command = ["/bin/true"]
+oncalendar = "yearly"
+persistent = true
+"""
+
+TIMERS = ["agent-job@backup.timer", "agent-job@report.timer"]
 
 
 @pytest.fixture(scope="session")
@@ -55,8 +86,8 @@ def inside(version: str) -> str:
     return f"/root/agent-{version}.deb"
 
 
-def dpkg(host: Container, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    environment = {"DEBIAN_FRONTEND": "noninteractive"}
+def dpkg(host: Container, *words: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+    environment |= {"DEBIAN_FRONTEND": "noninteractive"}
     return host.run(["dpkg", *words], check=check, environment=environment, timeout=120)
 
 
@@ -176,6 +207,64 @@ def workers(host: Container) -> dict[str, str]:
     return {path.stem: path.read_text() for path in host.path("/srv/run").glob("[sl]*.pid")}
 
 
+def trees(host: Container) -> list[str]:
+    """The versions whose files are there, and what else is beside them."""
+    return sorted(path.name for path in host.path("/usr/lib/agent").iterdir())
+
+
+def executed(host: Container, pid: str) -> str:
+    """The file that a process executes."""
+    return host.run(["readlink", f"/proc/{pid.strip()}/exe"]).stdout.strip()
+
+
+def replaced(host: Container) -> str:
+    """Kill the capture; the file that its successor executes."""
+    before = workers(host)["loopback"]
+    host.run(["bash", "-c", f"kill -KILL {before}"])
+    wait_until(lambda: workers(host).get("loopback") not in (None, before))
+    return executed(host, workers(host)["loopback"])
+
+
+def runs(host: Container, text: str = SERVICES) -> tuple[dict[str, str], dict[str, str]]:
+    """Install this version and have it do that; the processes of the agent and of its services."""
+    dpkg(host, "-i", inside(__version__))
+    declare(host, text)
+    host.run(["systemctl", "reload", "agent.service"])
+    return host.show("agent.service", "MainPID"), workers(host)
+
+
+def sync(host: Container) -> None:
+    """Install this version, and have systemd run jobs."""
+    runs(host, JOBS)
+    host.run(["agentctl", "timers", "sync"])
+    assert active(host) == TIMERS
+
+
+def active(host: Container) -> list[str]:
+    """The timers of jobs that are started."""
+    command = ["systemctl", "list-units", "--plain", "--no-legend", "--state=active", "agent-job@*.timer"]
+    return [line.split()[0] for line in host.run(command).stdout.splitlines()]
+
+
+def state(host: Container) -> str:
+    """What dpkg says of the package."""
+    return host.run(["dpkg-query", "-W", "-f", "${Status} ${Version}", "agent"]).stdout
+
+
+def spoil(host: Container, path: str, call: str) -> None:
+    """Have a maintainer script do what it does, and fail when it is called for that."""
+    text = host.path(path).read_text()
+    host.write(path, f'{text}\n[ "$1" != {call} ] || exit 1\n', 0o755)
+
+
+def spoiled(host: Container, version: str, script: str, call: str) -> str:
+    """The package of that version with a script that fails."""
+    host.run(["dpkg-deb", "-R", inside(version), "/root/spoiled"])
+    spoil(host, f"/root/spoiled/DEBIAN/{script}", call)
+    host.run(["dpkg-deb", "-Znone", "-b", "/root/spoiled", "/root/spoiled.deb"], timeout=60)
+    return "/root/spoiled.deb"
+
+
 def test_installed_it_runs_and_purged_it_leaves_nothing(host: Container) -> None:
     before, accounts = things(host), host.run(["getent", "passwd"]).stdout + host.run(["getent", "group"]).stdout
     dpkg(host, "-i", inside(__version__))
@@ -195,39 +284,149 @@ def test_installed_it_runs_and_purged_it_leaves_nothing(host: Container) -> None
 
 
 def test_an_upgrade_stops_nothing(host: Container) -> None:
-    dpkg(host, "-i", inside(__version__))
-    declare(host, SERVICES)
-    host.run(["systemctl", "reload", "agent.service"])
-    agent, running = host.show("agent.service", "MainPID"), workers(host)
+    before = runs(host)
     dpkg(host, "-i", inside(NEXT))
     assert version(host) == NEXT
-    assert (host.show("agent.service", "MainPID"), workers(host)) == (agent, running)
-    assert sorted(path.name for path in host.path("/usr/lib/agent").iterdir()) == [NEXT, "current"]
-    host.run(["bash", "-c", f"kill -KILL {running['loopback']}"])
-    wait_until(lambda: workers(host).get("loopback") not in (None, running["loopback"]))
-    exe = host.run(["readlink", f"/proc/{workers(host)['loopback'].strip()}/exe"]).stdout
-    assert exe == f"/usr/lib/agent/{NEXT}/agentctl\n"
+    assert (host.show("agent.service", "MainPID"), workers(host)) == before
+    assert trees(host) == [__version__, NEXT, "current"], "the capture is still of the version before"
+    assert executed(host, before[1]["loopback"]).startswith(f"/usr/lib/agent/{__version__}/agentctl")
+    assert replaced(host) == f"/usr/lib/agent/{NEXT}/agentctl"
+    host.run(["dpkg-reconfigure", "agent"])
+    assert trees(host) == [NEXT, "current"]
+    assert dpkg(host, "--verify", "agent").stdout == ""
+
+
+def test_the_same_version_again_and_the_one_before_stop_nothing_either(host: Container) -> None:
+    before = runs(host)
+    for following in (__version__, NEXT, __version__):
+        dpkg(host, "-i", inside(following))
+        assert version(host) == following
+        assert (host.show("agent.service", "MainPID"), workers(host)) == before
+        assert executed(host, before[0]["MainPID"]) == f"/usr/lib/agent/{following}/agentctl"
+    assert replaced(host) == f"/usr/lib/agent/{__version__}/agentctl"
+    assert trees(host) == [__version__, "current"]
+    assert dpkg(host, "--verify", "agent").stdout == ""
 
 
 def test_a_version_that_cannot_be_followed_goes_on_with_its_files(host: Container) -> None:
     """The declaration is wrong when the package is upgraded."""
-    dpkg(host, "-i", inside(__version__))
-    declare(host, SERVICES)
-    host.run(["systemctl", "reload", "agent.service"])
-    agent, running = host.show("agent.service", "MainPID"), workers(host)
+    before = runs(host)
     declare(host, "[service.")
     said = dpkg(host, "-i", inside(NEXT)).stderr
     assert "agent: the last version goes on, with its files; agentctl upgrade tries again" in said
     assert version(host) == __version__
-    assert (host.show("agent.service", "MainPID"), workers(host)) == (agent, running)
-    host.run(["bash", "-c", f"kill -KILL {running['loopback']}"])
-    wait_until(lambda: workers(host).get("loopback") not in (None, running["loopback"]))
+    assert (host.show("agent.service", "MainPID"), workers(host)) == before
+    replaced(host)
+    # It is not mended when the package is configured again, or installed.
+    for command in (["dpkg-reconfigure", "agent"], ["dpkg", "-i", inside(NEXT)]):
+        again = host.run(command, environment={"DEBIAN_FRONTEND": "noninteractive"}, timeout=60)
+        assert "agent: the last version goes on, with its files" in again.stderr
+        assert state(host) == f"install ok installed {NEXT}-1"
+        assert trees(host) == [__version__, NEXT, "current"]
+    replaced(host)
     declare(host, SERVICES)
     host.run(["agentctl", "upgrade"])
     assert version(host) == NEXT
-    assert workers(host)["sleeper"] == running["sleeper"]
+    assert workers(host)["sleeper"] == before[1]["sleeper"]
+    replaced(host)
     host.run(["dpkg-reconfigure", "agent"])
-    assert sorted(path.name for path in host.path("/usr/lib/agent").iterdir()) == [NEXT, "current"]
+    assert trees(host) == [NEXT, "current"]
+
+
+def test_a_version_that_fails_its_self_test_is_not_followed(host: Container, tmp_path: Path) -> None:
+    before = runs(host)
+    host.copy_in(deb.package(built(NEXT, MOON).tree, tmp_path), "/root/broken.deb")
+    said = dpkg(host, "-i", "/root/broken.deb").stderr
+    assert "fails its self-test (exited 2): calendar: a moon is in the way" in said
+    assert "agent: the last version goes on, with its files; agentctl upgrade tries again" in said
+    assert version(host) == __version__
+    assert (host.show("agent.service", "MainPID"), workers(host)) == before
+    assert trees(host) == [__version__, NEXT, "current"]
+    assert executed(host, before[0]["MainPID"]).startswith(f"/usr/lib/agent/{__version__}/agentctl")
+    assert replaced(host) == f"/usr/lib/agent/{__version__}/agentctl"
+    # Back to what works, or on to what does.
+    dpkg(host, "-i", inside(__version__))
+    assert (version(host), host.show("agent.service", "MainPID")) == (__version__, before[0])
+    assert trees(host) == [__version__, "current"]
+    dpkg(host, "-i", inside(NEXT))
+    assert (version(host), host.show("agent.service", "MainPID")) == (NEXT, before[0])
+    assert workers(host)["sleeper"] == before[1]["sleeper"]
+
+
+def test_an_agent_that_is_starting_is_waited_for_and_followed(host: Container) -> None:
+    """As when unattended-upgrades comes early in a boot."""
+    dpkg(host, "-i", inside(__version__))
+    declare(host, SLOW)
+    host.run(["systemctl", "restart", "--no-block", "agent.service"])
+    wait_until(lambda: workers(host).keys() == {"slow", "loopback"})
+    before = host.show("agent.service", "MainPID"), workers(host)
+    assert host.show("agent.service", "ActiveState") == {"ActiveState": "activating"}
+    upgrade = host.popen(["dpkg", "-i", inside(NEXT)])
+    wait_until(lambda: host.path(f"/usr/lib/agent/{NEXT}/agentctl").exists())
+    with pytest.raises(subprocess.TimeoutExpired):
+        upgrade.wait(5)
+    assert host.show("agent.service", "ActiveState") == {"ActiveState": "activating"}
+    host.write("/opt/open", "")
+    assert upgrade.wait(60) == 0
+    assert version(host) == NEXT
+    assert (host.show("agent.service", "MainPID"), workers(host)) == before
+    assert trees(host) == [__version__, NEXT, "current"]
+    assert replaced(host) == f"/usr/lib/agent/{NEXT}/agentctl"
+
+
+def test_a_run_of_a_job_that_systemd_has_started_keeps_its_files(host: Container) -> None:
+    sync(host)
+    host.run(["systemctl", "start", "--no-block", "agent-job@report.service"])
+    wait_until(lambda: host.path("/srv/run/report.pid").exists())
+    job = host.show("agent-job@report.service", "MainPID")["MainPID"]
+    # The agent itself is down: nobody hands over, and the job still needs what it was started from.
+    host.run(["systemctl", "disable", "--now", "--quiet", "agent.socket", "agent.service"])
+    dpkg(host, "-i", inside(NEXT))
+    assert executed(host, job).startswith(f"/usr/lib/agent/{__version__}/agentctl")
+    assert trees(host) == [__version__, NEXT, "current"]
+    host.write("/opt/open", "")
+    host.wait_unit_state("agent-job@report.service", ActiveState="inactive", Result="success", StatusText="exited 0")
+    host.run(["dpkg-reconfigure", "agent"])
+    assert trees(host) == [NEXT, "current"]
+
+
+def test_what_root_has_in_its_path_and_environment_changes_nothing(host: Container) -> None:
+    for mine, packaged in ((NEXT, __version__), (__version__, NEXT)):
+        host.copy_in(built(mine).onefile, "/usr/local/bin/agentctl")
+        assert host.run(["agentctl", "--version"]).stdout == f"agentctl {mine}\n"
+        dpkg(host, "-i", inside(packaged), PREFIX="/usr/local")
+        assert trees(host) == [packaged, "current"]
+        assert executed(host, host.show("agent.service", "MainPID")["MainPID"]) == f"/usr/lib/agent/{packaged}/agentctl"
+        assert dpkg(host, "--verify", "agent").stdout == ""
+
+
+@pytest.mark.parametrize(("script", "call"), [("preinst", "upgrade"), ("postrm", "failed-upgrade")])
+def test_an_upgrade_that_dpkg_takes_back_is_taken_back(host: Container, script: str, call: str) -> None:
+    """Before anything has changed; and when the agent has become the next version already."""
+    before = runs(host)
+    if script == "postrm":
+        spoil(host, "/var/lib/dpkg/info/agent.postrm", "upgrade")
+    assert dpkg(host, "-i", spoiled(host, NEXT, script, call), check=False).returncode != 0
+    assert state(host) == f"install ok installed {__version__}-1"
+    assert version(host) == __version__
+    assert (host.show("agent.service", "MainPID"), workers(host)) == before
+    assert replaced(host) == f"/usr/lib/agent/{__version__}/agentctl"
+    assert trees(host) == [__version__, "current"]
+    assert dpkg(host, "--verify", "agent").stdout == ""
+
+
+def test_a_version_that_is_unpacked_and_not_configured_is_followed_and_can_be_removed(host: Container) -> None:
+    before = runs(host)
+    for following in (NEXT, __version__, NEXT):
+        dpkg(host, "--unpack", inside(following))
+        assert version(host) == following
+        assert (host.show("agent.service", "MainPID"), workers(host)) == before
+    dpkg(host, "--configure", "agent")
+    assert trees(host) == [__version__, NEXT, "current"]
+    dpkg(host, "--unpack", inside(__version__))
+    dpkg(host, "-r", "agent")
+    assert host.run(["pgrep", "-u", "agent"], check=False).stdout == ""
+    assert not host.path("/usr/lib/agent").exists()
 
 
 def test_removed_it_keeps_declaration_and_data_and_is_there_again_when_it_comes_back(host: Container) -> None:
@@ -241,6 +440,60 @@ def test_removed_it_keeps_declaration_and_data_and_is_there_again_when_it_comes_
     assert not host.path("/usr/lib/agent").exists()
     dpkg(host, "-i", inside(__version__))
     wait_until(lambda: "2 running" in host.run(["agentctl", "status"]).stdout)
+
+
+def test_removed_it_stops_the_timers_of_jobs_and_starts_them_when_it_comes_back(host: Container) -> None:
+    sync(host)
+    host.run(["systemctl", "disable", "--now", "--quiet", TIMERS[0]])
+    dpkg(host, "-r", "agent")
+    assert active(host) == []
+    dpkg(host, "-i", inside(__version__))
+    assert active(host) == TIMERS[1:], "one is not enabled"
+    # An operator's own stop lasts until the next boot: an upgrade does not end it.
+    host.run(["systemctl", "stop", TIMERS[1]])
+    dpkg(host, "-i", inside(NEXT))
+    assert active(host) == []
+
+
+def test_where_the_host_says_that_nothing_is_to_be_started_nothing_is(host: Container) -> None:
+    sync(host)
+    dpkg(host, "-r", "agent")
+    host.write("/usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n", 0o755)
+    dpkg(host, "-i", inside(__version__))
+    assert active(host) == []
+    assert host.show("agent.service", "ActiveState") == {"ActiveState": "inactive"}
+    host.reboot()
+    assert active(host) == TIMERS
+    assert version(host) == __version__
+
+
+def test_a_removal_that_dpkg_takes_back_has_everything_running_again(host: Container) -> None:
+    sync(host)
+    spoil(host, "/var/lib/dpkg/info/agent.prerm", "remove")
+    assert dpkg(host, "-r", "agent", check=False).returncode != 0
+    assert state(host) == f"deinstall ok installed {__version__}-1"
+    assert active(host) == TIMERS
+    assert version(host) == __version__
+
+
+def test_a_purge_leaves_nothing_of_jobs_but_what_an_operator_has_made(host: Container) -> None:
+    before = things(host)
+    stamps = set(host.path("/var/lib/systemd/timers").glob("*"))
+    sync(host)
+    assert len(set(host.path("/var/lib/systemd/timers").glob("*")) - stamps) == 2
+    mine = [
+        "/etc/systemd/system/agent-job@backup.timer.d",
+        "/etc/systemd/system/agent-job@backup.timer.d/mine.conf",
+        "/etc/systemd/system/agent-job@own.timer.d",
+        "/etc/systemd/system/agent-job@own.timer.d/10-declaration.conf",
+    ]
+    for path in mine[1::2]:
+        host.write(path, "[Timer]\nOnCalendar=monthly\n")
+    dpkg(host, "-P", "agent")
+    after = {path for path in things(host) if not path.startswith("/var/lib/dpkg/")}
+    assert after == {path for path in before if not path.startswith("/var/lib/dpkg/")} | set(mine)
+    assert set(host.path("/var/lib/systemd/timers").glob("*")) == stamps
+    assert host.run(["systemctl", "list-units", "--all", "--plain", "--no-legend", "agent*"]).stdout == ""
 
 
 def test_what_was_there_before_is_there_after_a_purge(host: Container) -> None:

@@ -11,6 +11,13 @@ from tests.system.host import UNIT, Host
 
 NEXT = "0.1.1"
 
+MOON = Edit(
+    "agent/cli/proofs.py",
+    "def calendar(",
+    "def calendar(*_: object) -> Proof:\n    raise RuntimeFailure('a moon is in the way')\n\n\ndef _old(",
+)
+"""By which a version fails its self-test."""
+
 WEB = """
 [service.web]
 kind = "command"
@@ -107,15 +114,7 @@ def test_what_is_no_program_for_this_machine_is_refused(host: Host) -> None:
 
 
 def test_a_version_whose_self_test_fails_is_refused_before_anything_is_touched(host: Host) -> None:
-    broken = built(
-        NEXT,
-        Edit(
-            "agent/cli/proofs.py",
-            "def calendar(",
-            "def calendar(*_: object) -> Proof:\n    raise RuntimeFailure('a moon is in the way')\n\n\ndef _old(",
-        ),
-    )
-    host.copy_in(broken.onefile, "/root/broken")
+    host.copy_in(built(NEXT, MOON).onefile, "/root/broken")
     assert "fails its self-test: calendar: a moon is in the way; nothing was changed" in refused(
         host, "/root/broken", 2
     )

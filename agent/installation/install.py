@@ -23,7 +23,7 @@ from agent.installation.record import Record, library, read
 from agent.installation.steps import DeleteUsers, RemoveTree, Step, Stop
 from agent.installation.tree import PROGRAM, Tree, laid, verify
 from agent.linux.files import PrefixLock
-from agent.linux.rooted import directory
+from agent.linux.rooted import canonical, directory
 from agent.paths import Paths
 
 HERE = Path("/")
@@ -67,8 +67,8 @@ def install(
     What fails half-way is taken back. Raises ``UsageError`` and ``RuntimeFailure`` before anything is touched, and
     after that ``RuntimeFailure`` and ``StorageFailure``.
     """
-    where = prefix.checked(where)
     _check_image(root)
+    where = _real(where, root)
     _check_user(dry_run, "installing makes a user and units")
     ground.check_machine(tree.manifest.machine, root)
     verify(tree)
@@ -131,8 +131,8 @@ def uninstall(
 
     Raises as ``install``.
     """
-    where = prefix.checked(where)
     _check_image(root)
+    where = _real(where, root)
     with _alone(root, where, dry_run):
         record = read(root, where)
         if record and (record.users or any(not within(entry.path, where) for entry in record.laid)):
@@ -156,6 +156,11 @@ def uninstall(
             steps=tuple(plan.steps),
             kept=tuple(plan.kept),
         )
+
+
+def _real(where: str, root: Path) -> str:
+    """The prefix without links: so the installed program finds its own, and the sandbox is told of the real place."""
+    return prefix.checked(canonical(root, prefix.checked(where)))
 
 
 def _check_image(root: Path) -> None:

@@ -26,6 +26,7 @@ from agent.installation.perform import Site
 from agent.installation.timer_files import HERE, There
 from agent.installation.timers import JobUnits, has_calendar, is_persistent, render, unit
 from agent.linux import systemctl, systemd
+from agent.linux.rooted import canonical
 from agent.paths import Paths
 
 
@@ -101,8 +102,9 @@ def sync(declaration: Declaration, paths: Paths, root: Path | None = None, *, dr
     """
     if root is not None and not root.is_dir():
         raise UsageError(f"--root {root}: is no directory")
-    wanted = render(declaration, paths.prefix)
     where = HERE if root is None else root
+    paths = paths._replace(prefix=Path(canonical(where, str(paths.prefix))))  # as the agent is installed
+    wanted = render(declaration, paths.prefix)
     if dry_run:
         work, _ = _survey(wanted, where, paths, is_live=root is None and systemd.booted())
         return _report(declaration, work, dry_run=True)

@@ -103,6 +103,35 @@ def stands(root: Path, path: str) -> bool:
     return True
 
 
+def canonical(root: Path, path: str) -> str:
+    """An absolute path with every link on the way resolved, as a system whose root is ``root`` has it.
+
+    What does not exist stays as it is. It is only a name: nobody has looked whose the links are. Raises
+    ``RuntimeFailure``.
+    """
+    steps, links = deque(path.split("/")), 0
+    found: list[str] = []
+    while steps:
+        step = steps.popleft()
+        if step in ("", "."):
+            continue
+        if step == "..":
+            del found[-1:]
+            continue
+        try:
+            target = str(root.joinpath(*found, step).readlink())
+        except OSError:  # no link, or nothing
+            found.append(step)
+            continue
+        links += 1
+        if links > _LINKS:
+            raise RuntimeFailure(f"{path}: too many symbolic links on the way")
+        if target.startswith("/"):
+            found.clear()
+        steps.extendleft(reversed(target.split("/")))
+    return "/" + "/".join(found)
+
+
 @contextmanager
 def nearest(root: Path, path: str) -> Iterator[tuple[int, str]]:
     """The deepest directory on the way to ``path`` that exists: a descriptor of it, and its path."""

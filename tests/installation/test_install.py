@@ -355,3 +355,19 @@ def test_a_tree_beside_an_installation_leaves_it_as_it_is(made: Make, tmp_path: 
     after = {path: thing for path, thing in snapshot(image).items() if "lib/agent/0.1.1" not in path}
     del before["srv/lib/agent/install.json"], after["srv/lib/agent/install.json"]
     assert after == before
+
+
+@pytest.mark.parametrize("target", ["/data/agent", "../data/agent", "first"])
+def test_a_prefix_that_is_reached_by_a_link_is_the_one_that_it_leads_to(made: Make, image: Path, target: str) -> None:
+    (image / "data/agent").mkdir(parents=True)
+    (image / "opt/first").symlink_to("/data/agent")
+    (image / "opt/link").symlink_to(target)
+    outcome = install(made(), "/opt/link", image)
+    assert outcome.prefix == "/data/agent"
+    assert (
+        "ExecStart=/data/agent/lib/agent/current/agentctl run"
+        in (image / "etc/systemd/system/agent.service").read_text()
+    )
+    assert install(made(), "/data/agent", image).steps == install(made(), "/opt/link", image).steps == ()
+    assert uninstall("/opt/link", image, purge=True).kept == ()
+    assert not any((image / "data/agent").iterdir())

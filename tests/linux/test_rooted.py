@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import RuntimeFailure
-from agent.linux.rooted import directory, names, nearest, remove_tree, stands
+from agent.linux.rooted import canonical, directory, names, nearest, remove_tree, stands
 
 NOBODY = 65534
 
@@ -185,3 +185,29 @@ def test_what_is_mounted_inside_is_not_emptied(tmp_path: Path) -> None:
     finally:
         os.close(above)
         subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.parametrize(
+    ("path", "real"),
+    [
+        ("/usr/lib/systemd", "/usr/lib/systemd"),
+        ("/a/x/../y/", "/usr/lib/y"),
+        ("/b/./z", "/usr/lib/systemd/z"),
+        ("/c", "/outside"),
+        ("/not/there", "/not/there"),
+        ("/", "/"),
+    ],
+)
+def test_the_real_name_of_a_path_is_what_the_root_makes_of_it(root: Path, path: str, real: str) -> None:
+    (root / "a").symlink_to("/usr/lib")
+    (root / "b").symlink_to("a/systemd")
+    (root / "c").symlink_to("../../outside")
+    assert canonical(root, path) == real
+    assert canonical(Path("/"), str(root / "a")) == os.path.realpath(root / "a")
+
+
+def test_links_that_lead_round_have_no_real_name(root: Path) -> None:
+    (root / "a").symlink_to("b")
+    (root / "b").symlink_to("a")
+    with pytest.raises(RuntimeFailure, match="too many symbolic links"):
+        canonical(root, "/a")

@@ -116,6 +116,21 @@ def test_any_prefix_is_as_good(host: Container) -> None:
     assert things(host) == before
 
 
+def test_a_prefix_that_is_a_link_is_as_good(host: Container) -> None:
+    before = things(host)
+    host.run(["sh", "-c", "mkdir -p /data/srv && rmdir /srv && ln -s /data/srv /srv"])
+    said = host.run([ONE_FILE, "install"]).stdout
+    assert f"{__version__} is installed below /data/srv\n" in said
+    declare(host, SERVICE)
+    host.run(["systemctl", "enable", "--now", "agent.socket", "agent.service"])
+    assert host.run(["agentctl", "install"]).stdout == f"nothing to do: {__version__} is installed below /data/srv\n"
+    host.run(["agentctl", "upgrade", NEXT_FILE])
+    assert version(host) == NEXT
+    host.run(["agentctl", "--prefix", "/srv", "uninstall", "--purge"])
+    host.run(["sh", "-c", "rm /srv && mkdir /srv && rmdir /data/srv /data"])
+    assert things(host) == before
+
+
 def test_the_next_version_is_installed_beside_a_running_agent_that_then_becomes_it(host: Container) -> None:
     host.run([ONE_FILE, "install"])
     declare(host, SERVICE)

@@ -14,6 +14,7 @@ CONFIG``.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -155,6 +156,7 @@ def leave(code: int) -> NoReturn:
     """
     if sys.argv[1:2] == ["worker"]:
         sys.exit(code)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             with suppress(OSError):  # told already, by whoever printed

@@ -9,9 +9,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
 
 from agent.cli.text import safe
 from agent.errors import EXIT_RUNTIME, AgentError, DeclarationError
@@ -36,13 +39,43 @@ def guarded(work: Callable[[], int], *, program: str, log: Path | Callable[[], P
     Output that is still buffered is written before this returns, so that a full disk or a closed pipe counts.
     """
     open_missing_streams()
-    code = _judged(work, program, log)
+    with _answering(_end):
+        code = _judged(work, program, log)
+        try:
+            sys.stdout.flush()
+        except OSError as error:
+            _discard_output()
+            return code or _unwritten(error, program)
+        return code
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Within, a Ctrl-C is a ``KeyboardInterrupt``, for what has to be put in order then.
+
+    Everywhere else it ends the process at once: an exception may come where Python can only print it, as in what is run
+    when an object goes, and nobody wants to read that.
+    """
+    with _answering(signal.default_int_handler):
+        yield
+
+
+@contextlib.contextmanager
+def _answering(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
+    """Within, this answers a Ctrl-C, unless somebody wants it to be ignored, as nohup(1) does."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:
+        yield
+        return
+    signal.signal(signal.SIGINT, handler)
     try:
-        sys.stdout.flush()
-    except OSError as error:
-        _discard_output()
-        return code or _unwritten(error, program)
-    return code
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    os._exit(EXIT_INTERRUPTED)
 
 
 def _judged(work: Callable[[], int], program: str, log: Path | Callable[[], Path]) -> int:

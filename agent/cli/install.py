@@ -10,7 +10,7 @@ import click
 
 from agent.cli import output
 from agent.cli.base import Session, command
-from agent.cli.guard import complain
+from agent.cli.guard import complain, interruptible
 from agent.cli.progress import Progress, document, refuse
 from agent.cli.text import safe
 from agent.installation import install as installation
@@ -41,6 +41,7 @@ DRY_RUN = click.Option(["--dry-run"], is_flag=True, help="Only say what would be
 @click.option(
     "--force", is_flag=True, help="Go back to an older version, and replace files of ours that were changed since."
 )
+@interruptible()
 def install(session: Session, root: Path | None, dry_run: bool, force: bool) -> None:
     """Lay this program below PREFIX, with its units, manual page and completions, and make its user and directories.
 

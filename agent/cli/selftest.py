@@ -16,6 +16,7 @@ import click
 from agent import __version__
 from agent.cli import output, table
 from agent.cli.base import Session, command
+from agent.cli.guard import interruptible
 from agent.errors import EXIT_RUNTIME, SpawnFailed
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Result(NamedTuple):
     metavar="DIR",
     help="Work in a new directory below DIR, and remove it.  [default: $TMPDIR, else /tmp]",
 )
+@interruptible()
 def selftest(session: Session, directory: Path | None) -> None:
     """Prove that capture, scan parsing, database, calendar, control socket and the start of processes work here.
 

@@ -11,7 +11,7 @@ import click
 
 from agent.cli import output, table, text
 from agent.cli.base import CONTEXT_SETTINGS, EXIT_CODES, Session, command, epilog, shared_options
-from agent.cli.guard import complain
+from agent.cli.guard import complain, interruptible
 from agent.errors import DeclarationError, NotRunning, RuntimeFailure
 
 if TYPE_CHECKING:
@@ -144,6 +144,7 @@ def row(timer: dict[str, Any], now: float) -> tuple[str, ...]:
     help="Only write the files, for a system that lies below DIR and does not run.",
 )
 @click.option("--dry-run", is_flag=True, help="Change nothing; show what would be done.")
+@interruptible()
 def sync(session: Session, root: Path | None, dry_run: bool) -> None:
     """Make systemd's timers those that are declared, and those only.
 

@@ -9,7 +9,7 @@ import click
 
 from agent.cli import output
 from agent.cli.base import Session, command
-from agent.cli.guard import complain
+from agent.cli.guard import complain, interruptible
 from agent.cli.install import DRY_RUN, ROOT, below, chosen, shown
 from agent.cli.progress import Progress, document
 from agent.cli.text import safe
@@ -24,6 +24,7 @@ from agent.installation.units import data
     exit_codes="Exit codes: 0 it is gone, now or before, 1 the command line is wrong, 2 it failed; then do it again.",
 )
 @click.option("--purge", is_flag=True, help="Remove the declaration, all data and logs, and the user, too.")
+@interruptible()
 def uninstall(session: Session, root: Path | None, dry_run: bool, purge: bool) -> None:
     """Stop and disable the services, and remove what was laid below PREFIX and for it elsewhere.
 

@@ -11,7 +11,7 @@ import click
 
 from agent.cli import output
 from agent.cli.base import Session, command
-from agent.cli.guard import complain
+from agent.cli.guard import complain, interruptible
 from agent.cli.handover import PATIENCE, PAUSE, Unsettled, awaited
 from agent.cli.install import chosen
 from agent.cli.text import safe
@@ -26,6 +26,7 @@ from agent.errors import AgentError, NotRunning, RequestRefused, RuntimeFailure
     "2 it failed and the version before goes on.",
 )
 @click.argument("file", required=False, type=click.Path(path_type=Path))
+@interruptible()
 def upgrade(session: Session, file: Path | None) -> None:
     """Install the version in FILE, and have the running agent become it: same process, same workers, no pause in them.
 

@@ -172,9 +172,10 @@ def test_of_scapy_only_what_binds_libpcap_is_there(modules: set[str]) -> None:
     }
 
 
-def test_no_hook_runs_before_the_program(program: Built) -> None:
+def test_no_hook_of_others_runs_before_the_program(program: Built) -> None:
     toc = CArchiveReader(str(program.program)).toc
     assert [name for name, (*_, kind) in toc.items() if kind == "s"] == ["pyiboot01_bootstrap", "__main__"]
+    assert next(name for name, (*_, kind) in toc.items() if kind == "m") == "early"
 
 
 def test_the_installed_form_has_no_modules_to_unpack(program: Built) -> None:

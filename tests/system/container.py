@@ -22,6 +22,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -234,6 +235,21 @@ class Container:
     def popen(self, command: Command, **options: Any) -> subprocess.Popen[bytes]:
         """Start a command inside that goes on while the test does something else. It ends with the container."""
         return subprocess.Popen(self.entered(command), **options)
+
+    def kill_when(self, moment: Callable[[], bool], command: Command) -> bool:
+        """Run a command and SIGKILL it, with all that it has started in its session, when the moment has come.
+
+        Whether that came before its end.
+        """
+        leader = ["setsid", "sh", "-c", 'echo begun; exec "$@"', "sh", *command]
+        with self.popen(leader, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._console) as process:
+            assert process.stdout and process.stdout.readline() == b"begun\n"
+            (group,) = _children(process.pid)
+            wait_until(lambda: process.poll() is not None or moment())
+            with suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
+            process.stdout.read()
+            return process.wait(PATIENCE) != 0
 
     def entered(
         self, command: Command, *, user: str | None = None, environment: Mapping[str, str] | None = None

@@ -12,7 +12,7 @@ import pytest
 from tests.system import container as containers
 from tests.system.container import Container
 from tests.system.host import Host
-from tests.system.root import CACHE
+from tests.system.root import CACHE, SUITE
 
 HERE = Path(__file__).parent
 EVIDENCE = CACHE / "evidence"
@@ -47,8 +47,14 @@ def container() -> Iterator[Container]:
 
 
 @pytest.fixture
-def installed() -> Iterator[Host]:
+def suite() -> str:
+    """The release of Debian that a machine with an agent has."""
+    return SUITE
+
+
+@pytest.fixture
+def installed(suite: str) -> Iterator[Host]:
     """The same with the agent installed and enabled, not started, and nothing declared."""
-    with Host() as host:
+    with Host(suite=suite) as host:
         host.install()
         yield host

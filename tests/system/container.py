@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -60,8 +62,25 @@ CONSOLE_MAX = 1 << 20
 
 Command = Sequence[str | os.PathLike[str]]
 
+EVIDENCE = CACHE / "evidence"
+
 running: list[Container] = []
 """Every container that is there, for whoever keeps evidence of a failed test."""
+
+kept: dict[str, list[Path]] = {}
+"""Where evidence lies, by the test as pytest calls it in PYTEST_CURRENT_TEST."""
+
+
+def evidence(test: str) -> list[Path]:
+    """Keep evidence of each container that is there now; returns where that of all that this test has had lies."""
+    for container in running:
+        place = EVIDENCE / re.sub(r"\W+", "-", test)[-200:].strip("-")
+        places = kept.setdefault(test, [])
+        if not places:
+            shutil.rmtree(place, ignore_errors=True)  # that of an earlier run
+        places.append(place / str(len(places)))
+        container.keep_evidence(places[-1])
+    return kept.get(test, [])
 
 
 class Container:
@@ -122,6 +141,10 @@ class Container:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # When the test is reported as failed this one will not be there any more.
+        if error is not None and (test := os.environ.get("PYTEST_CURRENT_TEST")):
+            with suppress(AssertionError, OSError, subprocess.SubprocessError):
+                evidence(test)
         self.close()
 
     def close(self) -> None:

@@ -344,6 +344,33 @@ def test_cleaning_of_temporary_files_does_not_touch_what_runs(installed: Host) -
         replaced(installed, name)
 
 
+def test_a_directory_for_temporary_files_that_is_full_and_executes_nothing_is_no_obstacle(installed: Host) -> None:
+    installed.veth("near0", "far0")
+    installed.declare(
+        f'{WEB}[service.lan]\nkind = "capture"\ninterfaces = ["near0"]\n'
+        '[service.far]\nkind = "scan"\ntargets = ["10.99.0.2"]\nports = "22"\nevery = "1d"\n'
+    )
+    for place in ("/tmp", "/var/tmp"):
+        installed.run(["mount", "-t", "tmpfs", "-o", "noexec,size=64k", "none", place])
+        filled = installed.run(["dd", "if=/dev/zero", f"of={place}/full"], check=False)
+        assert "No space left on device" in filled.stderr
+    assert installed.systemctl("start").returncode == 0
+    inside = f"/proc/{installed.pid}/root/tmp"
+    assert installed.run(["sh", "-c", f"echo text > {inside}/text"], check=False).returncode != 0, (
+        "it has a full one too"
+    )
+    assert "noexec" in installed.run(["findmnt", "-no", "OPTIONS", "--task", str(installed.pid), "/tmp"]).stdout
+    for name in ("web", "lan"):
+        installed.until(name, state="running")
+    installed.agentctl("start", "far")
+    installed.until("far", state="waiting", last_exit="exited 0")
+    # The next version is tried out and followed without it, too.
+    process, worker = installed.pid, installed.service("web")["pid"]
+    installed.agentctl("upgrade")
+    assert (installed.pid, installed.service("web")["pid"]) == (process, worker)
+    assert installed.show(UNIT, "NRestarts") == {"NRestarts": "0"}
+
+
 def test_a_reboot_comes_back_to_the_same_state(installed: Host) -> None:
     keep = '[service.kept]\nkind = "command"\ncommand = ["/bin/sleep", "4321"]\nrestart = "unless-stopped"\n'
     off = '[service.off]\nkind = "command"\ncommand = ["/bin/sleep", "1234"]\nenabled = false\n'

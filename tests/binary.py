@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import marshal
 import os
 import shutil
+import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
+
+from PyInstaller.archive.readers import CArchiveReader
 
 import agent
 
@@ -144,3 +149,54 @@ def prune() -> None:
     kept = sorted((path for path in CACHE.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
     for path in kept[:-KEPT]:
         shutil.rmtree(path)
+
+
+# -- versions without a build -----------------------------------------------------------------------------------------
+
+COOKIE = "!8sIIII64s"
+"""How a bundle ends: magic, length, where its table begins and how long it is, Python's version and its library."""
+
+
+def vary(target: Path, sources: Mapping[str, str]) -> None:
+    """Lay the installed form at ``target`` with other modules: for each name, what its source is there.
+
+    That is a build in an instant, for versions that differ in a line; its manifest is that of the real one.
+    """
+    original = built()
+    shutil.copytree(original.tree, target, copy_function=_linked)
+    (target / "agentctl").unlink()
+    (target / "agentctl").write_bytes(_with_modules(original.program, sources))
+    (target / "agentctl").chmod(0o755)
+
+
+def _linked(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copy2(source, target)
+
+
+def _with_modules(program: Path, sources: Mapping[str, str]) -> bytes:
+    """The executable with a second bundle after its own: the bootloader takes the last one that it finds.
+
+    Within it the table of the modules is made anew and leads to the compiled sources behind everything else; whatever
+    the table does not name any more is not looked at.
+    """
+    archive = CArchiveReader(str(program))
+    bundle = bytearray(archive.raw_pkg_data())
+    size = struct.calcsize(COOKIE)
+    magic, _, table, length, *python = struct.unpack(COOKIE, bundle[-size:])
+    tail = bytes(bundle[table : table + length])
+    del bundle[table:]
+    base = archive.toc["PYZ.pyz"][0]
+    modules = archive.open_embedded_archive("PYZ.pyz").toc
+    for name, source in sources.items():
+        code = compile(source, f"{name.replace('.', '/')}.py", "exec", dont_inherit=True, optimize=0)
+        packed = zlib.compress(marshal.dumps(code), 0)
+        modules[name] = (modules[name][0], len(bundle) - base, len(packed))
+        bundle += packed
+    bundle[base + 8 : base + 12] = struct.pack("!i", len(bundle) - base)
+    bundle += marshal.dumps(list(modules.items()))
+    table = len(bundle)
+    bundle += tail
+    return program.read_bytes() + bundle + struct.pack(COOKIE, magic, len(bundle) + size, table, length, *python)

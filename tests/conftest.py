@@ -1,4 +1,4 @@
-"""What holds for every test: in CI nothing is left out."""
+"""What holds for every test: in CI nothing is left out, and of a container that a failed test had something is kept."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 from collections.abc import Generator, Iterator
 
 import pytest
+
+from tests.system import container
 
 CI = os.environ.get("CI") == "true"
 
@@ -22,8 +24,14 @@ def _standard_streams() -> Iterator[None]:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Turn a skip into a failure when ``CI=true``: there is root, nmap and libpcap, so nothing excuses it."""
+    """Turn a skip into a failure when ``CI=true``: there is root, nmap and libpcap, so nothing excuses it.
+
+    And keep the journal and the console of every container that a test has when it fails, and say where.
+    """
     report = yield
+    if report.failed:
+        for place in container.evidence(f"{item.nodeid} ({report.when})"):
+            report.sections.append(("Evidence", f"journal, console and units: {place}"))
     if CI and report.skipped:
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} was skipped, which CI does not allow: {call.excinfo and call.excinfo.value}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import faulthandler
 import os
 import resource
 import signal
@@ -66,6 +67,8 @@ def run(paths: Paths, *, json: bool = False, hint: str | None = None) -> int:
     Raises ``DeclarationError`` before anything is touched, ``AlreadyRunning`` when another agent holds the prefix.
     """
     withhold()
+    # Where it was is told when the watchdog aborts it, or it crashes: on stderr, which systemd reads into the journal.
+    faulthandler.enable()
     # Until there is a loop to act on them they wait: a reload is not a reason to die, and a stop finds all in order.
     signal.pthread_sigmask(signal.SIG_BLOCK, ORDERS)
     notifier = SystemdNotifier(os.environ)

@@ -110,6 +110,8 @@ class Succession:
             if self._notifier.store(STATE, fd):
                 # Whoever does not take one does not take the next: a manager that hangs costs a moment, not one each.
                 all(self._notifier.store(OUTPUT, output) for output in outputs)
+                # systemd 253 and newer end no reload before this, and, should nobody survive, restart nothing before.
+                self._notifier.ready()
             environment = self._environment(program, {baton.VARIABLE: str(fd)})
             become([*program.argv, *self._words], environment, [fd, *descriptors])
         finally:  # it is still us

@@ -54,8 +54,7 @@ def wrapper(containment: str) -> tuple[str, ...]:
 @pytest.fixture
 def versions(agent: Agent, tmp_path: Path) -> Versions:
     """Version 1.0.0 is installed, and the agent will run from it."""
-    made = Versions(tmp_path / "versions")
+    made = Versions(agent, tmp_path / "versions")
     made.make("1.0.0")
     made.install("1.0.0")
-    agent.source = made.current
     return made

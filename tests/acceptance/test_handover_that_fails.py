@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.acceptance.versions import COUNTING, Versions, numbers, pids, upgrade
 from tests.harness import Agent, wait_until
-
-pytestmark = pytest.mark.parametrize("subject", ["source"], indirect=True)
-"""Built versions follow each other in tests/system."""
 
 
 def test_a_version_that_cannot_take_over_gives_the_process_back(agent: Agent, versions: Versions) -> None:
@@ -69,15 +64,15 @@ def test_a_declaration_with_mistakes_is_refused_before_anything_is_touched(agent
 def test_a_version_that_fails_its_self_test_is_refused_before_anything_is_touched(
     agent: Agent, versions: Versions
 ) -> None:
-    broken = versions.make("1.1.0")
-    (broken / "agent" / "__main__.py").write_text("raise SystemExit('this one is broken')\n")
+    first = "from __future__ import annotations\n"
+    versions.make("1.1.0", cli__main=(first, f"{first}raise SystemExit('this one is broken')\n"))
     agent.declare(COUNTING)
     agent.start()
     before = pids(agent)
     versions.install("1.1.0")
     done = agent.ctl("--prefix", str(agent.prefix), "status")
     assert done.stderr == "this one is broken\n"
-    agent.source = versions.current.parent / "1.0.0"
+    versions.call("1.0.0")
     done = agent.ctl("reload")
     assert done.returncode == 2
     assert "fails its self-test (exited 1): this one is broken" in done.stderr

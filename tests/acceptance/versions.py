@@ -1,4 +1,7 @@
-"""Versions of the agent that follow each other: copies of the package, reached by a link as an installation is."""
+"""Versions of the agent that follow each other, side by side and reached by a link, as an installation lays them.
+
+They are copies of the package, or of the built program with modules compiled anew.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from tests.binary import vary
 from tests.harness import SOURCE, Agent, wait_until
 
 COUNTING = """
@@ -17,35 +21,61 @@ command = ["/bin/sh", "-c", "i=0; while :; do i=$$((i+1)); echo line $$i; sleep 
 
 
 class Versions:
-    """Copies of the package, and the link that says which is installed."""
+    """What lies side by side, and the link that says which is installed; that is what the agent runs from."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, agent: Agent, directory: Path) -> None:
+        self._agent = agent
         self._directory = directory
-        self.current = directory / "current"
+        self._built = agent.program is not None
+        self.call("current")
 
-    def make(self, version: str, **replacements: tuple[str, str]) -> Path:
-        """A version, with a text replaced in the module of that name (``control_baton``: agent/control/baton.py)."""
+    def make(self, version: str, **replacements: tuple[str, str]) -> None:
+        """A version, with a text replaced in the module of that name (``control__baton``: agent/control/baton.py)."""
+        sources = {"agent": f'"""A version."""\n\n__version__ = "{version}"\n'}
+        for module, (before, after) in replacements.items():
+            name = f"agent.{module.replace('__', '.')}"
+            text = (SOURCE / f"{name.replace('.', '/')}.py").read_text()
+            assert before in text
+            sources[name] = text.replace(before, after, 1)
+        if self._built:
+            vary(self._directory / version, sources)
+            return
         tree = self._directory / version
         shutil.copytree(SOURCE / "agent", tree / "agent", ignore=shutil.ignore_patterns("__pycache__"))
-        (tree / "agent" / "__init__.py").write_text(f'"""A version."""\n\n__version__ = "{version}"\n')
-        for module, (before, after) in replacements.items():
-            file = tree / "agent" / f"{module.replace('__', '/')}.py"
-            text = file.read_text()
-            assert before in text
-            file.write_text(text.replace(before, after, 1))
-        return tree
+        for name, text in sources.items():
+            file = "agent/__init__" if name == "agent" else name.replace(".", "/")
+            (tree / f"{file}.py").write_text(text)
+
+    def call(self, version: str) -> None:
+        """From now on start the agent, and whoever asks it, as this version; ``current`` is whatever is installed."""
+        if self._built:
+            self._agent.program = self._directory / version / "agentctl"
+        else:
+            self._agent.source = self._directory / version
 
     def install(self, version: str) -> None:
         """From now on the link leads there, in one step."""
         scratch = self._directory / "scratch"
         scratch.symlink_to(version)
-        scratch.rename(self.current)
+        scratch.rename(self._directory / "current")
 
 
 def dawdling(seconds: float) -> tuple[str, str]:
     """What makes a version that follows take its time before it looks at anything."""
     first = "    signal.pthread_sigmask(signal.SIG_BLOCK, ORDERS)\n"
     return first, f"{first}    time.sleep({seconds})\n"
+
+
+def follows(pid: int, version: str) -> bool:
+    """Whether that version has been executed in a process, however little it has done so far."""
+    # A program is what is executed; the package is what Python finds named in its environment.
+    program = str(Path(f"/proc/{pid}/exe").readlink())
+    return f"/{version}/agentctl" in program or f"/{version}".encode() in environment(pid)
+
+
+def environment(pid: int) -> bytes:
+    """With which environment a process was executed."""
+    return Path(f"/proc/{pid}/environ").read_bytes()
 
 
 def pids(agent: Agent) -> dict[str, int | None]:

@@ -192,7 +192,8 @@ def test_the_next_program_finds_the_baton_the_descriptors_and_the_environment(
     assert outer["program"][0] == running_program().argv
     assert outer["inner"]["console"]["left_out"] == 2
     assert (outer["inner"]["since"], outer["inner"]["history"]["newest"]) == (1.5, 7)
-    assert [fields["FDNAME"] for fields in said(receiver)] == ["handover"]
+    stored, ended = said(receiver)
+    assert (stored["FDNAME"], ended) == ("handover", {"READY": "1"})
 
 
 def test_one_that_cannot_be_executed_leaves_everything_as_it_was(
@@ -217,7 +218,7 @@ def test_one_that_cannot_be_executed_leaves_everything_as_it_was(
     finally:
         os.close(lock)
         os.close(control)
-    assert said(receiver) == [{"FDSTORE": "1", "FDNAME": "handover", "FDPOLL": "0"}, *FORGOTTEN]
+    assert said(receiver) == [{"FDSTORE": "1", "FDNAME": "handover", "FDPOLL": "0"}, {"READY": "1"}, *FORGOTTEN]
 
 
 def some(count: int) -> str:

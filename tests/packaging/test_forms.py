@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 
 from agent.cli.guard import EXIT_INTERRUPTED
 from tests.binary import Built
+from tests.installation.image import snapshot, system
 
 BARE = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 """As a service manager starts a program: no HOME, no locale, no TMPDIR."""
@@ -231,3 +233,19 @@ def test_an_interrupt_ends_it_at_any_time_without_a_word(form: Path, tmp_path: P
     # While Python itself starts, which is 3 ms of each, it answers in its own way: one in 200 here.
     assert tracebacks <= 2
     assert len([code for code in ended if code in (-signal.SIGINT, EXIT_INTERRUPTED)]) > 10
+
+
+@pytest.mark.parametrize("words", [("install",), ("install", "--dry-run")], ids=" ".join)
+def test_a_system_for_another_machine_is_refused_in_a_line_and_nothing_is_touched(
+    form: Path, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    image = system(tmp_path / "image")
+    env = bytearray((image / "usr/bin/env").read_bytes())
+    env[18:20] = (183).to_bytes(2, "little")  # e_machine of elf(5)
+    (image / "usr/bin/env").write_bytes(env)
+    before = snapshot(image)
+    done = run(form, *words, "--root", str(image))
+    told = f"this agentctl is for {os.uname().machine}, and the system below {image} is aarch64"
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"agentctl: {told}: get the agentctl for aarch64\n"
+    assert snapshot(image) == before

@@ -1,21 +1,17 @@
-"""Containers for the tests of this directory, and what is left of one when its test has failed."""
+"""Containers for the tests of this directory."""
 
 from __future__ import annotations
 
-import re
-import shutil
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.system import container as containers
 from tests.system.container import Container
 from tests.system.host import Host
-from tests.system.root import CACHE
+from tests.system.root import SUITE
 
 HERE = Path(__file__).parent
-EVIDENCE = CACHE / "evidence"
 TIMEOUT = 300.0
 """Seconds for one test. The first of all makes the Debian that the others start from."""
 
@@ -26,19 +22,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(TIMEOUT))
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Keep the journal and the console of every container that is up when a test fails, and say where."""
-    report = yield
-    if report.failed and containers.running:
-        for number, container in enumerate(containers.running):
-            kept = EVIDENCE / re.sub(r"\W+", "-", f"{item.path.stem}-{item.name}-{report.when}") / str(number)
-            shutil.rmtree(kept, ignore_errors=True)
-            container.keep_evidence(kept)
-            report.sections.append(("Evidence", f"journal, console and units: {kept}"))
-    return report
-
-
 @pytest.fixture
 def container() -> Iterator[Container]:
     """A Debian that has just booted, for this test alone."""
@@ -47,8 +30,14 @@ def container() -> Iterator[Container]:
 
 
 @pytest.fixture
-def installed() -> Iterator[Host]:
+def suite() -> str:
+    """The release of Debian that a machine with an agent has."""
+    return SUITE
+
+
+@pytest.fixture
+def installed(suite: str) -> Iterator[Host]:
     """The same with the agent installed and enabled, not started, and nothing declared."""
-    with Host() as host:
+    with Host(suite=suite) as host:
         host.install()
         yield host

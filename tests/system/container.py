@@ -16,12 +16,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
+import shutil
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -59,8 +62,25 @@ CONSOLE_MAX = 1 << 20
 
 Command = Sequence[str | os.PathLike[str]]
 
+EVIDENCE = CACHE / "evidence"
+
 running: list[Container] = []
 """Every container that is there, for whoever keeps evidence of a failed test."""
+
+kept: dict[str, list[Path]] = {}
+"""Where evidence lies, by the test as pytest calls it in PYTEST_CURRENT_TEST."""
+
+
+def evidence(test: str) -> list[Path]:
+    """Keep evidence of each container that is there now; returns where that of all that this test has had lies."""
+    for container in running:
+        place = EVIDENCE / re.sub(r"\W+", "-", test)[-200:].strip("-")
+        places = kept.setdefault(test, [])
+        if not places:
+            shutil.rmtree(place, ignore_errors=True)  # that of an earlier run
+        places.append(place / str(len(places)))
+        container.keep_evidence(places[-1])
+    return kept.get(test, [])
 
 
 class Container:
@@ -121,6 +141,10 @@ class Container:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # When the test is reported as failed this one will not be there any more.
+        if error is not None and (test := os.environ.get("PYTEST_CURRENT_TEST")):
+            with suppress(AssertionError, OSError, subprocess.SubprocessError):
+                evidence(test)
         self.close()
 
     def close(self) -> None:
@@ -234,6 +258,21 @@ class Container:
     def popen(self, command: Command, **options: Any) -> subprocess.Popen[bytes]:
         """Start a command inside that goes on while the test does something else. It ends with the container."""
         return subprocess.Popen(self.entered(command), **options)
+
+    def kill_when(self, moment: Callable[[], bool], command: Command) -> bool:
+        """Run a command and SIGKILL it, with all that it has started in its session, when the moment has come.
+
+        Whether that came before its end.
+        """
+        leader = ["setsid", "sh", "-c", 'echo begun; exec "$@"', "sh", *command]
+        with self.popen(leader, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._console) as process:
+            assert process.stdout and process.stdout.readline() == b"begun\n"
+            (group,) = _children(process.pid)
+            wait_until(lambda: process.poll() is not None or moment())
+            with suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
+            process.stdout.read()
+            return process.wait(PATIENCE) != 0
 
     def entered(
         self, command: Command, *, user: str | None = None, environment: Mapping[str, str] | None = None

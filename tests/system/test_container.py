@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -89,6 +91,40 @@ def test_evidence_names_what_was_said(container: Container, tmp_path: Path) -> N
     assert "something of note" in (tmp_path / "journal").read_text()
     assert "systemd-journald.service" in (tmp_path / "units").read_text()
     assert "Multi-User System" in (tmp_path / "console").read_text()
+
+
+FAILING = """
+import pytest
+from tests.system.container import Container
+
+@pytest.fixture
+def machine():
+    with Container(boot=False) as made:
+        yield made
+
+def test_of_a_fixture(machine):
+    machine.boot()
+    machine.run(["systemd-cat", "echo", "told in one"])
+    assert False
+
+def test_of_its_own():
+    with Container() as machine:
+        machine.run(["systemd-cat", "echo", "told in the other"])
+        assert False
+"""
+
+
+def test_a_failed_test_leaves_evidence_wherever_it_is_and_however_it_came_by_its_container(tmp_path: Path) -> None:
+    (tmp_path / "test_failing.py").write_text(FAILING)
+    command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-c", "/dev/null", "--rootdir", str(tmp_path)]
+    done = subprocess.run([*command, tmp_path], cwd=SOURCE, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1, done.stdout
+    places = [Path(found) for found in re.findall(r"^journal, console and units: (.+)$", done.stdout, re.MULTILINE)]
+    one, other = ((place / "journal").read_text() for place in places)
+    assert "told in one" in one and "told in the other" in other
+    for place in places:
+        assert "Multi-User System" in (place / "console").read_text()
+        shutil.rmtree(place.parent)
 
 
 def test_nothing_is_left_when_the_test_process_is_killed() -> None:

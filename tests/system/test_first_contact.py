@@ -114,6 +114,33 @@ def test_doctor_knows_what_the_unit_does_not_permit(enabled: Host) -> None:
     assert enabled.path("/srv/share/doc/agent/examples/privileged.conf").exists()
 
 
+def test_without_nmap_a_scan_says_what_to_install_and_works_as_soon_as_it_is_there(enabled: Host) -> None:
+    told = "nmap is not installed: apt-get install nmap"
+    enabled.run(["mv", "/usr/bin/nmap", "/opt/nmap"])
+    enabled.run(["ip", "link", "set", "lo", "up"])
+    enabled.declare(
+        f'{WEB}[service.local]\nkind = "scan"\ntargets = ["127.0.0.1"]\nports = "1-10"\noncalendar = "yearly"\n'
+    )
+    enabled.systemctl("reload")
+    agent, web = enabled.pid, enabled.service("web")["pid"]
+    refused = enabled.agentctl("start", "local", check=False)
+    assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1)
+    report = enabled.until("local", state="waiting", last_exit="exited 2")
+    assert report["message"] == f"last run failed: exited 2: {told}"
+    assert [line.split(" ", 1)[1] for line in enabled.log("local").splitlines()] == [told]
+    by_hand = enabled.agentctl("run-once", "local", check=False)
+    assert (by_hand.returncode, by_hand.stdout) == (2, f"{told}\n")
+    code, found = doctor(enabled)
+    assert (code, found["nmap"]["verdict"], found["nmap"]["mend"]) == (2, "fail", "apt install nmap")
+    assert (enabled.pid, enabled.service("web")["pid"]) == (agent, web)
+    assert enabled.service("web")["state"] == "running"
+    enabled.run(["mv", "/opt/nmap", "/usr/bin/nmap"])
+    assert enabled.agentctl("start", "local").stdout.startswith("local: started")
+    enabled.until("local", state="waiting", last_exit="exited 0")
+    assert doctor(enabled)[0] == 0
+    assert (enabled.pid, enabled.service("web")["pid"]) == (agent, web)
+
+
 # -- a wrong declaration, and a socket that starts the agent ----------------------------------------------------------
 
 

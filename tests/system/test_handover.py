@@ -53,13 +53,30 @@ echo cannot do it >&2
 exit 2
 """
 
-# What passes its self-test, dies as soon as it is to take over, and otherwise is the version before.
+# What passes its self-test, dies soon after it is to take over, and otherwise is the version before. Before it dies it
+# keeps the log as it is, and waits until the worker has said more.
 DEADLY = """#!/bin/sh
 case $1 in
   selftest) exit 0 ;;
-  daemon) kill -KILL $$ ;;
+  daemon)
+    cd /srv/spool/speaker
+    cp /srv/log/speaker.log log
+    heard=$(cat said-*)
+    until [ $(cat said-*) -gt $((heard + 50)) ]; do sleep 0.01; done
+    kill -KILL $$ ;;
   *) exec /srv/lib/agent/0.1.0/agentctl "$@" ;;
 esac
+"""
+
+# Counts, and keeps in a file what it has said so far.
+SPEAKER = """
+import os, time
+said, number = os.open(f"{os.environ['SERVICE_DATA']}/said-{os.getpid()}", os.O_WRONLY | os.O_CREAT), 0
+while True:
+    number += 1
+    print(os.getpid(), number, flush=True)
+    os.pwrite(said, b"%d" % number, 0)
+    time.sleep(0.001)
 """
 
 
@@ -133,9 +150,7 @@ def test_systemctl_reload_fails_when_the_next_version_does_not_work_here(install
 
 def test_an_agent_that_dies_in_the_middle_is_started_anew_and_finds_what_systemd_kept(installed: Host) -> None:
     # It says something while nobody listens any more: that is still in its pipe when systemd has killed it.
-    program = installed.program(
-        "speaker", "import time\nwhile True:\n    print('still here', flush=True)\n    time.sleep(0.001)\n"
-    )
+    program = installed.program("speaker", SPEAKER)
     installed.declare(f'[service.speaker]\nkind = "command"\ncommand = ["{program}"]\n')
     installed.systemctl("start")
     killed = installed.service("speaker")["pid"]
@@ -154,6 +169,17 @@ def test_an_agent_that_dies_in_the_middle_is_started_anew_and_finds_what_systemd
     assert [words for words in installed.processes().values() if words[-1:] == [program]] == [
         ["/usr/bin/python3", program]
     ]
+    # Everything that it had said is there, and what its pipe had kept comes before the words of the one that follows.
+    data = installed.path("/srv/spool/speaker")
+    heard = int((data / "log").read_text().splitlines()[-2].split()[-1])
+    said = int((data / f"said-{killed}").read_text())
+    assert said - heard > 50, "it has said more than the agent before had heard"
+    wait_until(lambda: str(report["pid"]) in installed.log("speaker"))
+    words = [line.split()[1:] for line in installed.log("speaker").splitlines()[:-1]]
+    before = [int(number) for pid, number in words if int(pid) == killed]
+    assert before == list(range(1, len(before) + 1))
+    assert len(before) in (said, said + 1)  # killed between the one and the other
+    assert [int(pid) for pid, _ in words] == [killed] * len(before) + [report["pid"]] * (len(words) - len(before))
     # Nothing is left in the store: the next start begins from nothing.
     installed.wait_unit_state(UNIT, NFileDescriptorStore="0")
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import random
+import json
 import subprocess
-from collections.abc import Iterator
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -203,24 +203,73 @@ def test_the_one_file_runs_a_job_from_where_it_lays_it(host: Container) -> None:
         assert done.stderr.startswith(f"agentctl: runs as {LAID}, and not from")
 
 
+def after(seconds: float, event: Callable[[], bool] = lambda: True) -> Callable[[], bool]:
+    """Whether that much time has passed since the event."""
+    due: list[float] = []
+
+    def is_due() -> bool:
+        if not due and event():
+            due.append(time.monotonic() + seconds)
+        return bool(due) and time.monotonic() >= due[0]
+
+    return is_due
+
+
+def incomplete(host: Container) -> bool:
+    """Whether the record says that something was interrupted, or is under way."""
+    record = host.path("/srv/lib/agent/install.json")
+    return record.exists() and not json.loads(record.read_text())["complete"]
+
+
 def test_an_installation_that_is_killed_at_any_time_is_finished_by_the_next(host: Container) -> None:
-    before = things(host)
-    chance = random.Random(20261126)
-    for _ in range(12):
-        command = ["setsid", "sh", "-c", f"echo $$; exec {ONE_FILE} install"]
-        with host.popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-            assert process.stdout
-            group = process.stdout.readline().decode().strip()
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(chance.uniform(0.1, 0.9))
-            host.run(["bash", "-c", f"kill -KILL -- -{group}"], check=False)
+    before, begun = things(host), time.monotonic()
     host.run([ONE_FILE, "install"])
-    whole = things(host)
-    assert not any(path.endswith(".agentctl") for path in whole)
+    took, whole = time.monotonic() - begun, things(host)
+    host.run(["agentctl", "uninstall", "--purge"])
+    early = [after(took * part / 10) for part in (1, 3, 5)]  # it unpacks itself
+    late = [after(took * part / 16, host.path("/srv/lib/agent/install.json").exists) for part in range(7)]
+    missing = incompletely = 0
+    for moment in early + late:
+        host.kill_when(moment, [ONE_FILE, "install"])
+        found = things(host)
+        missing += before < found and not whole <= found
+        incompletely += incomplete(host)
+        if found != before:
+            host.run([ONE_FILE, "install"])
+            assert things(host) == whole
+            assert not incomplete(host)
+            host.run(["agentctl", "uninstall", "--purge"])
+            assert things(host) == before
+    assert missing and incompletely > 2, f"hardly any was interrupted half-way: {missing}, {incompletely}"
+    host.run([ONE_FILE, "install"])
     host.run(["systemctl", "start", "agent.service"])
     assert version(host) == __version__
-    host.run([ONE_FILE, "uninstall", "--purge"])
-    assert things(host) == before
+
+
+def test_taking_back_a_running_agent_that_is_killed_at_any_time_is_finished_by_the_next(host: Container) -> None:
+    before, halves, took = things(host), 0, 0.0
+
+    def removing() -> bool:
+        return not host.path("/etc/systemd/system/agent.service").exists()
+
+    for part in (None, 2, 5, 6, 8, 10):
+        host.run([ONE_FILE, "install"])
+        laid = things(host)
+        declare(host, SERVICE)
+        host.run(["systemctl", "enable", "--quiet", "--now", "agent.socket", "agent.service"])
+        begun = time.monotonic()
+        if part is None:  # this one says how long it takes
+            host.run(["agentctl", "uninstall", "--purge"])
+            took = time.monotonic() - begun
+        else:
+            moment = after(took * part / 10) if part < 6 else after(took * (part - 6) / 16, removing)
+            host.kill_when(moment, ["agentctl", "uninstall", "--purge"])
+            halves += before < things(host) and not laid <= things(host)
+            host.run([ONE_FILE, "uninstall", "--purge"])
+        assert things(host) == before
+        assert not [words for words in host.processes().values() if "agent" in words[0]]
+        assert host.run(["systemctl", "list-units", "--all", "--plain", "--no-legend", "agent*"]).stdout == ""
+    assert halves > 1, f"hardly any was interrupted half-way: {halves}"
 
 
 def test_what_is_laid_is_the_installed_form(host: Container) -> None:

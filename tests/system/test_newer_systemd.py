@@ -1,15 +1,40 @@
-"""The same program and the same units under a newer systemd, which knows more and may think differently."""
+"""The same program and the same units under a newer systemd, which knows more and may think differently.
+
+What depends most on what systemd does is tested here as it is under the oldest one: the imported tests, whose machines
+have the release that this module says.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
 from tests.binary import built
 from tests.system.host import UNIT, Host
 from tests.system.root import NEWER
+from tests.system.test_credentials import (  # noqa: F401  # pytest collects them from here too
+    test_a_declaration_of_roots_alone_is_read_as_a_credential,
+    test_a_secret_that_systemd_hands_over_is_read_by_the_worker_and_by_nobody_else,
+)
+from tests.system.test_handover import (  # noqa: F401
+    activated,
+    test_an_agent_that_dies_in_the_middle_is_started_anew_and_finds_what_systemd_kept,
+    test_nobody_is_refused_while_the_agent_restarts,
+)
+from tests.system.test_sandbox import (  # noqa: F401
+    prober,
+    test_a_service_can_do_nothing_that_is_not_its_business,
+    test_captures_see_every_packet_in_promiscuous_mode_without_cap_net_admin,
+    test_no_process_of_the_agent_can_gain_privileges_or_leave_its_filter,
+    test_scans_send_raw_syn_packets,
+)
+from tests.system.test_service import (  # noqa: F401
+    test_a_hung_worker_is_replaced,
+    test_reload_fails_on_a_wrong_declaration_and_touches_nothing,
+    test_sigkill_of_the_agent_leaves_no_process_and_it_comes_back,
+    test_sigstop_of_the_agent_is_seen_by_the_watchdog_which_restarts_it,
+)
 
 DECLARED = """
 [agent]
@@ -31,13 +56,17 @@ oncalendar = "*:*:0/2"
 
 
 @pytest.fixture
-def newer() -> Iterator[Host]:
-    """Debian 13 with the agent installed."""
-    with Host(suite=NEWER) as host:
-        host.install()
-        host.veth("near", "far")
-        host.declare(DECLARED)
-        yield host
+def suite() -> str:
+    """Debian 13."""
+    return NEWER
+
+
+@pytest.fixture
+def newer(installed: Host) -> Host:
+    """With a service of each kind."""
+    installed.veth("near", "far")
+    installed.declare(DECLARED)
+    return installed
 
 
 def test_it_is_installed_starts_upgrades_runs_jobs_and_is_taken_back(newer: Host) -> None:

@@ -26,11 +26,11 @@ ALLOWED = {
 
 
 @pytest.fixture
-def prober() -> Iterator[Host]:
+def prober(suite: str) -> Iterator[Host]:
     """A machine with something to find, on which nothing but the sandbox is in the way of the probe."""
     # What nspawn itself would keep from every process of a container.
     options = ["--capability=CAP_SYS_MODULE,CAP_SYS_TIME,CAP_BPF", "--system-call-filter=@module @clock bpf"]
-    with Host(options=options) as host:
+    with Host(options=options, suite=suite) as host:
         host.install()
         host.copy_in(PROBE, "/opt/tests/probe.py")
         for inside in ("/opt/open", "/srv/open", "/home/somebody"):

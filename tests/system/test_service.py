@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from pathlib import Path
@@ -52,6 +53,12 @@ def replaced(host: Host, name: str) -> dict[str, Any]:
     host.signal(killed, signal.SIGKILL)
     wait_until(lambda: host.service(name)["pid"] not in (killed, None))
     return host.until(name, state="running")
+
+
+def masks(host: Host, pid: int) -> dict[str, int]:
+    """The signals that a process blocks, ignores and catches."""
+    status = host.path(f"/proc/{pid}/status").read_text()
+    return {name: int(found, 16) for name, found in re.findall(r"^(Sig(?:Blk|Ign|Cgt)):\t(\w+)$", status, re.MULTILINE)}
 
 
 def open_gate(host: Host) -> None:
@@ -254,7 +261,29 @@ def test_sigstop_of_the_agent_is_seen_by_the_watchdog_which_restarts_it(installe
     installed.wait_unit_state(UNIT, ActiveState="active", NRestarts="1")
     assert installed.pid != hung
     assert installed.service("web")["state"] == "running"
-    assert "Failed with result 'watchdog'" in installed.journal("-u", UNIT)
+    journal = installed.journal("-u", UNIT)
+    assert "Failed with result 'watchdog'" in journal
+    assert "Fatal Python error: Aborted" in journal, "systemd wakes it up to be aborted, and so it tells where it was"
+
+
+def test_an_agent_that_is_aborted_leaves_the_stacks_of_its_threads_in_the_journal(installed: Host) -> None:
+    installed.declare(WEB)
+    installed.systemctl("start")
+    installed.agentctl("upgrade")  # the program that follows in the same process does as the first one did
+    aborted, worker = installed.pid, installed.service("web")["pid"]
+    fatal = sum(
+        1 << number - 1 for number in (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
+    )
+    assert masks(installed, aborted)["SigCgt"] & fatal == fatal
+    assert not [name for name, found in masks(installed, worker).items() if found & fatal], "a worker has nothing of it"
+    installed.signal(aborted, signal.SIGABRT)
+    installed.wait_unit_state(UNIT, ActiveState="active", NRestarts="1")
+    journal = installed.journal("-u", UNIT, "--output=cat")
+    stack = journal.partition("Fatal Python error: Aborted\n")[2]
+    assert re.search(r'Current thread 0x\w+ \(most recent call first\):\n(  File ".+", line \d+ in .+\n)+', stack)
+    assert re.search(r'  File "agent/control/daemon.py", line \d+ in run\n', stack)
+    assert "status=6/ABRT" in journal
+    assert installed.service("web")["state"] == "running"
 
 
 def test_the_watchdog_is_fed_for_as_long_as_the_agent_answers(installed: Host) -> None:
@@ -313,6 +342,33 @@ def test_cleaning_of_temporary_files_does_not_touch_what_runs(installed: Host) -
     assert {name: installed.service(name)["pid"] for name in ("web", "lan")} == pids
     for name in ("web", "lan"):
         replaced(installed, name)
+
+
+def test_a_directory_for_temporary_files_that_is_full_and_executes_nothing_is_no_obstacle(installed: Host) -> None:
+    installed.veth("near0", "far0")
+    installed.declare(
+        f'{WEB}[service.lan]\nkind = "capture"\ninterfaces = ["near0"]\n'
+        '[service.far]\nkind = "scan"\ntargets = ["10.99.0.2"]\nports = "22"\nevery = "1d"\n'
+    )
+    for place in ("/tmp", "/var/tmp"):
+        installed.run(["mount", "-t", "tmpfs", "-o", "noexec,size=64k", "none", place])
+        filled = installed.run(["dd", "if=/dev/zero", f"of={place}/full"], check=False)
+        assert "No space left on device" in filled.stderr
+    assert installed.systemctl("start").returncode == 0
+    inside = f"/proc/{installed.pid}/root/tmp"
+    assert installed.run(["sh", "-c", f"echo text > {inside}/text"], check=False).returncode != 0, (
+        "it has a full one too"
+    )
+    assert "noexec" in installed.run(["findmnt", "-no", "OPTIONS", "--task", str(installed.pid), "/tmp"]).stdout
+    for name in ("web", "lan"):
+        installed.until(name, state="running")
+    installed.agentctl("start", "far")
+    installed.until("far", state="waiting", last_exit="exited 0")
+    # The next version is tried out and followed without it, too.
+    process, worker = installed.pid, installed.service("web")["pid"]
+    installed.agentctl("upgrade")
+    assert (installed.pid, installed.service("web")["pid"]) == (process, worker)
+    assert installed.show(UNIT, "NRestarts") == {"NRestarts": "0"}
 
 
 def test_a_reboot_comes_back_to_the_same_state(installed: Host) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from tests.binary import Edit, built
+from tests.harness import wait_until
 from tests.system.host import UNIT, Host
 
 NEXT = "0.1.1"
@@ -141,6 +144,39 @@ def test_a_truncated_download_is_refused(host: Host) -> None:
     whole = offered(host)
     host.run(["sh", "-c", f"head -c 6000000 {whole} > /root/half && chmod +x /root/half"])
     refused(host, "/root/half", 2)
+
+
+def test_an_upgrade_that_is_killed_at_any_time_stops_nobody_and_the_next_finishes_it(host: Host) -> None:
+    (_, process, worker), file = running(host), offered(host)
+    said, library = host.path("/root/said"), host.path("/srv/lib/agent")
+
+    def says(word: str) -> Callable[[], bool]:
+        return lambda: said.exists() and word in said.read_text()
+
+    def record() -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((library / "install.json").read_text())
+        return found
+
+    for moment in (
+        says("trying it out"),
+        says("installing it below"),
+        lambda: not record()["complete"],
+        lambda: (library / NEXT / "agentctl").exists(),
+        lambda: str((library / "current").readlink()) == NEXT and not record()["complete"],
+    ):
+        said.unlink(missing_ok=True)
+        # Each begins with what the one before has left, and gets further.
+        assert host.kill_when(moment, ["sh", "-c", f"exec agentctl upgrade {file} 2>/root/said"])
+        assert moment()
+        assert running(host) == ("0.1.0", process, worker)
+    # From here on it goes on without whoever has asked for it.
+    host.kill_when(says("hands over"), ["sh", "-c", f"exec agentctl upgrade {file} 2>/root/said"])
+    wait_until(lambda: running(host) == (NEXT, process, worker))
+    host.agentctl("upgrade", file)
+    assert running(host) == (NEXT, process, worker)
+    assert (record()["version"], record()["complete"]) == (NEXT, True)
+    assert not list(library.rglob("*.agentctl"))
+    assert host.show(UNIT, "NRestarts", "ActiveState") == {"NRestarts": "0", "ActiveState": "active"}
 
 
 def test_an_upgrade_by_somebody_who_may_not_is_refused(host: Host) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -249,13 +249,16 @@ def _check_unused(site: Site, record: Record | None) -> None:
         raise RuntimeFailure(
             f"still running from below {site.prefix}: {_processes(pids)}; end it first, then try again"
         )
-    paths = Paths.of(Path(f"{site.root}/{site.prefix}"))
-    if paths.agent_lock.is_file() and not paths.agent_lock.is_symlink():
-        lock = PrefixLock(paths.agent_lock)
+    lies = Paths.of(site.prefix).agent_lock
+    with suppress(FileNotFoundError, NotADirectoryError), directory(site.root, str(lies.parent), trust=True) as run:
+        lock = PrefixLock(Path(f"/proc/self/fd/{run}/{lies.name}"))
+        if not lock.path.is_file():
+            return
         try:
             lock.acquire()
         except AlreadyRunning as error:
-            raise RuntimeFailure(f"{error}: stop it first, then try again") from error
+            running = AlreadyRunning(site.prefix, error.pid)
+            raise RuntimeFailure(f"{running}: stop it first, then try again") from error
         except StorageFailure:
             return
         lock.release()

@@ -8,7 +8,9 @@ from __future__ import annotations
 import ctypes
 import os
 
-PR_SET_KEEPCAPS = 8  # linux/prctl.h
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+PR_GET_PDEATHSIG = 2
+PR_SET_KEEPCAPS = 8
 PR_GET_SECUREBITS = 27
 PR_SET_SECUREBITS = 28
 PR_SET_CHILD_SUBREAPER = 36
@@ -61,6 +63,13 @@ def _checked(result: int) -> int:
 def prctl(option: int, argument: int, second: int = 0) -> int:
     """prctl(2) with one argument or two."""
     return _checked(_libc.prctl(option, argument, second, 0, 0))
+
+
+def parent_death_signal() -> int:
+    """The signal that this process gets when its parent dies; 0 for none: PR_GET_PDEATHSIG of prctl(2)."""
+    found = ctypes.c_int()
+    prctl(PR_GET_PDEATHSIG, ctypes.addressof(found))
+    return found.value
 
 
 def capget() -> tuple[int, int, int]:

@@ -57,10 +57,13 @@ def step_down(user: Credentials) -> None:
     would put links in its way and have root follow them. Its children may nothing of it by themselves
     (``capabilities.withhold``).
     """
+    told = libc.parent_death_signal()
     with keeping_through_setuid():
         os.setgroups(user.groups)
         os.setresgid(user.gid, user.gid, user.gid)
         os.setresuid(user.uid, user.uid, user.uid)
         _, held, inheritable = libc.capget()
         libc.capset(off_files(held), held, inheritable)
+    if told:  # who changes its user is not told any more
+        libc.prctl(libc.PR_SET_PDEATHSIG, told)
     os.environ.update(user.environment)

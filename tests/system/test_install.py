@@ -188,6 +188,20 @@ def test_the_one_file_lays_what_it_runs_and_does_not_need_its_temporary_director
     assert not any(path.startswith("/etc/systemd/system/agent") for path in things(host))
 
 
+@pytest.mark.parametrize("owner", ["root", "games"])
+def test_an_agent_of_the_one_file_does_not_outlive_what_was_started(host: Container, owner: str) -> None:
+    host.write("/opt/demo/key/env.toml", SERVICE)
+    host.run(["sh", "-c", f"mkdir -p /opt/demo/run && chown {owner} /opt/demo/run"])
+    with host.popen([ONE_FILE, "run", "--prefix", "/opt/demo"], stderr=subprocess.DEVNULL):
+        wait_until(lambda: host.run([ONE_FILE, "--prefix", "/opt/demo", "status"], check=False).returncode == 0)
+        agent = host.path("/opt/demo/run/agent.pid").read_text().strip()
+        assert host.run(["stat", "--format=%U", f"/proc/{agent}"]).stdout == f"{owner}\n"
+        unpacker = host.run(["ps", "-o", "ppid=", "-p", agent]).stdout.strip()
+        host.run(["kill", "-KILL", unpacker])
+        wait_until(lambda: host.run(["pgrep", "-f", "agentctl|sleep 100000"], check=False).returncode == 1)
+    assert "agent_stopped" in host.path("/opt/demo/spool/agent/events.db").read_bytes().decode(errors="replace")
+
+
 def test_the_one_file_runs_a_job_from_where_it_lays_it(host: Container) -> None:
     host.write(
         "/opt/demo/key/env.toml",

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 
 @command(
-    "validate", examples=("agentctl validate", "agentctl validate ./env.toml && install -m 640 env.toml /srv/key/")
+    "validate",
+    examples=(
+        "agentctl validate",
+        "agentctl validate ./env.toml && install -o root -g agent -m 640 env.toml /srv/key/",
+    ),
 )
 @click.argument("config", required=False, type=click.Path(path_type=Path))
 def validate(session: Session, config: Path | None) -> None:

@@ -80,3 +80,7 @@ def test_json(agentctl: Agentctl, declaration: Path) -> None:
         (4, "service.api.restart"),
     }
     assert all(problem.keys() == {"file", "line", "where", "text"} for problem in answer["problems"])
+
+
+def test_the_file_of_the_example_is_for_the_agent_to_read(agentctl: Agentctl) -> None:
+    assert "install -o root -g agent -m 640 env.toml /srv/key/\n" in agentctl("validate", "--help").stdout

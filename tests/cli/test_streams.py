@@ -68,9 +68,8 @@ def test_a_stream_goes_on_with_the_next_version_where_it_was(capsys: pytest.Capt
 
 @pytest.mark.parametrize("command", ["events", "logs api"])
 def test_more_than_the_agent_gives_is_refused_by_the_option_that_was_typed(agentctl: Agentctl, command: str) -> None:
-    assert {
-        parameter.maximum for route in ROUTES for parameter in route.parameters if parameter.name in ("limit", "n")
-    } == {streams.MOST}
+    parameters = [parameter for route in ROUTES for parameter in route.parameters]
+    assert {one.maximum for one in parameters if one.name in ("limit", "n")} == {streams.MOST}
     done = agentctl(*command.split(), "-n", "10001")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("agentctl: Invalid value for '-n' / '--lines': 10001 is not in the range 0<=x<=10000")

@@ -172,6 +172,14 @@ def test_who_asks_while_the_prefix_is_held_by_another_is_told_by_whom(installed:
         )
 
 
+def test_who_runs_an_agent_where_systemd_listens_is_told_the_units_to_turn_to(enabled: Host) -> None:
+    enabled.run(["systemctl", "stop", UNIT])
+    refused = enabled.agentctl("run", check=False)
+    assert refused.returncode == 2
+    told = "agent: /srv/run/agent.sock: systemd listens there already (agent.socket): `systemctl start agent`"
+    assert refused.stderr.splitlines()[-1].startswith(told)
+
+
 def test_an_agent_outlives_the_end_of_its_socket(enabled: Host) -> None:
     """Which takes the socket's file along: the watchdog would find nobody at home, and systemd kill it."""
     enabled.declare(WEB)

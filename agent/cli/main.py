@@ -14,8 +14,8 @@ import click
 from agent import __version__
 from agent.cli.base import CONTEXT_SETTINGS, EXIT_CODES, Commands, Session, shared_options
 from agent.cli.commands import COMPLETE_VARIABLE
-from agent.cli.guard import EXIT_INTERRUPTED, INTERNAL_ERRORS, complain, guarded
-from agent.errors import EXIT_CONFIGURATION, EXIT_OK
+from agent.cli.guard import INTERNAL_ERRORS, complain, guarded
+from agent.errors import EXIT_CONFIGURATION, EXIT_INTERRUPTED, EXIT_OK
 
 PROGRAM = "agentctl"
 

@@ -114,5 +114,21 @@ def _holder(path: Path) -> str:
             return _ANOTHER  # its backlog is full: busy, and very much alive
         except ConnectionRefusedError:
             return ""
-        by_systemd = peer_credentials(probe).pid == 1 and _SYSTEMD.is_dir()
-    return _OF_SYSTEMD if by_systemd else _ANOTHER
+        listener = peer_credentials(probe).pid
+    return _OF_SYSTEMD if _SYSTEMD.is_dir() and _is_for_systemd(listener) else _ANOTHER
+
+
+def _is_for_systemd(listener: int) -> bool:
+    """Whether a socket on which this process was the last to call listen(2) is systemd's.
+
+    That may have been an agent, which has ended since: a socket that outlives it is held by who gave it to the agent.
+    """
+    if listener in (0, 1):
+        return True
+    try:
+        os.kill(listener, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False

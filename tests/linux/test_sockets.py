@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import threading
 from pathlib import Path
 
@@ -97,9 +98,14 @@ def test_one_that_systemd_listens_on_is_told_with_the_units_to_turn_to(
     with listen_unix(path, 0o600):
         with pytest.raises(RuntimeFailure, match="another process listens there already"):
             listen_unix(path, 0o600)
-        monkeypatch.setattr(sockets, "peer_credentials", lambda connected: PeerCredentials(1, 0, 0))
-        with pytest.raises(RuntimeFailure, match=r"systemd listens .* `systemctl start agent` .* stop agent\.socket`"):
-            listen_unix(path, 0o600)
+        with subprocess.Popen(["true"]) as ended:
+            pass
+        for listener in (1, ended.pid):
+            monkeypatch.setattr(sockets, "peer_credentials", lambda _, pid=listener: PeerCredentials(pid, 0, 0))
+            with pytest.raises(
+                RuntimeFailure, match=r"systemd listens .*`systemctl start agent`.*`systemctl stop"
+            ):
+                listen_unix(path, 0o600)
 
 
 def test_a_stale_socket_is_replaced(path: Path) -> None:

@@ -102,9 +102,7 @@ def test_one_that_systemd_listens_on_is_told_with_the_units_to_turn_to(
             pass
         for listener in (1, ended.pid):
             monkeypatch.setattr(sockets, "peer_credentials", lambda _, pid=listener: PeerCredentials(pid, 0, 0))
-            with pytest.raises(
-                RuntimeFailure, match=r"systemd listens .*`systemctl start agent`.*`systemctl stop"
-            ):
+            with pytest.raises(RuntimeFailure, match=r"systemd listens .*`systemctl start agent`.*`systemctl stop"):
                 listen_unix(path, 0o600)
 
 

@@ -26,6 +26,8 @@ from typing import NamedTuple
 EXIT_OK = 0
 EXIT_CONFIGURATION = 1
 EXIT_RUNTIME = 2
+EXIT_INTERRUPTED = 130
+"""128 + SIGINT: the user pressed Ctrl-C."""
 
 
 class AgentError(Exception):

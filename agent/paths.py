@@ -48,6 +48,19 @@ class Paths(NamedTuple):
         return cls(root, chosen, Path(given) if given else None)
 
     @property
+    def own(self) -> bool:
+        """Whether the declaration is the prefix's own, and not another file."""
+        return self.declaration == self.prefix / "key" / "env.toml"
+
+    def typed(self, words: str) -> str:
+        """These words of ``agentctl`` as a person types them to mean this prefix."""
+        if self.prefix == Paths.of().prefix:
+            return f"agentctl {words}"
+        import shlex  # for a message
+
+        return f"agentctl --prefix {shlex.quote(str(self.prefix))} {words}"
+
+    @property
     def key(self) -> Path:
         return self.declaration.parent
 

@@ -5,19 +5,23 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from agent.cli.elsewhere import hint
 from agent.cli.text import size
 from agent.control.client import Client
 from agent.declaration.load import load
 from agent.declaration.model import Command, Declaration
+from agent.declaration.sources import AS_ROOT
 from agent.errors import AgentError, DeclarationError, NotRunning, RequestRefused, SpawnFailed
 from agent.linux import cgroup, libpcap
 from agent.linux.capability_sets import NET_RAW, in_a_drop_in, mask, names, parse_sets
 from agent.linux.environment import base_environment
-from agent.linux.owner import owner, seen_by
+from agent.linux.files import read_pid
+from agent.linux.owner import owner, seen_by, stranger
 from agent.linux.spawn import SpawnRequest, run
 from agent.linux.users import Credentials, resolve_user
 from agent.paths import Paths
@@ -36,6 +40,9 @@ TIMESYNC = Path("/run/systemd/timesync/synchronized")
 
 EVENTS = {"limit": "1000"}
 """As many of the last ones as are looked through."""
+
+OF_THE_AGENT = {"users", "prefix", "capabilities", "open files", "cgroup"}
+"""Checks of what the agent's process is and may."""
 
 PRIVILEGED = "its unit permits it with the drop-in privileged.conf, in share/doc/agent/examples"
 
@@ -56,24 +63,37 @@ def examine(paths: Paths, environ: Mapping[str, str]) -> list[Check]:
     """All checks, in the order in which they are worth mending."""
     answering, agent = check_agent(paths)
     pid = agent["pid"] if agent else None
-    user = whose(paths, _status(pid) if pid else "")
+    user = whose(paths, status_of(pid) if pid else "")
     declared, declaration = check_declaration(paths._replace(credentials=given_to(pid)), environ, user)
     kinds = {service.kind for service in declaration.services.values()} if declaration else {"capture", "scan"}
-    return [
+    checks = [
         declared,
         answering,
-        *(check_users(declaration, _status(pid)) if declaration else ()),
+        *(check_users(declaration, status_of(pid)) if declaration else ()),
         check_prefix(paths, user),
         *check_disks([paths.prefix, paths.spool, paths.logs]),
         check_libpcap(needed="capture" in kinds),
         check_nmap(needed="scan" in kinds),
-        check_raw_sockets(_status(pid), needed="capture" in kinds),
-        *(check_capabilities(declaration, _status(pid)) if declaration else ()),
+        check_raw_sockets(status_of(pid), needed="capture" in kinds),
+        *(check_capabilities(declaration, status_of(pid)) if declaration else ()),
         check_files(_limits(pid), services=len(declaration.services) if declaration else 0),
         check_cgroup(agent["containment"] if agent else None, cgroup.explain(paths.prefix)),
         *(check_limits(declaration, _events_since(paths, agent["since"])) if agent and declaration else ()),
         check_clock(),
     ]
+    return unjudged(checks, agent_seen=agent is not None) if stranger(*paths.owned) else checks
+
+
+def unjudged(checks: Iterable[Check], *, agent_seen: bool) -> list[Check]:
+    """The same for a person who is neither root nor the agent's user: what he may not do says nothing about the agent.
+
+    ``agent_seen``: its process was looked at, and not that of this command.
+    """
+    finding = f"cannot be judged by user {resolve_user(None, None).name}"
+    hidden = {"prefix"} if agent_seen else OF_THE_AGENT
+    return list(
+        dict.fromkeys(Check(one.name, "warn", finding, AS_ROOT) if one.name in hidden else one for one in checks)
+    )
 
 
 def whose(paths: Paths, status: str) -> Credentials | None:
@@ -89,19 +109,33 @@ def whose(paths: Paths, status: str) -> Credentials | None:
     return replace(resolve_user(str(uid), str(gid)), groups=groups)
 
 
+def running(paths: Paths) -> int | None:
+    """The agent's process, found without asking it: where systemd holds the socket, that would start one."""
+    pid = read_pid(paths.agent_pid)
+    with suppress(OSError):
+        for opened in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                if opened.samefile(paths.agent_lock):
+                    return pid
+    return None
+
+
 def check_declaration(
     paths: Paths, environ: Mapping[str, str], user: Credentials | None = None
 ) -> tuple[Check, Declaration | None]:
     """Whether the declaration is there, right, and for the eyes of ``user`` too; and what it says, if it is right."""
     if _missing(paths.declaration) and paths.credential(paths.declaration.name) is None:
-        return Check("declaration", "fail", f"{paths.declaration} does not exist", "agentctl init"), None
+        return Check("declaration", "fail", f"{paths.declaration} does not exist", paths.typed("init")), None
     declaration = None
     try:
         declaration = load(paths, environ)
         with seen_by(user):
             load(paths, environ)
     except DeclarationError as error:
-        told = f"{_counted(len(error.problems), 'problem')}, the first: {error.problems[0]}"
+        first = str(error.problems[0])
+        if all(problem.text.endswith(AS_ROOT) for problem in error.problems):
+            return Check("declaration", "warn", first.removesuffix(f": {AS_ROOT}"), AS_ROOT), declaration
+        told = f"{_counted(len(error.problems), 'problem')}, the first: {first}"
         mend = "agentctl validate shows all of them" if declaration is None else "that; agentctl reload tells of more"
         return Check("declaration", "fail", told, mend), declaration
     count = _counted(len(declaration.services), "service")
@@ -113,7 +147,8 @@ def check_agent(paths: Paths) -> tuple[Check, dict[str, Any] | None]:
     try:
         agent: dict[str, Any] = Client(paths.socket).request("GET", "/v1/status")["agent"]
     except NotRunning as error:
-        return Check("agent", "warn", str(error), "systemctl start agent, or agentctl run"), None
+        finding = f"{error}{hint(paths.prefix)}"
+        return Check("agent", "warn", finding, "systemctl start agent, or agentctl run"), None
     except RequestRefused as error:
         mend = "ask as root" if error.status == 403 else "journalctl -u agent"
         return Check("agent", "warn", str(error), mend), None
@@ -305,7 +340,8 @@ def _nearest(path: Path) -> Path:
     return path
 
 
-def _status(pid: int | None) -> str:
+def status_of(pid: int | None) -> str:
+    """The text of /proc/PID/status (proc(5)) of the agent, or of this process."""
     return _proc(pid, "status")
 
 

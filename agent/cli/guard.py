@@ -17,10 +17,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from agent.cli.text import safe
-from agent.errors import EXIT_RUNTIME, AgentError, DeclarationError
-
-EXIT_INTERRUPTED = 130
-"""128 + SIGINT: the user pressed Ctrl-C."""
+from agent.errors import EXIT_INTERRUPTED, EXIT_RUNTIME, AgentError, DeclarationError
 
 EXIT_BROKEN_PIPE = 141
 """128 + SIGPIPE: the reader of our output went away; whether the rest went well, nobody was told."""

@@ -13,8 +13,8 @@ from agent.cli.base import Session, command
 from agent.cli.guard import complain, interruptible
 from agent.cli.progress import Progress, document, refuse
 from agent.cli.text import safe
+from agent.installation import candidate, tree
 from agent.installation import install as installation
-from agent.installation import tree
 from agent.paths import native_prefix
 
 ROOT = click.Option(
@@ -54,7 +54,13 @@ def install(session: Session, root: Path | None, dry_run: bool, force: bool) -> 
     progress = Progress(prefix, dry_run=dry_run, show=shown(session))
     try:
         outcome = installation.install(
-            tree.own(), prefix, place, force=force, dry_run=dry_run, tell=None if dry_run else progress
+            tree.own(),
+            prefix,
+            place,
+            force=force,
+            dry_run=dry_run,
+            wait=candidate.WAIT in os.environ,
+            tell=None if dry_run else progress,
         )
     except installation.Refused as error:
         raise refuse(error) from error

@@ -22,7 +22,7 @@ DEFAULT_COUNT = 100
 @click.option(
     "-n",
     "--lines",
-    type=click.IntRange(min=0),
+    type=click.IntRange(0, streams.MOST),
     default=DEFAULT_COUNT,
     show_default=True,
     metavar="N",

@@ -63,7 +63,7 @@ def run(session: Session, config: Path | None, demonstration: bool) -> None:
     "run-once",
     examples=("agentctl run-once lan_scan", "agentctl run-once lan_scan || logger 'the scan failed'"),
     exit_codes="Exit codes: the job's own, as the contract has it: 0 it succeeded, 1 it, or the declaration, is "
-    "configured wrongly, 2 it failed, was killed, or ran out of its time.",
+    "configured wrongly, 2 it failed, was killed, or ran out of its time; 130 Ctrl-C.",
 )
 @click.argument("name", type=SERVICE)
 @click.option("--retry", is_flag=True, help="After a failure try again, as far as its `restart` says so.")

@@ -9,6 +9,9 @@ from agent.cli import output
 from agent.cli.base import Session
 from agent.cli.guard import complain
 
+MOST = 10_000
+"""Records to begin with, at most: as many as the agent gives."""
+
 
 def show(session: Session, path: str, query: dict[str, str], line: Callable[[dict[str, Any]], str]) -> None:
     """Print each record of the stream at once: as JSON, or as ``line`` puts it.

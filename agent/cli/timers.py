@@ -12,7 +12,7 @@ import click
 from agent.cli import output, table, text
 from agent.cli.base import CONTEXT_SETTINGS, EXIT_CODES, Session, command, epilog, shared_options
 from agent.cli.guard import complain, interruptible
-from agent.errors import DeclarationError, NotRunning, RuntimeFailure
+from agent.errors import DeclarationError, NotRunning, RequestRefused, RuntimeFailure
 
 if TYPE_CHECKING:
     from agent.installation.timer_sync import SyncReport
@@ -56,13 +56,15 @@ def show(session: Session) -> None:
 
 
 def _answer(session: Session) -> dict[str, Any]:
-    """What the agent says of its jobs; when none runs, those that systemd starts all the same."""
+    """What the agent says of its jobs; when none runs, or not for this user, those that systemd starts all the same."""
     try:
         return session.client().request("GET", "/v1/timers")
-    except NotRunning as nobody:
+    except (NotRunning, RequestRefused) as refusal:
+        if isinstance(refusal, RequestRefused) and refusal.status != 403:
+            raise
         schedules, out_of_sync = _without_agent(session.paths())
         if schedules is None:
-            raise nobody
+            raise refusal
         empty = {"next_run": None, "last_run": None, "last_exit": None, "state": "stopped", "scheduler": "systemd"}
         found = [{"name": name, "schedule": schedule, **empty} for name, schedule in schedules.items()]
         return {"timers": found, "out_of_sync": out_of_sync}

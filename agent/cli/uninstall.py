@@ -9,6 +9,7 @@ import click
 
 from agent.cli import output
 from agent.cli.base import Session, command
+from agent.cli.elsewhere import hint
 from agent.cli.guard import complain, interruptible
 from agent.cli.install import DRY_RUN, ROOT, below, chosen, shown
 from agent.cli.progress import Progress, document
@@ -53,7 +54,7 @@ def uninstall(session: Session, root: Path | None, dry_run: bool, purge: bool) -
 def ending(outcome: installation.Outcome) -> Iterator[str]:
     """What the state is now."""
     if not outcome.steps:
-        yield f"nothing to do: nothing is installed below {outcome.prefix}"
+        yield f"nothing to do: nothing is installed below {outcome.prefix}{hint(outcome.prefix, Path(outcome.root))}"
     elif outcome.dry_run:
         yield "nothing was done: this is what would be"
     elif outcome.kept:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +18,7 @@ from agent.cli.handover import PATIENCE, PAUSE, Unsettled, awaited
 from agent.cli.install import chosen
 from agent.cli.text import safe
 from agent.control.client import Client
-from agent.errors import AgentError, NotRunning, RequestRefused, RuntimeFailure
+from agent.errors import AgentError, NotRunning, RequestRefused, RuntimeFailure, UsageError
 
 
 @command(
@@ -30,8 +32,9 @@ from agent.errors import AgentError, NotRunning, RequestRefused, RuntimeFailure
 def upgrade(session: Session, file: Path | None) -> None:
     """Install the version in FILE, and have the running agent become it: same process, same workers, no pause in them.
 
-    FILE is tried out first, and refused when it does not work here. If it then cannot take over, the version before
-    goes on, and is installed again. Without FILE the agent becomes what is installed already, be it the same version.
+    FILE is tried out first, and refused when it does not work here, or is older than what is installed. If it then
+    cannot take over, the version before goes on, and is installed again. Without FILE the agent becomes what is
+    installed already, be it the same version.
     """
     report = _from_file(session, file) if file is not None else _hand_over(session)
     if session.json:
@@ -44,14 +47,18 @@ def upgrade(session: Session, file: Path | None) -> None:
 
 def _from_file(session: Session, file: Path) -> dict[str, Any]:
     from agent.installation import candidate
-    from agent.installation.record import library, read
+    from agent.installation.record import library, order, read
 
+    if os.geteuid() != 0:
+        raise RuntimeFailure("installing another version takes root: do it as root (sudo)")
     prefix, root = chosen(session), Path("/")
     candidate.examine(file.absolute())
     version = candidate.version(file.absolute())
+    before = record.version if (record := read(root, prefix)) else ""
+    if before and order(version) < order(before):
+        raise UsageError(_way_back(file, version, before, prefix))
     complain(f"agentctl: {version}: trying it out")
     candidate.prove(file.absolute())
-    before = record.version if (record := read(root, prefix)) else ""
     complain(f"agentctl: {version}: installing it below {prefix}")
     candidate.install(file.absolute(), prefix)
     try:
@@ -65,6 +72,18 @@ def _from_file(session: Session, file: Path) -> dict[str, Any]:
             raise
         candidate.install(Path(library(prefix), before, "agentctl"), prefix, back=True)
         raise RuntimeFailure(f"{error}; {before} is installed again{_unlike(session, before)}") from error
+
+
+def _way_back(file: Path, version: str, before: str, prefix: str) -> str:
+    """To an older version nobody comes by mistake; the one before is still there to go back to."""
+    from agent.installation.record import library
+
+    laid = Path(library(prefix), version, "agentctl")
+    program = str(laid) if laid.is_file() else f"{shlex.quote(str(file.absolute()))} --prefix {shlex.quote(prefix)}"
+    return (
+        f"{before} is installed below {prefix}, and {file} is {version}: go back with "
+        f"`{program} install --force`, then `systemctl reload agent`"
+    )
 
 
 def _hand_over(session: Session, wanted: str = "") -> dict[str, Any]:

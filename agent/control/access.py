@@ -1,4 +1,4 @@
-"""Who may do what on the control socket, decided without I/O.
+"""Who may do what on the control socket, decided without I/O. (Only whoever is refused is looked up, once, by name.)
 
 The socket's file may be opened by everybody: what counts is who connected, as the kernel says (SO_PEERCRED). root and
 the agent's own user may do everything, members of the declared group may read, and nobody else anything.
@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from agent.errors import RequestRefused
+from agent.linux.users import named
 
 Access = Literal["read", "admin"]
 Role = Literal["admin", "reader", "stranger"]
@@ -33,12 +34,12 @@ def check_role(role: Role, needed: Access, *, uid: int, group: str | None) -> No
     if role == "admin" or (role == "reader" and needed == "read"):
         return
     if role == "reader":
-        raise RequestRefused(403, f"user {uid} may only read: this takes root or the agent's own user")
+        raise RequestRefused(403, f"user {named(uid)} may only read: this takes root or the agent's own user")
     if group is None:
         who = "root and the agent's own user may (`[agent] group` in env.toml lets a group read)"
     else:
         who = f"root, the agent's own user and members of the group {group} may"
-    raise RequestRefused(403, f"user {uid} may not talk to this agent: {who}")
+    raise RequestRefused(403, f"user {named(uid)} may not talk to this agent: {who}")
 
 
 def check_headers(headers: Iterable[tuple[bytes, bytes]]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 
 from agent.control.access import Role
+from agent.linux.users import named
 
 TOTAL = 256
 """Connections in all."""
@@ -41,7 +42,7 @@ class Admission:
         """Take a place; if there is none, say why and take none."""
         if role != "admin":
             if self._by_user[uid] >= self._per_user:
-                return f"user {uid} has {self._per_user} connections open, which is all that one user may have"
+                return f"user {named(uid)} has {self._per_user} connections open, which is all one user may have"
             if role == "stranger" and self._by_role[role] >= self._strangers:
                 return "too many connections of users that may not talk to this agent"
         if self.taken >= self._total - (0 if role == "admin" else self._reserved):

@@ -23,7 +23,7 @@ import msgspec
 from agent.control.layout import lay_out
 from agent.declaration.load import load
 from agent.declaration.model import AgentSettings, AnyService, Limits, LogPolicy, Restart
-from agent.errors import EXIT_CONFIGURATION, EXIT_OK, EXIT_RUNTIME, AlreadyRunning, RuntimeFailure
+from agent.errors import EXIT_CONFIGURATION, EXIT_INTERRUPTED, EXIT_OK, EXIT_RUNTIME, AlreadyRunning, RuntimeFailure
 from agent.installation.timers import OWN_MEMORY, OWN_TASKS
 from agent.linux import cgroup, signals
 from agent.linux.capabilities import withhold
@@ -207,6 +207,7 @@ def _not_in_force(wanted: Limits, here: Limits) -> list[str]:
 def run_once(paths: Paths, name: str, *, json: bool = False, retry: bool = False) -> int:
     """Run service ``name`` to its end and return its exit code by the contract: 0, 1, or 2 for anything else.
 
+    It is 130 after Ctrl-C, as of any other command; a service manager, which knows only those three, gets 2.
     With ``json`` its output goes to stderr, and how it ended is a JSON document on stdout. With ``retry`` a run that
     fails is followed by others, as under the agent, if its ``restart`` says so.
     Raises ``DeclarationError``, ``NoSuchService``, and ``RuntimeFailure`` when it runs already.
@@ -286,7 +287,9 @@ async def _main(
     # Whoever shed every sign of the service is a descendant of ours all the same.
     signal_all(everything(), signal.SIGKILL)
     if interrupted:
-        return _Outcome(EXIT_RUNTIME, f"interrupted by {signal.Signals(interrupted[0]).name}")
+        by_hand = interrupted[0] == signal.SIGINT and "NOTIFY_SOCKET" not in notifier.environment
+        code = EXIT_INTERRUPTED if by_hand else EXIT_RUNTIME
+        return _Outcome(code, f"interrupted by {signal.Signals(interrupted[0]).name}")
     verdict = unit.state.verdict
     code = EXIT_RUNTIME if verdict is None or verdict.cause or verdict.code is None else verdict.code
     return _Outcome(code if code in (EXIT_OK, EXIT_CONFIGURATION) else EXIT_RUNTIME, str(verdict or "did not start"))

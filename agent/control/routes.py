@@ -122,7 +122,10 @@ async def _openapi(agent: Agent, arguments: Arguments) -> dict[str, Any]:
 
 
 def _events(agent: Agent, arguments: Arguments, follow: Follow | None) -> AsyncGenerator[bytes, None]:
-    return streams.events(agent.events, arguments["after"], arguments["limit"], arguments["service"], follow)
+    service = arguments["service"]
+    if service is not None and not agent.events.last(1, service):  # one that is no longer declared may have some
+        agent.status(service)
+    return streams.events(agent.events, arguments["after"], arguments["limit"], service, follow)
 
 
 def _logs(agent: Agent, arguments: Arguments, follow: Follow | None) -> AsyncGenerator[bytes, None]:

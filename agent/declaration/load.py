@@ -24,9 +24,10 @@ from agent.declaration.model import AgentSettings, AnyService, Declaration
 from agent.declaration.reader import Bad, Findings, Reader, Values
 from agent.declaration.resolve import Host, resolve
 from agent.declaration.schema import AGENT, KINDS, MOST_SERVICES, OF_KIND, SHARED, Kind
-from agent.declaration.sources import Disk, Sources, Unreadable
+from agent.declaration.sources import AS_ROOT, Disk, Sources, Unreadable
 from agent.declaration.wording import dotted, listed, plain, printable, shown
 from agent.errors import DeclarationError, UsageError
+from agent.linux.owner import stranger
 from agent.paths import Paths
 
 _WHERE = re.compile(r" \((?:at line (\d+), column (\d+)|at end of document)\)$")
@@ -38,16 +39,16 @@ def load(paths: Paths, environ: Mapping[str, str], sources: Sources | None = Non
 
     Raises ``DeclarationError`` with every problem of every file, and nothing else whatever the files hold.
     """
-    return _load(paths, environ, sources or Disk(), None)
+    return _load(paths, environ, sources, None)
 
 
 def load_text(text: str, paths: Paths, environ: Mapping[str, str], sources: Sources | None = None) -> Declaration:
     """As ``load``, with ``text`` in place of the declaration's file; what goes with it is read from ``sources``."""
-    return _load(paths, environ, sources or Disk(), text)
+    return _load(paths, environ, sources, text)
 
 
-def _load(paths: Paths, environ: Mapping[str, str], sources: Sources, text: str | None) -> Declaration:
-    loading = _Loading(paths, environ, sources)
+def _load(paths: Paths, environ: Mapping[str, str], sources: Sources | None, text: str | None) -> Declaration:
+    loading = _Loading(paths, environ, sources or Disk(stranger=stranger(*paths.owned)))
     loading.declaration(text)
     if problems := loading.findings.problems():
         raise DeclarationError(problems)
@@ -136,7 +137,7 @@ class _Loading:
         except Unreadable as refusal:
             credential = self.paths.credential(self.file.name) if refusal.missing or refusal.withheld else None
             if credential is None:
-                self._file_problem(self.file, f"{refusal}{_remedy(refusal, self.file)}")
+                self._file_problem(self.file, f"{refusal}{_remedy(refusal, self.paths)}")
                 return None
         self.file = credential
         try:
@@ -319,11 +320,12 @@ class _Loading:
         return variables, mistakes
 
 
-def _remedy(refusal: Unreadable, file: Path) -> str:
+def _remedy(refusal: Unreadable, paths: Paths) -> str:
     """What to do about a declaration that is not there, or not for this user."""
-    if refusal.withheld:
+    file = paths.declaration
+    if refusal.withheld and not str(refusal).endswith(AS_ROOT):
         return f"; or hand it over: LoadCredential={file.name}:{_named(file)}"
-    return "; `agentctl init` writes a first one" if refusal.missing else ""
+    return f"; `{printable(paths.typed('init'))}` writes a first one" if refusal.missing and paths.own else ""
 
 
 def _advice(raw: dict[str, Any]) -> str:

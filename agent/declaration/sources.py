@@ -21,6 +21,9 @@ LARGEST = 1024 * 1024
 
 MOST_PROJECTS = 1000
 
+AS_ROOT = "do it as root (sudo)"
+"""How a message ends about what is closed to a person who is neither root nor the agent's user, and rightly so."""
+
 
 class Unreadable(Exception):
     """A file cannot be used. The text says why.
@@ -59,7 +62,10 @@ class Sources(Protocol):
 
 
 class Disk:
-    """The real ones."""
+    """The real ones. A ``stranger`` is told to turn to root, and not how to open to him what is the agent's."""
+
+    def __init__(self, *, stranger: bool = False) -> None:
+        self._stranger = stranger
 
     def read(self, path: Path) -> str:
         try:
@@ -68,7 +74,7 @@ class Disk:
                     raise Unreadable("is not a regular file")
                 content = stream.read(LARGEST + 1)
         except (OSError, ValueError) as error:
-            raise _unreadable(error, path) from error
+            raise self._unreadable(error, path) from error
         if len(content) > LARGEST:
             raise Unreadable(f"is larger than {LARGEST} bytes")
         try:
@@ -87,7 +93,7 @@ class Disk:
         except NotADirectoryError as error:
             raise Unreadable("is not a directory") from error
         except OSError as error:
-            raise _unreadable(error, directory) from error
+            raise self._unreadable(error, directory) from error
         if len(found) > MOST_PROJECTS:
             raise Unreadable(f"holds more than {MOST_PROJECTS} projects")
         return found
@@ -96,7 +102,7 @@ class Disk:
         try:
             mode = secret.stat().st_mode
         except OSError as error:
-            found = _unreadable(error, secret)
+            found = self._unreadable(error, secret)
             return f"{secret} {found}{f', nor is there a credential {secret.name}' if found.missing else ''}"
         if not stat.S_ISREG(mode):
             return f"{secret} is not a regular file"
@@ -104,7 +110,8 @@ class Disk:
         if mode & 0o077 and not credential:
             return f"{secret} is open to others (mode {stat.S_IMODE(mode):04o}); chmod 0600 it"
         if not os.access(secret, os.R_OK, effective_ids=True):
-            return f"{secret} may not be read by user {_who()}: chown {_who()} {secret}, or make it a credential"
+            advice = AS_ROOT if self._stranger else f"chown {_who()} {secret}, or make it a credential"
+            return f"{secret} may not be read by user {_who()}: {advice}"
         return None
 
     def memory(self) -> int:
@@ -113,29 +120,28 @@ class Disk:
     def server(self) -> str:
         return os.uname().nodename
 
+    def _unreadable(self, error: OSError | ValueError, path: Path) -> Unreadable:
+        if isinstance(error, FileNotFoundError | NotADirectoryError):
+            return Unreadable("does not exist", missing=True)
+        if isinstance(error, PermissionError):
+            return Unreadable(_withheld(path, stranger=self._stranger), withheld=True)
+        if isinstance(error, IsADirectoryError):
+            return Unreadable("is a directory")
+        reason = error.strerror if isinstance(error, OSError) else None
+        return Unreadable(f"cannot be read: {reason or 'not a valid path'}")
+
 
 def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
 
 
-def _unreadable(error: OSError | ValueError, path: Path) -> Unreadable:
-    if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return Unreadable("does not exist", missing=True)
-    if isinstance(error, PermissionError):
-        return Unreadable(_withheld(path), withheld=True)
-    if isinstance(error, IsADirectoryError):
-        return Unreadable("is a directory")
-    reason = error.strerror if isinstance(error, OSError) else None
-    return Unreadable(f"cannot be read: {reason or 'not a valid path'}")
-
-
-def _withheld(path: Path) -> str:
+def _withheld(path: Path, *, stranger: bool) -> str:
     """Who may not read it, which directory on the way is closed if one is, and what would open it."""
     closed = next((one for one in reversed(path.parents) if not os.access(one, os.X_OK, effective_ids=True)), path)
     told = f"may not be read by user {_who()}"
     if closed != path:
         told += f", who may not enter {printable(str(closed))}"
-    opening = _opening(closed)
+    opening = AS_ROOT if stranger else _opening(closed)
     return f"{told}: {opening}" if opening else told
 
 

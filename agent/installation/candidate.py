@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 from agent.errors import RuntimeFailure, UsageError
@@ -18,6 +19,18 @@ from agent.linux.spawn import Completed, SpawnRequest, run
 SELFTEST_SECONDS = 120.0
 INSTALL_SECONDS = 300.0
 VERSION_SECONDS = 30.0
+
+WAIT = "_AGENTCTL_WAIT"
+"""Set for an ``install`` that is to wait for another one: a variable, as a version that does not know it ignores it."""
+
+NOT_UNPACKED = (
+    b"decompression resulted in return code -1!",  # Z_ERRNO: nothing more can be written
+    b"failed to write data chunk",
+    b"failed to open target file",
+    b"Could not create temporary directory",
+    b"failed to map segment from shared object",  # ld.so, where nothing may be executed
+)
+"""What stands on stderr when the one file cannot unpack itself, before anything of ours runs (docs/binary.md)."""
 
 
 def examine(file: Path) -> None:
@@ -59,20 +72,26 @@ def prove(file: Path) -> None:
 def install(program: Path, prefix: str, *, back: bool = False) -> None:
     """Have it lay itself below ``prefix`` and point ``current`` at it; ``back``: although it is the older one.
 
+    Waits for another installation to end.
     Raises ``UsageError`` and ``RuntimeFailure`` with its own words.
     """
-    done = _run(program, ["install", "--prefix", prefix, *(["--force"] if back else [])], INSTALL_SECONDS)
+    done = _run(program, ["install", "--prefix", prefix, *(["--force"] if back else [])], INSTALL_SECONDS, {WAIT: "1"})
     if not done.status.success:
         kind = UsageError if done.status.code == 1 else RuntimeFailure
         raise kind(_last(done).removeprefix("agentctl: "))
 
 
-def _run(program: Path, words: list[str], seconds: float) -> Completed:
+def _run(program: Path, words: list[str], seconds: float, variables: Mapping[str, str] = {}) -> Completed:
     """Run it with the environment of the person who asked: $TMPDIR says where it may unpack itself."""
-    environment = fresh_environment(os.environ)
+    environment = {**fresh_environment(os.environ), **variables}
     done = run(SpawnRequest(argv=[str(program), *words], environment=environment), seconds)
     if done.timed_out:
         raise RuntimeFailure(f"{program} {words[0]}: not done after {seconds:g} s")
+    if not done.status.success and any(said in done.stderr for said in NOT_UNPACKED):
+        place = os.environ.get("TMPDIR") or "/tmp"  # noqa: S108  # only named
+        raise RuntimeFailure(
+            f"{program}: cannot unpack itself: {place} is full or unusable: make room, or name another place by TMPDIR="
+        )
     return done
 
 

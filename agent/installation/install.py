@@ -60,9 +60,16 @@ class Refused(RuntimeFailure):
 
 
 def install(
-    tree: Tree, where: str, root: Path = HERE, *, force: bool = False, dry_run: bool = False, tell: Tell | None = None
+    tree: Tree,
+    where: str,
+    root: Path = HERE,
+    *,
+    force: bool = False,
+    dry_run: bool = False,
+    wait: bool = False,
+    tell: Tell | None = None,
 ) -> Outcome:
-    """Install ``tree`` below the prefix ``where`` of the system below ``root``.
+    """Install ``tree`` below the prefix ``where`` of the system below ``root``; with ``wait`` once nobody else does.
 
     What fails half-way is taken back. Raises ``UsageError`` and ``RuntimeFailure`` before anything is touched, and
     after that ``RuntimeFailure`` and ``StorageFailure``.
@@ -73,7 +80,7 @@ def install(
     ground.check_machine(tree.manifest.machine, root)
     verify(tree)
     aim, sources = goal.whole(tree, where)
-    with _alone(root, where, dry_run):
+    with _alone(root, where, dry_run, wait=wait):
         seen = observe(root, where, aim)
         installed = older(aim, seen)
         if installed and not force:
@@ -174,12 +181,12 @@ def _check_user(dry_run: bool, why: str) -> None:
 
 
 @contextmanager
-def _alone(root: Path, where: str, dry_run: bool) -> Iterator[None]:
+def _alone(root: Path, where: str, dry_run: bool, *, wait: bool = False) -> Iterator[None]:
     """Whoever only looks need not wait."""
     if dry_run:
         yield
     else:
-        with only_one(root, where):
+        with only_one(root, where, wait=wait):
             yield
 
 

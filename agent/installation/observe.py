@@ -121,6 +121,15 @@ def foreign_units(goal: Goal, seen: Seen, root: Path) -> Mapping[str, str | None
     return found
 
 
+def elsewhere(root: Path, prefix: str) -> str | None:
+    """The prefix of the agent that is installed below ``root``, by its unit, when it is another one than ``prefix``."""
+    with suppress(RuntimeFailure):
+        found = owner(_text(root, f"{UNITS}/agent.service"))
+        if found and found != prefix and Path(f"{root}/{place(found)}").is_file():  # a package has no record
+            return found
+    return None
+
+
 def shipped_units(goal: Goal, root: Path) -> tuple[str, ...]:
     """Units of a package that have the names of ours."""
     units = [name(entry.path) for entry in goal.rest if isinstance(entry, File) and within(entry.path, UNITS)]

@@ -31,6 +31,23 @@ def owner(*directories: Path) -> Credentials | None:
     return None
 
 
+def stranger(*directories: Path) -> bool:
+    """Whether we are neither root nor whose the first of ``directories`` is that is there.
+
+    Such a person has nothing to mend anything with: the advice that helps is to turn to root.
+    """
+    if os.geteuid() == 0:
+        return False
+    for directory in directories:
+        try:
+            return directory.stat().st_uid != os.geteuid()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:  # not even to be looked at
+            return True
+    return False
+
+
 @contextmanager
 def seen_by(user: Credentials | None) -> Iterator[None]:
     """While the block runs, root reaches files as this user does, and as no root. Nothing changes for ``None``."""

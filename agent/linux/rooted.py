@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from agent.errors import RuntimeFailure
+from agent.linux.users import named
 
 _STEP = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _END = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -80,8 +81,8 @@ def _descend(held: list[int], path: str, *, trust: bool) -> None:
 def _examine(status: os.stat_result, step: str, path: str) -> None:
     if status.st_uid not in (0, os.geteuid()):
         raise RuntimeFailure(
-            f"{path}: {step!r} on the way belongs to user {status.st_uid}, who could exchange what is put there: "
-            "give it to root, or choose another place"
+            f"{path}: {step!r} on the way belongs to user {named(status.st_uid)}, who could exchange what is put "
+            "there: give it to root, or choose another place"
         )
     if stat.S_ISDIR(status.st_mode) and status.st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH:
         raise RuntimeFailure(

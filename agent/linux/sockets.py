@@ -11,9 +11,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from agent.errors import RuntimeFailure
+from agent.linux.peercred import peer_credentials
 
 SUN_PATH_LIMIT = 107  # bytes: 108 in linux/un.h, one of them the final NUL
 _BACKLOG = 128
+_SYSTEMD = Path("/run/systemd/system")  # exists when systemd runs the machine, sd_booted(3)
+
+_ANOTHER = "another process listens there already"
+_OF_SYSTEMD = (
+    "systemd listens there already (agent.socket): `systemctl start agent` has systemd run the agent, "
+    "`systemctl stop agent.socket` leaves it to you"
+)
 
 
 @contextmanager
@@ -61,8 +69,8 @@ def listen_unix(path: Path, mode: int) -> socket.socket:
     ``RuntimeFailure`` for that, for a file that is no socket, and for whatever the file system refuses.
     """
     try:
-        if _in_use(path):
-            raise RuntimeFailure(f"{path}: another process listens there already")
+        if holder := _holder(path):
+            raise RuntimeFailure(f"{path}: {holder}")
         with suppress(FileNotFoundError):
             path.unlink()
         listening = bind_unix(path, socket.SOCK_STREAM, mode)
@@ -89,18 +97,38 @@ def connect_unix(path: Path, timeout: float) -> socket.socket:
     return connected
 
 
-def _in_use(path: Path) -> bool:
-    """Whether a live process listens on the socket file at ``path``. Raises ``RuntimeFailure`` if it is no socket."""
+def _holder(path: Path) -> str:
+    """Who listens on the socket file at ``path``, and what to do; empty when nobody does.
+
+    Raises ``RuntimeFailure`` if it is no socket.
+    """
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):
             raise RuntimeFailure(f"{path}: is in the way and no socket; move it aside")
     except FileNotFoundError:
-        return False
+        return ""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe, reachable(path) as address:
         try:
             probe.connect(address)
         except BlockingIOError:
-            return True  # its backlog is full: busy, and very much alive
+            return _ANOTHER  # its backlog is full: busy, and very much alive
         except ConnectionRefusedError:
-            return False
-    return True
+            return ""
+        listener = peer_credentials(probe).pid
+    return _OF_SYSTEMD if _SYSTEMD.is_dir() and _is_for_systemd(listener) else _ANOTHER
+
+
+def _is_for_systemd(listener: int) -> bool:
+    """Whether a socket on which this process was the last to call listen(2) is systemd's.
+
+    That may have been an agent, which has ended since: a socket that outlives it is held by who gave it to the agent.
+    """
+    if listener in (0, 1):
+        return True
+    try:
+        os.kill(listener, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False

@@ -6,6 +6,7 @@ import grp
 import os
 import pwd
 from dataclasses import dataclass
+from functools import lru_cache
 
 from agent.errors import SpawnFailed
 
@@ -41,6 +42,18 @@ def resolve_user(user: str | None, group: str | None) -> Credentials:
     gid = _group(group) if group is not None else entry.pw_gid
     groups = os.getgrouplist(entry.pw_name, gid) if user is not None else [gid]
     return Credentials(entry.pw_uid, gid, tuple(sorted(set(groups))), entry.pw_dir, entry.pw_name, entry.pw_shell)
+
+
+@lru_cache(maxsize=256)
+def named(uid: int) -> str:
+    """A user for a message: ``joe (1000)``, or the number alone where it has no name.
+
+    Looked up once: a directory service may be slow, and the agent names whomever it refuses.
+    """
+    try:
+        return f"{pwd.getpwuid(uid).pw_name} ({uid})"
+    except KeyError:
+        return str(uid)
 
 
 def group_name(gid: int) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,3 +37,17 @@ def served(prefix: Path) -> Iterator[Served]:
     """An agent in memory that answers on that prefix's control socket."""
     with serving(prefix) as agent:
         yield agent
+
+
+@pytest.fixture
+def theirs() -> Iterator[Path]:
+    """A prefix of nobody's, whose declaration is root's alone, where nobody can get to."""
+    prefix = Path(tempfile.mkdtemp(prefix="theirs-"))
+    prefix.chmod(0o755)
+    for name in (".", "key", "run", "spool"):
+        (prefix / name).mkdir(exist_ok=True)
+        os.chown(prefix / name, 65534 if name != "key" else 0, 65534)
+    (prefix / "key" / "env.toml").write_text("")
+    (prefix / "key" / "env.toml").chmod(0o600)
+    yield prefix
+    shutil.rmtree(prefix)

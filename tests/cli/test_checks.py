@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from agent.cli import checks
 from agent.declaration.model import AgentSettings, Command, Declaration, Limits
 from agent.linux import libpcap
+from agent.linux.files import PrefixLock
 from agent.paths import Paths
 from tests.linux.processes import BECOME_NOBODY, scripted
 
@@ -125,7 +125,7 @@ def test_what_is_in_the_way_of_the_prefix_is_named(prefix: Path) -> None:
 def test_a_declaration_that_only_the_agent_was_given_is_found(prefix: Path, tmp_path: Path) -> None:
     paths = Paths.of(prefix)
     missing, _ = checks.check_declaration(paths, {})
-    assert (missing.verdict, missing.mend) == ("fail", "agentctl init")
+    assert (missing.verdict, missing.mend) == ("fail", f"agentctl --prefix {prefix} init")
     (tmp_path / "env.toml").write_text('[service.a]\nkind = "command"\ncommand = ["/bin/true"]\nsecrets = ["token"]\n')
     (tmp_path / "token").touch(mode=0o440)
     found, declaration = checks.check_declaration(paths._replace(credentials=tmp_path), {})
@@ -211,20 +211,6 @@ def test_root_looks_with_the_eyes_of_the_agents_user(theirs: Path) -> None:
     assert refused.finding == f"{paths.spool} is no directory that user nobody may write to"
 
 
-@pytest.fixture
-def theirs() -> Iterator[Path]:
-    """A prefix of nobody's, whose declaration is root's alone, where nobody can get to."""
-    prefix = Path(tempfile.mkdtemp(prefix="theirs-"))
-    prefix.chmod(0o755)
-    for name in (".", "key", "run", "spool"):
-        (prefix / name).mkdir(exist_ok=True)
-        os.chown(prefix / name, 65534 if name != "key" else 0, 65534)
-    (prefix / "key" / "env.toml").write_text("")
-    (prefix / "key" / "env.toml").chmod(0o600)
-    yield prefix
-    shutil.rmtree(prefix)
-
-
 def test_an_ordinary_user_learns_what_is_closed_to_him(tmp_path: Path) -> None:
     """And meets no traceback on the way."""
     prefix = Path(tempfile.mkdtemp(prefix="closed-"))
@@ -242,6 +228,56 @@ def test_an_ordinary_user_learns_what_is_closed_to_him(tmp_path: Path) -> None:
         assert told in first
         assert second == "fail 1"
     shutil.rmtree(prefix)
+
+
+def examined_by_nobody(prefix: Path) -> dict[str, checks.Check]:
+    script = (
+        "from agent.cli import checks\nfrom agent.paths import Paths\n"
+        f"checks.examine(Paths.of({str(prefix)!r}), {{}})\n"  # imports all that only root may
+        f"{BECOME_NOBODY}\n"
+        f"print(*checks.examine(Paths.of({str(prefix)!r}), {{}}), sep='\\n')\n"
+    )
+    rows = [eval(line, {"Check": checks.Check}) for line in scripted(script).splitlines()]
+    assert len({row.name for row in rows}) == len(rows)
+    return {row.name: row for row in rows}
+
+
+def test_what_a_stranger_may_not_do_says_nothing_about_the_agent(theirs: Path) -> None:
+    for place in (theirs / "run", theirs / "spool"):
+        os.chown(place, 1, 1)
+    rows = examined_by_nobody(theirs)
+    assert "fail" not in {row.verdict for row in rows.values()}
+    for name in ("prefix", "capabilities", "open files", "cgroup"):
+        assert rows[name] == checks.Check(name, "warn", "cannot be judged by user nobody", "do it as root (sudo)")
+    declaration = theirs / "key" / "env.toml"
+    told = f"{declaration}: may not be read by user nobody"
+    assert rows["declaration"] == checks.Check("declaration", "warn", told, "do it as root (sudo)")
+    declaration.chmod(0o644)
+    declaration.write_text("[service.web]\nkind = 'comand'\n")
+    assert examined_by_nobody(theirs)["declaration"].verdict == "fail", "mistakes are mistakes"
+
+
+def test_whose_it_is_judges_all_of_it(theirs: Path) -> None:
+    assert "cannot be judged" not in str(examined_by_nobody(theirs))
+
+
+def test_only_of_an_agent_that_was_looked_at_there_is_something_to_say() -> None:
+    rows = [checks.Check(name, "ok", "fine") for name in ("prefix", "cgroup", "disk", "prefix")]
+    seen = checks.unjudged(rows, agent_seen=True)
+    assert [(row.name, row.verdict) for row in seen] == [("prefix", "warn"), ("cgroup", "ok"), ("disk", "ok")]
+
+
+def test_a_running_agent_is_found_by_the_lock_that_it_holds(prefix: Path) -> None:
+    paths = Paths.of(prefix)
+    assert checks.running(paths) is None
+    paths.run.mkdir(parents=True)
+    lock = PrefixLock(paths.agent_lock)
+    lock.acquire()
+    assert checks.running(paths) is None
+    paths.agent_pid.write_text(f"{os.getpid()}\n")
+    assert checks.running(paths) == os.getpid()
+    lock.release()
+    assert checks.running(paths) is None, "what an agent left that was killed"
 
 
 def test_each_disk_is_a_row(tmp_path: Path) -> None:

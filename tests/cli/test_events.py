@@ -28,6 +28,17 @@ def test_those_of_one_service_can_be_chosen(agentctl: Agentctl, served: Served) 
     assert "(agent)" in agentctl("events").stdout
 
 
+def test_a_service_that_never_was_is_a_mistake_of_the_user(agentctl: Agentctl, served: Served) -> None:
+    served.declare("api")
+    served.happen("stopped", "it was", "removed")
+    for follow in ([], ["-f"]):
+        done = agentctl("events", "--service", "nosuch", *follow)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == "agentctl: no service is named nosuch; `agentctl status` lists them\n"
+    assert agentctl("events", "--service", "api").returncode == 0, "nothing has happened to it yet"
+    assert "it was" in agentctl("events", "--service", "removed").stdout
+
+
 def test_json_is_one_object_a_line(agentctl: Agentctl, served: Served) -> None:
     served.happen("exited", "code 1", "api")
     served.happen("reloaded", "\x7f\x9b\n")

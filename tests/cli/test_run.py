@@ -325,3 +325,27 @@ limits = { memory = "1M", cpus = 0.01 }
     done = agentctl("run-once", "bounded")
     assert done.returncode == 0
     assert done.stderr == "agentctl: bounded: memory, cpus of its limits: run-once does not put them in force\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "by_a_manager", "code"),
+    [(signal.SIGINT, False, 130), (signal.SIGINT, True, 2), (signal.SIGTERM, False, 2)],
+)
+def test_ctrl_c_is_130_but_to_a_service_manager(
+    agentctl: Agentctl, declaration: Path, tmp_path: Path, number: int, by_a_manager: bool, code: int
+) -> None:
+    declaration.write_text("""
+[service.endless]
+kind = "command"
+command = ["/bin/sh", "-c", "echo begun; exec sleep 86492"]
+every = "1h"
+""")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        variables = {"NOTIFY_SOCKET": str(tmp_path / "notify")} if by_a_manager else {}
+        with agentctl.start("run-once", "endless", **variables) as process:
+            assert process.stdout and process.stderr
+            assert process.stdout.readline() == "begun\n"
+            process.send_signal(number)
+            assert process.wait(10) == code
+            assert process.stderr.read() == f"agentctl: endless: interrupted by {signal.Signals(number).name}\n"

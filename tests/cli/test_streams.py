@@ -11,6 +11,8 @@ import pytest
 from agent.cli import streams
 from agent.cli.base import Session
 from agent.control.client import Client
+from agent.control.routes import ROUTES
+from tests.cli.harness import Agentctl
 
 RECORDS = [
     {"gap": True, "cursor": 4, "message": "events before this one are no longer stored\x1b"},
@@ -62,3 +64,13 @@ def test_a_stream_goes_on_with_the_next_version_where_it_was(capsys: pytest.Capt
     assert (lines, shown.err) == (["said by 1", "said by 2", "said by 3"], "")
     first = {"follow": "true", "n": "5"}
     assert Changing.asked == [first, {**first, "after": "1:x"}, {**first, "after": "2:x"}]
+
+
+@pytest.mark.parametrize("command", ["events", "logs api"])
+def test_more_than_the_agent_gives_is_refused_by_the_option_that_was_typed(agentctl: Agentctl, command: str) -> None:
+    parameters = [parameter for route in ROUTES for parameter in route.parameters]
+    assert {one.maximum for one in parameters if one.name in ("limit", "n")} == {streams.MOST}
+    done = agentctl(*command.split(), "-n", "10001")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("agentctl: Invalid value for '-n' / '--lines': 10001 is not in the range 0<=x<=10000")
+    assert "0<=x<=10000" in agentctl(command.split()[0], "--help").stdout

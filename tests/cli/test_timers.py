@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from agent.control.api import Timers
+from agent.errors import RequestRefused
 from agent.supervisor.report import TimerReport
 from tests.cli.harness import Agentctl, Done
 from tests.cli.served import Served
@@ -119,6 +121,24 @@ def test_without_an_agent_the_jobs_of_systemds_come_from_the_declaration(
     assert re.match(r"nightly +systemd +stopped +- +- +- +- +Mon\.\.Fri 02:30$", nightly)
     assert re.match(r"often +systemd +stopped +- +- +- +- +every 1h$", often)
     assert hint == "timers are not as declared: nightly, often; run `agentctl timers sync`"
+
+
+def test_whom_the_agent_refuses_sees_what_he_sees_where_none_runs(
+    unmanaged: Callable[..., Done], declaration: Path, served: Served
+) -> None:
+    def refuse() -> Timers:
+        raise RequestRefused(403, "user joe (1000) may not talk to this agent")
+
+    served.timers = refuse  # type: ignore[method-assign]  # for this one agent
+    done = unmanaged("timers")
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 4)
+    declaration.write_text("")  # and the agent's own jobs are not for him
+    done = unmanaged("timers")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        2,
+        "",
+        "agentctl: user joe (1000) may not talk to this agent\n",
+    )
 
 
 @pytest.mark.parametrize("text", ['scheduler = "agent"', "scheduler = 'neither'", None])

@@ -267,6 +267,38 @@ def test_where_there_was_no_version_before_none_is_put_back(
     assert asked(old(prefix)) == []
 
 
+@pytest.mark.parametrize("kept", [True, False], ids=["installed beside it", "not installed"])
+def test_an_older_one_is_refused_before_anything_with_the_way_back(
+    prefix: Path,
+    offered: Path,
+    served: Served,
+    run: Callable[..., None],
+    kept: bool,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    program(offered, "0.0.9")
+    if kept:
+        program(prefix / "lib" / "agent" / "0.0.9" / "agentctl", "0.0.9")
+    with pytest.raises(UsageError) as failure:
+        run(str(offered))
+    way = f"{prefix}/lib/agent/0.0.9/agentctl" if kept else f"{offered} --prefix {prefix}"
+    assert str(failure.value) == (
+        f"0.1.0 is installed below {prefix}, and {offered} is 0.0.9: go back with `{way} install --force`, "
+        "then `systemctl reload agent`"
+    )
+    assert asked(offered) == ["0.0.9 --version"]
+    assert capsys.readouterr().err == ""
+
+
+def test_who_is_not_root_is_refused_before_anything(
+    offered: Path, run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    with pytest.raises(RuntimeFailure, match=r"takes root: do it as root \(sudo\)$"):
+        run(str(offered))
+    assert asked(offered) == []
+
+
 def test_a_file_is_named_from_where_the_person_is(
     offered: Path, run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,18 +28,18 @@ def test_an_admin_may_do_everything_and_a_reader_may_read() -> None:
 @pytest.mark.parametrize(
     ("role", "needed", "group", "message"),
     [
-        ("reader", "admin", "ops", "user 7 may only read: this takes root or the agent's own user"),
+        ("reader", "admin", "ops", "user lp (7) may only read: this takes root or the agent's own user"),
         (
             "stranger",
             "read",
             "ops",
-            "user 7 may not talk to this agent: root, the agent's own user and members of the group ops may",
+            "user lp (7) may not talk to this agent: root, the agent's own user and members of the group ops may",
         ),
         (
             "stranger",
             "read",
             None,
-            "user 7 may not talk to this agent: root and the agent's own user may"
+            "user lp (7) may not talk to this agent: root and the agent's own user may"
             " (`[agent] group` in env.toml lets a group read)",
         ),
     ],

@@ -49,7 +49,7 @@ def test_whatever_others_do_an_administrator_finds_a_place() -> None:
 def test_one_user_gets_a_share_and_is_told_so() -> None:
     admission = Admission()
     assert [admission.enter(7, "reader") for _ in range(PER_USER)] == [None] * PER_USER
-    assert admission.enter(7, "reader") == "user 7 has 64 connections open, which is all that one user may have"
+    assert admission.enter(7, "reader") == "user lp (7) has 64 connections open, which is all one user may have"
     assert admission.enter(8, "reader") is None
 
 

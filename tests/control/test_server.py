@@ -91,7 +91,7 @@ def test_strangers_learn_only_that_they_may_not_talk(control: Any) -> None:
     for path in ("/v1/ping", "/v1/status", "/v1/nothing"):
         assert problem(curl(control, path, uid=NOBODY)) == (
             403,
-            "user 65534 may not talk to this agent: root and the agent's own user may"
+            "user nobody (65534) may not talk to this agent: root and the agent's own user may"
             " (`[agent] group` in env.toml lets a group read)",
         )
 
@@ -100,7 +100,7 @@ def test_members_of_the_declared_group_may_read_and_only_read(control: Any) -> N
     control.agent.group = grp.getgrgid(8).gr_name
     assert curl(control, "/v1/status", uid=NOBODY, groups="8")[0] == 200
     assert curl(control, "/v1/events", uid=NOBODY, groups="8")[0] == 200
-    only_read = (403, "user 65534 may only read: this takes root or the agent's own user")
+    only_read = (403, "user nobody (65534) may only read: this takes root or the agent's own user")
     assert problem(curl(control, "/v1/config", uid=NOBODY, groups="8")) == only_read
     assert problem(curl(control, "/v1/services/api/stop", "-X", "POST", uid=NOBODY, groups="8")) == only_read
     assert problem(curl(control, "/v1/status", uid=NOBODY, groups="9"))[0] == 403

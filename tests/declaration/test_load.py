@@ -342,7 +342,7 @@ def test_files_are_found_on_the_disk(tmp_path: Path) -> None:
 
 def test_what_is_wrong_with_a_file_is_told(tmp_path: Path) -> None:
     key = tmp_path / "key"
-    assert on_disk(tmp_path) == ["/key/env.toml: does not exist; `agentctl init` writes a first one"]
+    assert on_disk(tmp_path) == ["/key/env.toml: does not exist; `agentctl --prefix  init` writes a first one"]
     (key / "env.toml").mkdir(parents=True)
     (key / ".env").mkdir()
     (key / "projects").touch()
@@ -537,7 +537,17 @@ def test_what_to_do_about_a_declaration_that_is_withheld(paths: Paths) -> None:
     why = "may not be read by user agent; or hand it over: LoadCredential=env.toml:"
     for told in (paths, paths._replace(credentials=None)):
         assert mistakes(told, Withheld()) == f"{paths.declaration}: {why}{paths.declaration}"
-    assert mistakes(paths) == f"{paths.declaration}: does not exist; `agentctl init` writes a first one"
+
+
+def test_init_is_offered_only_where_it_writes_the_file_that_is_missing(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = f"{paths.declaration}: does not exist"
+    assert mistakes(paths) == f"{missing}; `agentctl --prefix {paths.prefix} init` writes a first one"
+    monkeypatch.setenv("PREFIX", str(paths.prefix))
+    assert mistakes(paths) == f"{missing}; `agentctl init` writes a first one"
+    other = paths._replace(declaration=paths.prefix / "other.toml")
+    assert mistakes(other) == f"{other.declaration}: does not exist"
 
 
 def test_a_secret_may_be_a_credential(paths: Paths) -> None:

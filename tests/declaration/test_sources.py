@@ -108,6 +108,10 @@ def test_what_is_closed_to_this_user_is_withheld_and_no_secret_for_it(open_direc
         "for name in ('token', 'closed/env.toml', 'key/env.toml', 'key/a b/env.toml', 'key/ours/env.toml', 'none'):\n"
         "    try:\n        Disk().read(directory / name)\n"
         "    except Unreadable as error:\n        print(error, error.missing, error.withheld)\n"
+        "stranger = Disk(stranger=True)\n"
+        "print(stranger.objection(directory / 'token', credential=False))\n"
+        "for name in ('closed/env.toml', 'key/env.toml'):\n"
+        "    try:\n        stranger.read(directory / name)\n    except Unreadable as error:\n        print(error)\n"
     )
     command = [sys.executable, "-c", program, str(open_directory)]
     done = subprocess.run(command, env={"PYTHONPATH": ROOT}, capture_output=True, text=True, check=True)
@@ -120,6 +124,9 @@ def test_what_is_closed_to_this_user_is_withheld_and_no_secret_for_it(open_direc
         f"{no}, who may not enter {key}/a b: chgrp nogroup '{key}/a b' && chmod g+rx '{key}/a b' False True",
         f"{no}, who may not enter {key}/ours: chmod g+rx {key}/ours False True",
         "does not exist True False",
+        f"{token} {no}: do it as root (sudo)",
+        f"{no}, who may not enter {open_directory}/closed: do it as root (sudo)",
+        f"{no}: do it as root (sudo)",
     ]
 
 

@@ -193,3 +193,29 @@ def test_it_runs_in_the_environment_of_whoever_asked(
     candidate.install(offer(f"env > {tmp_path}/environment"), "/opt/agent")
     found = (tmp_path / "environment").read_text().splitlines()
     assert {"TMPDIR=/somewhere", "PREFIX=/opt/agent"} <= set(found)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "[PYI-72:ERROR] Failed to extract agentctl: decompression resulted in return code -1!\n"
+        "[PYI-72:ERROR] Failed to extract entry: agentctl.",
+        "agentctl-next: error while loading shared libraries: libz.so.1: failed to map segment from shared object",
+    ],
+    ids=["full", "noexec"],
+)
+@pytest.mark.parametrize("call", [candidate.version, candidate.prove])
+def test_where_there_is_no_place_to_unpack_itself_that_is_told(
+    offer: Offer, call: Callable[[Path], object], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = offer(f"echo '{said}' >&2; exit 255")
+    told = "is full or unusable: make room, or name another place by TMPDIR="
+    monkeypatch.delenv("TMPDIR", raising=False)
+    assert refused(call, file) == f"cannot unpack itself: /tmp {told}"
+    monkeypatch.setenv("TMPDIR", "/small")
+    assert refused(call, file) == f"cannot unpack itself: /small {told}"
+
+
+def test_it_is_to_wait_for_another_installation(offer: Offer, tmp_path: Path) -> None:
+    candidate.install(offer(f"echo ${candidate.WAIT} > {tmp_path}/waits"), "/srv")
+    assert (tmp_path / "waits").read_text() == "1\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from agent.declaration.default import TEMPLATE
 from agent.errors import EXIT_CONFIGURATION, RuntimeFailure, UsageError
 from agent.installation.install import Refused, install, lay, uninstall
+from agent.installation.lock import only_one
 from agent.installation.record import read
 from agent.installation.steps import Step
 from agent.installation.timers import DROP_IN, mark
@@ -211,6 +213,19 @@ def test_a_version_that_is_being_executed_stays_until_nobody_does(made: Make, im
         assert (library / "0.1.0/agentctl").exists()
     assert install(newest, "/srv", image).running == ()
     assert not (library / "0.1.0").exists() and (library / "0.1.1").exists()
+
+
+def test_a_second_one_is_refused_or_waits_as_it_is_told(made: Make, image: Path) -> None:
+    tree = made()
+    with ThreadPoolExecutor() as threads:
+        with only_one(image, "/srv"):
+            with pytest.raises(RuntimeFailure, match="is just installing, uninstalling or changing timers"):
+                install(tree, "/srv", image)
+            waiting = threads.submit(install, tree, "/srv", image, wait=True)
+            with pytest.raises(TimeoutError):
+                waiting.result(0.2)
+            assert not (image / "srv/lib").exists()
+        assert waiting.result(20).steps
 
 
 def test_an_older_version_is_gone_back_to_only_on_purpose(made: Make, image: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.linux.owner import owner, seen_by
+from agent.linux.owner import owner, seen_by, stranger
 from agent.linux.users import resolve_user
 from tests.linux.processes import become_user_with, scripted
 
@@ -98,3 +98,17 @@ print(run(request, 10).stdout.decode())
         "",
         "",
     ]
+
+
+def test_a_stranger_is_neither_root_nor_whose_the_prefix_is(theirs: Path, tmp_path: Path) -> None:
+    ours = Path(tempfile.mkdtemp(prefix="ours-"))
+    ours.chmod(0o755)
+    assert not stranger(ours, theirs)
+    with seen_by(resolve_user("nobody", None)):
+        assert stranger(ours) and stranger(ours / "none", ours, theirs) and not stranger(theirs, ours)
+        assert not stranger(theirs / "none"), "where there is no prefix nobody is a stranger to it"
+        assert not stranger()
+    ours.chmod(0o700)
+    with seen_by(resolve_user("nobody", None)):
+        assert stranger(ours / "run")
+    ours.rmdir()

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import threading
 from pathlib import Path
 
 import pytest
 
 from agent.errors import RuntimeFailure
+from agent.linux import sockets
+from agent.linux.peercred import PeerCredentials
 from agent.linux.sockets import SUN_PATH_LIMIT, connect_unix, listen_unix, reachable
 from tests.linux.processes import open_fds
 
@@ -86,6 +89,21 @@ def test_a_listener_that_is_too_busy_to_accept_is_alive(path: Path) -> None:
             listen_unix(path, 0o600)
         for each in waiting:
             each.close()
+
+
+def test_one_that_systemd_listens_on_is_told_with_the_units_to_turn_to(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "_SYSTEMD", tmp_path)
+    with listen_unix(path, 0o600):
+        with pytest.raises(RuntimeFailure, match="another process listens there already"):
+            listen_unix(path, 0o600)
+        with subprocess.Popen(["true"]) as ended:
+            pass
+        for listener in (1, ended.pid):
+            monkeypatch.setattr(sockets, "peer_credentials", lambda _, pid=listener: PeerCredentials(pid, 0, 0))
+            with pytest.raises(RuntimeFailure, match=r"systemd listens .*`systemctl start agent`.*`systemctl stop"):
+                listen_unix(path, 0o600)
 
 
 def test_a_stale_socket_is_replaced(path: Path) -> None:

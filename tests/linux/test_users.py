@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import SpawnFailed
-from agent.linux.users import group_name, resolve_user
+from agent.linux.users import group_name, named, resolve_user
 
 
 def test_a_user_brings_group_groups_and_home() -> None:
@@ -33,6 +33,11 @@ def test_numbers_mean_the_same_as_names() -> None:
 def test_a_number_that_nobody_has_is_taken_as_it_is() -> None:
     found = resolve_user("54321", None)
     assert (found.uid, found.gid, found.groups, found.home) == (54321, 54321, (54321,), "/")
+
+
+def test_a_message_has_the_name_and_the_number_of_a_user() -> None:
+    assert named(65534) == "nobody (65534)"
+    assert named(54321) == "54321"
 
 
 def test_a_group_replaces_the_users_own() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.cli.guard import EXIT_INTERRUPTED
+from agent.errors import EXIT_INTERRUPTED
 from tests.binary import Built
 from tests.installation.image import snapshot, system
 

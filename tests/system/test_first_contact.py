@@ -12,7 +12,9 @@ from typing import IO, Any
 
 import pytest
 
+from tests.binary import built
 from tests.harness import PATIENCE, wait_until
+from tests.system.container import Container
 from tests.system.host import UNIT, Host
 
 WEB = """
@@ -73,7 +75,8 @@ def test_a_file_that_an_editor_gave_to_root_is_told_with_the_command_that_mends_
         assert refused.returncode == 1
         assert refused.stderr.startswith(f"{path}: may not be read by user agent: {mend}")
         assert refused.stderr.count("\n") == 1
-        assert enabled.agentctl("validate").returncode == 0, "root may read it all"
+        judged = enabled.agentctl("validate", check=False)
+        assert (judged.returncode, judged.stdout, judged.stderr) == (1, "", refused.stderr)
         code, found = doctor(enabled)
         assert (code, found["declaration"]["verdict"]) == (2, "fail")
         assert mend in found["declaration"]["finding"]
@@ -84,6 +87,8 @@ def test_a_file_that_an_editor_gave_to_root_is_told_with_the_command_that_mends_
     enabled.run(["systemctl", "stop", "agent.socket", UNIT])
     file.chmod(0o600)
     assert "may not be read by user agent: chmod g+r" in doctor(enabled)[1]["declaration"]["finding"]
+    warned = enabled.agentctl("validate")
+    assert warned.stderr.startswith("warning: /srv/key/env.toml: may not be read by user agent: chmod g+r")
 
 
 def test_a_declaration_of_init_is_for_the_agent_to_read(installed: Host) -> None:
@@ -96,10 +101,43 @@ def test_a_declaration_of_init_is_for_the_agent_to_read(installed: Host) -> None
 def test_who_is_nobody_to_the_agent_is_told_so_and_no_more(enabled: Host) -> None:
     enabled.declare(WEB)
     code, found = doctor(enabled, user="nobody")
-    assert code == 2
+    assert code == 0, found
     assert "may not be read by user nobody, who may not enter /srv/key" in found["declaration"]["finding"]
     assert found["agent"]["mend"] == "ask as root"
-    assert found["prefix"]["finding"] == "/srv/run is no directory that user nobody may write to"
+    for name in ("prefix", "capabilities", "open files", "cgroup"):
+        assert found[name]["finding"] == "cannot be judged by user nobody"
+    closed = "may not be read by user nobody, who may not enter /srv/key: do it as root (sudo)\n"
+    for words in (["validate"], ["run"], ["run-once", "web"], ["timers", "sync"]):
+        refused = enabled.agentctl(*words, check=False, user="nobody")
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert f"/srv/key/env.toml: {closed}" in refused.stderr.splitlines(keepends=True)
+
+
+def test_a_member_of_the_agents_group_is_not_told_to_make_its_secrets_his_own(enabled: Host) -> None:
+    enabled.run(["useradd", "--groups", "agent", "amy"])
+    enabled.declare(WEB + 'secrets = ["token"]\n')
+    enabled.run(["install", "-o", "agent", "-g", "agent", "-m", "600", "/dev/null", "/srv/key/secrets/token"])
+    enabled.systemctl("reload")
+    refused = enabled.agentctl("validate", check=False, user="amy")
+    told = "service.web.secrets: /srv/key/secrets/token may not be read by user amy: do it as root (sudo)\n"
+    assert refused.stderr == f"/srv/key/env.toml:5: {told}"
+    assert doctor(enabled, user="amy")[0] == 0
+    enabled.run(["chown", "root", "/srv/key/secrets/token"])
+    refused = enabled.agentctl("validate", check=False)
+    assert (refused.returncode, refused.stderr) == (1, enabled.agentctl("reload", check=False).stderr)
+    assert "may not be read by user agent: chown agent" in refused.stderr
+
+
+def test_who_looks_below_the_wrong_prefix_is_told_the_right_one(container: Container) -> None:
+    container.copy_in(built().onefile, "/opt/agentctl")
+    container.run(["/opt/agentctl", "install", "--prefix", "/opt/agent"])
+    hint = "; an agent is installed below /opt/agent: --prefix /opt/agent\n"
+    told = container.run(["/opt/agentctl", "uninstall"]).stdout
+    assert told == f"nothing to do: nothing is installed below /srv{hint}"
+    for user in ("root", "nobody"):
+        status = container.run(["/opt/agentctl", "status"], check=False, user=user)
+        assert status.returncode == 2
+        assert status.stderr.startswith("agentctl: the agent is not running: ") and status.stderr.endswith(hint)
 
 
 def test_doctor_knows_what_the_unit_does_not_permit(enabled: Host) -> None:
@@ -197,6 +235,14 @@ def test_who_asks_while_the_prefix_is_held_by_another_is_told_by_whom(installed:
         assert re.fullmatch(
             r"agentctl: the agent cannot start: an agent already runs on /srv: process \d+ holds it\n", refused.stderr
         )
+
+
+def test_who_runs_an_agent_where_systemd_listens_is_told_the_units_to_turn_to(enabled: Host) -> None:
+    enabled.run(["systemctl", "stop", UNIT])
+    refused = enabled.agentctl("run", check=False)
+    assert refused.returncode == 2
+    told = "agent: /srv/run/agent.sock: systemd listens there already (agent.socket): `systemctl start agent`"
+    assert refused.stderr.splitlines()[-1].startswith(told)
 
 
 def test_an_agent_outlives_the_end_of_its_socket(enabled: Host) -> None:

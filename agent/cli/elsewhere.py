@@ -1,0 +1,15 @@
+"""Where the agent of this host is, for whoever looks for it below another prefix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def hint(prefix: Path | str, root: Path = Path("/")) -> str:
+    """What to add to "there is none below ``prefix``": where one is installed, if one is."""
+    if not Path(f"{root}/etc/systemd/system/agent.service").exists():  # then what knows more need not be loaded
+        return ""
+    from agent.installation.observe import elsewhere
+
+    found = elsewhere(root, str(prefix))
+    return f"; an agent is installed below {found}: --prefix {found}" if found else ""

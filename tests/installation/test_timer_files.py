@@ -120,5 +120,5 @@ def test_a_link_within_the_root_leads_where_it_leads_the_system_that_is_there(ro
 def test_a_directory_that_another_user_could_exchange_is_refused(root: Path, theirs: str) -> None:
     (root / theirs).mkdir(parents=True, exist_ok=True)
     os.chown(root / theirs, 65534, 65534)
-    with pytest.raises(RuntimeFailure, match="belongs to user nobody \(65534\), who could exchange"):
+    with pytest.raises(RuntimeFailure, match=r"belongs to user nobody \(65534\), who could exchange"):
         timer_files.check(root, PREFIX, ["job"])

@@ -146,9 +146,9 @@ class Agent:
         """Wait for the first event of a kind after a cursor, on the agent's own stream."""
         deadline = time.monotonic() + PATIENCE
         client = Client(self.prefix / "run" / "agent.sock", timeout=PATIENCE)
-        query = {"after": str(after), "follow": "true", **({"service": service} if service else {})}
-        for found in client.stream("/v1/events", query):
-            if found.get("kind") == kind:
+        # Of all services: this one may not be declared yet.
+        for found in client.stream("/v1/events", {"after": str(after), "follow": "true"}):
+            if found.get("kind") == kind and service in (None, found["service"]):
                 return found
             assert time.monotonic() < deadline, f"no event {kind} of {service}"
         raise AssertionError(f"the stream ended without {kind} of {service}")

@@ -45,7 +45,7 @@ exec "$@"
 def opened(*trees: Path) -> tuple[str, ...]:
     """A prefix of a command, in whose mount namespace these can be reached by anybody."""
     pairs: dict[Path, Path] = {}
-    for tree in trees:
+    for tree in [one for one in trees if not any(one != other and one.is_relative_to(other) for other in trees)]:
         closed = [place for place in (tree, *tree.parents) if place.stat().st_mode & 0o005 != 0o005]
         if closed:
             assert pairs.setdefault(closed[-1], tree) == tree, f"two trees below {closed[-1]}"

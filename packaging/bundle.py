@@ -53,6 +53,8 @@ EXCLUDED = [
         "idlelib",
     ),
     *("pdb", "pydoc", "doctest", "unittest", "code", "codeop", "webbrowser", "tracemalloc"),
+    # What a host's own Python is adapted with.
+    *("sitecustomize", "usercustomize"),
     # Builds and installs other programs.
     *("distutils", "setuptools", "pkg_resources", "ensurepip", "lib2to3", "importlib.metadata", "py_compile"),
     # Starts processes behind our back: a frozen program would run itself for each (agent.workers.scan.library).

@@ -41,7 +41,7 @@ class Component(NamedTuple):
 
 
 COMPONENTS = (
-    Component("agent", "GPL-2.0-or-later", "this program", modules=("agent",)),
+    Component("agent", "GPL-2.0-or-later", "this program", modules=("agent", "early")),
     Component("Python", "PSF-2.0", "the interpreter and its library", library="libpython"),
     Component(
         "PyInstaller",

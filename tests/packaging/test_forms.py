@@ -221,11 +221,17 @@ def test_an_interrupt_ends_it_at_any_time_without_a_word(form: Path, tmp_path: P
     for part in range(1, 41):
         command = [str(form), *words, "--prefix", str(tmp_path)]
         with subprocess.Popen(
-            command, env=BARE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            command,
+            env=BARE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         ) as process:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(whole * part / 40)
-            process.send_signal(signal.SIGINT)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)  # as a terminal does
             assert process.stderr
             told = process.stderr.read()
         tracebacks += "Traceback" in told or "PYI" in told

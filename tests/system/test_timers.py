@@ -381,7 +381,8 @@ def test_who_is_not_root_and_without_an_agent_sees_the_timers_and_changes_none(i
     sync(installed, SYSTEMDS + job("a", 'oncalendar = "Mon..Fri 02:30"') + job("b", 'every = "1h"'))
     wait_for(installed, "b", state="waiting", last_exit="exited 0")
     done = installed.agentctl("timers", user="nobody")
-    assert "may not be read by user nobody, who may not enter /srv/key; shown are the timers of the last" in done.stderr
+    why = "may not be read by user nobody, who may not enter /srv/key: do it as root (sudo)"
+    assert f"{why}; shown are the timers of the last" in done.stderr
     assert done.stderr.count("\n") == 1
     _, first, second = done.stdout.splitlines()
     assert re.match(r"a +systemd +waiting +\d{4}-\S+ 02:30:00 +\S.* - +- +Mon\.\.Fri \*-\*-\* 02:30:00$", first)

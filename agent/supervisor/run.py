@@ -45,7 +45,7 @@ def check_descriptors() -> None:
 
 
 class Pump(Protocol):
-    """Empties one pipe, which it owns. ``agent.telemetry.logs.LogPump`` is one."""
+    """Empties one pipe, which it owns. ``agent.telemetry.log_pump.LogPump`` is one."""
 
     dropped_bytes: int
 

@@ -35,10 +35,10 @@ def start(tmp_path: Path) -> Iterator[Start]:
     started: list[subprocess.Popen[str]] = []
 
     def begin() -> subprocess.Popen[str]:
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         command = [sys.executable, "-c", HOLD, str(tmp_path)]
         environment = {**os.environ, "PYTHONPATH": "."}
-        started.append(subprocess.Popen(command, text=True, env=environment, **pipes))  # type: ignore[call-overload]
+        pipe = subprocess.PIPE
+        started.append(subprocess.Popen(command, text=True, env=environment, stdin=pipe, stdout=pipe, stderr=pipe))
         return started[-1]
 
     yield begin

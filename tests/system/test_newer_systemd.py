@@ -17,19 +17,19 @@ from tests.system.test_credentials import (  # noqa: F401  # pytest collects the
     test_a_declaration_of_roots_alone_is_read_as_a_credential,
     test_a_secret_that_systemd_hands_over_is_read_by_the_worker_and_by_nobody_else,
 )
-from tests.system.test_handover import (  # noqa: F401
+from tests.system.test_handover import (  # noqa: F401  # pytest collects them from here too
     activated,
     test_an_agent_that_dies_in_the_middle_is_started_anew_and_finds_what_systemd_kept,
     test_nobody_is_refused_while_the_agent_restarts,
 )
-from tests.system.test_sandbox import (  # noqa: F401
+from tests.system.test_sandbox import (  # noqa: F401  # pytest collects them from here too
     prober,
     test_a_service_can_do_nothing_that_is_not_its_business,
     test_captures_see_every_packet_in_promiscuous_mode_without_cap_net_admin,
     test_no_process_of_the_agent_can_gain_privileges_or_leave_its_filter,
     test_scans_send_raw_syn_packets,
 )
-from tests.system.test_service import (  # noqa: F401
+from tests.system.test_service import (  # noqa: F401  # pytest collects them from here too
     test_a_hung_worker_is_replaced,
     test_reload_fails_on_a_wrong_declaration_and_touches_nothing,
     test_sigkill_of_the_agent_leaves_no_process_and_it_comes_back,

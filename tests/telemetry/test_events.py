@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import ctypes
 import os
 import sqlite3
 import tempfile
@@ -16,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.telemetry.events import COMMIT_AT, DATA_LIMIT, MESSAGE_LIMIT, RING, Event, EventStore, History
+from tests.telemetry.logs import fill
 
 NOW = 1_763_640_000.0
 
@@ -56,24 +56,9 @@ def store(tmp_path: Path, timers: Timers) -> Iterator[EventStore]:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 512 KiB."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    target = tmp_path / "disk"
-    target.mkdir()
-    if libc.mount(b"tmpfs", os.fsencode(target), b"tmpfs", 0, b"size=512k"):
-        raise OSError(ctypes.get_errno(), "mounting a tmpfs")
-    yield target
-    libc.umount2(os.fsencode(target), 2)
-
-
-def fill(disk: Path) -> Path:
-    """Take every byte that is left."""
-    filler = disk / "filler"
-    with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
-        while True:
-            file.write(bytes(512))
-    return filler
+def disk_size() -> str:
+    """A database begins larger than a log does."""
+    return "512k"
 
 
 def test_an_event_is_readable_at_once_and_stored_with_its_company_in_one_commit(

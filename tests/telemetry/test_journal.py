@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.linux.journal import Journal, encode
+from agent.linux.journal import encode
 from agent.telemetry.events import Event, EventStore
 from agent.telemetry.journal import BURST, LINE_MAX, RATE, UNIT, JournalledLog, Logbook, event_entry, remark
 from agent.telemetry.kinds import INFO, KINDS, WARNING
@@ -319,20 +319,6 @@ def test_behind_a_pipe_the_log_and_the_journal_get_the_same(tmp_path: Path) -> N
 
 
 # -- a journal that comes and goes ------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def journald(tmp_path: Path) -> Iterator[Journald]:
-    made = Journald(tmp_path / "socket")
-    yield made
-    made.go()
-
-
-@pytest.fixture
-def logbook(journald: Journald) -> Iterator[Logbook]:
-    journal = Journal(journald.path)
-    yield Logbook(journal)
-    journal.close()
 
 
 def line(text: str) -> bytes:

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from agent.declaration.model import Command, LogPolicy
-from agent.linux.journal import Journal
 from agent.paths import Paths
 from agent.telemetry.journal import Logbook
 from agent.telemetry.service_log import ServiceLog
@@ -44,20 +40,6 @@ def test_without_a_journal_it_is_the_file_alone(tmp_path: Path) -> None:
     paths = Paths.of(tmp_path)
     said(ServiceLog(paths, SERVICE, never, None), b"one\ntw", b"o\n")
     assert lines(paths) == ["one", "two"]
-
-
-@pytest.fixture
-def journald(tmp_path: Path) -> Iterator[Journald]:
-    made = Journald(tmp_path / "socket")
-    yield made
-    made.go()
-
-
-@pytest.fixture
-def logbook(journald: Journald) -> Iterator[Logbook]:
-    journal = Journal(journald.path)
-    yield Logbook(journal)
-    journal.close()
 
 
 def test_the_journal_gets_each_line_under_the_name_of_the_service(

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from agent.installation.whose import elsewhere
+
 
 def hint(prefix: Path | str, root: Path = Path("/")) -> str:
     """What to add to "there is none below ``prefix``": where one is installed, if one is."""
-    if not Path(f"{root}/etc/systemd/system/agent.service").exists():  # then what knows more need not be loaded
-        return ""
-    from agent.installation.observe import elsewhere
-
     found = elsewhere(root, str(prefix))
     return f"; an agent is installed below {found}: --prefix {found}" if found else ""

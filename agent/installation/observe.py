@@ -16,7 +16,8 @@ from agent.installation.goal import Goal, anchor, optional_directories
 from agent.installation.plan import Seen
 from agent.installation.record import Record, library, named, place, read, version_of
 from agent.installation.tree import PROGRAM, digest
-from agent.installation.units import SHIPPED_UNITS, UNITS, Claim, data, owner
+from agent.installation.units import SHIPPED_UNITS, UNITS, Claim, data
+from agent.installation.whose import owner
 from agent.linux import systemd
 from agent.linux.process import all_pids
 from agent.linux.rooted import directory, names
@@ -119,15 +120,6 @@ def foreign_units(goal: Goal, seen: Seen, root: Path) -> Mapping[str, str | None
         if within(entry.path, UNITS) and entry.path not in laid and isinstance(seen.entries.get(entry.path), File):
             found[entry.path] = owner(_text(root, entry.path))
     return found
-
-
-def elsewhere(root: Path, prefix: str) -> str | None:
-    """The prefix of the agent that is installed below ``root``, by its unit, when it is another one than ``prefix``."""
-    with suppress(RuntimeFailure):
-        found = owner(_text(root, f"{UNITS}/agent.service"))
-        if found and found != prefix and Path(f"{root}/{place(found)}").is_file():  # a package has no record
-            return found
-    return None
 
 
 def shipped_units(goal: Goal, root: Path) -> tuple[str, ...]:

@@ -115,12 +115,6 @@ def _lines(text: str) -> list[list[str]]:
     return [words for line in text.splitlines() if len(words := line.split()) > 1 and not line.lstrip().startswith("#")]
 
 
-def owner(text: str) -> str | None:
-    """The prefix of the installation that a unit belongs to; ``None`` when it is none of ours."""
-    found = re.search(rf"^ExecStart=[-+!@:]*(/\S*)/{re.escape('lib/agent')}/current/agentctl", text, re.MULTILINE)
-    return found[1] if found else None
-
-
 def data(prefix: str) -> tuple[str, ...]:
     """The directories of the contract below ``prefix``."""
     return tuple(f"{prefix}/{name}" for name in DATA)

@@ -51,7 +51,7 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture
 def unmanaged(agentctl: Agentctl) -> Callable[..., Done]:
     """agentctl on a machine that no systemd runs, whatever runs this one: sd_booted(3) looks into /run."""
-    alone = ["unshare", "--mount", "sh", "-ec", 'mount -t tmpfs none /run/systemd || :; exec "$@"', "sh"]
+    alone = ["unshare", "--mount", "sh", "-ec", 'mount -t tmpfs none /run/systemd 2> /dev/null || :; exec "$@"', "sh"]
 
     def run(*arguments: str) -> Done:
         return subprocess.run(

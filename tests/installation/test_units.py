@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from agent.errors import RuntimeFailure
-from agent.installation.units import Accounts, Claim, accounts, claims, destination, owner, placed, units
+from agent.installation.units import Accounts, Claim, accounts, claims, destination, placed, units
 from tests.installation.image import SYSTEMD
 
 SHIPPED = Path(__file__).resolve().parents[2] / "systemd"
@@ -93,19 +93,6 @@ def test_directories_are_read_as_tmpfiles_reads_them() -> None:
 def test_accounts_are_read_as_sysusers_reads_them() -> None:
     text = '# u no\nu agent - "An agent" /srv\nu! locked 5:6\ng ops -\nm agent ops\n'
     assert accounts(text) == Accounts(("agent", "locked"), ("agent", "locked", "ops"))
-
-
-@pytest.mark.parametrize(
-    ("text", "prefix"),
-    [
-        ("[Service]\nExecStart=/opt/a/lib/agent/current/agentctl run\n", "/opt/a"),
-        ("[Service]\nExecStart=+/srv/lib/agent/current/agentctl run\n", "/srv"),
-        ("[Service]\nExecStart=/usr/bin/agent\n", None),
-        ("", None),
-    ],
-)
-def test_a_unit_tells_whose_it_is(text: str, prefix: str | None) -> None:
-    assert owner(text) == prefix
 
 
 @pytest.mark.parametrize("prefix", ["/srv", "/opt/agent"])

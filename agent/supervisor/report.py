@@ -72,7 +72,8 @@ class Status(msgspec.Struct, kw_only=True):
 class TimerReport(msgspec.Struct, kw_only=True):
     """One job: when it runs next, when it ran last and how that ended.
 
-    Of one that systemd starts this is only what the agent knows: about runs that somebody asked it for.
+    Of one that systemd starts this is only what the agent knows: about runs that somebody asked it for. One that is not
+    ``enabled`` nobody starts.
     """
 
     name: str
@@ -82,6 +83,7 @@ class TimerReport(msgspec.Struct, kw_only=True):
     last_exit: str | None = None
     state: State = "waiting"
     scheduler: Scheduler = "agent"
+    enabled: bool = True
 
 
 class Outcome(msgspec.Struct, kw_only=True):

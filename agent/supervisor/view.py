@@ -58,6 +58,7 @@ def describe_timer(unit: Unit, last_run: float | None) -> TimerReport:
         last_exit=unit.last_exit,
         state=unit.phase.value,
         scheduler="systemd" if unit.times_are_systemds else "agent",
+        enabled=unit.service.enabled,
     )
 
 

@@ -7,15 +7,20 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from agent.cli import checks
 from agent.declaration.model import AgentSettings, Command, Declaration, Limits
-from agent.linux import libpcap
+from agent.installation import timer_state
+from agent.installation.timer_files import write
+from agent.installation.timer_state import JobState
+from agent.installation.timers import render
+from agent.linux import libpcap, systemctl
 from agent.paths import Paths
+from tests.installation.conftest import PATHS, declared, job
 from tests.linux.processes import BECOME_NOBODY, scripted
 
 ROOT = "Uid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nGroups:\t0 \nCapPrm:\t1ff\nCapEff:\t000001ffffffffff\n"
@@ -264,6 +269,53 @@ def test_limits_that_do_not_hold_are_told_while_they_are_declared() -> None:
         "not in force for a, b: the cgroup has no controller for: memory",
     )
     assert checks.check_limits(declaration, []) == []
+
+
+TIMERS = render(declared(job("quiet"), job("nightly")), PATHS.prefix)
+
+
+@pytest.fixture
+def systemd(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """A systemd that says of these timers that they are active."""
+    active = set(TIMERS)
+
+    def ask(names: Sequence[str]) -> dict[str, JobState]:
+        return {name: JobState("waiting", None, None, None, active=name in active) for name in names}
+
+    monkeypatch.setattr(timer_state, "ask", ask)
+    monkeypatch.setattr(systemctl, "booted", lambda: True)
+    return active
+
+
+def timers(units: Path, *jobs: str, scheduler: str = "systemd") -> list[tuple[str, str, str]]:
+    rows = checks.check_timers(declared(*(job(name) for name in jobs), scheduler=scheduler), PATHS, units)
+    return [(row.verdict, row.finding, row.mend) for row in rows]
+
+
+def test_jobs_that_systemd_does_not_start_yet_or_any_more_are_told(tmp_path: Path, systemd: set[str]) -> None:
+    sync = "agentctl timers sync"
+    assert timers(tmp_path, "quiet", "nightly") == [("warn", "not as declared: nightly, quiet", sync)]
+    for name, texts in TIMERS.items():
+        write(tmp_path, name, texts, Path("/etc/systemd/system/agent-job@.timer"))
+    assert timers(tmp_path, "quiet", "nightly") == [("ok", "2 timers of systemd as declared, and active", "")]
+    systemd.discard("quiet")
+    idle = "not active, so that nobody starts them: quiet"
+    assert timers(tmp_path, "quiet", "nightly") == [("warn", idle, sync)]
+    assert timers(tmp_path, "quiet") == [("warn", f"not as declared: nightly; {idle}", sync)]
+    # They would be started twice: by the agent too.
+    assert timers(tmp_path, "quiet", scheduler="agent") == [("warn", "not as declared: nightly, quiet", sync)]
+
+
+def test_jobs_that_are_not_systemds_are_no_row(tmp_path: Path, systemd: set[str]) -> None:
+    assert timers(tmp_path, "quiet", scheduler="agent") == timers(tmp_path) == []
+
+
+def test_without_systemd_nobody_starts_its_jobs(
+    tmp_path: Path, systemd: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(systemctl, "booted", lambda: False)
+    [(verdict, finding, _)] = timers(tmp_path, "quiet")
+    assert (verdict, finding) == ("warn", "systemd, which is to start quiet, does not run this machine")
 
 
 def test_libpcap_says_its_version() -> None:

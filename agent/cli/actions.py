@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,7 +14,7 @@ from agent.cli import output, text
 from agent.cli.base import Session, command, no_such
 from agent.cli.guard import complain
 from agent.cli.names import SERVICE
-from agent.errors import EXIT_RUNTIME, AgentError, UsageError
+from agent.errors import EXIT_RUNTIME, AgentError, DeclarationError, UsageError
 
 if TYPE_CHECKING:
     from agent.control.client import Client
@@ -58,8 +59,11 @@ def perform(session: Session, action: str, names: Sequence[str], *, wait: bool) 
     """Do it to all of them and report each as it is done; raises when a name is unknown or an outcome is not ok."""
     client = session.client()
     known = [str(service["name"]) for service in client.request("GET", "/v1/status")["services"]]
-    if unknown := [no_such("service", name, known) for name in names if name not in known]:
-        raise UsageError("; ".join(unknown))
+    if unknown := [name for name in names if name not in known]:
+        since = _declared(session)
+        raise UsageError(
+            "; ".join(_not_read(name) if name in since else no_such("service", name, known) for name in unknown)
+        )
     patient = session.client(WAIT_TIMEOUT) if wait else client
     failed = []
     outcomes: dict[str, dict[str, Any]] = {}
@@ -73,6 +77,22 @@ def perform(session: Session, action: str, names: Sequence[str], *, wait: bool) 
         output.document({"outcomes": [outcomes[name] for name in names]})
     if failed:
         click.get_current_context().exit(EXIT_RUNTIME)
+
+
+def _not_read(name: str) -> str:
+    return (
+        f"no service is named {name!r} yet; it has been declared since the agent read its declaration: agentctl reload"
+    )
+
+
+def _declared(session: Session) -> Collection[str]:
+    """The services that the files declare, which the agent may not have read yet; none where we cannot read them."""
+    from agent.declaration.load import load
+
+    try:
+        return load(session.paths(), os.environ).services
+    except DeclarationError:
+        return ()
 
 
 def ask(client: Client, action: str, name: str, *, wait: bool) -> dict[str, Any]:

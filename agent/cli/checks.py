@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from agent.cli.elsewhere import hint
-from agent.cli.text import size
+from agent.cli.text import size, some
 from agent.control.client import Client
 from agent.declaration.load import load
 from agent.declaration.model import Command, Declaration
 from agent.declaration.sources import AS_ROOT
-from agent.errors import AgentError, DeclarationError, NotRunning, RequestRefused, SpawnFailed
-from agent.linux import cgroup, libpcap
+from agent.errors import AgentError, DeclarationError, NotRunning, RequestRefused, RuntimeFailure, SpawnFailed
+from agent.installation import timer_state
+from agent.installation.timer_files import HERE, out_of_sync
+from agent.installation.timers import render
+from agent.linux import cgroup, libpcap, systemd
 from agent.linux.capability_sets import NET_RAW, in_a_drop_in, mask, names, parse_sets
 from agent.linux.environment import base_environment
 from agent.linux.files import read_pid
@@ -78,6 +81,7 @@ def examine(paths: Paths, environ: Mapping[str, str]) -> list[Check]:
         *(check_capabilities(declaration, status_of(pid)) if declaration else ()),
         check_files(_limits(pid), services=len(declaration.services) if declaration else 0),
         check_cgroup(agent["containment"] if agent else None, cgroup.explain(paths.prefix)),
+        *(check_timers(declaration, paths) if declaration else ()),
         *(check_limits(declaration, _events_since(paths, agent["since"])) if agent and declaration else ()),
         check_clock(),
     ]
@@ -293,6 +297,29 @@ def check_limits(declaration: Declaration, events: Iterable[Mapping[str, Any]]) 
         names = sorted(name for name in limited if told.get(name) == why)
         rows.append(Check("limits", "warn", f"not in force for {', '.join(names)}: {why}", mend))
     return rows
+
+
+def check_timers(declaration: Declaration, paths: Paths, root: Path = HERE) -> list[Check]:
+    """Whether systemd starts the jobs that it is to start: their timers are as declared, and active.
+
+    No row where there is no such job, and nothing left of any.
+    """
+    astray = out_of_sync(declaration, paths, root)
+    jobs = sorted(render(declaration, paths.prefix))
+    if not (jobs or astray):
+        return []
+    if jobs and not systemd.booted():
+        finding = f"systemd, which is to start {some(jobs)}, does not run this machine"
+        return [Check("timers", "warn", finding, 'scheduler = "agent" in the declaration')]
+    try:
+        idle = [name for name, state in timer_state.ask(jobs).items() if not state.active and name not in astray]
+    except RuntimeFailure as error:
+        return [Check("timers", "warn", str(error), "systemctl list-timers")]
+    told = [("not as declared", astray), ("not active, so that nobody starts them", idle)]
+    findings = [f"{what}: {some(names)}" for what, names in told if names]
+    if findings:
+        return [Check("timers", "warn", "; ".join(findings), "agentctl timers sync")]
+    return [Check("timers", "ok", f"{_counted(len(jobs), 'timer')} of systemd as declared, and active")]
 
 
 def check_clock(marker: Path = TIMESYNC) -> Check:

@@ -19,7 +19,7 @@ HEADS = ("CHECK", "RESULT", "FINDING")
     exit_codes="Exit codes: 0 nothing fails, though there may be warnings, 2 something does that the agent needs.",
 )
 def doctor(session: Session) -> None:
-    """Check the declaration, the prefix, the disk, libpcap, nmap, capabilities, cgroups, limits and the clock.
+    """Check the declaration, the prefix, the disk, libpcap, nmap, capabilities, cgroups, limits, timers and the clock.
 
     Each check is ok, warn or fail; what is not ok says how to mend it. What no declared service needs only warns.
     While an agent runs, its own capabilities and limits are checked, otherwise those of this command. Nothing is

@@ -8,6 +8,7 @@ import click
 
 from agent.cli import streams, text
 from agent.cli.base import Session, command
+from agent.cli.guard import complain
 from agent.cli.names import SERVICE
 
 DEFAULT_COUNT = 100
@@ -32,8 +33,11 @@ def logs(session: Session, name: str, follow: bool, lines: int) -> None:
     """Show what the service NAME printed on its stdout and stderr.
 
     Control characters are shown as escapes such as \\x1b, so that nothing a service prints can act on your terminal.
-    The bytes as they were printed are in PREFIX/log/NAME.log.
+    The bytes as they were printed are in PREFIX/log/NAME.log. Runs that systemd started are in the journal.
     """
+    timers = session.client().request("GET", "/v1/timers")["timers"]
+    if any((timer["name"], timer["scheduler"]) == (name, "systemd") for timer in timers):
+        complain(f"what {name} printed when systemd started it is in the journal: journalctl -t {name}")
     query = {"n": str(lines), "follow": "true" if follow else "false"}
     streams.show(session, f"/v1/logs/{name}", query, line)
 

@@ -43,14 +43,21 @@ def reload(session: Session) -> None:
 
 def lines(report: dict[str, Any]) -> list[str]:
     """What a reload changed, a line for each service, and how many it left alone."""
-    reasons = report["reasons"]
     changes = [
-        f"{name}: {change}" + (f" ({', '.join(reasons[name])})" if reasons.get(name) else "")
-        for change in ("stopped", "restarted", "updated", "started")
-        for name in report[change]
+        f"{name}: {change}{_why(report, name)}"
+        for change in ("stopped", "removed", "restarted", "updated", "added", "started")
+        for name in report.get(change, ())
     ]
     changes += [f"{name}: failed: {why}" for name, why in report["failed"].items()]
     changes += [f"{name}: as it was: its processes do not end, not even by SIGKILL" for name in report["stuck"]]
     kept = report["unchanged"]
     changes.append(f"{kept} service{'' if kept == 1 else 's'} unchanged")
     return [text.safe(line) for line in [*changes, *not_in_sync(report["timers_out_of_sync"])]]
+
+
+def _why(report: dict[str, Any], name: str) -> str:
+    """The settings that differ, and why it does not run if it does not, in brackets."""
+    note = report.get("notes", {}).get(name)
+    settings = [one for one in report["reasons"].get(name, ()) if (one, note) != ("enabled", "disabled")]
+    told = "; ".join(filter(None, (", ".join(settings), note)))
+    return f" ({told})" if told else ""

@@ -106,8 +106,17 @@ def optional(value: object) -> str:
 
 def not_in_sync(names: Sequence[str]) -> list[str]:
     """A line about jobs whose timer units are not as declared, if there are any."""
-    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    return [f"timers are not as declared: {safe(shown)}; run `agentctl timers sync`"] if names else []
+    return [f"timers are not as declared: {some(names)}; run `agentctl timers sync`"] if names else []
+
+
+def not_active(names: Sequence[str]) -> list[str]:
+    """A line about jobs that nobody starts because their timers are not active, if there are any."""
+    return [f"timers are not active: {some(names)}; run `agentctl timers sync`"] if names else []
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few of them."""
+    return safe(", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else ""))
 
 
 def figures(values: Mapping[str, object]) -> str:

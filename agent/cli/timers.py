@@ -42,7 +42,7 @@ def timers(context: click.Context) -> None:
 def show(session: Session) -> None:
     """Print all jobs."""
     answer = _answer(session)
-    _complete(answer["timers"])
+    answer["inactive"] = _complete(answer["timers"])
     if session.json:
         output.document(answer)
         return
@@ -51,7 +51,9 @@ def show(session: Session) -> None:
         table.show(HEADS, [row(timer, now) for timer in answer["timers"]], right=("LEFT",))
     else:
         print("no jobs are declared")
-    for line in text.not_in_sync(answer["out_of_sync"]):
+    out_of_sync = answer["out_of_sync"]
+    idle = [name for name in answer["inactive"] if name not in out_of_sync]
+    for line in [*text.not_in_sync(out_of_sync), *text.not_active(idle)]:
         print(line)
 
 
@@ -62,16 +64,20 @@ def _answer(session: Session) -> dict[str, Any]:
     except (NotRunning, RequestRefused) as refusal:
         if isinstance(refusal, RequestRefused) and refusal.status != 403:
             raise
-        schedules, out_of_sync = _without_agent(session.paths())
-        if schedules is None:
+        jobs, out_of_sync = _without_agent(session.paths())
+        if jobs is None:
             raise refusal
         empty = {"next_run": None, "last_run": None, "last_exit": None, "state": "stopped", "scheduler": "systemd"}
-        found = [{"name": name, "schedule": schedule, **empty} for name, schedule in schedules.items()]
+        found = [
+            {"name": name, "schedule": schedule, **empty, "enabled": enabled}
+            for name, (schedule, enabled) in jobs.items()
+        ]
         return {"timers": found, "out_of_sync": out_of_sync}
 
 
-def _without_agent(paths: Paths) -> tuple[dict[str, str] | None, list[str]]:
-    """The schedules of the jobs that are declared to be systemd's, and which of them are not in sync.
+def _without_agent(paths: Paths) -> tuple[dict[str, tuple[str, bool]] | None, list[str]]:
+    """The jobs that are declared to be systemd's, with their schedules and whether they are enabled, and which of them
+    are not in sync.
 
     Who cannot read the declaration is told what was made of it last; ``None``: there is nothing of that.
     """
@@ -90,24 +96,28 @@ def _without_agent(paths: Paths) -> tuple[dict[str, str] | None, list[str]]:
         if not found:
             return None, []
         complain(f"{error.problems[0]}; shown are the timers of the last `agentctl timers sync`")
-        return {name: timers.schedule(lies.timer or "") for name, lies in found.items()}, []
+        return {name: (timers.schedule(lies.timer or ""), True) for name, lies in found.items()}, []
     if declaration.agent.scheduler != "systemd":
         return None, []
-    jobs = {name: service.timer.source for name, service in sorted(declaration.services.items()) if service.timer}
+    services = sorted(declaration.services.items())
+    jobs = {name: (service.timer.source, service.enabled) for name, service in services if service.timer}
     return jobs, timer_files.out_of_sync(declaration, paths)
 
 
-def _complete(found: list[dict[str, Any]]) -> None:
-    """Fill in what only systemd knows. What the agent knows of a job is about runs that somebody asked it for."""
+def _complete(found: list[dict[str, Any]]) -> list[str]:
+    """Fill in what only systemd knows. What the agent knows of a job is about runs that somebody asked it for.
+
+    Returns the names of those that should be started and are not, because their timers are not active.
+    """
     names = [timer["name"] for timer in found if timer["scheduler"] == "systemd"]
     if not names:
-        return
+        return []
     from agent.installation import timer_state
     from agent.linux import systemd
 
     if not systemd.booted():
         complain(f"systemd, which is to start {', '.join(names)}, does not run this machine")
-        return
+        return []
     states = timer_state.ask(names)
     for timer in found:
         if state := states.get(timer["name"]):
@@ -116,6 +126,8 @@ def _complete(found: list[dict[str, Any]]) -> None:
                 timer["state"] = state.state
             if (state.last_run or 0.0) >= (timer["last_run"] or 0.0):
                 timer["last_run"], timer["last_exit"] = state.last_run, state.last_exit
+    enabled = {timer["name"] for timer in found if timer.get("enabled", True)}
+    return [name for name, state in states.items() if not state.active and name in enabled]
 
 
 def row(timer: dict[str, Any], now: float) -> tuple[str, ...]:

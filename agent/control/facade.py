@@ -113,7 +113,8 @@ class RunningAgent:
         parts = [f"{count} {phase.value}" for phase, count in counts.items()]
         failed = sorted(unit.name for unit in self._supervisor.units.values() if unit.phase is Phase.FAILED)
         told = ", ".join(parts) or "no services declared"
-        return f"{told}; failed: {', '.join(failed[:5])}" if failed else told
+        more = ", …" if len(failed) > 5 else ""
+        return f"{told}; failed: {', '.join(failed[:5])}{more}" if failed else told
 
     def timers(self) -> Timers:
         return Timers(timers=self._supervisor.timers(), out_of_sync=self._out_of_sync())
@@ -280,10 +281,11 @@ class RunningAgent:
 
 def _told(report: ReloadReport) -> str:
     parts = []
-    for verb in ("started", "stopped", "restarted", "updated", "stuck"):
+    for verb in ("started", "stopped", "restarted", "updated", "added", "removed", "stuck"):
         names = getattr(report, verb)
         if names:
-            parts.append(f"{verb} {', '.join(names[:10])}{' …' if len(names) > 10 else ''}")
+            told = [f"{name} ({report.notes[name]})" if name in report.notes else name for name in names[:10]]
+            parts.append(f"{verb} {', '.join(told)}{' …' if len(names) > 10 else ''}")
     if report.failed:
         parts.append(f"failed {', '.join(sorted(report.failed)[:10])}{' …' if len(report.failed) > 10 else ''}")
     parts.append(f"{report.unchanged} unchanged")

@@ -31,12 +31,13 @@ _RESULTS = {
 
 
 class JobState(NamedTuple):
-    """One job; times in unix seconds. ``stopped``: its timer is not active, so nobody starts it."""
+    """One job; times in unix seconds. ``stopped``: its timer is not ``active``, so nobody starts it."""
 
     state: Literal["waiting", "running", "stopping", "stopped"]
     next_run: float | None
     last_run: float | None
     last_exit: str | None
+    active: bool = True
 
 
 def ask(names: Sequence[str]) -> dict[str, JobState]:
@@ -59,6 +60,7 @@ def _read(timer: Properties, service: Properties, now: float, monotonic: float) 
         # Of a job that has not run since the boot, systemd knows when its timer elapsed last, if that is persistent.
         last_run=began or parse_timestamp(timer.get("LastTriggerUSec", "")),
         last_exit=_last_exit(service) if began else None,
+        active=timer.get("ActiveState") == "active",
     )
 
 

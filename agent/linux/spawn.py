@@ -67,6 +67,9 @@ _PASSING = frozenset(
 )
 _REFUSED = "the kernel, or a filter of system calls, does not let it have its `capabilities`"
 
+_HOMES = (Path("/home"), Path("/root"), Path("/run/user"))
+"""What ``ProtectHome=`` is about, systemd.exec(5)."""
+
 _PYTHON_IGNORES = frozenset({signal.SIGPIPE, signal.SIGXFSZ})  # subprocess restores these by itself
 
 
@@ -302,7 +305,8 @@ def _failure(error: Exception, request: SpawnRequest) -> SpawnFailed:
         return SpawnFailed(f"cannot start {program}: {_REFUSED}: {reason}", permanent=True)
     directory = request.working_directory
     # subprocess blames the directory for all that fails before exec: EPERM is about becoming the user.
-    if error.filename is not None and error.filename == directory != program and number != errno.EPERM:
+    if directory is not None and error.filename == directory != program and number != errno.EPERM:
+        reason += _hidden(directory)
         return SpawnFailed(f"cannot start {program}: working directory {directory}: {reason}", permanent=True)
     match number:
         case errno.ENOENT if _exists(program, request):
@@ -310,7 +314,7 @@ def _failure(error: Exception, request: SpawnRequest) -> SpawnFailed:
         case errno.ENOENT:
             reason = "no such program"
         case errno.EACCES:
-            reason = "not executable, or a directory on the way may not be entered"
+            reason = "not executable, or a directory on the way may not be entered" + _hidden(program)
         case errno.ENOEXEC:
             reason = "not a program: neither a binary of this machine nor a script with a #! line"
         case errno.E2BIG:
@@ -326,6 +330,15 @@ def _failure(error: Exception, request: SpawnRequest) -> SpawnFailed:
         case errno.ETXTBSY:
             reason = "the program is being written to"
     return SpawnFailed(f"cannot start {program}: {reason}", permanent=number not in _PASSING)
+
+
+def _hidden(path: str) -> str:
+    """A hint for what lies below a directory that our unit hides from us: systemd covers it with one of mode 0."""
+    for home in _HOMES:
+        with suppress(OSError):
+            if Path(path).is_relative_to(home) and home.stat().st_mode & 0o777 == 0:
+                return f": {home} is hidden from the agent by ProtectHome= of its unit; a drop-in may say otherwise"
+    return ""
 
 
 def _exists(program: str, request: SpawnRequest) -> bool:

@@ -9,6 +9,7 @@ from agent.supervisor import lifecycle
 from agent.supervisor.lifecycle import KILL_AGAIN, Phase
 from agent.supervisor.report import Action, Outcome
 from agent.supervisor.unit import Unit
+from agent.supervisor.view import message as why
 
 MARGIN = 2.0
 """Seconds on top of the declared timeouts before a command gives up waiting."""
@@ -66,7 +67,10 @@ async def _watch_first_moments(unit: Unit) -> None:
     if unit.service.ready != "immediate":
         return
     run, deadline = unit.state.run, unit.now() + FIRST_MOMENTS
-    while (unit.phase is Phase.RUNNING and unit.state.run == run) or unit.phase is Phase.STOPPING:
+    while unit.state.has_process:
+        if unit.state.run != run:
+            # It was started again at once, for which the same holds: what is told is what came of that.
+            run, deadline = unit.state.run, unit.now() + FIRST_MOMENTS
         if not await unit.change(deadline - unit.now()):
             return
 
@@ -113,4 +117,6 @@ def _told(unit: Unit, action: Action, ok: bool) -> str:
         return f"still {unit.phase.value} when it was to be stopped"
     if unit.phase is Phase.STARTING:
         return f"still not ready; last exit: {unit.last_exit or 'none'}"
-    return unit.state.reason or f"it ended at once: {unit.last_exit}"
+    if unit.phase is Phase.RUNNING:
+        return f"it ended at once, {unit.last_exit}, and was started again, pid {unit.pid}"
+    return why(unit) or f"it ended at once: {unit.last_exit}"

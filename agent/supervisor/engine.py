@@ -33,7 +33,7 @@ from agent.supervisor.reload import make_true
 from agent.supervisor.report import Action, NoSuchService, Outcome, ReloadReport, ServiceReport, TimerReport
 from agent.supervisor.run import Sink
 from agent.supervisor.unit import Unit, UnitState
-from agent.supervisor.view import describe, describe_timer
+from agent.supervisor.view import describe, describe_timer, has_failed, message, why_at_rest
 from agent.telemetry.events import EventStore
 
 SETTLED = frozenset({Phase.RUNNING, Phase.WAITING, Phase.COMPLETED, Phase.FAILED, Phase.BACKOFF, Phase.STOPPED})
@@ -370,5 +370,9 @@ class Supervisor:
             all_anew = before.server != self.settings.server
             report, begun = await make_true(self, declaration, actions, all_anew=all_anew)
         await asyncio.gather(*(self.settle(unit) for unit in begun))
-        report.failed = {unit.name: unit.state.reason for unit in begun if unit.phase in (Phase.FAILED, Phase.BACKOFF)}
+        report.failed = {unit.name: message(unit) for unit in begun if has_failed(unit)}
+        changed = (report.started, report.stopped, report.restarted, report.updated, report.added)
+        for name in sorted(name for names in changed for name in names):
+            if name in self.units and name not in report.failed and (why := why_at_rest(self.units[name])):
+                report.notes[name] = why
         return report

@@ -455,7 +455,8 @@ def _retry(policy: Policy, state: State, verdict: Verdict, now: float, jitter: f
     counted = msgspec.structs.replace(state, failures=failures + 1, restarts=state.restarts + 1, recent=(*recent, now))
     if not delay:
         return _spawn(policy, counted, now, [Record("restarting", f"{verdict}; restarting now")])
-    waiting = _to(counted, Phase.BACKOFF, now, f"{verdict}; retry in {delay:.1f} s")
+    again = "started again" if verdict.success else "retry"
+    waiting = _to(counted, Phase.BACKOFF, now, f"{verdict}; {again} in {delay:.1f} s")
     return waiting, [Record("backoff", waiting.reason), Arm("backoff", delay)]
 
 

@@ -9,7 +9,7 @@ from typing import Protocol
 from agent.declaration.model import AnyService, Declaration
 from agent.supervisor.command import turn
 from agent.supervisor.lifecycle import Phase
-from agent.supervisor.plan import Action
+from agent.supervisor.plan import Action, Verb
 from agent.supervisor.report import ReloadReport
 from agent.supervisor.unit import Unit
 
@@ -35,26 +35,18 @@ async def make_true(
     """
     reload = _Reload(services, declaration)
     await asyncio.gather(*(reload.perform(action, all_anew) for action in actions))
-    for names in (*reload.done.values(), reload.stuck):
+    report = reload.report
+    for names in (report.started, report.stopped, report.restarted, report.updated, report.added, report.removed):
         names.sort()
-    report = ReloadReport(
-        started=reload.done["started"],
-        stopped=reload.done["stopped"],
-        restarted=reload.done["restarted"],
-        updated=reload.done["updated"],
-        stuck=reload.stuck,
-        unchanged=reload.unchanged,
-        reasons=reload.reasons,
-    )
+    report.stuck.sort()
     return report, reload.begun
 
 
 class _Reload:
+    """Each action is told by what came of it, not by what was to be done: what is disabled or waits was not started."""
+
     def __init__(self, services: Services, declaration: Declaration) -> None:
-        self.done: dict[str, list[str]] = {"started": [], "stopped": [], "restarted": [], "updated": []}
-        self.stuck: list[str] = []
-        self.unchanged = 0
-        self.reasons: dict[str, list[str]] = {}
+        self.report = ReloadReport()
         self.begun: list[Unit] = []
         self._services = services
         self._declared = declaration.services
@@ -64,24 +56,41 @@ class _Reload:
         if all_anew and verb in ("keep", "update"):
             # SERVICE_SERVER is in every child's environment.
             verb, because = "restart", [*because, "agent.server"]
+        report = self.report
         if because:
-            self.reasons[name] = because
+            report.reasons[name] = because
+        if verb == "keep":
+            report.unchanged += 1
+            return
+        unit = self._services.add(self._declared[name]) if verb == "start" else self._services.units[name]
+        lived, run = _lives(unit), unit.state.run
+        if not await self._perform(unit, verb):
+            # It is told, stays listed, and is tried again by the next reload.
+            report.stuck.append(name)
+            return
+        begun, ended = unit.state.run > run, lived and not _lives(unit)
         match verb:
-            case "keep":
-                self.unchanged += 1
             case "start":
-                self._bring_up(self._services.add(self._declared[name]))
-                self.done["started"].append(name)
+                (report.started if begun else report.added).append(name)
             case "stop":
-                self._note("stopped", name, await self._remove(self._services.units[name]))
+                (report.stopped if lived else report.removed).append(name)
             case "update":
-                self._note("updated", name, await self._update(self._services.units[name], self._declared[name]))
+                (report.started if begun else report.stopped if ended else report.updated).append(name)
             case "restart":
-                self._note("restarted", name, await self._replace(self._services.units[name], self._declared[name]))
+                (report.restarted if begun else report.stopped if ended else report.updated).append(name)
 
-    def _note(self, what: str, name: str, done: bool) -> None:
-        """What did not end is told, stays listed, and is tried again by the next reload."""
-        (self.done[what] if done else self.stuck).append(name)
+    async def _perform(self, unit: Unit, verb: Verb) -> bool:
+        """Whether it could be done: not with processes that do not end."""
+        match verb:
+            case "start":
+                self._bring_up(unit)
+                return True
+            case "stop":
+                return await self._remove(unit)
+            case "update":
+                return await self._update(unit, self._declared[unit.name])
+            case _:
+                return await self._replace(unit, self._declared[unit.name])
 
     def _bring_up(self, unit: Unit) -> None:
         self._services.bring_up(unit)
@@ -115,3 +124,8 @@ class _Reload:
         if service.enabled and not was_enabled:
             self._bring_up(unit)
         return True
+
+
+def _lives(unit: Unit) -> bool:
+    """Whether it has a process, or is about to have the next one."""
+    return unit.state.has_process or unit.phase is Phase.BACKOFF

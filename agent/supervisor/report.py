@@ -72,7 +72,8 @@ class Status(msgspec.Struct, kw_only=True):
 class TimerReport(msgspec.Struct, kw_only=True):
     """One job: when it runs next, when it ran last and how that ended.
 
-    Of one that systemd starts this is only what the agent knows: about runs that somebody asked it for.
+    Of one that systemd starts this is only what the agent knows: about runs that somebody asked it for. One that is not
+    ``enabled`` nobody starts.
     """
 
     name: str
@@ -82,6 +83,7 @@ class TimerReport(msgspec.Struct, kw_only=True):
     last_exit: str | None = None
     state: State = "waiting"
     scheduler: Scheduler = "agent"
+    enabled: bool = True
 
 
 class Outcome(msgspec.Struct, kw_only=True):
@@ -98,9 +100,11 @@ class Outcome(msgspec.Struct, kw_only=True):
 class ReloadReport(msgspec.Struct, kw_only=True):
     """What a reload changed: service names by what was done to them, and why (the fields that differ).
 
-    ``failed`` are those that were started and did not come up, with the reason, ``stuck`` those with processes that not
-    even SIGKILL ends: they are as they were. With ``handover``, the id of one, nothing has been done yet: another
-    version is installed, and the agent becomes it first.
+    ``added`` and ``removed`` are those of which there was nothing to start or to stop. ``notes`` say why those of all
+    these do not run that do not: they are disabled, wait for their time, or have ended. ``failed`` are those that were
+    started and did not come up, with the reason, ``stuck`` those with processes that not even SIGKILL ends: they are as
+    they were. With ``handover``, the id of one, nothing has been done yet: another version is installed, and the agent
+    becomes it first.
     ``timers_out_of_sync`` are jobs whose timer units are not as declared: ``agentctl timers sync`` is root's to do.
     """
 
@@ -108,6 +112,9 @@ class ReloadReport(msgspec.Struct, kw_only=True):
     stopped: list[str] = []
     restarted: list[str] = []
     updated: list[str] = []
+    added: list[str] = []
+    removed: list[str] = []
+    notes: dict[str, str] = {}
     failed: dict[str, str] = {}
     stuck: list[str] = []
     unchanged: int = 0

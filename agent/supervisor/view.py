@@ -58,6 +58,7 @@ def describe_timer(unit: Unit, last_run: float | None) -> TimerReport:
         last_exit=unit.last_exit,
         state=unit.phase.value,
         scheduler="systemd" if unit.times_are_systemds else "agent",
+        enabled=unit.service.enabled,
     )
 
 
@@ -85,6 +86,28 @@ def message(unit: Unit) -> str:
     if unit.phase is Phase.WAITING and unit.service.timer is not None:
         if unit.next_run is None:
             return f"{unit.service.timer.source}: never again"
-        at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unit.next_run))
-        return f"next {at}" + (f"; last: {unit.status_text}" if unit.status_text else "")
+        return f"next {_moment(unit.next_run)}" + (f"; last: {unit.status_text}" if unit.status_text else "")
     return unit.status_text
+
+
+def has_failed(unit: Unit) -> bool:
+    """Whether it is not up, and should be. What ended well and will be started again has not failed."""
+    ended_well = unit.state.verdict is not None and unit.state.verdict.success
+    return unit.phase is Phase.FAILED or (unit.phase is Phase.BACKOFF and not ended_well)
+
+
+def why_at_rest(unit: Unit) -> str:
+    """Why no process of it runs, in a few words; nothing when one does."""
+    if unit.state.has_process:
+        return ""
+    if not unit.service.enabled:
+        return "disabled"
+    if unit.phase is Phase.WAITING and unit.times_are_systemds:
+        return "waits for systemd"
+    if unit.phase is Phase.WAITING and unit.next_run is not None:
+        return f"waits until {_moment(unit.next_run)}"
+    return message(unit)
+
+
+def _moment(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +42,19 @@ def test_an_unknown_name_is_a_mistake_and_nothing_is_done_to_the_others(agentctl
     assert (done.returncode, done.stdout) == (1, "")
     assert "'apy'" in done.stderr and "did you mean api?" in done.stderr
     assert served.done == []
+
+
+def test_what_was_declared_since_the_last_reload_is_told_from_what_is_not_declared(
+    agentctl: Agentctl, served: Served, prefix: Path
+) -> None:
+    served.declare("api")
+    (prefix / "key").mkdir()
+    (prefix / "key/env.toml").write_text('[service.apx]\nkind = "command"\ncommand = ["/bin/true"]\n')
+    done = agentctl("start", "apx", "nobody")
+    since = "no service is named 'apx' yet; it has been declared since the agent read its declaration: agentctl reload"
+    assert (done.returncode, done.stderr) == (1, f"agentctl: {since}; no service is named 'nobody'\n")
+    (prefix / "key/env.toml").write_text("[service.apx]\n")
+    assert agentctl("start", "nobody").stderr == "agentctl: no service is named 'nobody'\n"
 
 
 def test_a_name_given_twice_is_asked_once(agentctl: Agentctl, served: Served) -> None:

@@ -7,15 +7,22 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+import agent.linux.systemd
 from agent.cli import checks
 from agent.declaration.model import AgentSettings, Command, Declaration, Limits
+from agent.installation import timer_state
+from agent.installation.timer_state import JobState
+from agent.installation.timer_sync import sync
+from agent.installation.timers import render
 from agent.linux import libpcap
 from agent.linux.files import PrefixLock
 from agent.paths import Paths
+from tests.installation.conftest import PATHS, declared, install, job
 from tests.linux.processes import BECOME_NOBODY, scripted
 
 ROOT = "Uid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nGroups:\t0 \nCapPrm:\t1ff\nCapEff:\t000001ffffffffff\n"
@@ -300,6 +307,57 @@ def test_limits_that_do_not_hold_are_told_while_they_are_declared() -> None:
         "not in force for a, b: the cgroup has no controller for: memory",
     )
     assert checks.check_limits(declaration, []) == []
+
+
+TIMERS = render(declared(job("quiet"), job("nightly")), PATHS.prefix)
+
+
+@pytest.fixture
+def systemd(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """A systemd that says of these timers that they are active."""
+    active = set(TIMERS)
+
+    def ask(names: Sequence[str]) -> dict[str, JobState]:
+        return {name: JobState("waiting", None, None, None, active=name in active) for name in names}
+
+    monkeypatch.setattr(timer_state, "ask", ask)
+    monkeypatch.setattr(agent.linux.systemd, "booted", lambda: True)
+    return active
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Path:
+    """Where units lie, and none of ours."""
+    install(tmp_path / "host")
+    return tmp_path / "host"
+
+
+def timers(root: Path, *jobs: str, scheduler: str = "systemd") -> list[tuple[str, str, str]]:
+    rows = checks.check_timers(declared(*(job(name) for name in jobs), scheduler=scheduler), PATHS, root)
+    return [(row.verdict, row.finding, row.mend) for row in rows]
+
+
+def test_jobs_that_systemd_does_not_start_yet_or_any_more_are_told(host: Path, systemd: set[str]) -> None:
+    mend = "agentctl timers sync"
+    assert timers(host, "quiet", "nightly") == [("warn", "not as declared: nightly, quiet", mend)]
+    sync(declared(job("quiet"), job("nightly")), PATHS, host)
+    assert timers(host, "quiet", "nightly") == [("ok", "2 timers of systemd as declared, and active", "")]
+    systemd.discard("quiet")
+    idle = "not active, so that nobody starts them: quiet"
+    assert timers(host, "quiet", "nightly") == [("warn", idle, mend)]
+    assert timers(host, "quiet") == [("warn", f"not as declared: nightly; {idle}", mend)]
+    # They would be started twice: by the agent too.
+    assert timers(host, "quiet", scheduler="agent") == [("warn", "not as declared: nightly, quiet", mend)]
+
+
+def test_jobs_that_are_not_systemds_are_no_row(host: Path, systemd: set[str]) -> None:
+    assert timers(host, "quiet", scheduler="agent") == timers(host) == []
+
+
+def test_without_systemd_nobody_starts_its_jobs(host: Path, systemd: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent.linux.systemd, "booted", lambda: False)
+    [(verdict, finding, _)] = timers(host, "quiet")
+    assert (verdict, finding) == ("warn", "systemd, which is to start quiet, does not run this machine")
 
 
 def test_libpcap_says_its_version() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from agent.cli.logs import line
+from agent.supervisor.report import TimerReport
 from tests.cli.harness import Agentctl
 from tests.cli.served import Served
 
@@ -51,6 +52,18 @@ def test_a_service_without_a_log_has_printed_nothing(agentctl: Agentctl, served:
     served.declare("api")
     done = agentctl("logs", "api")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_where_to_find_what_a_job_of_systemds_printed_is_told(agentctl: Agentctl, served: Served) -> None:
+    for name in ("report", "own"):
+        served.declare(name)
+        served.log(name, b"by hand\n")
+    served.jobs.append(TimerReport(name="report", schedule="daily", next_run=None, scheduler="systemd"))
+    served.jobs.append(TimerReport(name="own", schedule="daily", next_run=None))
+    done = agentctl("logs", "report")
+    assert done.stdout == f"{STAMP} by hand\n"
+    assert done.stderr == "what report printed when systemd started it is in the journal: journalctl -t report\n"
+    assert agentctl("logs", "own").stderr == ""
 
 
 def test_a_service_that_is_not_declared_is_a_mistake_of_the_user(agentctl: Agentctl, served: Served) -> None:

@@ -31,8 +31,28 @@ def test_each_change_is_a_line_with_the_settings_that_differ(agentctl: Agentctl,
         "7 services unchanged",
     ]
     answer = json.loads(agentctl("reload", "--json").stdout)
-    changes = {"started", "stopped", "restarted", "updated", "failed", "stuck", "unchanged", "reasons"}
-    assert answer.keys() == {*changes, "handover", "timers_out_of_sync"}
+    changes = {"started", "stopped", "restarted", "updated", "added", "removed", "failed", "stuck", "unchanged"}
+    assert answer.keys() == {*changes, "reasons", "notes", "handover", "timers_out_of_sync"}
+
+
+def test_what_does_not_run_after_its_change_is_told_with_the_reason(agentctl: Agentctl, served: Served) -> None:
+    served.reloaded = ReloadReport(
+        started=["on"],
+        stopped=["off"],
+        updated=["nightly"],
+        added=["spare"],
+        removed=["gone"],
+        reasons={"on": ["enabled"], "off": ["enabled"], "nightly": ["command"]},
+        notes={"off": "disabled", "nightly": "waits until 2026-11-27 03:00:00", "spare": "disabled"},
+    )
+    assert agentctl("reload").stdout.splitlines() == [
+        "off: stopped (disabled)",
+        "gone: removed",
+        "nightly: updated (command; waits until 2026-11-27 03:00:00)",
+        "spare: added (disabled)",
+        "on: started (enabled)",
+        "0 services unchanged",
+    ]
 
 
 def test_what_was_started_and_failed_is_told_with_the_reason(agentctl: Agentctl, served: Served) -> None:

@@ -6,13 +6,18 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from agent.cli import text, timers
 from agent.control.api import Timers
 from agent.errors import RequestRefused
+from agent.installation import timer_state
+from agent.installation.timer_state import JobState
+from agent.linux import systemd
 from agent.supervisor.report import TimerReport
 from tests.cli.harness import Agentctl, Done
 from tests.cli.served import Served
@@ -101,6 +106,20 @@ def test_timers_that_are_not_as_declared_are_told(agentctl: Agentctl, served: Se
         "timers are not as declared: gone, nightly; run `agentctl timers sync`"
     )
     assert json.loads(agentctl("timers", "--json").stdout)["out_of_sync"] == ["gone", "nightly"]
+
+
+def test_jobs_whose_timers_are_not_active_are_told_unless_they_are_disabled(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask(names: Sequence[str]) -> dict[str, JobState]:
+        return {name: JobState("stopped", None, None, None, active=name == "fine") for name in names}
+
+    monkeypatch.setattr(timer_state, "ask", ask)
+    monkeypatch.setattr(systemd, "booted", lambda: True)
+    jobs = [("fine", True), ("off", False), ("idle", True)]
+    found = [TimerReport(name=name, schedule="", next_run=None, scheduler="systemd", enabled=on) for name, on in jobs]
+    found.append(TimerReport(name="agents", schedule="", next_run=None))
+    assert timers._complete([msgspec.to_builtins(timer) for timer in found]) == ["idle"]
+    assert text.not_active(["idle"]) == ["timers are not active: idle; run `agentctl timers sync`"]
+    assert text.not_active([]) == []
 
 
 def test_where_systemd_does_not_run_its_jobs_are_shown_and_that_is_told(

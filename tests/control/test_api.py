@@ -38,6 +38,7 @@ def test_timers_come_in_an_object_and_a_pong_says_which_process_answered() -> No
                 "last_exit": None,
                 "state": "waiting",
                 "scheduler": "agent",
+                "enabled": True,
             }
         ],
         "out_of_sync": [],

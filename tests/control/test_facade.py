@@ -256,3 +256,24 @@ def test_systemd_is_asked_for_patience_while_one_is_tried_out(installed: Install
     installed.do(installed.agent.upgrade())
     told = [notification.fields for notification in installed.receiver.receive()]
     assert [next(iter(fields)) for fields in told] == ["RELOADING", "EXTEND_TIMEOUT_USEC"]
+
+
+def test_the_event_of_a_reload_tells_what_was_not_started_and_why(
+    installed: Installed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(facade, "successor", lambda: None)
+    service = '[service.{0}]\nkind = "command"\ncommand = ["/bin/sleep", "86652"]\nenabled = {1}\n'
+    installed.host.declare(service.format("off", "false") + service.format("on", "true"))
+    installed.do(installed.agent.reload())
+    (event,) = [event for event in installed.host.events.last(20) if event.kind == "reloaded"]
+    assert event.message == "started on; added off (disabled); 0 unchanged"
+
+
+def test_the_summary_names_the_first_that_failed_and_says_that_there_are_more(installed: Installed) -> None:
+    host = installed.host
+    failing = '[service.{0}]\nkind = "command"\ncommand = ["/nowhere/at/all"]\n'
+    host.supervise("".join(failing.format(name) for name in "abcdef"))
+    agent = RunningAgent(
+        host.supervisor, host.events, SystemdNotifier({}), installed.succession, installed.hand_over, since=0.0
+    )
+    assert agent.summary() == "6 failed; failed: a, b, c, d, e, …"

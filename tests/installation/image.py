@@ -25,7 +25,7 @@ PROGRAM = Path("/usr/bin/sleep")
 SYSTEMD = {
     "agent.service": "[Service]\nExecStart=/srv/lib/agent/current/agentctl run\nReadWritePaths=/srv/run -/srv/spool\n"
     "# of VERSION\n",
-    "agent.socket": "[Socket]\nListenStream=/srv/run/agent.sock\n\n[Install]\nWantedBy=sockets.target\n",
+    "agent.socket": "[Socket]\nListenStream=/srv/run/agent.sock\n\n[Install]\nWantedBy=sockets.target agent.service\n",
     "agent-job@.timer": "[Timer]\nOnCalendar=daily\n",
     "agent.sysusers.conf": 'u agent - "Agent" /srv\n',
     "agent.tmpfiles.conf": "d /srv 0755 root root -\n"

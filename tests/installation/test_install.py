@@ -292,7 +292,8 @@ def test_enabled_units_are_disabled(made: Make, image: Path) -> None:
     before = snapshot(image)
     install(made(), "/srv", image)
     subprocess.run(["systemctl", f"--root={image}", "enable", "agent.socket"], check=True, capture_output=True)
-    assert (image / "etc/systemd/system/sockets.target.wants/agent.socket").is_symlink()
+    for wants in ("sockets.target.wants", "agent.service.wants"):
+        assert (image / "etc/systemd/system" / wants / "agent.socket").is_symlink()
     uninstall("/srv", image, purge=True)
     assert snapshot(image) == before
 

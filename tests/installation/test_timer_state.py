@@ -74,7 +74,8 @@ def test_a_job_that_runs_has_neither_ended_nor_a_next_time(active: str) -> None:
 
 
 def test_a_timer_that_is_not_active_starts_nothing() -> None:
-    assert state(DEAD, DONE) == JobState("stopped", None, AT, "exited 0")
+    assert state(DEAD, DONE) == JobState("stopped", None, AT, "exited 0", active=False)
+    assert not state(DEAD, {**DONE, "ActiveState": "activating"}).active
     assert state({**WAITING, "SubState": "elapsed", "NextElapseUSecRealtime": ""}, DONE).next_run is None
 
 

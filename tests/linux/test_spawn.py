@@ -188,6 +188,24 @@ def make_script(path: Path, text: str, mode: int = 0o755) -> str:
     return str(path)
 
 
+def test_what_our_unit_hides_from_us_is_told_from_what_its_owner_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spawning, "_HOMES", (tmp_path,))
+    script = make_script(tmp_path / "script", "#!/bin/sh\n", 0o644)
+    try:
+        for mode, told in (
+            (0o700, "may not be entered"),
+            (0o000, "by ProtectHome= of its unit; a drop-in may say otherwise"),
+        ):
+            tmp_path.chmod(mode)
+            with pytest.raises(SpawnFailed) as failure:
+                spawn(request(script))
+            assert str(failure.value).endswith(told)
+    finally:
+        tmp_path.chmod(0o700)
+
+
 def failures(tmp_path: Path) -> dict[str, tuple[SpawnRequest, str]]:
     plain = make_script(tmp_path / "plain", "#!/bin/sh\n", 0o644)
     orphaned = make_script(tmp_path / "orphaned", "#!/no/such/interpreter\n")

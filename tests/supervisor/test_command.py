@@ -70,6 +70,35 @@ def test_the_answer_is_where_the_service_is(
     assert outcome.pid == host.supervisor.unit(name).pid
 
 
+CRASHING = """
+[service.crash]
+kind = "command"
+command = ["/bin/sh", "-c", "echo no database; exit 3"]
+enabled = false
+
+[service.once_more]
+kind = "command"
+command = ["/bin/sh", "-c", "test -e tried && exec sleep 86764; touch tried; exit 3"]
+enabled = false
+"""
+
+
+def test_what_crashes_at_once_is_told_as_it_is_by_then_and_with_its_last_words(host: Host) -> None:
+    host.reload(SERVICES + CRASHING)
+    outcome = host.act("start", "crash")
+    assert (outcome.ok, outcome.state, outcome.pid) == (False, "backoff", None)
+    assert outcome.message.startswith("exited 3; retry in 0.")
+    assert outcome.message.endswith(" s: no database")
+
+
+def test_what_crashed_and_runs_by_now_is_told_so(host: Host) -> None:
+    place = f'working_directory = "{host.paths.spool}"\n'
+    host.reload(SERVICES + CRASHING + place)
+    outcome = host.act("start", "once_more")
+    assert (outcome.ok, outcome.state) == (False, "running")
+    assert outcome.message == f"it ended at once, exited 3, and was started again, pid {outcome.pid}"
+
+
 def test_a_stop_and_a_start_in_a_row_are_done_in_that_order(host: Host) -> None:
     before = host.supervisor.unit("calm").pid
 

@@ -67,7 +67,8 @@ def test_what_does_not_come_up_is_told_with_the_reason(host: Host) -> None:
 
 def test_what_was_stopped_by_hand_stays_down_under_its_new_declaration(host: Host) -> None:
     host.act("stop", "one")
-    assert host.reload(BASE.replace("86771", "86775")).restarted == ["one"]
+    report = host.reload(BASE.replace("86771", "86775"))
+    assert (told(report), report.notes) == (([], [], [], ["one"]), {"one": "stopped by hand"})
     assert (host.report("one").state, host.report("one").message) == ("stopped", "stopped by hand")
     assert host.act("start", "one").ok
     assert commanded("sleep 86775")
@@ -75,11 +76,53 @@ def test_what_was_stopped_by_hand_stays_down_under_its_new_declaration(host: Hos
 
 def test_disabling_stops_and_enabling_starts(host: Host) -> None:
     disabled = BASE.replace("[service.one]\n", "[service.one]\nenabled = false\n")
-    assert host.reload(disabled).updated == ["one"]
+    report = host.reload(disabled)
+    assert (told(report), report.reasons) == (([], ["one"], [], []), {"one": ["enabled"]})
+    assert report.notes == {"one": "disabled"}
     assert host.report("one").message == "disabled in the declaration"
     assert not commanded("sleep 86771")
-    assert host.reload(BASE).updated == ["one"]
+    report = host.reload(BASE)
+    assert (told(report), report.notes) == ((["one"], [], [], []), {})
     assert host.report("one").state == "running"
+
+
+JOBS = """
+[service.off]
+kind = "command"
+command = ["/bin/true"]
+enabled = false
+
+[service.yearly]
+kind = "command"
+command = ["/bin/true"]
+oncalendar = "2099-01-02 03:04"
+"""
+
+
+def test_what_there_was_nothing_to_start_of_is_added_with_the_reason_and_removed_again(host: Host) -> None:
+    report = host.reload(BASE + JOBS)
+    assert (told(report), report.added) == (([], [], [], []), ["off", "yearly"])
+    assert report.notes == {"off": "disabled", "yearly": "waits until 2099-01-02 03:04:00"}
+    report = host.reload(BASE + JOBS.replace("/bin/true", "/bin/false"))
+    assert (told(report), report.added) == (([], [], [], ["off", "yearly"]), [])
+    assert set(report.notes) == {"off", "yearly"}
+    report = host.reload(BASE)
+    assert (told(report), report.removed, report.notes) == (([], [], [], []), ["off", "yearly"], {})
+
+
+def test_a_job_of_systemds_is_added_and_said_to_wait_for_systemd(host: Host) -> None:
+    report = host.reload('[agent]\nscheduler = "systemd"\n' + BASE + JOBS)
+    assert (report.started, report.added) == ([], ["off", "yearly"])
+    assert report.notes == {"off": "disabled", "yearly": "waits for systemd"}
+
+
+def test_what_ended_well_and_is_started_again_has_not_failed(host: Host) -> None:
+    # A reload waits for the slow one; by then the other has come to its second end.
+    brief = '[service.brief]\nkind = "command"\ncommand = ["/bin/true"]\n'
+    slow = '[service.slow]\nkind = "command"\ncommand = ["/bin/sleep", "86777"]\nready = "notify"\n'
+    report = host.reload(BASE + brief + slow + 'start_timeout = "300ms"\nmax_restarts = 0\n')
+    assert (report.started, set(report.failed)) == (["brief", "slow"], {"slow"})
+    assert report.notes["brief"].startswith("exited 0; started again in 0.")
 
 
 def test_what_failed_is_tried_again_when_it_is_declared_anew(host: Host) -> None:
@@ -117,4 +160,6 @@ stop_timeout = "1h"
     assert unit.phase is Phase.STOPPING
     assert unit.run is not None
     unit.run.signal(signal.SIGKILL)
-    assert host.reload(BASE).stopped == ["deaf"]
+    report = host.reload(BASE)
+    # It may have been gone already when its turn came.
+    assert (report.stopped + report.removed, report.stuck) == (["deaf"], [])

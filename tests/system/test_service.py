@@ -103,6 +103,26 @@ def test_an_agent_that_hangs_while_it_starts_is_ended_by_the_timeout_of_the_unit
     assert installed.show(UNIT, "Result") == {"Result": "timeout"}
 
 
+def test_a_start_of_the_service_brings_its_socket_where_that_is_enabled(installed: Host) -> None:
+    def socket() -> str:
+        return installed.show("agent.socket", "ActiveState")["ActiveState"]
+
+    installed.declare(WEB)
+    installed.systemctl("start")
+    assert socket() == "inactive", "nobody has enabled it"
+    installed.run(["systemctl", "enable", "--quiet", "agent.socket"])
+    assert installed.run(["systemctl", "start", "agent.socket"], check=False).returncode == 1
+    installed.systemctl("restart")
+    assert socket() == "active"
+    installed.run(["systemctl", "stop", "agent.socket", UNIT])
+    installed.systemctl("start")
+    assert socket() == "active"
+    assert installed.status()["agent"]["state"] == "running"
+    installed.run(["systemctl", "disable", "--quiet", "--now", "agent.socket"])
+    installed.systemctl("restart")
+    assert (socket(), installed.status()["agent"]["state"]) == ("inactive", "running")
+
+
 def test_a_wrong_declaration_exits_1_and_is_not_tried_again(installed: Host) -> None:
     installed.declare(WEB + "colour = 3\n")
     assert installed.systemctl("start", check=False).returncode == 1

@@ -60,6 +60,7 @@ class Work(NamedTuple):
     removed: list[str]
     unchanged: list[str]
     write: list[str]
+    forget: list[str]
     stop: list[str]
     start: list[str]
 
@@ -69,7 +70,7 @@ def plan(wanted: Mapping[str, JobUnits], found: Mapping[str, There], live: Mappi
 
     Of a job that ``live`` does not know systemd is taken to have in force what the files say.
     """
-    work = Work([], [], [], [], [], [], [])
+    work = Work([], [], [], [], [], [], [], [])
     for name in sorted(wanted.keys() | found.keys()):
         want, lies, state = wanted.get(name), found.get(name), live.get(name, Live())
         if want is None:
@@ -81,6 +82,8 @@ def plan(wanted: Mapping[str, JobUnits], found: Mapping[str, There], live: Mappi
         moved = lies is None or lies.timer != want.timer or state.stale_times
         if written:
             work.write.append(name)
+        if lies is not None and is_persistent(want.timer) and not is_persistent(lies.timer or ""):
+            work.forget.append(name)
         if state.active and moved and has_calendar(want.timer):
             work.stop.append(name)
         if name in work.stop or not state.active:
@@ -124,12 +127,15 @@ def sync(declaration: Declaration, paths: Paths, root: Path | None = None, *, dr
             timer_changes.forget(site, name)
             timer_changes.remove(site, name)
         for name in work.write:
-            if not is_persistent(wanted[name].timer):
+            if name in work.forget:
                 timer_changes.forget(site, name)
             timer_changes.lay(site, name, wanted[name], templates[0])
         doing.ask("stop", *(unit(name, "timer") for name in wanted if name in work.stop))
         if work.write or work.removed or any(state.stale for state in live.values()):
             doing.ask("daemon-reload")
+        for name, texts in wanted.items():
+            if not is_persistent(texts.timer):  # only now: as long as it was, systemd may have written down another time
+                timer_changes.forget(site, name)
         doing.ask("start", *(unit(name, "timer") for name in work.start))
         doing.ask("reset-failed", *(unit(name, "service") for name in work.removed if live[name].failed))
     return report

@@ -134,7 +134,7 @@ def sync(declaration: Declaration, paths: Paths, root: Path | None = None, *, dr
         if work.write or work.removed or any(state.stale for state in live.values()):
             doing.ask("daemon-reload")
         for name, texts in wanted.items():
-            if not is_persistent(texts.timer):  # only now: as long as it was, systemd may have written down another time
+            if not is_persistent(texts.timer):  # not earlier: systemd may have written down another time
                 timer_changes.forget(site, name)
         doing.ask("start", *(unit(name, "timer") for name in work.start))
         doing.ask("reset-failed", *(unit(name, "service") for name in work.removed if live[name].failed))

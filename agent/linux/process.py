@@ -156,6 +156,9 @@ def all_pids() -> list[int]:
 Relation = Callable[[int], list[int]]
 """The direct children of a process."""
 
+ROUNDS = 8
+"""How often a subreaper's own children are listed in one look at all that is below it."""
+
 
 def family() -> Relation:
     """Who is whose child, zombies included.
@@ -183,14 +186,22 @@ def descendants(pid: int) -> list[int]:
 
 
 def walk(pid: int, children: Relation) -> list[int]:
-    """Everything below ``pid`` by that relation. A PID is visited once, whatever a changing /proc pretends."""
+    """Everything below ``pid`` by that relation. A PID is visited once, whatever a changing /proc pretends.
+
+    When all below is known ``pid`` is asked again: if it is a subreaper, then the children of whoever ended meanwhile
+    are now its own. That is done ``ROUNDS`` times at most, lest a chain of forks holds us here.
+    """
     found: dict[int, None] = {}
-    pending = [pid]
-    for parent in pending:
-        for child in children(parent):
-            if child not in found and child != pid:
-                found[child] = None
-                pending.append(child)
+    for _ in range(ROUNDS):
+        pending = [child for child in children(pid) if child not in found and child != pid]
+        if not pending:
+            break
+        found |= dict.fromkeys(pending)
+        for parent in pending:
+            for child in children(parent):
+                if child not in found and child != pid:
+                    found[child] = None
+                    pending.append(child)
     return list(found)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable
 from itertools import islice
 
 from agent.linux.process import (
+    ROUNDS,
     Identity,
     Pidfd,
     ProcessStat,
@@ -59,19 +60,24 @@ def members(
     """
     relatives = relatives or family()
     found: dict[int, Identity] = {}
-    pending = [(child, False) for child in relatives(os.getpid())]
-    while pending:
-        pid, belongs = pending.pop()
-        if pid in found or pid in others:
-            continue
-        known = stat(pid)
-        if known is None:
-            continue
-        identity = Identity(pid, known.start_time, boot_id())
-        belongs = belongs or identity == main or identity in seen or _signed(known, sid, mark, pipe_inodes)
-        if belongs and known.alive:
-            found[pid] = identity
-        pending += [(child, belongs) for child in relatives(pid)]
+    looked_at: set[int] = set()
+    for _ in range(ROUNDS):  # as in ``walk``: whose parent ended while we looked has become our child
+        pending = [(child, False) for child in relatives(os.getpid()) if child not in looked_at]
+        if not pending:
+            break
+        while pending:
+            pid, belongs = pending.pop()
+            looked_at.add(pid)
+            if pid in found or pid in others:
+                continue
+            known = stat(pid)
+            if known is None:
+                continue
+            identity = Identity(pid, known.start_time, boot_id())
+            belongs = belongs or identity == main or identity in seen or _signed(known, sid, mark, pipe_inodes)
+            if belongs and known.alive:
+                found[pid] = identity
+            pending += [(child, belongs) for child in relatives(pid)]
     return list(found.values())
 
 

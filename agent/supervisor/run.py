@@ -26,6 +26,8 @@ from agent.telemetry.logs import LogState
 
 DRAIN_DEADLINE = 1.0
 """Seconds of reading at most for the last words of a run whose pipe is still held by somebody."""
+ABANDON_DEADLINE, ABANDON_PAUSE = 0.5, 0.001
+"""Seconds in which nothing of a start that failed half-way is left alive, and between two looks at it."""
 RESERVED_DESCRIPTORS = 32
 """Descriptors that no service may take: the control socket, the history and the logs must go on working."""
 
@@ -204,10 +206,15 @@ class Run:
         )
 
     def _abandon(self, child: Child) -> None:
-        """A process that cannot be looked after must not live. Whoever reaps strangers reaps it."""
+        """A process that cannot be looked after must not live, nor what it forks yet. Who reaps strangers reaps it."""
+        deadline = time.monotonic() + ABANDON_DEADLINE
         child.pidfd.signal(signal.SIGKILL)
         child.pidfd.close()
         self._containment.kill()
+        with suppress(OSError):
+            while self._containment.pids() and time.monotonic() < deadline:
+                time.sleep(ABANDON_PAUSE)
+                self._containment.kill()
 
     @property
     def pid(self) -> int:

@@ -28,6 +28,9 @@ CHANGE_SECONDS = 900.0
 ANSWER_LIMIT = 64 * 1024 * 1024
 LINE_LIMIT = 1024 * 1024
 
+SHORTEST = 0.001
+"""Seconds that one read is given in any case: 0 would mean not to wait at all."""
+
 _READ = 64 * 1024
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
@@ -40,8 +43,9 @@ def quote(text: str) -> str:
 class Client:
     """Talks to the agent at ``socket_path``.
 
-    ``timeout`` is how many seconds the agent may be silent before it counts as not running; by default it depends on
-    the request (``QUESTION_SECONDS``, ``CHANGE_SECONDS``). A followed stream may be silent for ever.
+    ``timeout`` is how many seconds an answer may be in coming, all of it, before the agent counts as not running; by
+    default it depends on the request (``QUESTION_SECONDS``, ``CHANGE_SECONDS``). Of a stream it is for how long the
+    agent may be silent; a followed one may be silent for ever.
     """
 
     def __init__(self, socket_path: Path, timeout: float | None = None) -> None:
@@ -64,8 +68,7 @@ class Client:
         when the agent goes away in the middle.
         """
         with closing(_Exchange(self._path, self._patience("GET"), "GET", path, query)) as exchange:
-            if query and query.get("follow") == "true":
-                exchange.be_patient()
+            exchange.be_patient(None if query and query.get("follow") == "true" else self._patience("GET"))
             rest = b""
             for data in exchange.body(None):
                 *lines, rest = (rest + data).split(b"\n")
@@ -88,6 +91,7 @@ class _Exchange:
     def __init__(self, path: Path, timeout: float, method: str, target: str, query: Mapping[str, str] | None) -> None:
         self._path = path
         self._timeout = timeout
+        self._deadline: float | None = time.monotonic() + timeout
         self._http = h11.Connection(h11.CLIENT)
         self._heard = self._begun = False
         self._socket = self._connect()
@@ -105,9 +109,10 @@ class _Exchange:
             self.close()
             raise
 
-    def be_patient(self) -> None:
-        """Wait without limit from now on."""
-        self._socket.settimeout(None)
+    def be_patient(self, silence: float | None) -> None:
+        """From now on all of it may take as long as it likes; only that long without a word, if there is a limit."""
+        self._deadline = None
+        self._socket.settimeout(silence)
 
     def body(self, limit: int | None) -> Iterator[bytes]:
         """The pieces of the body, at most ``limit`` bytes of them."""
@@ -122,12 +127,11 @@ class _Exchange:
         self._socket.close()
 
     def _connect(self) -> socket.socket:
-        deadline = time.monotonic() + self._timeout
         while True:
             try:
                 return connect_unix(self._path, self._timeout)
             except BlockingIOError as error:  # more clients are waiting to be let in than the kernel keeps
-                if time.monotonic() >= deadline:
+                if not self._left():
                     raise NotRunning(str(self._path), "too many others wait for it") from error
                 time.sleep(0.01)
             except OSError as error:
@@ -146,9 +150,16 @@ class _Exchange:
             pass  # closed before we had finished: it may have said why, so read
         self._http.send(h11.EndOfMessage())
 
+    def _left(self) -> float:
+        """Seconds until the whole answer is due; 0 when it is late."""
+        return 0.0 if self._deadline is None else max(self._deadline - time.monotonic(), 0.0)
+
     def _event(self) -> Any:
         try:
             while (event := self._http.next_event()) is h11.NEED_DATA:
+                if self._deadline is not None:
+                    # Whoever answers by single bytes, each in time, must not hold us either.
+                    self._socket.settimeout(max(self._left(), SHORTEST))
                 data = self._socket.recv(_READ)
                 self._heard = self._heard or bool(data)
                 self._http.receive_data(data)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,27 @@ def test_an_agent_that_hangs_is_not_waited_for_beyond_the_timeout(control: Any) 
     with pytest.raises(NotRunning, match=r"no answer within 0\.2 s"):
         Client(control.path, timeout=0.2).request("POST", "/v1/services/web/start")
     assert time.monotonic() - started < 2
+
+
+@pytest.mark.parametrize("header", [b"", b"HTTP/1.1 200 OK\r\n\r\n"])
+def test_who_answers_by_drops_is_not_listened_to_beyond_the_timeout(open_directory: Path, header: bytes) -> None:
+    path = open_directory / "other.sock"
+    with socket.socket(socket.AF_UNIX) as listening, ThreadPoolExecutor() as pool:
+        listening.bind(str(path))
+        listening.listen()
+
+        def drip() -> None:
+            connection, _ = listening.accept()
+            with connection, suppress(BrokenPipeError, ConnectionResetError):
+                connection.sendall(header or b"HTTP/1.1 200 OK\r\nx: ")
+                while True:
+                    connection.sendall(b" ")
+                    time.sleep(0.02)
+
+        dripping = pool.submit(drip)
+        with pytest.raises(NotRunning, match=r"no answer within 0\.3 s"):
+            Client(path, timeout=0.3).request("GET", "/v1/status")
+        dripping.result(5)
 
 
 def test_a_queue_of_clients_that_is_full_is_waited_for(open_directory: Path) -> None:

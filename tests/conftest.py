@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +21,15 @@ def _standard_streams() -> Iterator[None]:
     yield
     for fd in range(3):
         os.fstat(fd)
+
+
+@pytest.fixture
+def open_directory() -> Iterator[Path]:
+    """A directory that other users can reach, as the one of the real socket is."""
+    directory = Path(tempfile.mkdtemp(prefix="open-"))
+    directory.chmod(0o755)
+    yield directory
+    shutil.rmtree(directory)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from agent.errors import StorageFailure
-from agent.linux.files import make_directory
+from agent.linux.files import make_directory, why
 from agent.paths import Paths
 
 DECLARATION_MODE = 0o640
@@ -36,7 +36,7 @@ def write_declaration(paths: Paths, text: str) -> bool:
     except FileExistsError:
         return False
     except OSError as error:
-        raise StorageFailure(f"{paths.declaration}: cannot be created: {error.strerror}") from error
+        raise StorageFailure(f"{paths.declaration}: cannot be created: {why(error)}") from error
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             _share(descriptor, paths.key)

@@ -17,6 +17,7 @@ from pathlib import Path
 from agent.errors import AlreadyRunning, StorageFailure
 from agent.linux.capabilities import acting
 from agent.linux.capability_sets import mask
+from agent.linux.users import named
 
 _CHOWN = mask(["CAP_CHOWN"])
 _FOWNER = mask(["CAP_FOWNER"])
@@ -57,6 +58,14 @@ def write_atomic(
             raise
     except OSError as error:
         raise StorageFailure(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def why(error: OSError) -> str:
+    """What the kernel said, for a person; of something that is forbidden, to whom, and what would help."""
+    told = error.strerror or type(error).__name__
+    if isinstance(error, PermissionError) and (uid := os.geteuid()) != 0:
+        return f"{told} for user {named(uid)}; do it as root (sudo), or give it to that user"
+    return told
 
 
 def _owner(fd: int) -> tuple[int, int]:
@@ -144,7 +153,7 @@ def make_directory(path: Path, mode: int = 0o755) -> None:
             path.mkdir(parents=True)
             path.chmod(mode)
     except OSError as error:
-        raise StorageFailure(f"{path}: cannot be made a directory: {error.strerror}") from error
+        raise StorageFailure(f"{path}: cannot be made a directory: {why(error)}") from error
 
 
 class PrefixLock:
@@ -163,7 +172,7 @@ class PrefixLock:
         try:
             fd = open_regular(self.path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise StorageFailure(f"{self.path}: cannot be opened for locking: {error.strerror}") from error
+            raise StorageFailure(f"{self.path}: cannot be opened for locking: {why(error)}") from error
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # For people, and for ``_holder`` where there is no /proc/locks: a full disk must not keep a service down.

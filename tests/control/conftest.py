@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import socket
-import tempfile
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
@@ -174,15 +172,6 @@ def read_all(connection: socket.socket) -> bytes:
         while data := connection.recv(65536):
             found += data
     return found
-
-
-@pytest.fixture
-def open_directory() -> Iterator[Path]:
-    """A directory that other users can reach, as the one of the real socket is."""
-    directory = Path(tempfile.mkdtemp(prefix="control-"))
-    directory.chmod(0o755)
-    yield directory
-    shutil.rmtree(directory)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,7 @@ from agent.linux.files import (
     write_pid,
 )
 from agent.linux.spawn import SpawnRequest, spawn
-from tests.linux.processes import Started, open_fds, readable
+from tests.linux.processes import BECOME_NOBODY, ROOT, Started, open_fds, readable
 
 Start = Callable[..., Started]
 
@@ -160,6 +161,30 @@ def test_a_directory_is_made_with_its_mode_and_an_existing_one_keeps_its_own(tmp
         make_directory(tmp_path / "file")
     with pytest.raises(StorageFailure, match="cannot be made a directory: Not a directory"):
         make_directory(tmp_path / "file" / "below")
+
+
+FORBIDDEN = f"""
+import sys
+from pathlib import Path
+from agent.errors import StorageFailure
+from agent.linux.files import PrefixLock, make_directory
+{BECOME_NOBODY}
+for work in (lambda: make_directory(Path(sys.argv[1], "spool")), PrefixLock(Path(sys.argv[1], "agent.lock")).acquire):
+    try:
+        work()
+    except StorageFailure as error:
+        print(error)
+"""
+
+
+def test_what_a_user_may_not_do_is_told_with_who_may(open_directory: Path) -> None:
+    script = [sys.executable, "-c", FORBIDDEN, str(open_directory)]
+    told = subprocess.run(script, capture_output=True, text=True, timeout=30, check=True, cwd=ROOT).stdout
+    who = "Permission denied for user nobody (65534); do it as root (sudo), or give it to that user"
+    assert told.splitlines() == [
+        f"{open_directory}/spool: cannot be made a directory: {who}",
+        f"{open_directory}/agent.lock: cannot be opened for locking: {who}",
+    ]
 
 
 HOLD = """

@@ -25,8 +25,9 @@ from agent.declaration.load import load
 from agent.declaration.model import AgentSettings, AnyService, Limits, LogPolicy, Restart
 from agent.errors import EXIT_CONFIGURATION, EXIT_INTERRUPTED, EXIT_OK, EXIT_RUNTIME, AlreadyRunning, RuntimeFailure
 from agent.installation.timers import OWN_MEMORY, OWN_TASKS
-from agent.linux import cgroup, signals
+from agent.linux import signals
 from agent.linux.capabilities import withhold
+from agent.linux.cgroup_place import limits_here
 from agent.linux.files import PrefixLock
 from agent.linux.notify import SystemdNotifier
 from agent.linux.process import Identity, become_subreaper, reap_strangers
@@ -190,7 +191,7 @@ class Foreground:
 
 
 def _limits_here() -> Limits:
-    memory, cpus, pids = cgroup.limits_here()
+    memory, cpus, pids = limits_here()
     return Limits(memory, cpus, pids)
 
 

@@ -10,68 +10,19 @@ The tree that ``discover`` builds, with the interface files of Linux' admin-guid
 from __future__ import annotations
 
 import errno
-import functools
 import os
-import re
 import zlib
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 
 from agent.linux import libc, systemd
-from agent.linux.capabilities import acting
-from agent.linux.capability_sets import mask
+from agent.linux.cgroup_place import Mount, Unusable, counters, flat, home, parse_membership, read, ruling
 from agent.linux.process import Pidfd
 
 _CONTROLLERS = ("cpu", "memory", "pids")
 _OWN_LEAF = "supervisor"  # the name that units pass to DelegateSubgroup=, systemd.resource-control(5)
-_LIMITS = ("memory.max", "pids.max", "cpu.max")
 _SERVICE = "service."  # no interface file of the kernel starts so
 _PERIOD = 100_000  # microseconds, the kernel's default period in cpu.max
-_OVERRIDE = mask(["CAP_DAC_OVERRIDE"])
-
-
-@dataclass(frozen=True, slots=True)
-class _Mount:
-    """Where cgroup2 is mounted, and which cgroup that mount shows as its root."""
-
-    root: str
-    point: Path
-
-    def directory(self, cgroup: str) -> Path | None:
-        """The directory of a cgroup named as in /proc/PID/cgroup; ``None`` when this mount does not show it."""
-        if self.root != "/" and cgroup != self.root and not cgroup.startswith(self.root + "/"):
-            return None
-        inside = cgroup if self.root == "/" else cgroup[len(self.root) :]
-        return None if ".." in inside.split("/") else self.point / inside.lstrip("/")
-
-
-class _Unusable(Exception):
-    """There is no cgroup to use here; the text says why."""
-
-
-def parse_mounts(mountinfo: str) -> list[tuple[str, str]]:
-    """``(root, mount point)`` of each cgroup2 file system in the text of /proc/PID/mountinfo, proc_pid_mountinfo(5)."""
-    found = []
-    for line in mountinfo.splitlines():
-        mount, _, rest = line.partition(" - ")
-        fields = mount.split(" ")
-        if rest.split(" ")[0] == "cgroup2" and len(fields) >= 5:
-            found.append((_unescape(fields[3]), _unescape(fields[4])))
-    return found
-
-
-def parse_membership(cgroup: str) -> str | None:
-    """The cgroup v2 path in the text of /proc/PID/cgroup, cgroups(7); ``None`` when the process is in none."""
-    for line in cgroup.splitlines():
-        if line.startswith("0::/"):
-            return line[3:].removesuffix(" (deleted)")
-    return None
-
-
-def _unescape(field: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
 
 
 def discover(prefix: Path) -> CgroupTree | None:
@@ -84,7 +35,7 @@ def discover(prefix: Path) -> CgroupTree | None:
         with ruling():
             _probe(directory)
             return CgroupTree(mount, directory)
-    except (OSError, _Unusable):
+    except (OSError, Unusable):
         return None
 
 
@@ -93,111 +44,24 @@ def explain(prefix: Path) -> str:
     try:
         _, directory = _site(prefix)
         _probe(directory)
-    except _Unusable as reason:
+    except Unusable as reason:
         return str(reason)
     except OSError as error:
         return f"no cgroup can be created: {error.filename}: {error.strerror}"
     return f"cgroup v2 at {directory}"
 
 
-def _site(prefix: Path) -> tuple[_Mount, Path]:
-    """The mount and the directory of our tree, which may not exist yet. Raises ``_Unusable`` and ``OSError``."""
-    mount, here = _home()
+def _site(prefix: Path) -> tuple[Mount, Path]:
+    """The mount and the directory of our tree, which may not exist yet. Raises ``Unusable`` and ``OSError``."""
+    mount, here = home()
     if here.name == _OWN_LEAF:
         here = here.parent
     if systemd.booted():
         if not _delegated(here):
-            raise _Unusable(f"systemd has not delegated {here} to us; a unit needs Delegate=cpu memory pids")
+            raise Unusable(f"systemd has not delegated {here} to us; a unit needs Delegate=cpu memory pids")
         return mount, here
     name = f"agent-{zlib.crc32(os.fsencode(prefix)):08x}"
     return mount, here if here.name == name else here / name
-
-
-def _home() -> tuple[_Mount, Path]:
-    """The cgroup we are in now. Raises ``_Unusable`` and ``OSError``."""
-    own = parse_membership(Path("/proc/self/cgroup").read_text())
-    mounts = _mounts()
-    if own is None or not mounts:
-        raise _Unusable("no cgroup v2 is mounted; mount one, or boot without systemd.unified_cgroup_hierarchy=0")
-    for mount in mounts:
-        here = mount.directory(own)
-        if here is not None and here.is_dir():
-            return mount, here
-    raise _Unusable(f"our cgroup {own} is outside of every cgroup v2 mount we can see")
-
-
-@functools.cache
-def _mounts() -> list[_Mount]:
-    return [_Mount(root, Path(point)) for root, point in parse_mounts(Path("/proc/self/mountinfo").read_text())]
-
-
-def ruling() -> AbstractContextManager[None]:
-    """Within, we may do in cgroups of root's what we are permitted to: an agent that root runs is not their owner.
-
-    Nobody can put a link into this file system.
-    """
-    return acting(_OVERRIDE)
-
-
-@contextmanager
-def visiting(cgroup: int) -> Iterator[bool]:
-    """Be in that cgroup (an open directory) ourselves while the block runs: what it starts is born there.
-
-    Yields ``False``, and moves nobody, when a limit is in force there, because it would strike us too; when it is
-    frozen, since whoever enters it stops; or when we could not find back.
-    """
-    home: int | None = None
-    with suppress(OSError, _Unusable), ruling():
-        if not limited(cgroup) and _content(cgroup, "cgroup.freeze") != b"1":
-            home = os.open(_home()[1] / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
-    if home is None:
-        yield False
-        return
-    try:
-        with ruling():
-            procs = os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=cgroup)
-            try:
-                os.write(procs, b"0")
-            finally:
-                os.close(procs)
-        try:
-            yield True
-        finally:
-            with ruling():
-                os.write(home, b"0")
-    finally:
-        os.close(home)
-
-
-def limited(cgroup: int) -> bool:
-    """Whether a limit is in force in that cgroup (an open directory) itself."""
-    return any((text := _content(cgroup, name)) and not text.startswith(b"max") for name in _LIMITS)
-
-
-def limits_here() -> tuple[int | None, float | None, int | None]:
-    """Bytes of memory, processors, and tasks that the cgroup which we are in ourselves may take at most."""
-    with suppress(OSError, _Unusable):
-        _, here = _home()
-        memory, pids = _text(here / "memory.max"), _text(here / "pids.max")
-        quota, _, period = _text(here / "cpu.max").partition(" ")
-        return (
-            int(memory) if memory.isdigit() else None,
-            int(quota) / int(period) if quota.isdigit() and period.isdigit() and int(period) else None,
-            int(pids) if pids.isdigit() else None,
-        )
-    return None, None, None
-
-
-def _content(cgroup: int, name: str) -> bytes:
-    """What ``_text`` tells, without a path: this is asked four times for each of many starts."""
-    try:
-        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=cgroup)
-    except OSError:
-        return b""
-    try:
-        return os.read(fd, 64).strip()
-    finally:
-        os.close(fd)
 
 
 def _delegated(directory: Path) -> bool:
@@ -216,7 +80,7 @@ def _probe(directory: Path) -> None:
     trial.mkdir(exist_ok=True)
     try:
         if not (trial / "cgroup.kill").exists():
-            raise _Unusable("this kernel has no cgroup.kill; Linux 5.14 or later is needed")
+            raise Unusable("this kernel has no cgroup.kill; Linux 5.14 or later is needed")
     finally:
         trial.rmdir()
 
@@ -224,7 +88,7 @@ def _probe(directory: Path) -> None:
 class CgroupTree:
     """The cgroups of one agent. ``controllers`` are those that can limit a service here."""
 
-    def __init__(self, mount: _Mount, directory: Path) -> None:
+    def __init__(self, mount: Mount, directory: Path) -> None:
         self._mount = mount
         self.directory = directory
         directory.mkdir(exist_ok=True)
@@ -272,7 +136,7 @@ class CgroupTree:
 
     def _leave_inner_node(self) -> None:
         """Move ourselves to a leaf, unless we live in the root of all cgroups, where no such rule holds."""
-        _, here = _home()
+        _, here = home()
         if here in (self.directory, self.directory.parent) and (here / "cgroup.type").exists():
             leaf = self.directory / _OWN_LEAF
             leaf.mkdir(exist_ok=True)
@@ -288,13 +152,13 @@ def _enable(directory: Path) -> frozenset[str]:
     for controller in _CONTROLLERS:
         with suppress(OSError):
             control.write_text(f"+{controller}")
-    return frozenset(_text(control).split()) & frozenset(_CONTROLLERS)
+    return frozenset(read(control).split()) & frozenset(_CONTROLLERS)
 
 
 class Cgroup:
     """The cgroup of one service."""
 
-    def __init__(self, mount: _Mount, directory: Path) -> None:
+    def __init__(self, mount: Mount, directory: Path) -> None:
         self._mount = mount
         self.directory = directory
         self._fd = -1
@@ -325,7 +189,7 @@ class Cgroup:
             if error.errno in (errno.ENOENT, errno.ENODEV):
                 return False
             raise
-        return _flat(text).get("populated", 0) > 0
+        return flat(text).get("populated", 0) > 0
 
     def watch_fd(self) -> int:
         """A descriptor that polls readable when ``populated`` may have changed. Raises ``OSError``.
@@ -382,8 +246,8 @@ class Cgroup:
     def events(self) -> dict[str, int]:
         """How often a limit struck: ``oom_kill`` processes killed for memory, ``pids_max`` refused forks."""
         return {
-            "oom_kill": _counters(self.directory / "memory.events").get("oom_kill", 0),
-            "pids_max": _counters(self.directory / "pids.events").get("max", 0),
+            "oom_kill": counters(self.directory / "memory.events").get("oom_kill", 0),
+            "pids_max": counters(self.directory / "pids.events").get("max", 0),
         }
 
     def remove(self) -> bool:
@@ -425,23 +289,3 @@ class Cgroup:
         finally:
             os.close(fd)
         return True
-
-
-def _text(file: Path) -> str:
-    """An interface file without its newline; empty when it is not there."""
-    try:
-        return file.read_text().strip()
-    except OSError:
-        return ""
-
-
-def _counters(file: Path) -> dict[str, int]:
-    """A flat-keyed interface file; empty when it is not there."""
-    return _flat(_text(file))
-
-
-def _flat(text: str) -> dict[str, int]:
-    try:
-        return {key: int(value) for key, value in (line.split() for line in text.splitlines())}
-    except ValueError:
-        return {}

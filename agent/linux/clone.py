@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from agent.linux.capabilities import NotGranted, keeping_through_setuid, take
-from agent.linux.cgroup import ruling
+from agent.linux.cgroup_place import ruling
 from agent.linux.users import Credentials
 
 _CLONE3 = 435  # asm-generic/unistd.h: one number on every architecture

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from agent.errors import SpawnFailed
 from agent.linux import capabilities
-from agent.linux.cgroup import ruling, visiting
+from agent.linux.cgroup_place import ruling, visiting
 from agent.linux.clone import Birth, Unavailable, bear
 from agent.linux.environment import base_environment, own_environment, own_program
 from agent.linux.outputs import Sink, follow

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from agent.linux import libc, process, systemd
-from agent.linux.cgroup import CgroupTree, discover, explain
-from tests.linux.processes import ROOT, Started, own_directory
+from agent.linux.cgroup import Cgroup, CgroupTree, discover, explain
+from tests.linux.processes import ROOT, Started, eventually, own_directory
 
 
 @pytest.fixture
@@ -58,3 +58,14 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CgroupTree
     (home / "cgroup.procs").write_text("0")
     for directory, _, _ in os.walk(found.directory, topdown=False):
         Path(directory).rmdir()
+
+
+@pytest.fixture
+def service(tree: CgroupTree) -> Iterator[Cgroup]:
+    """A service's cgroup; its processes are killed and reaped, and it is removed."""
+    found = tree.service("api")
+    yield found
+    if found.directory.exists():
+        found.kill()
+        eventually(lambda: not found.populated())
+        assert found.remove()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.linux.cgroup import parse_membership, parse_mounts
+from agent.linux.cgroup_place import parse_membership, parse_mounts
 
 ROOT = str(Path(__file__).parents[2])
 

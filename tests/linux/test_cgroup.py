@@ -9,12 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from agent.errors import SpawnFailed
-from agent.linux import cgroup, clone, process, systemd
-from agent.linux.cgroup import Cgroup, CgroupTree, discover, explain, parse_membership, parse_mounts
+from agent.linux import clone, process, systemd
+from agent.linux.cgroup import Cgroup, CgroupTree, discover, explain
+from agent.linux.cgroup_place import Mount
 from agent.linux.process import ExitStatus, Pidfd
 from agent.linux.spawn import Child, SpawnRequest, spawn
 from tests.linux.processes import (
@@ -32,24 +31,6 @@ Start = Callable[..., Started]
 
 # A way out of every process group, session and parent, with nothing left that tells where it came from.
 ESCAPE = "(exec env -i setsid sleep 60 >/dev/null 2>&1 &) & wait"
-
-HYBRID = """\
-31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
-35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory
-41 31 0:38 / /sys/fs/cgroup/unified rw,relatime shared:9 - cgroup2 cgroup2 rw
-42 31 0:38 /docker/ab /mnt/a\\040b rw - cgroup2 cgroup rw,nsdelegate
-"""
-
-
-@pytest.fixture
-def service(tree: CgroupTree) -> Iterator[Cgroup]:
-    """A service's cgroup; its processes are killed and reaped, and it is removed."""
-    found = tree.service("api")
-    yield found
-    if found.directory.exists():
-        found.kill()
-        eventually(lambda: not found.populated())
-        assert found.remove()
 
 
 @pytest.fixture
@@ -71,41 +52,6 @@ def run_in(service: Cgroup) -> Iterator[Callable[[str], Child]]:
 
 
 RunIn = Callable[[str], Child]
-
-
-def test_cgroup2_mounts_are_found_among_others_and_unescaped() -> None:
-    assert parse_mounts(HYBRID) == [("/", "/sys/fs/cgroup/unified"), ("/docker/ab", "/mnt/a b")]
-
-
-@settings(deadline=None)
-@given(st.text(max_size=200))
-def test_garbage_names_no_mount_and_no_membership(text: str) -> None:
-    parse_mounts(text)
-    found = parse_membership(text)
-    assert found is None or found.startswith("/")
-
-
-def test_membership_is_the_line_of_version_2() -> None:
-    assert parse_membership("9:name=systemd:/a\n4:memory:/b\n0::/system.slice/agent.service\n") == (
-        "/system.slice/agent.service"
-    )
-    assert parse_membership("0::/gone (deleted)\n") == "/gone"
-    assert parse_membership("4:memory:/b\n") is None
-
-
-@pytest.mark.parametrize(
-    ("root", "path", "directory"),
-    [
-        ("/", "/", "/m"),
-        ("/", "/a/b", "/m/a/b"),
-        ("/docker/ab", "/docker/ab", "/m"),
-        ("/docker/ab", "/docker/ab/c", "/m/c"),
-        ("/docker/ab", "/docker/abc", None),
-        ("/", "/../outside", None),
-    ],
-)
-def test_a_cgroup_is_found_below_the_mount_that_shows_it(root: str, path: str, directory: str | None) -> None:
-    assert cgroup._Mount(root, Path("/m")).directory(path) == (Path(directory) if directory else None)
 
 
 def test_explaining_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,35 +185,6 @@ def test_a_child_that_needs_a_user_is_born_there_too(service: Cgroup) -> None:
     child.pidfd.close()
 
 
-def test_we_go_to_a_cgroup_ourselves_and_come_back(service: Cgroup) -> None:
-    before = own_cgroup()
-    with cgroup.visiting(service.fd()) as inside:
-        assert inside
-        assert service.pids() == [os.getpid()]
-    assert own_cgroup() == before
-    assert not service.populated()
-
-
-def test_we_do_not_go_where_a_limit_would_strike_us(service: Cgroup, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cgroup, "limited", lambda _: True)  # the machine of the tests may have no controllers
-    with cgroup.visiting(service.fd()) as inside:
-        assert not inside
-        assert not service.populated()
-
-
-def test_a_limit_is_recognised(tmp_path: Path) -> None:
-    directory = os.open(tmp_path, os.O_RDONLY)
-    try:
-        assert not cgroup.limited(directory)
-        (tmp_path / "cpu.max").write_text("max 100000\n")
-        (tmp_path / "memory.max").write_text("max\n")
-        assert not cgroup.limited(directory)
-        (tmp_path / "pids.max").write_text("10\n")
-        assert cgroup.limited(directory)
-    finally:
-        os.close(directory)
-
-
 @pytest.mark.parametrize("user", [None, "nobody"])
 def test_where_clone3_is_not_to_be_had_the_child_still_gets_there(
     service: Cgroup, user: str | None, monkeypatch: pytest.MonkeyPatch
@@ -287,14 +204,6 @@ def test_a_start_that_fails_leaves_the_cgroup_empty_and_us_outside(service: Cgro
         spawn(SpawnRequest(argv=["/no/such"], environment={}, cgroup=service.fd()))
     assert own_cgroup() == before
     assert not service.populated()
-
-
-def test_a_frozen_cgroup_is_not_entered(service: Cgroup) -> None:
-    (service.directory / "cgroup.freeze").write_text("1")
-    with pytest.raises(SpawnFailed, match="its cgroup is frozen") as failure:
-        spawn(SpawnRequest(argv=["/bin/true"], environment={}, cgroup=service.fd()))
-    assert not failure.value.permanent
-    (service.directory / "cgroup.freeze").write_text("0")
 
 
 @pytest.mark.usefixtures("subreaper")
@@ -402,7 +311,7 @@ def test_a_fork_bomb_is_bounded_where_processes_can_be_counted(
 
 
 def test_counters_are_read_from_the_kernels_format(tmp_path: Path) -> None:
-    service = Cgroup(cgroup._Mount("/", tmp_path), tmp_path)
+    service = Cgroup(Mount("/", tmp_path), tmp_path)
     (tmp_path / "memory.events").write_text("low 0\nhigh 0\nmax 7\noom 2\noom_kill 3\noom_group_kill 1\n")
     (tmp_path / "pids.events").write_text("max 5\n")
     (tmp_path / "cgroup.events").write_text("populated 1\nfrozen 0\n")
@@ -410,22 +319,3 @@ def test_counters_are_read_from_the_kernels_format(tmp_path: Path) -> None:
     assert service.populated()
     (tmp_path / "pids.events").write_text("garbage\n")
     assert service.events()["pids_max"] == 0
-
-
-@pytest.mark.parametrize(
-    ("files", "limits"),
-    [
-        ({"memory.max": "max", "cpu.max": "max 100000", "pids.max": "max"}, (None, None, None)),
-        ({"memory.max": "117440512", "cpu.max": "50000 100000", "pids.max": "22"}, (117_440_512, 0.5, 22)),
-        ({"cpu.max": "50000 0", "pids.max": "nonsense"}, (None, None, None)),
-        ({}, (None, None, None)),
-    ],
-)
-def test_the_limits_of_our_own_cgroup_are_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], limits: tuple[object, ...]
-) -> None:
-    """Where there are controllers tests/machine shows it for real."""
-    for name, text in files.items():
-        (tmp_path / name).write_text(f"{text}\n")
-    monkeypatch.setattr(cgroup, "_home", lambda: (None, tmp_path))
-    assert cgroup.limits_here() == limits

@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from agent.supervisor import lifecycle
-from agent.supervisor.lifecycle import KILL_AGAIN, Phase
+from agent.supervisor.lifecycle import Phase
 from agent.supervisor.report import Action, Outcome
+from agent.supervisor.transitions import KILL_AGAIN
 from agent.supervisor.unit import Unit
 from agent.supervisor.view import message as why
 

@@ -28,6 +28,7 @@ from agent.supervisor.premises import Premises, Tenancy
 from agent.supervisor.prepare import write_settings
 from agent.supervisor.pulse import Beat, Pulse
 from agent.supervisor.run import Orders, Run, RunState, Sink, check_descriptors
+from agent.supervisor.transitions import step
 
 EVENTS_PER_SECOND = 10.0
 EVENTS_BURST = 50.0
@@ -250,7 +251,7 @@ class Unit:
     def _advance(self, event: Event) -> None:
         before = self.state
         jitter = random.uniform(-1.0, 1.0)  # noqa: S311  # spreads retries, guards nothing
-        self.state, effects = lifecycle.step(self._policy, before, event, self.now(), jitter)
+        self.state, effects = step(self._policy, before, event, self.now(), jitter)
         for effect in effects:
             try:
                 self._perform(effect)

@@ -10,9 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.supervisor.lifecycle import (
-    BACKOFF_LIMIT,
-    KILL_AGAIN,
-    STABLE_AFTER,
     Arm,
     Boot,
     Disarm,
@@ -36,8 +33,8 @@ from agent.supervisor.lifecycle import (
     Start,
     State,
     Stop,
-    step,
 )
+from agent.supervisor.transitions import BACKOFF_LIMIT, KILL_AGAIN, STABLE_AFTER, step
 
 POLICIES = st.builds(
     Policy,

@@ -44,6 +44,8 @@ SETTLE = 3.0
 """Seconds after a start before memory is looked at."""
 RATE = 100_000
 """Packets per second."""
+ASKED = 100_500
+"""What is asked of the sender, which may be stopped in the middle of a pause, and is to reach ``RATE``."""
 RING_KIB = 16 * 1024
 """A capture's default ``ring``; tcpdump gets as much."""
 LAST_BLOCK = 1.5
@@ -227,7 +229,7 @@ def measure_cable(host: Host, figures: Figures) -> None:
     with host.popen(control, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as dumping:
         assert dumping.stderr
         assert b"listening on near" in dumping.stderr.readline()
-        with inside(host, "ip", "netns", "exec", "far", "/opt/tests/sender", "far", str(RATE), mac) as sending:
+        with inside(host, "ip", "netns", "exec", "far", "/opt/tests/sender", "far", str(ASKED), mac) as sending:
             figures.handovers[1] = hand_over_and_back(host)
             sent = json.loads(finished(sending))
         lost_on_the_way = int(

@@ -22,7 +22,6 @@ from typing import NoReturn
 
 from agent.cli.commands import COMMANDS, COMPLETE_VARIABLE
 from agent.cli.guard import INTERNAL_ERRORS, guarded
-from agent.cli.invitation import hint
 from agent.control.lean import leave_out_tls
 from agent.linux.environment import one_file
 from agent.paths import Paths
@@ -85,6 +84,8 @@ def _run() -> int:
     """
 
     def work() -> int:
+        from agent.cli.invitation import hint
+
         paths = Paths.of()
         return _daemon(paths, False, *hint(paths))
 

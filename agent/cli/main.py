@@ -14,7 +14,6 @@ import click
 from agent import __version__
 from agent.cli.base import CONTEXT_SETTINGS, EXIT_CODES, Commands, Session, shared_options
 from agent.cli.commands import COMPLETE_VARIABLE
-from agent.cli.elsewhere import hint
 from agent.cli.guard import INTERNAL_ERRORS, complain, guarded
 from agent.errors import EXIT_CONFIGURATION, EXIT_INTERRUPTED, EXIT_OK, NotRunning, RuntimeFailure
 
@@ -69,6 +68,8 @@ def _run(arguments: list[str], session: Session) -> int:
     except click.ClickException as error:
         return _explain(error)
     except NotRunning as error:
+        from agent.cli.elsewhere import hint
+
         raise RuntimeFailure(f"{error}{hint(session.paths().prefix)}") from error
     return EXIT_OK
 

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from agent.linux import libc, systemd
-from agent.linux.cgroup_place import Mount, Unusable, counters, flat, home, parse_membership, read, ruling
+from agent.linux.cgroup_place import Mount, Unusable, counters, flat, home, members, parse_membership, read, ruling
 from agent.linux.process import Pidfd
 
 _CONTROLLERS = ("cpu", "memory", "pids")
@@ -143,6 +143,13 @@ class CgroupTree:
             (leaf / "cgroup.procs").write_text("0")
 
 
+def _has_children(directory: Path) -> bool:
+    """Whether there are cgroups below it. Each is one more link to it, so the names of its sixty files need no look."""
+    with suppress(OSError):
+        return directory.stat().st_nlink != 2
+    return False
+
+
 def _enable(directory: Path) -> frozenset[str]:
     """Let the children of a cgroup be limited, as far as it goes, and tell by which controllers they then can be.
 
@@ -172,10 +179,11 @@ class Cgroup:
 
     def pids(self) -> list[int]:
         """Every process in it and in the cgroups below it; zombies are not counted."""
-        found = []
-        for directory, _, _ in os.walk(self.directory):
-            with suppress(OSError, ValueError), Path(directory, "cgroup.procs").open() as stream:
-                found += [pid for line in stream if (pid := int(line)) > 0]  # 0: of another PID namespace
+        found = members(self.directory)
+        if _has_children(self.directory):
+            for directory, children, _ in os.walk(self.directory):
+                for child in children:
+                    found += members(Path(directory, child))
         return found
 
     def populated(self) -> bool:

@@ -134,6 +134,14 @@ def identify(pid: int) -> Identity | None:
     return Identity(pid, found.start_time, boot_id()) if found else None
 
 
+def count_threads(pid: int) -> int:
+    """How many threads it has. Raises ``OSError`` when it is gone.
+
+    The same number is in /proc/PID/status, which costs the kernel three times as much to write.
+    """
+    return len(_names(f"{_PROC}/{pid}/task"))
+
+
 def environ(pid: int) -> bytes | None:
     """The environment ``pid`` was executed with, entries ended by NUL; ``None`` when it is gone or not ours to read.
 

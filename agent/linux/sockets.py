@@ -11,7 +11,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from agent.errors import RuntimeFailure
-from agent.linux.peercred import peer_credentials
 
 SUN_PATH_LIMIT = 107  # bytes: 108 in linux/un.h, one of them the final NUL
 _BACKLOG = 128
@@ -114,6 +113,8 @@ def _holder(path: Path) -> str:
             return _ANOTHER  # its backlog is full: busy, and very much alive
         except ConnectionRefusedError:
             return ""
+        from agent.linux.peercred import peer_credentials  # not for a client: a fiftieth of `agentctl status`
+
         listener = peer_credentials(probe).pid
     return _OF_SYSTEMD if _SYSTEMD.is_dir() and _is_for_systemd(listener) else _ANOTHER
 

@@ -6,6 +6,8 @@ import time
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from agent.linux.process import count_threads
+
 OPEN_FILES_OF = 64
 """Open files are counted for at most this many processes of a service: each count reads a directory."""
 FRESH = 0.5
@@ -46,7 +48,7 @@ class Meter:
                 process = psutil.Process(pid)
                 with process.oneshot():
                     times, memory = process.cpu_times(), process.memory_info()
-                    threads += process.num_threads()
+                    threads += count_threads(pid)
                     oldest = min(oldest, process.create_time())
             except (psutil.Error, OSError):  # gone, or not to be looked at
                 continue

@@ -290,3 +290,16 @@ def test_with_no_children_to_reap_nothing_happens(start: Start) -> None:
     living = start("exec sleep 60")
     assert process.reap_strangers(before.__contains__) == []
     assert process.stat(living.pid) is not None
+
+
+def test_threads_are_counted(start: Start) -> None:
+    child = start(
+        "import threading\nfor _ in range(4): threading.Thread(target=sys.stdin.read, daemon=True).start()\n"
+        "print('all', flush=True)\nthreading.Event().wait()",
+        python=True,
+    )
+    child.line()
+    assert process.count_threads(child.pid) == 5
+    child.reap()
+    with pytest.raises(OSError, match="No such file or directory"):
+        process.count_threads(child.pid)

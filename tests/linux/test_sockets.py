@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import RuntimeFailure
-from agent.linux import sockets
+from agent.linux import peercred
 from agent.linux.peercred import PeerCredentials
 from agent.linux.sockets import SUN_PATH_LIMIT, connect_unix, listen_unix, reachable
 from tests.linux.processes import open_fds
@@ -101,7 +101,7 @@ def test_one_that_systemd_listens_on_is_told_with_the_units_to_turn_to(
         with subprocess.Popen(["true"]) as ended:
             pass
         for listener in (1, ended.pid):
-            monkeypatch.setattr(sockets, "peer_credentials", lambda _, pid=listener: PeerCredentials(pid, 0, 0))
+            monkeypatch.setattr(peercred, "peer_credentials", lambda _, pid=listener: PeerCredentials(pid, 0, 0))
             with pytest.raises(RuntimeFailure, match=r"systemd listens .*`systemctl start agent`.*`systemctl stop"):
                 listen_unix(path, 0o600)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import RuntimeFailure
-from agent.linux import peercred
+from agent.linux import peercred, sockets
 from agent.linux.peercred import PeerCredentials
 from agent.linux.sockets import SUN_PATH_LIMIT, connect_unix, listen_unix, reachable
 from tests.linux.processes import open_fds

@@ -493,6 +493,10 @@ def test_a_purge_leaves_nothing_of_jobs_but_what_an_operator_has_made(host: Cont
     ]
     for path in mine[1::2]:
         host.write(path, "[Timer]\nOnCalendar=monthly\n")
+    # As of a `timers sync` that was killed three times.
+    host.write("/etc/systemd/system/agent-job@report.timer.d/.10-declaration.conf.agentctl", "[Ti")
+    host.path("/etc/systemd/system/timers.target.wants/.agent-job@report.timer.agentctl").symlink_to("/nowhere")
+    host.path("/etc/systemd/system/.agent-job@next.timer.d.agentctl").mkdir()
     dpkg(host, "-P", "agent")
     after = {path for path in things(host) if not path.startswith("/var/lib/dpkg/")}
     assert after == {path for path in before if not path.startswith("/var/lib/dpkg/")} | set(mine)

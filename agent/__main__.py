@@ -20,11 +20,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from agent.cli.commands import COMMANDS, COMPLETE_VARIABLE
-from agent.cli.guard import INTERNAL_ERRORS, guarded
-from agent.control.lean import leave_out_tls
-from agent.linux.environment import one_file
-from agent.paths import Paths
+try:
+    from agent.cli.commands import COMMANDS, COMPLETE_VARIABLE
+    from agent.cli.guard import INTERNAL_ERRORS, guarded, internal
+    from agent.control.lean import leave_out_tls
+    from agent.linux.environment import one_file
+    from agent.paths import Paths
+except Exception as error:
+    # Python would end with 1, which means a wrong declaration, and no supervisor would try again.
+    print(f"agentctl: a part of this program is missing or damaged: {error}; install it again", file=sys.stderr)
+    os._exit(2)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,6 +38,13 @@ def main(arguments: list[str] | None = None) -> int:
     Returns the exit code of the contract.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        return _part(arguments)
+    except Exception as error:  # of an import: each part has its own guard once it is there
+        return internal(error, "agentctl", lambda: Paths.of().logs / INTERNAL_ERRORS)
+
+
+def _part(arguments: list[str]) -> int:
     match arguments:
         case ["worker", kind]:
             from agent.workers.main import main as work

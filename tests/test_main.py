@@ -123,3 +123,28 @@ def test_everything_that_was_printed_is_out_before_the_process_ends(tmp_path: Pa
     done = python("-m", "agent", "calendar", "minutely", "--iterations", "5000", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(json.loads(done.stdout)["elapses"]) == 5000
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [
+        ("agent.paths", ["status"]),
+        ("agent.cli.guard", ["run"]),
+        ("agent.cli.main", ["status"]),
+        ("agent.cli.status", ["status"]),
+        ("agent.cli.proofs", ["prove", "calendar"]),
+        ("agent.control.daemon", ["run"]),
+        ("agent.control.daemon", ["daemon", "plain", "/nowhere", "/nowhere/key/env.toml"]),
+        ("agent.control.once", ["once", "plain", "/nowhere", "/nowhere/key/env.toml", "api"]),
+        ("agent.workers.main", ["worker", "capture"]),
+        ("agent.workers.runtime", ["worker", "scan"]),
+    ],
+)
+def test_a_program_that_is_not_whole_says_so_and_does_not_blame_the_declaration(
+    missing: str, words: list[str], tmp_path: Path
+) -> None:
+    script = f"import runpy, sys; sys.modules[{missing!r}] = None; runpy.run_module('agent', run_name='__main__')"
+    done = python("-c", script, *words, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert missing in done.stderr
+    assert done.stderr.count("\n") == 1

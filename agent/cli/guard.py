@@ -86,8 +86,13 @@ def _judged(work: Callable[[], int], program: str, log: Path | Callable[[], Path
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.ENOSPC) and error.filename is None:
             return _unwritten(error, program)
-        complain(f"{program}: internal error: {type(error).__name__}: {error} ({_keep_traceback(error, log)})")
-        return EXIT_RUNTIME
+        return internal(error, program, log)
+
+
+def internal(error: Exception, program: str, log: Path | Callable[[], Path]) -> int:
+    """A bug, or a program of which a part is missing: one line, the traceback in the log, and the exit code."""
+    complain(f"{program}: internal error: {type(error).__name__}: {error} ({_keep_traceback(error, log)})")
+    return EXIT_RUNTIME
 
 
 def _unwritten(error: OSError, program: str) -> int:

@@ -18,6 +18,7 @@ from agent.errors import EXIT_RUNTIME, AgentError, DeclarationError, UsageError
 
 if TYPE_CHECKING:
     from agent.control.client import Client
+    from agent.paths import Paths
 
 AT_ONCE = 16
 """Requests under way at a time: services do not wait for each other, and the agent bounds its connections."""
@@ -39,8 +40,8 @@ def _action(name: str, what: str) -> click.Command:
 start = _action(
     "start",
     "Start the services NAME and wait until they run.\n\n"
-    "A job is run now, outside its calendar. Exits 2 when one of them did not come up, saying why; if a NAME is not "
-    "declared, nothing is done to any of them.",
+    "A job is run now, outside its calendar. Exits 2 when one of them did not come up, saying why, or ended and was "
+    "started once more by the agent; if a NAME is not declared, nothing is done to any of them.",
 )
 stop = _action(
     "stop",
@@ -51,7 +52,8 @@ stop = _action(
 restart = _action(
     "restart",
     "Stop the services NAME, start them again and wait until they run.\n\n"
-    "Exits 2 when one of them did not come up, saying why; if a NAME is not declared, nothing is done to any of them.",
+    "Exits 2 when one of them did not come up, saying why, or ended and was started once more by the agent; if a NAME "
+    "is not declared, nothing is done to any of them.",
 )
 
 
@@ -62,7 +64,10 @@ def perform(session: Session, action: str, names: Sequence[str], *, wait: bool) 
     if unknown := [name for name in names if name not in known]:
         since = _declared(session)
         raise UsageError(
-            "; ".join(_not_read(name) if name in since else no_such("service", name, known) for name in unknown)
+            "; ".join(
+                _not_read(name, session.paths()) if name in since else no_such("service", name, known)
+                for name in unknown
+            )
         )
     patient = session.client(WAIT_TIMEOUT) if wait else client
     failed = []
@@ -79,10 +84,9 @@ def perform(session: Session, action: str, names: Sequence[str], *, wait: bool) 
         click.get_current_context().exit(EXIT_RUNTIME)
 
 
-def _not_read(name: str) -> str:
-    return (
-        f"no service is named {name!r} yet; it has been declared since the agent read its declaration: agentctl reload"
-    )
+def _not_read(name: str, paths: Paths) -> str:
+    reload = paths.typed("reload")
+    return f"no service is named {name!r} yet; it has been declared since the agent read its declaration: {reload}"
 
 
 def _declared(session: Session) -> Collection[str]:

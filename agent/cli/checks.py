@@ -318,7 +318,8 @@ def check_timers(declaration: Declaration, paths: Paths, root: Path = HERE) -> l
     told = [("not as declared", astray), ("not active, so that nobody starts them", idle)]
     findings = [f"{what}: {some(names)}" for what, names in told if names]
     if findings:
-        return [Check("timers", "warn", "; ".join(findings), "agentctl timers sync")]
+        mend = "agentctl timers sync" if systemd.booted() else "agentctl timers sync --root /"
+        return [Check("timers", "warn", "; ".join(findings), mend)]
     return [Check("timers", "ok", f"{_counted(len(jobs), 'timer')} of systemd as declared, and active")]
 
 

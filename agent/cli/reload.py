@@ -18,11 +18,11 @@ from agent.errors import EXIT_RUNTIME, RuntimeFailure
 def reload(session: Session) -> None:
     """Make the running agent read its declaration again.
 
-    Services that are declared as before keep running untouched; each of the others is shown with what was done to it
-    and the settings that differ, and once more with the reason if it then failed. A declaration with mistakes changes
-    nothing: all of them are shown, and the exit code is 1. Where another version has been installed meanwhile, the
-    agent becomes it first, without a worker being restarted; a version that fails its self-test changes nothing
-    either, and the exit code is 2.
+    Services that are declared as before keep running untouched; each of the others is shown with what was done to it,
+    the settings that differ and, if it does not run, why; and once more with the reason if it then failed. A
+    declaration with mistakes changes nothing: all of them are shown, and the exit code is 1. Where another version has
+    been installed meanwhile, the agent becomes it first, without a worker being restarted; a version that fails its
+    self-test changes nothing either, and the exit code is 2.
     """
     client = session.client()
     report = client.request("POST", "/v1/reload")

@@ -28,9 +28,6 @@ CHANGE_SECONDS = 900.0
 ANSWER_LIMIT = 64 * 1024 * 1024
 LINE_LIMIT = 1024 * 1024
 
-SHORTEST = 0.001
-"""Seconds that one read is given in any case: 0 would mean not to wait at all."""
-
 _READ = 64 * 1024
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
@@ -150,6 +147,14 @@ class _Exchange:
             pass  # closed before we had finished: it may have said why, so read
         self._http.send(h11.EndOfMessage())
 
+    def _read(self) -> bytes:
+        if self._deadline is not None:
+            # Whoever answers by single bytes, each in time, must not hold us either.
+            if not (left := self._left()):
+                raise TimeoutError
+            self._socket.settimeout(left)
+        return self._socket.recv(_READ)
+
     def _left(self) -> float:
         """Seconds until the whole answer is due; 0 when it is late."""
         return 0.0 if self._deadline is None else max(self._deadline - time.monotonic(), 0.0)
@@ -157,10 +162,7 @@ class _Exchange:
     def _event(self) -> Any:
         try:
             while (event := self._http.next_event()) is h11.NEED_DATA:
-                if self._deadline is not None:
-                    # Whoever answers by single bytes, each in time, must not hold us either.
-                    self._socket.settimeout(max(self._left(), SHORTEST))
-                data = self._socket.recv(_READ)
+                data = self._read()
                 self._heard = self._heard or bool(data)
                 self._http.receive_data(data)
             return event

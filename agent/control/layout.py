@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agent.errors import StorageFailure
-from agent.linux.files import make_directory, why
+from agent.linux.files import make_directory
 from agent.linux.users import Credentials
 from agent.paths import Paths
 
@@ -36,7 +36,7 @@ def lay_out_for(user: Credentials, paths: Paths) -> None:
                 finally:
                     os.close(made)
         except OSError as error:
-            raise StorageFailure(f"{directory}: cannot be made a directory: {why(error)}") from error
+            raise StorageFailure(f"{directory}: cannot be made a directory: {error.strerror}") from error
 
 
 def _places(paths: Paths) -> Iterator[tuple[Path, int]]:

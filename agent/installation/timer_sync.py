@@ -3,10 +3,13 @@
 It may be interrupted anywhere: what is to be done is found out from what is there and what systemd says, so the next
 one goes on. Runs that are under way are never disturbed, as stopping a timer does not stop what it started.
 
-Two things systemd does that decide the order of steps. When it reads a timer anew whose calendar was changed, it counts
-from when that elapsed last, so that a new time which lies in between starts the job at once: such a timer is stopped
-before, and started after. (One that has a period now is better not stopped: it then goes on from the last run.) And a
-timer without a drop-in goes by the times of the template: one that is to go is stopped before its drop-in is removed.
+Three things systemd does that decide the order of steps. When it reads a timer anew whose calendar was changed, it
+counts from when that elapsed last, so that a new time which lies in between starts the job at once: such a timer is
+stopped before, and started after. (One that has a period now is better not stopped: it then goes on from the last run.)
+A timer without a drop-in goes by the times of the template: one that is to go is stopped before its drop-in is removed.
+And it writes down when a persistent timer elapsed. That is removed once the timer has been read as one that is not
+persistent, or else it might be written again; and before a timer becomes persistent, or else a time would be made up
+for at which it was not.
 """
 
 from __future__ import annotations

@@ -178,7 +178,10 @@ class Cgroup:
         return self._fd
 
     def pids(self) -> list[int]:
-        """Every process in it and in the cgroups below it; zombies are not counted."""
+        """Every process in it and in the cgroups below it; zombies are not counted.
+
+        Raises ``OSError`` when descriptors run out.
+        """
         found = members(self.directory)
         if _has_children(self.directory):
             for directory, children, _ in os.walk(self.directory):
@@ -219,6 +222,7 @@ class Cgroup:
         """Send a signal to every process in it or below it, and tell to how many it went.
 
         Each is held by a pidfd before its membership is looked up, so no process that got its PID since is meant.
+        Raises ``OSError`` when descriptors run out.
         """
         sent = 0
         for pid in self.pids():

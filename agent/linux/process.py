@@ -134,14 +134,6 @@ def identify(pid: int) -> Identity | None:
     return Identity(pid, found.start_time, boot_id()) if found else None
 
 
-def count_threads(pid: int) -> int:
-    """How many threads it has. Raises ``OSError`` when it is gone.
-
-    The same number is in /proc/PID/status, which costs the kernel three times as much to write.
-    """
-    return len(_names(f"{_PROC}/{pid}/task"))
-
-
 def environ(pid: int) -> bytes | None:
     """The environment ``pid`` was executed with, entries ended by NUL; ``None`` when it is gone or not ours to read.
 
@@ -189,18 +181,14 @@ def children_of(pid: int) -> list[int]:
 
 
 def descendants(pid: int) -> list[int]:
-    """Children of ``pid``, their children, and so on; parents before children, zombies included."""
-    return walk(pid, family())
-
-
-def walk(pid: int, children: Relation) -> list[int]:
-    """Everything below ``pid`` by that relation. A PID is visited once, whatever a changing /proc pretends.
+    """Children of ``pid``, their children, and so on, zombies included. Each is visited once, whatever /proc pretends.
 
     When all below is known ``pid`` is asked again: if it is a subreaper, then the children of whoever ended meanwhile
     are now its own. That is done ``ROUNDS`` times at most, lest a chain of forks holds us here.
     """
     found: dict[int, None] = {}
     for _ in range(ROUNDS):
+        children = family()
         pending = [child for child in children(pid) if child not in found and child != pid]
         if not pending:
             break

@@ -21,11 +21,11 @@ from agent.linux.process import (
     all_pids,
     boot_id,
     command_line,
+    descendants,
     environ,
     family,
     identify,
     stat,
-    walk,
 )
 
 MARK = "AGENT_MARK"
@@ -56,13 +56,13 @@ def members(
     ``pipe_inodes`` held open; an orphan's descendants belong to the service with it. ``seen`` is what earlier calls
     returned: whoever was found below ``main`` while it lived stays the service's, with or without a sign. ``others``
     are PIDs known to be another's (the mains of the other services), which are not looked into. ``relatives`` is what
-    ``family`` returned, to share one snapshot.
+    ``family`` returned, to share one snapshot: who is forked by one that ends meanwhile may then be missed.
     """
-    relatives = relatives or family()
     found: dict[int, Identity] = {}
     looked_at: set[int] = set()
-    for _ in range(ROUNDS):  # as in ``walk``: whose parent ended while we looked has become our child
-        pending = [(child, False) for child in relatives(os.getpid()) if child not in looked_at]
+    for _ in range(ROUNDS):  # as in ``descendants``: whose parent ended while we looked has become our child
+        children = relatives or family()
+        pending = [(child, False) for child in children(os.getpid()) if child not in looked_at]
         if not pending:
             break
         while pending:
@@ -77,14 +77,13 @@ def members(
             belongs = belongs or identity == main or identity in seen or _signed(known, sid, mark, pipe_inodes)
             if belongs and known.alive:
                 found[pid] = identity
-            pending += [(child, belongs) for child in relatives(pid)]
+            pending += [(child, belongs) for child in children(pid)]
     return list(found.values())
 
 
 def everything() -> list[Identity]:
     """Every live process below us. When the agent ends, they all go back to a service, signs or not."""
-    relatives = family()
-    return [identity for pid in walk(os.getpid(), relatives) if (identity := _living(pid))]
+    return [identity for pid in descendants(os.getpid()) if (identity := _living(pid))]
 
 
 def survivors(marks: Collection[str]) -> list[Identity]:

@@ -119,5 +119,9 @@ def _told(unit: Unit, action: Action, ok: bool) -> str:
     if unit.phase is Phase.STARTING:
         return f"still not ready; last exit: {unit.last_exit or 'none'}"
     if unit.phase is Phase.RUNNING:
-        return f"it ended at once, {unit.last_exit}, and was started again, pid {unit.pid}"
-    return why(unit) or f"it ended at once: {unit.last_exit}"
+        when = " at once" if unit.service.ready == "immediate" else ""
+        return f"it ended{when}, {unit.last_exit}, and was started again, pid {unit.pid}"
+    if unit.state.reason:
+        return why(unit)
+    # A phase that has no reason is told by what is waited for, which is no answer here.
+    return f"it ended at once: {unit.last_exit}" if unit.state.verdict else f"not started: {unit.last_exit}"

@@ -19,7 +19,7 @@ from typing import Protocol
 import msgspec
 
 from agent.linux.cgroup import Cgroup
-from agent.linux.process import Identity, Pidfd, Relation
+from agent.linux.process import Identity, Pidfd, Relation, identify
 from agent.linux.sweep import members, signal_all
 
 RESCAN = 0.05
@@ -179,8 +179,9 @@ class SweepContainment:
         sid = self._main.pid if self._main else 0
         others = {*self._others()} - {sid}
         found = members(self._main, sid, self._mark, self._pipes, seen=self._seen, others=others, relatives=relatives)
-        # Who was seen below the worker stays the service's, even if it sheds every sign before the next look.
-        self._seen = set(found)
+        # Who was seen below the worker stays the service's, even if it sheds every sign before the next look: also who
+        # is missing now, as long as it is there, because it may have changed its parent while we looked.
+        self._seen = {*found, *(one for one in self._seen.difference(found) if identify(one.pid) == one)}
         return found
 
     def pids(self, relatives: Relation | None = None) -> list[int]:

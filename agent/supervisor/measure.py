@@ -6,7 +6,7 @@ import time
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from agent.linux.process import count_threads
+from agent.linux.process import stat
 
 OPEN_FILES_OF = 64
 """Open files are counted for at most this many processes of a service: each count reads a directory."""
@@ -48,7 +48,8 @@ class Meter:
                 process = psutil.Process(pid)
                 with process.oneshot():
                     times, memory = process.cpu_times(), process.memory_info()
-                    threads += count_threads(pid)
+                    known = stat(pid)
+                    threads += known.threads if known else 0
                     oldest = min(oldest, process.create_time())
             except (psutil.Error, OSError):  # gone, or not to be looked at
                 continue

@@ -77,7 +77,8 @@ class _Reload:
             case "update":
                 (report.started if begun else report.stopped if ended else report.updated).append(name)
             case "restart":
-                (report.restarted if begun else report.stopped if ended else report.updated).append(name)
+                anew = report.restarted if lived else report.started
+                (anew if begun else report.stopped if ended else report.updated).append(name)
 
     async def _perform(self, unit: Unit, verb: Verb) -> bool:
         """Whether it could be done: not with processes that do not end."""

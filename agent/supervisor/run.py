@@ -211,10 +211,15 @@ class Run:
         child.pidfd.signal(signal.SIGKILL)
         child.pidfd.close()
         self._containment.kill()
-        with suppress(OSError):
-            while self._containment.pids() and time.monotonic() < deadline:
-                time.sleep(ABANDON_PAUSE)
-                self._containment.kill()
+        while self._may_live() and time.monotonic() < deadline:
+            time.sleep(ABANDON_PAUSE)
+            self._containment.kill()
+
+    def _may_live(self) -> bool:
+        try:
+            return bool(self._containment.pids())
+        except OSError:  # no descriptor is left to look with
+            return True
 
     @property
     def pid(self) -> int:

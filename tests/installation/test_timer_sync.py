@@ -191,6 +191,8 @@ class Machine:
         self.units = install(root)
         self.loaded: dict[str, JobUnits] = {}
         self.active: set[str] = set()
+        self.plain: set[str] = set()
+        """Timers that ran without being persistent, last."""
         self.root = root
         self.stamp("a").parent.mkdir(parents=True)
         self.wrong: list[str] = []
@@ -216,6 +218,27 @@ class Machine:
         texts = [self.units / place(name, suffix) for suffix in timer_files.SUFFIXES]
         return JobUnits(*(path.read_text() if path.exists() else "" for path in texts))
 
+    def begin(self, name: str) -> None:
+        """Have a timer run, by what was read of it."""
+        self.active.add(name)
+        if not is_persistent(self.loaded[name].timer):
+            self.plain.add(name)
+            return
+        if name in self.plain and self.stamp(name).exists():
+            self.wrong.append(f"{name} makes up for a time at which it was not persistent")
+        self.plain.discard(name)
+        self.stamp(name).touch()
+
+    def reboot(self) -> None:
+        """What is enabled is read and runs."""
+        self.active.clear()
+        self.loaded = {name: self.lies(name) for name in "abcd"}
+        for name in "abcd":
+            if (self.root / timer_files.enabling(name).lstrip("/")).is_symlink():
+                if not self.loaded[name].timer:
+                    self.wrong.append(f"{name} goes by the times of the template")
+                self.begin(name)
+
     def call(self, verb: str, *words: str) -> None:
         self.burn()
         names = [found[0] for word in words if (found := parse_place(f"{word}.d"))]
@@ -225,10 +248,11 @@ class Machine:
             case "start":
                 for name in names:
                     self.loaded.setdefault(name, self.lies(name))
-                    self.active.add(name)
-                    if is_persistent(self.loaded[name].timer):
-                        self.stamp(name).touch()
+                    self.begin(name)
             case "daemon-reload":
+                for name in self.active:
+                    if is_persistent(self.loaded[name].timer):
+                        self.stamp(name).touch()  # it has elapsed once more
                 for name in sorted(self.active):
                     before, after = self.loaded[name].timer, self.lies(name).timer
                     if not after:
@@ -313,10 +337,10 @@ def test_whatever_was_in_force_what_is_declared_comes_into_force(declarations: l
             made.check(declaration)
 
 
-@given(DECLARATIONS, DECLARATIONS, DECLARATIONS, st.integers(0, 40), st.integers(0, 40))
+@given(DECLARATIONS, DECLARATIONS, DECLARATIONS, st.integers(0, 40), st.integers(0, 40), st.booleans())
 @settings(max_examples=300, deadline=None)
 def test_killed_at_any_step_the_next_one_goes_on(
-    before: Declaration, meant: Declaration, after: Declaration, fuse: int, another: int
+    before: Declaration, meant: Declaration, after: Declaration, fuse: int, another: int, reboot: bool
 ) -> None:
     with machine() as made:
         made.sync(before)
@@ -325,8 +349,23 @@ def test_killed_at_any_step_the_next_one_goes_on(
             with suppress(Killed):
                 made.sync(meant)
             made.fuse = None
+        if reboot:
+            made.reboot()
         made.sync(after)
         made.check(after)
+
+
+@pytest.mark.parametrize("fuse", range(16))
+def test_what_was_persistent_once_makes_up_for_nothing_when_it_is_so_again(fuse: int) -> None:
+    with machine() as made:
+        made.sync(declared(job("a", KEPT)))
+        made.fuse = fuse
+        with suppress(Killed):
+            made.sync(declared(job("a", DAILY)))
+        made.fuse = None
+        made.reboot()
+        made.sync(declared(job("a", KEPT)))
+        made.check(declared(job("a", KEPT)))
 
 
 def test_a_change_that_is_killed_half_way_is_of_several_steps() -> None:

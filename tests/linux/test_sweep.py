@@ -93,42 +93,51 @@ def test_a_double_fork_into_another_session_is_found_by_its_mark(start: Start) -
 
 
 class Ending:
-    """Who is whose child, as told to somebody who looks while a process forks another and ends.
+    """A process that forks another and ends while somebody looks: after we were asked for our children, before it."""
 
-    It has done so between the moment at which we were asked for our children, and it for its own.
-    """
-
-    def __init__(self, child: Started) -> None:
+    def __init__(self, child: Started, monkeypatch: pytest.MonkeyPatch) -> None:
         self._child = child
         self._forked: int | None = None
+        self._family = process.family
+        monkeypatch.setattr(process, "family", self.family)
+        monkeypatch.setattr(sweep, "family", self.family)
 
-    def __call__(self, pid: int) -> list[int]:
-        children = process.family()(pid)
-        if pid == os.getpid() and self._forked is None:
-            self._child.end()
-            self._forked = int(self._child.line())
-            os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOWAIT)
-        return children
+    def family(self) -> process.Relation:
+        known = self._family()
+
+        def relation(pid: int) -> list[int]:
+            children = known(pid)
+            if pid == os.getpid() and self._forked is None:
+                self._child.end()
+                self._forked = int(self._child.line())
+                os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOWAIT)
+            return children
+
+        return relation
 
     @property
     def forked(self) -> int:
         return self._forked or pytest.fail("nobody asked for our children")
 
 
-def test_who_is_forked_and_left_by_its_parent_while_we_look_is_found(start: Start) -> None:
+def test_who_is_forked_and_left_by_its_parent_while_we_look_is_found(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mark = sweep.new_mark()
     child = start("read -r _; sleep 60 >/dev/null & echo $!", environment={**PATH, MARK: mark})
-    relatives = Ending(child)
-    found = sweep.members(main_of(child), child.pid, mark, relatives=relatives)
-    assert pids(found) == {relatives.forked}
+    ending = Ending(child, monkeypatch)
+    found = sweep.members(main_of(child), child.pid, mark)
+    assert pids(found) == {ending.forked}
     end_all(lambda _: sweep.members(None, child.pid, mark))
 
 
-def test_who_is_forked_and_left_while_everything_is_looked_for_is_found(start: Start) -> None:
+def test_who_is_forked_and_left_while_everything_is_looked_for_is_found(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
     child = start("read -r _; sleep 60 >/dev/null & echo $!")
-    relatives = Ending(child)
-    found = process.walk(os.getpid(), relatives)
-    assert relatives.forked in found
+    ending = Ending(child, monkeypatch)
+    found = process.descendants(os.getpid())
+    assert ending.forked in found
     end_all(lambda _: sweep.members(None, child.pid, ""))
 
 

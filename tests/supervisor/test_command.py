@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 
 import pytest
 
+from agent.linux.files import PrefixLock
 from agent.supervisor.lifecycle import Phase
 from agent.supervisor.report import Action
 from tests.supervisor.conftest import Host
@@ -68,6 +70,17 @@ def test_the_answer_is_where_the_service_is(
     assert (outcome.name, outcome.action, outcome.ok, outcome.state) == (name, action, ok, state)
     assert outcome.message == message.format(pid=outcome.pid)
     assert outcome.pid == host.supervisor.unit(name).pid
+
+
+def test_what_somebody_else_runs_already_is_told_so(host: Host) -> None:
+    elsewhere = PrefixLock(host.paths.service_lock("done"))
+    elsewhere.acquire()
+    try:
+        outcome = host.act("start", "done")
+    finally:
+        elsewhere.release()
+    assert (outcome.ok, outcome.state) == (False, "waiting")
+    assert outcome.message == f"not started: it runs already, under process {os.getpid()}"
 
 
 CRASHING = """

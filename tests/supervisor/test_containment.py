@@ -18,6 +18,7 @@ from agent.linux.process import reap_strangers
 from agent.linux.spawn import Child, SpawnRequest, spawn
 from agent.linux.sweep import MARK as MARK_VARIABLE
 from agent.supervisor.containment import CgroupContainment, Containment, Held, SweepContainment
+from tests.harness import commanded
 from tests.supervisor.conftest import MARK, descriptors, until
 
 FAMILY = "setsid sleep 86601 & setsid sleep 86601 & exec sleep 86601"
@@ -51,6 +52,29 @@ def no_descriptor_left() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_without_a_descriptor_nobody_is_said_to_be_in_it(
+    containment: Containment, loop: asyncio.AbstractEventLoop
+) -> None:
+    child = begin(containment, "exec sleep 86601")
+    assert containment.pids() == [child.pid]
+    with no_descriptor_left(), pytest.raises(OSError, match="Too many open files"):
+        containment.pids()
+    end(child, loop)
+
+
+def test_who_is_missed_in_a_look_that_others_share_is_not_forgotten(loop: asyncio.AbstractEventLoop) -> None:
+    containment = SweepContainment(loop, MARK)
+    child = begin(containment, "env -i setsid sleep 86601 >/dev/null & exec sleep 86601")
+    until(loop, lambda: len(containment.pids()) == 2 and len(commanded("sleep 86601")) == 2)
+    (hidden,) = {*containment.pids()} - {child.pid}
+    end(child, loop)
+    assert containment.pids(lambda pid: []) == []  # as it was listed before the worker ended
+    assert containment.pids() == [hidden]
+    containment.kill()
+    until(loop, lambda: not containment.pids())
+    containment.close()
 
 
 def test_an_empty_one_is_gone_at_once(containment: Containment, loop: asyncio.AbstractEventLoop) -> None:

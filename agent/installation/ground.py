@@ -141,15 +141,17 @@ def _check_access(descriptor: int, path: str, *, programs: bool, writing: bool, 
 
 def _check_room(demand: _Demand) -> None:
     figures, wanted = demand.figures, demand.bytes + MARGIN
+    instead = "or change --prefix" if demand.below else "then try again"
     free = figures.f_bavail * figures.f_frsize
     if free < wanted:
         raise StorageFailure(
-            f"{demand.path}: {_mebibytes(wanted)} are needed there, and {_mebibytes(free)} are free: make room"
-            + (", or change --prefix" if demand.below else ", then try again")
+            f"{demand.path}: {_mebibytes(wanted)} are needed there, and {_mebibytes(free)} are free: "
+            f"make room, {instead}"
         )
     if figures.f_files and figures.f_favail < demand.files:
         raise StorageFailure(
-            f"{demand.path}: {demand.files} files are to be laid, and {figures.f_favail} inodes are free"
+            f"{demand.path}: {demand.files} files are to be laid, and {figures.f_favail} inodes are free: "
+            f"remove files, {instead}"
         )
 
 

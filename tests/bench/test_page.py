@@ -31,3 +31,17 @@ def test_the_page_is_made_of_what_make_can_write() -> None:
     targets = re.findall(r"^(bench[a-z-]*):.*## ", (page.PAGE.parents[1] / "Makefile").read_text(), re.MULTILINE)
     assert set(sections) <= set(targets)
     assert page.replaced(text, "bench", text.split("<!-- make bench -->\n")[1].split("<!-- make ")[0]) == text
+
+
+def test_the_installed_program_has_kept_every_promise() -> None:
+    section = page.PAGE.read_text().split("<!-- make bench-installed -->\n")[1]
+    rows = [row.split(" | ") for row in section.split("\n\n")[2].splitlines()[2:]]
+    assert [(row[0].lstrip("| "), row[1], row[3]) for row in rows] == [
+        ("`agentctl status`, 1 service", "≤ 70 ms", "yes |"),
+        ("`agentctl status`, 100 services", "≤ 70 ms", "yes |"),
+        ("size of the one file", "≤ 35 MB", "yes |"),
+        ("`systemctl start agent`, 1 service", "≤ 400 ms", "yes |"),
+        ("longest pause of a hand-over", "≤ 300 ms", "yes |"),
+        ("packets per second meanwhile", "100,000", "yes |"),
+        ("of them lost", "0", "yes |"),
+    ]

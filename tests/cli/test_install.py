@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -18,7 +19,7 @@ from agent.installation.steps import Sync
 from tests.binary import built
 from tests.cli.harness import Agentctl, Done
 from tests.harness import wait_until
-from tests.installation.image import snapshot, system
+from tests.installation.image import mounted, snapshot, system
 
 
 @pytest.fixture
@@ -61,6 +62,27 @@ def test_it_is_laid_and_a_second_time_there_is_nothing_to_do(image: Path, form: 
         "",
     )
     assert snapshot(image) == before
+
+
+@pytest.mark.parametrize("program", ["one file", "installed form"])
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("ro", "its file system is mounted read-only: remount it, or change --prefix"),
+        ("size=8m", r"[0-9.]+ MiB are needed there, and 8\.0 MiB are free: make room, or change --prefix"),
+        ("nr_inodes=20", r"\d+ files are to be laid, and 19 inodes are free: remove files, or change --prefix"),
+    ],
+)
+def test_a_disk_that_will_not_do_is_one_line_and_exit_code_2(
+    image: Path, options: str, told: str, program: str
+) -> None:
+    with mounted(image / "srv", options):
+        before = snapshot(image)
+        form = built().onefile if program == "one file" else built().program
+        done = typed("install", "--root", str(image), program=form)
+        assert snapshot(image) == before
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(rf"agentctl: /srv: {told}\n", done.stderr)
 
 
 def test_the_laid_program_works_below_the_prefix_that_it_is_laid_below(image: Path) -> None:

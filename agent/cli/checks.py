@@ -191,6 +191,8 @@ def check_prefix(paths: Paths, user: Credentials | None = None) -> Check:
     places = [paths.run, paths.tmp, paths.spool, paths.logs]
     with seen_by(user):
         for place in [_nearest(directory) for directory in places]:
+            if os.statvfs(place).f_flag & os.ST_RDONLY:
+                return Check("prefix", "fail", f"{place} is on a file system that is mounted read-only", "remount it")
             if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK, effective_ids=True)):
                 mend = "run the agent as the owner of the prefix, or give the directory to the user it runs as"
                 finding = f"{place} is no directory that user {resolve_user(None, None).name} may write to"

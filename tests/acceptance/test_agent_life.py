@@ -6,12 +6,14 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.harness import Agent, alive, commanded, marked, notify_socket, wait_until
+from tests.installation.image import mounted
 
 PAIR = """
 [service.one]
@@ -539,3 +541,20 @@ def test_a_stop_by_hand_outlives_a_reload_that_disables_and_enables(agent: Agent
         agent.declare(text + f"enabled = {enabled}\n")
         agent.client.request("POST", "/v1/reload")
     assert agent.service("resting")["state"] == "stopped"
+
+
+def test_a_prefix_that_is_read_only_is_one_line(agent: Agent) -> None:
+    with mounted(agent.prefix, "mode=755"):
+        (agent.prefix / "key").mkdir()
+        agent.declare(PAIR)
+        agent.start()
+        agent.stop()
+        subprocess.run(["mount", "-o", "remount,ro", agent.prefix], check=True)
+        for words in (["run"], ["run-once", "one"]):
+            refused = agent.ctl(*words)
+            assert (refused.returncode, refused.stdout) == (2, "")
+            assert re.fullmatch(rf"agent(ctl)?: {agent.prefix}/\S+: .*: Read-only file system\n", refused.stderr)
+        assert not commanded("sleep 86412")
+        told = agent.ctl("doctor")
+        assert told.returncode == 2
+        assert f"prefix        fail    {agent.prefix}/run is on a file system that is mounted read-only" in told.stdout

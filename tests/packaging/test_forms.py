@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import time
 from collections.abc import Mapping
@@ -20,6 +21,9 @@ from tests.installation.image import snapshot, system
 
 BARE = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 """As a service manager starts a program: no HOME, no locale, no TMPDIR."""
+
+VFS_CAP_REVISION_2, VFS_CAP_FLAGS_EFFECTIVE = 0x02000000, 1
+"""linux/capability.h: what setcap(8) writes."""
 
 FAILED_TO_MAP, FAILED_TO_UNPACK = 127, 255
 """Exit codes of the dynamic linker and of PyInstaller's bootloader, before anything of ours runs."""
@@ -125,6 +129,22 @@ def test_an_ordinary_user_can_run_it(form: Path, program: Built) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     capture = json.loads(done.stdout)["parts"][0]
     assert (capture["verdict"], capture["unchecked"][:11]) == ("ok", "CAP_NET_RAW")
+
+
+def test_with_a_file_capability_anybody_captures(form: Path, program: Built, open_directory: Path) -> None:
+    """The kernel sets AT_SECURE then, and the dynamic linker takes no directions from the environment."""
+    copied = open_directory / "agentctl"
+    if form == program.onefile:
+        shutil.copyfile(form, copied)
+        copied.chmod(0o755)
+    else:
+        shutil.copytree(form.parent, open_directory, dirs_exist_ok=True)
+    cap_net_raw = struct.pack("<5I", VFS_CAP_REVISION_2 | VFS_CAP_FLAGS_EFFECTIVE, 1 << 13, 0, 0, 0)
+    os.setxattr(copied, "security.capability", cap_net_raw)
+    done = run(copied, "selftest", "--json", wrapper=("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    capture = json.loads(done.stdout)["parts"][0]
+    assert capture["verdict"] == "ok" and capture["finding"].endswith("packets captured on lo"), capture
 
 
 NEEDED = ("libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "libz.so.1")

@@ -188,6 +188,22 @@ def test_the_one_file_lays_what_it_runs_and_does_not_need_its_temporary_director
     assert not any(path.startswith("/etc/systemd/system/agent") for path in things(host))
 
 
+def test_a_unit_of_somebodys_own_runs_the_one_file_where_its_child_may_say_that_it_is_ready(host: Container) -> None:
+    host.write("/opt/demo/key/env.toml", SERVICE)
+    host.write(
+        "/etc/systemd/system/own.service",
+        f"[Service]\nType=notify\nNotifyAccess=all\nTimeoutStartSec=20\nExecStart={ONE_FILE} run --prefix /opt/demo\n",
+    )
+    host.run(["systemctl", "daemon-reload"])
+    host.run(["systemctl", "start", "own"])
+    assert host.show("own.service", "ActiveState", "StatusText") == {
+        "ActiveState": "active",
+        "StatusText": "2 running",
+    }
+    host.run(["systemctl", "stop", "own"])
+    assert host.show("own.service", "ActiveState", "Result") == {"ActiveState": "inactive", "Result": "success"}
+
+
 @pytest.mark.parametrize("owner", ["root", "games"])
 def test_an_agent_of_the_one_file_does_not_outlive_what_was_started(host: Container, owner: str) -> None:
     host.write("/opt/demo/key/env.toml", SERVICE)

@@ -40,6 +40,27 @@ time.sleep(8765)
 """
 
 
+# Says to systemd what only the agent may say.
+FORGER = """
+import signal, socket
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as speaker:
+    speaker.sendto(b"READY=1\\nSTATUS=forged", "/run/systemd/notify")
+signal.pause()
+"""
+
+# Tells each signal that it gets, and ends after SIGINT.
+LISTENER = """
+import os, signal, socket
+told, watched = [], {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM}
+signal.pthread_sigmask(signal.SIG_BLOCK, watched)
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as speaker:
+    speaker.sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
+while signal.SIGINT not in told or signal.sigpending():
+    told.append(signal.sigwait(watched))
+    print(told[-1].name, flush=True)
+"""
+
+
 def gated(host: Host, **keys: str) -> str:
     """A declaration of the service above."""
     more = "".join(f"{name} = {value}\n" for name, value in keys.items())
@@ -63,6 +84,38 @@ def masks(host: Host, pid: int) -> dict[str, int]:
 
 def open_gate(host: Host) -> None:
     host.write("/opt/tests/gate", "")
+
+
+# -- the unit ---------------------------------------------------------------------------------------------------------
+
+UNDERSTOOD = {
+    "Type": "notify",
+    "NotifyAccess": "main",
+    "User": "agent",
+    "Restart": "on-failure",
+    "RestartPreventExitStatus": "1",
+    "RestartUSec": "2s",
+    "StartLimitIntervalUSec": "0",
+    "WatchdogUSec": "30s",
+    "TimeoutStartUSec": "1min",
+    "TimeoutStopUSec": "1min",
+    "KillMode": "mixed",
+    "FileDescriptorStoreMax": "4096",
+    "Delegate": "yes",
+    "DelegateControllers": "cpu memory pids",
+    "OOMPolicy": "continue",
+    "TasksMax": "8192",
+    "LimitNOFILE": "65536",
+    "LogRateLimitIntervalUSec": "0",
+    "UMask": "0027",
+}
+"""What docs/systemd.md promises of the unit, as systemd spells it."""
+
+
+def test_systemd_has_understood_every_setting_that_the_life_of_the_agent_hangs_on(installed: Host) -> None:
+    installed.declare(WEB)
+    installed.systemctl("start")  # before which there is no watchdog
+    assert installed.show(UNIT, *UNDERSTOOD) == UNDERSTOOD
 
 
 # -- starting ---------------------------------------------------------------------------------------------------------
@@ -101,6 +154,19 @@ def test_an_agent_that_hangs_while_it_starts_is_ended_by_the_timeout_of_the_unit
     installed.signal(installed.pid, signal.SIGSTOP)
     assert starting.wait(30) == 1
     assert installed.show(UNIT, "Result") == {"Result": "timeout"}
+
+
+def test_only_the_agent_itself_can_say_that_it_is_ready(installed: Host) -> None:
+    forger = installed.program("forger", FORGER)
+    installed.declare(f'{gated(installed)}[service.forger]\nkind = "command"\ncommand = ["{forger}"]\n')
+    starting = installed.popen(["systemctl", "start", UNIT])
+    installed.wait_journal(lambda line: "reception only permitted for main PID" in line, "-u", UNIT)
+    found = installed.show(UNIT, "ActiveState", "StatusText")
+    assert found["ActiveState"] == "activating"
+    assert found["StatusText"] != "forged"
+    assert starting.poll() is None
+    open_gate(installed)
+    assert starting.wait(10) == 0
 
 
 def test_a_start_of_the_service_brings_its_socket_where_that_is_enabled(installed: Host) -> None:
@@ -196,6 +262,16 @@ def test_stop_ends_everything_and_is_no_failure(installed: Host) -> None:
         "stray.lock",
         "web.lock",
     ]
+
+
+def test_a_stop_sends_a_service_its_own_stop_signal_and_no_other(installed: Host) -> None:
+    program = installed.program("listener", LISTENER)
+    installed.declare(
+        f'[service.listener]\nkind = "command"\ncommand = ["{program}"]\nready = "notify"\nstop_signal = "INT"\n'
+    )
+    installed.systemctl("start")
+    installed.systemctl("stop")
+    assert [line.split()[1:] for line in installed.log("listener").splitlines()] == [["SIGINT"]]
 
 
 def test_restart_starts_everything_anew(installed: Host) -> None:

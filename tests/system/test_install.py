@@ -46,6 +46,13 @@ def things(host: Container) -> set[str]:
     return set(found.stdout.splitlines())
 
 
+def stamps(host: Container) -> list[str]:
+    """Inode, mode, owner and times of each path where an installation lays or makes something, its own data apart."""
+    apart = [word for name in ("run", "tmp", "spool", "log") for word in ("-path", f"/srv/{name}", "-prune", "-o")]
+    shown = host.run(["find", "/srv", "/etc", "/usr/local", *apart, "-printf", "%p %i %m %u %g %T@ %C@\n"])
+    return sorted(shown.stdout.splitlines())
+
+
 def declare(host: Container, text: str, prefix: str = "/srv") -> None:
     host.run(["tee", f"{prefix}/key/env.toml"], stdin=text)
 
@@ -79,6 +86,17 @@ def test_from_one_file_to_a_service_and_back_to_nothing(host: Container) -> None
         "agent"
         not in host.run(["systemctl", "list-units", "--all", "--plain", "agent*"]).stdout.split("loaded units")[0]
     )
+
+
+def test_a_second_installation_beside_a_running_agent_changes_nothing_and_says_so(host: Container) -> None:
+    host.run([ONE_FILE, "install"])
+    declare(host, SERVICE)
+    host.run(["systemctl", "enable", "--now", "agent.socket", "agent.service"])
+    before, agent = stamps(host), host.show("agent.service", "MainPID")
+    for program in (ONE_FILE, "agentctl"):
+        assert host.run([program, "install"]).stdout == f"nothing to do: {__version__} is installed below /srv\n"
+        assert stamps(host) == before
+    assert host.show("agent.service", "MainPID") == agent
 
 
 BASH_COMPLETION = "/usr/share/bash-completion/bash_completion"

@@ -312,14 +312,18 @@ def test_reload_returns_when_what_is_declared_is_true_however_long_it_takes(inst
 def test_reload_fails_on_a_wrong_declaration_and_touches_nothing(installed: Host) -> None:
     installed.declare(WEB)
     installed.systemctl("start")
-    agent, web = installed.pid, installed.service("web")["pid"]
+    agent, web, before = installed.pid, installed.service("web")["pid"], installed.in_effect()
+    assert before["service"]["web"]["command"][-1] == "8000"
     installed.declare(WEB.replace("8000", "8001") + "colour = 3\n")
     done = installed.systemctl("reload", check=False)
     assert done.returncode == 1
     assert "Job for agent.service failed" in done.stderr
     assert "env.toml:5" in installed.journal("-u", UNIT)
-    assert installed.show(UNIT, "ActiveState", "MainPID") == {"ActiveState": "active", "MainPID": str(agent)}
-    assert installed.service("web")["pid"] == web
+    found = installed.show(UNIT, "ActiveState", "MainPID", "NRestarts")
+    assert found == {"ActiveState": "active", "MainPID": str(agent), "NRestarts": "0"}
+    assert installed.in_effect() == before
+    report = installed.service("web")
+    assert (report["state"], report["pid"], report["restarts"]) == ("running", web, 0)
     installed.declare(WEB)
     installed.systemctl("reload")
     assert installed.service("web")["pid"] == web

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,22 @@ def pids(host: Host) -> dict[str, Any]:
     return {service["name"]: service["pid"] for service in host.status()["services"]}
 
 
-def test_a_reload_after_an_upgrade_keeps_the_process_the_workers_and_every_packet(installed: Host) -> None:
+def by_reload(host: Host) -> None:
+    """Whatever has installed it, systemd is asked to have it followed."""
+    lay_next(host)
+    host.systemctl("reload")
+
+
+def by_upgrade(host: Host) -> None:
+    """As an operator does who has copied its one file to the machine."""
+    host.copy_in(built(NEXT).onefile, "/root/next")
+    host.agentctl("upgrade", "/root/next")
+
+
+@pytest.mark.parametrize("followed", [by_reload, by_upgrade])
+def test_another_version_follows_with_the_process_the_workers_and_every_packet(
+    installed: Host, followed: Callable[[Host], None]
+) -> None:
     installed.veth("near", "far")
     installed.declare(WEB + CAPTURE)
     installed.systemctl("start")
@@ -106,11 +122,9 @@ def test_a_reload_after_an_upgrade_keeps_the_process_the_workers_and_every_packe
     ) as sending:
         assert sending.stdin is not None and sending.stdout is not None
         assert sending.stdout.readline() == b"begun\n"
-        lay_next(installed)
-        done = installed.systemctl("reload")
+        followed(installed)
         sending.stdin.close()
         count = int(sending.stdout.read())
-    assert done.returncode == 0
     assert installed.status()["agent"]["version"] == NEXT
     assert (installed.pid, pids(installed)) == (process, before)
     assert installed.show(UNIT, "NRestarts", "ActiveState") == {"NRestarts": "0", "ActiveState": "active"}

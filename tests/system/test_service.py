@@ -8,7 +8,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from agent.control.patience import STEP
 from tests.harness import wait_until
+from tests.system.container import PATIENCE
 from tests.system.host import UNIT, Host
 
 WEB = """
@@ -154,6 +158,39 @@ def test_an_agent_that_hangs_while_it_starts_is_ended_by_the_timeout_of_the_unit
     installed.signal(installed.pid, signal.SIGSTOP)
     assert starting.wait(30) == 1
     assert installed.show(UNIT, "Result") == {"Result": "timeout"}
+
+
+def test_an_agent_that_hangs_after_it_has_asked_for_more_time_is_ended_when_that_is_over(installed: Host) -> None:
+    installed.drop_in("short", "[Service]\nTimeoutStartSec=1s\nWatchdogSec=0\nRestart=no\n")
+    installed.declare(gated(installed, start_timeout='"10m"'))
+    starting = installed.popen(["systemctl", "start", UNIT])
+    installed.wait_journal(lambda line: "started: pid" in line, "AGENT_SERVICE=slow")
+    begun = time.monotonic()
+    installed.signal(installed.pid, signal.SIGSTOP)
+    assert starting.wait(PATIENCE) == 1
+    assert 1 < time.monotonic() - begun < 3 * STEP + 5
+    assert installed.show(UNIT, "Result") == {"Result": "timeout"}
+    assert not [words for words in installed.processes().values() if "gated" in words[-1]]
+
+
+# The first retry does not wait, so that the start lasts as long as two of them; the next one does not hold it.
+@pytest.mark.parametrize(("restart", "tries", "state"), [("no", 1, "failed"), ("on-failure", 2, "backoff")])
+def test_a_service_that_does_not_get_ready_holds_a_start_for_its_own_time_and_no_longer(
+    installed: Host, restart: str, tries: int, state: str
+) -> None:
+    installed.drop_in("short", "[Service]\nTimeoutStartSec=1s\n")
+    installed.declare(WEB + gated(installed, start_timeout='"2s"', restart=f'"{restart}"'))
+    begun = time.monotonic()
+    assert installed.systemctl("start").returncode == 0
+    assert 2 * tries < time.monotonic() - begun < 2 * tries + 5
+    assert installed.show(UNIT, "ActiveState", "NRestarts") == {"ActiveState": "active", "NRestarts": "0"}
+    assert installed.service("web")["state"] == "running"
+    events = installed.events()
+    ready = [event["kind"] for event in events].index("agent_ready")
+    assert events[ready]["message"].startswith(f"1 running, 1 {state}")
+    assert [event["kind"] for event in events[:ready]].count("start_timeout") == tries
+    assert events[ready - 1]["kind"] == state
+    assert events[ready - 1]["message"].startswith("not ready within 2 s")
 
 
 def test_only_the_agent_itself_can_say_that_it_is_ready(installed: Host) -> None:

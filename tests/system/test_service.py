@@ -44,11 +44,18 @@ time.sleep(8765)
 """
 
 
-# Says to systemd what only the agent may say.
+# Says to systemd what only the agent may say, and gets ready when systemd has taken that in: sd_notify_barrier(3).
 FORGER = """
-import signal, socket
+import os, signal, socket
 with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as speaker:
-    speaker.sendto(b"READY=1\\nSTATUS=forged", "/run/systemd/notify")
+    speaker.connect("/run/systemd/notify")
+    speaker.send(b"READY=1\\nSTATUS=forged")
+    kept, given = os.pipe()
+    socket.send_fds(speaker, [b"BARRIER=1"], [given])
+    os.close(given)
+    os.read(kept, 1)
+    speaker.connect(os.environ["NOTIFY_SOCKET"])
+    speaker.send(b"READY=1")
 signal.pause()
 """
 
@@ -195,9 +202,11 @@ def test_a_service_that_does_not_get_ready_holds_a_start_for_its_own_time_and_no
 
 def test_only_the_agent_itself_can_say_that_it_is_ready(installed: Host) -> None:
     forger = installed.program("forger", FORGER)
-    installed.declare(f'{gated(installed)}[service.forger]\nkind = "command"\ncommand = ["{forger}"]\n')
+    installed.declare(
+        f'{gated(installed)}[service.forger]\nkind = "command"\ncommand = ["{forger}"]\nready = "notify"\n'
+    )
     starting = installed.popen(["systemctl", "start", UNIT])
-    installed.wait_journal(lambda line: "reception only permitted for main PID" in line, "-u", UNIT)
+    installed.wait_journal(lambda line: "ready" in line, "AGENT_SERVICE=forger")
     found = installed.show(UNIT, "ActiveState", "StatusText")
     assert found["ActiveState"] == "activating"
     assert found["StatusText"] != "forged"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import marshal
 import os
 import shutil
@@ -24,6 +25,7 @@ from typing import NamedTuple
 from PyInstaller.archive.readers import CArchiveReader
 
 import agent
+from agent.installation.tree import MANIFEST
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache" / "binary"
@@ -55,6 +57,12 @@ class Edit(NamedTuple):
     before: str
     after: str
 
+    def made(self, top: Path) -> str:
+        """The file of the source at ``top`` with the change made."""
+        text = (top / self.file).read_text()
+        assert text.count(self.before) == 1, self
+        return text.replace(self.before, self.after)
+
 
 @cache
 def built(version: str | None = None, *edits: Edit) -> Built:
@@ -79,10 +87,7 @@ def make(place: Path, version: str, edits: tuple[Edit, ...] = ()) -> None:
     shutil.rmtree(scratch, ignore_errors=True)
     copy_source(scratch / "source", version)
     for edit in edits:
-        file = scratch / "source" / edit.file
-        text = file.read_text()
-        assert text.count(edit.before) == 1, edit
-        file.write_text(text.replace(edit.before, edit.after))
+        (scratch / "source" / edit.file).write_text(edit.made(scratch / "source"))
     run_build(scratch / "source", scratch / "made")
     (scratch / "made").rename(place)
     shutil.rmtree(scratch)
@@ -157,16 +162,32 @@ COOKIE = "!8sIIII64s"
 """How a bundle ends: magic, length, where its table begins and how long it is, Python's version and its library."""
 
 
-def vary(target: Path, sources: Mapping[str, str]) -> None:
-    """Lay the installed form at ``target`` with other modules: for each name, what its source is there.
+def vary(target: Path, version: str, sources: Mapping[str, str]) -> None:
+    """Lay the installed form at ``target`` as another version: ``sources`` are other texts for files of the source.
 
-    That is a build in an instant, for versions that differ in a line; its manifest is that of the real one.
+    That is a build in an instant, for versions that differ in a line: in modules, or in what ``systemd/`` holds.
     """
     original = built()
+    modules = {_module(file): text for file, text in sources.items() if file.endswith(".py")}
+    modules["agent"] = f'"""A version."""\n\n__version__ = "{version}"\n'
+    contents = {f"lib/share/agent/{file}": text.encode() for file, text in sources.items() if not file.endswith(".py")}
+    contents["agentctl"] = _with_modules(original.program, modules)
+    manifest = json.loads((original.tree / MANIFEST).read_text())
+    manifest["version"] = version
+    for part in manifest["files"]:
+        if part["path"] in contents:
+            part["sha256"] = hashlib.sha256(contents[part["path"]]).hexdigest()
+    contents[MANIFEST] = json.dumps(manifest).encode()
     shutil.copytree(original.tree, target, copy_function=_linked)
-    (target / "agentctl").unlink()
-    (target / "agentctl").write_bytes(_with_modules(original.program, sources))
-    (target / "agentctl").chmod(0o755)
+    for path, content in contents.items():
+        mode = (target / path).stat().st_mode
+        (target / path).unlink()
+        (target / path).write_bytes(content)
+        (target / path).chmod(mode)
+
+
+def _module(file: str) -> str:
+    return file.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
 
 
 def _linked(source: str, target: str) -> None:

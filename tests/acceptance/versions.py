@@ -31,20 +31,20 @@ class Versions:
 
     def make(self, version: str, **replacements: tuple[str, str]) -> None:
         """A version, with a text replaced in the module of that name (``control__baton``: agent/control/baton.py)."""
-        sources = {"agent": f'"""A version."""\n\n__version__ = "{version}"\n'}
+        sources = {}
         for module, (before, after) in replacements.items():
-            name = f"agent.{module.replace('__', '.')}"
-            text = (SOURCE / f"{name.replace('.', '/')}.py").read_text()
+            file = f"agent/{module.replace('__', '/')}.py"
+            text = (SOURCE / file).read_text()
             assert before in text
-            sources[name] = text.replace(before, after, 1)
-        if self._built:
-            vary(self._directory / version, sources)
-            return
+            sources[file] = text.replace(before, after, 1)
         tree = self._directory / version
+        if self._built:
+            vary(tree, version, sources)
+            return
         shutil.copytree(SOURCE / "agent", tree / "agent", ignore=shutil.ignore_patterns("__pycache__"))
-        for name, text in sources.items():
-            file = "agent/__init__" if name == "agent" else name.replace(".", "/")
-            (tree / f"{file}.py").write_text(text)
+        sources["agent/__init__.py"] = f'"""A version."""\n\n__version__ = "{version}"\n'
+        for file, text in sources.items():
+            (tree / file).write_text(text)
 
     def call(self, version: str) -> None:
         """From now on start the agent, and whoever asks it, as this version; ``current`` is whatever is installed."""

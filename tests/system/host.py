@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from agent.control.client import Client
 from tests.binary import Built, built
 from tests.harness import PATIENCE, wait_until
 from tests.system.container import Container
@@ -73,6 +74,10 @@ class Host(Container):
 
         wait_until(matches, lambda: f"{name} is not {wanted} but {report}\n{self.journal('-u', UNIT)}", patience)
         return report
+
+    def in_effect(self) -> dict[str, Any]:
+        """The declaration that the agent goes by, whatever stands in the file by now."""
+        return Client(self.path("/srv/run/agent.sock")).request("GET", "/v1/config")
 
     def events(self, *words: str) -> list[dict[str, Any]]:
         """``agentctl events --json``, oldest first."""

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.binary import built
-from tests.harness import wait_until
+from tests.binary import Edit, built, vary
+from tests.harness import SOURCE, wait_until
+from tests.system.container import PATIENCE
 from tests.system.host import UNIT, Host
 
 NEXT = "0.1.1"
@@ -68,6 +70,14 @@ case $1 in
 esac
 """
 
+# Where a version stops on its way out: systemd has been given everything, and the next version is not executed yet.
+HALTING = Edit(
+    "agent/control/succession.py",
+    "            environment = self._environment(program, {baton.VARIABLE: str(fd)})\n",
+    "            os.kill(os.getpid(), 19)  # SIGSTOP\n"
+    "            environment = self._environment(program, {baton.VARIABLE: str(fd)})\n",
+)
+
 # Counts, and keeps in a file what it has said so far.
 SPEAKER = """
 import os, time
@@ -95,7 +105,22 @@ def pids(host: Host) -> dict[str, Any]:
     return {service["name"]: service["pid"] for service in host.status()["services"]}
 
 
-def test_a_reload_after_an_upgrade_keeps_the_process_the_workers_and_every_packet(installed: Host) -> None:
+def by_reload(host: Host) -> None:
+    """Whatever has installed it, systemd is asked to have it followed."""
+    lay_next(host)
+    host.systemctl("reload")
+
+
+def by_upgrade(host: Host) -> None:
+    """As an operator does who has copied its one file to the machine."""
+    host.copy_in(built(NEXT).onefile, "/root/next")
+    host.agentctl("upgrade", "/root/next")
+
+
+@pytest.mark.parametrize("followed", [by_reload, by_upgrade])
+def test_another_version_follows_with_the_process_the_workers_and_every_packet(
+    installed: Host, followed: Callable[[Host], None]
+) -> None:
     installed.veth("near", "far")
     installed.declare(WEB + CAPTURE)
     installed.systemctl("start")
@@ -106,11 +131,9 @@ def test_a_reload_after_an_upgrade_keeps_the_process_the_workers_and_every_packe
     ) as sending:
         assert sending.stdin is not None and sending.stdout is not None
         assert sending.stdout.readline() == b"begun\n"
-        lay_next(installed)
-        done = installed.systemctl("reload")
+        followed(installed)
         sending.stdin.close()
         count = int(sending.stdout.read())
-    assert done.returncode == 0
     assert installed.status()["agent"]["version"] == NEXT
     assert (installed.pid, pids(installed)) == (process, before)
     assert installed.show(UNIT, "NRestarts", "ActiveState") == {"NRestarts": "0", "ActiveState": "active"}
@@ -148,6 +171,38 @@ def test_systemctl_reload_fails_when_the_next_version_does_not_work_here(install
     installed.systemctl("reload")
 
 
+def started_anew(host: Host, program: str, process: int, killed: int) -> int:
+    """Wait until systemd has replaced the agent ``process`` and the one speaker ``killed``; the PID of the new speaker.
+
+    All that has died ran under version 0.1.0.
+    """
+    host.wait_unit_state(UNIT, ActiveState="active", SubState="running")
+    assert host.pid not in (0, process)
+    assert host.show(UNIT, "NRestarts") == {"NRestarts": "1"}
+    (failed,) = [event for event in host.events() if event["kind"] == "handover_failed"]
+    assert "the agent died while version 0.1.0 handed over" in failed["message"]
+    speaker: int = host.until("speaker", state="running")["pid"]
+    assert speaker != killed
+    assert [words for words in host.processes().values() if words[-1:] == [program]] == [["/usr/bin/python3", program]]
+    return speaker
+
+
+def said_by(host: Host, pid: int) -> int:
+    """How far a speaker has counted by its own account."""
+    return int(host.path(f"/srv/spool/speaker/said-{pid}").read_text())
+
+
+def assert_no_word_is_lost(host: Host, killed: int, speaker: int) -> None:
+    """Everything that the one had said is there, and what its pipe had kept comes before the words of the other."""
+    said = said_by(host, killed)
+    wait_until(lambda: str(speaker) in host.log("speaker"))
+    words = [line.split()[1:] for line in host.log("speaker").splitlines()[:-1]]
+    before = [int(number) for pid, number in words if int(pid) == killed]
+    assert before == list(range(1, len(before) + 1))
+    assert len(before) in (said, said + 1)  # killed between the one and the other
+    assert [int(pid) for pid, _ in words] == [killed] * len(before) + [speaker] * (len(words) - len(before))
+
+
 def test_an_agent_that_dies_in_the_middle_is_started_anew_and_finds_what_systemd_kept(installed: Host) -> None:
     # It says something while nobody listens any more: that is still in its pipe when systemd has killed it.
     program = installed.program("speaker", SPEAKER)
@@ -159,28 +214,34 @@ def test_an_agent_that_dies_in_the_middle_is_started_anew_and_finds_what_systemd
     process = installed.pid
     done = installed.systemctl("reload", check=False)
     assert done.returncode == 1
-    installed.wait_unit_state(UNIT, ActiveState="active", SubState="running")
-    assert installed.pid not in (0, process)
-    assert installed.show(UNIT, "NRestarts") == {"NRestarts": "1"}
-    (failed,) = [event for event in installed.events() if event["kind"] == "handover_failed"]
-    assert "the agent died while version 0.1.0 handed over" in failed["message"]
-    report = installed.until("speaker", state="running")
-    assert report["pid"] != killed
-    assert [words for words in installed.processes().values() if words[-1:] == [program]] == [
-        ["/usr/bin/python3", program]
-    ]
-    # Everything that it had said is there, and what its pipe had kept comes before the words of the one that follows.
-    data = installed.path("/srv/spool/speaker")
-    heard = int((data / "log").read_text().splitlines()[-2].split()[-1])
-    said = int((data / f"said-{killed}").read_text())
-    assert said - heard > 50, "it has said more than the agent before had heard"
-    wait_until(lambda: str(report["pid"]) in installed.log("speaker"))
-    words = [line.split()[1:] for line in installed.log("speaker").splitlines()[:-1]]
-    before = [int(number) for pid, number in words if int(pid) == killed]
-    assert before == list(range(1, len(before) + 1))
-    assert len(before) in (said, said + 1)  # killed between the one and the other
-    assert [int(pid) for pid, _ in words] == [killed] * len(before) + [report["pid"]] * (len(words) - len(before))
+    speaker = started_anew(installed, program, process, killed)
+    heard = int(installed.path("/srv/spool/speaker/log").read_text().splitlines()[-2].split()[-1])
+    assert said_by(installed, killed) - heard > 50, "it has said more than the agent before had heard"
+    assert_no_word_is_lost(installed, killed, speaker)
     # Nothing is left in the store: the next start begins from nothing.
+    installed.wait_unit_state(UNIT, NFileDescriptorStore="0")
+
+
+def test_an_agent_that_dies_on_its_way_out_is_started_anew_as_the_next_version(installed: Host, tmp_path: Path) -> None:
+    vary(tmp_path / "0.1.0", "0.1.0", {HALTING.file: HALTING.made(SOURCE)})
+    installed.copy_in(tmp_path / "0.1.0/agentctl", "/srv/lib/agent/0.1.0/agentctl")
+    program = installed.program("speaker", SPEAKER)
+    installed.declare(f'[service.speaker]\nkind = "command"\ncommand = ["{program}"]\n')
+    installed.systemctl("start")
+    process, killed = installed.pid, installed.service("speaker")["pid"]
+    lay_next(installed)
+    reloading = installed.popen(["systemctl", "reload", UNIT], stderr=subprocess.DEVNULL)
+    status = installed.path(f"/proc/{process}/status")
+    wait_until(lambda: "State:\tT" in status.read_text())
+    heard = len(installed.log("speaker").splitlines())
+    wait_until(lambda: said_by(installed, killed) > heard + 50)
+    installed.wait_unit_state(UNIT, NFileDescriptorStore="2")  # what is known, and the speaker's pipe
+    assert installed.pid == process
+    installed.signal(process, signal.SIGKILL)
+    assert reloading.wait(PATIENCE) == 1
+    speaker = started_anew(installed, program, process, killed)
+    assert installed.status()["agent"]["version"] == NEXT
+    assert_no_word_is_lost(installed, killed, speaker)
     installed.wait_unit_state(UNIT, NFileDescriptorStore="0")
 
 

@@ -6,12 +6,13 @@ import json
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from agent import __version__
-from tests.binary import built
-from tests.harness import wait_until
+from tests.binary import Edit, built, vary
+from tests.harness import SOURCE, wait_until
 from tests.system.container import Container
 
 ONE_FILE = "/root/agentctl"
@@ -44,6 +45,13 @@ def things(host: Container) -> set[str]:
     apart = r"/(proc|sys|dev|run|tmp)(/.*)?|/var/(tmp|log|lib/systemd|lib/private|cache)/.*|.*/\.pwd\.lock|/etc/.*-"
     found = host.run(["find", "/", "-xdev", "-regextype", "posix-extended", "-regex", apart, "-prune", "-o", "-print"])
     return set(found.stdout.splitlines())
+
+
+def stamps(host: Container) -> list[str]:
+    """Inode, mode, owner and times of each path where an installation lays or makes something, its own data apart."""
+    apart = [word for name in ("run", "tmp", "spool", "log") for word in ("-path", f"/srv/{name}", "-prune", "-o")]
+    shown = host.run(["find", "/srv", "/etc", "/usr/local", *apart, "-printf", "%p %i %m %u %g %T@ %C@\n"])
+    return sorted(shown.stdout.splitlines())
 
 
 def declare(host: Container, text: str, prefix: str = "/srv") -> None:
@@ -79,6 +87,17 @@ def test_from_one_file_to_a_service_and_back_to_nothing(host: Container) -> None
         "agent"
         not in host.run(["systemctl", "list-units", "--all", "--plain", "agent*"]).stdout.split("loaded units")[0]
     )
+
+
+def test_a_second_installation_beside_a_running_agent_changes_nothing_and_says_so(host: Container) -> None:
+    host.run([ONE_FILE, "install"])
+    declare(host, SERVICE)
+    host.run(["systemctl", "enable", "--now", "agent.socket", "agent.service"])
+    before, agent = stamps(host), host.show("agent.service", "MainPID")
+    for program in (ONE_FILE, "agentctl"):
+        assert host.run([program, "install"]).stdout == f"nothing to do: {__version__} is installed below /srv\n"
+        assert stamps(host) == before
+    assert host.show("agent.service", "MainPID") == agent
 
 
 BASH_COMPLETION = "/usr/share/bash-completion/bash_completion"
@@ -147,6 +166,26 @@ def test_the_next_version_is_installed_beside_a_running_agent_that_then_becomes_
     assert older.stderr == (
         f"agentctl: {NEXT} is installed below /srv, and this is {__version__}: --force goes back to it\n"
     )
+
+
+PATIENT = Edit("systemd/agent.service", "WatchdogSec=30s\n", "WatchdogSec=45s\n")
+
+
+def test_systemd_reads_the_units_of_the_next_version_while_the_agent_runs_on(host: Container, tmp_path: Path) -> None:
+    host.run([ONE_FILE, "install"])
+    declare(host, SERVICE)
+    host.run(["systemctl", "enable", "--now", "agent.socket", "agent.service"])
+    unit = host.path("/etc/systemd/system/agent.service")
+    before, agent = unit.read_text(), host.show("agent.service", "MainPID")
+    vary(tmp_path / NEXT, NEXT, {PATIENT.file: PATIENT.made(SOURCE)})
+    host.copy_in(tmp_path / NEXT, "/root/next")
+    said = host.run(["/root/next/agentctl", "install"]).stdout.splitlines()
+    assert {"replaced  /etc/systemd/system/agent.service", "reloaded  systemd"} <= set(said)
+    assert unit.read_text() == before.replace(PATIENT.before, PATIENT.after) != before
+    assert host.show("agent.service", "NeedDaemonReload", "MainPID") == {"NeedDaemonReload": "no", **agent}
+    host.run(["systemctl", "restart", "agent.service"])
+    assert host.show("agent.service", "WatchdogUSec") == {"WatchdogUSec": "45s"}
+    assert version(host) == NEXT
 
 
 def test_the_one_file_lays_what_it_runs_and_does_not_need_its_temporary_directory(host: Container) -> None:

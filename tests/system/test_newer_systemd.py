@@ -20,6 +20,7 @@ from tests.system.test_credentials import (  # noqa: F401  # pytest collects the
 from tests.system.test_handover import (  # noqa: F401  # pytest collects them from here too
     activated,
     test_an_agent_that_dies_in_the_middle_is_started_anew_and_finds_what_systemd_kept,
+    test_an_agent_that_dies_on_its_way_out_is_started_anew_as_the_next_version,
     test_nobody_is_refused_while_the_agent_restarts,
 )
 from tests.system.test_sandbox import (  # noqa: F401  # pytest collects them from here too
@@ -31,6 +32,8 @@ from tests.system.test_sandbox import (  # noqa: F401  # pytest collects them fr
 )
 from tests.system.test_service import (  # noqa: F401  # pytest collects them from here too
     test_a_hung_worker_is_replaced,
+    test_a_stop_sends_a_service_its_own_stop_signal_and_no_other,
+    test_only_the_agent_itself_can_say_that_it_is_ready,
     test_reload_fails_on_a_wrong_declaration_and_touches_nothing,
     test_sigkill_of_the_agent_leaves_no_process_and_it_comes_back,
     test_sigstop_of_the_agent_is_seen_by_the_watchdog_which_restarts_it,

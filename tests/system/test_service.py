@@ -8,7 +8,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from agent.control.patience import STEP
 from tests.harness import wait_until
+from tests.system.container import PATIENCE
 from tests.system.host import UNIT, Host
 
 WEB = """
@@ -40,6 +44,34 @@ time.sleep(8765)
 """
 
 
+# Says to systemd what only the agent may say, and gets ready when systemd has taken that in: sd_notify_barrier(3).
+FORGER = """
+import os, signal, socket
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as speaker:
+    speaker.connect("/run/systemd/notify")
+    speaker.send(b"READY=1\\nSTATUS=forged")
+    kept, given = os.pipe()
+    socket.send_fds(speaker, [b"BARRIER=1"], [given])
+    os.close(given)
+    os.read(kept, 1)
+    speaker.connect(os.environ["NOTIFY_SOCKET"])
+    speaker.send(b"READY=1")
+signal.pause()
+"""
+
+# Tells each signal that it gets, and ends after SIGINT.
+LISTENER = """
+import os, signal, socket
+told, watched = [], {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM}
+signal.pthread_sigmask(signal.SIG_BLOCK, watched)
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as speaker:
+    speaker.sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
+while signal.SIGINT not in told or signal.sigpending():
+    told.append(signal.sigwait(watched))
+    print(told[-1].name, flush=True)
+"""
+
+
 def gated(host: Host, **keys: str) -> str:
     """A declaration of the service above."""
     more = "".join(f"{name} = {value}\n" for name, value in keys.items())
@@ -63,6 +95,38 @@ def masks(host: Host, pid: int) -> dict[str, int]:
 
 def open_gate(host: Host) -> None:
     host.write("/opt/tests/gate", "")
+
+
+# -- the unit ---------------------------------------------------------------------------------------------------------
+
+UNDERSTOOD = {
+    "Type": "notify",
+    "NotifyAccess": "main",
+    "User": "agent",
+    "Restart": "on-failure",
+    "RestartPreventExitStatus": "1",
+    "RestartUSec": "2s",
+    "StartLimitIntervalUSec": "0",
+    "WatchdogUSec": "30s",
+    "TimeoutStartUSec": "1min",
+    "TimeoutStopUSec": "1min",
+    "KillMode": "mixed",
+    "FileDescriptorStoreMax": "4096",
+    "Delegate": "yes",
+    "DelegateControllers": "cpu memory pids",
+    "OOMPolicy": "continue",
+    "TasksMax": "8192",
+    "LimitNOFILE": "65536",
+    "LogRateLimitIntervalUSec": "0",
+    "UMask": "0027",
+}
+"""What docs/systemd.md promises of the unit, as systemd spells it."""
+
+
+def test_systemd_has_understood_every_setting_that_the_life_of_the_agent_hangs_on(installed: Host) -> None:
+    installed.declare(WEB)
+    installed.systemctl("start")  # before which there is no watchdog
+    assert installed.show(UNIT, *UNDERSTOOD) == UNDERSTOOD
 
 
 # -- starting ---------------------------------------------------------------------------------------------------------
@@ -101,6 +165,54 @@ def test_an_agent_that_hangs_while_it_starts_is_ended_by_the_timeout_of_the_unit
     installed.signal(installed.pid, signal.SIGSTOP)
     assert starting.wait(30) == 1
     assert installed.show(UNIT, "Result") == {"Result": "timeout"}
+
+
+def test_an_agent_that_hangs_after_it_has_asked_for_more_time_is_ended_when_that_is_over(installed: Host) -> None:
+    installed.drop_in("short", "[Service]\nTimeoutStartSec=1s\nWatchdogSec=0\nRestart=no\n")
+    installed.declare(gated(installed, start_timeout='"10m"'))
+    starting = installed.popen(["systemctl", "start", UNIT])
+    installed.wait_journal(lambda line: "started: pid" in line, "AGENT_SERVICE=slow")
+    begun = time.monotonic()
+    installed.signal(installed.pid, signal.SIGSTOP)
+    assert starting.wait(PATIENCE) == 1
+    assert 1 < time.monotonic() - begun < 3 * STEP + 5
+    assert installed.show(UNIT, "Result") == {"Result": "timeout"}
+    assert not [words for words in installed.processes().values() if "gated" in words[-1]]
+
+
+# The first retry does not wait, so that the start lasts as long as two of them; the next one does not hold it.
+@pytest.mark.parametrize(("restart", "tries", "state"), [("no", 1, "failed"), ("on-failure", 2, "backoff")])
+def test_a_service_that_does_not_get_ready_holds_a_start_for_its_own_time_and_no_longer(
+    installed: Host, restart: str, tries: int, state: str
+) -> None:
+    installed.drop_in("short", "[Service]\nTimeoutStartSec=1s\n")
+    installed.declare(WEB + gated(installed, start_timeout='"2s"', restart=f'"{restart}"'))
+    begun = time.monotonic()
+    assert installed.systemctl("start").returncode == 0
+    assert 2 * tries < time.monotonic() - begun < 2 * tries + 5
+    assert installed.show(UNIT, "ActiveState", "NRestarts") == {"ActiveState": "active", "NRestarts": "0"}
+    assert installed.service("web")["state"] == "running"
+    events = installed.events()
+    ready = [event["kind"] for event in events].index("agent_ready")
+    assert events[ready]["message"].startswith(f"1 running, 1 {state}")
+    assert [event["kind"] for event in events[:ready]].count("start_timeout") == tries
+    assert events[ready - 1]["kind"] == state
+    assert events[ready - 1]["message"].startswith("not ready within 2 s")
+
+
+def test_only_the_agent_itself_can_say_that_it_is_ready(installed: Host) -> None:
+    forger = installed.program("forger", FORGER)
+    installed.declare(
+        f'{gated(installed)}[service.forger]\nkind = "command"\ncommand = ["{forger}"]\nready = "notify"\n'
+    )
+    starting = installed.popen(["systemctl", "start", UNIT])
+    installed.wait_journal(lambda line: "ready" in line, "AGENT_SERVICE=forger")
+    found = installed.show(UNIT, "ActiveState", "StatusText")
+    assert found["ActiveState"] == "activating"
+    assert found["StatusText"] != "forged"
+    assert starting.poll() is None
+    open_gate(installed)
+    assert starting.wait(10) == 0
 
 
 def test_a_start_of_the_service_brings_its_socket_where_that_is_enabled(installed: Host) -> None:
@@ -198,6 +310,16 @@ def test_stop_ends_everything_and_is_no_failure(installed: Host) -> None:
     ]
 
 
+def test_a_stop_sends_a_service_its_own_stop_signal_and_no_other(installed: Host) -> None:
+    program = installed.program("listener", LISTENER)
+    installed.declare(
+        f'[service.listener]\nkind = "command"\ncommand = ["{program}"]\nready = "notify"\nstop_signal = "INT"\n'
+    )
+    installed.systemctl("start")
+    installed.systemctl("stop")
+    assert [line.split()[1:] for line in installed.log("listener").splitlines()] == [["SIGINT"]]
+
+
 def test_restart_starts_everything_anew(installed: Host) -> None:
     installed.declare(WEB)
     installed.systemctl("start")
@@ -236,14 +358,18 @@ def test_reload_returns_when_what_is_declared_is_true_however_long_it_takes(inst
 def test_reload_fails_on_a_wrong_declaration_and_touches_nothing(installed: Host) -> None:
     installed.declare(WEB)
     installed.systemctl("start")
-    agent, web = installed.pid, installed.service("web")["pid"]
+    agent, web, before = installed.pid, installed.service("web")["pid"], installed.in_effect()
+    assert before["service"]["web"]["command"][-1] == "8000"
     installed.declare(WEB.replace("8000", "8001") + "colour = 3\n")
     done = installed.systemctl("reload", check=False)
     assert done.returncode == 1
     assert "Job for agent.service failed" in done.stderr
     assert "env.toml:5" in installed.journal("-u", UNIT)
-    assert installed.show(UNIT, "ActiveState", "MainPID") == {"ActiveState": "active", "MainPID": str(agent)}
-    assert installed.service("web")["pid"] == web
+    found = installed.show(UNIT, "ActiveState", "MainPID", "NRestarts")
+    assert found == {"ActiveState": "active", "MainPID": str(agent), "NRestarts": "0"}
+    assert installed.in_effect() == before
+    report = installed.service("web")
+    assert (report["state"], report["pid"], report["restarts"]) == ("running", web, 0)
     installed.declare(WEB)
     installed.systemctl("reload")
     assert installed.service("web")["pid"] == web

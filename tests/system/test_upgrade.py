@@ -190,8 +190,13 @@ def test_an_upgrade_by_somebody_who_may_not_is_refused(host: Host) -> None:
 
 
 def test_two_at_the_same_instant_both_find_what_they_want_running(host: Host) -> None:
+    _, process, worker = running(host)
     file = offered(host)
     both = f"/srv/bin/agentctl upgrade {file} & /srv/bin/agentctl upgrade {file}; first=$?; wait $! && exit $first"
     done = host.run(["sh", "-c", both], check=False)
     assert done.returncode == 0, done.stderr
-    assert host.status()["agent"]["version"] in done.stdout
+    assert running(host) == (NEXT, process, worker)
+    assert host.show(UNIT, "NRestarts") == {"NRestarts": "0"}
+    told = done.stdout.splitlines()
+    assert len(told) == 2
+    assert all(f" handed over to {NEXT}; for " in line or line == f"{NEXT} is installed, and runs" for line in told)

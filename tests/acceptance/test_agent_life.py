@@ -426,8 +426,8 @@ def test_a_killed_agents_socket_does_not_stop_the_next(agent: Agent) -> None:
     assert agent.status()["agent"]["pid"] == agent.pid
 
 
-def test_a_prefix_too_long_for_a_socket_address_works_all_the_same(tmp_path: Path) -> None:
-    agent = Agent(tmp_path / ("very_long_name_" * 10) / "srv")
+def test_a_prefix_too_long_for_a_socket_address_works_all_the_same(tmp_path: Path, program: Path | None) -> None:
+    agent = Agent(tmp_path / ("very_long_name_" * 10) / "srv", program)
     try:
         agent.declare("""
 [service.polite]

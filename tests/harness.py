@@ -30,13 +30,13 @@ TICK = 0.01
 class Agent:
     """One prefix, on which an agent can be started, asked, killed and started again."""
 
-    def __init__(self, prefix: Path) -> None:
+    def __init__(self, prefix: Path, program: Path | None = None) -> None:
         self.prefix = prefix
         self.process: subprocess.Popen[bytes] | None = None
         self.output = prefix / "console.txt"
         self.source = SOURCE
         """Where the package is that is run; a link may be pointed at another version of it."""
-        self.program: Path | None = None
+        self.program = program
         """The built program, to be run in place of the package."""
         (prefix / "key").mkdir(parents=True, exist_ok=True)
         prefix.chmod(0o755)

@@ -213,3 +213,32 @@ def test_every_test_file_mirrors_a_module() -> None:
         if not any((subject / known).exists() for name in names for known in (f"{name}.py", f"__{name}__.py", name)):
             strays.append(str(place))
     assert not strays, f"no module of that name for {', '.join(strays)}"
+
+
+ACCEPTANCE = sorted((ROOT / "tests" / "acceptance").glob("test_*.py"))
+
+
+@pytest.mark.parametrize("file", ACCEPTANCE, ids=[file.stem for file in ACCEPTANCE])
+def test_an_agent_of_the_acceptance_tests_is_given_the_subject(file: Path) -> None:
+    """Whoever makes one apart from the fixture for it hands over ``program``; else only the source would be tested."""
+    tree = ast.parse(file.read_text(), str(file))
+    kinds = {"Agent"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef) and kinds.intersection(map(name_of, node.bases)):
+            kinds.add(node.name)
+    wrong = [
+        f"{file.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and name_of(node.func) in kinds
+        if "program" not in map(name_of, [*node.args, *(keyword.value for keyword in node.keywords)])
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def name_of(node: ast.expr) -> str | None:
+    """``Agent`` for ``Agent`` and for ``harness.Agent``."""
+    match node:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name
+        case _:
+            return None

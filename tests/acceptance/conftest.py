@@ -27,11 +27,15 @@ def subject(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def agent(tmp_path: Path, subject: str) -> Iterator[Agent]:
+def program(subject: str) -> Path | None:
+    """What is run in place of the package: the built program, or nothing."""
+    return built().program if subject == "binary" else None
+
+
+@pytest.fixture
+def agent(tmp_path: Path, program: Path | None) -> Iterator[Agent]:
     """A prefix with an agent that has not been started."""
-    made = Agent(tmp_path / "srv")
-    if subject == "binary":
-        made.program = built().program
+    made = Agent(tmp_path / "srv", program)
     yield made
     made.clean()
 

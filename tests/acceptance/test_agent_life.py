@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.acceptance.versions import Versions
 from tests.harness import Agent, alive, commanded, marked, notify_socket, wait_until
 from tests.installation.image import mounted
 
@@ -428,8 +429,8 @@ def test_a_killed_agents_socket_does_not_stop_the_next(agent: Agent) -> None:
     assert agent.status()["agent"]["pid"] == agent.pid
 
 
-def test_a_prefix_too_long_for_a_socket_address_works_all_the_same(tmp_path: Path) -> None:
-    agent = Agent(tmp_path / ("very_long_name_" * 10) / "srv")
+def test_a_prefix_too_long_for_a_socket_address_works_all_the_same(tmp_path: Path, program: Path | None) -> None:
+    agent = Agent(tmp_path / ("very_long_name_" * 10) / "srv", program)
     try:
         agent.declare("""
 [service.polite]
@@ -442,6 +443,40 @@ ready = "notify"
         assert agent.ctl("status").returncode == 0
     finally:
         agent.clean()
+
+
+RAISE = '        raise ZeroDivisionError("a mistake")\n'
+MOMENTS = {
+    "the loop is up": "        self._prepare(History())\n",
+    "it can be asked": "        recovered = self._recover(inherited)\n",
+    "signals are heard": "        signal.pthread_sigmask(signal.SIG_UNBLOCK, ORDERS)\n\n    async def _announce(",
+}
+"""Places in agent/control/daemon.py, by what is so when a start comes to them."""
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_mistake_during_the_start_is_a_line_and_a_2_and_its_traceback_is_in_the_log_alone(
+    agent: Agent, versions: Versions, moment: str
+) -> None:
+    versions.make("0.9.0", control__daemon=(MOMENTS[moment], RAISE + MOMENTS[moment]))
+    versions.install("0.9.0")
+    agent.declare(PAIR)
+    failed = agent.ctl("run")
+    assert (failed.returncode, failed.stdout) == (2, "")
+    told = [line for line in failed.stderr.splitlines() if not re.match(r"[\d:]{8} agent: agent stop", line)]
+    log = agent.prefix / "log" / "agent.log"
+    assert len(told) == 1
+    assert re.fullmatch(
+        rf"agent: internal error: ZeroDivisionError: a mistake \(at daemon\.py:\d+; details in {log}\)", told[0]
+    )
+    assert agent.log("agent").count("Traceback (most recent call last)") == 1
+    assert [path.name for path in log.parent.iterdir()] == ["agent.log"]
+    assert not marked(agent.prefix)
+    # Nothing of it stands in the way of the next.
+    versions.install("1.0.0")
+    agent.start()
+    assert agent.service("one")["state"] == "running"
+    assert agent.stop() == 0
 
 
 def test_after_kill_9_nothing_is_left_of_a_service_that_is_no_longer_declared(agent: Agent) -> None:

@@ -63,8 +63,8 @@ def ordinary(*names: str) -> tuple[str, ...]:
 class Ordinary(Agent):
     """An agent that is started as an ordinary user."""
 
-    def __init__(self, prefix: Path, *before: str) -> None:
-        super().__init__(prefix)
+    def __init__(self, prefix: Path, program: Path | None, *before: str) -> None:
+        super().__init__(prefix, program)
         self.before = before
         os.chown(prefix, USER, USER)
 
@@ -83,12 +83,11 @@ class Ordinary(Agent):
 
 
 @pytest.fixture
-def user(tmp_path: Path, containment: str) -> Iterator[Ordinary]:
+def user(tmp_path: Path, program: Path | None, containment: str) -> Iterator[Ordinary]:
     """An agent of an ordinary user, who has a cgroup or not."""
     if containment == "sweep":
-        agent = Ordinary(
-            tmp_path / "srv", "unshare", "--mount", "sh", "-c", 'umount -R -l /sys/fs/cgroup; exec "$@"', "sh"
-        )
+        without = ("unshare", "--mount", "sh", "-c", 'umount -R -l /sys/fs/cgroup; exec "$@"', "sh")
+        agent = Ordinary(tmp_path / "srv", program, *without)
         yield agent
         agent.clean()
         return
@@ -101,7 +100,7 @@ def user(tmp_path: Path, containment: str) -> Iterator[Ordinary]:
         *(delegated / name for name in ("cgroup.procs", "cgroup.subtree_control", "cgroup.threads")),
     ):
         os.chown(path, USER, USER)
-    agent = Ordinary(tmp_path / "srv", "sh", "-c", f'echo 0 > {delegated}/cgroup.procs; exec "$@"', "sh")
+    agent = Ordinary(tmp_path / "srv", program, "sh", "-c", f'echo 0 > {delegated}/cgroup.procs; exec "$@"', "sh")
     yield agent
     agent.clean()
     (delegated / "cgroup.kill").write_text("1")

@@ -50,11 +50,11 @@ Attack = Callable[[Path, random.Random], None]
 
 
 @pytest.fixture
-def agent() -> Iterator[Agent]:
+def agent(program: Path | None) -> Iterator[Agent]:
     """An agent whose socket everybody can reach, as below /srv; pytest's own directories are closed to others."""
     directory = Path(tempfile.mkdtemp(prefix="siege-"))
     directory.chmod(0o755)
-    made = Agent(directory / "srv")
+    made = Agent(directory / "srv", program)
     yield made
     made.clean()
     shutil.rmtree(directory)

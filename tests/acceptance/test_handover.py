@@ -7,17 +7,20 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent.errors import RequestRefused
+from agent.linux.process import descendants
 from tests.acceptance.versions import (
     COUNTING,
     Versions,
@@ -29,7 +32,7 @@ from tests.acceptance.versions import (
     pids,
     upgrade,
 )
-from tests.harness import PATIENCE, Agent, alive, marked, wait_gone, wait_until
+from tests.harness import PATIENCE, Agent, alive, commanded, marked, wait_gone, wait_until
 
 
 def test_workers_go_on_with_their_pids_their_history_and_every_line_they_print(
@@ -198,6 +201,103 @@ interfaces = ["lo"]
     assert follows(new, "1.1.0"), "a worker that starts now is of the version that runs"
     assert b"AGENT_HANDOVER" not in environment(new)
     assert not [event for event in agent.events(after=str(cursor)) if event["kind"] in ("hung", "bug")]
+
+
+def test_a_scan_goes_on_with_its_nmap_and_ends_as_if_nothing_had_been(agent: Agent, versions: Versions) -> None:
+    versions.make("1.1.0")
+    with socket.socket() as open_port:
+        open_port.bind(("127.0.0.1", 0))
+        open_port.listen()
+        port = open_port.getsockname()[1]
+        agent.declare(f"""
+[service.local]
+kind = "scan"
+targets = ["127.0.0.1"]
+ports = "1-500,{port}"
+rate = 100
+every = "1h"
+timeout = "5min"
+""")
+        agent.start()
+        wait_until(lambda: len(nmaps_of(agent, "local")) == 1)
+        before, nmap = agent.service("local"), nmaps_of(agent, "local")
+        next_run = timer(agent, "local")["next_run"]
+        versions.install("1.1.0")
+        assert upgrade(agent)["after"] == "1.1.0"
+        after = agent.service("local")
+        assert (after["state"], after["pid"], after["since"]) == ("running", before["pid"], before["since"])
+        assert nmaps_of(agent, "local") == nmap
+        finished = agent.event("scan_finished", "local")
+    assert (finished["data"]["hosts_up"], finished["data"]["hosts_total"]) == (1, 1)
+    agent.until("local", state="waiting", last_exit="exited 0", restarts=0, health="healthy")
+    assert timer(agent, "local")["next_run"] == next_run
+    assert not alive(nmap[0])
+    with closing(sqlite3.connect(agent.prefix / "spool" / "local" / "scan.db")) as database:
+        assert database.execute("SELECT status, message FROM runs").fetchall() == [("finished", "")]
+        assert (port, "open") in database.execute("SELECT port, state FROM ports").fetchall()
+
+
+def nmaps_of(agent: Agent, name: str) -> list[int]:
+    """The PIDs of what a scan has executed nmap in."""
+    found = []
+    for pid in descendants(agent.service(name)["pid"] or 0):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if Path(f"/proc/{pid}/comm").read_text() == "nmap\n":
+                found.append(pid)
+    return found
+
+
+def timer(agent: Agent, name: str) -> dict[str, Any]:
+    """When a job runs next, when it ran last and how that ended."""
+    timers = {timer["name"]: timer for timer in agent.client.request("GET", "/v1/timers")["timers"]}
+    found: dict[str, Any] = timers[name]
+    return found
+
+
+def test_a_job_goes_on_and_its_result_and_next_time_are_kept(
+    agent: Agent, versions: Versions, wrapper: tuple[str, ...]
+) -> None:
+    versions.make("1.1.0")
+    agent.declare("""
+[service.job]
+kind = "command"
+command = ["/bin/sh", "-c", "echo begun; until [ -e $$SERVICE_DATA/go ]; do sleep 0.05; done; echo ended"]
+every = "1h"
+timeout = "5min"
+""")
+    agent.start(wrapper=wrapper)
+    wait_until(lambda: "begun" in agent.log("job"))
+    before, planned = agent.service("job"), timer(agent, "job")
+    versions.install("1.1.0")
+    assert upgrade(agent)["after"] == "1.1.0"
+    assert timer(agent, "job") == planned
+    after = agent.service("job")
+    assert (after["state"], after["pid"], after["since"]) == ("running", before["pid"], before["since"])
+    (agent.prefix / "spool" / "job" / "go").touch()
+    agent.until("job", state="waiting", last_exit="exited 0", restarts=0, health="healthy")
+    assert [line.split()[1] for line in agent.log("job").splitlines()] == ["begun", "ended"]
+    assert timer(agent, "job") == planned | {"state": "waiting", "last_exit": "exited 0"}
+    assert upgrade(agent)["state"] == "done"
+    assert timer(agent, "job") == planned | {"state": "waiting", "last_exit": "exited 0"}
+
+
+def test_a_job_has_the_time_that_was_left_of_its_timeout(agent: Agent, versions: Versions) -> None:
+    versions.make("1.1.0", control__daemon=dawdling(2.0))
+    agent.declare("""
+[service.slow]
+kind = "command"
+command = ["/bin/sleep", "86456"]
+every = "1h"
+timeout = "4s"
+""")
+    agent.start()
+    agent.until("slow", state="running")
+    versions.install("1.1.0")
+    assert upgrade(agent)["after"] == "1.1.0"
+    begun, failed = agent.event("started", "slow"), agent.event("failed", "slow")
+    assert failed["message"].startswith("ran longer than its timeout of 4 s")
+    assert 3.9 < failed["time"] - begun["time"] < 5.5
+    assert not commanded("sleep 86456")
 
 
 def test_the_declaration_is_made_true_by_the_version_that_follows(agent: Agent, versions: Versions) -> None:

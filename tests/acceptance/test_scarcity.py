@@ -25,6 +25,15 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(mount)], check=True)
 
 
+@pytest.fixture
+def cramped(small_disk: Path, program: Path | None) -> Iterator[Agent]:
+    """An agent on the small disk, which has not been started; what it prints goes elsewhere."""
+    made = Agent(small_disk / "srv", program)
+    made.output = small_disk.parent / "console.txt"
+    yield made
+    made.clean()
+
+
 def fill(disk: Path) -> Path:
     """Take every byte that is left."""
     ballast = disk / "ballast"
@@ -42,11 +51,10 @@ def fill(disk: Path) -> Path:
     return ballast
 
 
-def test_a_full_disk_under_logs_segments_and_databases_stops_no_service_and_is_announced(small_disk: Path) -> None:
-    agent = Agent(small_disk / "srv")
-    agent.output = small_disk.parent / "console.txt"
-    try:
-        agent.declare("""
+def test_a_full_disk_under_logs_segments_and_databases_stops_no_service_and_is_announced(
+    small_disk: Path, cramped: Agent
+) -> None:
+    cramped.declare("""
 [service.writer]
 kind = "command"
 command = ["/bin/sh", "-c", "while :; do echo one more line of a writer; sleep 0.02; done"]
@@ -64,41 +72,38 @@ targets = ["127.0.0.1"]
 ports = "9"
 every = "1h"
 """)
-        agent.start()
-        agent.event("scan_finished", "local")
-        ballast = fill(small_disk)
-        begun = agent.events()[-1]["cursor"]
-        send_until(lambda: any(event["kind"] == "storage_error" for event in agent.events(after=str(begun))))
-        # Under a full disk, workers still die and still come back.
-        for name in ("writer", "edge"):
-            old = agent.service(name)["pid"]
-            os.kill(old, signal.SIGKILL)
-            wait_until(lambda name=name, old=old: running_anew(agent, name, old), agent.console)  # type: ignore[misc]  # bound at once
-        outcome = agent.act("start", "local")
-        assert outcome["ok"] or outcome["message"]
-        assert agent.status()["agent"]["storage"] != "ok"
-        assert agent.status()["agent"]["state"] == "degraded"
-        ballast.unlink()
-        wait_until(lambda: agent.status()["agent"]["storage"] == "ok", agent.console)
-        lines = len(agent.log("writer"))
-        wait_until(lambda: len(agent.log("writer")) > lines)
-        assert agent.act("start", "local")["ok"]
-        send_until(lambda: agent.service("edge")["figures"].get("written", 0) > 0)
-        assert agent.service("edge")["state"] == "running"
-        assert agent.stop() == 0
-    finally:
-        agent.clean()
+    cramped.start()
+    cramped.event("scan_finished", "local")
+    ballast = fill(small_disk)
+    begun = cramped.events()[-1]["cursor"]
+    send_until(lambda: any(event["kind"] == "storage_error" for event in cramped.events(after=str(begun))))
+    # Under a full disk, workers still die and still come back.
+    for name in ("writer", "edge"):
+        old = cramped.service(name)["pid"]
+        os.kill(old, signal.SIGKILL)
+        wait_until(lambda name=name, old=old: running_anew(cramped, name, old), cramped.console)  # type: ignore[misc]  # bound at once
+    outcome = cramped.act("start", "local")
+    assert outcome["ok"] or outcome["message"]
+    assert cramped.status()["agent"]["storage"] != "ok"
+    assert cramped.status()["agent"]["state"] == "degraded"
+    ballast.unlink()
+    wait_until(lambda: cramped.status()["agent"]["storage"] == "ok", cramped.console)
+    lines = len(cramped.log("writer"))
+    wait_until(lambda: len(cramped.log("writer")) > lines)
+    assert cramped.act("start", "local")["ok"]
+    send_until(lambda: cramped.service("edge")["figures"].get("written", 0) > 0)
+    assert cramped.service("edge")["state"] == "running"
+    assert cramped.stop() == 0
 
 
-def test_on_a_full_disk_services_come_back_and_what_their_logs_lose_is_counted(small_disk: Path) -> None:
-    agent = Agent(small_disk / "srv")
-    agent.output = small_disk.parent / "console.txt"
-    secrets = agent.prefix / "key" / "secrets"
+def test_on_a_full_disk_services_come_back_and_what_their_logs_lose_is_counted(
+    small_disk: Path, cramped: Agent
+) -> None:
+    secrets = cramped.prefix / "key" / "secrets"
     secrets.mkdir(mode=0o700)
     (secrets / "token").write_text("swordfish\n")
     (secrets / "token").chmod(0o600)
-    try:
-        agent.declare("""
+    cramped.declare("""
 [service.guest]
 kind = "command"
 command = ["/bin/sh", "-c", "read -r secret < $$TOKEN_FILE && test -s $$SERVICE_CONFIG && exec sleep 86433"]
@@ -110,37 +115,30 @@ heartbeat = { interval = "10s", timeout = "90s" }
 kind = "command"
 command = ["/bin/sh", "-c", "while :; do head -c 100000 /dev/zero | tr '\\\\0' x; echo; sleep 0.1; done"]
 """)
-        agent.start()
-        fill(small_disk)
-        for _ in range(3):
-            old = agent.service("guest")["pid"]
-            os.kill(old, signal.SIGKILL)
-            wait_until(lambda old=old: running_anew(agent, "guest", old), agent.console)  # type: ignore[misc]  # bound at once
-        wait_until(lambda: agent.service("talker")["log_dropped_bytes"] > 100_000)
-    finally:
-        agent.clean()
+    cramped.start()
+    fill(small_disk)
+    for _ in range(3):
+        old = cramped.service("guest")["pid"]
+        os.kill(old, signal.SIGKILL)
+        wait_until(lambda old=old: running_anew(cramped, "guest", old), cramped.console)  # type: ignore[misc]  # bound at once
+    wait_until(lambda: cramped.service("talker")["log_dropped_bytes"] > 100_000)
 
 
-def test_an_agent_starts_on_a_full_disk_and_ends_what_the_one_before_left(small_disk: Path) -> None:
-    agent = Agent(small_disk / "srv")
-    agent.output = small_disk.parent / "console.txt"
-    try:
-        agent.declare('[service.calm]\nkind = "command"\ncommand = ["/bin/sleep", "86434"]\n')
-        agent.start()
-        ballast = fill(small_disk)
-        for _ in range(2):
-            assert agent.process is not None
-            old = agent.service("calm")["pid"]
-            agent.process.kill()
-            agent.process.wait()
-            agent.start()
-            assert agent.service("calm")["state"] == "running"
-            assert old not in commanded("sleep 86434")
-            assert len(commanded("sleep 86434")) == 1
-        ballast.unlink()
-        assert agent.stop() == 0
-    finally:
-        agent.clean()
+def test_an_agent_starts_on_a_full_disk_and_ends_what_the_one_before_left(small_disk: Path, cramped: Agent) -> None:
+    cramped.declare('[service.calm]\nkind = "command"\ncommand = ["/bin/sleep", "86434"]\n')
+    cramped.start()
+    ballast = fill(small_disk)
+    for _ in range(2):
+        assert cramped.process is not None
+        old = cramped.service("calm")["pid"]
+        cramped.process.kill()
+        cramped.process.wait()
+        cramped.start()
+        assert cramped.service("calm")["state"] == "running"
+        assert old not in commanded("sleep 86434")
+        assert len(commanded("sleep 86434")) == 1
+    ballast.unlink()
+    assert cramped.stop() == 0
 
 
 def running_anew(agent: Agent, name: str, old: int) -> bool:

@@ -16,7 +16,7 @@ from PyInstaller.archive.readers import CArchiveReader
 
 from agent.linux.process import descendants
 from tests.binary import Built, built
-from tests.harness import PATIENCE, Agent, wait_gone, wait_until
+from tests.harness import PATIENCE, Agent, marked, wait_gone, wait_until
 
 pytestmark = pytest.mark.timeout(300)  # the first one may build
 
@@ -150,6 +150,53 @@ def test_an_agent_starts_workers_of_its_own_version(agent: Frozen, program: Buil
         again = agent.until("edge", ready=True, restarts=attempt + 1)
         assert Path(f"/proc/{again['pid']}/exe").resolve() == program.program
         assert all(newer.tree not in path.parents for path in libraries(again["pid"]).values())
+
+
+def test_without_a_home_everything_runs(agent: Frozen) -> None:
+    agent.declare(KINDS.replace('ports = "1-65535"', 'ports = "1-20"'))
+    agent.start(wrapper=("env", "-u", "HOME"))
+    agent.until("edge", ready=True)
+    agent.event("scan_finished", "sweep")
+    agent.until("sweep", state="waiting", last_exit="exited 0")
+    assert "HOME" not in environment(agent.pid)
+    assert agent.service("edge")["restarts"] == 0
+    assert agent.stop() == 0
+
+
+SLOW = """
+[service.slow]
+kind = "command"
+command = ["/bin/sh", "-c", "trap 'echo told' TERM; echo armed; until [ -e $$SERVICE_DATA/go ]; do sleep 0.05; done"]
+"""
+"""A service that ends when it may, and not when it is told to."""
+
+
+@pytest.mark.parametrize("second", ["at once", "while it stops"])
+def test_a_group_that_is_told_to_stop_twice_ends_with_the_one_file_in_it(
+    program: Built, tmp_path: Path, second: str
+) -> None:
+    """What unpacked the agent passes on what it gets, and so each of these comes to the agent twice."""
+    (unpacked := tmp_path / "unpacked").mkdir()
+    agent = Frozen(tmp_path / "srv", program.onefile)
+    agent.declare(KINDS + SLOW)
+    try:
+        agent.start(environ={"TMPDIR": str(unpacked)})
+        assert agent.process is not None and agent.process.pid != agent.pid
+        agent.until("edge", ready=True)
+        nmap_of(agent)
+        wait_until(lambda: "armed" in agent.log("slow"))
+        os.killpg(agent.process.pid, signal.SIGTERM)
+        if second != "at once":
+            wait_until(lambda: "told" in agent.log("slow"))
+        os.killpg(agent.process.pid, signal.SIGTERM)
+        (agent.prefix / "spool" / "slow" / "go").touch()
+        assert agent.process.wait(PATIENCE) == 0, agent.console()
+        assert not marked(agent.prefix)
+        assert "Traceback" not in agent.console()
+        assert not (agent.prefix / "log" / "agent.log").exists()
+        assert not list(unpacked.iterdir())
+    finally:
+        agent.clean()
 
 
 def test_neither_worker_loads_what_only_the_other_may(agent: Frozen, program: Built, tmp_path: Path) -> None:

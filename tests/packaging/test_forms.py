@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.cli.guard import EXIT_BROKEN_PIPE
 from agent.errors import EXIT_INTERRUPTED
 from tests.binary import Built
 from tests.installation.image import snapshot, system
@@ -218,6 +219,58 @@ def test_the_one_file_leaves_a_directory_that_it_may_not_write_to(program: Built
         program.onefile, "--version", environment=BARE | {"TMPDIR": str(tmp_path)}, wrapper=mounted(tmp_path, "ro")
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+# -- where its output goes --------------------------------------------------------------------------------------------
+
+TALK = [
+    ["--help"],
+    ["--version"],
+    ["run", "--help"],
+    ["calendar", "*:*:*", "--iterations", "10000"],
+    ["calendar", "*:*:*", "--iterations", "10000", "--json"],
+]
+"""What says a little, and what says more than a pipe holds."""
+
+
+def told_to(program: Path, words: list[str], output: int) -> subprocess.CompletedProcess[str]:
+    """A run that prints to this descriptor, which is closed."""
+    try:
+        return subprocess.run(
+            [str(program), *words], env=BARE, stdout=output, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    finally:
+        os.close(output)
+
+
+@pytest.mark.parametrize("words", TALK, ids=" ".join)
+def test_a_reader_that_has_gone_ends_it_without_a_word(form: Path, words: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = told_to(form, words, writing)
+    assert (done.returncode, done.stderr) == (EXIT_BROKEN_PIPE, "")
+
+
+def test_a_reader_that_goes_after_a_line_ends_it_without_a_word(form: Path) -> None:
+    with subprocess.Popen(
+        [str(form), "calendar", "*:*:*", "--iterations", "10000"],
+        env=BARE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout and process.stderr
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == EXIT_BROKEN_PIPE
+
+
+@pytest.mark.parametrize("words", TALK, ids=" ".join)
+def test_a_disk_that_takes_nothing_is_a_failure_in_a_line(form: Path, words: list[str]) -> None:
+    done = told_to(form, words, os.open("/dev/full", os.O_WRONLY))
+    assert done.returncode == 2
+    assert done.stderr == "agentctl: cannot write the output: No space left on device\n"
 
 
 # -- who it is --------------------------------------------------------------------------------------------------------

@@ -36,8 +36,14 @@ def suite() -> str:
 
 
 @pytest.fixture
-def installed(suite: str) -> Iterator[Host]:
+def prefix() -> str:
+    """Where the agent is installed."""
+    return "/srv"
+
+
+@pytest.fixture
+def installed(suite: str, prefix: str) -> Iterator[Host]:
     """The same with the agent installed and enabled, not started, and nothing declared."""
-    with Host(suite=suite) as host:
+    with Host(suite=suite, prefix=prefix) as host:
         host.install()
         yield host

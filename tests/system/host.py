@@ -20,18 +20,22 @@ UNIT = "agent.service"
 class Host(Container):
     """A container in which ``agent.service`` is installed, enabled and not started; nothing is declared yet."""
 
+    def __init__(self, *, prefix: str = "/srv", **options: Any) -> None:
+        super().__init__(**options)
+        self.prefix = prefix
+
     def install(self, program: Built | None = None) -> None:
         """Install it as an operator does who has copied the one file to the machine."""
         self.copy_in((program or built()).onefile, "/root/agentctl")
-        self.run(["/root/agentctl", "install"])
+        self.run(["/root/agentctl", "install", "--prefix", self.prefix])
         self.run(["systemctl", "enable", "--quiet", UNIT])
 
     # -- what the operator does -------------------------------------------------------------------------------------
 
     def declare(self, text: str) -> None:
         """Write ``key/env.toml`` as it is installed: root's, and readable by the agent."""
-        file = self.write("/srv/key/env.toml", text, 0o640)
-        self.run(["chown", "root:agent", "/srv/key/env.toml"])
+        file = self.write(f"{self.prefix}/key/env.toml", text, 0o640)
+        self.run(["chown", "root:agent", f"{self.prefix}/key/env.toml"])
         assert file.exists()
 
     def drop_in(self, name: str, text: str, unit: str = UNIT) -> None:
@@ -45,7 +49,7 @@ class Host(Container):
 
     def agentctl(self, *words: str, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
         """The command an operator types."""
-        return self.run(["/srv/bin/agentctl", *words], check=check, **options)
+        return self.run([f"{self.prefix}/bin/agentctl", *words], check=check, **options)
 
     # -- what the operator sees -------------------------------------------------------------------------------------
 
@@ -85,7 +89,7 @@ class Host(Container):
 
     def log(self, name: str) -> str:
         """The current log of a service."""
-        return self.path(f"/srv/log/{name}.log").read_text(errors="replace")
+        return self.path(f"{self.prefix}/log/{name}.log").read_text(errors="replace")
 
     # -- programs that the tests declare ----------------------------------------------------------------------------
 
@@ -97,6 +101,6 @@ class Host(Container):
     def keep_evidence(self, directory: Path) -> None:
         """The logs of the agent and of its services too."""
         super().keep_evidence(directory)
-        for inside in ("/srv/log", "/srv/key"):
+        for inside in (f"{self.prefix}/log", f"{self.prefix}/key"):
             if self.path(inside).is_dir():
                 shutil.copytree(self.path(inside), directory / inside.lstrip("/"), dirs_exist_ok=True)

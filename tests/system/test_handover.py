@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 from collections.abc import Callable
@@ -258,8 +257,12 @@ def activated(installed: Host) -> Host:
 
 
 def test_who_asks_first_starts_the_agent_and_gets_an_answer(activated: Host) -> None:
-    status = json.loads(activated.agentctl("status", "--json").stdout)
-    assert status["agent"]["version"] == "0.1.0"
+    assert activated.status()["agent"]["version"] == "0.1.0"
+    activated.wait_unit_state(UNIT, ActiveState="active")
+    # The same when it has run before and was stopped.
+    activated.systemctl("stop")
+    assert activated.show(UNIT, "ActiveState") == {"ActiveState": "inactive"}
+    assert activated.status()["agent"]["version"] == "0.1.0"
     activated.wait_unit_state(UNIT, ActiveState="active")
 
 

@@ -471,19 +471,20 @@ def test_cleaning_of_temporary_files_does_not_touch_what_runs(installed: Host) -
     # The harshest that anybody may have declared: whatever is older than a second, everywhere the agent writes or runs.
     installed.write(
         "/etc/tmpfiles.d/harsh.conf",
-        "e /srv - - - aAbBcCmM:1s\nd /tmp 1777 root root aAbBcCmM:1s\nd /var/tmp 1777 root root aAbBcCmM:1s\n",
+        f"e {installed.prefix} - - - aAbBcCmM:1s\n"
+        "d /tmp 1777 root root aAbBcCmM:1s\nd /var/tmp 1777 root root aAbBcCmM:1s\n",
     )
     installed.write("/tmp/of-others", "")
-    installed.write("/srv/of-others", "")
+    installed.write(f"{installed.prefix}/of-others", "")
     installed.systemctl("start")
     installed.until("lan", state="running")
     pids = {name: installed.service(name)["pid"] for name in ("web", "lan")}
-    kept = _files(installed, "/srv") - {Path("of-others")}
+    kept = _files(installed, installed.prefix) - {Path("of-others")}
     time.sleep(1.5)
     installed.run(["systemd-tmpfiles", "--clean"])
     assert not installed.path("/tmp/of-others").exists(), "nothing was cleaned at all"
-    assert not installed.path("/srv/of-others").exists(), "nothing was cleaned at all"
-    assert kept <= _files(installed, "/srv")
+    assert not installed.path(f"{installed.prefix}/of-others").exists(), "nothing was cleaned at all"
+    assert kept <= _files(installed, installed.prefix)
     # It goes on, and new workers start as before.
     assert {name: installed.service(name)["pid"] for name in ("web", "lan")} == pids
     for name in ("web", "lan"):

@@ -43,7 +43,7 @@ def timers(host: Host, **options: Any) -> dict[str, dict[str, Any]]:
 
 def runs(host: Host, name: str) -> list[float]:
     """When a job ran, as it noted it."""
-    notes = host.path(f"/srv/spool/{name}/runs")
+    notes = host.path(f"{host.prefix}/spool/{name}/runs")
     return [float(line) for line in notes.read_text().split()] if notes.exists() else []
 
 
@@ -123,16 +123,45 @@ def test_a_reboot_comes_back_to_the_same_timers_and_makes_up_for_what_was_missed
     sync(installed, SYSTEMDS + declaration)
     installed.run(["touch", "--date=3 days ago", "/var/lib/systemd/timers/stamp-agent-job@kept.timer"])
     installed.reboot()
-    wait_runs(installed, "kept", 1)
-    found = timers(installed)
-    assert {name: timer["state"] for name, timer in found.items()} == {"kept": "waiting", "let_go": "waiting"} or (
-        found["kept"]["state"] == "running"
-    )
-    assert runs(installed, "let_go") == []
+    wait_for(installed, "kept", state="waiting", last_exit="exited 0")
+    assert timers(installed)["let_go"]["state"] == "waiting"
+    assert units(installed) == {"agent-job@kept.timer": "active", "agent-job@let_go.timer": "active"}
+    assert (len(runs(installed, "kept")), runs(installed, "let_go")) == (1, [])
     assert sync(installed, SYSTEMDS + declaration)["unchanged"] == 2
 
 
+def test_a_job_looks_alike_whoever_starts_it_at_its_times(installed: Host) -> None:
+    declaration = job("often", 'oncalendar = "*:*:0/2"')
+    installed.declare(declaration)
+    installed.systemctl("start")
+    mine = wait_for(installed, "often", scheduler="agent", state="waiting", last_exit="exited 0")
+    installed.declare(SYSTEMDS + declaration)
+    installed.agentctl("reload")
+    handed_over = time.time()
+    installed.agentctl("timers", "sync")
+    wait_until(lambda: timers(installed)["often"]["last_run"] >= handed_over)
+    theirs = wait_for(installed, "often", scheduler="systemd", state="waiting", last_exit="exited 0")
+    assert {key: type(value) for key, value in mine.items()} == {key: type(value) for key, value in theirs.items()}
+    for found in (mine, theirs):
+        assert found["next_run"] % 2 == 0
+        assert found["last_run"] % 2 < 1.5
+        assert 0 < found["next_run"] - found["last_run"] <= 2
+    apart = ("scheduler", "next_run", "last_run")
+    assert {**mine, **dict.fromkeys(apart)} == {**theirs, **dict.fromkeys(apart)}
+
+
 # -- how a run is judged --------------------------------------------------------------------------------------------
+
+
+def test_a_job_that_somebody_starts_by_hand_has_run_when_systemctl_returns(installed: Host) -> None:
+    sync(installed, SYSTEMDS + job("good", 'oncalendar = "yearly"') + job("bad", 'oncalendar = "yearly"', "exit 7"))
+    assert {timer["last_run"] for timer in timers(installed).values()} == {None}
+    installed.run(["systemctl", "start", "agent-job@good.service"])
+    assert installed.run(["systemctl", "start", "agent-job@bad.service"], check=False).returncode == 1
+    (ran,) = runs(installed, "good")
+    found = timers(installed)
+    assert {name: timer["last_exit"] for name, timer in found.items()} == {"good": "exited 0", "bad": "exited 7"}
+    assert found["good"]["last_run"] == pytest.approx(ran, abs=2)
 
 
 def test_how_a_run_ended_is_seen_by_systemctl_the_journal_and_agentctl(installed: Host) -> None:
@@ -174,6 +203,8 @@ def test_a_job_over_its_timeout_is_ended_with_all_that_it_started(installed: Hos
 def test_one_whose_keeper_hangs_is_ended_by_systemd(installed: Host) -> None:
     sync(installed, SYSTEMDS + job("slow", 'every = "1h"', "sleep 5432", 'timeout = "1h"'))
     wait_until(lambda: any("5432" in words for words in installed.processes().values()))
+    # The job's own timeout, then its stop_timeout, then what run-once is given to say so.
+    assert installed.show("agent-job@slow.service", "TimeoutStartUSec") == {"TimeoutStartUSec": "1h 25s"}
     installed.run(["systemctl", "stop", "agent-job@slow.service"], check=False)
     assert not any("5432" in words for words in installed.processes().values())
     assert timers(installed)["slow"]["last_exit"] == "exited 2: interrupted by SIGTERM"

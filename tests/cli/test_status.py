@@ -45,7 +45,7 @@ def test_a_pipe_gets_a_summary_and_one_plain_line_for_each_service(agentctl: Age
     assert blank == ""
     assert heads.split("  ")[0] == "NAME" and heads.endswith("NEXT  MESSAGE")
     assert re.match(r"edge_capture +running +yes +100 .* 3 +1\.2% +34\.0 MiB +- +received 12, dropped 0$", capture)
-    assert re.match(r"lan_scan +waiting +- +- .* \d+d \d+h$", scan)
+    assert re.match(r"lan_scan +waiting +- +- .* \d+d( \d+h)?$", scan)
     assert re.match(r"api +failed +- +- .* exit code 1: never retried$", api)
     assert "\x1b" not in done.stdout
 

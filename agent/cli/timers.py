@@ -170,6 +170,11 @@ def sync(session: Session, root: Path | None, dry_run: bool) -> None:
     from agent.installation import timer_sync
 
     paths = session.paths()
+    if os.geteuid() == 0 and paths.own:
+        from agent.cli.checks import given_to, running
+
+        # A secret may be a credential: what a running agent was given, its jobs are taken to be given too.
+        paths = paths._replace(credentials=paths.credentials or given_to(running(paths)))
     report = timer_sync.sync(load(paths, os.environ), paths, root, dry_run=dry_run)
     if session.json:
         import msgspec

@@ -124,7 +124,7 @@ PROBES: dict[str, Callable[[], object]] = {
     "make a program set-user-ID": become_setuid,
     "gain privileges by a set-user-ID program": run_setuid_program,
     "become root": lambda: in_a_child(lambda: os.setuid(0)),
-    "give a file away": lambda: os.chown(own / "probe", 65534, 65534),
+    "give a file away": lambda: os.chown(own / "probe", 1, 1),
     "run before all others": lambda: in_a_child(realtime),
     "talk an exotic protocol": lambda: socket.socket(AF_VSOCK, socket.SOCK_STREAM).close(),
     "pin itself to a processor": lambda: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}),

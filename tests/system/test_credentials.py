@@ -281,6 +281,35 @@ def test_a_job_that_systemd_runs_has_its_own_credentials(installed: Host) -> Non
     assert "/srv/key/env.toml: may not be read by user agent" in refused.stderr
 
 
+def test_a_drop_in_of_the_template_gives_a_timers_job_the_secret_and_the_declaration(installed: Host) -> None:
+    lines = (f"LoadCredential=db_password:{keep_secret(installed)}", "LoadCredential=env.toml:/srv/key/env.toml")
+    installed.drop_in("credentials", "\n".join(("[Service]", *lines, "")), "agent-job@.service")
+    declared = reads(installed, 'oncalendar = "yearly"')
+    installed.program("reads", READS.replace("signal.pause()", ""))
+    root_only(installed, f'[agent]\nscheduler = "systemd"\n{declared}')
+    # Nobody knows yet that the job will have it.
+    refused = installed.agentctl("timers", "sync", check=False)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "/srv/key/secrets/db_password does not exist, nor is there a credential db_password" in refused.stderr
+    known = {"CREDENTIALS_DIRECTORY": "/etc/credstore"}
+    assert installed.agentctl("timers", "sync", environment=known).stdout == "db: started\n"
+    installed.run(["systemctl", "start", "agent-job@db.service"])
+    assert told(installed, "path") == "/run/credentials/agent-job@db.service/db_password"
+    assert told(installed, "length") == str(len(SECRET))
+    assert "CREDENTIALS_DIRECTORY" not in told(installed, "names")
+    wait_until(lambda: not installed.path("/run/credentials/agent-job@db.service/db_password").exists())
+    # What a running agent was given, the job is taken to be given too.
+    give(installed, *lines)
+    installed.systemctl("start")
+    assert installed.agentctl("timers", "sync").stdout == "1 timer as declared\n"
+    # Without the drop-in it has neither.
+    installed.path("/etc/systemd/system/agent-job@.service.d/credentials.conf").unlink()
+    installed.run(["systemctl", "daemon-reload"])
+    assert installed.run(["systemctl", "start", "agent-job@db.service"], check=False).returncode == 1
+    said = installed.journal("-u", "agent-job@db.service", "--output=cat")
+    assert "/srv/key/env.toml: may not be read by user agent" in said
+
+
 def test_the_example_is_a_drop_in_that_systemd_understands_line_by_line(installed: Host) -> None:
     example = (SOURCE / "systemd/credentials.conf").read_text()
     offered = re.findall(r"^#(Load\w+=.+)$", example, re.MULTILINE)

@@ -23,20 +23,39 @@ from tests.system.test_handover import (  # noqa: F401  # pytest collects them f
     test_an_agent_that_dies_on_its_way_out_is_started_anew_as_the_next_version,
     test_nobody_is_refused_while_the_agent_restarts,
 )
+from tests.system.test_journal import (  # noqa: F401  # pytest collects them from here too
+    test_what_a_service_does_and_says_is_found_by_its_name_and_by_how_urgent_it_is,
+)
 from tests.system.test_sandbox import (  # noqa: F401  # pytest collects them from here too
     prober,
     test_a_service_can_do_nothing_that_is_not_its_business,
     test_captures_see_every_packet_in_promiscuous_mode_without_cap_net_admin,
     test_no_process_of_the_agent_can_gain_privileges_or_leave_its_filter,
     test_scans_send_raw_syn_packets,
+    test_the_privileged_drop_in_opens_little_more_to_services,
+    test_the_privileged_drop_in_runs_services_as_other_users,
+    test_the_shipped_files_score_two_or_less_without_a_systemd_to_ask,
+    with_another_user,
 )
 from tests.system.test_service import (  # noqa: F401  # pytest collects them from here too
     test_a_hung_worker_is_replaced,
+    test_a_reboot_comes_back_to_the_same_state,
     test_a_stop_sends_a_service_its_own_stop_signal_and_no_other,
+    test_cleaning_of_temporary_files_does_not_touch_what_runs,
     test_only_the_agent_itself_can_say_that_it_is_ready,
     test_reload_fails_on_a_wrong_declaration_and_touches_nothing,
     test_sigkill_of_the_agent_leaves_no_process_and_it_comes_back,
     test_sigstop_of_the_agent_is_seen_by_the_watchdog_which_restarts_it,
+    test_verify_finds_nothing_to_say_about_the_units,
+)
+from tests.system.test_timers import (  # noqa: F401  # pytest collects them from here too
+    test_a_reboot_comes_back_to_the_same_timers_and_makes_up_for_what_was_missed,
+    test_a_time_that_was_missed_is_made_up_for_only_if_that_is_declared,
+    test_systemd_finds_nothing_wrong_with_what_is_installed,
+)
+from tests.system.test_uninstall import (  # noqa: F401  # pytest collects them from here too
+    bare,
+    test_uninstall_leaves_nothing_of_what_was_installed_and_ran,
 )
 
 DECLARED = """

@@ -116,6 +116,20 @@ def test_a_service_can_do_nothing_that_is_not_its_business(prober: Host) -> None
     assert [name for name, outcome in refused.items() if outcome == as_root[name] == as_user[name]] == []
 
 
+PRIVILEGED = {
+    "see process 1",  # ProtectProc=default
+    "give up what it holds",  # the system calls by which the agent becomes somebody else
+}
+
+
+@pytest.mark.parametrize("user", ["agent", "games"])
+def test_the_privileged_drop_in_opens_little_more_to_services(prober: Host, user: str) -> None:
+    prober.drop_in("privileged", (SOURCE / "systemd/privileged.conf").read_text())
+    can = {name for name, outcome in probed(prober, f'user = "{user}"').items() if outcome == "ok"}
+    # The declaration is for the agent's group.
+    assert can == PRIVILEGED | (ALLOWED if user == "agent" else ALLOWED - {"read the declaration"})
+
+
 def test_no_process_of_the_agent_can_gain_privileges_or_leave_its_filter(installed: Host) -> None:
     installed.veth("near0", "far0")
     installed.declare(

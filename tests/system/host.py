@@ -81,7 +81,7 @@ class Host(Container):
 
     def in_effect(self) -> dict[str, Any]:
         """The declaration that the agent goes by, whatever stands in the file by now."""
-        return Client(self.path("/srv/run/agent.sock")).request("GET", "/v1/config")
+        return Client(self.path(f"{self.prefix}/run/agent.sock")).request("GET", "/v1/config")
 
     def events(self, *words: str) -> list[dict[str, Any]]:
         """``agentctl events --json``, oldest first."""

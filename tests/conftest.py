@@ -25,7 +25,7 @@ def _standard_streams() -> Iterator[None]:
 
 @pytest.fixture
 def open_directory() -> Iterator[Path]:
-    """A directory that other users can reach, as the one of the real socket is."""
+    """A directory that other users can enter; pytest's own they cannot."""
     directory = Path(tempfile.mkdtemp(prefix="open-"))
     directory.chmod(0o755)
     yield directory

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -81,7 +82,7 @@ every = "1h"
     for name in ("writer", "edge"):
         old = cramped.service(name)["pid"]
         os.kill(old, signal.SIGKILL)
-        wait_until(lambda name=name, old=old: running_anew(cramped, name, old), cramped.console)  # type: ignore[misc]  # bound at once
+        wait_until(partial(running_anew, cramped, name, old), cramped.console)
     outcome = cramped.act("start", "local")
     assert outcome["ok"] or outcome["message"]
     assert cramped.status()["agent"]["storage"] != "ok"
@@ -120,7 +121,7 @@ command = ["/bin/sh", "-c", "while :; do head -c 100000 /dev/zero | tr '\\\\0' x
     for _ in range(3):
         old = cramped.service("guest")["pid"]
         os.kill(old, signal.SIGKILL)
-        wait_until(lambda old=old: running_anew(cramped, "guest", old), cramped.console)  # type: ignore[misc]  # bound at once
+        wait_until(partial(running_anew, cramped, "guest", old), cramped.console)
     wait_until(lambda: cramped.service("talker")["log_dropped_bytes"] > 100_000)
 
 

@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from agent.declaration.sources import LARGEST, Disk, Unreadable
 from tests.linux.processes import BECOME_NOBODY, ROOT
-
-
-@pytest.fixture
-def open_directory() -> Iterator[Path]:
-    """A directory that other users can enter; pytest's own they cannot."""
-    directory = Path(tempfile.mkdtemp(prefix="sources-"))
-    directory.chmod(0o755)
-    yield directory
-    shutil.rmtree(directory)
 
 
 def why_not(path: Path) -> str:

@@ -55,8 +55,7 @@ def command(
             cls=click.Command,
             context_settings=CONTEXT_SETTINGS,
             epilog=epilog(examples, exit_codes),
-            short_help=COMMANDS[name][1] if name in COMMANDS else None,
-            **attributes,
+            **{"short_help": COMMANDS[name][1] if name in COMMANDS else None, **attributes},
         )(click.pass_obj(function))
         made.params.extend(shared_options())
         return made
@@ -96,29 +95,31 @@ def epilog(examples: tuple[str, ...], exit_codes: str) -> str:
 
 
 class Commands(click.Group):
-    """The commands of the table, each imported when it is asked for."""
+    """The commands of a table, each imported when it is asked for."""
+
+    table = COMMANDS
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return list(self.table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
+        if cmd_name not in self.table:
             return None
-        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        module, _, attribute = self.table[cmd_name][0].partition(":")
         found: click.Command = getattr(import_module(f"agent.cli.{module}"), attribute)
         return found
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] not in COMMANDS and not args[0].startswith("-"):
-            raise click.UsageError(no_such("command", args[0], COMMANDS), ctx)
+        if args[0] not in self.table and not args[0].startswith("-"):
+            raise click.UsageError(no_such("command", args[0], self.table), ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """As click does, but from the table: ``--help`` need not import every command."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+            formatter.write_dl([(name, text) for name, (_, text) in self.table.items()])
 
 
 def no_such(noun: str, name: str, known: Iterable[str]) -> str:

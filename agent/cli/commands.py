@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "config": ("config:config", "Show the declaration as the agent understands it."),
     "logs": ("logs:logs", "Show what a service printed."),
     "events": ("events:events", "Show what happened to the services."),
+    "capture": ("capture:capture", "Ask captures for packets, and tell them what to keep."),
     "timers": ("timers:timers", "Show when jobs run next and how they ended last."),
     "calendar": ("calendar:calendar", "Show when a calendar expression elapses."),
     "init": ("init:init", "Create the directories and a first declaration."),
@@ -28,6 +29,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "uninstall": ("uninstall:uninstall", "Take an installation back."),
     "completion": ("completion:completion", "Print the completion script of a shell."),
 }
+
+CAPTURE: dict[str, tuple[str, str]] = {
+    "list": ("capture_list:list_segments", "Show what is stored, and how far back."),
+}
+"""As ``COMMANDS``, for ``agentctl capture``."""
 
 COMPLETE_VARIABLE = "_AGENTCTL_COMPLETE"
 """The variable by which a completion script asks; click's scripts derive it from the program's name."""

@@ -1,0 +1,85 @@
+"""What is in the store of a capture service, for those who read it: no lock, no memory, nothing is changed.
+
+::
+
+    spool/NAME/store.json                         the version of the store
+    spool/NAME/INTERFACE/20261120T140000.123456Z.pcap   a closed segment: packets, pcap-savefile(5)
+                         20261120T140000.123456Z.meta   its account, JSON (``account``)
+                         20261120T140000.123456Z.idx    its index (``agent.workers.index.form``)
+                         20261120T140000.123456Z.part   the segment being written, named by when it was opened
+                         20261120T140000.123456Z.tail   the index of what is in that so far
+
+A segment may be closed, and so renamed, or removed, between any two looks at it. Names are those of ``naming``;
+whatever else lies there is somebody else's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.errors import StorageFailure
+from agent.workers.capture.naming import CLOSED, OPEN, parse_name, valid_interface
+
+ACCOUNT = ".meta"
+INDEX = ".idx"
+TAIL = ".tail"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Segment:
+    """One segment. Orders by time: ``begin`` is the instant in its name, nanoseconds since the epoch."""
+
+    begin: int
+    interface: str
+    path: Path
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was complete when it was found."""
+        return self.path.suffix == CLOSED
+
+    @property
+    def account(self) -> Path:
+        """Where its account is, once it is closed."""
+        return self.path.with_suffix(ACCOUNT)
+
+    @property
+    def index(self) -> Path:
+        """Where its index is, if it has one."""
+        return self.path.with_suffix(INDEX if self.closed else TAIL)
+
+
+def interfaces(directory: Path) -> list[str]:
+    """The interfaces that have a directory in this store, sorted. Raises ``StorageFailure``."""
+    try:
+        with os.scandir(directory) as entries:
+            found = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise StorageFailure(f"segments in {directory} cannot be read: {error.strerror}") from error
+    return sorted(filter(valid_interface, found))
+
+
+def segments(directory: Path) -> list[Segment]:
+    """All segments of a store, oldest first. Raises ``StorageFailure``."""
+    try:
+        return sorted(segment for name in interfaces(directory) for segment in _within(directory, name))
+    except OSError as error:
+        raise StorageFailure(f"segments in {directory} cannot be read: {error.strerror}") from error
+
+
+def _within(directory: Path, interface: str) -> Iterator[Segment]:
+    place = directory / interface
+    try:
+        with os.scandir(place) as entries:
+            names = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
+    except FileNotFoundError:
+        return
+    for name in names:
+        parsed = parse_name(name)
+        if parsed is not None and parsed[1] in (CLOSED, OPEN):
+            yield Segment(parsed[0], interface, place / name)

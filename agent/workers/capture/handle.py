@@ -17,6 +17,7 @@ from pathlib import Path
 from agent.errors import CaptureFailure, ConfigurationError
 from agent.workers.capture import binding
 from agent.workers.capture.binding import pcap
+from agent.workers.capture.expression_error import explain
 
 #: After how many milliseconds the kernel hands over a ring block that is not full. Zero would mean never.
 BLOCK_TIMEOUT_MS = 100
@@ -114,7 +115,7 @@ class Handle:
             self._pcap, ctypes.byref(program), text.encode(), 1, ctypes.c_int(binding.NETMASK_UNKNOWN).value
         )
         if compiled != 0:
-            raise ConfigurationError(f"{self.interface}: filter {text!r}: {self._error()}")
+            raise ConfigurationError(f"{self.interface}: {explain(self._pcap, text, self._error())}")
         try:
             if program.bf_len > _BPF_MAXINSNS:
                 raise ConfigurationError(

@@ -13,8 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agent.errors import StorageFailure
+from agent.workers.capture.account import Account
+from agent.workers.capture.catalogue import ACCOUNT
+from agent.workers.capture.finish import finish
 from agent.workers.capture.naming import CLOSED, OPEN, parse_name, segment_name, valid_interface
-from agent.workers.capture.recovery import recover
+from agent.workers.capture.recovery import Recovered, recover
 from agent.workers.capture.retention import Stored, prune_plan
 
 #: ``report(kind, message)``: something happened that the operator should know.
@@ -64,11 +67,14 @@ class Store:
             if suffix == OPEN:
                 self._recover(path)
             else:
-                self._add(Stored(begin, interface, path.stat().st_size))
+                beside = path.with_suffix(ACCOUNT)
+                size = path.stat().st_size + (beside.stat().st_size if beside.is_file() else 0)
+                self._add(Stored(begin, interface, size))
 
     def _recover(self, path: Path) -> None:
         label = f"{path.parent.name}/{path.name}"
         try:
+            modified = path.stat().st_mtime_ns
             found = recover(path)
             if found is None:
                 self._report("segment_unreadable", f"{label}: not a pcap file, left alone")
@@ -76,7 +82,7 @@ class Store:
             if found.begin is None:
                 path.unlink()
             else:
-                self.keep(path, found.begin, found.length)
+                self.keep(path, found.begin, found.length, _recovered(path, modified, found))
             self._report(
                 "segment_recovered",
                 f"{label}: {found.records} packets kept, {found.lost} bytes of an unfinished one cut",
@@ -94,16 +100,14 @@ class Store:
         """An open segment has this size now."""
         self._open[part] = size
 
-    def keep(self, part: Path, begin: int, size: int) -> Path:
-        """An open segment is complete: give it its name, which tells others that it is. Raises ``OSError``."""
+    def keep(self, part: Path, begin: int, size: int, record: Account | None = None) -> Path:
+        """An open segment is complete: give it its name and its account. Raises ``OSError``."""
         self._open.pop(part, None)
-        final = part.with_name(segment_name(begin, CLOSED))
-        while os.path.lexists(final):  # two segments that begin in one microsecond, or a clock that was set back
-            begin += 1000
-            final = part.with_name(segment_name(begin, CLOSED))
-        part.rename(final)
-        self._add(Stored(begin, part.parent.name, size))
-        return final
+        done = finish(part, begin, record)
+        if done.missing is not None:
+            self._report("storage_error", f"{part.parent.name}: a segment has no account: {done.missing.strerror}")
+        self._add(Stored(done.begin, part.parent.name, size + done.beside))
+        return done.path
 
     def discard(self, part: Path) -> None:
         """An open segment has no packet in it: remove it. Raises ``OSError``."""
@@ -136,6 +140,7 @@ class Store:
             path = self._path(segment)
             try:
                 path.unlink(missing_ok=True)
+                path.with_suffix(ACCOUNT).unlink(missing_ok=True)
             except OSError as error:
                 # It goes on counting, but is not tried again for each packet.
                 self._report("segment_stuck", f"{path}: cannot be removed: {error.strerror}")
@@ -157,3 +162,17 @@ class Store:
         except OSError:
             return self._budget
         return state.f_bavail * state.f_frsize
+
+
+def _recovered(part: Path, modified: int, found: Recovered) -> Account:
+    """All that is known of a segment whose worker was killed."""
+    parsed = parse_name(part.name)
+    opened = parsed[0] if parsed else 0
+    return Account(
+        interface=part.parent.name,
+        opened=opened,
+        closed=max(opened, modified),  # files are dated by a coarser clock
+        written=found.records,
+        bytes=found.length,
+        reason="recovered",
+    )

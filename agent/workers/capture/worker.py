@@ -104,6 +104,7 @@ class CaptureWorker:
             ),
             report.figures(
                 total,
+                sum((source.flow() for source in self._sources), report.Flow()),
                 store_bytes=self._store.bytes,
                 rate=(total.received - before[1]) / elapsed if elapsed > 0 else 0.0,
             ),

@@ -100,9 +100,10 @@ def test_a_segment_left_open_is_completed_and_the_empty_one_removed(tmp_path: Pa
     store = Store(tmp_path, 1000, reports)
     store.adopt()
     kept = "eth0/19700101T000007.123456Z.pcap"
-    assert names(tmp_path) == sorted([kept, f"eth0/{foreign.name}"])
+    account = Path(kept).with_suffix(".meta")
+    assert names(tmp_path) == sorted([kept, str(account), f"eth0/{foreign.name}"])
     assert (tmp_path / kept).read_bytes() == HEADER + record
-    assert store.bytes == len(HEADER + record)
+    assert store.bytes == len(HEADER + record) + (tmp_path / account).stat().st_size
     assert sorted(reports.kinds) == ["segment_recovered"] * 3 + ["segment_unreadable"]
 
 

@@ -132,7 +132,7 @@ def read(data: bytes | bytearray, places: NDArray[np.int64], order: str, unit: i
 
 
 def _rows(found: Packets, *ethertypes: int) -> Any:
-    """Which packets say that this follows their link header: all of them as a slice, which costs nothing to index by."""
+    """Which packets say that this follows their link header. All of them are a slice: that costs nothing to index by."""
     mask = found.ethertype == ethertypes[0]
     for other in ethertypes[1:]:
         mask |= found.ethertype == other
@@ -251,7 +251,7 @@ def _transport(
     end: NDArray[np.int64],
     known: NDArray[np.bool_],
 ) -> None:
-    """Ports, or type and code, and the flags of TCP, of the packets of ``rows`` that have such a header at ``place``."""
+    """Ports, or type and code, and the flags of TCP, of those packets of ``rows`` whose header is at ``place``."""
     protocol = found.protocol[rows]
     ported = known & _PORTED[protocol]
     typed = known & _TYPED[protocol]

@@ -117,4 +117,5 @@ def _behind_tags(taken: Taker, start: NDArray[np.int64], end: NDArray[np.int64],
 
 def _is_tag(ethertype: NDArray[np.uint16]) -> NDArray[np.bool_]:
     first, second, third = _TAGS
-    return (ethertype == first) | (ethertype == second) | (ethertype == third)
+    found: NDArray[np.bool_] = (ethertype == first) | (ethertype == second) | (ethertype == third)
+    return found

@@ -116,4 +116,5 @@ def stretches(lengths: NDArray[Any], rows: NDArray[Any]) -> NDArray[np.int64]:
     wanted = lengths[rows].astype(np.int64)
     # 0, 1, 2 … within each stretch, from its begin: one long range, stepped back at each new one.
     within = np.arange(int(wanted.sum())) - np.repeat(np.cumsum(wanted) - wanted, wanted)
-    return np.repeat(begins[rows], wanted) + within
+    positions: NDArray[np.int64] = np.repeat(begins[rows], wanted) + within
+    return positions

@@ -58,7 +58,7 @@ def find(data: bytes | bytearray, length: int, order: Order) -> Records:
 
 
 class _Lanes(NamedTuple):
-    """Where each lane begins and came to rest, and what was found in it: ``places`` in order, ``owners`` their lanes."""
+    """Where each lane begins and came to rest, and what was found: ``places`` in order, ``owners`` their lanes."""
 
     starts: NDArray[np.int64]
     ends: NDArray[np.int64]

@@ -150,10 +150,11 @@ def _account(meta: Path, interface: str, opened: int, closed: int, written: int,
 
 
 def free_begin(place: Path, begin: int) -> int:
-    """The first instant from ``begin`` on, in microseconds, that no closed segment bears yet.
+    """The first instant from ``begin`` on that no closed segment bears yet, in whole microseconds as names have them.
 
     Two segments may begin in one microsecond, and a clock may be set back.
     """
+    begin -= begin % 1000
     while os.path.lexists(place / segment_name(begin, CLOSED)):
         begin += 1000
     return begin

@@ -82,19 +82,27 @@ def _files(place: Path) -> _Files:
     with os.scandir(place) as entries:
         for entry in entries:
             found.names.add(entry.name)
-            parsed = parse_name(entry.name)
-            if parsed is None or not entry.is_file(follow_symlinks=False):
+            if not entry.is_file(follow_symlinks=False):
                 continue
-            begin, suffix = parsed
-            if suffix == OPEN:
-                found.opened.append(begin)
-                continue
-            status = entry.stat(follow_symlinks=False)
-            if suffix == CLOSED:
-                found.closed[begin] = status.st_size, status.st_mtime_ns
-            else:
-                found.beside[begin, suffix] = status.st_size
+            if (parsed := parse_name(entry.name)) is not None:
+                begin, suffix = parsed
+                if suffix == OPEN:
+                    found.opened.append(begin)
+                else:
+                    status = entry.stat(follow_symlinks=False)
+                    found.closed[begin] = status.st_size, status.st_mtime_ns
+            elif (beside := _beside(entry.name)) is not None:
+                found.beside[beside] = entry.stat(follow_symlinks=False).st_size
     return found
+
+
+def _beside(name: str) -> tuple[int, str] | None:
+    """The instant and the suffix of what lies beside a segment."""
+    stem, dot, word = name.rpartition(".")
+    if dot + word not in (ACCOUNT, INDEX, TAIL):
+        return None
+    parsed = parse_name(stem + CLOSED)
+    return None if parsed is None else (parsed[0], dot + word)
 
 
 def _finish(place: Path, opened: int, files: _Files, report: Report) -> None:
@@ -175,9 +183,7 @@ def _sweep(place: Path, files: _Files, report: Report) -> None:
         for begin, suffix in files.beside
         if segment_name(begin, OPEN if suffix == TAIL else CLOSED) not in files.names
     ]
-    stray += [
-        name for name in files.names if (scratch := _SCRATCH.fullmatch(name)) and parse_name(scratch[1]) is not None
-    ]
+    stray += [name for name in files.names if (scratch := _SCRATCH.fullmatch(name)) and _beside(scratch[1]) is not None]
     for name in stray:
         try:
             (place / name).unlink(missing_ok=True)

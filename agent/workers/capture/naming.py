@@ -2,7 +2,7 @@
 
 ``20261120T140000.123456Z.pcap`` is a closed segment, the same with ``.part`` one that is being written; that one bears
 the instant it was opened at, for nothing is in it yet. UTC, microseconds, ISO 8601 basic format. A name that is not
-exactly of this form is not ours. The other files of a segment bear its name too (``catalogue``).
+exactly of this form is not ours. The other files of a segment bear its name with their own suffix (``catalogue``).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 CLOSED = ".pcap"
 OPEN = ".part"
 
-_NAME = re.compile(r"(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)\.(\d{6})Z(\.pcap|\.part|\.meta|\.idx|\.tail)", re.ASCII)
+_NAME = re.compile(r"(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)\.(\d{6})Z(\.pcap|\.part)", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = 1000
 
@@ -26,7 +26,7 @@ def segment_name(instant: int, suffix: str) -> str:
 
 
 def parse_name(name: str) -> tuple[int, str] | None:
-    """The instant (nanoseconds since the epoch) and the suffix of a file's name; ``None`` when it is none of ours."""
+    """The instant (nanoseconds since the epoch) and the suffix of a segment's name; ``None`` when it is not ours."""
     match = _NAME.fullmatch(name)
     if match is None:
         return None

@@ -35,7 +35,7 @@ __all__ = ["Report", "Store"]
 LOOKS = 64
 """Segments whose index is looked for at one time: an index that is long in coming must not cost packets."""
 
-RESPITE = 1.0
+RESPITE = 0.1
 """Seconds for which room is not looked for again where there was none."""
 
 RESIST = 5.0
@@ -196,7 +196,7 @@ class Store:
             self._barren_until = 0.0
         self._finish()
         for part in self._open:
-            self._tails[part] = (tail := part.with_suffix(TAIL)), _size(tail)
+            self._tails[part] = (tail := part.with_suffix(TAIL)), _size(tail) or 0
         self._look_for_indexes()
         clock = time.monotonic()
         if self._learned is not None and clock >= self._forget_at:
@@ -371,8 +371,8 @@ class Store:
         for key, segment in list(islice(self._waiting.items(), LOOKS)):
             path = self._path(segment)
             del self._waiting[key]
-            size = _size(path.with_suffix(INDEX))
-            if not size:
+            size = _size(path.with_suffix(INDEX))  # an empty one says that none could be made
+            if size is None:
                 self._waiting[key] = segment  # the others come first, next time
                 continue
             found = True
@@ -407,9 +407,9 @@ class Store:
         return Disk(state.f_bavail * state.f_frsize, state.f_blocks * state.f_frsize)
 
 
-def _size(path: Path) -> int:
-    """Bytes of a file; 0 when it is not there."""
+def _size(path: Path) -> int | None:
+    """Bytes of a file; ``None`` when it is not there."""
     try:
         return path.stat().st_size
     except OSError:
-        return 0
+        return None

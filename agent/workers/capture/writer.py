@@ -10,8 +10,6 @@ close both sides of the account are complete, and are held against each other.
 
 from __future__ import annotations
 
-import errno
-import os
 import time
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -30,10 +28,7 @@ CLOSE_WITHIN = 1.0
 #: The same for ``any``, where the number to wait for may be too high.
 CLOSE_ANY_WITHIN = 0.3
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-
 Reason = Literal["size", "time", "request", "stop", "lost", "full"]
-
 
 @dataclass(frozen=True, slots=True)
 class Cut:
@@ -228,8 +223,10 @@ class Writer:
         """Open a new segment, unless it is not yet time to try again."""
         if self._failures and time.monotonic() < self._retry_at:
             return None
+        if self._store.make_room(self.cut.headroom) < self.cut.record:
+            self._failed(self._store.obstacle(), 0, promised=False)
+            return None
         try:
-            self._store.make_room(self.cut.headroom)
             opened = time.time_ns()
             self._dumper = Dumper(tap.handle, self._store.part(self._interface, opened), opened)
         except OSError as error:
@@ -243,7 +240,7 @@ class Writer:
         full = dumper.packets + dumper.uncertain == 0
         self._end(tap, self._here(tap, "full"))
         if full:
-            self._failed(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), 0)
+            self._failed(self._store.obstacle(), 0, promised=False)
 
     def _flush(self) -> None:
         dumper = self._dumper
@@ -351,18 +348,20 @@ class Writer:
             filter=tap.handle.options.filter,
         )
 
-    def _failed(self, error: OSError, lost: int) -> None:
-        """The store would not take packets, ``lost`` of which had been read already: try again later."""
+    def _failed(self, error: OSError, lost: int, *, promised: bool = True) -> None:
+        """The store would not take packets, ``lost`` of which had been read already: try again later.
+
+        ``promised``: there should have been room. Then it is made once more, and tried again at once.
+        """
         self._failures += 1
-        self._retry_at = time.monotonic() + rotation.retry_delay(self._failures)
+        squeezed = promised and self._store.squeeze(error, self.cut.headroom) and self._failures == 1
+        self._retry_at = 0.0 if squeezed else time.monotonic() + rotation.retry_delay(self._failures)
         if self._failures == 1:
             self._not_written_before = self._counters.not_written - lost
             self._report(
                 "storage_error",
                 f"{self._interface}: {lost} packets not written: {error.strerror}; counting, and trying again",
             )
-        if error.errno in _FULL:
-            self._store.prune(1)
 
 
 def _unaccounted(missing: int) -> str:

@@ -16,6 +16,7 @@ from agent.workers.capture.account import Account
 from agent.workers.capture.counters import Counters
 from agent.workers.capture.dumper import sink
 from agent.workers.capture.handle import Handle, Options
+from agent.workers.capture.retention import Limits
 from agent.workers.capture.store import Store
 from agent.workers.capture.tap import Tap
 from agent.workers.capture.writer import Cut, Writer
@@ -131,7 +132,7 @@ class Lone:
         self.reports: list[tuple[str, str]] = []
         self.counters = Counters()
         self.directory = directory
-        store = Store(directory, 2**26, lambda kind, message: self.reports.append((kind, message)))
+        store = Store(directory, Limits(2**26), lambda kind, message: self.reports.append((kind, message)))
         store.adopt()
         text = f"udp dst port {self._socket.getsockname()[1]}"
         self.handle = Handle("lo", Options(snaplen=2000, promiscuous=False, ring=2**20, filter=text))

@@ -55,7 +55,6 @@ class Source:
         self.counters = Counters()
         self.writer = Writer(interface, cut, store, report, self.counters)
         self._options = options
-        self._every = cut.every
         self._report = report
         self._readable = readable
         self._tap: Tap | None = None
@@ -70,6 +69,11 @@ class Source:
     def waiting(self) -> bool:
         """Whether the interface is not there and would be captured if it were."""
         return (self._tap is None or self._close_at is not None) and not self._stopped
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing of it is open."""
+        return self._tap is None
 
     def flow(self) -> Flow:
         """How packets got through since this was asked last; packets in the ring as of the last ``measure``."""
@@ -88,12 +92,25 @@ class Source:
         except OSError as error:
             raise CaptureFailure(f"{self.interface}: cannot be opened: {error.strerror}") from error
 
+    def start_later(self, error: AgentError) -> None:
+        """It could not be started: try again and again."""
+        self._report("interface_down", f"{error}; trying again")
+        self._failed_otherwise = True
+        self._open_later()
+
+    def wake(self) -> None:
+        """An interface has come or changed: open this one now, if it is waited for, and notice if it is gone."""
+        if self._tap is None:
+            self._open_at = 0.0
+        else:
+            self.measure()
+
     def next_duty(self, now: int) -> float:
         """Seconds from ``now``, nanoseconds since the epoch, until ``tend`` has something to do."""
         due = self._open_at if self._tap is None else self._close_at
         if due is not None:
             return max(0.0, due - time.monotonic())
-        boundary = rotation.until_boundary(now, self._every) / 1e9
+        boundary = rotation.until_boundary(now, self.writer.cut.every) / 1e9
         deadline = self.writer.deadline
         return boundary if deadline is None else max(0.0, min(boundary, deadline - time.monotonic()))
 
@@ -234,7 +251,7 @@ class Source:
                 self.writer.close("lost")
                 self.writer.take(time.monotonic() + DRAIN)
         self._close(tap, "lost")
-        self._open_later()
+        self._open_at = 0.0  # another of its name may be there already
 
     def _close(self, tap: Tap, reason: Reason) -> None:
         self._tap = self._close_at = None

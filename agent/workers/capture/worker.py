@@ -8,8 +8,8 @@ import time
 from agent.declaration.model import Capture
 from agent.errors import ConfigurationError
 from agent.workers.capture import report
-from agent.workers.capture.counters import Counters
 from agent.workers.capture.indexing import Indexing
+from agent.workers.capture.interfaces import Interfaces
 from agent.workers.capture.settings import settings
 from agent.workers.capture.source import Source
 from agent.workers.capture.store import Store
@@ -28,10 +28,7 @@ class CaptureWorker:
         self._context = context
         self._settings = settings(context.service)
         self._store = Store(context.data, self._settings.limits, self._report)
-        self._sources = [
-            Source(name, self._settings.options, self._settings.cut, self._store, self._report, self._read)
-            for name in context.service.interfaces
-        ]
+        self._sources = Interfaces(context.service.interfaces, self._settings, self._store, self._report, self._read)
         self._indexing = Indexing(self._report)
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._measure_at = 0.0
@@ -40,9 +37,8 @@ class CaptureWorker:
     async def start(self) -> None:
         """Adopt the store, open every interface."""
         self._store.adopt()
-        self._store.make_room(self._settings.cut.headroom)
-        for source in self._sources:
-            source.start()
+        self._store.make_room(self._settings.cut(1).headroom)
+        self._sources.start()
         self._indexing.start()
 
     async def run(self) -> None:
@@ -52,6 +48,7 @@ class CaptureWorker:
         """
         while True:
             now = time.time_ns()
+            self._sources.tend()
             for source in self._sources:
                 source.tend(now)
             if time.monotonic() >= self._measure_at:
@@ -63,12 +60,11 @@ class CaptureWorker:
 
     async def stop(self) -> None:
         """Write what the kernel still holds, complete the segments, tell the final figures."""
-        ends = await asyncio.gather(*(source.stop() for source in self._sources), return_exceptions=True)
-        await self._indexing.stop()
-        self._tell()
-        for end in ends:
-            if end is not None:
-                raise end
+        try:
+            await self._sources.stop()
+        finally:
+            await self._indexing.stop()
+            self._tell()
 
     def _next_duty(self) -> float:
         """Seconds until something is due by the clock."""
@@ -76,7 +72,7 @@ class CaptureWorker:
         return min(
             self._context.beat_interval,
             max(0.0, self._measure_at - time.monotonic()),
-            *(source.next_duty(now) for source in self._sources),
+            self._sources.next_duty(now),
         )
 
     def _read(self, source: Source) -> None:
@@ -96,22 +92,22 @@ class CaptureWorker:
         self._tell()
 
     def _tell(self) -> None:
-        storing = all(source.writer.storing for source in self._sources)
-        total = sum((source.counters for source in self._sources), Counters())
+        storing = self._sources.storing
+        total = self._sources.counters
         now = time.monotonic()
         before = self._measured or (now, total.received)
         self._measured = (now, total.received)
         elapsed = now - before[0]
         self._context.status(
             report.summary(
-                [source.interface for source in self._sources],
-                [source.interface for source in self._sources if source.waiting],
+                self._sources.names,
+                self._sources.waiting,
                 total,
                 store=self._store.state if storing else "full",
             ),
             report.figures(
                 total,
-                sum((source.flow() for source in self._sources), report.Flow()),
+                self._sources.flow(),
                 store={
                     "store_state": self._store.state if storing else "full",
                     "store_bytes": self._store.bytes,

@@ -165,6 +165,7 @@ STARTERS = {
 PLACES = {
     "agent.linux.spawn": {"subprocess", "Popen"},
     "agent.linux.clone": {"syscall", "execve"},
+    "agent.linux.priority": {"syscall"},  # ioprio_set
     "agent.linux.become": {"execve"},
     "agent.workers.capture.binding": {"find_library"},  # replaces it
     "agent.workers.scan.library": {"multiprocessing"},  # keeps it out

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from agent.workers.inventory.sighting import ARP, DHCP, DHCPV6, DNS, LLDP, MDNS, ND, TLS, address_text, mac_text
 
 ETHERNET, RAW, COOKED, COOKED_V2 = 1, 101, 113, 276
-"""LINKTYPE_ of pcap-linktype(7): ETHERNET, RAW, LINUX_SLL, LINUX_SLL2. Those of other link types are not looked into."""
+"""LINKTYPE_ of pcap-linktype(7): ETHERNET, RAW, LINUX_SLL, LINUX_SLL2. Packets of others are not looked into."""
 
 # In the IPv6 header: next header at 6, hop limit at 7; what follows it begins at 40. In a TCP header the upper half of
 # octet 12 is its length in words. A record of TLS begins with its type (0x16, handshake), 3 for any version, and after

@@ -32,6 +32,8 @@ _FQDN_FLAGS = 3  # RFC 4702: flags and two result codes before the name
 _ENCODED = 4  # and the flag that says that the name is as in DNS, with a length before each label
 _FROM_CLIENT = {1, 3, 4, 5, 6, 8, 9, 11}  # RFC 8415, 7.3: Solicit, Request, Confirm, Renew, Rebind, Release, …
 _ADVERTISE, _REPLY6 = 2, 7
+_ON_LINK = ("fe8", "fe9", "fea", "feb")
+"""How link-local addresses begin: no router has passed on what comes from one."""
 
 
 def dhcp(frame: Frame, time: int) -> Iterator[Sighting]:
@@ -94,12 +96,12 @@ def dhcp6(frame: Frame, time: int) -> Iterator[Sighting]:
         mac, address = frame.mac, frame.address
     elif kind in (_ADVERTISE, _REPLY6):
         mac, address = frame.target_mac, frame.target
-        if frame.address:
+        if frame.address.startswith(_ON_LINK):
             yield Sighting(time, time, DHCPV6, frame.vlan, frame.mac, frame.address)
             yield Sighting(time, time, DHCPV6, frame.vlan, frame.mac, frame.address, ROLE, "dhcpv6 server")
     else:
         return
-    if not mac or not address:
+    if not mac or not address.startswith(_ON_LINK):
         return
     message = layers.dhcp6_messages[kind](frame.payload)
     yield Sighting(time, time, DHCPV6, frame.vlan, mac, address)

@@ -1,6 +1,6 @@
 """Names of addresses: DNS (RFC 1035), mDNS and DNS-SD (RFC 6762, 6763), and the name in a ClientHello.
 
-What DNS answers is hearsay, kept with who asked: another may be told otherwise. What mDNS answers a host says of itself.
+What DNS answers is hearsay, kept with who asked: another may be told otherwise. In mDNS a host answers for itself.
 """
 
 from __future__ import annotations
@@ -66,17 +66,17 @@ def mdns(frame: Frame, time: int) -> Iterator[Sighting]:
     if not message.qr or not frame.address:
         return
     records = [record for record in [*message.an, *message.ar] if getattr(record, "ttl", 0)]
-    yield Sighting(time, time, MDNS, frame.vlan, frame.mac, frame.address)
-    where: dict[str, str] = {}
+    # To the group it came from this link, and so from this MAC.
+    yield Sighting(time, time, MDNS, frame.vlan, "" if frame.target else frame.mac, frame.address)
+    where: dict[str, list[str]] = {}
     for record in records:
-        if record.type in _ADDRESSES and (address := unicast(record.rdata)):
-            name = domain_name(record.rrname)
-            where.setdefault(name, address)
-            if name:
-                yield Sighting(time, time, MDNS, frame.vlan, "", address, NAME, name)
+        if record.type in _ADDRESSES and (address := unicast(record.rdata)) and (name := domain_name(record.rrname)):
+            where.setdefault(name, []).append(address)
+            yield Sighting(time, time, MDNS, frame.vlan, "", address, NAME, name)
     for record in records:
         if record.type == _SRV:
-            address = where.get(domain_name(record.target), frame.address)
+            known = where.get(domain_name(record.target), [frame.address])
+            address = frame.address if frame.address in known else known[0]
             yield from _service(words(record.rrname), record.port, address, frame.vlan, time)
 
 

@@ -204,16 +204,18 @@ class Filter:
 
     def _rewound(self, opened: int, length: int) -> int:
         """What ``pcap_dump`` writes to, empty but for a file's header, with room for as much as ``length`` bytes."""
-        if len(self._output) <= length:
+        dumper = self._dumper
+        if dumper is None or len(self._output) <= length:
             self._end_output()
             self._output = bytearray(max(FILE_HEADER + WINDOW, length) + 1)  # fmemopen(3) ends it with a zero
             memory = (ctypes.c_char * len(self._output)).from_buffer(self._output)
             stream = _fmemopen(memory, len(self._output), b"wb")
-            self._dumper = _dump_fopen(opened, stream) if stream else None
-            if self._dumper is None:
+            dumper = _dump_fopen(opened, stream) if stream else None
+            if dumper is None:
                 raise CaptureFailure(f"libpcap cannot write packets to memory: {_said(opened)}")
-        _fseek(self._dumper, FILE_HEADER, os.SEEK_SET)  # a dumper is its stream
-        return self._dumper
+            self._dumper = dumper
+        _fseek(dumper, FILE_HEADER, os.SEEK_SET)  # a dumper is its stream
+        return int(dumper)
 
     def _whole(self, address: int, data: memoryview) -> tuple[int, str]:
         """How long a savefile in memory is up to its last whole record, and what is wrong there, if anything.
@@ -243,7 +245,7 @@ class Filter:
 
 def _address(data: bytes) -> int:
     """Where these bytes are, as long as somebody holds them."""
-    return ctypes.cast(data, ctypes.c_void_p).value or 0
+    return ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0
 
 
 def _opened(address: int, length: int) -> tuple[int, int]:

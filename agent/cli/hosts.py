@@ -242,8 +242,11 @@ def _record(host: Host) -> dict[str, Any]:
         "facts": {
             kind: [
                 {
-                    **{"value": told.value, "source": told.source, "asker": told.asker or None},
-                    **{"first": told.first / 1e9, "last": told.last / 1e9},
+                    "value": told.value,
+                    "source": told.source,
+                    "asker": told.asker or None,
+                    "first": told.first / 1e9,
+                    "last": told.last / 1e9,
                 }
                 for told in facts
             ]

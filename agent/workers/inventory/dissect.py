@@ -59,11 +59,7 @@ def _dissectors() -> dict[str, Dissector]:
     if not _known:
         from agent.workers.inventory import dhcp, names, neighbours
 
-        _known.update(
-            {
-                **{ARP: neighbours.arp, ND: neighbours.nd, LLDP: neighbours.lldp},
-                **{DHCP: dhcp.dhcp, DHCPV6: dhcp.dhcp6},
-                **{DNS: names.dns, MDNS: names.mdns, TLS: names.tls},
-            }
-        )
+        _known.update({ARP: neighbours.arp, ND: neighbours.nd, LLDP: neighbours.lldp})
+        _known.update({DHCP: dhcp.dhcp, DHCPV6: dhcp.dhcp6})
+        _known.update({DNS: names.dns, MDNS: names.mdns, TLS: names.tls})
     return _known

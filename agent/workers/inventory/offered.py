@@ -52,7 +52,7 @@ def services(flows: Flows) -> list[Sighting]:
 _VLAN, _FAMILY, _PORT, _PROTOCOL = (np.uint64(place) for place in (32, 44, 45, 61))
 
 
-def _sender(flows: Flows, rows: NDArray[Any]) -> NDArray[Any]:
+def _sender(flows: Flows, rows: NDArray[Any]) -> Any:
     vlan = np.where(flows.tags[rows] > 0, flows.vlan[rows] & 0xFFF, 0).astype(np.uint64)
     family = (flows.family[rows] == IPV6).astype(np.uint64)
     return flows.source[rows].astype(np.uint64) | vlan << _VLAN | family << _FAMILY
@@ -75,7 +75,7 @@ def _grouped(flows: Flows, rows: NDArray[Any], keys: NDArray[Any]) -> tuple[list
     return distinct[:MOST].tolist(), first[:MOST].tolist(), last[:MOST].tolist()
 
 
-def _answers(flows: Flows, rows: NDArray[Any]) -> NDArray[Any]:
+def _answers(flows: Flows, rows: NDArray[Any]) -> Any:
     """Of these rows of UDP, those that answer another that began before."""
     ports = flows.source_port[rows]
     candidates = rows[(ports < EPHEMERAL) & (ports <= flows.destination_port[rows])]
@@ -96,12 +96,12 @@ def _answers(flows: Flows, rows: NDArray[Any]) -> NDArray[Any]:
     return candidates[began[group[len(rows) :]] < flows.first[candidates]]
 
 
-def _pairs(ends: NDArray[Any], ports: NDArray[Any]) -> NDArray[Any]:
+def _pairs(ends: NDArray[Any], ports: NDArray[Any]) -> Any:
     """Two addresses and two ports as two numbers; addresses are rows of a table of fewer than 2**32."""
     return np.stack([ends[:, 0] << np.uint64(32) | ends[:, 1], ports[:, 0] << np.uint64(16) | ports[:, 1]], 1)
 
 
-def _link(flows: Flows, rows: NDArray[Any]) -> NDArray[Any]:
+def _link(flows: Flows, rows: NDArray[Any]) -> Any:
     tags = flows.tags[rows].astype(np.uint64) << np.uint64(32)
     return tags | flows.vlan[rows].astype(np.uint64) << np.uint64(16) | flows.inner_vlan[rows].astype(np.uint64)
 
@@ -132,5 +132,5 @@ def _halves(address: str) -> tuple[int, int]:
     return int.from_bytes(octets[:8]), int.from_bytes(octets[8:])
 
 
-def _mixed(pairs: NDArray[Any]) -> NDArray[Any]:
+def _mixed(pairs: NDArray[Any]) -> Any:
     return (pairs[:, 0] * _MIX) ^ pairs[:, 1]

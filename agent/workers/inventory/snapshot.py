@@ -1,4 +1,4 @@
-"""``spool/NAME/hosts.json``: what the inventory of a capture service knows, for its successor and for ``agentctl hosts``.
+"""``spool/NAME/hosts.json``: what the inventory of a capture knows, for its successor and for ``agentctl hosts``.
 
 Written whole or not at all. What is read is not believed: it is held to the same bounds and forms as what comes from
 packets, so a file that somebody else has written can say what is untrue, and no more.
@@ -16,7 +16,7 @@ from agent.errors import StorageFailure
 from agent.linux.files import open_regular, why, write_atomic
 from agent.workers.capture.naming import valid_interface
 from agent.workers.inventory.sighting import FACTS, LONGEST, SOURCES, station, unicast
-from agent.workers.inventory.table import ADDRESS, Key, Limits, Rows, Table
+from agent.workers.inventory.table import ADDRESS, USUAL, Key, Limits, Rows, Table
 
 NAME = "hosts.json"
 VERSION = 1
@@ -122,9 +122,9 @@ def entries(rows: Rows) -> list[Entry]:
     ]
 
 
-def restore(snapshot: Snapshot, limits: Limits | None = None) -> Table:
+def restore(snapshot: Snapshot, limits: Limits = USUAL) -> Table:
     """The tables that were written, without what cannot have been in them."""
-    table = Table(limits or Limits())
+    table = Table(limits)
     for rows, written, identify in (
         (table.stations, snapshot.stations, station),
         (table.addresses, snapshot.addresses, unicast),
@@ -142,17 +142,14 @@ def _put(table: Table, rows: Rows, entry: Entry) -> None:
     for at in sorted((entry.first, entry.last)):
         table.put(rows, key, "", "", "", (at, at, ""))
     for fact in entry.facts:
-        if (
-            fact.first <= fact.last
-            and fact.source in SOURCES
-            and len(fact.value) <= LONGEST
-            and _sensible(fact, rows, table)
-        ):
+        if _sensible(fact, rows, table):
             table.put(rows, key, fact.kind, fact.value, fact.source, (fact.first, fact.last, fact.asker))
 
 
 def _sensible(fact: Fact, rows: Rows, table: Table) -> bool:
+    if fact.first > fact.last or fact.source not in SOURCES or not 0 < len(fact.value) <= LONGEST:
+        return False
     if fact.kind == ADDRESS:
-        return rows is table.stations and fact.value != "" and unicast(fact.value) == fact.value
+        return rows is table.stations and unicast(fact.value) == fact.value
     hearsay = rows is table.heard
-    return fact.kind in FACTS and fact.value != "" and bool(fact.asker) == hearsay and unicast(fact.asker) == fact.asker
+    return fact.kind in FACTS and bool(fact.asker) == hearsay and unicast(fact.asker) == fact.asker

@@ -1,8 +1,8 @@
 """Hosts, made of what was folded: who is who, under which name, and since when. Pure.
 
-A host is a MAC, with every address that it has on the link it is seen on, whatever was told of these; or an address of
-which no MAC is known there. An address that several MACs claim is that of the one who claimed it last; the others had it
-before.
+A host is a MAC, with every address that it has on the link it is seen on, and what was told of these; or an address of
+which no MAC is known there. An address that several MACs claim is that of the one who claimed it last; the others had
+it before.
 """
 
 from __future__ import annotations

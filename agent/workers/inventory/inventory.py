@@ -108,7 +108,7 @@ class Inventory:
         self._changed = True
 
     def save(self, *, at_once: bool = False) -> None:
-        """Write ``hosts.json`` if there is anything new and the last time is a while ago. A failure is reported once."""
+        """Write ``hosts.json`` if there is anything new and the last time is a while ago. Failures are told once."""
         now = time.monotonic()
         if not self._changed or (now - self._written < PACE and not at_once):
             return

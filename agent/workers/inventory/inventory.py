@@ -15,7 +15,7 @@ from agent.errors import StorageFailure, UsageError
 from agent.workers.capture.savefile import FILE_HEADER
 from agent.workers.index.model import Chunk
 from agent.workers.inventory import aside, local, offered, snapshot
-from agent.workers.inventory.control import FILTERS, Frame, frame
+from agent.workers.inventory.control import FILTERS, frame, hasty_kind
 from agent.workers.inventory.dissect import Crashed, TooLong, tell
 from agent.workers.inventory.rate import Processor, Rate
 from agent.workers.inventory.table import USUAL, Limits, Table
@@ -30,7 +30,7 @@ PACE = 5.0
 _LOOK_AROUND = 60.0
 """Seconds from one look at this machine's own addresses to the next."""
 
-_STRIDE = 256
+_STRIDE = 16
 """Packets from one look at the time they took to the next."""
 
 _MOST_INTERFACES = 256
@@ -157,14 +157,18 @@ class Inventory:
                 if not self._processor.allows(time.monotonic()):
                     self._counters["skipped"] += sum(1 for _ in packets(piece)) - number
                     return
-            found = frame(link_type, packet.data)
-            if found is not None:
-                self._message(found, packet, interface, link_type)
+            self._packet(packet, interface, link_type)
         self._processor.spend(time.thread_time() - began)
 
-    def _message(self, found: Frame, packet: Packet, interface: str, link_type: int) -> None:
-        if not self._rate.take(interface, found.kind, packet.time):
-            self._counters["skipped"] += 1
+    def _packet(self, packet: Packet, interface: str, link_type: int) -> None:
+        kind = hasty_kind(link_type, packet.data)
+        taken = kind is not None and self._rate.take(interface, kind, packet.time)
+        found = frame(link_type, packet.data) if taken or kind is None else None
+        if found is not None and not taken:
+            taken = self._rate.take(interface, found.kind, packet.time)
+        if not taken:
+            self._counters["skipped"] += kind is not None or found is not None
+        if not taken or found is None:
             return
         try:
             told = tell(found, packet.time)

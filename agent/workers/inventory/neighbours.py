@@ -92,17 +92,17 @@ def _told(part: Any) -> Iterator[tuple[str, str]]:
         yield MANAGEMENT, _management(part)
     elif isinstance(part, layers.lldp_capabilities):
         for bit, role in _CAPABILITIES.items():
-            if getattr(part, f"{bit}_enabled"):
+            if getattr(part, bit):
                 yield ROLE, role
 
 
 _CAPABILITIES = {
-    "mac_bridge": "bridge",
-    "wlan_access_point": "access point",
-    "router": "router",
-    "telephone": "telephone",
-    "docsis_cable_device": "cable device",
-    "repeater": "repeater",
+    "mac_bridge_enabled": "bridge",
+    "wlan_access_point_enabled": "access point",
+    "router_enabled": "router",
+    "telephone_enabled": "telephone",
+    "docsis_cable_device_enabled": "cable device",
+    "repeater_enabled": "repeater",
 }
 """Of the names that scapy gives the bits, those that say what a thing is for."""
 

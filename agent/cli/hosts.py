@@ -84,17 +84,15 @@ def hosts(
 
 
 def _known(spool: Any, names: Sequence[str]) -> dict[str, Snapshot]:
-    """What each capture has written. Raises ``StorageFailure``, and ``UsageError`` for a name without anything."""
+    """What each capture, or each of these, has written. Raises ``StorageFailure``, ``UsageError`` for a name of none."""
     from agent.workers.inventory import snapshot
 
-    found = {}
-    for directory in sorted(spool.glob("*")):
-        if (read := snapshot.read(directory / snapshot.NAME)) is not None:
-            found[directory.name] = read
+    kept = {path.parent.name: path for path in sorted(spool.glob(f"*/{snapshot.NAME}"))}
     for name in names:
-        if name not in found:
-            raise UsageError(f"{no_such('capture with hosts', name, found)}; see agentctl capture list")
-    return {name: read for name, read in found.items() if not names or name in names}
+        if name not in kept:
+            raise UsageError(no_such("capture that knows hosts", name, kept))
+    found = {name: snapshot.read(path) for name, path in kept.items() if not names or name in names}
+    return {name: read for name, read in found.items() if read is not None}
 
 
 class Wanted:

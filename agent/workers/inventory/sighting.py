@@ -108,4 +108,4 @@ def words(raw: object) -> str:
 
 def domain_name(raw: object) -> str:
     """A name in DNS: in lower case, without the root's dot."""
-    return words(raw).lower().rstrip(".")
+    return words(raw).lower().rstrip(".")[:LONGEST]

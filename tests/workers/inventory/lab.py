@@ -35,6 +35,8 @@ for kind in (1, 28):
     asker.recv(512)
 """
 
+_DUPLICATES = "/proc/sys/net/ipv6/conf/default/accept_dad"  # 1 s of waiting, else
+
 _AVAHI = """
 [server]
 host-name=printer
@@ -136,7 +138,7 @@ def traffic(place: Path) -> Lab:
         for namespace in (server, client):
             run("ip", "netns", "add", namespace)
             stack.callback(run, "ip", "netns", "delete", namespace)
-            run("ip", "netns", "exec", namespace, "sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0")
+            run("ip", "netns", "exec", namespace, "sh", "-c", f"echo 0 > {_DUPLICATES}")
             run("ip", "-n", namespace, "link", "set", "lo", "up")
         peer = ["peer", "name", "client", "netns", client, "address", CLIENT_MAC]
         run("ip", "-n", server, "link", "add", "server", "address", SERVER_MAC, "type", "veth", *peer)

@@ -84,7 +84,7 @@ def hosts(
 
 
 def _known(spool: Any, names: Sequence[str]) -> dict[str, Snapshot]:
-    """What each capture, or each of these, has written. Raises ``StorageFailure``, ``UsageError`` for a name of none."""
+    """What each capture has written, or each of these. Raises ``StorageFailure``, and ``UsageError`` for others."""
     from agent.workers.inventory import snapshot
 
     kept = {path.parent.name: path for path in sorted(spool.glob(f"*/{snapshot.NAME}"))}

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,7 +32,8 @@ import socket
 for kind in (1, 28):
     asker = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     asker.settimeout(5)
-    asker.sendto(b"\\0\\1\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0\\3www\\3lab\\4test\\0\\0" + bytes([kind]) + b"\\0\\1", ("10.77.0.1", 53))
+    name = b"\\3www\\3lab\\4test\\0"
+    asker.sendto(b"\\0\\1\\1\\0\\0\\1" + bytes(6) + name + bytes([0, kind, 0, 1]), ("10.77.0.1", 53))
     asker.recv(512)
 """
 
@@ -106,7 +108,7 @@ def run(*command: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=PATIENCE).stdout
 
 
-def wait_for(condition: Callable[[], bool], what: str) -> None:
+def wait_for(condition: Callable[[], object], what: str) -> None:
     until = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < until, f"there was never {what}"
@@ -165,7 +167,7 @@ def traffic(place: Path) -> Lab:
 
 
 def _complete(seen: list[Packet]) -> bool:
-    return any(b"\x88\xcc" == packet.data[12:14] for packet in seen) and any(
+    return any(packet.data[12:14] == b"\x88\xcc" for packet in seen) and any(
         b"\x04_ipp" in packet.data and b"\x84\x00\x00\x00" in packet.data for packet in seen
     )
 
@@ -199,7 +201,7 @@ def _lease(inside: list[str], place: Path) -> tuple[str, str]:
         files = ["-cf", str(settings), "-lf", str(leases), "-pf", str(place / f"dhclient{version}.pid")]
         ask = [*inside, "dhclient", f"-{version}", "-d", *files, "-sf", "/bin/true", "client"]
         with started(ask, place / f"dhclient{version}.log"):
-            wait_for(lambda: bool(_found(words, leases)), f"a lease of DHCPv{version}")
+            wait_for(partial(_found, words, leases), f"a lease of DHCPv{version}")
         given.extend(_found(words, leases))
     return given[0], given[1]
 

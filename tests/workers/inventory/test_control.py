@@ -32,6 +32,15 @@ def tagged(data: bytes, *tags: bytes) -> bytes:
     return data[:12] + b"".join(tags) + data[12:]
 
 
+def under(link_type: int, data: bytes) -> bytes:
+    """An Ethernet frame as it would be on another link."""
+    if link_type == COOKED:
+        return b"\0\0\0\1\0\6" + data[6:12] + b"\0\0" + data[12:]
+    if link_type == COOKED_V2:
+        return data[12:14] + b"\0\0\0\0\0\1\0\1\0\6" + data[6:12] + b"\0\0" + data[14:]
+    return data[14:]
+
+
 def test_the_filter_chooses_what_tshark_calls_by_these_names(lab: Lab) -> None:
     everything = packets(lab.path)
     numbers = [int(number) for (number,) in fields(lab.path, CONTROL, "frame.number")]
@@ -61,12 +70,7 @@ def test_on_links_without_ethernet_the_same_is_found_as_far_as_it_goes(
     plain = [data for data in chosen(lab.path, ETHERNET) if data[12:14] != b"\x88\xcc"]
     if link_type == RAW:
         plain = [data for data in plain if data[12:14] != b"\x08\x06"]
-    head = {
-        RAW: lambda data: b"",
-        COOKED: lambda data: b"\0\0\0\1\0\6" + data[6:12] + b"\0\0" + data[12:14],
-        COOKED_V2: lambda data: data[12:14] + b"\0\0\0\0\0\1\0\1\0\6" + data[6:12] + b"\0\0",
-    }[link_type]
-    other = [head(data) + data[14:] for data in plain]
+    other = [under(link_type, data) for data in plain]
     path = write(tmp_path / "other.pcap", [Packet(0, data) for data in other], link_type)
     assert chosen(path, link_type) == other
     for before, after in zip(plain, other, strict=True):

@@ -10,8 +10,8 @@ import pytest
 
 from agent.errors import StorageFailure
 from agent.workers.index.build import Reader, kind_of
-from agent.workers.inventory import inventory as module
 from agent.workers.inventory.aside import NAME as ASIDE
+from agent.workers.inventory.control import FILTERS
 from agent.workers.inventory.inventory import Inventory
 from agent.workers.inventory.rate import PER_SECOND
 from agent.workers.inventory.snapshot import NAME, read, restore
@@ -199,4 +199,4 @@ def test_a_link_type_without_control_packets_still_has_services(store: Path) -> 
     inventory = Inventory(store, Reports())
     observe(inventory, write(store / "x.pcap", [arp(1, 1)], link_type=127))
     assert inventory.counters["dissected"] == 0
-    assert module.FILTERS.get(127) is None
+    assert 127 not in FILTERS

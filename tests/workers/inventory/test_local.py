@@ -16,4 +16,4 @@ def test_they_are_those_that_ip_shows() -> None:
     named = {address["local"] for link in shown for address in link["addr_info"]} | {link["address"] for link in shown}
     macs = {station(link["address"]) for link in shown if link.get("link_type") == "ether" and link["addr_info"]}
     assert set(own()) >= (expected | macs) - {""}
-    assert {name for name in own()} <= {text for name in named for text in (unicast(name), station(name))}
+    assert set(own()) <= {text for name in named for text in (unicast(name), station(name))}

@@ -100,9 +100,12 @@ def test_what_cannot_have_been_in_a_table_is_left_out(key: str, value: Any, tmp_
     document = {"version": 1, "written": 1, "counters": {}, "progress": {}, "own": [], "addresses": [], "heard": []}
     entry: dict[str, Any] = {"identity": MAC, "first": 1, "last": 2, "interface": "eth0"}
     path.write_text(json.dumps({**document, "stations": [entry]}))
-    assert (found := read(path)) and len(restore(found).stations) == 1
+    found = read(path)
+    assert found
+    assert len(restore(found).stations) == 1
     path.write_text(json.dumps({**document, "stations": [{**entry, key: value}]}))
-    assert (found := read(path))
+    found = read(path)
+    assert found
     table = restore(found)
     assert table.facts == 0
     assert len(table.stations) == (key == "facts")

@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "logs": ("logs:logs", "Show what a service printed."),
     "events": ("events:events", "Show what happened to the services."),
     "capture": ("capture:capture", "Ask captures for packets, and tell them what to keep."),
+    "hosts": ("hosts:hosts", "Show the hosts that captures have seen."),
     "timers": ("timers:timers", "Show when jobs run next and how they ended last."),
     "calendar": ("calendar:calendar", "Show when a calendar expression elapses."),
     "init": ("init:init", "Create the directories and a first declaration."),

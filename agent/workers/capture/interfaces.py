@@ -49,7 +49,7 @@ class Interfaces:
         self._left_out: frozenset[str] = frozenset()
         self._watch: LinkWatch | None = None
         self._look_at = 0.0
-        self._settling = False
+        self._settling = self._started = False
 
     def __iter__(self) -> Iterator[Source]:
         return iter(list(self._sources.values()))
@@ -93,6 +93,7 @@ class Interfaces:
         for name in selection.named(self._declared):
             self._add(name).start()
         failures = self._look()
+        self._started = True
         opened = any(not source.waiting for source in self)
         if failures and not opened:
             raise failures[0]
@@ -152,7 +153,7 @@ class Interfaces:
             if self._sources[name].idle:
                 self._gone += self._sources.pop(name).counters
                 self._fleeting.discard(name)
-        failures = []
+        failures: list[AgentError] = []
         new = [name for name in selection.matched(self._declared, present) if name not in self._sources]
         room = self._settings.most - len(self._sources)
         self._tell_left_out(frozenset(new[room:]) if room < len(new) else frozenset())
@@ -164,6 +165,9 @@ class Interfaces:
             except AgentError as error:
                 source.start_later(error)
                 failures.append(error)
+            else:
+                if self._started and not source.waiting:
+                    self._report("interface_found", f"{name}: matches a pattern, and is captured from now on")
         self._cut()
         return failures
 

@@ -27,9 +27,9 @@ class CaptureWorker:
             raise ConfigurationError(f"service {context.name} is of kind {context.service.kind}, not capture")
         self._context = context
         self._settings = settings(context.service)
-        self._store = Store(context.data, self._settings.limits, self._report)
-        self._sources = Interfaces(context.service.interfaces, self._settings, self._store, self._report, self._read)
         self._indexing = Indexing(self._report)
+        self._store = Store(context.data, self._settings.limits, self._report, closed=self._closed)
+        self._sources = Interfaces(context.service.interfaces, self._settings, self._store, self._report, self._read)
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._measure_at = 0.0
         self._measured: tuple[float, int] | None = None
@@ -64,6 +64,7 @@ class CaptureWorker:
             await self._sources.stop()
         finally:
             await self._indexing.stop()
+            self._store.tend()
             self._tell()
 
     def _next_duty(self) -> float:
@@ -119,6 +120,10 @@ class CaptureWorker:
             )
             | self._indexing.figures,
         )
+
+    def _closed(self) -> None:
+        """A segment is complete: it can be indexed."""
+        self._indexing.nudge()
 
     def _report(self, kind: str, message: str) -> None:
         self._context.log(message)

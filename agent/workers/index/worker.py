@@ -65,7 +65,7 @@ class IndexWorker:
             await self._open(known)
             await self._closed(known)
             self._tell()
-            await asyncio.sleep(max(0.0, began + PACE - time.monotonic()))
+            await self._pause(began + PACE)
 
     async def stop(self) -> None:
         """Finish what was closed last, for that is what is asked for next. What is open is begun anew another time."""
@@ -74,6 +74,14 @@ class IndexWorker:
         finally:
             for growing in self._growing.values():
                 growing.close()
+
+    async def _pause(self, until: float) -> None:
+        """Wait for a nudge, until the monotonic clock says so at the longest."""
+        # Not wait_for, which in Python 3.11 may take a cancellation for the end of what it waits for.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, until - time.monotonic())):
+                await self._context.nudged.wait()
+        self._context.nudged.clear()
 
     def _look(self) -> list[Segment]:
         """The segments that have no whole index, oldest first. Raises ``StorageFailure``."""

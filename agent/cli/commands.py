@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 CAPTURE: dict[str, tuple[str, str]] = {
+    "rotate": ("capture_rotate:rotate", "Have captures close the segments that they are writing."),
     "list": ("capture_list:list_segments", "Show what is stored, and how far back."),
 }
 """As ``COMMANDS``, for ``agentctl capture``."""

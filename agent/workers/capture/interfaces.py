@@ -195,7 +195,7 @@ class Interfaces:
             few = ", ".join(sorted(names)[:3])
             self._report(
                 "interfaces_left_out",
-                f"{len(names)} interfaces are not captured, such as {few}: no more than {self._settings.most} are, "
-                "with this budget",
+                f"more interfaces match than the {self._settings.most} that are captured at once, with this budget: "
+                f"{len(names)} are left out, such as {few}",
             )
         self._left_out = names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 
 from agent.declaration.model import Capture
@@ -17,6 +18,9 @@ from agent.workers.runtime import Context
 
 #: Seconds between two readings of the kernel's counters.
 MEASURE = 1.0
+
+#: What tells the worker to close the segments that it is writing.
+ROTATE = signal.SIGUSR1
 
 
 class CaptureWorker:
@@ -33,6 +37,7 @@ class CaptureWorker:
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._measure_at = 0.0
         self._measured: tuple[float, int] | None = None
+        asyncio.get_running_loop().add_signal_handler(ROTATE, self._rotate)
 
     async def start(self) -> None:
         """Adopt the store, open every interface."""
@@ -120,6 +125,11 @@ class CaptureWorker:
             )
             | self._indexing.figures,
         )
+
+    def _rotate(self) -> None:
+        """Somebody wants what was captured so far in closed segments."""
+        for source in self._sources:
+            source.close_segment()
 
     def _closed(self) -> None:
         """A segment is complete: it can be indexed."""

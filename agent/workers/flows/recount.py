@@ -6,6 +6,7 @@ of their records in the segment: 16 bytes each, found by the offsets in the inde
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from agent.workers.capture.savefile import RECORD_HEADER, Format
-from agent.workers.flows.table import Table
-from agent.workers.index.model import Chunk
+from agent.workers.flows.table import Table, together
+from agent.workers.index.model import Chunk, stretches
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,29 +27,41 @@ if TYPE_CHECKING:
 Stamps = Callable[[Any], tuple[Any, Any]]
 """Offsets of records, counted from the chunk's begin -> their timestamps in nanoseconds, their lengths on the wire."""
 
-AT_ONCE = 1 << 18
-"""Packets whose headers are looked at in one go: 4 MiB of them."""
+WINDOW = 4 * 1024 * 1024
+"""Bytes of a segment that are read at a time."""
+
+SPARSE = 64
+"""So few packets in a window are read one by one."""
+
+_LANE = np.arange(RECORD_HEADER)
 
 
-def stamps(data: Any, form: Format, begin: int) -> Stamps:
-    """A reader of record headers in ``data``, the bytes of a segment (an array of uint8), for a chunk at ``begin``.
+def stamps(fd: int, form: Format, begin: int) -> Stamps:
+    """A reader of record headers of the segment that is open as ``fd``, for a chunk at ``begin``.
 
-    An offset whose record is not there any more, because the file is shorter than its index says, has length 0 and the
-    timestamp 0.
+    Bytes are read, not mapped: a file may be cut short meanwhile. A record that is not there any more has length 0.
     """
-    lane = np.arange(RECORD_HEADER)
     kind = np.dtype(form.order + "u4")
 
     def read(offsets: Any) -> tuple[Any, Any]:
         times, lengths = np.zeros(len(offsets), np.uint64), np.zeros(len(offsets), np.uint64)
-        for start in range(0, len(offsets), AT_ONCE):
-            places = offsets[start : start + AT_ONCE].astype(np.int64) + begin
-            there = places + RECORD_HEADER <= len(data)
-            headers = data[places[there][:, None] + lane].view(kind)
-            block = np.flatnonzero(there) + start
-            times[block] = headers[:, 0].astype(np.uint64) * np.uint64(1_000_000_000)
-            times[block] += headers[:, 1].astype(np.uint64) * np.uint64(form.unit)
-            lengths[block] = headers[:, 3]
+        order = np.argsort(offsets, kind="stable")
+        places = offsets[order].astype(np.int64) + begin
+        at = 0
+        while at < len(places):
+            # All that begin within a window, unless they are so few that each is better read by itself.
+            upto = int(np.searchsorted(places, places[at] + WINDOW))
+            step = upto - at if upto - at > SPARSE else 1
+            first, last = int(places[at]), int(places[at + step - 1])
+            data = np.frombuffer(os.pread(fd, last - first + RECORD_HEADER, first), np.uint8)
+            there = places[at : at + step] - first
+            there = there[there + RECORD_HEADER <= len(data)]
+            headers = data[there[:, None] + _LANE].view(kind)
+            which = order[at : at + len(there)]
+            times[which] = headers[:, 0].astype(np.uint64) * np.uint64(1_000_000_000)
+            times[which] += headers[:, 1].astype(np.uint64) * np.uint64(form.unit)
+            lengths[which] = headers[:, 3]
+            at += step
         return times, lengths
 
     return read
@@ -56,58 +69,64 @@ def stamps(data: Any, form: Format, begin: int) -> Stamps:
 
 def packets_of(chunk: Chunk, rows: Rows) -> tuple[Rows, Any]:
     """Of each packet of these rows: the position of its row in ``rows``, and its offset."""
-    counts = chunk.flows.packets[rows].astype(np.int64)
-    starts = np.cumsum(chunk.flows.packets, dtype=np.int64)[rows] - counts
-    whose = np.repeat(np.arange(len(rows)), counts)
-    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    return whose, chunk.offsets[np.repeat(starts, counts) + within]
+    whose = np.repeat(np.arange(len(rows)), chunk.flows.packets[rows])
+    return whose, chunk.offsets[stretches(chunk.flows.packets, rows)]
 
 
-def recounted(table: Table, whose: Rows, times: U8, lengths: U8) -> Table:
-    """The rows of ``table`` as these packets alone make them; rows without any are left out.
+def within(
+    chunk: Chunk,
+    table: Table,
+    read: Stamps,
+    begin: int,
+    end: int,
+    *,
+    gap: int | None = None,
+    certain: Mask | None = None,
+    kept: Any = None,
+) -> Table:
+    """The rows of ``chunk`` (``table``: the same rows) as their packets of ``begin <= time <= end`` make them. Exact.
 
-    ``whose`` says to which row each packet belongs. Flags of TCP stay those of the whole row.
-    """
-    order = np.argsort(whose, kind="stable")
-    whose, times, lengths = whose[order], times[order], lengths[order]
-    if not len(whose):
-        return table[:0]
-    starts = np.flatnonzero(np.concatenate(([True], whose[1:] != whose[:-1])))
-    ends = np.append(starts[1:], len(whose))
-    return replace(
-        table[whose[starts]],
-        first=np.minimum.reduceat(times, starts),
-        last=np.maximum.reduceat(times, starts),
-        packets=(ends - starts).astype(np.uint64),
-        octets=np.add.reduceat(lengths, starts),
-    )
-
-
-def within(chunk: Chunk, table: Table, read: Stamps, begin: int, end: int, kept: Rows | None = None) -> Table:
-    """The rows of ``chunk`` (``table``: the same rows) as the packets of ``begin <= time < end`` make them. Exact.
-
-    ``kept``: offsets, ascending, outside of which no packet counts; ``None``: all do. Only rows that are cut are
-    counted anew.
+    With ``gap`` (nanoseconds) a row is cut in two wherever it was silent for longer. ``certain``: rows all of whose
+    packets count; of others only those at the offsets ``kept`` do. Where a row comes out as it is, it is not counted
+    anew.
     """
     first, last = table.first, table.last
-    whole = (first >= np.uint64(begin)) & (last < np.uint64(end))
-    if kept is not None:
-        whole[:] = False
-    cut = ~whole & (first < np.uint64(end)) & (last >= np.uint64(begin))
-    if not cut.any():
-        return table[whole]
-    rows = np.flatnonzero(cut)
+    touched = (first <= np.uint64(end)) & (last >= np.uint64(begin))
+    anew = touched & ((first < np.uint64(begin)) | (last > np.uint64(end)))
+    if gap is not None:
+        anew |= touched & (table.packets > 1) & (last - np.minimum(first, last) > np.uint64(gap))
+    if certain is not None:
+        anew |= touched & ~certain
+    if not anew.any():
+        return table[touched]
+    rows = np.flatnonzero(anew)
     whose, offsets = packets_of(chunk, rows)
-    if kept is not None:
-        chosen = np.isin(offsets, kept)
+    if certain is not None:
+        chosen = certain[rows][whose] | np.isin(offsets, kept)
         whose, offsets = whose[chosen], offsets[chosen]
     times, lengths = read(offsets)
-    inside = (times >= np.uint64(begin)) & (times < np.uint64(end))
-    anew = recounted(table[rows], whose[inside], times[inside], lengths[inside])
-    return _both(table[whole], anew)
+    inside = (times >= np.uint64(begin)) & (times <= np.uint64(end)) & (lengths > 0)
+    pieces = _pieces(table[rows], whose[inside], times[inside], lengths[inside], gap)
+    return together([table[touched & ~anew], pieces])
 
 
-def _both(one: Table, other: Table) -> Table:
-    from agent.workers.flows.table import together
+def _pieces(table: Table, whose: Rows, times: U8, lengths: U8, gap: int | None) -> Table:
+    """The rows of ``table`` as these packets alone make them; ``whose`` says to which row each belongs.
 
-    return together([one, other])
+    Flags of TCP stay those of the whole row.
+    """
+    if not len(whose):
+        return table[:0]
+    order = np.lexsort((times, whose))
+    whose, times, lengths = whose[order], times[order], lengths[order]
+    new = np.concatenate(([True], whose[1:] != whose[:-1]))
+    if gap is not None:
+        new[1:] |= times[1:] - times[:-1] > np.uint64(gap)
+    starts = np.flatnonzero(new)
+    return replace(
+        table[whose[starts]],
+        first=times[starts],
+        last=np.maximum.reduceat(times, starts),
+        packets=np.diff(np.append(starts, len(whose))).astype(np.uint64),
+        octets=np.add.reduceat(lengths, starts),
+    )

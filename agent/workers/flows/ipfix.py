@@ -2,8 +2,8 @@
 
 ::
 
-    message   version 10, its length, when it was sent, sequence number, observation domain     16 bytes
-    set       2: templates; 256: flows over IPv4; 257: flows over IPv6                           4 bytes, and its records
+    message   16 bytes: version 10, its length, when it was sent, sequence number, observation domain
+    set        4 bytes, and its records: 2 templates, 256 flows over IPv4, 257 flows over IPv6
 
 The sequence number counts the data records that were sent in the domain before this message, modulo 2^32; templates are
 none (RFC 7011, 3.1).
@@ -160,7 +160,8 @@ def messages(of: Domain, family: int, data: Any, clock: Any) -> Iterator[tuple[b
     for start in range(0, len(data), room):
         part = data[start : start + room]
         payload = part.tobytes()
-        yield _message(of, int(clock()), _SET.pack(OF_FAMILY[family], _SET.size + len(payload)) + payload, len(part)), len(part)
+        data_set = _SET.pack(OF_FAMILY[family], _SET.size + len(payload)) + payload
+        yield _message(of, int(clock()), data_set, len(part)), len(part)
 
 
 def _message(of: Domain, when: int, sets: bytes, records: int) -> bytes:

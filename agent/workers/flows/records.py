@@ -43,7 +43,7 @@ class Within(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Rows, and up to when all have been given: no row of a later batch is of a segment that begins before ``until``."""
+    """Rows, and up to when all have been given: what comes later is of segments that begin at ``until`` or after."""
 
     rows: Table
     until: int

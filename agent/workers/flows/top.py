@@ -108,7 +108,8 @@ def _ascending(flows: Table) -> Mask:
     """Whether the source is the lower address."""
     source, destination = flows.source, flows.destination
     same = source[:, 0] == destination[:, 0]
-    return (source[:, 0] < destination[:, 0]) | (same & (source[:, 1] <= destination[:, 1]))
+    lower: Mask = (source[:, 0] < destination[:, 0]) | (same & (source[:, 1] <= destination[:, 1]))
+    return lower
 
 
 def _by_port(flows: Table) -> Sums:
@@ -134,14 +135,15 @@ def ported(flows: Table) -> Table:
 def of_service(flows: Table) -> Mask:
     """Of flows with ports: whether they come from the service (and so their source port is its port)."""
     answered = flows.tcp_flags & np.uint16(SYN_ACK) != 0
-    lower = flows.source_port < flows.destination_port
+    lower: Mask = flows.source_port < flows.destination_port
     if not answered.any():
         return lower
     sources = np.column_stack([flows.source, flows.protocol << np.uint64(16) | flows.source_port])
     destinations = np.column_stack([flows.destination, flows.protocol << np.uint64(16) | flows.destination_port])
     known = _among(np.vstack([sources, destinations]), sources[answered])
     from_known, to_known = known[: len(flows)], known[len(flows) :]
-    return answered | np.where(from_known == to_known, lower, from_known)
+    out: Mask = answered | np.where(from_known == to_known, lower, from_known)
+    return out
 
 
 def _among(keys: U8, wanted: U8) -> Mask:
@@ -221,9 +223,7 @@ def peers(flows: Table, hosts: U8) -> list[int]:
     family = flows.family[:, None]
     one, other = np.hstack([family, flows.source]), np.hstack([family, flows.destination])
     ends, others = np.vstack([one, other]), np.vstack([other[:, 1:], one[:, 1:]])
-    return [
-        _distinct(others[(ends == host).all(axis=1) & (others != host[1:]).any(axis=1)]) for host in hosts
-    ]
+    return [_distinct(others[(ends == host).all(axis=1) & (others != host[1:]).any(axis=1)]) for host in hosts]
 
 
 def parties(flows: Table, ports: U8) -> list[tuple[int, int]]:

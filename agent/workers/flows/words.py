@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import functools
 import socket
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from agent.workers.index.model import ARP, IPV4, IPV6, OTHER
-
 
 FAMILIES = {OTHER: "other", ARP: "arp", IPV4: "ipv4", IPV6: "ipv6"}
 
@@ -59,5 +57,3 @@ def what(family: int, ethertype: int, protocol: int) -> str:
 def flags(bits: int) -> str:
     """Flags of TCP by their letters, ``FSRPAUECN``; empty without any."""
     return "".join(letter for bit, letter in enumerate(_FLAGS) if bits >> bit & 1)
-
-

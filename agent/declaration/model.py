@@ -106,7 +106,10 @@ class Rotate(msgspec.Struct, frozen=True):
 
 
 class Capture(Service, frozen=True, kw_only=True, tag_field="kind", tag="capture"):
-    """``kind = "capture"``: packets of ``interfaces`` into rotating segments within ``budget`` bytes."""
+    """``kind = "capture"``: packets of ``interfaces`` into rotating segments within ``budget`` bytes.
+
+    ``ipfix`` is the collector that flow records go to: see ``collector``.
+    """
 
     interfaces: tuple[str, ...]
     filter: str = ""
@@ -115,6 +118,7 @@ class Capture(Service, frozen=True, kw_only=True, tag_field="kind", tag="capture
     snaplen: int = 262144
     promiscuous: bool = False
     ring: int = 16 * 1024 * 1024
+    ipfix: str | None = None
 
 
 class Scan(Service, frozen=True, kw_only=True, tag_field="kind", tag="scan"):

@@ -52,6 +52,8 @@ KINDS = {
     "segment_unreadable": Kind("ef13cea508ce4434a5f4a62170898534", WARNING),
     "segment_stuck": Kind("7205be12bf4148b9876359be3fe0cd60", WARNING),
     "packets_unaccounted": Kind("260635bc8b874a44bfde21c01d4592a3", WARNING),
+    "export_failed": Kind("ead4342c340356dc0e95997048e8c494", WARNING),
+    "export_resumed": Kind("96631628afba9be6652f37fbb62370d0", NOTICE),
     # of a scan
     "scan_finished": Kind("8ff8a096ed9a4c7096c2cb93f0cc3161", INFO),
     "scan_failed": Kind("5444d4475fe2485e85f616984726b694", ERR),

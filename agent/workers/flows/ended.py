@@ -35,6 +35,10 @@ class Records(NamedTuple):
     table: Table
     reasons: NDArray[np.uint8]
 
+    def only(self, rows: NDArray[np.bool_]) -> Records:
+        """Those of them."""
+        return Records(self.table[rows], self.reasons[rows])
+
 
 class Ending:
     """Rows in, records out. ``idle`` and ``active`` are nanoseconds; ``most`` bounds how many flows are kept."""

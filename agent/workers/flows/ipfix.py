@@ -1,4 +1,4 @@
-"""Flow records as messages of IPFIX, RFC 7011, with information elements of IANA's registry. Pure.
+"""Flow records as messages of IPFIX, RFC 7011, with information elements of IANA's registry.
 
 ::
 
@@ -15,6 +15,7 @@ PPPoE). ``layer2OctetDeltaCount`` is the frames, exactly.
 
 from __future__ import annotations
 
+import socket
 import struct
 import zlib
 from collections.abc import Iterator
@@ -131,6 +132,14 @@ def encoded(records: Records, family: int, interfaces: NDArray[np.uint32], heade
     out["flowEndReason"] = reasons
     out["ipVersion"] = version
     return out
+
+
+def interface_index(name: str) -> int:
+    """The kernel's index of an interface, 0 when there is none of that name any more."""
+    try:
+        return socket.if_nametoindex(name)
+    except (OSError, UnicodeError):
+        return 0
 
 
 @dataclass(slots=True)

@@ -5,6 +5,7 @@ Fields are added to it and never change their meaning.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -115,6 +116,17 @@ def lines(table: Table, origins: Sequence[tuple[str, str]], reasons: NDArray[np.
             fragments=later,
             reason=REASONS.get(reason),
         )
+
+
+def encoded(line: Line) -> bytes:
+    """One line of JSON, with its end. It is ASCII without control characters: somebody may look at it."""
+    try:
+        text = msgspec.json.encode(line)
+    except UnicodeEncodeError:  # an interface whose name is no text
+        text = b"\x7f"
+    if not text.isascii() or b"\x7f" in text:
+        text = json.dumps(msgspec.structs.asdict(line), separators=(",", ":")).replace("\x7f", "\\u007f").encode()
+    return text + b"\n"
 
 
 def iso(instant: int) -> str:

@@ -206,15 +206,23 @@ def _both(one: Sums, other: Sums) -> Sums:
 
 def most(of: Sums, number: int, sort: Sort) -> Sums:
     """The ``number`` largest groups, the largest first; those of one size in the order of their keys."""
-    values = of.sums[:, _SORTED_BY[sort]]
-    if number < len(of):
-        bound = np.partition(values, len(of) - number)[len(of) - number]
+    order = _largest(of.sums[:, _SORTED_BY[sort]], of.key, number)
+    return Sums(of.key[order], of.sums[order])
+
+
+def largest(flows: Table, number: int, sort: Sort) -> Table:
+    """The ``number`` largest flows, as ``most`` chooses groups."""
+    return flows[_largest(flows.packets if sort == "packets" else flows.octets, flows.key, number)]
+
+
+def _largest(values: U8, keys: U8, number: int) -> Any:
+    if number < len(values):
+        bound = np.partition(values, len(values) - number)[len(values) - number]
         chosen = np.flatnonzero(values >= bound)
     else:
-        chosen = np.arange(len(of))
-    key, values = of.key[chosen], values[chosen]
-    order = chosen[np.lexsort((*key.T[::-1], np.iinfo(np.uint64).max - values))][:number]
-    return Sums(of.key[order], of.sums[order])
+        chosen = np.arange(len(values))
+    descending = np.iinfo(np.uint64).max - values[chosen]
+    return chosen[np.lexsort((*keys[chosen].T[::-1], descending))][:number]
 
 
 def peers(flows: Table, hosts: U8) -> list[int]:
@@ -223,6 +231,8 @@ def peers(flows: Table, hosts: U8) -> list[int]:
     family = flows.family[:, None]
     one, other = np.hstack([family, flows.source]), np.hstack([family, flows.destination])
     ends, others = np.vstack([one, other]), np.vstack([other[:, 1:], one[:, 1:]])
+    near = np.isin(ends[:, 2], hosts[:, 2])
+    ends, others = ends[near], others[near]
     return [_distinct(others[(ends == host).all(axis=1) & (others != host[1:]).any(axis=1)]) for host in hosts]
 
 

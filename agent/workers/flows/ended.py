@@ -73,13 +73,23 @@ class Ending:
 
 
 def _told(table: Table, reasons: NDArray[np.uint8]) -> Records:
-    closed = (table.protocol == _TCP) & (table.tcp_flags & np.uint16(_FIN | _RST) != 0) & (reasons != ACTIVE_TIMEOUT)
-    reasons = np.where(closed, np.uint8(END_OF_FLOW), reasons)
+    reasons = np.where(_closed(table) & (reasons != ACTIVE_TIMEOUT), np.uint8(END_OF_FLOW), reasons)
+    return _ordered(table, reasons)
+
+
+def _closed(table: Table) -> NDArray[np.bool_]:
+    """Flows of TCP whose sender said that it has no more to say."""
+    closed: NDArray[np.bool_] = (table.protocol == _TCP) & (table.tcp_flags & np.uint16(_FIN | _RST) != 0)
+    return closed
+
+
+def _ordered(table: Table, reasons: NDArray[np.uint8]) -> Records:
     order = np.argsort(table.last, kind="stable")
     return Records(table[order], reasons[order])
 
 
 def segment(table: Table, end: int, idle: int = IDLE) -> Records:
-    """The rows of one segment that goes up to ``end``, each a record of its own: flows that go on are told in parts."""
+    """The flows of one segment that goes up to ``end``, each a record of its own: those that go on are told in parts."""
     silent = table.last + np.uint64(idle) < np.uint64(end)
-    return _told(table, np.where(silent, IDLE_TIMEOUT, ACTIVE_TIMEOUT).astype(np.uint8))
+    reasons = np.where(silent, IDLE_TIMEOUT, ACTIVE_TIMEOUT).astype(np.uint8)
+    return _ordered(table, np.where(_closed(table), np.uint8(END_OF_FLOW), reasons))

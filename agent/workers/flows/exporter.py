@@ -39,9 +39,12 @@ FAILED, RESUMED = "export_failed", "export_resumed"
 
 
 class Progress(msgspec.Struct):
-    """What was sent: by interface the instant in the name of the last segment, nanoseconds since the epoch."""
+    """What was sent: by interface the instant in the name of the last segment (nanoseconds since the epoch), and how
+    many records there have been (modulo 2^32): a collector may know us by our address alone, and so across a restart.
+    """
 
     sent: dict[str, int] = {}
+    sequences: dict[str, int] = {}
     version: int = 1
 
 
@@ -70,7 +73,6 @@ class Exporter:
         self._collector = collector
         self._report = report
         self._retry = retry
-        self._domains: dict[str, ipfix.Domain] = {}
         self._sender: Sender | None = None
         self._failing = False
         self._unwritten = False
@@ -153,15 +155,18 @@ class Exporter:
         interfaces = np.array([ipfix.interface_index(segment.interface)], np.uint32)
         headers = np.array([header], np.uint64)
         if self._sender is None:
-            self._domains.clear()  # another socket is another session, and its sequence begins anew
             self._sender = Sender(self._collector, self._stopping.wait)
-        of = self._domains.setdefault(segment.interface, ipfix.domain(self._service, segment.interface))
+        of = ipfix.domain(self._service, segment.interface)
+        of.sequence = self._progress.sequences.get(segment.interface, 0)
+        records = 0
         for family in (IPV4, IPV6):
             data = ipfix.encoded(told, family, interfaces, headers)
             if not self._sender.send(of, ipfix.messages(of, family, data, time.time)):
                 return False
-            self.records += len(data)
+            records += len(data)
         self._sender.settle(0.0)
+        self._progress.sequences[segment.interface] = of.sequence
+        self.records += records
         self.segments += 1
         if self._failing:
             self._failing = False

@@ -18,6 +18,7 @@ from agent.cli.names import SERVICE
 from agent.errors import UsageError
 
 if TYPE_CHECKING:
+    from agent.workers.flows.choice import Choice as Expression
     from agent.workers.flows.records import Batch, Effort, Origins
 
 DEFAULT = "1h"
@@ -91,9 +92,21 @@ class Choice:
         """The rows, store by store."""
         from agent.workers.flows.records import Within, collect
 
-        within = Within(*self.within)
+        within, choice = Within(*self.within), self._compiled()
         for store in stores:
-            yield from collect(store, store.name, within, origins, effort, interfaces=self.interfaces, gap=gap)
+            yield from collect(
+                store, store.name, within, origins, effort, interfaces=self.interfaces, gap=gap, choice=choice
+            )
+        if not effort.segments and choice is not None:
+            choice.check()
+
+    def _compiled(self) -> Expression | None:
+        """The expression, read; ``None`` when there is none: then libpcap is not loaded."""
+        if not self.expression.strip():
+            return None
+        from agent.workers.flows.choice import Choice as Expression
+
+        return Expression(self.expression)
 
     def told(self) -> str:
         """The span, for a person."""

@@ -89,7 +89,7 @@ def _ordered(table: Table, reasons: NDArray[np.uint8]) -> Records:
 
 
 def segment(table: Table, end: int, idle: int = IDLE) -> Records:
-    """The flows of one segment that goes up to ``end``, each a record of its own: those that go on are told in parts."""
+    """The flows of one segment that goes up to ``end``, each a record of its own: one that goes on is told in parts."""
     silent = table.last + np.uint64(idle) < np.uint64(end)
     reasons = np.where(silent, IDLE_TIMEOUT, ACTIVE_TIMEOUT).astype(np.uint8)
     return _ordered(table, np.where(_closed(table), np.uint8(END_OF_FLOW), reasons))

@@ -140,7 +140,7 @@ class Exporter:
         for segment in _closed(self._directory):
             if self._stopping.is_set():
                 return
-            if segment.begin > sent.get(segment.interface, -1) and segment.index.exists():
+            if segment.indexed and segment.begin > sent.get(segment.interface, -1):
                 if not self._send(segment):
                     return
                 sent[segment.interface] = segment.begin
@@ -200,7 +200,7 @@ class Exporter:
             with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
                 return msgspec.json.decode(file.read(1 << 20), type=Progress)
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
-            progress = Progress({one.interface: one.begin for one in _closed(self._directory) if one.index.exists()})
+            progress = Progress({one.interface: one.begin for one in _closed(self._directory) if one.indexed})
         self._progress = progress
         self._write()
         return progress

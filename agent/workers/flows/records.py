@@ -13,7 +13,9 @@ import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from agent.errors import StorageFailure
 from agent.linux.files import open_regular, why
@@ -24,6 +26,9 @@ from agent.workers.flows.table import MOST_ORIGINS, Table
 from agent.workers.index import form
 from agent.workers.index.build import Kind, Reader, kind_of
 from agent.workers.index.model import Chunk
+
+if TYPE_CHECKING:
+    from agent.workers.flows.choice import Choice
 
 SLACK = 60 * 1_000_000_000
 """Nanoseconds by which a packet's time may be off the clock of the files: packets of a segment are not quite in order,
@@ -86,10 +91,12 @@ def collect(
     *,
     interfaces: Collection[str] = (),
     gap: int | None = None,
+    choice: Choice | None = None,
 ) -> Iterator[Batch]:
     """The rows of one store, segment by segment in the order of time; ``interfaces``: none means all.
 
-    With ``gap`` (nanoseconds) a row that was silent for longer is cut in two. Raises ``StorageFailure``.
+    With ``gap`` (nanoseconds) a row that was silent for longer is cut in two. ``choice`` says which packets count.
+    Raises ``StorageFailure``, and ``UsageError`` when that cannot be said of a segment.
     """
     tried: set[Path] = set()
     seen: set[tuple[int, int]] = set()
@@ -105,7 +112,7 @@ def collect(
             until = min(found[place + 1].begin if place + 1 < len(found) else within.end, within.end)
             try:
                 effort.segments += 1
-                rows = table.together(list(_rows(segment, opened, service, within, origins, effort, gap)))
+                rows = table.together(list(_rows(segment, opened, service, within, origins, effort, gap, choice)))
             finally:
                 os.close(opened)
             yield Batch(rows, until)
@@ -140,6 +147,7 @@ def _rows(
     origins: Origins,
     effort: Effort,
     gap: int | None,
+    choice: Choice | None,
 ) -> Iterator[Table]:
     head = os.pread(fd, FILE_HEADER, 0)
     kind = kind_of(head)
@@ -152,7 +160,15 @@ def _rows(
             continue
         read = recount.stamps(fd, kind.form, chunk.begin)
         rows = table.of(chunk.flows, origins.number(service, segment.interface, kind.link_type))
-        yield recount.within(chunk, rows, read, within.begin, within.end, gap=gap)
+        chosen = None
+        if choice is not None and not choice.everything:
+            touched = (rows.first <= np.uint64(within.end)) & (rows.last >= np.uint64(within.begin))
+            try:
+                chosen = choice.of(chunk, touched, fd, head, kind)
+            except StorageFailure as error:
+                effort.unreadable.append(f"{segment.path}: {error}")
+                return
+        yield recount.within(chunk, rows, read, within.begin, within.end, gap=gap, chosen=chosen)
 
 
 def chunks(segment: Segment, fd: int, kind: Kind, effort: Effort) -> Iterator[Chunk]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -73,6 +73,14 @@ def packets_of(chunk: Chunk, rows: Rows) -> tuple[Rows, Any]:
     return whose, chunk.offsets[stretches(chunk.flows.packets, rows)]
 
 
+class Chosen(NamedTuple):
+    """What of a chunk counts: rows that ``must`` do whole, of others that ``may`` the packets at ``offsets``."""
+
+    may: Mask
+    must: Mask
+    offsets: Any
+
+
 def within(
     chunk: Chunk,
     table: Table,
@@ -81,29 +89,29 @@ def within(
     end: int,
     *,
     gap: int | None = None,
-    certain: Mask | None = None,
-    kept: Any = None,
+    chosen: Chosen | None = None,
 ) -> Table:
     """The rows of ``chunk`` (``table``: the same rows) as their packets of ``begin <= time <= end`` make them. Exact.
 
-    With ``gap`` (nanoseconds) a row is cut in two wherever it was silent for longer. ``certain``: rows all of whose
-    packets count; of others only those at the offsets ``kept`` do. Where a row comes out as it is, it is not counted
-    anew.
+    With ``gap`` (nanoseconds) a row is cut in two wherever it was silent for longer. ``chosen`` says what of the rows
+    counts; ``None``: all. Where a row comes out as it is, it is not counted anew.
     """
     first, last = table.first, table.last
     touched = (first <= np.uint64(end)) & (last >= np.uint64(begin))
+    if chosen is not None:
+        touched &= chosen.may
     anew = touched & ((first < np.uint64(begin)) | (last > np.uint64(end)))
     if gap is not None:
         anew |= touched & (table.packets > 1) & (last - np.minimum(first, last) > np.uint64(gap))
-    if certain is not None:
-        anew |= touched & ~certain
+    if chosen is not None:
+        anew |= touched & ~chosen.must
     if not anew.any():
         return table[touched]
     rows = np.flatnonzero(anew)
     whose, offsets = packets_of(chunk, rows)
-    if certain is not None:
-        chosen = certain[rows][whose] | np.isin(offsets, kept)
-        whose, offsets = whose[chosen], offsets[chosen]
+    if chosen is not None:
+        counts = chosen.must[rows][whose] | np.isin(offsets, chosen.offsets)
+        whose, offsets = whose[counts], offsets[counts]
     times, lengths = read(offsets)
     inside = (times >= np.uint64(begin)) & (times <= np.uint64(end)) & (lengths > 0)
     pieces = _pieces(table[rows], whose[inside], times[inside], lengths[inside], gap)

@@ -71,7 +71,11 @@ class Choice:
     within: Span
 
     def stores(self, spool: Path) -> list[Path]:
-        """The directories of captures that something is stored of. Raises ``UsageError`` for a name that is none."""
+        """The directories of captures that something is stored of.
+
+        Raises ``UsageError`` for a name that is none, and ``ConfigurationError`` for the store of a newer program.
+        """
+        from agent.workers.capture import version
         from agent.workers.capture.catalogue import interfaces
 
         known = {path.name: interfaces(path) for path in sorted(spool.glob("*")) if path.is_dir()}
@@ -84,6 +88,8 @@ class Choice:
         for name in self.interfaces:
             if name not in stored:
                 raise UsageError(f"nothing of an interface {name!r} is stored; `agentctl capture list` shows what is")
+        for name in chosen:
+            version.check(spool / name)
         return [spool / name for name in chosen]
 
     def batches(

@@ -61,7 +61,8 @@ class Sender:
 
     def _connected(self) -> socket.socket:
         try:
-            found = socket.getaddrinfo(self.collector.host, self.collector.port, type=socket.SOCK_DGRAM)
+            # As bytes: a text would go through the codec of internationalised names, and there is nothing for it to do.
+            found = socket.getaddrinfo(self.collector.host.encode(), self.collector.port, type=socket.SOCK_DGRAM)
         except (OSError, UnicodeError) as error:
             raise self._failure(f"cannot be resolved: {_why(error)}") from error
         refused: OSError | None = None

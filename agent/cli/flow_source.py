@@ -82,7 +82,7 @@ class Choice:
         known = {name: found for name, found in known.items() if found}
         for name in self.services:
             if name not in known:
-                raise UsageError(f"{no_such('capture', name, known)}; `agentctl capture list` shows what is stored")
+                raise UsageError(f"{no_such('capture', name, known)}; `agentctl capture list` shows what is")
         chosen = {name: found for name, found in known.items() if not self.services or name in self.services}
         stored = {interface for found in chosen.values() for interface in found}
         for name in self.interfaces:

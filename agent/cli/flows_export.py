@@ -56,7 +56,11 @@ class _Duration(click.ParamType[float]):
     "--idle", type=_Duration(), default="60s", show_default=True, help="A flow that is silent for so long is over."
 )
 @click.option(
-    "--active", type=_Duration(), default="30m", show_default=True, help="One that goes on is told of after so long."
+    "--active",
+    type=_Duration(),
+    default="30m",
+    show_default=True,
+    help="One that goes on is told of after so long, at the end of a segment.",
 )
 @chosen
 def export(session: Session, choice: Choice, ipfix: str | None, jsonl: str | None, idle: float, active: float) -> None:

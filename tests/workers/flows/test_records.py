@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from agent.workers.flows import records, table
 from agent.workers.flows.lines import Line, lines
 from agent.workers.flows.records import Effort, Origins, Within, collect
 from tests.workers.flows import traffic
-from tests.workers.flows.peers import Ends, conversations
+from tests.workers.flows.peers import Ends, conversations, stored
 from tests.workers.flows.traffic import NOON, SECOND, Packet
 
 ALL = Within(0, NOON * 2)
@@ -52,6 +53,28 @@ def test_packets_and_bytes_of_every_flow_are_those_of_tshark(tmp_path: Path, ind
     assert counted(flows(tmp_path, effort=effort)) == conversations(whole)
     assert effort.segments == 3
     assert (effort.unindexed == 0) == indexed
+
+
+def test_packets_bytes_and_times_of_every_flow_are_those_of_nfpcapd(tmp_path: Path) -> None:
+    """nfpcapd counts what IP carries: Ethernet's header is in our bytes, and here nothing is padded."""
+    packets = [packet for packet in traffic.mixed(21, 400) if packet.frame[12:14] != b"\x08\x06"]
+    traffic.store(tmp_path / "edge", "eth0", [packets])
+    whole, peer = tmp_path / "whole.pcap", tmp_path / "peer"
+    whole.write_bytes(traffic.savefile(packets))
+    peer.mkdir()
+    subprocess.run(["nfpcapd", "-r", whole, "-w", peer, "-t", "3600"], check=True, capture_output=True, timeout=20)
+    (file,) = peer.glob("nfcapd.2*")
+    ported = {"tcp", "udp"}
+    theirs = {flow.ends: flow[1:] for flow in stored(file) if flow.ends[4] in ported}
+    ours = {
+        (line.source, line.source_port, line.destination, line.destination_port, line.protocol): (
+            *(line.start_ns // 10**6, line.end_ns // 10**6, line.packets),
+            line.bytes - line.packets * (14 + 4 * len(line.vlans)),
+        )
+        for line in flows(tmp_path / "edge")
+        if line.protocol in ported
+    }
+    assert ours == theirs
 
 
 @pytest.mark.parametrize("seed", range(4))

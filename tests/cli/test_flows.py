@@ -111,7 +111,7 @@ WRONG = [
     (
         ("--service", "edje"),
         1,
-        "no capture is named 'edje'; did you mean edge?; `agentctl capture list` shows what is stored",
+        "no capture is named 'edje'; did you mean edge?; `agentctl capture list` shows what is",
     ),
     (("--interface", "eth7"), 1, "nothing of an interface 'eth7' is stored; `agentctl capture list` shows what is"),
     (("tcp prot 80",), 1, 'filter "tcp prot 80": syntax error at "prot" (column 5)'),

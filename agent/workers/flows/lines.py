@@ -5,6 +5,7 @@ Fields are added to it and never change their meaning.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -132,7 +133,9 @@ def encoded(line: Line) -> bytes:
 def iso(instant: int) -> str:
     """Nanoseconds since the epoch as ``2026-11-20T14:00:00.123456789Z``."""
     seconds, fraction = divmod(instant, 1_000_000_000)
-    try:
-        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{fraction:09d}Z"
-    except (ValueError, OverflowError):  # beyond the year 9999, in an index that somebody wrote
-        return f"@{seconds}.{fraction:09d}"
+    return f"{_second(seconds)}.{fraction:09d}Z"
+
+
+@functools.lru_cache(4096)
+def _second(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"  # 64 bits of nanoseconds end in 2554

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from agent.workers.capture.catalogue import INDEX
-from agent.workers.flows import records, table
-from agent.workers.flows.lines import Line, lines
+from agent.workers.flows import ipfix, records, table
+from agent.workers.flows.choice import Choice
+from agent.workers.flows.ended import segment
+from agent.workers.flows.lines import Line, encoded, lines
 from agent.workers.flows.records import Effort, Origins, Within, collect
+from agent.workers.flows.top import BY, Totals, described, most
+from agent.workers.index.model import IPV4, IPV6
 from tests.workers.flows import traffic
 from tests.workers.flows.peers import Ends, conversations, stored
 from tests.workers.flows.traffic import NOON, SECOND, Packet
@@ -232,3 +238,34 @@ def test_a_file_that_is_cut_short_meanwhile_does_no_harm(tmp_path: Path, monkeyp
     monkeypatch.setattr(records, "indexes", cut_after)
     (line,) = flows(tmp_path, Within(packets[10].time, packets[-10].time))
     assert line.packets == 40
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_damaged_files_are_read_as_far_as_they_go(tmp_path: Path, seed: int) -> None:
+    """Random bytes of a segment and of its index are others: nothing is raised, and all that is made of it is told."""
+    dice = random.Random(seed)
+    packets = traffic.mixed(seed, 12)
+    (path,) = traffic.store(tmp_path, "eth0", [packets])
+    for file in (path, path.with_suffix(INDEX)):
+        data = bytearray(file.read_bytes())
+        for _ in range(dice.choice([0, 1, 5, 40])):
+            data[dice.randrange(24 if file == path else 0, len(data))] = dice.randrange(256)
+        file.write_bytes(data[: dice.choice([len(data), dice.randrange(24, len(data))])])
+    origins = Origins()
+    within = Within(NOON - 10**12, NOON + 10**12) if seed % 2 else ALL
+    choice = Choice("greater 100 or tcp") if seed % 3 == 0 else None
+    every = [batch.rows for batch in collect(tmp_path, "edge", within, origins, Effort(), gap=SECOND, choice=choice)]
+    rows = table.together(every)
+    for line in lines(rows, origins.names):
+        encoded(line)
+    for by in BY[:-1]:
+        totals = Totals(by, 20)
+        totals.add(rows)
+        described(by, most(totals.groups(), 5, "bytes"), totals.flows())
+    told = segment(rows, within.end)
+    headers = np.full(len(origins.names), 14, np.uint64)
+    for family in (IPV4, IPV6):
+        data_set = ipfix.encoded(told, family, headers.astype(np.uint32), headers)
+        assert all(
+            len(message) <= ipfix.LONGEST for message, _ in ipfix.messages(ipfix.Domain(1), family, data_set, int)
+        )

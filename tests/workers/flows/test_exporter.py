@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.declaration.collector import Collector
+from agent.linux.files import open_regular
 from agent.workers.flows import exporter
 from agent.workers.flows.exporter import FAILED, PROGRESS, RESUMED, Exporter
 from tests.harness import wait_until
@@ -132,7 +133,7 @@ def test_segments_that_are_removed_before_they_are_sent_are_counted(
     store.mkdir()
     with nfcapd(tmp_path / "nf") as collector, running(store, collector.port) as export:
         path = close(store, parts(1)[0])
-        real = exporter.open_regular
+        real = open_regular
 
         def removed(given: Path, flags: int) -> int:
             given.unlink(missing_ok=True)

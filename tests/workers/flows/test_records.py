@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.workers.capture.catalogue import INDEX
+from agent.linux.files import open_regular
+from agent.workers.capture.catalogue import INDEX, Segment, segments
 from agent.workers.flows import ipfix, records, table
 from agent.workers.flows.choice import Choice
 from agent.workers.flows.ended import segment
@@ -140,7 +141,7 @@ def test_a_segment_that_is_closed_meanwhile_is_counted_once(tmp_path: Path, monk
     (closed,) = traffic.store(tmp_path, "eth0", [second])
     part = closed.with_name("20261120T140001.000000Z.part")
     closed.rename(part)
-    real = records.open_regular
+    real = open_regular
 
     def open_late(path: Path, flags: int) -> int:
         if path == part and part.exists():
@@ -158,7 +159,7 @@ def test_one_that_was_opened_before_it_was_renamed_is_counted_once(
     (closed,) = traffic.store(tmp_path, "eth0", [packets])
     part = closed.with_name("20261120T135900.000000Z.part")
     closed.rename(part)
-    real = records.open_regular
+    real = open_regular
 
     def rename_after(path: Path, flags: int) -> int:
         fd = real(path, flags)
@@ -173,12 +174,12 @@ def test_one_that_was_opened_before_it_was_renamed_is_counted_once(
 def test_one_that_was_removed_is_as_if_it_had_never_been(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     packets = traffic.mixed(5, 50)
     gone, _ = traffic.store(tmp_path, "eth0", [packets[:100], packets[100:]])
-    real = records.segments
+    real = segments
     monkeypatch.setattr(records, "segments", lambda directory: [*real(directory), *_remove(gone)])
     assert sum(line.packets for line in flows(tmp_path)) == len(packets) - 100
 
 
-def _remove(path: Path) -> list[records.Segment]:
+def _remove(path: Path) -> list[Segment]:
     path.unlink(missing_ok=True)
     return []
 

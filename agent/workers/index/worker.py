@@ -28,6 +28,7 @@ from agent.workers.runtime import Context
 
 if TYPE_CHECKING:
     from agent.workers.flows.exporter import Exporter
+    from agent.workers.inventory.inventory import Inventory
 
 PACE = 0.5
 """Seconds from one look at what grew to the next."""
@@ -58,11 +59,13 @@ class IndexWorker:
         self._waiting = 0
         self._packets = 0
         self._until = 0
+        self._inventory: Inventory | None = None
         self._exporter = _exporter(context.service.ipfix, context, self._report)
 
     async def start(self) -> None:
         """Stand back for the capture."""
         stand_back(NICENESS)
+        self._inventory = _inventory(self._context, self._report)
         if self._exporter is not None:
             self._exporter.start()
 
@@ -73,6 +76,8 @@ class IndexWorker:
             known = self._look()
             await self._open(known)
             await self._closed(known)
+            if self._inventory is not None:
+                self._inventory.save()
             self._tell()
             await self._pause(began + PACE)
 
@@ -83,6 +88,8 @@ class IndexWorker:
         finally:
             for growing in self._growing.values():
                 growing.close()
+            if self._inventory is not None:
+                self._inventory.save(at_once=True)
             if self._exporter is not None:
                 self._exporter.stop()
 
@@ -157,6 +164,8 @@ class IndexWorker:
             for chunk in growing.advance():
                 self._packets += chunk.packets
                 self._until = max(self._until, chunk.last)
+                if self._inventory is not None:
+                    self._inventory.observe(growing.fd, segment.interface, chunk)
                 self._context.beat()
                 self._tell()
                 await asyncio.sleep(0)
@@ -211,6 +220,17 @@ class IndexWorker:
     def _report(self, kind: str, message: str) -> None:
         self._context.log(message)
         self._context.event(kind, message)
+
+
+def _inventory(context: Context, report: Callable[[str, str], None]) -> Inventory | None:
+    """Who is there; ``None`` when what is known of that cannot be gone on with, and that has been told."""
+    from agent.workers.inventory.inventory import Inventory
+
+    try:
+        return Inventory(context.data, report)
+    except StorageFailure as error:
+        report("inventory_lost", str(error))
+        return None
 
 
 def _exporter(collector: str | None, context: Context, report: Callable[[str, str], None]) -> Exporter | None:

@@ -65,6 +65,7 @@ class CaptureWorker:
         """Write what the kernel still holds, complete the segments, tell the final figures."""
         ends = await asyncio.gather(*(source.stop() for source in self._sources), return_exceptions=True)
         await self._indexing.stop()
+        self._store.tend()
         self._tell()
         for end in ends:
             if end is not None:

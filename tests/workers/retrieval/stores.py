@@ -36,7 +36,15 @@ def index(path: Path, *, finish: bool = True) -> None:
 
 
 def tcpdump(path: Path, expression: str, out: Path) -> list[Packet]:
-    """The packets of a segment that tcpdump lets pass."""
+    """The packets of a savefile that tcpdump lets pass."""
     command = ["tcpdump", "--nano", "-r", str(path), "-w", str(out), expression]
     subprocess.run(command, check=True, capture_output=True, timeout=20)
     return list(packets_of(out.read_bytes()[FILE_HEADER:]))
+
+
+def joined(store: Path, out: Path) -> Path:
+    """All segments of a store as one savefile, those that begin earlier first: a tcpdump for each would take long."""
+    segments = sorted((path.name, path.parent.name, path) for path in store.glob("*/*.p*"))
+    parts = [path.read_bytes() for *_, path in segments]
+    out.write_bytes(parts[0][:FILE_HEADER] + b"".join(part[FILE_HEADER:] for part in parts))
+    return out

@@ -12,7 +12,7 @@ from agent.workers.retrieval.answer import Answer, Limits
 from agent.workers.retrieval.offline import Packet
 from agent.workers.retrieval.offline import packets as packets_of
 from tests.workers.retrieval import traffic
-from tests.workers.retrieval.stores import BEGIN, index, segment, tcpdump
+from tests.workers.retrieval.stores import BEGIN, index, joined, segment, tcpdump
 
 SECOND = 1_000_000_000
 
@@ -83,9 +83,10 @@ def answered(answer: Answer) -> list[Packet]:
 
 def expected(store: Path, expression: str, scratch: Path) -> list[Packet]:
     """Stable in time: packets of one instant in the order of their segments."""
-    segments = sorted((path.name, path.parent.name, path) for path in store.glob("*/*.p*"))
-    everything = [packet for *_, path in segments for packet in tcpdump(path, expression, scratch)]
-    return sorted(everything, key=lambda packet: packet.time)
+    everything = store.with_name("all.pcap")
+    if not everything.exists():
+        joined(store, everything)
+    return sorted(tcpdump(everything, expression, scratch), key=lambda packet: packet.time)
 
 
 @pytest.mark.parametrize("expression", EXPRESSIONS)

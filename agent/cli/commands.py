@@ -32,6 +32,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 CAPTURE: dict[str, tuple[str, str]] = {
     "list": ("capture_list:list_segments", "Show what is stored, and how far back."),
+    "query": ("capture_query:query", "Find packets again: by filter, time, interface."),
+    "stream": ("capture_stream:stream", "Watch packets as they are captured, in Wireshark."),
 }
 """As ``COMMANDS``, for ``agentctl capture``."""
 

@@ -31,7 +31,7 @@ from agent.workers.index.model import Chunk
 from agent.workers.index.records import find
 from agent.workers.retrieval.expression import Expression, parse
 from agent.workers.retrieval.narrow import candidates
-from agent.workers.retrieval.offline import Damaged, Filter
+from agent.workers.retrieval.offline import Damaged, Filter, Packet
 from agent.workers.retrieval.snapshot import Source
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ _LARGE = 8 * 1024 * 1024
 _MOST_OPEN = 64
 """Segments."""
 
-_RECORD = struct.Struct("=III4x")
+_RECORD = struct.Struct("=IIII")
 _ETHERNET = struct.pack("=IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, LONGEST_CAPTURE, 1)
 _NONE: NDArray[np.int64] = np.empty(0, np.int64)
 
@@ -66,7 +66,7 @@ class Batch(NamedTuple):
     """Packets of one piece, in order of time.
 
     ``records`` holds them as records in the byte order of this machine, with nanoseconds; ``places`` and ``times`` are
-    where each begins, and when it was captured.
+    where each begins, and when it was captured. ``straight``: in ``records`` they stand so, and nothing else does.
     """
 
     source: Source
@@ -74,10 +74,26 @@ class Batch(NamedTuple):
     records: bytes
     places: list[int]
     times: list[int]
+    straight: bool
 
     def captured(self, number: int) -> int:
         """How many bytes of a packet there are."""
         return int(_RECORD.unpack_from(self.records, self.places[number])[2])
+
+    def packet(self, number: int) -> Packet:
+        """One of the packets."""
+        place = self.places[number]
+        _, _, captured, length = _RECORD.unpack_from(self.records, place)
+        begin = place + RECORD_HEADER
+        return Packet(self.times[number], length, self.records[begin : begin + captured])
+
+    def stretch(self, begin: int, end: int) -> bytes:
+        """The records of the packets ``begin`` up to ``end``, not included."""
+        if self.straight:
+            return self.records[self.places[begin] : self.places[end] if end < len(self.places) else None]
+        places = self.places[begin:end]
+        lengths = (RECORD_HEADER + self.captured(number) for number in range(begin, end))
+        return b"".join(self.records[place : place + length] for place, length in zip(places, lengths, strict=True))
 
 
 class Piece(NamedTuple):
@@ -257,9 +273,10 @@ class Search:
 
     def _ordered(self, source: Source, link_type: int, records: bytes) -> Batch | None:
         places, times = [], []
-        place = 0
+        place = count = 0
         while place < len(records):
-            seconds, nanoseconds, captured = _RECORD.unpack_from(records, place)
+            seconds, nanoseconds, captured, _ = _RECORD.unpack_from(records, place)
+            count += 1
             time = seconds * 1_000_000_000 + nanoseconds
             if self._begin <= time <= self._end:
                 places.append(place)
@@ -267,11 +284,12 @@ class Search:
             place += RECORD_HEADER + captured
         if not places:
             return None
-        order = sorted(range(len(times)), key=times.__getitem__)
-        sorted_already = all(here < there for here, there in itertools.pairwise(order))
-        if not sorted_already:
+        straight = len(places) == count
+        if not all(here <= there for here, there in itertools.pairwise(times)):
+            order = sorted(range(len(times)), key=times.__getitem__)
             places, times = [places[number] for number in order], [times[number] for number in order]
-        return Batch(source, link_type, records, places, times)
+            straight = False
+        return Batch(source, link_type, records, places, times, straight)
 
     def filter(self, source: Source) -> Filter | None:
         """The filter for this segment; ``None`` when there is none for packets of its kind, or it is no pcap file.

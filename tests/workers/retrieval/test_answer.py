@@ -71,12 +71,11 @@ def index_of_the_begin(path: Path) -> None:
 
 
 def answered(answer: Answer) -> list[Packet]:
+    """All packets of an answer, which are the same whichever way they are taken from it."""
     found: list[Packet] = []
     for run in answer.runs():
-        batch = run.batch
-        for number in range(run.begin, run.end):
-            place = batch.places[number]
-            found += packets_of(batch.records[place : place + 16 + batch.captured(number)])
+        found += [run.batch.packet(number) for number in range(run.begin, run.end)]
+        assert found[-(run.end - run.begin) :] == list(packets_of(run.batch.stretch(run.begin, run.end)))
     answer.close()
     return found
 

@@ -42,7 +42,7 @@ def summary(link_type: int, data: bytes) -> Summary:
     told: Summary = {"protocol": "?"}
     try:
         _link(link_type & 0xFFFF, data, told)
-    except (struct.error, IndexError, ValueError):  # it ends before its headers do
+    except (struct.error, IndexError, ValueError, OSError):  # it ends before its headers do
         told["detail"] = " ".join(filter(None, (told.get("detail"), "cut short")))
     return told
 

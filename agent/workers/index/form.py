@@ -16,6 +16,7 @@ against what is there, and rows against the tables that they point into.
 from __future__ import annotations
 
 import dataclasses
+import os
 import struct
 from collections.abc import Iterator
 from typing import Any
@@ -32,6 +33,7 @@ MAGIC = b"agentidx"
 _LEAD = struct.Struct("<8sIIQ")
 _ALIGN = 8
 _LONGEST_HEADER = 65536
+_FIRST_LOOK = 1024
 
 _FLOWS = {
     "addresses": "<u8",
@@ -97,12 +99,8 @@ def decode(data: bytes | memoryview) -> Iterator[Chunk]:
     view = memoryview(data)
     place = 0
     while len(view) - place >= _LEAD.size:
-        magic, version, length, payload = _LEAD.unpack_from(view, place)
-        if magic != MAGIC or length > _LONGEST_HEADER:
-            raise Unreadable("it is no index")
-        if version > VERSION:
-            raise NewerVersion(f"an index of version {version}; this program knows up to {VERSION}")
-        columns = place + _aligned(_LEAD.size + length)
+        length, columns, payload = _lead(view, place)
+        columns += place
         end = columns + payload
         if end > len(view):
             return
@@ -111,11 +109,44 @@ def decode(data: bytes | memoryview) -> Iterator[Chunk]:
         place = end
 
 
-def _chunk(text: bytes, payload: memoryview) -> Chunk:
+def heads(fd: int) -> Iterator[tuple[Header, int, int]]:
+    """What is said of each chunk in the index that ``fd`` is, and at which byte of it the chunk stands, and how long.
+
+    Only that is read: ``decode`` takes the bytes of a chunk. Raises as ``decode`` does, and ``OSError``.
+    """
+    place, size = 0, os.fstat(fd).st_size
+    while size - place >= _LEAD.size:
+        lead = os.pread(fd, _FIRST_LOOK, place)
+        length, columns, payload = _lead(lead)
+        if columns + payload > size - place:
+            return
+        if columns > len(lead):
+            lead = os.pread(fd, columns, place)
+        yield _header(lead[_LEAD.size : _LEAD.size + length]), place, columns + payload
+        place += columns + payload
+
+
+def _lead(view: bytes | memoryview, place: int = 0) -> tuple[int, int, int]:
+    """How long the header is, where the columns begin, and how long these are."""
+    if len(view) - place < _LEAD.size:
+        raise Unreadable("it is no index")
+    magic, version, length, payload = _LEAD.unpack_from(view, place)
+    if magic != MAGIC or length > _LONGEST_HEADER:
+        raise Unreadable("it is no index")
+    if version > VERSION:
+        raise NewerVersion(f"an index of version {version}; this program knows up to {VERSION}")
+    return length, _aligned(_LEAD.size + length), payload
+
+
+def _header(text: bytes) -> Header:
     try:
-        header = msgspec.json.decode(text, type=Header)
+        return msgspec.json.decode(text, type=Header)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Unreadable(f"a header that makes no sense: {error}") from error
+
+
+def _chunk(text: bytes, payload: memoryview) -> Chunk:
+    header = _header(text)
     kinds = {**_FLOWS, **_POSITIONS}
     found: dict[str, Any] = {}
     place = 0

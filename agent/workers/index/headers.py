@@ -132,7 +132,7 @@ def read(data: bytes | bytearray, places: NDArray[np.int64], order: str, unit: i
 
 
 def _rows(found: Packets, *ethertypes: int) -> Any:
-    """Which packets say that this follows their link header. All of them are a slice: that costs nothing to index by."""
+    """Which packets say that this follows their link header. All of them are a slice: it costs nothing to index by."""
     mask = found.ethertype == ethertypes[0]
     for other in ethertypes[1:]:
         mask |= found.ethertype == other

@@ -19,7 +19,8 @@ from agent.workers.index.records import Order, find
 NOW = 1_790_000_000
 LANE, FEW = records._LANE, records._FEW
 
-orders = st.sampled_from(["<", ">"])
+ORDERS: tuple[Order, ...] = ("<", ">")
+orders = st.sampled_from(ORDERS)
 
 
 def record(order: str, seconds: int, data: bytes, *, fraction: int = 7, original: int | None = None) -> bytes:
@@ -68,7 +69,7 @@ def payloads(draw: st.DrawFn, order: str, seconds: int) -> bytes:
 
 @st.composite
 def stretches(draw: st.DrawFn) -> tuple[bytes, Order]:
-    order: Order = draw(orders)  # type: ignore[assignment]  # sampled_from loses the literal
+    order = draw(orders)
     seconds = draw(st.sampled_from([NOW, 0, 1, 0xFFFF_FFFF, 0x0001_FFFE]))
     pool = [
         record(order, min(seconds + draw(st.integers(0, 3)), 0xFFFF_FFFF), data, original=len(data) + more or 1)
@@ -126,7 +127,7 @@ def test_how_many_lanes_there_are_makes_no_difference(made: tuple[bytes, Order],
         agrees(*made)
 
 
-@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("order", ORDERS)
 def test_only_the_given_length_is_looked_at(order: Order) -> None:
     data = b"".join(record(order, NOW, bytes(20)) for _ in range(50))
     for length in range(0, len(data), 7):

@@ -17,6 +17,8 @@ from typing import NamedTuple
 from agent.linux import libpcap
 from agent.workers.capture import binding
 from agent.workers.capture.binding import pcap
+from agent.workers.capture.savefile import Format, Walk, whole_records
+from agent.workers.index.records import Order
 
 ETHERNET, NULL, LOOP, RAW, SLL, SLL2, IPV4, IPV6 = 1, 0, 108, 101, 113, 276, 228, 229
 SECOND = 10**9
@@ -188,6 +190,17 @@ def pcapng(packets: Sequence[tuple[int, Packet]]) -> bytes:
         head = struct.pack("<IIIII", kinds.index(link_type), high, low, len(packet.data), packet.wire)
         parts.append(block(6, head + packet.data.ljust(-(-len(packet.data) // 4) * 4, b"\0")))
     return b"".join(parts)
+
+
+def walked(data: bytes, order: Order) -> tuple[list[int], Walk]:
+    """Where each record begins, one after the other."""
+    walk = whole_records(data, Format(order, 1))
+    places, place = [], 0
+    while place < walk.length:
+        places.append(place)
+        place += 16 + struct.unpack_from(order + "I", data, place + 8)[0]
+    assert (place, len(places)) == (walk.length, walk.records)
+    return places, walk
 
 
 def tshark(path: Path, fields: Sequence[str]) -> list[dict[str, list[str]]]:

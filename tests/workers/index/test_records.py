@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.workers.capture.savefile import LONGEST_CAPTURE, Format, Walk, whole_records
+from agent.workers.capture.savefile import LONGEST_CAPTURE
 from agent.workers.index import records
 from agent.workers.index.records import Order, find
+from tests.workers.index import lab
 
 NOW = 1_790_000_000
 LANE, FEW = records._LANE, records._FEW
@@ -28,20 +29,9 @@ def record(order: str, seconds: int, data: bytes, *, fraction: int = 7, original
     return struct.pack(order + "IIII", seconds, fraction, len(data), original) + data
 
 
-def walked(data: bytes, order: Order) -> tuple[list[int], Walk]:
-    """Where each record begins, one after the other."""
-    walk = whole_records(data, Format(order, 1))
-    places, place = [], 0
-    while place < walk.length:
-        places.append(place)
-        place += 16 + struct.unpack_from(order + "I", data, place + 8)[0]
-    assert (place, len(places)) == (walk.length, walk.records)
-    return places, walk
-
-
 def agrees(data: bytes, order: Order) -> int:
     """Hold what is found against the walk; returns how many records there are."""
-    places, walk = walked(data, order)
+    places, walk = lab.walked(data, order)
     found = find(data + b"\xff" * 64, len(data), order)
     assert found.places.tolist() == places
     assert (found.end, found.damaged) == (walk.length, walk.damaged)
@@ -132,7 +122,7 @@ def test_only_the_given_length_is_looked_at(order: Order) -> None:
     data = b"".join(record(order, NOW, bytes(20)) for _ in range(50))
     for length in range(0, len(data), 7):
         found = find(data, length, order)
-        assert found.places.tolist() == walked(data[:length], order)[0]
+        assert found.places.tolist() == lab.walked(data[:length], order)[0]
         assert found.end == length // 36 * 36
 
 

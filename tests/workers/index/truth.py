@@ -155,3 +155,9 @@ def compared(row: Row, truth: Row) -> tuple[Row, Row]:
     """Both, as far as tshark says anything."""
     said = {name: value for name, value in truth.items() if value is not None and value != []}
     return {name: row[name] for name in said}, said
+
+
+def address_as_number(row: Row) -> Row:
+    """As tables have it."""
+    numbers = {name: int(ipaddress.ip_address(row[name][0])) if row[name] else 0 for name in ("source", "destination")}
+    return {**row, **numbers}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from agent.workers.capture.counters import Counters
 
@@ -12,8 +13,15 @@ _NAMED = 3
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
-def summary(interfaces: Sequence[str], waiting: Sequence[str], total: Counters, *, storing: bool) -> str:
-    """Such as ``lo: 12,345 packets, 0 dropped, 1.2 MiB in 3 segments``, and what is wrong after it."""
+STEPS = {"pruning": "short of disk, the oldest segments go", "full": "the disk takes no more"}
+"""By the state of a store that is not ``ok``: what happens."""
+
+
+def summary(interfaces: Sequence[str], waiting: Sequence[str], total: Counters, *, store: str) -> str:
+    """Such as ``lo: 12,345 packets, 0 dropped, 1.2 MiB in 3 segments``, and what is wrong after it.
+
+    ``store`` is the state of the store (``STEPS``).
+    """
     parts = [
         f"{_names(interfaces)}: {_count(total.written, 'packet')}",
         f"{total.dropped_kernel + total.dropped_interface:,} dropped",
@@ -21,25 +29,57 @@ def summary(interfaces: Sequence[str], waiting: Sequence[str], total: Counters, 
     ]
     if total.not_written:
         parts.append(f"{total.not_written:,} not written")
-    if not storing:
-        parts.append("the disk takes no more")
+    if store in STEPS:
+        parts.append(STEPS[store])
     if waiting:
         parts.append(f"waiting for {_names(waiting)}")
     return ", ".join(parts)
 
 
-def figures(total: Counters, *, store_bytes: int, rate: float) -> dict[str, int | float | str | None]:
-    """The counters by name, with the size of the whole store and packets per second since the last report."""
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """How packets get through, of one interface or of several together.
+
+    ``lag`` and ``lag_max`` are the most nanoseconds from a packet to its being written, since the last report and since
+    the start. ``ring`` is the kernel memory that was granted, in bytes; ``unread`` packets are in it.
+    """
+
+    lag: int = 0
+    lag_max: int = 0
+    ring: int = 0
+    unread: int = 0
+
+    def __add__(self, other: Flow) -> Flow:
+        return Flow(
+            max(self.lag, other.lag),
+            max(self.lag_max, other.lag_max),
+            self.ring + other.ring,
+            self.unread + other.unread,
+        )
+
+
+def figures(
+    total: Counters, flow: Flow, *, store: Mapping[str, int | float | str | None], rate: float
+) -> dict[str, int | float | str | None]:
+    """The counters by name, with the figures of the whole store and packets per second since the last report.
+
+    ``lag`` and ``lag_max`` are in seconds here.
+    """
     return {
         "received": total.received,
         "dropped_kernel": total.dropped_kernel,
         "dropped_interface": total.dropped_interface,
         "written": total.written,
         "not_written": total.not_written,
+        "unaccounted": total.unaccounted,
         "bytes": total.bytes,
         "segments": total.segments,
-        "store_bytes": store_bytes,
+        **store,
         "rate": round(rate, 1),
+        "lag": round(flow.lag / 1e9, 3),
+        "lag_max": round(flow.lag_max / 1e9, 3),
+        "ring": flow.ring,
+        "ring_packets": flow.unread,
     }
 
 

@@ -9,6 +9,7 @@ from agent.declaration.model import Capture
 from agent.errors import ConfigurationError
 from agent.workers.capture import report
 from agent.workers.capture.counters import Counters
+from agent.workers.capture.indexing import Indexing
 from agent.workers.capture.settings import settings
 from agent.workers.capture.source import Source
 from agent.workers.capture.store import Store
@@ -26,11 +27,12 @@ class CaptureWorker:
             raise ConfigurationError(f"service {context.name} is of kind {context.service.kind}, not capture")
         self._context = context
         self._settings = settings(context.service)
-        self._store = Store(context.data, context.service.budget, self._report)
+        self._store = Store(context.data, self._settings.limits, self._report)
         self._sources = [
             Source(name, self._settings.options, self._settings.cut, self._store, self._report, self._read)
             for name in context.service.interfaces
         ]
+        self._indexing = Indexing(self._report)
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._measure_at = 0.0
         self._measured: tuple[float, int] | None = None
@@ -41,6 +43,7 @@ class CaptureWorker:
         self._store.make_room(self._settings.cut.headroom)
         for source in self._sources:
             source.start()
+        self._indexing.start()
 
     async def run(self) -> None:
         """See to everything that is due by the clock; packets are read between, in the same loop.
@@ -61,6 +64,7 @@ class CaptureWorker:
     async def stop(self) -> None:
         """Write what the kernel still holds, complete the segments, tell the final figures."""
         ends = await asyncio.gather(*(source.stop() for source in self._sources), return_exceptions=True)
+        await self._indexing.stop()
         self._tell()
         for end in ends:
             if end is not None:
@@ -86,10 +90,13 @@ class CaptureWorker:
     def _measure(self) -> None:
         for source in self._sources:
             source.measure()
+        self._indexing.tend()
+        self._store.tend()
         self._measure_at = time.monotonic() + MEASURE
         self._tell()
 
     def _tell(self) -> None:
+        storing = all(source.writer.storing for source in self._sources)
         total = sum((source.counters for source in self._sources), Counters())
         now = time.monotonic()
         before = self._measured or (now, total.received)
@@ -100,13 +107,21 @@ class CaptureWorker:
                 [source.interface for source in self._sources],
                 [source.interface for source in self._sources if source.waiting],
                 total,
-                storing=all(source.writer.storing for source in self._sources),
+                store=self._store.state if storing else "full",
             ),
             report.figures(
                 total,
-                store_bytes=self._store.bytes,
+                sum((source.flow() for source in self._sources), report.Flow()),
+                store={
+                    "store_state": self._store.state if storing else "full",
+                    "store_bytes": self._store.bytes,
+                    "store_oldest": self._store.oldest and self._store.oldest / 1e9,
+                    "unindexed": self._store.unindexed,
+                    "pins": self._store.pinned,
+                },
                 rate=(total.received - before[1]) / elapsed if elapsed > 0 else 0.0,
-            ),
+            )
+            | self._indexing.figures,
         )
 
     def _report(self, kind: str, message: str) -> None:

@@ -20,9 +20,9 @@ BINARY_PACKAGES = $(RUN_PACKAGES) binutils $(shell $(PYTHON) -c \
   'import sys; sys.base_prefix == "/usr" and print("libpython%d.%d" % sys.version_info[:2])')
 # iproute2: network namespaces · systemd: its calendar, held against ours · qemu: tests/machine
 # groff, mandoc: the manual page · lintian: the Debian package · strace: which modules a built program loads
-# debootstrap, systemd-container: tests/system
+# debootstrap, systemd-container: tests/system · tshark, nfdump: packets and flows, held against ours
 TEST_PACKAGES = $(BINARY_PACKAGES) groff-base mandoc lintian strace tzdata tcpdump iproute2 curl systemd qemu-system-x86 \
-  debootstrap systemd-container
+  debootstrap systemd-container tshark nfdump
 BENCH_PACKAGES := $(RUN_PACKAGES) runit s6
 BENCH_INSTALLED_PACKAGES = $(BINARY_PACKAGES) debootstrap systemd-container
 

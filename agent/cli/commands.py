@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 CAPTURE: dict[str, tuple[str, str]] = {
     "list": ("capture_list:list_segments", "Show what is stored, and how far back."),
+    "trigger": ("capture_trigger:trigger", "Have an armed capture keep what it saw."),
 }
 """As ``COMMANDS``, for ``agentctl capture``."""
 

@@ -55,6 +55,11 @@ KINDS = {
     "pin_broken": Kind("290a56d0335b18800ad4ae5a6b35049d", WARNING),
     "pin_unreadable": Kind("a86ce59159f8996e59361fc8956023d7", WARNING),
     "packets_unaccounted": Kind("260635bc8b874a44bfde21c01d4592a3", WARNING),
+    "companion_ended": Kind("9d226e0632c2e7a50fe2acb051ff9240", WARNING),
+    "companion_hung": Kind("2dad3a5fe1943322c8a760e441b23822", WARNING),
+    "index_failed": Kind("0d07807c0371915d878f1cad4c7eff55", WARNING),
+    "triggered": Kind("ec57a961be6636e011599b72bc1dd5a4", NOTICE),
+    "trigger_failed": Kind("8c23f6e12a81ddea51ba5ac291a515ab", ERR),
     # of a scan
     "scan_finished": Kind("8ff8a096ed9a4c7096c2cb93f0cc3161", INFO),
     "scan_failed": Kind("5444d4475fe2485e85f616984726b694", ERR),

@@ -60,6 +60,13 @@ KINDS = {
     "index_failed": Kind("0d07807c0371915d878f1cad4c7eff55", WARNING),
     "triggered": Kind("ec57a961be6636e011599b72bc1dd5a4", NOTICE),
     "trigger_failed": Kind("8c23f6e12a81ddea51ba5ac291a515ab", ERR),
+    "export_failed": Kind("ead4342c340356dc0e95997048e8c494", WARNING),
+    "export_resumed": Kind("96631628afba9be6652f37fbb62370d0", NOTICE),
+    "ring_shrunk": Kind("8934e3deb80cfacea2f3218119461cca", WARNING),
+    "inventory_lost": Kind("4f5f2f07737a52474d5f33887db2bae8", WARNING),
+    "inventory_not_written": Kind("2ec94a53c2010ea9a7d0cdbf49ae72a3", WARNING),
+    "inventory_blind": Kind("58d7298e5f8917f84c6fc9e3c12128b0", WARNING),
+    "packet_aside": Kind("7f568c4c3794e9578ef9d9e5209c51ee", NOTICE),
     # of a scan
     "scan_finished": Kind("8ff8a096ed9a4c7096c2cb93f0cc3161", INFO),
     "scan_failed": Kind("5444d4475fe2485e85f616984726b694", ERR),

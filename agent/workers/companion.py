@@ -39,8 +39,8 @@ Report = Callable[[str, str], None]
 class Companion:
     """One companion of ``kind``. ``variables`` are added to its environment, asked for at each start.
 
-    ``figures`` is what it told last, ``said`` the latest of each field. ``report(kind, message)`` is for events, its own
-    and those about it. ``capabilities`` as in ``SpawnRequest``; ``silence`` in seconds.
+    ``figures`` is what it told last, ``said`` the latest of each field. ``report(kind, message)`` is for events, those
+    of its own and those about it. ``capabilities`` as in ``SpawnRequest``; ``silence`` in seconds.
     """
 
     def __init__(
@@ -109,6 +109,11 @@ class Companion:
             self._heard_at = now
             self._report("companion_hung", f"{self.kind}: said nothing for {self._silence:.0f} s: ended")
             self._signal(signal.SIGKILL)
+
+    def nudge(self) -> None:
+        """Tell it that there is something to do."""
+        if self._receiver is not None:
+            self._receiver.nudge()
 
     def signal(self, number: int) -> None:
         """Send it a signal, if it is there."""

@@ -24,13 +24,17 @@ from pathlib import Path
 from agent.errors import StorageFailure
 from agent.workers.capture import account, adoption, version
 from agent.workers.capture.account import Account
-from agent.workers.capture.adoption import Report, free_begin
+from agent.workers.capture.adoption import Report
 from agent.workers.capture.catalogue import ACCOUNT, INDEX, TAIL
+from agent.workers.capture.finish import finish
 from agent.workers.capture.naming import CLOSED, OPEN, segment_name
 from agent.workers.capture.pins import Watch
 from agent.workers.capture.retention import Disk, Limits, Plan, Room, Stored, plan, reserve, room
 
 __all__ = ["Report", "Store"]
+
+INDEX_SHARE = 16
+"""An index is taken to be one part in so many of its segment, until it is there."""
 
 LOOKS = 64
 """Segments whose index is looked for at one time: an index that is long in coming must not cost packets."""
@@ -57,19 +61,29 @@ _MOST_TOLD = 1000
 
 
 class Store:
-    """Closed segments by age, and the bytes that open ones have taken so far. Sizes are bytes."""
+    """Closed segments by age, and the bytes that open ones have taken so far. Sizes are bytes.
+
+    ``closed`` is called when one has been completed.
+    """
 
     def __init__(
-        self, directory: Path, limits: Limits, report: Report, clock: Callable[[], int] = time.time_ns
+        self,
+        directory: Path,
+        limits: Limits,
+        report: Report,
+        clock: Callable[[], int] = time.time_ns,
+        closed: Callable[[], None] = lambda: None,
     ) -> None:
         self._directory = directory
         self._limits = limits
         self._report = report
         self._clock = clock
+        self._told_closed = closed
         self._pins = Watch(directory, report)
         self._closed: list[Stored] = []  # oldest first
         self._closed_bytes = 0
         self._waiting: dict[tuple[int, str], Stored] = {}  # those without an index
+        self._waiting_bytes = 0
         self._open: dict[Path, int] = {}
         self._tails: dict[Path, tuple[Path, int]] = {}  # by segment: the index of its open form
         self._unnamed: list[tuple[Path, int, int, Account | None]] = []  # complete, but would not be renamed
@@ -94,6 +108,11 @@ class Store:
             + sum(size for _, size in self._tails.values())
             + sum(size for _, _, size, _ in self._unnamed)
         )
+
+    @property
+    def _claimed(self) -> int:
+        """Bytes of all segments, and what the indexes that are to come may take: somebody else writes them."""
+        return self.bytes + (self._waiting_bytes + sum(self._open.values())) // INDEX_SHARE
 
     @property
     def state(self) -> str:
@@ -160,28 +179,27 @@ class Store:
             raise
 
     def _name(self, part: Path, begin: int, size: int, record: Account | None) -> Path:
-        begin = free_begin(part.parent, begin)
-        final = part.with_name(segment_name(begin, CLOSED))
-        beside = self._store_account(final.with_suffix(ACCOUNT), record) if record is not None else 0
-        part.rename(final)
+        done = finish(part, begin, record)
+        beside = done.beside
+        if done.missing is not None and record is not None:
+            self.prune(1)  # what an account takes is worth an old segment
+            beside = self._store_account(done.path.with_suffix(ACCOUNT), record)
         if (tail := self._tails.pop(part, None)) is not None:
-            self._tails[final] = tail
-        self._add(Stored(begin, part.parent.name, max(begin, self._clock()), size + beside, indexed=False))
+            self._tails[done.path] = tail
+        end = max(done.begin, self._clock())
+        self._add(Stored(done.begin, part.parent.name, end, size + beside, indexed=False))
         self._closed_bytes += size + beside
-        return final
+        self._told_closed()
+        return done.path
 
     def _store_account(self, path: Path, record: Account) -> int:
-        """Bytes of the account on disk. What it takes is worth an old segment."""
-        for last in (False, True):
-            try:
-                account.write(path, record)
-                return path.stat().st_size
-            except (StorageFailure, OSError) as error:
-                if last:
-                    self._report("storage_error", f"{path.parent.name}: a segment has no account: {error}")
-                else:
-                    self.prune(1)
-        return 0
+        """Bytes of the account on disk."""
+        try:
+            account.write(path, record)
+            return path.stat().st_size
+        except (StorageFailure, OSError) as error:
+            self._report("storage_error", f"{path.parent.name}: a segment has no account: {error}")
+            return 0
 
     def discard(self, part: Path) -> None:
         """An open segment has no packet in it: remove it. Raises ``OSError``."""
@@ -279,7 +297,7 @@ class Store:
             self._closed,
             self._effective(),
             disk._replace(free=disk.free - unflushed),
-            self.bytes,
+            self._claimed,
             want,
             self._clock(),
             lambda segment: self._pins.ranges.touch(segment.begin, segment.end),
@@ -287,7 +305,7 @@ class Store:
 
     def _room(self, unflushed: int) -> Room:
         disk = self._disk()
-        return room(self._effective(), disk._replace(free=disk.free - unflushed), self.bytes)
+        return room(self._effective(), disk._replace(free=disk.free - unflushed), self._claimed)
 
     def _effective(self) -> Limits:
         if self._learned is None:
@@ -370,12 +388,13 @@ class Store:
         found = False
         for key, segment in list(islice(self._waiting.items(), LOOKS)):
             path = self._path(segment)
-            del self._waiting[key]
+            del self._waiting[key]  # the others come first, next time
             size = _size(path.with_suffix(INDEX))  # an empty one says that none could be made
             if size is None:
-                self._waiting[key] = segment  # the others come first, next time
+                self._waiting[key] = segment
                 continue
             found = True
+            self._waiting_bytes -= segment.size
             self._drop_tail(path)
             self._closed[bisect_left(self._closed, segment)] = replace(segment, size=segment.size + size, indexed=True)
             self._closed_bytes += size
@@ -394,6 +413,7 @@ class Store:
         insort(self._closed, segment)
         if not segment.indexed:
             self._waiting[segment.begin, segment.interface] = segment
+            self._waiting_bytes += segment.size
 
     def _path(self, segment: Stored) -> Path:
         return self._directory / segment.interface / segment_name(segment.begin, CLOSED)

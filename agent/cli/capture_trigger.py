@@ -19,8 +19,8 @@ from agent.linux.owner import owner, seen_by
 def trigger(session: Session, name: str, reason: str) -> None:
     """Keep what the armed capture NAME saw before this instant, and sees for a while after it.
 
-    How long before and after is declared (`trigger.before`, `trigger.after`). While a trigger is being kept, another one
-    changes nothing. `agentctl capture pin` keeps any span, of any capture.
+    How long before and after is declared (`trigger.before`, `trigger.after`). While a trigger is being kept, another
+    one changes nothing. `agentctl capture pin` keeps any span, of any capture.
     """
     from agent.declaration.load import load
     from agent.declaration.model import Capture
@@ -42,6 +42,5 @@ def trigger(session: Session, name: str, reason: str) -> None:
     elif pin is None:
         print(f"{name}: triggered already, and still kept")
     else:
-        print(
-            f"{name}: kept from {service.trigger.before:g} s before until {service.trigger.after:g} s after, pin {pin.id}"
-        )
+        before, after = service.trigger.before, service.trigger.after
+        print(f"{name}: kept from {before:g} s before until {after:g} s after, pin {pin.id}")

@@ -61,15 +61,24 @@ _MOST_TOLD = 1000
 
 
 class Store:
-    """Closed segments by age, and the bytes that open ones have taken so far. Sizes are bytes."""
+    """Closed segments by age, and the bytes that open ones have taken so far. Sizes are bytes.
+
+    ``closed`` is called when one has been completed.
+    """
 
     def __init__(
-        self, directory: Path, limits: Limits, report: Report, clock: Callable[[], int] = time.time_ns
+        self,
+        directory: Path,
+        limits: Limits,
+        report: Report,
+        clock: Callable[[], int] = time.time_ns,
+        closed: Callable[[], None] = lambda: None,
     ) -> None:
         self._directory = directory
         self._limits = limits
         self._report = report
         self._clock = clock
+        self._told_closed = closed
         self._pins = Watch(directory, report)
         self._closed: list[Stored] = []  # oldest first
         self._closed_bytes = 0
@@ -180,6 +189,7 @@ class Store:
         end = max(done.begin, self._clock())
         self._add(Stored(done.begin, part.parent.name, end, size + beside, indexed=False))
         self._closed_bytes += size + beside
+        self._told_closed()
         return done.path
 
     def _store_account(self, path: Path, record: Account) -> int:

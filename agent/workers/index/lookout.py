@@ -1,7 +1,7 @@
-"""Which segments have no whole index, looked for often and cheaply: a directory that has not changed is not read again.
+"""Which segments have no whole index, looked for often and cheaply: a directory that has not changed is not read.
 
-A store may hold thousands of segments, of which a few are of interest, and a directory changes when a segment is opened,
-closed, indexed or removed.
+A store may hold thousands of segments, of which a few are of interest, and a directory changes when a segment is
+opened, closed, indexed or removed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from agent.errors import StorageFailure
 from agent.workers.capture.catalogue import Segment, interfaces, within
 
 _TICK = 100_000_000
-"""Nanoseconds within which a directory may change again and bear the same time: file systems date by a coarser clock."""
+"""Nanoseconds within which a directory may change again and bear the same time: file systems' clocks are coarse."""
 
 
 class Lookout:

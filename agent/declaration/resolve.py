@@ -161,7 +161,8 @@ def _check_capture(values: Values, fail: Fail) -> None:
     budget: int = values.good.get("budget", _CAPTURE.budget)
     size: int | None = values.part("rotate").get("size", None if values.unclear("rotate") else _CAPTURE.rotate.size)
     snaplen: int | None = None if values.unclear("snaplen") else values.good.get("snaplen", _CAPTURE.snaplen)
-    interfaces = max(1, len(values.items("interfaces")))
+    # A pattern counts for one: the worker captures no more of what it matches than the budget is enough for.
+    interfaces = max(1, sum(not str(name).startswith("!") for _, name in values.items("interfaces")))
     segments = 0 if size is None else 2 * size * interfaces
     packets = 0 if snaplen is None else least_budget(record_limit(snaplen), interfaces)
     if budget >= max(segments, packets):

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypedDict, get_args, get
 from msgspec import Meta
 
 from agent.declaration import check, targets, triggers
-from agent.declaration.capture_limits import LARGEST_SNAPLEN, RING
+from agent.declaration.capture_limits import LARGEST_SNAPLEN, MOST_INTERFACES, RING
 from agent.declaration.model import Profile, Ready, Restart, Scheduler
 from agent.declaration.units import format_size
 from agent.declaration.wording import listed
@@ -156,8 +156,8 @@ class CaptureKeys(TypedDict, total=False):
     """``kind = "capture"``."""
 
     interfaces: Annotated[
-        list[Annotated[str, _key("the name of an interface", check.interface)]],
-        _key("a list of interfaces, with at least one", check.distinct, min_length=1, max_length=64),
+        list[Annotated[str, _key("the name of an interface or a pattern of names", check.interface)]],
+        _key("a list of interfaces, with at least one", check.interfaces, min_length=1, max_length=MOST_INTERFACES),
     ]
     filter: Annotated[
         str, _key('a capture filter such as "not port 22", in pcap-filter(7)\'s words', check.capture_filter)

@@ -39,8 +39,9 @@ def test_in_memory_what_is_declared_always_works(memory: int, before: float, int
     found = settings(made)
     assert found.limits.budget == trigger.memory
     assert found.limits.free_bytes == 0
-    assert found.cut.limit * interfaces <= trigger.memory
-    assert found.cut.every <= max(SECOND, before / 8 * SECOND)
+    cut = found.cut(interfaces)
+    assert cut.limit * interfaces <= trigger.memory
+    assert cut.every <= max(SECOND, before / 8 * SECOND)
 
 
 MEMORY = {"before": 2, "after": 2, "keep": "memory", "memory": 2**24}

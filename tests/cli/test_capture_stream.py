@@ -46,7 +46,9 @@ def read(process: subprocess.Popen[bytes], length: int) -> bytes:
     data = b""
     while len(data) < length:
         ready = select.select([process.stdout], [], [], PATIENCE)[0]
-        assert ready, f"nothing more after {len(data)} bytes"
+        assert ready, (
+            f"nothing more after {len(data)} bytes: {process.stderr and os.read(process.stderr.fileno(), 1000)!r}"
+        )
         got = os.read(process.stdout.fileno(), length - len(data))
         assert got, process.stderr and process.stderr.read()
         data += got

@@ -25,7 +25,18 @@ import msgspec
 import numpy as np
 
 from agent.errors import StorageFailure
-from agent.workers.index.model import Chunk, Flows
+from agent.workers.index.model import (
+    ARP,
+    ENCAPSULATED,
+    EXTENDED,
+    FRAGMENTED,
+    IPV4,
+    IPV6,
+    LATER_FRAGMENT,
+    ODD,
+    Chunk,
+    Flows,
+)
 
 VERSION = 1
 MAGIC = b"agentidx"
@@ -34,6 +45,9 @@ _LEAD = struct.Struct("<8sIIQ")
 _ALIGN = 8
 _LONGEST_HEADER = 65536
 _FIRST_LOOK = 1024
+
+_FAMILIES = ARP | IPV4 | IPV6
+_QUIRKS = ODD | LATER_FRAGMENT | FRAGMENTED | EXTENDED | ENCAPSULATED
 
 _FLOWS = {
     "addresses": "<u8",
@@ -131,17 +145,19 @@ def _lead(view: bytes | memoryview, place: int = 0) -> tuple[int, int, int]:
     if len(view) - place < _LEAD.size:
         raise Unreadable("it is no index")
     magic, version, length, payload = _LEAD.unpack_from(view, place)
-    if magic != MAGIC or length > _LONGEST_HEADER:
+    if magic != MAGIC or not version:
         raise Unreadable("it is no index")
     if version > VERSION:
         raise NewerVersion(f"an index of version {version}; this program knows up to {VERSION}")
+    if length > _LONGEST_HEADER:
+        raise Unreadable("a header that is too long")
     return length, _aligned(_LEAD.size + length), payload
 
 
 def _header(text: bytes) -> Header:
     try:
         return msgspec.json.decode(text, type=Header)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Unreadable(f"a header that makes no sense: {error}") from error
 
 
@@ -179,20 +195,36 @@ def _examine(chunk: Chunk) -> None:
     flows, rows = chunk.flows, len(chunk.flows)
     if any(len(getattr(flows, name)) != rows for name in _FLOWS if name != "addresses"):
         raise Unreadable("columns of different lengths")
-    if not 0 <= chunk.begin <= chunk.end or chunk.packets != len(chunk.offsets):
-        raise Unreadable("numbers that do not fit together")
     if len({len(chunk.marks), len(chunk.mark_first), len(chunk.mark_last)}) != 1:
         raise Unreadable("marks of different lengths")
+    if (
+        not 0 <= chunk.begin <= chunk.end < 1 << 63
+        or not chunk.cut <= chunk.packets == len(chunk.offsets)
+        or not 0 <= chunk.first <= chunk.last < 1 << 64
+        or min(chunk.cut, chunk.octets, chunk.link_type) < 0
+    ):
+        raise Unreadable("numbers that do not fit together")
     if rows:
         if max(int(flows.source.max()), int(flows.destination.max())) >= len(flows.addresses):
             raise Unreadable("a flow of an address that is not there")
         if int(flows.packets.sum(dtype=np.uint64)) != len(chunk.offsets):
             raise Unreadable("flows of more or fewer packets than there are")
+        if int(np.bitwise_or.reduce(flows.family)) & ~_FAMILIES or int(flows.quirks.max()) > _QUIRKS:
+            raise Unreadable("a flow of a kind that is not known")
+        _examine_addresses(flows)
     elif len(chunk.offsets):
         raise Unreadable("packets of no flow")
     for places in (chunk.offsets, chunk.marks):
         if len(places) and int(places.max()) >= chunk.end - chunk.begin:
             raise Unreadable("a packet outside of what the chunk tells about")
+    if (chunk.marks[1:] <= chunk.marks[:-1]).any():
+        raise Unreadable("marks that do not ascend")
+
+
+def _examine_addresses(flows: Flows) -> None:
+    wide = (flows.addresses[:, 0] != 0) | (flows.addresses[:, 1] >> np.uint64(32) != 0)
+    if wide.any() and ((wide[flows.source] | wide[flows.destination]) & (flows.family != IPV6)).any():
+        raise Unreadable("an address that is too long for its flow")
 
 
 def _aligned(length: int) -> int:

@@ -40,9 +40,15 @@ class Truth(NamedTuple):
 
 def candidates(flows: Flows, link_type: int, wanted: Expression) -> Mask:
     """The rows that ``wanted`` may be true of, as a mask. ``link_type`` is that of the chunk."""
+    return truth(flows, link_type, wanted).may
+
+
+def truth(flows: Flows, link_type: int, wanted: Expression) -> Truth:
+    """What is known of each row about ``wanted``: what ``must`` be true is so of every packet of the row."""
     if link_type & 0xFFFF not in _CERTAIN:
-        return np.ones(len(flows), np.bool_)
-    return _Judge(flows).judge(wanted).may
+        every = np.ones(len(flows), np.bool_)
+        return Truth(every, every if isinstance(wanted, ex.Everything) else ~every)
+    return _Judge(flows).judge(wanted)
 
 
 class _Judge:

@@ -140,15 +140,21 @@ def test_no_process_holds_both_scapy_and_python_nmap(worker: str, its_own: str, 
     assert foreign not in loaded
 
 
-def test_only_the_workers_know_scapy_and_nmap() -> None:
+def test_only_the_workers_know_scapy_nmap_and_numpy() -> None:
     wrong = [
         f"{module}:{line}: {name}"
         for module, file in MODULES.items()
         if room(module) != "workers"
         for line, name in imported(file)
-        if name.split(".")[0] in {"scapy", "nmap"}
+        if name.split(".")[0] in {"scapy", "nmap", "numpy"}
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_numpy_starts_no_threads() -> None:
+    """As OpenBLAS does, which it brings, unless it is told otherwise before."""
+    threads = "import agent.workers.index.model, os; assert len(os.listdir('/proc/self/task')) == 1"
+    assert "numpy" in loaded_by(threads)
 
 
 _EXEC = {f"exec{form}" for form in ("l", "le", "lp", "lpe", "v", "ve", "vp", "vpe")}

@@ -24,8 +24,9 @@ from pathlib import Path
 from agent.errors import StorageFailure
 from agent.workers.capture import account, adoption, version
 from agent.workers.capture.account import Account
-from agent.workers.capture.adoption import Report, free_begin
+from agent.workers.capture.adoption import Report
 from agent.workers.capture.catalogue import ACCOUNT, INDEX, TAIL
+from agent.workers.capture.finish import finish
 from agent.workers.capture.naming import CLOSED, OPEN, segment_name
 from agent.workers.capture.pins import Watch
 from agent.workers.capture.retention import Disk, Limits, Plan, Room, Stored, plan, reserve, room
@@ -160,28 +161,26 @@ class Store:
             raise
 
     def _name(self, part: Path, begin: int, size: int, record: Account | None) -> Path:
-        begin = free_begin(part.parent, begin)
-        final = part.with_name(segment_name(begin, CLOSED))
-        beside = self._store_account(final.with_suffix(ACCOUNT), record) if record is not None else 0
-        part.rename(final)
+        done = finish(part, begin, record)
+        beside = done.beside
+        if done.missing is not None and record is not None:
+            self.prune(1)  # what an account takes is worth an old segment
+            beside = self._store_account(done.path.with_suffix(ACCOUNT), record)
         if (tail := self._tails.pop(part, None)) is not None:
-            self._tails[final] = tail
-        self._add(Stored(begin, part.parent.name, max(begin, self._clock()), size + beside, indexed=False))
+            self._tails[done.path] = tail
+        end = max(done.begin, self._clock())
+        self._add(Stored(done.begin, part.parent.name, end, size + beside, indexed=False))
         self._closed_bytes += size + beside
-        return final
+        return done.path
 
     def _store_account(self, path: Path, record: Account) -> int:
-        """Bytes of the account on disk. What it takes is worth an old segment."""
-        for last in (False, True):
-            try:
-                account.write(path, record)
-                return path.stat().st_size
-            except (StorageFailure, OSError) as error:
-                if last:
-                    self._report("storage_error", f"{path.parent.name}: a segment has no account: {error}")
-                else:
-                    self.prune(1)
-        return 0
+        """Bytes of the account on disk."""
+        try:
+            account.write(path, record)
+            return path.stat().st_size
+        except (StorageFailure, OSError) as error:
+            self._report("storage_error", f"{path.parent.name}: a segment has no account: {error}")
+            return 0
 
     def discard(self, part: Path) -> None:
         """An open segment has no packet in it: remove it. Raises ``OSError``."""

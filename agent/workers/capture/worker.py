@@ -111,6 +111,7 @@ class CaptureWorker:
             ),
             report.figures(
                 total,
+                sum((source.flow() for source in self._sources), report.Flow()),
                 store={
                     "store_state": self._store.state if storing else "full",
                     "store_bytes": self._store.bytes,

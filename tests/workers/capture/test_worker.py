@@ -8,9 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.workers.capture.lab import Network, numbers, packets, refused, segments, tcpdump_count, worker
-
-KIB = 1024
+from tests.workers.capture.lab import KIB, Network, numbers, packets, refused, segments, tcpdump_count, worker
 
 
 def small(**settings: object) -> dict[str, object]:
@@ -23,12 +21,13 @@ def test_every_packet_is_in_exactly_one_segment_across_rotations_by_size(tmp_pat
         capture.stop()
         assert numbers(capture.data, "far") == list(range(20_000))
         closed = segments(capture.data, "far")
-        assert len(closed) >= 15
+        assert len(closed) >= 6  # each holds what the ring held when it was full, up to a tenth of a second
         assert sum(map(tcpdump_count, closed)) == 20_000
         figures = capture.figures()
         assert (figures["received"], figures["written"]) == (20_000, 20_000)
         assert figures["dropped_kernel"] == figures["dropped_interface"] == figures["not_written"] == 0
-        assert figures["bytes"] == figures["store_bytes"] == sum(path.stat().st_size for path in closed)
+        assert figures["bytes"] == sum(path.stat().st_size for path in closed)
+        assert figures["store_bytes"] == store_size(capture.data)
         assert figures["segments"] == len(closed)
         assert capture.events() == []
 
@@ -64,7 +63,7 @@ def test_an_idle_link_still_rotates_and_leaves_no_empty_segment(tmp_path: Path, 
         settled(lambda: len(segments(capture.data, "far")) == 1)
         settled_at = time.monotonic()
         capture.wait_for(lambda _: time.monotonic() > settled_at + 2.1, "anything for two more rotations")
-        assert [path.suffix for path in (capture.data / "far").iterdir()] == [".pcap"]
+        assert sorted(path.suffix for path in (capture.data / "far").iterdir()) == [".meta", ".pcap"]
         assert numbers(capture.data, "far") == [0, 1, 2]
 
 
@@ -138,13 +137,15 @@ def test_the_budget_is_never_exceeded_and_the_newest_packets_stay(tmp_path: Path
 
 
 def store_size(data: Path) -> int:
-    size = 0
-    for path in data.glob("*/2*"):
+    """Bytes of all segments at one instant: looked at until none comes or goes meanwhile."""
+    while True:
+        before = sorted(data.glob("*/2*"))
         try:
-            size += path.stat().st_size
+            size = sum(path.stat().st_size for path in before)
         except FileNotFoundError:  # completed or removed since
             continue
-    return size
+        if sorted(data.glob("*/2*")) == before:
+            return size
 
 
 def test_interfaces_of_one_service_share_its_budget(tmp_path: Path, net: Network) -> None:
@@ -225,12 +226,9 @@ def test_an_unknown_interface_is_a_mistake_in_the_declaration(tmp_path: Path, ne
     assert (status, lines) == (1, ["interface eth99 does not exist; this host has far, lo, near"])
 
 
-def test_a_bad_filter_is_a_mistake_in_the_declaration_and_libpcap_says_which(tmp_path: Path, net: Network) -> None:
+def test_a_bad_filter_is_a_mistake_in_the_declaration_told_with_its_place(tmp_path: Path, net: Network) -> None:
     status, lines = refused(tmp_path, net, **small(filter="udp port bananas"))
-    assert status == 1
-    assert len(lines) == 1
-    assert "filter 'udp port bananas'" in lines[0]
-    assert "bananas" in lines[0].split("': ", 1)[1]
+    assert (status, lines) == (1, ["far: filter \"udp port bananas\": unknown port 'bananas' (column 10)"])
 
 
 def test_a_snaplen_that_keeps_nothing_is_a_mistake_in_the_declaration(tmp_path: Path, net: Network) -> None:

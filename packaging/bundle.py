@@ -112,6 +112,10 @@ UNCALLED = "libdbus-1.so.3"
 libsystemd, libgcrypt and five more."""
 
 
+WHEELS = ".libs"
+"""How a directory ends in which a wheel brings libraries."""
+
+
 def scripts(entries: Iterable[Entry]) -> list[Entry]:
     """What is run at the start, without the hooks that do nothing for us."""
     return [entry for entry in entries if entry[0] not in HOOKS]
@@ -130,7 +134,15 @@ def binaries(entries: Iterable[Entry]) -> list[Entry]:
     while fresh:
         fresh = {library for name in fresh for library in asked[name] if library in asked} - wanted
         wanted = wanted | fresh
-    return [entry for entry in found if Path(entry[0]).name in wanted]
+    return [_as_it_is(entry) for entry in found if Path(entry[0]).name in wanted]
+
+
+def _as_it_is(entry: Entry) -> Entry:
+    """Libraries that a wheel brings, as data, which nobody strips: whoever made the wheel has moved parts of them, and
+    strip(1) leaves such a file so that it cannot be loaded.
+    """
+    name, path, kind = entry
+    return (name, path, "DATA" if Path(name).parent.name.endswith(WHEELS) else kind)
 
 
 def _needed(name: str, path: str) -> set[str]:

@@ -172,6 +172,7 @@ PLACES = {
     "agent.linux.spawn": {"subprocess", "Popen"},
     "agent.linux.clone": {"syscall", "execve"},
     "agent.linux.become": {"execve"},
+    "agent.linux.priority": {"syscall"},  # ioprio_set, for which the C library has no function
     "agent.workers.capture.binding": {"find_library"},  # replaces it
     "agent.workers.scan.library": {"multiprocessing"},  # keeps it out
     "agent.cli.proofs": {"multiprocessing"},  # proves that a bundle has none

@@ -23,7 +23,7 @@ from tests.binary import ROOT, Built
 pytestmark = pytest.mark.timeout(300)  # the first one may build
 
 ONE_FILE_LIMIT = 28 * 1024 * 1024
-TREE_LIMIT = 66 * 1024 * 1024
+TREE_LIMIT = 68 * 1024 * 1024
 """Bytes. The contract says 35 MB for the one file; what grows beyond these is worth a look."""
 
 LIBRARIES = ("lib", "lib/numpy.libs")
@@ -94,7 +94,9 @@ def test_it_is_small(program: Built) -> None:
 
 
 def test_it_is_stripped(program: Built) -> None:
-    assert [path for path, found in programs(program).items() if not found.stripped] == []
+    stripped = {path: found.stripped for path, found in programs(program).items()}
+    # What wheels bring cannot be: see bundle.binaries.
+    assert [path for path, done in stripped.items() if not done and path.parent.name != "numpy.libs"] == []
     one_file = elf.read(program.onefile)
     assert one_file is not None and one_file.stripped
 
@@ -170,14 +172,18 @@ def test_every_module_of_ours_is_there(modules: set[str]) -> None:
     assert ours <= modules | {"agent.__main__"}
 
 
-def test_of_scapy_only_what_binds_libpcap_is_there(modules: set[str]) -> None:
-    assert {name for name in modules if name.startswith("scapy")} == {
-        "scapy",
-        "scapy.consts",
-        "scapy.libs",
-        "scapy.libs.structures",
-        "scapy.libs.winpcapy",
+def test_of_scapys_layers_only_those_in_use_are_there(modules: set[str]) -> None:
+    assert "scapy.libs.winpcapy" in modules
+    below = ("scapy.layers.", "scapy.contrib.", "scapy.modules.", "scapy.tools.")
+    assert {name for name in modules if name.startswith(below)} <= {
+        *("scapy.layers.l2", "scapy.layers.inet", "scapy.layers.inet6", "scapy.layers.dns"),
+        *("scapy.layers.dhcp", "scapy.layers.dhcp6", "scapy.contrib.lldp"),
     }
+
+
+def test_of_numpy_what_computes_with_arrays_is_there(modules: set[str]) -> None:
+    below = {name.split(".")[1] for name in modules if name.startswith("numpy.") and name.count(".") > 1}
+    assert below == {"_core", "_typing", "_utils", "lib", "linalg", "matrixlib"}
 
 
 def test_no_hook_of_others_runs_before_the_program(program: Built) -> None:

@@ -33,6 +33,9 @@ from agent.workers.capture.retention import Disk, Limits, Plan, Room, Stored, pl
 
 __all__ = ["Report", "Store"]
 
+INDEX_SHARE = 16
+"""An index is taken to be one part in so many of its segment, until it is there."""
+
 LOOKS = 64
 """Segments whose index is looked for at one time: an index that is long in coming must not cost packets."""
 
@@ -58,19 +61,29 @@ _MOST_TOLD = 1000
 
 
 class Store:
-    """Closed segments by age, and the bytes that open ones have taken so far. Sizes are bytes."""
+    """Closed segments by age, and the bytes that open ones have taken so far. Sizes are bytes.
+
+    ``closed`` is called when one has been completed.
+    """
 
     def __init__(
-        self, directory: Path, limits: Limits, report: Report, clock: Callable[[], int] = time.time_ns
+        self,
+        directory: Path,
+        limits: Limits,
+        report: Report,
+        clock: Callable[[], int] = time.time_ns,
+        closed: Callable[[], None] = lambda: None,
     ) -> None:
         self._directory = directory
         self._limits = limits
         self._report = report
         self._clock = clock
+        self._told_closed = closed
         self._pins = Watch(directory, report)
         self._closed: list[Stored] = []  # oldest first
         self._closed_bytes = 0
         self._waiting: dict[tuple[int, str], Stored] = {}  # those without an index
+        self._waiting_bytes = 0
         self._open: dict[Path, int] = {}
         self._tails: dict[Path, tuple[Path, int]] = {}  # by segment: the index of its open form
         self._unnamed: list[tuple[Path, int, int, Account | None]] = []  # complete, but would not be renamed
@@ -95,6 +108,11 @@ class Store:
             + sum(size for _, size in self._tails.values())
             + sum(size for _, _, size, _ in self._unnamed)
         )
+
+    @property
+    def _claimed(self) -> int:
+        """Bytes of all segments, and what the indexes that are to come may take: somebody else writes them."""
+        return self.bytes + (self._waiting_bytes + sum(self._open.values())) // INDEX_SHARE
 
     @property
     def state(self) -> str:
@@ -171,6 +189,7 @@ class Store:
         end = max(done.begin, self._clock())
         self._add(Stored(done.begin, part.parent.name, end, size + beside, indexed=False))
         self._closed_bytes += size + beside
+        self._told_closed()
         return done.path
 
     def _store_account(self, path: Path, record: Account) -> int:
@@ -278,7 +297,7 @@ class Store:
             self._closed,
             self._effective(),
             disk._replace(free=disk.free - unflushed),
-            self.bytes,
+            self._claimed,
             want,
             self._clock(),
             lambda segment: self._pins.ranges.touch(segment.begin, segment.end),
@@ -286,7 +305,7 @@ class Store:
 
     def _room(self, unflushed: int) -> Room:
         disk = self._disk()
-        return room(self._effective(), disk._replace(free=disk.free - unflushed), self.bytes)
+        return room(self._effective(), disk._replace(free=disk.free - unflushed), self._claimed)
 
     def _effective(self) -> Limits:
         if self._learned is None:
@@ -369,12 +388,13 @@ class Store:
         found = False
         for key, segment in list(islice(self._waiting.items(), LOOKS)):
             path = self._path(segment)
-            del self._waiting[key]
+            del self._waiting[key]  # the others come first, next time
             size = _size(path.with_suffix(INDEX))  # an empty one says that none could be made
             if size is None:
-                self._waiting[key] = segment  # the others come first, next time
+                self._waiting[key] = segment
                 continue
             found = True
+            self._waiting_bytes -= segment.size
             self._drop_tail(path)
             self._closed[bisect_left(self._closed, segment)] = replace(segment, size=segment.size + size, indexed=True)
             self._closed_bytes += size
@@ -393,6 +413,7 @@ class Store:
         insort(self._closed, segment)
         if not segment.indexed:
             self._waiting[segment.begin, segment.interface] = segment
+            self._waiting_bytes += segment.size
 
     def _path(self, segment: Stored) -> Path:
         return self._directory / segment.interface / segment_name(segment.begin, CLOSED)

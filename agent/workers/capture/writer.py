@@ -30,6 +30,7 @@ CLOSE_ANY_WITHIN = 0.3
 
 Reason = Literal["size", "time", "request", "stop", "lost", "full"]
 
+
 @dataclass(frozen=True, slots=True)
 class Cut:
     """How segments are cut: closed at ``limit`` bytes, and when a window of ``every`` nanoseconds ends.

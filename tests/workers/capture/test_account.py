@@ -85,7 +85,8 @@ def test_a_window_ends_where_the_clock_says_whatever_the_ring_still_holds(tmp_pa
         assert numbers(capture.data, "far") == list(range(9_000))
         told = accounts(capture)
         assert all(map(balanced, told))
-        assert [each.reason for each in told] == ["time"] * (len(told) - 1) + ["stop"]
+        assert {each.reason for each in told[:-1]} == {"time"}
+        assert told[-1].reason in ("stop", "time")  # nothing may have come after the last boundary
         assert len(told) >= 3
         begins = [packets(path)[0].time for path in segments(capture.data, "far")]
         for begin in begins[1:]:

@@ -151,8 +151,8 @@ def _needed(name: str, path: str) -> set[str]:
 
 
 def datas(entries: Iterable[Entry]) -> list[Entry]:
-    """Data of libraries, without what pip wrote about how it installed them, and without links to numpy's own libraries:
-    who needs these looks for them where they are.
+    """Data of libraries, without what pip wrote about how it installed them, and without links to the libraries that
+    a wheel brings: who needs these looks for them where they are.
     """
     return [entry for entry in entries if ".dist-info/" not in entry[0] and entry[2] != "SYMLINK"]
 
@@ -179,7 +179,7 @@ def finish(tree: Path, epoch: int) -> None:
 
 
 def _within(found: elf.Elf, path: Path, library: Path) -> bool:
-    """Whether a file in ``library`` looks for others in there only, wherever that lies: numpy's and those of its own."""
+    """Whether a file in ``library`` looks for others in there only, wherever that lies: numpy's, and what it brings."""
     origin = [Path(os.path.normpath(one.replace("$ORIGIN", str(path.parent)))) for one in found.searched]
     return all(one.is_relative_to(library) for one in origin)
 

@@ -27,9 +27,9 @@ COMMON = Path("/usr/share/common-licenses")
 
 class Component(NamedTuple):
     """``licence`` is an SPDX expression. It is a ``distribution`` on the Python package index with top-level
-    ``modules``, or a shared ``library``, by how its name begins: of this machine, or with a ``distribution`` that of its
-    wheel; or else Python or this program itself. ``text`` names a text among Debian's common licences, for those that
-    bring none, or only point to it.
+    ``modules``, or a shared ``library``, by how its name begins: of this machine, or with a ``distribution`` one that
+    its wheel brings; or else Python or this program itself. ``text`` names a text among Debian's common licences, for
+    those that bring none, or only point to it.
     """
 
     name: str

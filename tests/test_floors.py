@@ -142,13 +142,13 @@ def test_no_process_holds_both_scapy_and_python_nmap(worker: str, its_own: str, 
     assert foreign not in loaded
 
 
-def test_only_the_workers_know_scapy_nmap_and_numpy() -> None:
+def test_only_the_workers_know_scapy_and_nmap() -> None:
     wrong = [
         f"{module}:{line}: {name}"
         for module, file in MODULES.items()
         if room(module) != "workers"
         for line, name in imported(file)
-        if name.split(".")[0] in {"scapy", "nmap", "numpy"}
+        if name.split(".")[0] in {"scapy", "nmap"}
     ]
     assert not wrong, "\n".join(wrong)
 
@@ -175,7 +175,6 @@ PLACES = {
     "agent.linux.clone": {"syscall", "execve"},
     "agent.linux.priority": {"syscall"},  # ioprio_set
     "agent.linux.become": {"execve"},
-    "agent.linux.priority": {"syscall"},  # ioprio_set, for which the C library has no function
     "agent.workers.capture.binding": {"find_library"},  # replaces it
     "agent.workers.scan.library": {"multiprocessing"},  # keeps it out
     "agent.cli.proofs": {"multiprocessing"},  # proves that a bundle has none

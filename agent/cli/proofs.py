@@ -65,6 +65,13 @@ def scan() -> Proof:
     return Proof(proof.understood())
 
 
+def hosts() -> Proof:
+    """Packets that tell of hosts are taken apart by scapy."""
+    from agent.workers.inventory import proof
+
+    return Proof(proof.understood())
+
+
 def index(directory: Path) -> Proof:
     """A segment is indexed, and what is looked for is found in it."""
     from agent.workers.index import proof
@@ -201,6 +208,7 @@ def _ours(line: str) -> bool:
 PARTS: dict[str, Callable[[], Proof]] = {
     "capture": capture,
     "scan": scan,
+    "hosts": hosts,
     "calendar": calendar,
     "processes": processes,
 }

@@ -95,7 +95,7 @@ def index_of(agent: Agent) -> int:
     found: list[int] = []
 
     def running() -> bool:
-        found[:] = [pid for pid in descendants(agent.service("edge")["pid"] or 0) if NUMPYS <= libraries(pid).keys()]
+        found[:] = [pid for pid in descendants(agent.service("edge")["pid"] or 0) if libraries(pid).keys() >= NUMPYS]
         return bool(found)
 
     wait_until(running, lambda: f"no index process: {agent.events()}")

@@ -28,6 +28,7 @@ import msgspec
 from agent.declaration.model import Capture, Heartbeat, Scan
 from agent.errors import EXIT_OK, EXIT_RUNTIME, AgentError, ConfigurationError, RuntimeFailure
 from agent.linux.notify import SystemdNotifier
+from agent.workers import channel
 
 Figures = Mapping[str, int | float | str | None]
 
@@ -66,7 +67,7 @@ class Context:
         self,
         service: Capture | Scan,
         data: Path,
-        notifier: SystemdNotifier,
+        notifier: SystemdNotifier | channel.Sender,
         *,
         heartbeat_file: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -142,6 +143,10 @@ class Context:
         except ValueError:
             encoded = _field({**event, "data": {}})
         self._send(X_EVENT=encoded)
+
+    def tell(self, **fields: str) -> None:
+        """Send these fields at once."""
+        self._send(**fields)
 
     def log(self, message: str) -> None:
         """Write one line to the service's log. A log that nobody reads any more is no reason to fail."""
@@ -256,11 +261,12 @@ def context_from(environ: MutableMapping[str, str]) -> Context:
         raise RuntimeFailure(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # a DecodeError, or bytes that are no text
         raise ConfigurationError(f"{path}: not the settings of a capture or scan service: {error}") from error
-    heartbeat = environ.get("SERVICE_HEARTBEAT_FILE")
+    companion = channel.VARIABLE in environ  # which beats to its worker alone
+    heartbeat = None if companion else environ.get("SERVICE_HEARTBEAT_FILE")
     return Context(
         service,
         Path(environ["SERVICE_DATA"]),
-        SystemdNotifier(environ),
+        channel.Sender(environ) if companion else SystemdNotifier(environ),
         heartbeat_file=Path(heartbeat) if heartbeat else None,
     )
 

@@ -20,7 +20,8 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     ``opened`` and ``closed`` bound the time in which it took packets. ``received`` passed the filter,
     ``dropped_kernel`` of these found the ring full, ``dropped_interface`` were lost before the kernel saw them,
     ``not_written`` were read and would not go to disk. ``unaccounted`` is what is missing of
-    ``received == dropped_kernel + not_written + written``, and 0 unless the kernel delivered other packets than it counted. ``bytes`` is the length of the file.
+    ``received == dropped_kernel + not_written + written``, and 0 unless the kernel delivered other packets than it
+    counted. ``bytes`` is the length of the file.
     ``lag`` is the most time that passed between a packet and its being written, in nanoseconds.
     ``ring`` is the kernel memory that was granted, in bytes. ``reason`` is why the segment was closed: ``size``,
     ``time``, ``request``, ``stop``, ``lost`` (the interface went away), ``full`` (the disk would take no more) or

@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.errors import StorageFailure
-from agent.workers.capture.naming import CLOSED, OPEN, parse_name, valid_interface
+from agent.workers.capture.naming import CLOSED, parse_name, valid_interface
 
 ACCOUNT = ".meta"
 INDEX = ".idx"
@@ -30,11 +30,15 @@ TAIL = ".tail"
 
 @dataclass(frozen=True, slots=True, order=True)
 class Segment:
-    """One segment. Orders by time: ``begin`` is the instant in its name, nanoseconds since the epoch."""
+    """One segment. Orders by time: ``begin`` is the instant in its name, nanoseconds since the epoch.
+
+    ``indexed``: whether it had an index when it was found; of an open one, whether there is one of its beginning.
+    """
 
     begin: int
     interface: str
     path: Path
+    indexed: bool = field(default=False, compare=False)
 
     @property
     def closed(self) -> bool:
@@ -76,10 +80,12 @@ def _within(directory: Path, interface: str) -> Iterator[Segment]:
     place = directory / interface
     try:
         with os.scandir(place) as entries:
-            names = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
+            names = {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
     except FileNotFoundError:
         return
     for name in names:
         parsed = parse_name(name)
-        if parsed is not None and parsed[1] in (CLOSED, OPEN):
-            yield Segment(parsed[0], interface, place / name)
+        if parsed is not None:
+            begin, suffix = parsed
+            index = name.removesuffix(suffix) + (INDEX if suffix == CLOSED else TAIL)
+            yield Segment(begin, interface, place / name, index in names)

@@ -9,6 +9,7 @@ from agent.declaration.model import Capture
 from agent.errors import ConfigurationError
 from agent.workers.capture import report
 from agent.workers.capture.counters import Counters
+from agent.workers.capture.indexing import Indexing
 from agent.workers.capture.settings import settings
 from agent.workers.capture.source import Source
 from agent.workers.capture.store import Store
@@ -31,6 +32,7 @@ class CaptureWorker:
             Source(name, self._settings.options, self._settings.cut, self._store, self._report, self._read)
             for name in context.service.interfaces
         ]
+        self._indexing = Indexing(self._report)
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._measure_at = 0.0
         self._measured: tuple[float, int] | None = None
@@ -41,6 +43,7 @@ class CaptureWorker:
         self._store.make_room(self._settings.cut.headroom)
         for source in self._sources:
             source.start()
+        self._indexing.start()
 
     async def run(self) -> None:
         """See to everything that is due by the clock; packets are read between, in the same loop.
@@ -61,6 +64,7 @@ class CaptureWorker:
     async def stop(self) -> None:
         """Write what the kernel still holds, complete the segments, tell the final figures."""
         ends = await asyncio.gather(*(source.stop() for source in self._sources), return_exceptions=True)
+        await self._indexing.stop()
         self._tell()
         for end in ends:
             if end is not None:
@@ -86,6 +90,7 @@ class CaptureWorker:
     def _measure(self) -> None:
         for source in self._sources:
             source.measure()
+        self._indexing.tend()
         self._measure_at = time.monotonic() + MEASURE
         self._tell()
 
@@ -106,7 +111,8 @@ class CaptureWorker:
                 total,
                 store_bytes=self._store.bytes,
                 rate=(total.received - before[1]) / elapsed if elapsed > 0 else 0.0,
-            ),
+            )
+            | self._indexing.figures,
         )
 
     def _report(self, kind: str, message: str) -> None:

@@ -107,11 +107,14 @@ class Chunk:
 
     def offsets_of(self, rows: NDArray[Any]) -> U4:
         """Offsets of the packets of these flows, ascending. ``rows`` is a mask or an array of row numbers."""
-        ends = np.cumsum(self.flows.packets, dtype=np.int64)
-        counts = self.flows.packets[rows].astype(np.int64)
-        starts = ends[rows] - counts
-        if not len(counts) or not counts.sum():
-            return np.empty(0, np.uint32)
-        # 0, 1, 2 … within each flow, from its start: one long range, stepped back at each new flow.
-        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        return np.sort(self.offsets[np.repeat(starts, counts) + within])
+        return np.sort(self.offsets[stretches(self.flows.packets, rows)])
+
+
+def stretches(lengths: NDArray[Any], rows: NDArray[Any]) -> NDArray[np.int64]:
+    """Of stretches that lie one after the other, each so long, the positions of those in ``rows``, in that order."""
+    begins = np.cumsum(lengths, dtype=np.int64) - lengths
+    wanted = lengths[rows].astype(np.int64)
+    # 0, 1, 2 … within each stretch, from its begin: one long range, stepped back at each new one.
+    within = np.arange(int(wanted.sum())) - np.repeat(np.cumsum(wanted) - wanted, wanted)
+    positions: NDArray[np.int64] = np.repeat(begins[rows], wanted) + within
+    return positions

@@ -1,0 +1,41 @@
+"""The index process, as the capture worker keeps it: started, watched, and told which segment it had better leave."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from agent.workers.companion import Companion, Report
+
+SEGMENT = "X_SEGMENT"  # of agent.workers.index.worker, which is not loaded here
+SUSPECT = "SERVICE_SUSPECT"
+
+
+class Indexing:
+    """The companion that indexes. One that dies twice over the same segment is told to leave that one."""
+
+    def __init__(self, report: Report) -> None:
+        self._last: str | None = None
+        self._companion = Companion("index", report, variables=self._variables)
+
+    def start(self) -> None:
+        """Start it; from then on it is kept running."""
+        self._companion.start()
+
+    def tend(self) -> None:
+        """Look after it. Call once a second or so."""
+        self._companion.tend()
+
+    async def stop(self) -> None:
+        """End it when nothing more will be written, so that it can finish what was written last."""
+        await self._companion.stop()
+
+    @property
+    def figures(self) -> dict[str, int | float | str | None]:
+        """What it told last."""
+        return dict(self._companion.figures)
+
+    def _variables(self) -> Mapping[str, str]:
+        before, self._last = self._last, self._companion.said.get(SEGMENT)
+        if self._companion.failures > 1 and self._last is not None and self._last == before:
+            return {SUSPECT: self._last}
+        return {}

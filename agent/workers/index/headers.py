@@ -1,0 +1,295 @@
+"""What the headers of packets say, for all packets of a stretch at once.
+
+Everything is gathered from the bytes by position: a step costs the same for a million packets as for one, and packets
+that need another step (tags, options, extension headers) are few and get it by themselves. What was not captured is
+never looked at: a packet that ends before its headers do is ``ODD``.
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from agent.workers.index.link import network_layer
+from agent.workers.index.model import ARP, EXTENDED, FRAGMENTED, IPV4, IPV6, LATER_FRAGMENT, ODD, OTHER, SYN_ACK
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MARGIN = 64
+"""Bytes that must be readable behind the last record: headers are gathered in one piece, used or not."""
+
+_ETHERTYPE_IPV4, _ETHERTYPE_ARP, _ETHERTYPE_RARP, _ETHERTYPE_IPV6 = 0x0800, 0x0806, 0x8035, 0x86DD
+
+_UDPLITE, _DCCP, _SCTP = 136, 33, 132
+_ICMP, _ICMPV6 = socket.IPPROTO_ICMP, socket.IPPROTO_ICMPV6
+
+# RFC 8200, RFC 4302, RFC 6275, RFC 7401, RFC 5533: headers that say what comes next.
+_HOP_BY_HOP, _ROUTING, _FRAGMENT, _AUTHENTICATION, _DESTINATION, _MOBILITY, _HIP, _SHIM6 = (
+    0,
+    43,
+    44,
+    51,
+    60,
+    135,
+    139,
+    140,
+)
+_EXTENSIONS = (_HOP_BY_HOP, _ROUTING, _FRAGMENT, _AUTHENTICATION, _DESTINATION, _MOBILITY, _HIP, _SHIM6)
+_MOST_EXTENSIONS = 12
+
+_PORTED = np.zeros(256, np.bool_)
+_PORTED[[socket.IPPROTO_TCP, socket.IPPROTO_UDP, _SCTP, _DCCP, _UDPLITE]] = True
+_TYPED = np.zeros(256, np.bool_)
+_TYPED[[_ICMP, _ICMPV6]] = True
+_IS_EXTENSION = np.zeros(256, np.bool_)
+_IS_EXTENSION[list(_EXTENSIONS)] = True
+
+
+@dataclass(frozen=True, slots=True)
+class Packets:
+    """One row a packet; the columns are those of ``Flows``, with addresses in full.
+
+    ``place`` is where the record begins, ``time`` nanoseconds since the epoch, ``wire`` and ``captured`` lengths in
+    bytes. ``source`` and ``destination`` are the lower 64 bits of the addresses, ``source_high`` and
+    ``destination_high`` the upper, or ``None`` when no packet here is IPv6.
+    """
+
+    place: NDArray[np.int64]
+    time: NDArray[np.uint64]
+    wire: NDArray[np.uint32]
+    captured: NDArray[np.int64]
+    family: NDArray[np.uint8]
+    ethertype: NDArray[np.uint16]
+    tags: NDArray[np.uint8]
+    vlan: NDArray[np.uint16]
+    inner_vlan: NDArray[np.uint16]
+    quirks: NDArray[np.uint8]
+    protocol: NDArray[np.uint8]
+    source: NDArray[np.uint64]
+    destination: NDArray[np.uint64]
+    source_high: NDArray[np.uint64] | None
+    destination_high: NDArray[np.uint64] | None
+    source_port: NDArray[np.uint16]
+    destination_port: NDArray[np.uint16]
+    tcp_flags: NDArray[np.uint16]
+
+
+class Bytes:
+    """Gathers numbers from anywhere in ``data``, of which at least ``MARGIN`` bytes more than are asked for exist."""
+
+    def __init__(self, data: bytes | bytearray) -> None:
+        self._data = data
+
+    def take(self, kind: str, places: NDArray[np.int64]) -> NDArray[Any]:
+        """The numbers of this numpy type that begin at these places, aligned or not."""
+        size = np.dtype(kind).itemsize
+        view: NDArray[Any] = np.ndarray((len(self._data) - size + 1,), kind, self._data, 0, (1,))
+        return view[places]
+
+
+def read(data: bytes | bytearray, places: NDArray[np.int64], order: str, unit: int, link_type: int) -> Packets:
+    """Decode the packets whose records begin at ``places``.
+
+    ``order`` is the byte order of the file, ``unit`` how many nanoseconds a fraction counts. ``data`` must go on for
+    ``MARGIN`` bytes behind the last record.
+    """
+    taken = Bytes(data)
+    record = taken.take("V16", places).view(order + "u4").reshape(-1, 4)
+    time = record[:, 0].astype(np.uint64) * np.uint64(1_000_000_000) + record[:, 1].astype(np.uint64) * np.uint64(unit)
+    captured = record[:, 2].astype(np.int64)
+    frame = places + 16
+    end = frame + captured
+    link = network_layer(taken, frame, end, link_type)
+    count = len(places)
+    found = Packets(
+        place=places,
+        time=time,
+        wire=record[:, 3].astype(np.uint32),
+        captured=captured,
+        family=np.zeros(count, np.uint8),
+        ethertype=link.ethertype,
+        tags=link.tags,
+        vlan=link.vlan,
+        inner_vlan=link.inner_vlan,
+        quirks=link.quirks,
+        protocol=np.zeros(count, np.uint8),
+        source=np.zeros(count, np.uint64),
+        destination=np.zeros(count, np.uint64),
+        source_high=None,
+        destination_high=None,
+        source_port=np.zeros(count, np.uint16),
+        destination_port=np.zeros(count, np.uint16),
+        tcp_flags=np.zeros(count, np.uint16),
+    )
+    _ipv4(taken, found, link.start, end)
+    found = _ipv6(taken, found, link.start, end)
+    _arp(taken, found, link.start, end)
+    return found
+
+
+def _rows(found: Packets, *ethertypes: int) -> Any:
+    """Which packets say that this follows their link header. All of them are a slice: it costs nothing to index by."""
+    mask = found.ethertype == ethertypes[0]
+    for other in ethertypes[1:]:
+        mask |= found.ethertype == other
+    mask &= (found.quirks & ODD) == 0
+    count = int(np.count_nonzero(mask))
+    return slice(None) if count == len(mask) else np.flatnonzero(mask)
+
+
+def _none(rows: Any) -> bool:
+    return not isinstance(rows, slice) and not len(rows)
+
+
+def _ipv4(taken: Bytes, found: Packets, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> None:
+    rows = _rows(found, _ETHERTYPE_IPV4)
+    if _none(rows):
+        return
+    start, end = starts[rows], ends[rows]
+    header = taken.take("V20", start)
+    octets = header.view(np.uint8).reshape(-1, 20)
+    words = header.view(">u2").reshape(-1, 10)
+    longs = header.view(">u4").reshape(-1, 5)
+    length = (octets[:, 0] & 15).astype(np.int64) * 4
+    fragment = words[:, 3].astype(np.uint16)
+    odd = (octets[:, 0] >> 4 != 4) | (length < 20) | (start + 20 > end)
+    later = (fragment & 0x1FFF) != 0
+    quirks = np.where(odd, np.uint8(ODD), np.uint8(0))
+    quirks |= np.where(later, np.uint8(LATER_FRAGMENT), np.uint8(0))
+    quirks |= np.where((fragment & 0x3FFF) != 0, np.uint8(FRAGMENTED), np.uint8(0))
+    known = ~odd
+    protocol = np.where(known, octets[:, 9], np.uint8(0))
+    found.family[rows] = np.where(known, np.uint8(IPV4), np.uint8(OTHER))
+    found.protocol[rows] = protocol
+    found.source[rows] = np.where(known, longs[:, 3], np.uint32(0))
+    found.destination[rows] = np.where(known, longs[:, 4], np.uint32(0))
+    found.quirks[rows] |= quirks
+    _transport(taken, found, rows, start + length, end, known & ~later)
+
+
+def _ipv6(taken: Bytes, found: Packets, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> Packets:
+    rows = _rows(found, _ETHERTYPE_IPV6)
+    if _none(rows):
+        return found
+    start, end = starts[rows], ends[rows]
+    header = taken.take("V40", start)
+    octets = header.view(np.uint8).reshape(-1, 40)
+    quads = header.view(">u8").reshape(-1, 5)
+    known = (octets[:, 0] >> 4 == 6) & (start + 40 <= end)
+    count = len(found.place)
+    high = np.zeros(count, np.uint64), np.zeros(count, np.uint64)
+    zero = np.uint64(0)
+    high[0][rows] = np.where(known, quads[:, 1], zero)
+    high[1][rows] = np.where(known, quads[:, 3], zero)
+    found.source[rows] = np.where(known, quads[:, 2], zero)
+    found.destination[rows] = np.where(known, quads[:, 4], zero)
+    found.family[rows] = np.where(known, np.uint8(IPV6), np.uint8(OTHER))
+    protocol = np.where(known, octets[:, 6], np.uint8(_NO_NEXT))
+    place = start + 40
+    quirks = np.where(known, np.uint8(0), np.uint8(ODD))
+    later = _behind_extensions(taken, protocol, place, end, quirks)
+    found.protocol[rows] = np.where(known, protocol, np.uint8(0))
+    found.quirks[rows] |= quirks
+    _transport(taken, found, rows, place, end, (quirks & ODD == 0) & ~later)
+    return _with_high(found, *high)
+
+
+_NO_NEXT = 59  # RFC 8200: no next header
+
+
+def _with_high(found: Packets, source: NDArray[np.uint64], destination: NDArray[np.uint64]) -> Packets:
+    values = {name: getattr(found, name) for name in found.__slots__}
+    return Packets(**{**values, "source_high": source, "destination_high": destination})
+
+
+def _behind_extensions(
+    taken: Bytes,
+    protocol: NDArray[np.uint8],
+    place: NDArray[np.int64],
+    end: NDArray[np.int64],
+    quirks: NDArray[np.uint8],
+) -> NDArray[np.bool_]:
+    """Move ``protocol`` and ``place`` behind the extension headers; returns which are fragments but not the first."""
+    later = np.zeros(len(place), np.bool_)
+    rows = np.flatnonzero(_IS_EXTENSION[protocol])
+    for _ in range(_MOST_EXTENSIONS):
+        if not len(rows):
+            return later
+        here, kind = place[rows], protocol[rows]
+        quirks[rows] |= EXTENDED
+        cut = here + 8 > end[rows]
+        quirks[rows[cut]] |= ODD
+        rows, here, kind = rows[~cut], here[~cut], kind[~cut]
+        octets = taken.take("V8", here).view(np.uint8).reshape(-1, 8)
+        is_fragment = kind == _FRAGMENT
+        size = np.where(
+            is_fragment,
+            8,
+            np.where(kind == _AUTHENTICATION, (octets[:, 1].astype(np.int64) + 2) * 4, (octets[:, 1] + 1) * 8),
+        )
+        position = (octets[:, 2].astype(np.uint16) << 8 | octets[:, 3]) & 0xFFF8
+        behind = is_fragment & (position != 0)
+        quirks[rows[is_fragment]] |= FRAGMENTED
+        quirks[rows[behind]] |= LATER_FRAGMENT
+        later[rows[behind]] = True
+        protocol[rows] = octets[:, 0]
+        place[rows] = here + size
+        rows = rows[~behind & _IS_EXTENSION[octets[:, 0]]]
+    quirks[rows] |= ODD
+    return later
+
+
+def _transport(
+    taken: Bytes,
+    found: Packets,
+    rows: Any,
+    place: NDArray[np.int64],
+    end: NDArray[np.int64],
+    known: NDArray[np.bool_],
+) -> None:
+    """Ports, or type and code, and the flags of TCP, of those packets of ``rows`` whose header is at ``place``."""
+    protocol = found.protocol[rows]
+    ported = known & _PORTED[protocol]
+    typed = known & _TYPED[protocol]
+    wants = ported | typed
+    short = wants & (place + np.where(ported, 4, 2) > end)
+    is_tcp = ported & (protocol == socket.IPPROTO_TCP)
+    short |= is_tcp & (place + 14 > end)
+    if short.any():
+        found.quirks[rows] |= np.where(short, np.uint8(ODD), np.uint8(0))
+    readable = wants & (place + 4 <= end)
+    place = np.where(readable, place, 0)
+    ports = taken.take("V4", place).view(">u2").reshape(-1, 2)
+    first, second = ports[:, 0], ports[:, 1]
+    typed &= readable
+    zero = np.uint16(0)
+    if typed.any():
+        second = np.where(typed, first & 0xFF, second)
+        first = np.where(typed, first >> 8, first)
+    found.source_port[rows] = np.where(readable, first, zero)
+    found.destination_port[rows] = np.where(readable, second, zero)
+    flagged = is_tcp & (place + 14 <= end)
+    flags = taken.take(">u2", np.where(flagged, place + 12, 0)) & 0x1FF
+    flags = np.where(flags & 0x12 == 0x12, flags | SYN_ACK, flags)
+    found.tcp_flags[rows] = np.where(flagged, flags, zero)
+
+
+def _arp(taken: Bytes, found: Packets, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> None:
+    """ARP and RARP for IPv4 over hardware with addresses of 6 bytes: RFC 826, RFC 903."""
+    rows = _rows(found, _ETHERTYPE_ARP, _ETHERTYPE_RARP)
+    if _none(rows):
+        return
+    start, end = starts[rows], ends[rows]
+    words = taken.take("V28", start).view(">u2").reshape(-1, 14)
+    known = (start + 28 <= end) & (words[:, 1] == _ETHERTYPE_IPV4) & (words[:, 2] == 0x0604)
+    longs = words.astype(np.uint64)
+    zero = np.uint64(0)
+    found.family[rows] = np.where(known, np.uint8(ARP), np.uint8(OTHER))
+    found.quirks[rows] |= np.where(known, np.uint8(0), np.uint8(ODD))
+    found.protocol[rows] = np.where(known, words[:, 3].astype(np.uint8), np.uint8(0))
+    found.source[rows] = np.where(known, longs[:, 7] << np.uint64(16) | longs[:, 8], zero)
+    found.destination[rows] = np.where(known, longs[:, 12] << np.uint64(16) | longs[:, 13], zero)

@@ -1,0 +1,168 @@
+"""Where each packet of a stretch of a pcap file begins, found without a step of Python per packet.
+
+The records are a chain: only the length in one tells where the next begins. So the stretch is cut into lanes, a place
+in each is found that looks like the begin of a record, and all lanes are walked at once. What a lane looked like is
+then proved: it counts only when the chain from the first record on ends exactly where the lane begins. Where no lane
+begins, the chain is walked step by step until one does. So whatever the bytes are, the result is the chain, and the
+time it takes is linear.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+
+from agent.workers.capture.savefile import LONGEST_CAPTURE, RECORD_HEADER
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Order = Literal["<", ">"]
+
+_LANE = 64 * 1024
+"""Bytes of a lane: some hundred packets, so that a step over all lanes is worth a call into numpy."""
+
+_LANES = 4096
+
+_SIGHT = 3
+"""How many records in a row have to make sense for a lane to begin at the first of them."""
+
+_SEARCHED = LONGEST_CAPTURE + 1024
+"""Bytes in which to look for the begin of a record: a little more than the longest one."""
+
+_TRIES = 16
+
+_NANOSECONDS = 1_000_000_000
+
+
+class Records(NamedTuple):
+    """``places``: where records begin. The last whole one ends at ``end``. ``damaged``: what follows it is none."""
+
+    places: NDArray[np.int64]
+    end: int
+    damaged: bool
+
+
+def find(data: bytes | bytearray, length: int, order: Order) -> Records:
+    """The records in the first ``length`` bytes of ``data``, the first of which begins at 0.
+
+    ``order`` is the byte order of the file. What makes no sense as a record is what ``savefile.whole_records`` says.
+    """
+    if length < RECORD_HEADER:
+        return Records(np.empty(0, np.int64), 0, False)
+    starts = _starts(data, length, order)
+    lanes = _walk(data, starts, length, order)
+    return _chain(data, lanes, length, order)
+
+
+class _Lanes(NamedTuple):
+    """Where each lane begins and came to rest, and what was found: ``places`` in order, ``owners`` their lanes."""
+
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    places: NDArray[np.int64]
+    owners: NDArray[np.int64]
+
+
+def _walk(data: bytes | bytearray, starts: NDArray[np.int64], length: int, order: Order) -> _Lanes:
+    """Walk all lanes until each is past the begin of the next, or at what is no whole record."""
+    lengths: NDArray[Any] = np.ndarray((length - 3,), order + "u4", data, 0, (1,))
+    stops = np.append(starts[1:], length)
+    ends = starts.copy()
+    steps: list[NDArray[np.int64]] = []
+    walkers: list[NDArray[np.int64]] = []
+    here, lanes = starts, np.arange(len(starts))
+    while len(here):
+        captured = lengths[here + 8].astype(np.int64)
+        original = lengths[here + 12]
+        following = here + (RECORD_HEADER + captured)
+        whole = (captured <= original) & (original != 0) & (captured <= LONGEST_CAPTURE) & (following <= length)
+        if not whole.all():
+            ends[lanes[~whole]] = here[~whole]
+            here, lanes, following = here[whole], lanes[whole], following[whole]
+        steps.append(here)
+        walkers.append(lanes)
+        on = (following < stops[lanes]) & (following <= length - RECORD_HEADER)
+        if on.all():
+            here = following
+            continue
+        ends[lanes[~on]] = following[~on]
+        here, lanes = following[on], lanes[on]
+    places = np.concatenate(steps)
+    owners = np.concatenate(walkers)
+    return _Lanes(starts, ends, places, owners)
+
+
+def _chain(data: bytes | bytearray, lanes: _Lanes, length: int, order: Order) -> Records:
+    """What of the lanes is part of the chain from the first record on, and what is between them."""
+    begins = {int(start): lane for lane, start in enumerate(lanes.starts)}
+    proved = np.zeros(len(lanes.starts), np.bool_)
+    between: list[int] = []
+    header = struct.Struct(order + "II")
+    place, damaged = 0, False
+    while place + RECORD_HEADER <= length:
+        lane = begins.get(place)
+        if lane is not None and not proved[lane] and lanes.ends[lane] > place:
+            proved[lane] = True
+            place = int(lanes.ends[lane])
+            continue
+        captured, original = header.unpack_from(data, place + 8)
+        if captured > original or not original or captured > LONGEST_CAPTURE:
+            damaged = True
+            break
+        following = place + RECORD_HEADER + captured
+        if following > length:
+            break
+        between.append(place)
+        place = following
+    places = lanes.places if proved.all() else lanes.places[proved[lanes.owners]]
+    if between:
+        places = np.concatenate([places, np.array(between, np.int64)])
+    return Records(np.sort(places), place, damaged)
+
+
+def _starts(data: bytes | bytearray, length: int, order: Order) -> NDArray[np.int64]:
+    """0, and places behind it at which records seem to begin, ascending."""
+    header = struct.Struct(order + "4I")
+    step = max(_LANE, length // _LANES)
+    starts = [0]
+    # Packets of one stretch mostly share the upper half of their seconds, which changes every 18 hours.
+    within, mark = (2, bytes(data[2:4])) if order == "<" else (0, bytes(data[:2]))
+    for place in range(step, length - RECORD_HEADER, step):
+        seen = _seek(data, max(place, starts[-1] + 1), length, header, mark, within)
+        if seen is not None:
+            starts.append(seen)
+    return np.array(starts, np.int64)
+
+
+def _seek(
+    data: bytes | bytearray, place: int, length: int, header: struct.Struct, mark: bytes, within: int
+) -> int | None:
+    """The first place from ``place`` on at which some records in a row make sense, unless it takes too many tries."""
+    limit = min(place + _SEARCHED, length)
+    for _ in range(_TRIES):
+        found = data.find(mark, place + within, limit)
+        if found < 0:
+            return None
+        place = found - within
+        if _sensible(data, place, length, header, mark, within):
+            return place
+        place += 1
+    return None
+
+
+def _sensible(
+    data: bytes | bytearray, place: int, length: int, header: struct.Struct, mark: bytes, within: int
+) -> bool:
+    for _ in range(_SIGHT):
+        if place + RECORD_HEADER > length:
+            return False
+        _, fraction, captured, original = header.unpack_from(data, place)
+        if fraction >= _NANOSECONDS or captured > original or not original or captured > LONGEST_CAPTURE:
+            return False
+        if data[place + within : place + within + 2] != mark:
+            return False
+        place += RECORD_HEADER + captured
+    return True

@@ -1,0 +1,199 @@
+"""The index process of a capture service: segments as they grow, and those that have no index yet, oldest first.
+
+It runs beside the capture worker and below it in priority, holds no capability, and can be killed at any time: what it
+was about to write is made again. A segment that cannot be indexed gets an empty index, so that it is searched as it is
+and does not stay in the store for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.declaration.model import Capture
+from agent.errors import ConfigurationError, StorageFailure
+from agent.linux.files import why
+from agent.linux.priority import stand_back
+from agent.workers.capture.catalogue import Segment, segments
+from agent.workers.capture.naming import OPEN
+from agent.workers.index.growing import Growing, NotOurs
+from agent.workers.runtime import Context
+
+PACE = 0.5
+"""Seconds from one look at what grew to the next."""
+
+NICENESS = 10
+
+FIRST_RETRY, LONGEST_RETRY = 1.0, 300.0
+"""Seconds until what failed is tried again."""
+
+SEGMENT = "X_SEGMENT"
+"""The field that says which segment is being looked into."""
+
+SUSPECT = "SERVICE_SUSPECT"
+"""The segment over which this process has died before, told by its parent: it is not looked into again."""
+
+
+class IndexWorker:
+    """Raises ``ConfigurationError`` when made for a service that captures nothing."""
+
+    def __init__(self, context: Context) -> None:
+        if not isinstance(context.service, Capture):
+            raise ConfigurationError(f"service {context.name} is of kind {context.service.kind}, not capture")
+        self._context = context
+        self._suspect = os.environ.get(SUSPECT)
+        self._growing: dict[tuple[int, int], Growing] = {}
+        self._foreign: set[Path] = set()
+        self._later: dict[Path, Attempt] = {}
+        self._waiting = 0
+        self._packets = 0
+        self._until = 0
+
+    async def start(self) -> None:
+        """Stand back for the capture."""
+        stand_back(NICENESS)
+
+    async def run(self) -> None:
+        """Index what there is, then what comes, until cancelled."""
+        while True:
+            began = time.monotonic()
+            known = self._look()
+            await self._open(known)
+            await self._closed(known)
+            self._tell()
+            await asyncio.sleep(max(0.0, began + PACE - time.monotonic()))
+
+    async def stop(self) -> None:
+        """Finish what was closed last, for that is what is asked for next. What is open is begun anew another time."""
+        try:
+            await self._closed([segment for segment in self._look() if self._held(segment)])
+        finally:
+            for growing in self._growing.values():
+                growing.close()
+
+    def _look(self) -> list[Segment]:
+        """The segments that have no whole index, oldest first. Raises ``StorageFailure``."""
+        for growing in [growing for growing in self._growing.values() if growing.gone()]:
+            self._forget(growing)
+        now = time.monotonic()
+        return [
+            segment
+            for segment in segments(self._context.data)
+            if not (segment.closed and segment.indexed)
+            and segment.path not in self._foreign
+            and not (segment.path in self._later and self._later[segment.path].at > now)
+        ]
+
+    async def _open(self, known: list[Segment]) -> None:
+        """Index what was written to open segments since."""
+        for segment in known:
+            if not segment.closed and str(segment.path) != self._suspect and (growing := self._hold(segment)):
+                await self._advance(growing, segment)
+
+    async def _closed(self, known: list[Segment]) -> None:
+        """Finish the index of each closed segment."""
+        waiting = [segment for segment in known if segment.closed]
+        for number, segment in enumerate(waiting):
+            self._waiting = len(waiting) - number
+            if self._suspect in (str(segment.path), str(segment.path.with_suffix(OPEN))):
+                self._give_up(segment, "its index could not be made")
+            elif (growing := self._hold(segment)) and await self._advance(growing, segment):
+                self._finish(growing, segment)
+            if number + 1 < len(waiting):  # what is open must not wait for the past
+                await self._open(self._look())
+        self._waiting = 0
+
+    def _held(self, segment: Segment) -> bool:
+        with suppress(OSError):
+            status = segment.path.stat(follow_symlinks=False)
+            return (status.st_dev, status.st_ino) in self._growing
+        return False
+
+    def _hold(self, segment: Segment) -> Growing | None:
+        """The index of this segment as far as it is made; ``None`` when the segment is gone, or none."""
+        try:
+            status = segment.path.stat(follow_symlinks=False)
+            held = self._growing.get((status.st_dev, status.st_ino))
+            if held is None:
+                held = Growing(segment.path)
+                self._growing[held.identity] = held
+            return held
+        except FileNotFoundError:
+            return None
+        except NotOurs:  # an open one may be so young that its header is not written yet
+            if segment.closed:
+                self._foreign.add(segment.path)
+        except OSError as error:
+            self._try_later(segment, f"{segment.path}: cannot be read: {why(error)}")
+        return None
+
+    async def _advance(self, growing: Growing, segment: Segment) -> bool:
+        """Index what there is; returns whether that went well."""
+        self._context.tell(**{SEGMENT: str(segment.path)})
+        try:
+            for chunk in growing.advance():
+                self._packets += chunk.packets
+                self._until = max(self._until, chunk.last)
+                self._context.beat()
+                self._tell()
+                await asyncio.sleep(0)
+        except OSError as error:
+            self._try_later(segment, f"{segment.path}: cannot be indexed: {why(error)}")
+            self._forget(growing)
+            return False
+        return True
+
+    def _finish(self, growing: Growing, segment: Segment) -> None:
+        try:
+            growing.finish(segment.path)
+            self._later.pop(segment.path, None)
+        except StorageFailure as error:
+            self._try_later(segment, str(error))
+        self._forget(growing)
+
+    def _give_up(self, segment: Segment, reason: str) -> None:
+        """An empty index: nothing is known, so all of it is searched."""
+        try:
+            segment.index.touch(0o640)
+        except OSError as error:
+            self._try_later(segment, f"{segment.index}: cannot be written: {why(error)}")
+            return
+        self._report("index_failed", f"{segment.path}: {reason}: it is searched without")
+
+    def _try_later(self, segment: Segment, message: str) -> None:
+        """What is wrong may pass, such as a full disk: told once, tried again ever more rarely."""
+        attempt = self._later.setdefault(segment.path, Attempt())
+        attempt.failures += 1
+        attempt.at = time.monotonic() + min(LONGEST_RETRY, FIRST_RETRY * 2.0 ** min(attempt.failures, 10))
+        if attempt.failures == 1:
+            self._report("index_failed", message)
+
+    def _forget(self, growing: Growing) -> None:
+        self._growing.pop(growing.identity, None)
+        growing.close()
+
+    def _tell(self) -> None:
+        self._context.status(
+            "indexing",
+            {
+                "index_waiting": self._waiting,
+                "index_packets": self._packets,
+                "index_until": self._until / 1e9 if self._until else None,
+            },
+        )
+
+    def _report(self, kind: str, message: str) -> None:
+        self._context.log(message)
+        self._context.event(kind, message)
+
+
+@dataclass(slots=True)
+class Attempt:
+    """How often something failed, and when it is tried again by the monotonic clock."""
+
+    failures: int = 0
+    at: float = 0.0

@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from abc import ABC, abstractmethod
 from contextlib import suppress
@@ -50,6 +51,13 @@ class Captor(ABC):
     @abstractmethod
     def __exit__(self, *error: object) -> None: ...
 
+    def beside(self) -> float:
+        """Seconds of processor that its index process has used; 0 for who makes no index."""
+        return 0.0
+
+    def catch_up(self, arrived: int) -> None:  # noqa: B027  # who makes no index is not behind
+        """Wait until so many packets are in its index."""
+
     def settle(self) -> None:
         """Wait until it has dealt with all that was sent."""
         before, since = processor(self.pid), time.monotonic()
@@ -79,22 +87,50 @@ class Agent(Captor):
         return self.worker.process.pid
 
     def __enter__(self) -> Agent:
-        self.worker = lab.Worker(self.directory, self.settings, self.wire.near)
-        self.worker.wait_ready()
+        self.start()
         return self
 
-    def settle(self) -> None:
-        super().settle()
-        self.worker.drain()
+    def start(self) -> None:
+        """Begin, with what an earlier one has stored."""
+        self.worker = lab.Worker(self.directory, self.settings, self.wire.near)
+        self.worker.wait_ready()
+        self._heard = threading.Event()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def _listen(self) -> None:
+        """Take in what it says, as the agent does: to find that nobody listens would cost it time."""
+        while not self._heard.wait(0.1):
+            self.worker.drain()
+
+    def close(self) -> None:
+        """Nobody listens any more; end it if it runs."""
+        self._heard.set()
+        self._listener.join()
+        self.worker.close()
+
+    def beside(self) -> float:
+        (index,) = process.children(self.pid)
+        return processor(index)
+
+    def catch_up(self, arrived: int) -> None:
+        self._heard.set()
+        self._listener.join()
+        self.worker.wait_figure("index_packets", arrived)
 
     def __exit__(self, *error: object) -> None:
         try:
             if error[0] is None:
+                self._heard.set()
+                self._listener.join()
                 self.worker.stop()
-                self.dropped = self.worker.figures()["dropped_kernel"]
+                figures = self.worker.figures()
+                self.dropped = figures["dropped_kernel"]
                 self.written = sum(packets(path) for path in lab.segments(self.worker.data, NEAR))
+                if self.written != figures["written"]:
+                    raise ValueError(f"{figures['written']} packets are told to be written, {self.written} are there")
         finally:
-            self.worker.close()
+            self.close()
 
 
 class Peer(Captor):
@@ -181,7 +217,7 @@ ALL: tuple[type[Captor], ...] = (Agent, *PEERS)
 
 
 def processor(pid: int) -> float:
-    """Seconds of processor that a process has used, all its threads: to the nanosecond, where proc(5)'s stat has 10 ms."""
+    """Seconds that a process and its threads have run, known to the nanosecond; the stat of proc(5) has 10 ms."""
     total = 0
     for task in Path(f"/proc/{pid}/task").iterdir():
         with suppress(FileNotFoundError):

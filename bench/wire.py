@@ -80,8 +80,10 @@ class Wire:
     def sending(
         self, file: Path, *, rate: float = 0, limit: int = 0, numbered: bool = False, count_in: Path | None = None
     ) -> Iterator[subprocess.Popen[bytes]]:
-        """``bench.replay`` while it sends, with no limit until this ends. The count of what is sent is in ``count_in``."""
-        options = ["--rate", str(rate), *(["--limit", str(limit)] if limit else []), *(["--numbered"] if numbered else [])]
+        """``bench.replay`` while it sends: until this ends, if there is no limit. ``count_in`` gets the count."""
+        options = ["--rate", str(rate)] + ["--numbered"] * numbered
+        if limit:
+            options += ["--limit", str(limit)]
         if count_in is not None:
             count_in.write_bytes(bytes(8))
             options += ["--count-in", str(count_in)]

@@ -11,6 +11,7 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 
 from agent.declaration.capture_limits import LONGEST_FILTER
+from agent.declaration.model import Reserve
 from agent.declaration.units import parse_duration, parse_percent, parse_size
 from agent.declaration.wording import shown
 from agent.errors import UsageError
@@ -260,6 +261,19 @@ def size(low: str, high: str) -> Callable[[str | int], int]:
         return number
 
     return within
+
+
+_reserve = size("0", "1024TiB")
+
+
+def reserve(value: str | int) -> Reserve:
+    """What is to stay free of a file system: a size, or a share of a total that only the host knows."""
+    if not isinstance(value, str) or "%" not in value:
+        return Reserve(bytes=_reserve(value))
+    share = parse_percent(value)
+    if share >= 1:
+        raise UsageError(f'{shown(value)} of the file system leaves nothing to write to; write less, such as "10%"')
+    return Reserve(share=share)
 
 
 LEAST_MEMORY = 1024 * 1024

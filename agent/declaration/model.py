@@ -105,12 +105,24 @@ class Rotate(msgspec.Struct, frozen=True):
     every: float = 60.0
 
 
+class Reserve(msgspec.Struct, frozen=True):
+    """``min_free``: so much of the file system stays free, in bytes or as a share of it (0 to 1); the other is 0."""
+
+    bytes: int = 0
+    share: float = 0.0
+
+
 class Capture(Service, frozen=True, kw_only=True, tag_field="kind", tag="capture"):
-    """``kind = "capture"``: packets of ``interfaces`` into rotating segments within ``budget`` bytes."""
+    """``kind = "capture"``: packets of ``interfaces`` into rotating segments within ``budget`` bytes.
+
+    Segments that ended ``max_age`` seconds ago are removed even where there is room (``None``: no bound).
+    """
 
     interfaces: tuple[str, ...]
     filter: str = ""
     budget: int = 1024**3
+    min_free: Reserve = Reserve(share=0.02)
+    max_age: float | None = None
     rotate: Rotate = Rotate()
     snaplen: int = 262144
     promiscuous: bool = False

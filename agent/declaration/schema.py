@@ -148,6 +148,8 @@ class CaptureKeys(TypedDict, total=False):
         str, _key('a capture filter such as "not port 22", in pcap-filter(7)\'s words', check.capture_filter)
     ]
     budget: Annotated[Size, _size("32KiB", "1024TiB")]
+    min_free: Annotated[Size, _key('a size such as "10GiB" or a share of the file system such as "10%"', check.reserve)]
+    max_age: Annotated[Duration, _duration("1m", "3650d")]
     rotate: RotateKeys
     snaplen: Annotated[int, _whole(1, LARGEST_SNAPLEN, " of bytes")]
     promiscuous: bool

@@ -11,7 +11,7 @@ from typing import Any
 
 from agent.declaration.interpolate import escape
 from agent.declaration.masking import MASK, mask, mask_field
-from agent.declaration.model import AnyService, Capture, Command, Declaration, Heartbeat, Scan, Timer
+from agent.declaration.model import AnyService, Capture, Command, Declaration, Heartbeat, Reserve, Scan, Timer
 from agent.declaration.timing import CRON_FIELDS
 from agent.declaration.units import format_duration, format_size
 from agent.declaration.wording import printable
@@ -87,6 +87,8 @@ def _own_keys(service: AnyService) -> dict[str, Any]:
                 "snaplen": service.snaplen,
                 "promiscuous": service.promiscuous,
                 **{key: format_size(getattr(service, key)) for key in _CAPTURE_SIZES},
+                "min_free": _reserve(service.min_free),
+                **({} if service.max_age is None else {"max_age": format_duration(service.max_age)}),
             }
         case Scan():
             return _present(
@@ -103,6 +105,10 @@ def _own_keys(service: AnyService) -> dict[str, Any]:
             if service.capabilities is not None:
                 command["capabilities"] = list(service.capabilities)
             return command
+
+
+def _reserve(reserve: Reserve) -> str:
+    return f"{reserve.share * 100:.12g}%" if reserve.share else format_size(reserve.bytes)
 
 
 def _timer(timer: Timer) -> dict[str, Any]:

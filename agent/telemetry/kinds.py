@@ -48,9 +48,12 @@ KINDS = {
     "storage_error": Kind("2d73145c6b664a72bbb9e659311d6820", ERR),
     "storage_resumed": Kind("316becd500394a7ca19ce6a693d3bdc6", NOTICE),
     "storage_low": Kind("c6e7c3c4c6f7429db4874627b371b38d", WARNING),
+    "storage_enough": Kind("f8535216e65ac2dcaf84724a0681a716", NOTICE),
     "segment_recovered": Kind("05f30fd1ee5443bcabd112cd5632a489", NOTICE),
     "segment_unreadable": Kind("ef13cea508ce4434a5f4a62170898534", WARNING),
     "segment_stuck": Kind("7205be12bf4148b9876359be3fe0cd60", WARNING),
+    "pin_broken": Kind("290a56d0335b18800ad4ae5a6b35049d", WARNING),
+    "pin_unreadable": Kind("a86ce59159f8996e59361fc8956023d7", WARNING),
     "packets_unaccounted": Kind("260635bc8b874a44bfde21c01d4592a3", WARNING),
     # of a scan
     "scan_finished": Kind("8ff8a096ed9a4c7096c2cb93f0cc3161", INFO),

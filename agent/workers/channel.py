@@ -36,6 +36,10 @@ class Sender:
             return False
         return True
 
+    def close(self) -> None:
+        """Say nothing more."""
+        self._socket.close()
+
 
 class Receiver:
     """The worker's end. ``fd`` polls readable; ``theirs`` is to be inherited, and closed here once it was."""

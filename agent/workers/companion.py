@@ -39,8 +39,8 @@ Report = Callable[[str, str], None]
 class Companion:
     """One companion of ``kind``. ``variables`` are added to its environment, asked for at each start.
 
-    ``figures`` is what it told last, ``said`` the latest of each field. ``report(kind, message)`` is for events, its own
-    and those about it. ``capabilities`` as in ``SpawnRequest``; ``silence`` in seconds.
+    ``figures`` is what it told last, ``said`` the latest of each field. ``report(kind, message)`` is for events, those
+    of its own and those about it. ``capabilities`` as in ``SpawnRequest``; ``silence`` in seconds.
     """
 
     def __init__(

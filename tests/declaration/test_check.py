@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.declaration import check
+from agent.declaration.model import Reserve
 from agent.errors import UsageError
 from agent.linux.capability_sets import NAMES as CAPABILITIES
 
@@ -250,6 +251,17 @@ def test_memory_is_a_size_or_a_share() -> None:
     assert refusal(check.memory, 0) == "0 is out of range; write 1MiB to 1048576TiB"
 
 
+def test_what_is_to_stay_free_is_a_size_or_less_than_all_of_the_disk() -> None:
+    assert check.reserve("10GiB") == Reserve(bytes=10 * 1024**3)
+    assert check.reserve(0) == Reserve()
+    assert check.reserve(" 10 % ") == Reserve(share=0.1)
+    assert refusal(check.reserve, "100%") == (
+        '"100%" of the file system leaves nothing to write to; write less, such as "10%"'
+    )
+    assert refusal(check.reserve, "0%").startswith('"0%" is not a percentage')
+    assert refusal(check.reserve, "lots").startswith('"lots" is not a size')
+
+
 @pytest.mark.parametrize("value", [30, "*/5", "1-5", "mon-fri", "1,15", " 0 "])
 def test_a_cron_field_is_one_word(value: str | int) -> None:
     assert check.cron_field(value) == str(value).strip()
@@ -265,7 +277,7 @@ def test_any_text_is_a_value_or_is_refused_in_one_line(text: str) -> None:
     for parse in (
         check.service_name, check.server, check.account, check.stop_signal, check.absolute_path, check.path,
         check.secret_name, check.variable_name, check.interface, check.ports, check.cron_field, check.calendar_text,
-        check.memory,
+        check.memory, check.reserve,
     ):  # fmt: skip
         try:
             parse(text)

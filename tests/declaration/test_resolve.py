@@ -16,6 +16,7 @@ from agent.declaration.model import (
     Heartbeat,
     Limits,
     LogPolicy,
+    Reserve,
     Rotate,
     Scan,
     Timer,
@@ -110,6 +111,8 @@ def test_the_keys_of_a_capture_arrive_in_the_model(read: Read) -> None:
     keys = """
     filter = "not port 22"
     budget = "20GiB"
+    min_free = "12.5%"
+    max_age = "30d"
     rotate = { size = "256MiB", every = "30s" }
     snaplen = 128
     promiscuous = true
@@ -120,6 +123,8 @@ def test_the_keys_of_a_capture_arrive_in_the_model(read: Read) -> None:
         interfaces=("eth0",),
         filter="not port 22",
         budget=20 * 1024**3,
+        min_free=Reserve(share=0.125),
+        max_age=30 * 86_400.0,
         rotate=Rotate(256 * 1024**2, 30.0),
         snaplen=128,
         promiscuous=True,

@@ -2,7 +2,7 @@
 
 ``20261120T140000.123456Z.pcap`` is a closed segment, the same with ``.part`` one that is being written; that one bears
 the instant it was opened at, for nothing is in it yet. UTC, microseconds, ISO 8601 basic format. A name that is not
-exactly of this form is not ours.
+exactly of this form is not ours. The other files of a segment bear its name with their own suffix (``catalogue``).
 """
 
 from __future__ import annotations

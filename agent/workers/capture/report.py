@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from agent.workers.capture.counters import Counters
 
@@ -12,8 +12,15 @@ _NAMED = 3
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
-def summary(interfaces: Sequence[str], waiting: Sequence[str], total: Counters, *, storing: bool) -> str:
-    """Such as ``lo: 12,345 packets, 0 dropped, 1.2 MiB in 3 segments``, and what is wrong after it."""
+STEPS = {"pruning": "short of disk, the oldest segments go", "full": "the disk takes no more"}
+"""By the state of a store that is not ``ok``: what happens."""
+
+
+def summary(interfaces: Sequence[str], waiting: Sequence[str], total: Counters, *, store: str) -> str:
+    """Such as ``lo: 12,345 packets, 0 dropped, 1.2 MiB in 3 segments``, and what is wrong after it.
+
+    ``store`` is the state of the store (``STEPS``).
+    """
     parts = [
         f"{_names(interfaces)}: {_count(total.written, 'packet')}",
         f"{total.dropped_kernel + total.dropped_interface:,} dropped",
@@ -21,15 +28,17 @@ def summary(interfaces: Sequence[str], waiting: Sequence[str], total: Counters, 
     ]
     if total.not_written:
         parts.append(f"{total.not_written:,} not written")
-    if not storing:
-        parts.append("the disk takes no more")
+    if store in STEPS:
+        parts.append(STEPS[store])
     if waiting:
         parts.append(f"waiting for {_names(waiting)}")
     return ", ".join(parts)
 
 
-def figures(total: Counters, *, store_bytes: int, rate: float) -> dict[str, int | float | str | None]:
-    """The counters by name, with the size of the whole store and packets per second since the last report."""
+def figures(
+    total: Counters, *, store: Mapping[str, int | float | str | None], rate: float
+) -> dict[str, int | float | str | None]:
+    """The counters by name, with the figures of the whole store and packets per second since the last report."""
     return {
         "received": total.received,
         "dropped_kernel": total.dropped_kernel,
@@ -38,7 +47,7 @@ def figures(total: Counters, *, store_bytes: int, rate: float) -> dict[str, int 
         "not_written": total.not_written,
         "bytes": total.bytes,
         "segments": total.segments,
-        "store_bytes": store_bytes,
+        **store,
         "rate": round(rate, 1),
     }
 

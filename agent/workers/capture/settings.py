@@ -16,6 +16,7 @@ from agent.errors import ConfigurationError
 from agent.workers.capture import rotation
 from agent.workers.capture.handle import Options
 from agent.workers.capture.naming import valid_interface
+from agent.workers.capture.retention import Limits
 from agent.workers.capture.writer import Cut
 
 #: Shortest and longest rotation, in seconds. A segment holds what the kernel hands over at least once.
@@ -28,6 +29,7 @@ class Settings:
 
     options: Options
     cut: Cut
+    limits: Limits
 
 
 def settings(service: Capture) -> Settings:
@@ -50,6 +52,10 @@ def settings(service: Capture) -> Settings:
         raise _wrong(service, "ring", f"{service.ring} is not within {RING[0]}..{RING[1]} bytes")
     if not EVERY[0] <= service.rotate.every <= EVERY[1]:
         raise _wrong(service, "rotate.every", f"{service.rotate.every} s is not within {EVERY[0]} s..366 days")
+    if not (0 <= service.min_free.share < 1 and service.min_free.bytes >= 0):
+        raise _wrong(service, "min_free", f"{service.min_free} is nothing that can stay free of a file system")
+    if service.max_age is not None and not 0 < service.max_age < float("inf"):
+        raise _wrong(service, "max_age", f"{service.max_age} s is no age")
     if service.rotate.size < 1:
         raise _wrong(service, "rotate.size", f"{service.rotate.size} is no size")
     record = record_limit(service.snaplen)
@@ -66,6 +72,12 @@ def settings(service: Capture) -> Settings:
     return Settings(
         Options(service.snaplen, service.promiscuous, service.ring, service.filter),
         Cut(limit, round(service.rotate.every * 1e9), record, headroom),
+        Limits(
+            service.budget,
+            service.min_free.bytes,
+            service.min_free.share,
+            None if service.max_age is None else round(service.max_age * 1e9),
+        ),
     )
 
 

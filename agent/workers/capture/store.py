@@ -1,88 +1,140 @@
-"""The directory of segments of one service: adopted at start, kept within its budget, oldest first.
+"""The directory of segments of one service: adopted at start, kept within its limits, oldest first.
 
-``DIRECTORY/INTERFACE/NAME.pcap``, see ``naming``. Every such file counts towards the budget, also those of interfaces
-that are no longer declared; any other file is somebody else's and left alone. The disk is a limit like the budget: when
-less is free than is wanted, the oldest segments make room too.
+All files of a segment count: packets, account, index, and the index of what is open; also those of interfaces that are
+no longer declared. Any other file is somebody else's and left alone. Which segments go is ``retention``'s to say, and
+here it is done and told:
+
+* ``ok``: segments go when the budget or their age says so, as declared.
+* ``pruning``: the file system leaves less than the budget, and so more of them go.
+* ``full``: nothing may go any more, or the disk refuses; ``Writer`` then counts what it cannot write, and resumes.
 """
 
 from __future__ import annotations
 
+import errno
 import os
-from bisect import insort
+import time
+from bisect import bisect_left, insort
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from agent.errors import StorageFailure
-from agent.workers.capture.naming import CLOSED, OPEN, parse_name, segment_name, valid_interface
-from agent.workers.capture.recovery import recover
-from agent.workers.capture.retention import Stored, prune_plan
+from agent.workers.capture import account, adoption, version
+from agent.workers.capture.account import Account
+from agent.workers.capture.adoption import Report, free_begin
+from agent.workers.capture.catalogue import ACCOUNT, INDEX, TAIL
+from agent.workers.capture.naming import CLOSED, OPEN, segment_name
+from agent.workers.capture.pins import Watch
+from agent.workers.capture.retention import Disk, Limits, Plan, Room, Stored, plan, reserve, room
 
-#: ``report(kind, message)``: something happened that the operator should know.
-Report = Callable[[str, str], None]
+__all__ = ["Report", "Store"]
+
+LOOKS = 64
+"""Segments whose index is looked for at one time: an index that is long in coming must not cost packets."""
+
+RESPITE = 0.1
+"""Seconds for which room is not looked for again where there was none."""
+
+RESIST = 5.0
+"""Seconds for which nothing is removed after several segments in a row would not be."""
+
+STUCK = 60.0
+"""Seconds after which it is tried again to remove what would not be."""
+
+LEARNED = 600.0
+"""Seconds for which a disk that took less than it promised, for a quota say, is not asked for more."""
+
+MARGIN = 1024 * 1024
+"""Bytes by which the disk must leave more than the budget to count as no longer low: sizes on disk are rounded."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_PATIENT = 3
+_TOLD = 64  # characters of a reason, in the message of an event
+_MOST_TOLD = 1000
 
 
 class Store:
     """Closed segments by age, and the bytes that open ones have taken so far. Sizes are bytes."""
 
-    def __init__(self, directory: Path, budget: int, report: Report) -> None:
+    def __init__(
+        self, directory: Path, limits: Limits, report: Report, clock: Callable[[], int] = time.time_ns
+    ) -> None:
         self._directory = directory
-        self._budget = budget
+        self._limits = limits
         self._report = report
+        self._clock = clock
+        self._pins = Watch(directory, report)
         self._closed: list[Stored] = []  # oldest first
         self._closed_bytes = 0
+        self._waiting: dict[tuple[int, str], Stored] = {}  # those without an index
         self._open: dict[Path, int] = {}
+        self._tails: dict[Path, tuple[Path, int]] = {}  # by segment: the index of its open form
+        self._unnamed: list[tuple[Path, int, int, Account | None]] = []  # complete, but would not be renamed
         self._disk_low = False
+        self._broken: set[str] = set()
+        self._barren_until = 0.0
+        self._stuck: list[Stored] = []  # would not be removed: counted, and left alone for a while
+        self._told_stuck: set[Path] = set()
+        self._unstick_at = 0.0
+        self._refusals = 0
+        self._resting_until = 0.0
+        self._doubted = False  # the disk said it was full when it was not
+        self._learned: int | None = None
+        self._forget_at = 0.0
 
     @property
     def bytes(self) -> int:
         """Bytes of all segments, open ones included."""
-        return self._closed_bytes + sum(self._open.values())
+        return (
+            self._closed_bytes
+            + sum(self._open.values())
+            + sum(size for _, size in self._tails.values())
+            + sum(size for _, _, size, _ in self._unnamed)
+        )
+
+    @property
+    def state(self) -> str:
+        """``ok``, or ``pruning`` while the file system leaves less room than the budget."""
+        return "pruning" if self._disk_low else "ok"
+
+    @property
+    def oldest(self) -> int | None:
+        """When the oldest closed segment begins, in nanoseconds since the epoch."""
+        return self._closed[0].begin if self._closed else None
+
+    @property
+    def unindexed(self) -> int:
+        """How many closed segments have no index yet."""
+        return len(self._waiting)
+
+    @property
+    def pinned(self) -> int:
+        """How many pins there are."""
+        return len(self._pins.ranges)
 
     def adopt(self) -> None:
         """Take over what is in the directory, completing segments that a worker left open when it was killed.
 
-        Call once, before anything else. Raises ``StorageFailure`` when the directory cannot be made or read.
+        Call once, before anything else. Raises ``ConfigurationError`` when the store is one of a newer version, and
+        ``StorageFailure`` when the directory cannot be made or read.
         """
         try:
             self._directory.mkdir(mode=0o750, parents=True, exist_ok=True)
-            with os.scandir(self._directory) as entries:
-                interfaces = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-            for interface in filter(valid_interface, interfaces):
-                self._adopt_interface(interface)
+            marked = version.check(self._directory)
+            for segment in adoption.adopt(self._directory, self._report):
+                self._add(segment)
+                self._closed_bytes += segment.size
         except OSError as error:
             raise StorageFailure(f"segments in {self._directory} cannot be read: {error.strerror}") from error
-
-    def _adopt_interface(self, interface: str) -> None:
-        with os.scandir(self._directory / interface) as entries:
-            names = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
-        for name in names:
-            parsed = parse_name(name)
-            if parsed is None:
-                continue
-            path = self._directory / interface / name
-            begin, suffix = parsed
-            if suffix == OPEN:
-                self._recover(path)
-            else:
-                self._add(Stored(begin, interface, path.stat().st_size))
-
-    def _recover(self, path: Path) -> None:
-        label = f"{path.parent.name}/{path.name}"
-        try:
-            found = recover(path)
-            if found is None:
-                self._report("segment_unreadable", f"{label}: not a pcap file, left alone")
-                return
-            if found.begin is None:
-                path.unlink()
-            else:
-                self.keep(path, found.begin, found.length)
-            self._report(
-                "segment_recovered",
-                f"{label}: {found.records} packets kept, {found.lost} bytes of an unfinished one cut",
-            )
-        except OSError as error:
-            self._report("segment_unreadable", f"{label}: left alone: {error.strerror}")
+        if not marked:
+            try:
+                version.mark(self._directory)
+            except StorageFailure as error:  # a full disk; the next start tries again
+                self._report("storage_error", str(error))
+        self._pins.look(self._clock())
 
     def part(self, interface: str, now: int) -> Path:
         """Where a new segment is to be written; its directory exists. Raises ``OSError``."""
@@ -94,66 +146,270 @@ class Store:
         """An open segment has this size now."""
         self._open[part] = size
 
-    def keep(self, part: Path, begin: int, size: int) -> Path:
-        """An open segment is complete: give it its name, which tells others that it is. Raises ``OSError``."""
+    def keep(self, part: Path, begin: int, size: int, record: Account | None = None) -> Path:
+        """An open segment is complete: store its account, and give it its name, which tells others that it is.
+
+        Raises ``OSError`` when that fails; it is tried again until it succeeds. An account that the disk does not take
+        is reported, and missing.
+        """
         self._open.pop(part, None)
+        try:
+            return self._name(part, begin, size, record)
+        except OSError:
+            self._unnamed.append((part, begin, size, record))
+            raise
+
+    def _name(self, part: Path, begin: int, size: int, record: Account | None) -> Path:
+        begin = free_begin(part.parent, begin)
         final = part.with_name(segment_name(begin, CLOSED))
-        while os.path.lexists(final):  # two segments that begin in one microsecond, or a clock that was set back
-            begin += 1000
-            final = part.with_name(segment_name(begin, CLOSED))
+        beside = self._store_account(final.with_suffix(ACCOUNT), record) if record is not None else 0
         part.rename(final)
-        self._add(Stored(begin, part.parent.name, size))
+        if (tail := self._tails.pop(part, None)) is not None:
+            self._tails[final] = tail
+        self._add(Stored(begin, part.parent.name, max(begin, self._clock()), size + beside, indexed=False))
+        self._closed_bytes += size + beside
         return final
+
+    def _store_account(self, path: Path, record: Account) -> int:
+        """Bytes of the account on disk. What it takes is worth an old segment."""
+        for last in (False, True):
+            try:
+                account.write(path, record)
+                return path.stat().st_size
+            except (StorageFailure, OSError) as error:
+                if last:
+                    self._report("storage_error", f"{path.parent.name}: a segment has no account: {error}")
+                else:
+                    self.prune(1)
+        return 0
 
     def discard(self, part: Path) -> None:
         """An open segment has no packet in it: remove it. Raises ``OSError``."""
         self._open.pop(part, None)
         part.unlink(missing_ok=True)
+        self._drop_tail(part)
+
+    def tend(self) -> None:
+        """What is due once a second: pins, indexes, segments that have become too old, and the room on the disk."""
+        now = self._clock()
+        if self._pins.look(now):
+            self._barren_until = 0.0
+        self._finish()
+        for part in self._open:
+            self._tails[part] = (tail := part.with_suffix(TAIL)), _size(tail) or 0
+        self._look_for_indexes()
+        clock = time.monotonic()
+        if self._learned is not None and clock >= self._forget_at:
+            self._learned = None
+        if self._stuck and clock >= self._unstick_at:
+            stuck, self._stuck = self._stuck, []
+            for segment in stuck:
+                self._add(segment)
+        self._free(0, 0)
+        current = self._room(0)
+        if self._disk_low and self._learned is None and current.disk > current.budget + MARGIN:
+            self._disk_low = False
+            self._report("storage_enough", f"{current.disk} more bytes fit on the disk: the budget is the limit again")
 
     def make_room(self, want: int, unflushed: int = 0) -> int:
-        """Remove the oldest segments until ``want`` bytes may be written; returns how many may, which can be fewer.
+        """Remove segments until ``want`` bytes may be written; returns how many may, which can be fewer.
 
-        What may be written is what is left of the budget, and no more than the disk has free once it took the
+        What may be written is what is left of the budget, and no more than the disk may be filled by once it took the
         ``unflushed`` bytes that open segments have grown by and not handed over yet.
         """
-        disk, budget = self._disk_free() - unflushed, self._budget - self.bytes
-        room = min(disk, budget)
-        if room >= want or not self._closed:
-            return max(0, room)
-        if disk >= budget:
-            self._disk_low = False
-        elif not self._disk_low:
-            self._disk_low = True
-            self._report(
-                "storage_low", f"{disk} bytes are free on disk: the oldest segments go before the budget is used"
-            )
-        self.prune(want - room)
-        return max(0, min(self._budget - self.bytes, self._disk_free() - unflushed))
+        if self._room(unflushed).bytes < want and time.monotonic() >= self._barren_until:
+            self._free(want, unflushed)
+        return max(0, self._room(unflushed).bytes)
 
-    def prune(self, need: int) -> None:
-        """Remove as many of the oldest segments as it takes to free ``need`` bytes."""
-        for segment in prune_plan(self._closed, need):
-            path = self._path(segment)
+    def _free(self, want: int, unflushed: int) -> None:
+        """Remove what has to go for ``want`` bytes."""
+        for _ in range(_PATIENT):  # others go instead of those that will not be removed
+            if time.monotonic() < self._resting_until:
+                return
+            found = self._plan(want, unflushed)
+            if found.short and found.waiting and self._look_for_indexes():
+                found = self._plan(want, unflushed)
+            if found.short:
+                self._barren_until = time.monotonic() + RESPITE
+            if self._execute(found):
+                return
+
+    def prune(self, need: int) -> bool:
+        """Remove as many segments as it takes to free ``need`` bytes; returns whether any went."""
+        before = self._closed_bytes
+        self._free(self._room(0).bytes + need, 0)
+        return self._closed_bytes < before
+
+    def squeeze(self, error: OSError, want: int) -> bool:
+        """The disk would not take what it promised. Make room, and do not rely on that promise for a while.
+
+        Returns whether any went, so that it makes sense to try again at once.
+        """
+        if error.errno not in _FULL:
+            return False
+        promised = self._room(0).bytes >= want
+        if promised and (self._doubted or error.errno == errno.EDQUOT):  # a quota, or no more inodes
+            self._learned = max(0, self.bytes - want)
+            self._forget_at = time.monotonic() + LEARNED
+            self._low(f"{error.strerror}: for a while no more than {self._learned} bytes are stored")
+        self._doubted = promised
+        return self.prune(want)
+
+    def obstacle(self) -> OSError:
+        """Why there is no room for a packet, as an error."""
+        disk = self._disk()
+        current = self._room(0)
+        if current.disk < current.budget:
+            floor = reserve(self._limits, disk)
+            text = f"No space left on device: {disk.free} bytes are free" + (
+                f", and {floor} are to stay so" if floor else ""
+            )
+        else:
+            text = f"the budget of {self._limits.budget} bytes is used up"
+        waiting = len(self._waiting)
+        if waiting:
+            text += f"; {waiting} segment{' waits for its' if waiting == 1 else 's wait for their'} index"
+        elif self._stuck:
+            text += f"; {len(self._stuck)} segment{'' if len(self._stuck) == 1 else 's'} cannot be removed"
+        return OSError(errno.ENOSPC, text)
+
+    def _plan(self, want: int, unflushed: int) -> Plan:
+        disk = self._disk()
+        return plan(
+            self._closed,
+            self._effective(),
+            disk._replace(free=disk.free - unflushed),
+            self.bytes,
+            want,
+            self._clock(),
+            lambda segment: self._pins.ranges.touch(segment.begin, segment.end),
+        )
+
+    def _room(self, unflushed: int) -> Room:
+        disk = self._disk()
+        return room(self._effective(), disk._replace(free=disk.free - unflushed), self.bytes)
+
+    def _effective(self) -> Limits:
+        if self._learned is None:
+            return self._limits
+        return self._limits._replace(budget=min(self._limits.budget, self._learned))
+
+    def _execute(self, found: Plan) -> bool:
+        """Remove what is to go; returns whether all of it did."""
+        disk, current = self._disk(), self._room(0)
+        if found.going and current.disk < current.budget:
+            self._low(
+                f"{disk.free} of {disk.total} bytes are free on disk, {reserve(self._limits, disk)} are to stay so: "
+                "the oldest segments go before the budget is used"
+            )
+        for segment in found.broken:
+            self._tell_broken(segment)
+        return all(self._remove(segment) for segment in [*found.aged, *found.going, *found.broken])
+
+    def _low(self, message: str) -> None:
+        if not self._disk_low:
+            self._disk_low = True
+            self._report("storage_low", message)
+
+    def _tell_broken(self, segment: Stored) -> None:
+        for pin in self._pins.ranges.touching(segment.begin, segment.end):
+            if pin.id not in self._broken:
+                self._broken.add(pin.id)
+                reason = f" ({pin.reason[:_TOLD]})" if pin.reason else ""
+                self._report("pin_broken", f"pin {pin.id}{reason}: its oldest packets go, for nothing else is left to")
+
+    def _remove(self, segment: Stored) -> bool:
+        """The packets go first: what is left behind by a kill in between is no segment, and cleared away at the start.
+
+        (The other way round it would be one without an index, and stay for ever.)
+        """
+        if time.monotonic() < self._resting_until:
+            return False
+        path = self._path(segment)
+        refusal: OSError | None = None
+        try:
+            path.unlink(missing_ok=True)
+            for suffix in (INDEX, ACCOUNT):
+                path.with_suffix(suffix).unlink(missing_ok=True)
+        except OSError as error:
+            refusal = error
+        del self._closed[bisect_left(self._closed, segment)]
+        if refusal is not None:
+            self._refuse(segment, path, refusal)
+            return False
+        self._refusals = 0
+        self._closed_bytes -= segment.size
+        return True
+
+    def _refuse(self, segment: Stored, path: Path, error: OSError) -> None:
+        """It goes on counting. Others may go yet; but where several will not, it is the disk, and not they."""
+        if not self._stuck:
+            self._unstick_at = time.monotonic() + STUCK
+        self._stuck.append(segment)
+        self._refusals += 1
+        if path not in self._told_stuck and len(self._told_stuck) < _MOST_TOLD:
+            self._told_stuck.add(path)
+            self._report("segment_stuck", f"{path}: cannot be removed: {error.strerror}")
+        if self._refusals >= _PATIENT:
+            self._refusals = 0
+            self._resting_until = time.monotonic() + RESIST
+
+    def _finish(self) -> None:
+        """Name what would not be named."""
+        for entry in self._unnamed[:LOOKS]:
             try:
-                path.unlink(missing_ok=True)
-            except OSError as error:
-                # It goes on counting, but is not tried again for each packet.
-                self._report("segment_stuck", f"{path}: cannot be removed: {error.strerror}")
-            else:
-                self._closed_bytes -= segment.size
-            self._closed.remove(segment)
+                self._name(*entry)
+            except FileNotFoundError:  # somebody has removed it
+                pass
+            except OSError:
+                return
+            self._unnamed.remove(entry)
+
+    def _look_for_indexes(self) -> bool:
+        """Take note of indexes that have appeared, of some segments at a time; returns whether there were any."""
+        found = False
+        for key, segment in list(islice(self._waiting.items(), LOOKS)):
+            path = self._path(segment)
+            del self._waiting[key]
+            size = _size(path.with_suffix(INDEX))  # an empty one says that none could be made
+            if size is None:
+                self._waiting[key] = segment  # the others come first, next time
+                continue
+            found = True
+            self._drop_tail(path)
+            self._closed[bisect_left(self._closed, segment)] = replace(segment, size=segment.size + size, indexed=True)
+            self._closed_bytes += size
+        if found:
+            self._barren_until = 0.0
+        return found
+
+    def _drop_tail(self, path: Path) -> None:
+        """What was the index of an open segment is of no use to anybody any more."""
+        tail, _ = self._tails.pop(path, (None, 0))
+        if tail is not None:
+            with suppress(OSError):
+                tail.unlink()
 
     def _add(self, segment: Stored) -> None:
         insort(self._closed, segment)
-        self._closed_bytes += segment.size
+        if not segment.indexed:
+            self._waiting[segment.begin, segment.interface] = segment
 
     def _path(self, segment: Stored) -> Path:
         return self._directory / segment.interface / segment_name(segment.begin, CLOSED)
 
-    def _disk_free(self) -> int:
-        """Bytes an ordinary user may still write; without a limit when the file system does not say."""
+    def _disk(self) -> Disk:
+        """What an ordinary user may still write; without a limit when the file system does not say."""
         try:
             state = os.statvfs(self._directory)
         except OSError:
-            return self._budget
-        return state.f_bavail * state.f_frsize
+            return Disk(self._limits.budget, self._limits.budget)
+        return Disk(state.f_bavail * state.f_frsize, state.f_blocks * state.f_frsize)
+
+
+def _size(path: Path) -> int | None:
+    """Bytes of a file; ``None`` when it is not there."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None

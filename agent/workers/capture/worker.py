@@ -27,7 +27,7 @@ class CaptureWorker:
             raise ConfigurationError(f"service {context.name} is of kind {context.service.kind}, not capture")
         self._context = context
         self._settings = settings(context.service)
-        self._store = Store(context.data, context.service.budget, self._report)
+        self._store = Store(context.data, self._settings.limits, self._report)
         self._sources = [
             Source(name, self._settings.options, self._settings.cut, self._store, self._report, self._read)
             for name in context.service.interfaces
@@ -91,10 +91,12 @@ class CaptureWorker:
         for source in self._sources:
             source.measure()
         self._indexing.tend()
+        self._store.tend()
         self._measure_at = time.monotonic() + MEASURE
         self._tell()
 
     def _tell(self) -> None:
+        storing = all(source.writer.storing for source in self._sources)
         total = sum((source.counters for source in self._sources), Counters())
         now = time.monotonic()
         before = self._measured or (now, total.received)
@@ -105,11 +107,17 @@ class CaptureWorker:
                 [source.interface for source in self._sources],
                 [source.interface for source in self._sources if source.waiting],
                 total,
-                storing=all(source.writer.storing for source in self._sources),
+                store=self._store.state if storing else "full",
             ),
             report.figures(
                 total,
-                store_bytes=self._store.bytes,
+                store={
+                    "store_state": self._store.state if storing else "full",
+                    "store_bytes": self._store.bytes,
+                    "store_oldest": self._store.oldest and self._store.oldest / 1e9,
+                    "unindexed": self._store.unindexed,
+                    "pins": self._store.pinned,
+                },
                 rate=(total.received - before[1]) / elapsed if elapsed > 0 else 0.0,
             )
             | self._indexing.figures,

@@ -6,8 +6,6 @@ new segment is tried again and again, less and less often. Nothing is lost silen
 
 from __future__ import annotations
 
-import errno
-import os
 import time
 from dataclasses import dataclass
 
@@ -16,8 +14,6 @@ from agent.workers.capture.counters import Counters
 from agent.workers.capture.dumper import Dumper, Stream, sink
 from agent.workers.capture.handle import Handle
 from agent.workers.capture.store import Report, Store
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +123,10 @@ class Writer:
         """Open a new segment, unless it is not yet time to try again."""
         if self._failures and time.monotonic() < self._retry_at:
             return None
+        if self._store.make_room(self._cut.headroom) < self._cut.record:
+            self._failed(self._store.obstacle(), 0, promised=False)
+            return None
         try:
-            self._store.make_room(self._cut.headroom)
             opened = time.time_ns()
             self._dumper = Dumper(handle, self._store.part(self._interface, opened), opened)
         except OSError as error:
@@ -142,7 +140,7 @@ class Writer:
         full = dumper.packets + dumper.uncertain == 0
         self._end()
         if full:
-            self._failed(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), 0)
+            self._failed(self._store.obstacle(), 0, promised=False)
 
     def _flush(self) -> None:
         dumper = self._dumper
@@ -198,10 +196,14 @@ class Writer:
         if failure is not None:
             self._failed(failure, lost)
 
-    def _failed(self, error: OSError, lost: int) -> None:
-        """The store would not take packets, ``lost`` of which had been read already: try again later."""
+    def _failed(self, error: OSError, lost: int, *, promised: bool = True) -> None:
+        """The store would not take packets, ``lost`` of which had been read already: try again later.
+
+        ``promised``: there should have been room. Then it is made once more, and tried again at once.
+        """
         self._failures += 1
-        self._retry_at = time.monotonic() + rotation.retry_delay(self._failures)
+        squeezed = promised and self._store.squeeze(error, self._cut.headroom) and self._failures == 1
+        self._retry_at = 0.0 if squeezed else time.monotonic() + rotation.retry_delay(self._failures)
         if self._failures == 1:
             self._not_written_before = self._counters.not_written
             self._report(
@@ -209,5 +211,3 @@ class Writer:
                 f"{self._interface}: {lost} packets not written: {error.strerror}; counting, and trying again",
             )
         self._counters.not_written += lost
-        if error.errno in _FULL:
-            self._store.prune(1)

@@ -81,8 +81,9 @@ class Growing:
         try:
             if not self._sealed:
                 self._begin()
-            while self._chunks:
-                self._seal(self._chunks.pop(0))
+            for chunk in merge(self._chunks):
+                self._seal(chunk)
+            self._chunks = []
             self._tail.rename(index)
         except OSError as error:
             raise StorageFailure(f"{index}: cannot be written: {error.strerror}") from error

@@ -9,30 +9,34 @@ TOTAL = Counters(12_400, 50, 5, 12_345, 0, 1_258_291, 3)
 
 
 def test_the_line_of_a_healthy_capture() -> None:
-    assert summary(["lo"], [], TOTAL, storing=True) == "lo: 12,345 packets, 55 dropped, 1.2 MiB in 3 segments"
+    assert summary(["lo"], [], TOTAL, store="ok") == "lo: 12,345 packets, 55 dropped, 1.2 MiB in 3 segments"
 
 
 def test_one_is_not_plural() -> None:
-    assert summary(["lo"], [], Counters(1, 0, 0, 1, 0, 100, 1), storing=True) == (
+    assert summary(["lo"], [], Counters(1, 0, 0, 1, 0, 100, 1), store="ok") == (
         "lo: 1 packet, 0 dropped, 100 B in 1 segment"
     )
 
 
 def test_everything_that_is_wrong_is_said() -> None:
     total = Counters(1, 0, 0, 0, 1_001, 0, 0)
-    assert summary(["eth0", "eth1"], ["eth1"], total, storing=False) == (
+    assert summary(["eth0", "eth1"], ["eth1"], total, store="full") == (
         "eth0, eth1: 0 packets, 0 dropped, 0 B in 0 segments, 1,001 not written, the disk takes no more, "
         "waiting for eth1"
     )
 
 
+def test_a_disk_that_runs_short_is_said_before_packets_are_lost() -> None:
+    assert summary(["lo"], [], TOTAL, store="pruning").endswith("3 segments, short of disk, the oldest segments go")
+
+
 def test_many_interfaces_are_counted_instead_of_named() -> None:
     names = [f"eth{number}" for number in range(20)]
-    assert summary(names, [], TOTAL, storing=True).startswith("20 interfaces: ")
+    assert summary(names, [], TOTAL, store="ok").startswith("20 interfaces: ")
 
 
 def test_figures_bear_the_names_that_the_status_shows() -> None:
-    assert figures(TOTAL, store_bytes=7, rate=1.26) == {
+    assert figures(TOTAL, store={"store_bytes": 7, "store_state": "ok"}, rate=1.26) == {
         "received": 12_400,
         "dropped_kernel": 50,
         "dropped_interface": 5,
@@ -41,5 +45,6 @@ def test_figures_bear_the_names_that_the_status_shows() -> None:
         "bytes": 1_258_291,
         "segments": 3,
         "store_bytes": 7,
+        "store_state": "ok",
         "rate": 1.3,
     }

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.declaration.model import Capture, Rotate
+from agent.declaration.model import Capture, Reserve, Rotate
 from agent.errors import ConfigurationError
 from agent.workers.capture.settings import settings
 
@@ -32,6 +32,11 @@ def declared(**changes: object) -> Capture:
         ({"rotate": Rotate(every=float("nan"))}, "rotate.every"),
         ({"rotate": Rotate(every=float("inf"))}, "rotate.every"),
         ({"rotate": Rotate(size=0)}, "rotate.size"),
+        ({"min_free": Reserve(share=1.0)}, "min_free"),
+        ({"min_free": Reserve(bytes=-1)}, "min_free"),
+        ({"min_free": Reserve(share=float("nan"))}, "min_free"),
+        ({"max_age": 0.0}, "max_age"),
+        ({"max_age": float("nan")}, "max_age"),
     ],
 )
 def test_a_value_that_cannot_work_is_named(changes: dict[str, object], where: str) -> None:
@@ -44,6 +49,12 @@ def test_what_is_declared_arrives() -> None:
     made = settings(declared(snaplen=96, promiscuous=True, ring=2**20, filter="tcp", rotate=Rotate(2**20, 1.5)))
     assert (made.options.snaplen, made.options.promiscuous, made.options.ring) == (96, True, 2**20)
     assert made.options.filter == "tcp"
+    assert settings(declared(budget=2**30, min_free=Reserve(bytes=7), max_age=1.5)).limits == (
+        2**30,
+        7,
+        0.0,
+        1_500_000_000,
+    )
     assert (made.cut.limit, made.cut.every, made.cut.record) == (2**20, 1_500_000_000, 112)
 
 

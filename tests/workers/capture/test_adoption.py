@@ -1,0 +1,134 @@
+"""What a store makes of what an earlier capture left behind."""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+from agent.workers.capture import account
+from agent.workers.capture.account import Account
+from agent.workers.capture.adoption import SLACK, adopt
+from agent.workers.capture.catalogue import ACCOUNT, INDEX, TAIL
+from agent.workers.capture.naming import CLOSED, OPEN, segment_name
+from agent.workers.capture.retention import Stored
+from tests.workers.capture import dying
+from tests.workers.capture.lab import ROOT
+
+SECOND = 10**9
+HEADER = struct.pack("=IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 262144, 1)
+RECORD = struct.pack("=IIII", 7, 123_456_789, 3, 3) + b"abc"
+
+
+class Reports:
+    def __init__(self) -> None:
+        self.all: list[tuple[str, str]] = []
+
+    def __call__(self, kind: str, message: str) -> None:
+        assert message.isprintable()
+        self.all.append((kind, message))
+
+
+def put(directory: Path, second: int, suffix: str, content: bytes, interface: str = "eth0") -> Path:
+    path = directory / interface / segment_name(second * SECOND, suffix)
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.glob("*/*"))
+
+
+def test_a_store_killed_before_any_change_of_the_disk_is_whole_again_once_it_is_adopted(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, dying.__file__, str(tmp_path)],
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["wrong"] == []
+    assert found["kills"] > found["instants"] > 60
+
+
+def test_a_segment_left_open_is_completed_with_an_account_and_the_empty_one_removed(tmp_path: Path) -> None:
+    part = put(tmp_path, 5, OPEN, HEADER + RECORD + RECORD[:-1])
+    put(tmp_path, 5, TAIL, b"tail")
+    modified = part.stat().st_mtime_ns
+    put(tmp_path, 6, OPEN, HEADER)
+    put(tmp_path, 9, OPEN, b"")
+    foreign = put(tmp_path, 8, OPEN, b"#!/bin/sh\n" * 10)
+    reports = Reports()
+    (found,) = adopt(tmp_path, reports)
+    kept = tmp_path / "eth0" / "19700101T000007.123456Z.pcap"
+    assert names(tmp_path) == sorted([kept.name, kept.with_suffix(ACCOUNT).name, foreign.name])
+    assert kept.read_bytes() == HEADER + RECORD
+    told = account.read(kept.with_suffix(ACCOUNT))
+    assert told == Account(
+        interface="eth0", opened=5 * SECOND, closed=modified, written=1, bytes=43, reason="recovered"
+    )
+    size = 43 + kept.with_suffix(ACCOUNT).stat().st_size
+    assert found == Stored(7 * SECOND + 123_456_000, "eth0", modified + SLACK, size, indexed=False)
+    assert sorted(kind for kind, _ in reports.all) == ["segment_recovered"] * 3 + ["segment_unreadable"]
+
+
+def test_an_account_that_was_made_before_the_kill_is_kept_if_it_is_true(tmp_path: Path) -> None:
+    put(tmp_path, 5, OPEN, HEADER + RECORD)
+    begin = 7 * SECOND + 123_456_000
+    true = Account(interface="eth0", opened=5, closed=9, written=1, bytes=43, reason="size", received=1, ring=7)
+    meta = tmp_path / "eth0" / segment_name(begin, ACCOUNT)
+    account.write(meta, true)
+    adopt(tmp_path, Reports())
+    assert account.read(meta) == true
+
+
+def test_what_belongs_to_no_segment_is_cleared_away(tmp_path: Path) -> None:
+    ours = put(tmp_path, 1, CLOSED, HEADER)
+    index = put(tmp_path, 1, INDEX, b"index")
+    put(tmp_path, 2, INDEX, b"index")
+    put(tmp_path, 2, ACCOUNT, b"account")
+    put(tmp_path, 1, TAIL, b"tail")
+    (tmp_path / "eth0" / f".{index.name}.0a1b2c3d").write_bytes(b"half")
+    stays = [f".{index.name}.0a1b2c3", ".notes.meta.0a1b2c3d", "notes.idx"]
+    for name in stays:
+        (tmp_path / "eth0" / name).write_bytes(b"half")
+    (found,) = adopt(tmp_path, Reports())
+    assert names(tmp_path) == sorted([ours.name, index.name, *stays])
+    assert (found.size, found.indexed) == (29, True)
+
+
+def test_files_that_are_not_ours_are_neither_counted_nor_touched(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    data = tmp_path / "data"
+    (data / "eth0").mkdir(parents=True)
+    foreign = [
+        data / "eth0" / "20261120T140000.123456Z.pcap.gz",
+        data / "eth0" / "20261120T140000.123456Z.pcap~",
+        data / "eth0" / "20261399T140000.123456Z.pcap",
+        data / "eth0" / "notes.txt",
+        data / "20261120T140000.123456Z.pcap",
+    ]
+    for path in foreign:
+        path.write_bytes(HEADER)
+    named_like_ours = [put(data, second, CLOSED, b"no capture at all, but text\n") for second in range(2, 7)]
+    target = put(elsewhere, 1, CLOSED, HEADER, "x")
+    (data / "eth0" / target.name).symlink_to(target)
+    (data / "eth1").symlink_to(elsewhere / "x")
+    (data / "eth0" / segment_name(SECOND, OPEN)).mkdir()
+    reports = Reports()
+    assert adopt(data, reports) == []
+    assert all(path.is_file() for path in [*foreign, *named_like_ours, target])
+    assert (data / "eth0" / target.name).is_symlink()
+    assert reports.all == [
+        (
+            "segment_unreadable",
+            "eth0: no pcap files, left alone: 19700101T000002.000000Z.pcap, 19700101T000003.000000Z.pcap, "
+            "19700101T000004.000000Z.pcap and 2 more",
+        )
+    ]

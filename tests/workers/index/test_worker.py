@@ -1,0 +1,136 @@
+"""The index process: every closed segment gets an index, whatever lies beside it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from agent.workers.index import form
+from tests.workers.capture.lab import PATIENCE, ROOT, Network, network, worker
+from tests.workers.index.pcaps import records, segment
+
+
+@contextmanager
+def index_process(data: Path, **variables: str) -> Iterator[subprocess.Popen[str]]:
+    """An index process as the capture worker starts it, but with nobody who listens to it."""
+    config = data.parent / "service.json"
+    config.write_text('{"kind": "capture", "name": "edge", "interfaces": ["eth0"]}')
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(ROOT),
+        "SERVICE_CONFIG": str(config),
+        "SERVICE_DATA": str(data),
+        "SERVICE_CHANNEL": str(theirs.fileno()),
+        **variables,
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "agent", "worker", "index"],
+        env=environment,
+        pass_fds=[theirs.fileno()],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    theirs.close()
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+        ours.close()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def packets(path: Path) -> int:
+    return sum(chunk.packets for chunk in form.decode(path.read_bytes()))
+
+
+def test_every_closed_segment_gets_an_index_and_what_is_not_ours_is_left_alone(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    segments = [segment(data, interface, second, records(30)) for interface in ("eth0", "eth1") for second in (0, 60)]
+    done = segment(data, "eth0", 120, records(5))
+    done.with_suffix(".idx").write_bytes(b"made before")
+    foreign = segment(data, "eth0", 180, b"")
+    foreign.write_bytes(b"no pcap file")
+    (data / "eth0" / "notes.pcap").write_bytes(b"somebody's")
+    with index_process(data) as process:
+        wait_until(lambda: all(path.with_suffix(".idx").exists() for path in segments))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+    assert [packets(path.with_suffix(".idx")) for path in segments] == [30] * 4
+    assert done.with_suffix(".idx").read_bytes() == b"made before"
+    assert not foreign.with_suffix(".idx").exists()
+    assert len(list(data.rglob("*.idx"))) == 5
+
+
+def test_a_segment_over_which_it_died_before_is_left_and_searched_as_it_is(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    suspect, other = segment(data, "eth0", 0, records(30)), segment(data, "eth0", 60, records(30))
+    with index_process(data, SERVICE_SUSPECT=str(suspect)):
+        wait_until(other.with_suffix(".idx").exists)
+    assert suspect.with_suffix(".idx").read_bytes() == b""
+    assert packets(other.with_suffix(".idx")) == 30
+
+
+def test_it_stands_back_for_the_capture(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    path = segment(data, "eth0", 0, records(1))
+    with index_process(data) as process:
+        wait_until(path.with_suffix(".idx").exists)
+        assert os.getpriority(os.PRIO_PROCESS, process.pid) == 10
+
+
+@pytest.fixture
+def net() -> Iterator[Network]:
+    with network() as made:
+        made.pair("near", "far")
+        yield made
+
+
+SETTINGS = {"interfaces": ["far"], "budget": 2**26, "rotate": {"size": 100_000, "every": 3600}}
+
+
+def test_what_a_capture_writes_is_indexed_and_the_figures_say_how_far(tmp_path: Path, net: Network) -> None:
+    with worker(tmp_path, net, **SETTINGS) as capture:
+        net.send("near", 5_000)
+        figures = capture.wait_figure("index_packets", 5_000)
+        assert figures["index_until"] == pytest.approx(time.time(), abs=10)
+        capture.stop()
+        indexes = sorted((capture.data / "far").glob("*.idx"))
+        assert len(indexes) == len(list((capture.data / "far").glob("*.pcap"))) > 3
+        assert sum(map(packets, indexes)) == 5_000
+        assert not list((capture.data / "far").glob("*.tail"))
+
+
+def test_a_killed_index_process_is_started_again_and_makes_up_for_what_is_missing(tmp_path: Path, net: Network) -> None:
+    with worker(tmp_path, net, **SETTINGS) as capture:
+        net.send("near", 1_000)
+        capture.wait_figure("index_packets", 1_000)
+        (child,) = children(capture.process.pid)
+        os.kill(child, signal.SIGKILL)
+        capture.wait_event("companion_ended")
+        net.send("near", 4_000, first=1_000)
+        capture.wait_figure("written", 5_000)
+        wait_until(lambda: bool(children(capture.process.pid)))
+        capture.wait_figure("index_packets", 4_000)
+        capture.stop()
+        assert sum(map(packets, (capture.data / "far").glob("*.idx"))) == 5_000
+
+
+def children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

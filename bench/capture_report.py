@@ -86,9 +86,10 @@ class Kill:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes, at most: of the capture process beside its ring, and of its index process."""
+    """Bytes, at most: of the capture process beside its ring, and of its index process. ``rate`` is per second."""
 
-    sent: Sent
+    rate: float
+    arrived: int
     written: int
     capture: int
     index: int
@@ -208,7 +209,7 @@ def _targets(figures: Figures) -> Iterator[tuple[str, str, str, bool]]:
         yield what, bound, f"{lost:,}", lost <= figures.kill_bound
         yield "and what was stored", "whole each time", "whole" if whole else "not whole", whole
     if (seen := figures.memory) is not None:
-        rate, mib = seen.sent.rate, (seen.capture / MIB, seen.index / MIB)
+        rate, mib = seen.rate, (seen.capture / MIB, seen.index / MIB)
         busy = rate >= 0.99 * 400_000
         yield (
             "memory of the capture, beside its ring",
@@ -303,7 +304,7 @@ def others(figures: Figures) -> Iterable[list[str]]:
     if (seen := figures.memory) is not None:
         yield [
             "packets lost while memory was looked at",
-            f"{seen.sent.arrived - seen.written:,} of {seen.sent.arrived:,}",
+            f"{seen.arrived - seen.written:,} of {seen.arrived:,}",
         ]
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from bench import captors, process, traffic
 from bench.captors import US, Agent, Captor
 from bench.capture_report import LOADS, Kill, Load, Memory, Rotation, Run
-from bench.wire import NEAR, Sent, Wire, ended
+from bench.wire import NEAR, Wire, ended
 from tests.workers.capture import lab
 
 MIB = 1024 * 1024
@@ -113,36 +113,41 @@ def kills(wire: Wire, place: Path, count: int) -> Iterator[Kill]:
     """A capture at full rate is killed at a random moment, and begun again; what is stored is looked at each time."""
     counter = place / "sent"
     checked: set[Path] = set()
-    captor, killed_at = Agent(wire, place / US, RING), 0
+    captor = Agent(wire, place / US, RING)
     with wire.sending(numbered_file(place), numbered=True, count_in=counter):
-        shared = np.memmap(counter, np.uint64, "r")
-        for number in range(count + 1):
-            captor.start()  # which completes what the last one has left
-            if number:
-                yield judged(captor, checked, killed_at)
-            if number == count:
-                captor.worker.stop()
-                captor.close()
-                break
+        sent = np.memmap(counter, np.uint64, "r")
+        captor.start()
+        for _ in range(count):
+            ready_at = int(sent[0])
             time.sleep(random.uniform(*LIVES))
+            family = process.children(captor.pid)
             os.kill(captor.pid, signal.SIGKILL)
-            killed_at = int(shared[0])
+            killed_at = int(sent[0])
+            process.end_all(family)  # as the agent does, which ends the whole group
             captor.close()
+            captor.start()  # which completes what was left
+            yield judged(captor, checked, ready_at, killed_at)
+        captor.worker.stop()
+        captor.close()
     captors.forget(captor.directory)
 
 
-def judged(captor: Agent, checked: set[Path], killed_at: int) -> Kill:
-    """What the last life has left, now that it is complete. ``killed_at``: frames that had been sent by its end."""
+def judged(captor: Agent, checked: set[Path], ready_at: int, killed_at: int) -> Kill:
+    """What the last life has left, now that it is complete.
+
+    ``ready_at`` and ``killed_at``: how many frames had been sent when it said that it captures, and by its end.
+    """
     found = [path for path in lab.segments(captor.worker.data, NEAR) if path not in checked]
     checked.update(found)
-    numbers = np.concatenate([np.empty(0, np.uint32), *(traffic.numbers(path) for path in found)])
+    numbers = np.concatenate([np.empty(0, np.int64), *(traffic.numbers(path) for path in found)])
     told = sum(lab.tcpdump_count(path) for path in found)  # raises when tcpdump cannot read one to its end
-    if not len(numbers):
-        raise ValueError("a life without a packet: nothing could be lost")
+    kept = numbers[numbers >= ready_at]
+    if not len(kept):
+        raise ValueError(f"none of the {killed_at - ready_at} frames that were sent is stored")
     return Kill(
-        lost=max(0, killed_at - 1 - int(numbers[-1])),
+        lost=max(0, killed_at - 1 - int(kept[-1])),
         stored=len(numbers),
-        whole=told == len(numbers) and bool((np.diff(numbers.astype(np.int64)) == 1).all()),
+        whole=told == len(numbers) and int(kept[0]) == ready_at and bool((np.diff(kept) == 1).all()),
     )
 
 
@@ -158,18 +163,20 @@ def memory(wire: Wire, place: Path, seconds: int) -> Memory:
     capturing: list[int] = []
     indexing: list[int] = []
     with Agent(wire, place / US, RING) as captor:
+        before = wire.arrived()
         with wire.sending(file, rate=MEMORY_RATE) as sending:
-            begun, before = time.monotonic(), wire.arrived()
+            begun = time.monotonic()
             while time.monotonic() - begun < seconds:
                 time.sleep(0.5)
                 capturing.append(weight(captor.pid))
                 indexing.append(sum(weight(child) for child in process.children(captor.pid)))
+            rate = (wire.arrived() - before) / (time.monotonic() - begun)
             assert sending.poll() is None
-            took, arrived = time.monotonic() - begun, wire.arrived() - before
+        arrived = wire.arrived() - before
         captor.settle()
     captors.forget(captor.directory)
     file.unlink()
-    return Memory(Sent(arrived, took, arrived), captor.written, max(capturing), max(indexing))
+    return Memory(rate, arrived, captor.written, max(capturing), max(indexing))
 
 
 def weight(pid: int) -> int:

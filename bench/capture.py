@@ -16,14 +16,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench import accountants, capture_wire, page, process
 from bench import capture_report as report
-from bench import capture_wire, page, process
 from bench.capture_report import Figures
 from bench.wire import Wire, wire
 
 GB = 1_000_000_000
-ROWS = ("loss", "cpu", "scapy", "rotation", "kill", "memory")
-PACKAGES = ("tcpdump", "wireshark-common", "netsniff-ng", "tcpreplay")
+ROWS = ("loss", "cpu", "scapy", "rotation", "kill", "memory", "flows")
+PACKAGES = ("tcpdump", "wireshark-common", "netsniff-ng", "tcpreplay", "softflowd", "nfdump", "pmacct")
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,11 @@ class Scale:
     rotation: int
     kills: int
     memory: int
+    accounted: int
 
 
-FULL = Scale(packets=3_000_000, rounds=5, rotation=60, kills=100, memory=30)
-SHORT = Scale(packets=1_000_000, rounds=1, rotation=5, kills=5, memory=8)
+FULL = Scale(packets=3_000_000, rounds=5, rotation=60, kills=100, memory=30, accounted=2_000_000)
+SHORT = Scale(packets=1_000_000, rounds=1, rotation=5, kills=5, memory=8, accounted=500_000)
 """To see that everything works: its figures are not kept."""
 
 
@@ -85,6 +86,9 @@ def measure(joined: Wire, place: Path, scale: Scale, wanted: set[str], figures: 
     if "rotation" in wanted:
         note(f"rotation every second for {scale.rotation} s")
         figures.rotation = capture_wire.rotation(joined, place, scale.rotation)
+    if "flows" in wanted:
+        note(f"flows of {scale.accounted:,} packets, {scale.rounds} rounds")
+        figures.accounted = list(accountants.accounts(place, scale.accounted, scale.rounds))
     if "kill" in wanted:
         note(f"{scale.kills} kills")
         figures.kill_bound = capture_wire.kill_bound()

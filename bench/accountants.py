@@ -17,12 +17,13 @@ from pathlib import Path
 
 from bench import captors, process, traffic
 from bench.captors import US
-from bench.capture_report import Accounted
+from bench.capture_report import FEW, MANY, SOME, Accounted
 from bench.wire import PATIENCE, RECEIVING
 
 CHUNK = 500_000
 """Packets that are made at a time."""
-FILES = {"64 B, 1,000 flows": (1000, False), "mixed sizes, 20,000 flows": (20_000, True)}
+FILES = {MANY: (100_000, False), SOME: (20_000, True), FEW: (1000, False)}
+"""How many flows there are in them, and whether sizes are mixed."""
 SPAN = 60.0
 """Seconds that such a file tells about."""
 

@@ -7,8 +7,10 @@ Everything is in one run, on one disk; rounds take the programs in turn, in rand
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,13 +18,15 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import accountants, capture_wire, page, process
+from bench import accountants, captors, capture_store, capture_wire, page, process
 from bench import capture_report as report
+from bench.capture_method import METHOD
 from bench.capture_report import Figures
 from bench.wire import Wire, wire
 
 GB = 1_000_000_000
-ROWS = ("loss", "cpu", "scapy", "rotation", "kill", "memory", "flows")
+STENOGRAPHER = """it reads nothing but an interface, and finds nothing before a file of its own is a minute old."""
+ROWS = ("loss", "cpu", "scapy", "rotation", "kill", "memory", "flows", "query", "visible")
 PACKAGES = ("tcpdump", "wireshark-common", "netsniff-ng", "tcpreplay", "softflowd", "nfdump", "pmacct")
 
 
@@ -36,10 +40,21 @@ class Scale:
     kills: int
     memory: int
     accounted: int
+    store: int
+    visible: int
 
 
-FULL = Scale(packets=3_000_000, rounds=5, rotation=60, kills=100, memory=30, accounted=2_000_000)
-SHORT = Scale(packets=1_000_000, rounds=1, rotation=5, kills=5, memory=8, accounted=500_000)
+FULL = Scale(
+    packets=3_000_000,
+    rounds=5,
+    rotation=60,
+    kills=100,
+    memory=30,
+    accounted=2_000_000,
+    store=10 * GB,
+    visible=10,
+)
+SHORT = Scale(packets=1_000_000, rounds=1, rotation=5, kills=5, memory=8, accounted=500_000, store=GB // 2, visible=2)
 """To see that everything works: its figures are not kept."""
 
 
@@ -59,6 +74,7 @@ def main() -> None:
         sys.exit("make bench-capture needs a processor for who sends and another for who captures")
     scale = SHORT if given.short else FULL
     process.become_subreaper()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was made is removed then too
     figures = Figures(versions={name: version(name) for name in PACKAGES})
     place = Path(tempfile.mkdtemp(prefix="bench-capture-", dir="/var/tmp"))
     begun = time.monotonic()
@@ -73,7 +89,7 @@ def main() -> None:
     text = report.render(figures)
     print(text)
     if given.write:
-        page.write("bench-capture", report.TITLE, text, report.method(figures, scale.__dict__))
+        page.write("bench-capture", report.TITLE, text, method(figures, scale))
 
 
 def measure(joined: Wire, place: Path, scale: Scale, wanted: set[str], figures: Figures) -> None:
@@ -89,6 +105,12 @@ def measure(joined: Wire, place: Path, scale: Scale, wanted: set[str], figures: 
     if "flows" in wanted:
         note(f"flows of {scale.accounted:,} packets, {scale.rounds} rounds")
         figures.accounted = list(accountants.accounts(place, scale.accounted, scale.rounds))
+    if "query" in wanted:
+        note(f"a query out of {scale.store / GB:.1f} GB, {scale.rounds} rounds")
+        figures.queries = capture_store.queries(place, scale.store, scale.rounds)
+    if "visible" in wanted:
+        note("packets looked for as soon as they are sent")
+        figures.visible = list(capture_store.visible(joined, place, scale.visible))
     if "kill" in wanted:
         note(f"{scale.kills} kills")
         figures.kill_bound = capture_wire.kill_bound()
@@ -96,6 +118,17 @@ def measure(joined: Wire, place: Path, scale: Scale, wanted: set[str], figures: 
     if "memory" in wanted:
         note(f"memory, {scale.memory} s of many flows")
         figures.memory = capture_wire.memory(joined, place, scale.memory)
+
+
+def method(figures: Figures, scale: Scale) -> str:
+    return METHOD.format(
+        **dataclasses.asdict(scale),
+        versions=", ".join(f"{name} {found}" for name, found in figures.versions.items()),
+        flows=capture_wire.FLOWS,
+        ring=captors.RING // captors.MIB,
+        scapy=capture_wire.SCAPY_SECONDS,
+        stenographer=STENOGRAPHER,
+    )
 
 
 def version(package: str) -> str:

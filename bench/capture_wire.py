@@ -15,14 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from bench import captors, process, traffic
-from bench.captors import US, Agent, Captor
+from bench.captors import RING, US, Agent, Captor
 from bench.capture_report import LOADS, Kill, Load, Memory, Rotation, Run
 from bench.wire import NEAR, Wire, ended
 from tests.workers.capture import lab
 
 MIB = 1024 * 1024
-RING = 16 * MIB
-"""Bytes of kernel memory: a capture's default, and what every peer is given."""
 SLOT = 160
 """Bytes of the ring that a frame of 64 takes: 48 of header, 20 of address, padding up to where IP is aligned, and the
 frame, rounded up to 16 (tpacket_rcv in net/packet/af_packet.c)."""

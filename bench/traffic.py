@@ -166,12 +166,23 @@ def write(path: Path, packets: Packets) -> int:
         return file.tell()
 
 
+def datagram(port: int) -> Packets:
+    """One small UDP packet to this port."""
+    udp = struct.pack(">4H", port, port, SMALL - 34, 0).ljust(SMALL - 34, b"\0")
+    ip = struct.pack(">2B3H2BH", 0x45, 0, SMALL - 14, 0, 0x4000, 64, 17, 0) + bytes((10, 0, 0, 1, 10, 0, 0, 2))
+    return _alike(STATIONS + b"\x08\0" + ip + udp, 1)
+
+
 def numbered(count: int, size: int = SMALL) -> Packets:
     """Frames that are to be numbered."""
     frame = (STATIONS + NUMBERED.to_bytes(2, "big")).ljust(size, b"\0")
-    record = struct.pack("=IIII", 0, 0, size, size) + frame
+    return _alike(frame, count)
+
+
+def _alike(frame: bytes, count: int) -> Packets:
+    record = struct.pack("=IIII", 0, 0, len(frame), len(frame)) + frame
     records = np.frombuffer(record * count, np.uint8)
-    lengths = np.full(count, size)
+    lengths = np.full(count, len(frame))
     return Packets(records, np.arange(count) * len(record) + RECORD, lengths)
 
 

@@ -1,0 +1,35 @@
+"""How ``make bench-capture`` measures, as the page says it."""
+
+from __future__ import annotations
+
+METHOD = """\
+`make bench-capture ARGS=--write` writes this section. Everything is in one run and on one disk. Who sends and who
+captures are in network namespaces that the bench makes, joined by a veth pair, and pinned to a processor each; the
+index process is on that of the capture. Peers are Debian's: {versions}. Rounds take the programs in turn, in random
+order; a figure is the median of its rounds unless it says otherwise, and a multiple is the median of the multiples of
+each round:
+
+- *loss*: {packets:,} packets with tcpreplay as fast as it goes, {rounds} times: frames of 64 bytes, and of 64, 64,
+  128, 576 and 1400, {flows:,} flows over IPv4 and IPv6, some in a VLAN (`bench/traffic.py`). Everybody has a ring of
+  {ring} MiB and writes to a file with his own defaults: we segments with an index, the others one file. Counted are
+  the packets that came out of the wire, and with capinfos those in the files
+- *processor*: of the process that captures, its start and end left out, from `/proc/PID/task/*/schedstat`
+- *scapy*: AsyncSniffer that keeps, looks at and writes nothing. The rate is halved and doubled until the highest is
+  known to 10 % at which it sees every packet of {scapy:.0f} s
+- *rotation*: frames with a number each, {rotation} s at 200,000 per second; all numbers over all segments are looked
+  at
+- *flows*: {accounted:,} packets in a file to flows, whole processes with all that they start, on one processor: the
+  index process's own code (flows, and where each packet is, written as an index), `softflowd -v 9 -r`, `nfpcapd -r`
+  and pmacctd with its print plugin. Their start is what they take for one packet
+- *query*: one host, one port and five minutes of an hour in segments of 64 MiB, whole programs, with all of the files
+  in memory and with none (posix_fadvise(2)). tcpdump reads all of them, with `-V`; it knows nothing of time
+- *visible*: one packet like no other is sent, and asked for with one `agentctl capture query` after the other until
+  it is in the answer, {visible} times on an idle wire and {visible} times beside a stream of 100,000 per second
+- *kill -9*: {kills} times at a random moment while numbered frames are sent as fast as it goes. Lost is what was sent
+  before it and after the last one stored; whole means that tcpdump reads every segment to its end and that the
+  numbers from when it captured are without a gap
+- *memory*: PSS of the capture without its ring, and of its index process, the highest of {memory} s with two looks a
+  second, at 400,000 packets per second of 100,000 flows
+
+Stenographer (Debian has 1.0.1) is not in the tables: {stenographer}
+"""

@@ -14,8 +14,8 @@ each round:
   {ring} MiB and writes to a file with his own defaults: we segments with an index, the others one file. Counted are
   the packets that came out of the wire, and with capinfos those in the files
 - *processor*: of the process that captures, its start and end left out, from `/proc/PID/task/*/schedstat`
-- *scapy*: AsyncSniffer that keeps, looks at and writes nothing. The rate is halved and doubled until the highest is
-  known to 10 % at which it sees every packet of {scapy:.0f} s
+- *scapy*: AsyncSniffer that keeps, looks at and writes nothing: the highest rate, to 10 %, at which it sees every
+  packet of {scapy:.0f} s
 - *rotation*: frames with a number each, {rotation} s at 200,000 per second; all numbers over all segments are looked
   at
 - *flows*: {accounted:,} packets in a file to flows, whole processes with all that they start, on one processor: the

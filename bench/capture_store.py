@@ -139,14 +139,12 @@ def unix(instant: int) -> str:
 
 def timed(command: list[str], environment: dict[str, str]) -> float:
     begun = time.monotonic()
-    subprocess.run(
-        command,
-        check=True,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        env=os.environ | environment,
-        timeout=PATIENCE,
+    every = os.environ | environment
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=every, timeout=PATIENCE
     )
+    if done.returncode:
+        raise ValueError(f"{' '.join(command)} ends with {done.returncode}: {done.stderr}")
     return time.monotonic() - begun
 
 

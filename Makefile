@@ -25,7 +25,8 @@ TEST_PACKAGES = $(BINARY_PACKAGES) groff-base mandoc lintian strace tzdata tcpdu
   debootstrap systemd-container
 BENCH_PACKAGES := $(RUN_PACKAGES) runit s6
 # wireshark-common: dumpcap, capinfos
-BENCH_CAPTURE_PACKAGES := $(RUN_PACKAGES) iproute2 tcpdump wireshark-common netsniff-ng tcpreplay softflowd nfdump pmacct
+BENCH_CAPTURE_PACKAGES := $(RUN_PACKAGES) iproute2 tcpdump wireshark-common netsniff-ng tcpreplay softflowd nfdump pmacct \
+  stenographer curl openssl
 BENCH_INSTALLED_PACKAGES = $(BINARY_PACKAGES) debootstrap systemd-container
 
 # $(call packages,NAMES): installs the Debian packages that are missing; says nothing when none is.

@@ -18,16 +18,15 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import accountants, captors, capture_store, capture_wire, page, process
+from bench import accountants, captors, capture_store, capture_wire, page, process, stenographer
 from bench import capture_report as report
 from bench.capture_method import METHOD
 from bench.capture_report import Figures
 from bench.wire import Wire, wire
 
 GB = 1_000_000_000
-STENOGRAPHER = """it reads nothing but an interface, and finds nothing before a file of its own is a minute old."""
 ROWS = ("loss", "cpu", "scapy", "rotation", "kill", "memory", "flows", "query", "visible")
-PACKAGES = ("tcpdump", "wireshark-common", "netsniff-ng", "tcpreplay", "softflowd", "nfdump", "pmacct")
+PACKAGES = ("tcpdump", "wireshark-common", "netsniff-ng", "tcpreplay", "softflowd", "nfdump", "pmacct", "stenographer")
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ def measure(joined: Wire, place: Path, scale: Scale, wanted: set[str], figures: 
         figures.accounted = list(accountants.accounts(place, scale.accounted, scale.rounds))
     if "query" in wanted:
         note(f"a query out of {scale.store / GB:.1f} GB, {scale.rounds} rounds")
-        figures.queries = capture_store.queries(place, scale.store, scale.rounds)
+        figures.queries = capture_store.queries(joined, place, scale.store, scale.rounds)
     if "visible" in wanted:
         note("packets looked for as soon as they are sent")
         figures.visible = list(capture_store.visible(joined, place, scale.visible))
@@ -127,7 +126,7 @@ def method(figures: Figures, scale: Scale) -> str:
         flows=capture_wire.FLOWS,
         ring=captors.RING // captors.MIB,
         scapy=capture_wire.SCAPY_SECONDS,
-        stenographer=STENOGRAPHER,
+        age=stenographer.AGE,
     )
 
 

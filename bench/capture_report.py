@@ -14,6 +14,7 @@ from bench.wire import Sent
 
 TITLE = "Capturing packets"
 TCPDUMP, DUMPCAP, NETSNIFF = "tcpdump", "dumpcap", "netsniff-ng"
+STENOGRAPHER = "stenographer"
 CHOSEN = "tcpdump, over the segments of these minutes, chosen by hand"
 CAPTORS = (US, TCPDUMP, DUMPCAP, NETSNIFF)
 ACCOUNTANTS = (US, "softflowd", "nfpcapd", "pmacctd")
@@ -131,6 +132,8 @@ class Queries:
     warm: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     cold: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     start: list[float] = field(default_factory=list)
+    whole: dict[str, list[tuple[float, int]]] = field(default_factory=lambda: defaultdict(list))
+    """The question without its minutes, in memory: seconds, and packets found."""
 
     def add(self, to: dict[str, list[float]], who: str, seconds: float, found: int) -> None:
         """An answer of ``found`` packets."""
@@ -321,6 +324,10 @@ def others(figures: Figures) -> Iterable[list[str]]:
             for of, where in ((asked.warm, "in memory"), (asked.cold, "on disk")):
                 yield [f"{title}, {where}", f"{statistics.median(of[who]):.2f} s"]
         yield ["`agentctl capture query` of a time without packets", f"{statistics.median(asked.start):.2f} s"]
+        for who, answers in asked.whole.items():
+            took, found = (statistics.median(values) for values in zip(*answers, strict=True))
+            title = f"{who}, host and port without the minutes, in memory"
+            yield [title, f"{took:.2f} s, {found:,.0f} packets"]
         yield ["index, of the bytes of the segments", f"{asked.index_bytes / asked.bytes:.1%}"]
     if figures.visible:
         for busy, beside in ((False, "on an idle wire"), (True, "beside 100,000 per second")):
@@ -350,6 +357,8 @@ def ahead_of_us(figures: Figures) -> Iterator[str]:
         for of, where in ((asked.warm, "in memory"), (asked.cold, "on disk")):
             taken = {who: statistics.median(seconds) for who, seconds in of.items()}
             yield from _ahead(f"the query, seconds, {where}", taken, "{:.2f}")
+        everything = {who: statistics.median(took for took, _ in answers) for who, answers in asked.whole.items()}
+        yield from _ahead("the query without its minutes, seconds, in memory", everything, "{:.2f}")
 
 
 def _ahead(title: str, values: Mapping[str, float], form: str) -> Iterator[str]:

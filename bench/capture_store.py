@@ -16,7 +16,8 @@ from agent.workers.capture.naming import CLOSED, segment_name
 from agent.workers.index.growing import Growing
 from bench import captors, traffic
 from bench.captors import US, Agent
-from bench.capture_report import CHOSEN, TCPDUMP, Queries, Visible
+from bench.capture_report import CHOSEN, STENOGRAPHER, TCPDUMP, Queries, Visible
+from bench.stenographer import Stenographer
 from bench.wire import NEAR, Wire
 
 SEGMENT = 64 * 1024 * 1024
@@ -26,6 +27,8 @@ SPAN = 3600.0
 ASKED = (1500, 1800)
 """Five minutes out of these, in seconds from the begin."""
 FLOWS = 20_000
+REPLAYED = 200_000
+"""Packets of the file that is sent over and over."""
 SERVICE = "data"
 """What the service is called: the tests' worker has its store in a directory of that name."""
 PATIENCE = 120.0
@@ -33,7 +36,7 @@ STREAM = 100_000
 """Packets per second, beside which a single one is looked for."""
 
 
-def queries(place: Path, size: int, rounds: int) -> Queries:
+def queries(wire: Wire, place: Path, size: int, rounds: int) -> Queries:
     """One host, one port, five minutes, out of so many bytes, with all of them in memory and with none."""
     prefix = place / "prefix"
     directory = prefix / "spool" / SERVICE / NEAR
@@ -53,6 +56,7 @@ def queries(place: Path, size: int, rounds: int) -> Queries:
         CHOSEN: lambda: dump(within(segments, *window), expression, window, answer),
     }
     found = Queries(total(segments), total(indexes), packets)
+    hour = (begin, begin + int(SPAN) * 10**9)
     nothing = (window[0] - 10**12, window[1] - 10**12)
     for number in range(rounds + 1):
         for who in random.sample(list(asked), len(asked)):
@@ -67,8 +71,29 @@ def queries(place: Path, size: int, rounds: int) -> Queries:
             if number:  # the first may still read what is not in memory yet
                 found.add(found.warm, who, took, counted)
         found.start.append(ask(prefix, expression, nothing, answer)[0])
+        found.whole[US].append(ask(prefix, expression, hour, answer))
     captors.forget(prefix)
+    found.whole[STENOGRAPHER] = list(stenographer_answers(wire, place, flows, size, expression, rounds))
     return found
+
+
+def stenographer_answers(
+    wire: Wire, place: Path, flows: traffic.Flows, size: int, expression: str, rounds: int
+) -> Iterator[tuple[float, int]]:
+    """Seconds, and packets found, of stenographer that has captured as much of the same flows.
+
+    It reads from an interface alone, so all of it is minutes old, and the question is without a time.
+    """
+    file = place / "replayed.pcap"
+    length = traffic.write(file, flows.packets(REPLAYED, time.time_ns(), 1000))
+    with Stenographer(wire, place / STENOGRAPHER) as running:
+        wire.replay(file, max(1, size // length))
+        running.settle()
+        for _ in range(rounds):
+            took = running.ask(expression, place / "answer")
+            yield took, captors.packets(place / "answer")
+    captors.forget(place / STENOGRAPHER)
+    file.unlink()
 
 
 def total(files: list[Path]) -> int:

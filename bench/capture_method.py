@@ -22,10 +22,10 @@ each round:
   index process's own code (flows, and where each packet is, written as an index), `softflowd -v 9 -r`, `nfpcapd -r`
   and pmacctd with its print plugin. Their start is what they take for one packet
 - *query*: one host, one port and five minutes of an hour in segments of 64 MiB, whole programs, with all of the files
-  in memory and with none (posix_fadvise(2)). tcpdump reads all of them, with `-V`; it knows nothing of time. Stenographer
-  reads from an interface alone: as much of the same flows is sent to it as fast as it goes, and so it is asked without
-  a time. Its daemon runs and has the index loaded; what is timed is curl. It is told to close a file after {age} s,
-  before which it finds nothing, where 60 are its default
+  in memory and with none (posix_fadvise(2)). tcpdump reads all of them, with `-V`; it knows nothing of time.
+  Stenographer reads from an interface alone: as much of the same flows is sent to it as fast as it goes, and so it is
+  asked without a time. Its daemon runs, and has its index open; what is timed is curl. It is told to close a file
+  after {age} s, before which it finds nothing, where 60 are its default
 - *visible*: one packet like no other is sent, and asked for with one `agentctl capture query` after the other until
   it is in the answer, {visible} times on an idle wire and {visible} times beside a stream of 100,000 per second
 - *kill -9*: {kills} times at a random moment while numbered frames are sent as fast as it goes. Lost is what was sent

@@ -128,7 +128,9 @@ def test_status_loads_neither_scapy_nor_numpy_nor_nmap(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("worker", "its_own", "foreign"), [("capture", "scapy", "nmap"), ("scan", "nmap", "scapy")], ids=["capture", "scan"]
+    ("worker", "its_own", "foreign"),
+    [("capture", "scapy", "nmap"), ("inventory", "scapy", "nmap"), ("scan", "nmap", "scapy")],
+    ids=["capture", "inventory", "scan"],
 )
 def test_no_process_holds_both_scapy_and_python_nmap(worker: str, its_own: str, foreign: str) -> None:
     """Their licences (GPL-2.0-only and GPL-3.0-or-later) do not allow one work to be made of both."""
@@ -165,6 +167,7 @@ STARTERS = {
 PLACES = {
     "agent.linux.spawn": {"subprocess", "Popen"},
     "agent.linux.clone": {"syscall", "execve"},
+    "agent.linux.priority": {"syscall"},  # ioprio_set
     "agent.linux.become": {"execve"},
     "agent.workers.capture.binding": {"find_library"},  # replaces it
     "agent.workers.scan.library": {"multiprocessing"},  # keeps it out

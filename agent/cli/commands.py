@@ -20,6 +20,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "logs": ("logs:logs", "Show what a service printed."),
     "events": ("events:events", "Show what happened to the services."),
     "capture": ("capture:capture", "Ask captures for packets, and tell them what to keep."),
+    "hosts": ("hosts:hosts", "Show the hosts that captures have seen."),
+    "flows": ("flows:flows", "Show who talked to whom, or export it."),
     "timers": ("timers:timers", "Show when jobs run next and how they ended last."),
     "calendar": ("calendar:calendar", "Show when a calendar expression elapses."),
     "init": ("init:init", "Create the directories and a first declaration."),
@@ -34,6 +36,12 @@ CAPTURE: dict[str, tuple[str, str]] = {
     "list": ("capture_list:list_segments", "Show what is stored, and how far back."),
 }
 """As ``COMMANDS``, for ``agentctl capture``."""
+
+FLOWS: dict[str, tuple[str, str]] = {
+    "top": ("flows_top:top", "Show what was most."),
+    "export": ("flows_export:export", "Send flow records to a collector, or write them as lines of JSON."),
+}
+"""As ``COMMANDS``, for ``agentctl flows``."""
 
 COMPLETE_VARIABLE = "_AGENTCTL_COMPLETE"
 """The variable by which a completion script asks; click's scripts derive it from the program's name."""

@@ -11,6 +11,7 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 
 from agent.declaration.capture_limits import LONGEST_FILTER
+from agent.declaration.collector import parse_collector
 from agent.declaration.model import Reserve
 from agent.declaration.units import parse_duration, parse_percent, parse_size
 from agent.declaration.wording import shown
@@ -183,6 +184,11 @@ def capture_filter(text: str) -> str:
     if len(text) > LONGEST_FILTER:
         raise UsageError(f"{len(text)} characters are too many for a filter; write at most {LONGEST_FILTER}")
     return text
+
+
+def collector(text: str) -> str:
+    """The host and the port of a collector of flow records."""
+    return str(parse_collector(text))
 
 
 def distinct(values: Sequence[str]) -> tuple[str, ...]:

@@ -115,7 +115,8 @@ class Reserve(msgspec.Struct, frozen=True):
 class Capture(Service, frozen=True, kw_only=True, tag_field="kind", tag="capture"):
     """``kind = "capture"``: packets of ``interfaces`` into rotating segments within ``budget`` bytes.
 
-    Segments that ended ``max_age`` seconds ago are removed even where there is room (``None``: no bound).
+    Segments that ended ``max_age`` seconds ago are removed even where there is room (``None``: no bound). ``ipfix`` is
+    the collector that flow records go to: see ``collector``.
     """
 
     interfaces: tuple[str, ...]
@@ -127,6 +128,7 @@ class Capture(Service, frozen=True, kw_only=True, tag_field="kind", tag="capture
     snaplen: int = 262144
     promiscuous: bool = False
     ring: int = 16 * 1024 * 1024
+    ipfix: str | None = None
 
 
 class Scan(Service, frozen=True, kw_only=True, tag_field="kind", tag="scan"):

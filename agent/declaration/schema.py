@@ -154,6 +154,7 @@ class CaptureKeys(TypedDict, total=False):
     snaplen: Annotated[int, _whole(1, LARGEST_SNAPLEN, " of bytes")]
     promiscuous: bool
     ring: Annotated[Size, _size(*map(format_size, RING))]
+    ipfix: Annotated[str, _key('a collector such as "flows.example.org:4739"', check.collector)]
 
 
 class ScanKeys(TypedDict, total=False):

@@ -87,6 +87,7 @@ def _own_keys(service: AnyService) -> dict[str, Any]:
                 "snaplen": service.snaplen,
                 "promiscuous": service.promiscuous,
                 **{key: format_size(getattr(service, key)) for key in _CAPTURE_SIZES},
+                **_present(ipfix=service.ipfix),
                 "min_free": _reserve(service.min_free),
                 **({} if service.max_age is None else {"max_age": format_duration(service.max_age)}),
             }

@@ -19,6 +19,7 @@ PR_CAP_AMBIENT_RAISE = 2
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 TFD_TIMER_ABSTIME = 1 << 0  # linux/timerfd.h
 TFD_TIMER_CANCEL_ON_SET = 1 << 1
+RENAME_NOREPLACE = 1 << 0  # linux/fs.h
 IN_MODIFY = 0x00000002  # linux/inotify.h
 
 _CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h: 64 bits in two halves
@@ -51,6 +52,9 @@ _libc.timerfd_settime.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.POINTER(_Ti
 _libc.inotify_init1.argtypes = (ctypes.c_int,)
 _libc.inotify_add_watch.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32)
 _libc.syncfs.argtypes = (ctypes.c_int,)
+_libc.renameat2.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
+
+_AT_FDCWD = -100  # linux/fcntl.h
 
 
 def _checked(result: int) -> int:
@@ -119,3 +123,8 @@ def inotify(path: str | os.PathLike[str], mask: int) -> int:
 def syncfs(fd: int) -> None:
     """syncfs(2): return when all that was written to the file system of ``fd`` is on the disk."""
     _checked(_libc.syncfs(fd))
+
+
+def rename_noreplace(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """renameat2(2): rename, but never over something: ``FileExistsError`` then. ``EINVAL`` where it cannot be asked."""
+    _checked(_libc.renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), RENAME_NOREPLACE))

@@ -55,6 +55,8 @@ KINDS = {
     "pin_broken": Kind("290a56d0335b18800ad4ae5a6b35049d", WARNING),
     "pin_unreadable": Kind("a86ce59159f8996e59361fc8956023d7", WARNING),
     "packets_unaccounted": Kind("260635bc8b874a44bfde21c01d4592a3", WARNING),
+    "export_failed": Kind("ead4342c340356dc0e95997048e8c494", WARNING),
+    "export_resumed": Kind("96631628afba9be6652f37fbb62370d0", NOTICE),
     # of a scan
     "scan_finished": Kind("8ff8a096ed9a4c7096c2cb93f0cc3161", INFO),
     "scan_failed": Kind("5444d4475fe2485e85f616984726b694", ERR),

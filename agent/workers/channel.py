@@ -20,12 +20,13 @@ _BATCH = 64
 
 
 class Sender:
-    """The companion's end. Takes ``SERVICE_CHANNEL`` out of ``environ``."""
+    """The companion's end. Takes ``SERVICE_CHANNEL`` out of ``environ``. ``fd`` polls readable when it is nudged."""
 
     def __init__(self, environ: MutableMapping[str, str]) -> None:
         self._socket = socket.socket(fileno=int(environ.pop(VARIABLE)))
         self._socket.setblocking(False)
-        os.set_inheritable(self._socket.fileno(), False)
+        self.fd = self._socket.fileno()
+        os.set_inheritable(self.fd, False)
 
     def notify(self, **fields: str) -> bool:
         """Send fields by name, in one message; returns whether it was handed over. Line ends become spaces."""
@@ -35,6 +36,17 @@ class Sender:
         except OSError:
             return False
         return True
+
+    def heed(self) -> bool:
+        """Take note of all nudges so far; ``False`` once there is nobody to nudge any more. Never blocks."""
+        try:
+            while self._socket.recv(1):
+                pass
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return False
 
     def close(self) -> None:
         """Say nothing more."""
@@ -61,6 +73,11 @@ class Receiver:
                 if fields := parse_fields(data):
                     found.append(fields)
         return found
+
+    def nudge(self) -> None:
+        """Tell the companion that there is something to do. One nudge waits for it, and is enough."""
+        with suppress(OSError):
+            self._socket.send(b"!")
 
     def close_theirs(self) -> None:
         """The other end is somebody else's now."""

@@ -110,6 +110,11 @@ class Companion:
             self._report("companion_hung", f"{self.kind}: said nothing for {self._silence:.0f} s: ended")
             self._signal(signal.SIGKILL)
 
+    def nudge(self) -> None:
+        """Tell it that there is something to do."""
+        if self._receiver is not None:
+            self._receiver.nudge()
+
     def signal(self, number: int) -> None:
         """Send it a signal, if it is there."""
         self._signal(number)

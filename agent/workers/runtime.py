@@ -79,6 +79,8 @@ class Context:
         self.stopping = asyncio.Event()
         #: Seconds between two heartbeats. A run loop must come by at least this often.
         self.beat_interval = (service.heartbeat or Heartbeat()).interval / 2
+        #: Set when the worker whose companion this is wants something done now. Whoever heeds it clears it.
+        self.nudged = asyncio.Event()
         self._notifier = notifier
         self._heartbeat_file = heartbeat_file
         self._clock = clock
@@ -87,6 +89,11 @@ class Context:
         self._pending: dict[str, str] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._deaf_until: float | None = None
+
+    @property
+    def channel(self) -> channel.Sender | None:
+        """To the worker whose companion this is; ``None`` when it is nobody's."""
+        return self._notifier if isinstance(self._notifier, channel.Sender) else None
 
     def beat(self) -> None:
         """Say that the run loop turns: touch the heartbeat file and send ``WATCHDOG=1``.
@@ -241,7 +248,7 @@ def run_worker(factory: Callable[[Context], Worker]) -> int:
 
 async def _serve(factory: Callable[[Context], Worker]) -> None:
     context = context_from(os.environ)
-    with _stop_signals(context), _parent_watch(context):
+    with _stop_signals(context), _parent_watch(context), _nudges(context):
         await live(factory(context), context)
 
 
@@ -282,6 +289,29 @@ def _stop_signals(context: Context) -> Iterator[None]:
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
+
+
+@contextlib.contextmanager
+def _nudges(context: Context) -> Iterator[None]:
+    """Listen to the worker whose companion this is, if it is one."""
+    sender = context.channel
+    if sender is None:
+        yield
+        return
+
+    def heed() -> None:
+        if sender.heed():
+            context.nudged.set()
+        else:  # its parent may have died before this process could ask who that is
+            loop.remove_reader(sender.fd)
+            context.stopping.set()
+
+    loop = asyncio.get_running_loop()
+    loop.add_reader(sender.fd, heed)
+    try:
+        yield
+    finally:
+        loop.remove_reader(sender.fd)
 
 
 @contextlib.contextmanager

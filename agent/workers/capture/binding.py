@@ -56,6 +56,10 @@ pcap_set_tstamp_precision: Any = _library.pcap_set_tstamp_precision  # since lib
 pcap_set_tstamp_precision.restype = ctypes.c_int
 pcap_set_tstamp_precision.argtypes = [ctypes.c_void_p, ctypes.c_int]
 
+pcap_set_protocol_linux: Any = _library.pcap_set_protocol_linux  # since libpcap 1.9
+pcap_set_protocol_linux.restype = ctypes.c_int
+pcap_set_protocol_linux.argtypes = [ctypes.c_void_p, ctypes.c_int]
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 

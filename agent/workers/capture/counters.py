@@ -48,8 +48,9 @@ class Counters:
 
     ``received``: let through by the filter, including ``dropped_kernel``, those that found the ring full;
     ``dropped_interface``: lost before the kernel saw them; ``written``: in a segment; ``not_written``: read, but a
-    segment would not take them. After draining, ``received == dropped_kernel + written + not_written``.
-    ``bytes`` and ``segments`` are what was written and into how many segments.
+    segment would not take them; ``unaccounted``: what is missing of ``received == dropped_kernel + written +
+    not_written`` at the ends of segments, where it is held to be 0. ``bytes`` and ``segments`` are what was written and
+    into how many segments.
     """
 
     received: int = 0
@@ -57,6 +58,7 @@ class Counters:
     dropped_interface: int = 0
     written: int = 0
     not_written: int = 0
+    unaccounted: int = 0
     bytes: int = 0
     segments: int = 0
 
@@ -67,6 +69,7 @@ class Counters:
             self.dropped_interface + other.dropped_interface,
             self.written + other.written,
             self.not_written + other.not_written,
+            self.unaccounted + other.unaccounted,
             self.bytes + other.bytes,
             self.segments + other.segments,
         )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -82,19 +83,24 @@ def sink(handle: Handle) -> Stream:
 class Dumper:
     """A segment being written at ``path``, which must not exist yet. Raises what ``Stream`` raises.
 
-    ``size`` and ``packets`` are what is in the file for certain; ``opened`` is the instant it was opened at.
+    ``size`` and ``packets`` are what is in the file for certain; ``opened`` is the instant it was opened at. ``lag`` is
+    how many nanoseconds passed from the first packet of the last flush to that flush.
     """
 
     def __init__(self, handle: Handle, path: Path, opened: int) -> None:
         self.path = path
         self.opened = opened
         self.packets = 0
+        self.lag = 0
         self._noted = 0
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, _MODE)
         try:
             self._stream = Stream(handle, fd)
             try:
                 self._stream.flush()
+                form = savefile.parse_header(self._stream.read(savefile.FILE_HEADER, 0))
+                if form is None:
+                    raise OSError(errno.EIO, "what was written cannot be read back")
             except OSError:
                 with suppress(OSError):  # the first error says why
                     self._stream.close()
@@ -104,6 +110,7 @@ class Dumper:
             raise
         self.user = self._stream.user
         self.size = self._stream.position()
+        self._form = form
 
     def position(self) -> int:
         """Bytes of the segment, including those not flushed yet."""
@@ -125,18 +132,20 @@ class Dumper:
     def flush(self) -> int:
         """Make everything certain; returns how many packets became so. Raises ``OSError`` when a write failed."""
         self._stream.flush()
-        self.size = self._stream.position()
         gained = self.uncertain
+        if gained:
+            self.lag = time.time_ns() - self._instant(self.size)
+        self.size = self._stream.position()
         self.packets = self._noted
         return gained
 
     def first_instant(self) -> int | None:
         """When the first packet was captured, in nanoseconds since the epoch; ``None`` while there is none."""
-        if not self.packets:
-            return None
-        begin = self._stream.read(savefile.FILE_HEADER + savefile.RECORD_HEADER, 0)
-        form = savefile.parse_header(begin)
-        return savefile.first_instant(form, begin[savefile.FILE_HEADER :]) if form else None
+        return self._instant(savefile.FILE_HEADER) if self.packets else None
+
+    def _instant(self, position: int) -> int:
+        """When the packet was captured whose record begins there. Raises ``OSError``."""
+        return savefile.first_instant(self._form, self._stream.read(savefile.RECORD_HEADER, position))
 
     def close(self) -> None:
         """Close the file, cut to what is certain. It is closed too when this raises ``OSError``."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from agent.errors import CaptureFailure, ConfigurationError
 from agent.workers.capture import binding
 from agent.workers.capture.binding import pcap
+from agent.workers.capture.expression_error import explain
 
 #: After how many milliseconds the kernel hands over a ring block that is not full. Zero would mean never.
 BLOCK_TIMEOUT_MS = 100
@@ -32,6 +33,8 @@ _SO_ATTACH_FILTER = 26  # asm-generic/socket.h
 _SOL_PACKET = 263  # linux/socket.h
 _PACKET_IGNORE_OUTGOING = 23  # linux/if_packet.h, since Linux 4.20
 _SIOCGIFINDEX = 0x8933  # linux/sockios.h
+_ETH_P_ALL = 0x0003  # linux/if_ether.h
+_NOTHING = 0xFFFF  # RFC 1701: reserved, so nothing is sent with this Ethernet type
 _BPF_RET_K = 0x06  # linux/filter.h: BPF_RET | BPF_K
 _DROP_COUNTERS = ("rx_missed_errors", "rx_fifo_errors")
 
@@ -63,6 +66,7 @@ class Handle:
 
     def __init__(self, interface: str, options: Options) -> None:
         self.interface = interface
+        self.options = options
         if interface.startswith(_NO_NETWORK):
             raise ConfigurationError(f"interface {interface}: libpcap takes this name for a message bus")
         errbuf = ctypes.create_string_buffer(binding.ERRBUF_SIZE)
@@ -80,9 +84,10 @@ class Handle:
                 self._ignore_outgoing()
             #: Which interface this is, whatever it is called by now. 0 for ``any``.
             self.index = self._index()
-            #: Packets the kernel had counted before the filter was in force; those that it would have refused are
-            #: not delivered, and how many these are nobody knows.
-            self.early = self.statistics()[0]
+            #: Bytes of kernel memory that hold packets until they are read: what was granted.
+            self.ring = _mapped(self.fd)
+            if interface != ANY:
+                self._begin()
         except BaseException:
             self.close()
             raise
@@ -94,6 +99,8 @@ class Handle:
         pcap.pcap_set_promisc(self._pcap, int(options.promiscuous))
         pcap.pcap_set_timeout(self._pcap, BLOCK_TIMEOUT_MS)
         pcap.pcap_set_buffer_size(self._pcap, options.ring)
+        if self.interface != ANY:
+            binding.pcap_set_protocol_linux(self._pcap, _NOTHING)
         status = pcap.pcap_activate(self._pcap)
         if status >= 0:  # above zero: a warning, such as promiscuous mode not being supported
             return
@@ -114,7 +121,7 @@ class Handle:
             self._pcap, ctypes.byref(program), text.encode(), 1, ctypes.c_int(binding.NETMASK_UNKNOWN).value
         )
         if compiled != 0:
-            raise ConfigurationError(f"{self.interface}: filter {text!r}: {self._error()}")
+            raise ConfigurationError(f"{self.interface}: {explain(self._pcap, text, self._error())}")
         try:
             if program.bf_len > _BPF_MAXINSNS:
                 raise ConfigurationError(
@@ -133,6 +140,19 @@ class Handle:
         """
         with socket.socket(fileno=os.dup(self.fd)) as packets:
             packets.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
+
+    def _begin(self) -> None:
+        """Take packets from now on.
+
+        Until here the socket listened for a protocol that is never spoken. Else packets would be in the ring that were
+        counted before the filter was in force, and that libpcap would then refuse without telling how many. Not for
+        ``any``: Python cannot bind to it, and what was counted there is no measure anyway.
+        """
+        try:
+            with socket.socket(fileno=os.dup(self.fd)) as packets:
+                packets.bind((self.interface, _ETH_P_ALL))
+        except OSError as error:
+            raise InterfaceLost(f"{self.interface}: {error.strerror}") from error
 
     def dumper(self, stream: int) -> int:
         """Begin a pcap file on a stdio ``stream``; returns what ``pcap_dump`` takes. Raises ``CaptureFailure``."""
@@ -206,6 +226,18 @@ def device_drops(interface: str) -> int | None:
         return sum(int((directory / name).read_text()) for name in _DROP_COUNTERS)
     except (OSError, ValueError):
         return None
+
+
+def _mapped(fd: int) -> int:
+    """Bytes of memory that are mapped of a socket: its ring, whatever size was asked for. proc(5), /proc/pid/maps."""
+    inode = str(os.fstat(fd).st_ino)
+    total = 0
+    for line in Path("/proc/self/maps").read_bytes().splitlines():
+        span, _, _, _, number, *_ = line.decode("ascii", "replace").split(None, 5)
+        if number == inode and line.endswith(b"socket:[%s]" % inode.encode()):
+            begin, end = span.split("-")
+            total += int(end, 16) - int(begin, 16)
+    return total
 
 
 def _text(message: bytes | None) -> str:

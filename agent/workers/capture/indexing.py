@@ -21,6 +21,10 @@ class Indexing:
         """Start it; from then on it is kept running."""
         self._companion.start()
 
+    def nudge(self) -> None:
+        """A segment has been closed."""
+        self._companion.nudge()
+
     def tend(self) -> None:
         """Look after it. Call once a second or so."""
         self._companion.tend()

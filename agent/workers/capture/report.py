@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from agent.workers.capture.counters import Counters
 
@@ -35,20 +36,50 @@ def summary(interfaces: Sequence[str], waiting: Sequence[str], total: Counters, 
     return ", ".join(parts)
 
 
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """How packets get through, of one interface or of several together.
+
+    ``lag`` and ``lag_max`` are the most nanoseconds from a packet to its being written, since the last report and since
+    the start. ``ring`` is the kernel memory that was granted, in bytes; ``unread`` packets are in it.
+    """
+
+    lag: int = 0
+    lag_max: int = 0
+    ring: int = 0
+    unread: int = 0
+
+    def __add__(self, other: Flow) -> Flow:
+        return Flow(
+            max(self.lag, other.lag),
+            max(self.lag_max, other.lag_max),
+            self.ring + other.ring,
+            self.unread + other.unread,
+        )
+
+
 def figures(
-    total: Counters, *, store: Mapping[str, int | float | str | None], rate: float
+    total: Counters, flow: Flow, *, store: Mapping[str, int | float | str | None], rate: float
 ) -> dict[str, int | float | str | None]:
-    """The counters by name, with the figures of the whole store and packets per second since the last report."""
+    """The counters by name, with the figures of the whole store and packets per second since the last report.
+
+    ``lag`` and ``lag_max`` are in seconds here.
+    """
     return {
         "received": total.received,
         "dropped_kernel": total.dropped_kernel,
         "dropped_interface": total.dropped_interface,
         "written": total.written,
         "not_written": total.not_written,
+        "unaccounted": total.unaccounted,
         "bytes": total.bytes,
         "segments": total.segments,
         **store,
         "rate": round(rate, 1),
+        "lag": round(flow.lag / 1e9, 3),
+        "lag_max": round(flow.lag_max / 1e9, 3),
+        "ring": flow.ring,
+        "ring_packets": flow.unread,
     }
 
 

@@ -38,8 +38,9 @@ def due(*, size: int, limit: int, opened: int, now: int, every: int) -> bool:
 
 
 def segment_limit(size: int, budget: int, interfaces: int) -> int:
-    """At how many bytes a segment is closed: as declared, unless the open ones would then take over half the budget."""
-    return min(size, budget // (2 * interfaces))
+    """At how many bytes a segment is closed: as declared, unless the open ones would then take over a quarter of the
+    budget."""
+    return min(size, budget // (4 * interfaces))
 
 
 def headroom(limit: int, record: int) -> int:

@@ -61,6 +61,7 @@ def settings(service: Capture) -> Settings:
     record = record_limit(service.snaplen)
     limit = rotation.segment_limit(service.rotate.size, service.budget, len(names))
     headroom = rotation.headroom(limit, record)
+    most = max(limit, service.budget // (2 * len(names)))
     least = least_budget(record, len(names))
     if service.budget < least:
         raise _wrong(
@@ -71,7 +72,7 @@ def settings(service: Capture) -> Settings:
         )
     return Settings(
         Options(service.snaplen, service.promiscuous, service.ring, service.filter),
-        Cut(limit, round(service.rotate.every * 1e9), record, headroom),
+        Cut(limit, round(service.rotate.every * 1e9), record, headroom, most),
         Limits(
             service.budget,
             service.min_free.bytes,

@@ -9,18 +9,12 @@ from contextlib import suppress
 
 from agent.errors import AgentError, CaptureFailure
 from agent.workers.capture import rotation
-from agent.workers.capture.counters import Counters, Device, Wrapping
-from agent.workers.capture.handle import (
-    ANY,
-    BLOCK_TIMEOUT_MS,
-    Handle,
-    InterfaceLost,
-    NoSuchInterface,
-    Options,
-    device_drops,
-)
+from agent.workers.capture.counters import Counters
+from agent.workers.capture.handle import BLOCK_TIMEOUT_MS, Handle, InterfaceLost, NoSuchInterface, Options
+from agent.workers.capture.report import Flow
 from agent.workers.capture.store import Report, Store
-from agent.workers.capture.writer import Cut, Writer
+from agent.workers.capture.tap import Tap
+from agent.workers.capture.writer import Cut, Reason, Writer
 
 #: How long one turn of reading may take, in seconds, before the loop looks after its other duties.
 TURN = 0.01
@@ -33,18 +27,6 @@ DRAIN = 3 * BLOCK_TIMEOUT_MS / 1000
 SETTLE = 1.5 * BLOCK_TIMEOUT_MS / 1000
 
 _DRAIN_STEP = 0.01
-
-
-class _Opened:
-    """A handle and what the kernel counted for it alone."""
-
-    def __init__(self, handle: Handle, delivered: int) -> None:
-        self.handle = handle
-        self.received = Wrapping()
-        self.dropped = Wrapping()
-        self.delivered_before = delivered
-        drops = device_drops(handle.interface)
-        self.device = None if drops is None else Device(drops)
 
 
 class Source:
@@ -66,7 +48,7 @@ class Source:
         self._every = cut.every
         self._report = report
         self._readable = readable
-        self._opened: _Opened | None = None
+        self._tap: Tap | None = None
         self._close_at: float | None = None  # set when the interface of an open handle went away
         self._failures = 0
         self._failed_otherwise = False  # to be said once
@@ -76,7 +58,14 @@ class Source:
     @property
     def waiting(self) -> bool:
         """Whether the interface is not there and would be captured if it were."""
-        return (self._opened is None or self._close_at is not None) and not self._stopped
+        return (self._tap is None or self._close_at is not None) and not self._stopped
+
+    def flow(self) -> Flow:
+        """How packets got through since this was asked last; packets in the ring as of the last ``measure``."""
+        lag, self.writer.lag = self.writer.lag, 0
+        tap = self._tap
+        ring, unread = (tap.handle.ring, tap.unread) if tap is not None else (0, 0)
+        return Flow(lag, self.writer.lag_max, ring, unread)
 
     def start(self) -> None:
         """Open the interface. Raises what ``Handle`` raises, but only waits for one that is merely down."""
@@ -90,132 +79,129 @@ class Source:
 
     def next_duty(self, now: int) -> float:
         """Seconds from ``now``, nanoseconds since the epoch, until ``tend`` has something to do."""
-        due = self._open_at if self._opened is None else self._close_at
+        due = self._open_at if self._tap is None else self._close_at
         if due is not None:
             return max(0.0, due - time.monotonic())
-        return rotation.until_boundary(now, self._every) / 1e9
+        boundary = rotation.until_boundary(now, self._every) / 1e9
+        deadline = self.writer.deadline
+        return boundary if deadline is None else max(0.0, min(boundary, deadline - time.monotonic()))
 
     def tend(self, now: int) -> None:
         """Do what is due at ``now``, nanoseconds since the epoch: close a segment, open the interface again."""
-        self.writer.rotate(now)
-        if self._opened is not None:
-            if self._close_at is not None and time.monotonic() >= self._close_at:
-                self._give_up(self._opened)
-        elif time.monotonic() >= self._open_at:
-            try:
-                self._open()
-            except (NoSuchInterface, InterfaceLost):
-                self._open_later()
-            except (AgentError, OSError) as error:
-                if not self._failed_otherwise:
-                    self._report("interface_down", f"{error}; trying again")
-                self._failed_otherwise = True
-                self._open_later()
-            else:
-                self._report("interface_back", f"{self.interface}: captured again")
+        if self._tap is None:
+            if time.monotonic() >= self._open_at:
+                self._open_again()
+            return
+        if self._close_at is None:
+            self.writer.rotate(now)
+        elif time.monotonic() >= self._close_at:
+            self._give_up(self._tap)
+        deadline = self.writer.deadline
+        if deadline is not None and time.monotonic() >= deadline:
+            self.read()  # it is us who may be late
+            self.writer.expire()
 
     def read(self) -> None:
         """Write the packets that are ready, for one turn at most."""
-        if self._opened is None or self._close_at is not None:
+        if self._tap is None or self._close_at is not None:
             return
         try:
-            self.writer.take(self._opened.handle, time.monotonic() + TURN)
+            self.writer.take(time.monotonic() + TURN)
         except InterfaceLost as error:
-            self._lose(self._opened, str(error))
+            self._lose(self._tap, str(error))
 
     def measure(self) -> None:
         """Read the counters of the kernel, and notice an interface that was replaced by another of its name."""
-        opened = self._opened
-        if opened is None or self._close_at is not None:
+        tap = self._tap
+        if tap is None or self._close_at is not None:
             return
-        self._count(opened)
-        if not opened.handle.present():
-            self._lose(opened, f"{self.interface}: the interface is gone")
+        tap.measure()
+        if not tap.handle.present():
+            self._lose(tap, f"{self.interface}: the interface is gone")
+
+    def close_segment(self) -> None:
+        """Begin to close the open segment, because somebody asked for that."""
+        if self._tap is not None and self._close_at is None:
+            self.writer.close("request")
 
     async def stop(self) -> None:
         """Take no more packets, write all that were taken, close the segment and check the account."""
         self._stopped = True
-        opened = self._opened
-        if opened is None:
+        tap = self._tap
+        if tap is None:
             return
-        asyncio.get_running_loop().remove_reader(opened.handle.fd)
+        asyncio.get_running_loop().remove_reader(tap.handle.fd)
         with suppress(OSError):
-            opened.handle.seal()
+            tap.handle.seal()
         deadline = time.monotonic() + DRAIN
         try:
-            while self._unread(opened) and time.monotonic() < deadline:
+            while self._unfinished(tap) and time.monotonic() < deadline:
                 # An interface that went away a moment ago says so once, and then gives what its ring holds.
                 with suppress(InterfaceLost):
-                    self.writer.take(opened.handle, deadline)
-                if self._unread(opened):
+                    self.writer.take(deadline)
+                if self._unfinished(tap):
                     await asyncio.sleep(_DRAIN_STEP)
         finally:
-            self._close(opened)
+            self._close(tap, "stop")
+
+    def _unfinished(self, tap: Tap) -> bool:
+        """Whether packets are left to be read, now that no more are coming; they go into the segment that is open."""
+        self.writer.close("stop")
+        return tap.unread > 0
 
     def _open(self) -> None:
         handle = Handle(self.interface, self._options)
         try:
-            self.writer.attach(handle)
+            tap = Tap(handle, self.counters)
+            self.writer.attach(tap)
         except BaseException:
             handle.close()
             raise
-        self._opened = _Opened(handle, self.writer.delivered)
+        self._tap = tap
         self._failures = 0
         self._failed_otherwise = False
         asyncio.get_running_loop().add_reader(handle.fd, self._readable, self)
+        if handle.ring < self._options.ring:
+            self._report(
+                "ring_shrunk",
+                f"{self.interface}: the kernel granted {handle.ring} bytes for its ring, not {self._options.ring}",
+            )
+
+    def _open_again(self) -> None:
+        try:
+            self._open()
+        except (NoSuchInterface, InterfaceLost):
+            self._open_later()
+        except (AgentError, OSError) as error:
+            if not self._failed_otherwise:
+                self._report("interface_down", f"{error}; trying again")
+            self._failed_otherwise = True
+            self._open_later()
+        else:
+            self._report("interface_back", f"{self.interface}: captured again")
 
     def _open_later(self) -> None:
         self._failures += 1
         self._open_at = time.monotonic() + rotation.retry_delay(self._failures)
 
-    def _lose(self, opened: _Opened, reason: str) -> None:
+    def _lose(self, tap: Tap, reason: str) -> None:
         """The interface went away: the last block of its ring is handed over in a moment, then it can be closed."""
-        asyncio.get_running_loop().remove_reader(opened.handle.fd)
+        asyncio.get_running_loop().remove_reader(tap.handle.fd)
         with suppress(OSError):
-            opened.handle.seal()
+            tap.handle.seal()
         self._close_at = time.monotonic() + SETTLE
         self._report("interface_lost", f"{reason}; waiting for it to come back")
 
-    def _give_up(self, opened: _Opened) -> None:
+    def _give_up(self, tap: Tap) -> None:
         """Save what the ring of a lost interface still held, and begin to wait for its return."""
         for _ in range(2):  # the first read may do no more than say once again that the interface is gone
             with suppress(InterfaceLost):
-                self.writer.take(opened.handle, time.monotonic() + DRAIN)
-        self._close(opened)
+                self.writer.close("lost")
+                self.writer.take(time.monotonic() + DRAIN)
+        self._close(tap, "lost")
         self._open_later()
 
-    def _close(self, opened: _Opened) -> None:
-        self._opened = self._close_at = None
-        self.writer.detach()
-        self._count(opened)
-        self._settle(opened)
-        opened.handle.close()
-
-    def _count(self, opened: _Opened) -> None:
-        try:
-            received, dropped = opened.handle.statistics()
-        except InterfaceLost:
-            return
-        counters = self.counters
-        counters.received += opened.received.advance(received)
-        counters.dropped_kernel += opened.dropped.advance(dropped)
-        drops = device_drops(self.interface)
-        if opened.device is not None and drops is not None:
-            counters.dropped_interface += opened.device.advance(drops)
-
-    def _unread(self, opened: _Opened) -> int:
-        """Packets that the kernel stored for us and that were not delivered yet."""
-        self._count(opened)
-        delivered = self.writer.delivered - opened.delivered_before
-        return opened.received.total - opened.dropped.total - delivered
-
-    def _settle(self, opened: _Opened) -> None:
-        """Hold the kernel's account against ours, now that the ring was read to its end."""
-        missing = self._unread(opened)
-        if 0 <= missing <= opened.handle.early:
-            # Counted before the filter was in force, and refused by it: these never passed.
-            self.counters.received -= missing
-        elif self.interface != ANY:  # there the kernel counts loopback twice, and libpcap skips one of the two
-            self._report(
-                "packets_unaccounted", f"{self.interface}: {missing} packets were received but never delivered"
-            )
+    def _close(self, tap: Tap, reason: Reason) -> None:
+        self._tap = self._close_at = None
+        self.writer.detach(reason)
+        tap.close()

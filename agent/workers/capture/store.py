@@ -24,8 +24,9 @@ from pathlib import Path
 from agent.errors import StorageFailure
 from agent.workers.capture import account, adoption, version
 from agent.workers.capture.account import Account
-from agent.workers.capture.adoption import Report, free_begin
+from agent.workers.capture.adoption import Report
 from agent.workers.capture.catalogue import ACCOUNT, INDEX, TAIL
+from agent.workers.capture.finish import finish
 from agent.workers.capture.naming import CLOSED, OPEN, segment_name
 from agent.workers.capture.pins import Watch
 from agent.workers.capture.retention import Disk, Limits, Plan, Room, Stored, plan, reserve, room
@@ -57,15 +58,24 @@ _MOST_TOLD = 1000
 
 
 class Store:
-    """Closed segments by age, and the bytes that open ones have taken so far. Sizes are bytes."""
+    """Closed segments by age, and the bytes that open ones have taken so far. Sizes are bytes.
+
+    ``closed`` is called when one has been completed.
+    """
 
     def __init__(
-        self, directory: Path, limits: Limits, report: Report, clock: Callable[[], int] = time.time_ns
+        self,
+        directory: Path,
+        limits: Limits,
+        report: Report,
+        clock: Callable[[], int] = time.time_ns,
+        closed: Callable[[], None] = lambda: None,
     ) -> None:
         self._directory = directory
         self._limits = limits
         self._report = report
         self._clock = clock
+        self._told_closed = closed
         self._pins = Watch(directory, report)
         self._closed: list[Stored] = []  # oldest first
         self._closed_bytes = 0
@@ -160,28 +170,27 @@ class Store:
             raise
 
     def _name(self, part: Path, begin: int, size: int, record: Account | None) -> Path:
-        begin = free_begin(part.parent, begin)
-        final = part.with_name(segment_name(begin, CLOSED))
-        beside = self._store_account(final.with_suffix(ACCOUNT), record) if record is not None else 0
-        part.rename(final)
+        done = finish(part, begin, record)
+        beside = done.beside
+        if done.missing is not None and record is not None:
+            self.prune(1)  # what an account takes is worth an old segment
+            beside = self._store_account(done.path.with_suffix(ACCOUNT), record)
         if (tail := self._tails.pop(part, None)) is not None:
-            self._tails[final] = tail
-        self._add(Stored(begin, part.parent.name, max(begin, self._clock()), size + beside, indexed=False))
+            self._tails[done.path] = tail
+        end = max(done.begin, self._clock())
+        self._add(Stored(done.begin, part.parent.name, end, size + beside, indexed=False))
         self._closed_bytes += size + beside
-        return final
+        self._told_closed()
+        return done.path
 
     def _store_account(self, path: Path, record: Account) -> int:
-        """Bytes of the account on disk. What it takes is worth an old segment."""
-        for last in (False, True):
-            try:
-                account.write(path, record)
-                return path.stat().st_size
-            except (StorageFailure, OSError) as error:
-                if last:
-                    self._report("storage_error", f"{path.parent.name}: a segment has no account: {error}")
-                else:
-                    self.prune(1)
-        return 0
+        """Bytes of the account on disk."""
+        try:
+            account.write(path, record)
+            return path.stat().st_size
+        except (StorageFailure, OSError) as error:
+            self._report("storage_error", f"{path.parent.name}: a segment has no account: {error}")
+            return 0
 
     def discard(self, part: Path) -> None:
         """An open segment has no packet in it: remove it. Raises ``OSError``."""

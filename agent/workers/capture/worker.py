@@ -27,12 +27,12 @@ class CaptureWorker:
             raise ConfigurationError(f"service {context.name} is of kind {context.service.kind}, not capture")
         self._context = context
         self._settings = settings(context.service)
-        self._store = Store(context.data, self._settings.limits, self._report)
+        self._indexing = Indexing(self._report)
+        self._store = Store(context.data, self._settings.limits, self._report, closed=self._closed)
         self._sources = [
             Source(name, self._settings.options, self._settings.cut, self._store, self._report, self._read)
             for name in context.service.interfaces
         ]
-        self._indexing = Indexing(self._report)
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._measure_at = 0.0
         self._measured: tuple[float, int] | None = None
@@ -65,6 +65,7 @@ class CaptureWorker:
         """Write what the kernel still holds, complete the segments, tell the final figures."""
         ends = await asyncio.gather(*(source.stop() for source in self._sources), return_exceptions=True)
         await self._indexing.stop()
+        self._store.tend()
         self._tell()
         for end in ends:
             if end is not None:
@@ -111,6 +112,7 @@ class CaptureWorker:
             ),
             report.figures(
                 total,
+                sum((source.flow() for source in self._sources), report.Flow()),
                 store={
                     "store_state": self._store.state if storing else "full",
                     "store_bytes": self._store.bytes,
@@ -122,6 +124,10 @@ class CaptureWorker:
             )
             | self._indexing.figures,
         )
+
+    def _closed(self) -> None:
+        """A segment is complete: it can be indexed."""
+        self._indexing.nudge()
 
     def _report(self, kind: str, message: str) -> None:
         self._context.log(message)

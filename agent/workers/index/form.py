@@ -114,7 +114,7 @@ def decode(data: bytes | memoryview) -> Iterator[Chunk]:
 def _chunk(text: bytes, payload: memoryview) -> Chunk:
     try:
         header = msgspec.json.decode(text, type=Header)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Unreadable(f"a header that makes no sense: {error}") from error
     kinds = {**_FLOWS, **_POSITIONS}
     found: dict[str, Any] = {}

@@ -38,7 +38,8 @@ class Growing:
         self.path = path
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            self._fd = fd
+            #: The segment, open for reading; -1 once it is closed.
+            self.fd = fd
             status = os.fstat(fd)
             #: Which file this is, whatever it is called by now.
             self.identity = status.st_dev, status.st_ino
@@ -61,11 +62,11 @@ class Growing:
 
     def gone(self) -> bool:
         """Whether the segment was removed."""
-        return os.fstat(self._fd).st_nlink == 0
+        return os.fstat(self.fd).st_nlink == 0
 
     def size(self) -> int:
         """Bytes of the segment now."""
-        return os.fstat(self._fd).st_size
+        return os.fstat(self.fd).st_size
 
     def advance(self) -> Iterator[Chunk]:
         """Index what has been written since, chunk by chunk; yields each as it is made. Raises ``OSError``."""
@@ -91,9 +92,9 @@ class Growing:
 
     def close(self) -> None:
         """Let go of the segment. What is not finished is removed: whoever takes it up again begins anew."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
         with suppress(OSError):
             self._tail.unlink()
 

@@ -10,10 +10,13 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from agent.declaration.collector import parse_collector
 from agent.declaration.model import Capture
 from agent.errors import ConfigurationError, StorageFailure
 from agent.linux.files import why
@@ -22,6 +25,10 @@ from agent.workers.capture.catalogue import Segment, segments
 from agent.workers.capture.naming import OPEN
 from agent.workers.index.growing import Growing, NotOurs
 from agent.workers.runtime import Context
+
+if TYPE_CHECKING:
+    from agent.workers.flows.exporter import Exporter
+    from agent.workers.inventory.inventory import Inventory
 
 PACE = 0.5
 """Seconds from one look at what grew to the next."""
@@ -52,10 +59,15 @@ class IndexWorker:
         self._waiting = 0
         self._packets = 0
         self._until = 0
+        self._inventory: Inventory | None = None
+        self._exporter = _exporter(context.service.ipfix, context, self._report)
 
     async def start(self) -> None:
         """Stand back for the capture."""
         stand_back(NICENESS)
+        self._inventory = _inventory(self._context, self._report)
+        if self._exporter is not None:
+            self._exporter.start()
 
     async def run(self) -> None:
         """Index what there is, then what comes, until cancelled."""
@@ -64,8 +76,10 @@ class IndexWorker:
             known = self._look()
             await self._open(known)
             await self._closed(known)
+            if self._inventory is not None:
+                self._inventory.save()
             self._tell()
-            await asyncio.sleep(max(0.0, began + PACE - time.monotonic()))
+            await self._pause(began + PACE)
 
     async def stop(self) -> None:
         """Finish what was closed last, for that is what is asked for next. What is open is begun anew another time."""
@@ -74,6 +88,18 @@ class IndexWorker:
         finally:
             for growing in self._growing.values():
                 growing.close()
+            if self._inventory is not None:
+                self._inventory.save(at_once=True)
+            if self._exporter is not None:
+                self._exporter.stop()
+
+    async def _pause(self, until: float) -> None:
+        """Wait for a nudge, until the monotonic clock says so at the longest."""
+        # Not wait_for, which in Python 3.11 may take a cancellation for the end of what it waits for.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, until - time.monotonic())):
+                await self._context.nudged.wait()
+        self._context.nudged.clear()
 
     def _look(self) -> list[Segment]:
         """The segments that have no whole index, oldest first. Raises ``StorageFailure``."""
@@ -138,6 +164,8 @@ class IndexWorker:
             for chunk in growing.advance():
                 self._packets += chunk.packets
                 self._until = max(self._until, chunk.last)
+                if self._inventory is not None:
+                    self._inventory.observe(growing.fd, segment.interface, chunk)
                 self._context.beat()
                 self._tell()
                 await asyncio.sleep(0)
@@ -151,6 +179,8 @@ class IndexWorker:
         try:
             growing.finish(segment.path)
             self._later.pop(segment.path, None)
+            if self._exporter is not None:
+                self._exporter.wake()
         except StorageFailure as error:
             self._try_later(segment, str(error))
         self._forget(growing)
@@ -183,12 +213,39 @@ class IndexWorker:
                 "index_waiting": self._waiting,
                 "index_packets": self._packets,
                 "index_until": self._until / 1e9 if self._until else None,
+                **(self._exporter.figures() if self._exporter is not None else {}),
             },
         )
 
     def _report(self, kind: str, message: str) -> None:
         self._context.log(message)
         self._context.event(kind, message)
+
+
+def _inventory(context: Context, report: Callable[[str, str], None]) -> Inventory | None:
+    """Who is there; ``None`` when what is known of that cannot be gone on with, and that has been told."""
+    from agent.workers.inventory.inventory import Inventory
+
+    try:
+        return Inventory(context.data, report)
+    except StorageFailure as error:
+        report("inventory_lost", str(error))
+        return None
+
+
+def _exporter(collector: str | None, context: Context, report: Callable[[str, str], None]) -> Exporter | None:
+    """Who sends the flows of each segment to a collector, if there is one. It reports by the loop."""
+    if collector is None:
+        return None
+    from agent.workers.flows.exporter import Exporter
+
+    loop = asyncio.get_running_loop()
+
+    def reported(kind: str, message: str) -> None:
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(report, kind, message)
+
+    return Exporter(context.data, context.name, parse_collector(collector), reported)
 
 
 @dataclass(slots=True)

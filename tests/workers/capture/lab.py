@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[3]
 PATIENCE = 20.0
+KIB = 1024
 
 #: IEEE 802 local experimental ethertype: nothing but the sender uses it.
 ETHERTYPE = 0x88B5
@@ -212,6 +213,16 @@ class Worker:
     def status(self) -> str:
         self.drain()
         return [fields["STATUS"] for fields in self.messages if "STATUS" in fields][-1]
+
+    def pause(self) -> None:
+        """Let it read nothing, until ``resume``."""
+        self.process.send_signal(signal.SIGSTOP)
+        until = time.monotonic() + PATIENCE
+        while "T (stopped)" not in Path(f"/proc/{self.process.pid}/status").read_text():
+            assert time.monotonic() < until
+
+    def resume(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
 
     def stop(self) -> float:
         """Stop it in an orderly way; returns how many seconds that took."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from agent.workers.capture.counters import Counters
-from agent.workers.capture.report import figures, summary
+from agent.workers.capture.report import Flow, figures, summary
 
-TOTAL = Counters(12_400, 50, 5, 12_345, 0, 1_258_291, 3)
+TOTAL = Counters(12_400, 50, 5, 12_345, 0, 0, 1_258_291, 3)
 
 
 def test_the_line_of_a_healthy_capture() -> None:
@@ -13,13 +13,13 @@ def test_the_line_of_a_healthy_capture() -> None:
 
 
 def test_one_is_not_plural() -> None:
-    assert summary(["lo"], [], Counters(1, 0, 0, 1, 0, 100, 1), store="ok") == (
+    assert summary(["lo"], [], Counters(1, 0, 0, 1, 0, 0, 100, 1), store="ok") == (
         "lo: 1 packet, 0 dropped, 100 B in 1 segment"
     )
 
 
 def test_everything_that_is_wrong_is_said() -> None:
-    total = Counters(1, 0, 0, 0, 1_001, 0, 0)
+    total = Counters(1, 0, 0, 0, 1_001, 0, 0, 0)
     assert summary(["eth0", "eth1"], ["eth1"], total, store="full") == (
         "eth0, eth1: 0 packets, 0 dropped, 0 B in 0 segments, 1,001 not written, the disk takes no more, "
         "waiting for eth1"
@@ -36,15 +36,25 @@ def test_many_interfaces_are_counted_instead_of_named() -> None:
 
 
 def test_figures_bear_the_names_that_the_status_shows() -> None:
-    assert figures(TOTAL, store={"store_bytes": 7, "store_state": "ok"}, rate=1.26) == {
+    flow = Flow(120_400_000, 2_000_000_000, 2**25, 17)
+    assert figures(TOTAL, flow, store={"store_bytes": 7, "store_state": "ok"}, rate=1.26) == {
         "received": 12_400,
         "dropped_kernel": 50,
         "dropped_interface": 5,
         "written": 12_345,
         "not_written": 0,
+        "unaccounted": 0,
         "bytes": 1_258_291,
         "segments": 3,
         "store_bytes": 7,
         "store_state": "ok",
         "rate": 1.3,
+        "lag": 0.12,
+        "lag_max": 2.0,
+        "ring": 2**25,
+        "ring_packets": 17,
     }
+
+
+def test_of_several_interfaces_the_worst_lag_and_all_memory_are_told() -> None:
+    assert Flow(5, 9, 100, 3) + Flow(7, 8, 200, 4) == Flow(7, 9, 300, 7)

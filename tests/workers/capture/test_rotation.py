@@ -59,9 +59,9 @@ def test_with_the_least_budget_or_more_every_segment_holds_packets_and_half_the_
 ) -> None:
     budget = least_budget(record, interfaces) + more
     limit = rotation.segment_limit(size, budget, interfaces)
-    assert limit == size or limit >= 4 * record
+    assert limit == size or limit >= 2 * record
     assert limit <= size
-    assert interfaces * limit <= budget / 2
+    assert interfaces * limit <= budget / 4
     assert record <= rotation.headroom(limit, record) <= budget / 4
 
 

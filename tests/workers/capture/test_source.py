@@ -101,7 +101,7 @@ def test_an_interface_that_comes_back_as_something_else_is_reported_and_tried_ag
         capture.wait_event("interface_lost")
         net.tunnel("far")  # no Ethernet header, so that the filter means nothing
         event = capture.wait_event("interface_down")
-        assert event["message"].startswith("far: filter 'ether proto 0x88b5': ")
+        assert event["message"].startswith('far: filter "ether proto 0x88b5": ')
         net.delete("far")
         net.pair("near", "far")
         capture.wait_event("interface_back")

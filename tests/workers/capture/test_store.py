@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from agent.errors import ConfigurationError, StorageFailure
-from agent.workers.capture import account, pins, store
+from agent.workers.capture import account, finish, pins, store
 from agent.workers.capture.account import Account
 from agent.workers.capture.catalogue import ACCOUNT, INDEX, TAIL
 from agent.workers.capture.naming import CLOSED, OPEN, segment_name
@@ -188,13 +188,13 @@ def test_the_account_is_there_before_the_segment_has_its_name_and_counts(
     part.write_bytes(HEADER)
     record = Account(interface="eth0", opened=1, closed=2, written=0, bytes=24, reason="size")
     seen: list[list[str]] = []
-    rename = Path.rename
+    rename = finish._rename
 
-    def renamed(old: Path, new: Path) -> Path:
+    def renamed(old: Path, new: Path) -> None:
         seen.append(names(tmp_path))
-        return rename(old, new)
+        rename(old, new)
 
-    monkeypatch.setattr(Path, "rename", renamed)
+    monkeypatch.setattr(finish, "_rename", renamed)
     final = made.keep(part, SECOND, 24, record)
     assert seen[-1] == [f"eth0/{final.stem}{ACCOUNT}", f"eth0/{part.name}"]
     assert account.read(final.with_suffix(ACCOUNT)) == record
@@ -208,15 +208,11 @@ def test_an_account_that_the_disk_does_not_take_costs_an_old_segment(
     made = adopted(tmp_path, reports)
     part = made.part("eth0", 3 * SECOND)
     part.write_bytes(HEADER)
-    write = account.write
-    failures = [StorageFailure("full")]
 
-    def full_once(path: Path, record: Account) -> None:
-        if failures:
-            raise failures.pop()
-        write(path, record)
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(account, "write", full_once)
+    monkeypatch.setattr(finish, "_store", full)
     final = made.keep(part, 3 * SECOND, 24, Account(interface="e", opened=1, closed=2, written=0, bytes=24, reason="x"))
     assert names(tmp_path) == [f"eth0/{final.stem}{ACCOUNT}", f"eth0/{final.name}"]
     assert reports.kinds == []

@@ -8,9 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.workers.capture.lab import Network, numbers, packets, refused, segments, tcpdump_count, worker
-
-KIB = 1024
+from tests.workers.capture.lab import KIB, Network, numbers, packets, refused, segments, tcpdump_count, worker
 
 
 def small(**settings: object) -> dict[str, object]:
@@ -23,12 +21,13 @@ def test_every_packet_is_in_exactly_one_segment_across_rotations_by_size(tmp_pat
         capture.stop()
         assert numbers(capture.data, "far") == list(range(20_000))
         closed = segments(capture.data, "far")
-        assert len(closed) >= 15
+        assert len(closed) >= 6  # each holds what the ring held when it was full, up to a tenth of a second
         assert sum(map(tcpdump_count, closed)) == 20_000
         figures = capture.figures()
         assert (figures["received"], figures["written"]) == (20_000, 20_000)
         assert figures["dropped_kernel"] == figures["dropped_interface"] == figures["not_written"] == 0
-        assert figures["bytes"] == figures["store_bytes"] == sum(path.stat().st_size for path in closed)
+        assert figures["bytes"] == sum(path.stat().st_size for path in closed)
+        assert figures["store_bytes"] == store_size(capture.data)
         assert figures["segments"] == len(closed)
         assert capture.events() == []
 
@@ -64,7 +63,7 @@ def test_an_idle_link_still_rotates_and_leaves_no_empty_segment(tmp_path: Path, 
         settled(lambda: len(segments(capture.data, "far")) == 1)
         settled_at = time.monotonic()
         capture.wait_for(lambda _: time.monotonic() > settled_at + 2.1, "anything for two more rotations")
-        assert [path.suffix for path in (capture.data / "far").iterdir()] == [".pcap"]
+        assert sorted(path.suffix for path in (capture.data / "far").iterdir()) == [".idx", ".meta", ".pcap"]
         assert numbers(capture.data, "far") == [0, 1, 2]
 
 
@@ -123,7 +122,7 @@ def test_the_budget_is_never_exceeded_and_the_newest_packets_stay(tmp_path: Path
     foreign.write_bytes(b"not ours" * 1000)
     with (
         worker(tmp_path, net, **small(budget=budget)) as capture,
-        net.start_sending("near", 20_000, size=200, pace=20_000) as sender,
+        net.start_sending("near", 10_000, size=200, pace=5_000) as sender,
     ):
         largest = 0
         while sender.poll() is None:
@@ -131,20 +130,22 @@ def test_the_budget_is_never_exceeded_and_the_newest_packets_stay(tmp_path: Path
         capture.stop()
         assert 0.5 * budget < largest <= budget
         kept = numbers(capture.data, "far")
-        assert kept == list(range(kept[0], 20_000))
+        assert kept == list(range(kept[0], 10_000))
         assert foreign.exists()
         assert capture.figures()["store_bytes"] == store_size(data)
-        assert capture.figures()["written"] == 20_000
+        assert capture.figures()["written"] == 10_000
 
 
 def store_size(data: Path) -> int:
-    size = 0
-    for path in data.glob("*/2*"):
+    """Bytes of all segments at one instant: looked at until none comes or goes meanwhile."""
+    while True:
+        before = sorted(data.glob("*/2*"))
         try:
-            size += path.stat().st_size
+            size = sum(path.stat().st_size for path in before)
         except FileNotFoundError:  # completed or removed since
             continue
-    return size
+        if sorted(data.glob("*/2*")) == before:
+            return size
 
 
 def test_interfaces_of_one_service_share_its_budget(tmp_path: Path, net: Network) -> None:
@@ -153,7 +154,7 @@ def test_interfaces_of_one_service_share_its_budget(tmp_path: Path, net: Network
     settings = small(interfaces=["far", "far2"], budget=budget)
     with worker(tmp_path, net, **settings) as capture:
         net.send("near", 5_000)
-        net.send("near2", 20_000, size=200)
+        net.send("near2", 20_000, size=200, pace=5_000)
         capture.stop()
         kept = numbers(capture.data, "far2")
         assert kept == list(range(kept[0], 20_000))
@@ -225,12 +226,9 @@ def test_an_unknown_interface_is_a_mistake_in_the_declaration(tmp_path: Path, ne
     assert (status, lines) == (1, ["interface eth99 does not exist; this host has far, lo, near"])
 
 
-def test_a_bad_filter_is_a_mistake_in_the_declaration_and_libpcap_says_which(tmp_path: Path, net: Network) -> None:
+def test_a_bad_filter_is_a_mistake_in_the_declaration_told_with_its_place(tmp_path: Path, net: Network) -> None:
     status, lines = refused(tmp_path, net, **small(filter="udp port bananas"))
-    assert status == 1
-    assert len(lines) == 1
-    assert "filter 'udp port bananas'" in lines[0]
-    assert "bananas" in lines[0].split("': ", 1)[1]
+    assert (status, lines) == (1, ["far: filter \"udp port bananas\": unknown port 'bananas' (column 10)"])
 
 
 def test_a_snaplen_that_keeps_nothing_is_a_mistake_in_the_declaration(tmp_path: Path, net: Network) -> None:

@@ -1,0 +1,20 @@
+"""What was captured of real programs, once for all tests that look at it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.workers.inventory.lab import Lab, missing, traffic
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """Real traffic of DHCP, ARP, ND, DNS, mDNS, LLDP and TLS."""
+    if os.geteuid() != 0 or missing():
+        pytest.skip(f"needs root, and {missing()}")
+    place: Path = tmp_path_factory.mktemp("lab")
+    yield traffic(place)

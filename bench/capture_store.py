@@ -91,7 +91,9 @@ def stenographer_answers(
         running.settle()
         for _ in range(rounds):
             took = running.ask(expression, place / "answer")
-            yield took, captors.packets(place / "answer")
+            if not (found := captors.packets(place / "answer")):
+                raise ValueError("stenographer finds nothing")
+            yield took, found
     captors.forget(place / STENOGRAPHER)
     file.unlink()
 

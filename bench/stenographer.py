@@ -12,8 +12,10 @@ from bench import process
 from bench.wire import NEAR, PATIENCE, Wire, ended
 
 PORT = 1234
-AGE = 5
+AGE = 10
 """Seconds after which it closes a file, at the earliest: only then can it be asked about. By default 60."""
+LOOK = 16.0
+"""Seconds: every 15 it looks which files there are."""
 _EXTENSIONS = "subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n"
 _FLAGS = (f"--fileage_sec={AGE}", "--blocks=256", "--aiops=64", "--no_watchdogs", "--seccomp=none")
 """Blocks are of 1 MB, and fewer do not work. Its watchdog takes a quiet wire for a failure, and its seccomp filter is
@@ -78,11 +80,12 @@ class Stenographer:
 
     def settle(self) -> None:
         """Wait until all that was captured can be asked about: the file that was open has been closed, and indexed."""
-        (at_first,) = (path.name for path in self._packets.iterdir() if path.name.startswith("."))
+        at_first = max(path.name for path in self._packets.iterdir() if path.name.startswith("."))
         closed = self._packets / at_first[1:]
         indexed = self._packets.parent / "index" / at_first[1:]
         what = "stenographer's closing a file"
         process.await_true(lambda: closed.exists() and indexed.exists(), what, within=PATIENCE, every=0.1)
+        time.sleep(LOOK)
 
     def ask(self, expression: str, answer: Path) -> float:
         """Seconds that curl takes to get the answer."""

@@ -14,7 +14,7 @@ from agent.cli.elsewhere import hint
 from agent.cli.text import size, some
 from agent.control.client import Client
 from agent.declaration.load import load
-from agent.declaration.model import Command, Declaration
+from agent.declaration.model import Capture, Command, Declaration
 from agent.declaration.sources import AS_ROOT
 from agent.errors import AgentError, DeclarationError, NotRunning, RequestRefused, RuntimeFailure, SpawnFailed
 from agent.installation import timer_state
@@ -75,6 +75,7 @@ def examine(paths: Paths, environ: Mapping[str, str]) -> list[Check]:
         *(check_users(declaration, status_of(pid)) if declaration else ()),
         check_prefix(paths, user),
         *check_disks([paths.prefix, paths.spool, paths.logs]),
+        *(check_budgets(declaration, paths) if declaration else ()),
         check_libpcap(needed="capture" in kinds),
         check_nmap(needed="scan" in kinds),
         check_raw_sockets(status_of(pid), needed="capture" in kinds),
@@ -216,6 +217,31 @@ def check_disk(place: Path, figures: os.statvfs_result) -> Check:
     least = min(free, inodes)
     verdict: Verdict = "fail" if least < LEAST_DISK else "warn" if least < LITTLE_DISK else "ok"
     return Check("disk", verdict, finding, "" if verdict == "ok" else "free some, or lower `budget` of the captures")
+
+
+def check_budgets(declaration: Declaration, paths: Paths) -> list[Check]:
+    """A row for each file system that captures store packets on: whether their budgets fit on it at all."""
+    captures = [service for service in declaration.services.values() if isinstance(service, Capture)]
+    by_disk: dict[int, list[Capture]] = {}
+    for service in captures:
+        by_disk.setdefault(_nearest(paths.data(service.name)).stat().st_dev, []).append(service)
+    return [check_budget(together, _nearest(paths.data(together[0].name))) for together in by_disk.values()]
+
+
+def check_budget(captures: list[Capture], place: Path, figures: os.statvfs_result | None = None) -> Check:
+    """Whether the budgets of captures fit on the file system at ``place``, beside what is to stay free."""
+    disk = figures or os.statvfs(place)
+    total = disk.f_blocks * disk.f_frsize
+    reserve = max(max(one.min_free.bytes, int(total * one.min_free.share)) for one in captures)
+    most = max(0, total - reserve)
+    budget = sum(one.budget for one in captures)
+    names = some(sorted(one.name for one in captures))
+    told = f"{names}: {size(budget)} of the {size(total)} of the file system at {place}, {size(reserve)} stay free"
+    if budget <= most:
+        return Check("budget", "ok", told)
+    return Check(
+        "budget", "warn", told, f"budgets of at most {size(most)} together: old packets go earlier than declared"
+    )
 
 
 def check_libpcap(*, needed: bool) -> Check:

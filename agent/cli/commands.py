@@ -34,6 +34,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 CAPTURE: dict[str, tuple[str, str]] = {
     "list": ("capture_list:list_segments", "Show what is stored, and how far back."),
+    "pin": ("capture_pins:pin", "Keep the packets of a time when others go."),
+    "pins": ("capture_pins:pins", "Show what is pinned."),
+    "unpin": ("capture_pins:unpin", "Take pins back."),
+    "query": ("capture_query:query", "Find packets again: by filter, time, interface."),
+    "stream": ("capture_stream:stream", "Watch packets as they are captured, in Wireshark."),
 }
 """As ``COMMANDS``, for ``agentctl capture``."""
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from agent.cli.main import main
+from agent.workers.capture import pins
+from agent.workers.capture.catalogue import INDEX
+from agent.workers.capture.naming import CLOSED, segment_name
 
 
 def test_each_interface_is_shown_with_its_segments_and_how_far_back_it_goes(
@@ -20,10 +24,73 @@ def test_each_interface_is_shown_with_its_segments_and_how_far_back_it_goes(
     (place / "20261120T140100.000000Z.part").write_bytes(bytes(50))
     (place / "notes.txt").write_bytes(bytes(1000))
     assert main(["--prefix", str(tmp_path), "--json", "capture", "list"]) == 0
-    (store,) = json.loads(capsys.readouterr().out)["stores"]
+    told = json.loads(capsys.readouterr().out)
+    (store,) = told["stores"]
     assert store == {"service": "edge", "interface": "eth0", "segments": 2, "bytes": 160, "since": 1795183200.0}
     assert main(["--prefix", str(tmp_path), "capture", "list"]) == 0
-    assert "2026-11-20 14:00:00+00:00" in capsys.readouterr().out
+    shown = capsys.readouterr().out.splitlines()
+    assert "2026-11-20 14:00:00+00:00" in shown[1]
+    assert told["services"] == [
+        {
+            "service": "edge",
+            "segments": 2,
+            "bytes": 160,
+            "since": 1795183200.0,
+            "unindexed": 1,
+            "pins": 0,
+            "pinned_bytes": 0,
+            "budget": None,
+            "max_age": None,
+        }
+    ]
+    assert shown[2].startswith("edge: 160 B, goes back ")
+    assert shown[2].endswith("; 1 segment without an index yet")
+
+
+def test_what_is_stored_is_held_against_what_is_declared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "key").mkdir()
+    (tmp_path / "key" / "env.toml").write_text(
+        '[service.edge]\nkind = "capture"\ninterfaces = ["lo"]\nbudget = "2MiB"\nmax_age = "30d"\nrotate.size = "64KiB"'
+    )
+    directory = tmp_path / "spool" / "edge"
+    for second, interface in [(100, "eth0"), (200, "gone0")]:
+        (directory / interface).mkdir(parents=True)
+        path = directory / interface / segment_name(second * 10**9, CLOSED)
+        path.write_bytes(bytes(2**19 - 10))
+        path.with_suffix(INDEX).write_bytes(bytes(10))
+        os.utime(path, (second, second))
+    (tmp_path / "spool" / "lan_scan").mkdir()
+    (tmp_path / "spool" / "agent").mkdir()
+    pins.add(directory, 0, 150 * 10**9, created=300 * 10**9)
+    assert main(["--prefix", str(tmp_path), "--json", "capture", "list"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    (service,) = told["services"]
+    assert service == {
+        "service": "edge",
+        "segments": 2,
+        "bytes": 2**20,
+        "since": 100.0,
+        "unindexed": 0,
+        "pins": 1,
+        "pinned_bytes": 2**19,
+        "budget": 2**21,
+        "max_age": 30 * 86400.0,
+    }
+    assert [store["interface"] for store in told["stores"]] == ["eth0", "gone0"]
+    assert main(["--prefix", str(tmp_path), "capture", "list"]) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line.startswith("edge: 1.00 MiB of 2.00 MiB (50%), goes back ")
+    assert line.endswith("; 1 pin holds 512 KiB")
+
+
+def test_a_store_from_a_newer_version_is_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "spool" / "edge").mkdir(parents=True)
+    (tmp_path / "spool" / "edge" / "store.json").write_text('{"version": 2}')
+    assert main(["--prefix", str(tmp_path), "capture", "list"]) == 1
+    (complaint,) = capsys.readouterr().err.splitlines()
+    assert "the store is of version 2, and this program knows 1" in complaint
 
 
 def test_an_empty_store_is_said_to_be_empty(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

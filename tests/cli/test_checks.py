@@ -14,7 +14,7 @@ import pytest
 
 import agent.linux.systemd
 from agent.cli import checks
-from agent.declaration.model import AgentSettings, Command, Declaration, Limits
+from agent.declaration.model import AgentSettings, Capture, Command, Declaration, Limits, Reserve
 from agent.installation import timer_state
 from agent.installation.timer_state import JobState
 from agent.installation.timer_sync import sync
@@ -37,6 +37,29 @@ def program(directory: Path, name: str, output: str) -> None:
     path = directory / name
     path.write_text(f"#!/bin/sh\necho '{output}'\n")
     path.chmod(0o755)
+
+
+def capture(name: str, budget: int, **reserve: float) -> Capture:
+    return Capture(name=name, interfaces=("lo",), budget=budget, min_free=Reserve(**reserve))  # type: ignore[arg-type]  # bytes or share
+
+
+@pytest.mark.parametrize(
+    ("captures", "verdict", "mend"),
+    [
+        ([capture("edge", 4_096_000 // 2)], "ok", ""),
+        ([capture("edge", 4_096_000)], "ok", ""),
+        ([capture("edge", 4_096_001)], "warn", "budgets of at most 3.91 MiB together"),
+        ([capture("edge", 3_000_000, share=0.5)], "warn", "budgets of at most 1.95 MiB together"),
+        ([capture("edge", 3_000_000, bytes=2_048_000)], "warn", "budgets of at most 1.95 MiB together"),
+        ([capture("a", 2_100_000), capture("b", 2_100_000)], "warn", "budgets of at most 3.91 MiB together"),
+        ([capture("edge", 1, bytes=10**9)], "warn", "budgets of at most 0 B together"),
+    ],
+)
+def test_budgets_must_fit_on_the_disk(captures: list[Capture], verdict: str, mend: str) -> None:
+    check = checks.check_budget(captures, Path("/srv"), statvfs(900, 900))
+    assert (check.name, check.verdict) == ("budget", verdict)
+    assert check.mend.startswith(mend)
+    assert check.finding.startswith(", ".join(one.name for one in captures) + ": ")
 
 
 def test_raw_sockets_are_read_from_the_effective_capabilities() -> None:

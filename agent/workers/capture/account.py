@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import msgspec
 
-from agent.linux.files import write_atomic
+from agent.linux.files import open_regular, write_atomic
 
 VERSION = 1
 
@@ -54,7 +55,7 @@ def write(path: Path, account: Account) -> None:
 def read(path: Path) -> Account | None:
     """An account; ``None`` when there is none that can be understood."""
     try:
-        with path.open("rb") as file:
+        with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
             return msgspec.json.decode(file.read(LONGEST), type=Account)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None

@@ -39,6 +39,7 @@ class Stream:
             os.close(fd)
             raise OSError(code, os.strerror(code))
         self._stream = stream
+        self._failure: OSError | None = None
         self._buffer = ctypes.create_string_buffer(BUFFER)  # must live as long as the stream
         binding.set_buffer(stream, self._buffer)
         try:
@@ -56,9 +57,14 @@ class Stream:
 
     def flush(self) -> None:
         """Hand everything to the kernel. Raises ``OSError`` when that fails or any write before it did."""
+        if (
+            self._failure is not None
+        ):  # the stream has forgotten what it could not write, and would say that all is well
+            raise self._failure
         if binding.fflush(self._stream) != 0:
             code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code))
+            self._failure = OSError(code, os.strerror(code))
+            raise self._failure
         if binding.ferror(self._stream):
             # It was a write in the middle of a dispatch that failed, and its errno is gone: ask again.
             os.pwrite(self._fd, b"\0", os.fstat(self._fd).st_size)

@@ -33,6 +33,9 @@ from agent.workers.capture.retention import Disk, Limits, Plan, Room, Stored, pl
 
 __all__ = ["Report", "Store"]
 
+INDEX_SHARE = 16
+"""An index is taken to be one part in so many of its segment, until it is there."""
+
 LOOKS = 64
 """Segments whose index is looked for at one time: an index that is long in coming must not cost packets."""
 
@@ -80,6 +83,7 @@ class Store:
         self._closed: list[Stored] = []  # oldest first
         self._closed_bytes = 0
         self._waiting: dict[tuple[int, str], Stored] = {}  # those without an index
+        self._waiting_bytes = 0
         self._open: dict[Path, int] = {}
         self._tails: dict[Path, tuple[Path, int]] = {}  # by segment: the index of its open form
         self._unnamed: list[tuple[Path, int, int, Account | None]] = []  # complete, but would not be renamed
@@ -104,6 +108,11 @@ class Store:
             + sum(size for _, size in self._tails.values())
             + sum(size for _, _, size, _ in self._unnamed)
         )
+
+    @property
+    def _claimed(self) -> int:
+        """Bytes of all segments, and what the indexes that are to come may take: somebody else writes them."""
+        return self.bytes + (self._waiting_bytes + sum(self._open.values())) // INDEX_SHARE
 
     @property
     def state(self) -> str:
@@ -288,7 +297,7 @@ class Store:
             self._closed,
             self._effective(),
             disk._replace(free=disk.free - unflushed),
-            self.bytes,
+            self._claimed,
             want,
             self._clock(),
             lambda segment: self._pins.ranges.touch(segment.begin, segment.end),
@@ -296,7 +305,7 @@ class Store:
 
     def _room(self, unflushed: int) -> Room:
         disk = self._disk()
-        return room(self._effective(), disk._replace(free=disk.free - unflushed), self.bytes)
+        return room(self._effective(), disk._replace(free=disk.free - unflushed), self._claimed)
 
     def _effective(self) -> Limits:
         if self._learned is None:
@@ -379,12 +388,13 @@ class Store:
         found = False
         for key, segment in list(islice(self._waiting.items(), LOOKS)):
             path = self._path(segment)
-            del self._waiting[key]
+            del self._waiting[key]  # the others come first, next time
             size = _size(path.with_suffix(INDEX))  # an empty one says that none could be made
             if size is None:
-                self._waiting[key] = segment  # the others come first, next time
+                self._waiting[key] = segment
                 continue
             found = True
+            self._waiting_bytes -= segment.size
             self._drop_tail(path)
             self._closed[bisect_left(self._closed, segment)] = replace(segment, size=segment.size + size, indexed=True)
             self._closed_bytes += size
@@ -403,6 +413,7 @@ class Store:
         insort(self._closed, segment)
         if not segment.indexed:
             self._waiting[segment.begin, segment.interface] = segment
+            self._waiting_bytes += segment.size
 
     def _path(self, segment: Stored) -> Path:
         return self._directory / segment.interface / segment_name(segment.begin, CLOSED)

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from agent.errors import ConfigurationError, StorageFailure
-from agent.linux.files import open_regular, write_atomic
+from agent.linux.files import open_regular, why, write_atomic
 
 VERSION = 1
 
@@ -38,7 +38,7 @@ def check(directory: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
-        raise StorageFailure(f"{path}: cannot be read: {error.strerror}") from error
+        raise StorageFailure(f"{path}: cannot be read: {why(error)}") from error
     except (msgspec.MsgspecError, UnicodeDecodeError):
         version = 0
     if version < 1:

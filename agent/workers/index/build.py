@@ -120,7 +120,7 @@ class Reader:
 
     def chunk(self, end: int) -> Chunk | None:
         """The next one; ``None`` when there is no whole record before ``end``."""
-        length = min(end - self.place, LONGEST)
+        length = max(0, min(end - self.place, LONGEST))
         if len(self._buffer) < length + MARGIN:
             self._buffer = bytearray(length + MARGIN)
         got = os.preadv(self._fd, [memoryview(self._buffer)[:length]], self.place)

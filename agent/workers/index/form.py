@@ -16,6 +16,7 @@ against what is there, and rows against the tables that they point into.
 from __future__ import annotations
 
 import dataclasses
+import os
 import struct
 from collections.abc import Iterator
 from typing import Any
@@ -24,7 +25,18 @@ import msgspec
 import numpy as np
 
 from agent.errors import StorageFailure
-from agent.workers.index.model import Chunk, Flows
+from agent.workers.index.model import (
+    ARP,
+    ENCAPSULATED,
+    EXTENDED,
+    FRAGMENTED,
+    IPV4,
+    IPV6,
+    LATER_FRAGMENT,
+    ODD,
+    Chunk,
+    Flows,
+)
 
 VERSION = 1
 MAGIC = b"agentidx"
@@ -32,6 +44,10 @@ MAGIC = b"agentidx"
 _LEAD = struct.Struct("<8sIIQ")
 _ALIGN = 8
 _LONGEST_HEADER = 65536
+_FIRST_LOOK = 1024
+
+_FAMILIES = ARP | IPV4 | IPV6
+_QUIRKS = ODD | LATER_FRAGMENT | FRAGMENTED | EXTENDED | ENCAPSULATED
 
 _FLOWS = {
     "addresses": "<u8",
@@ -97,12 +113,8 @@ def decode(data: bytes | memoryview) -> Iterator[Chunk]:
     view = memoryview(data)
     place = 0
     while len(view) - place >= _LEAD.size:
-        magic, version, length, payload = _LEAD.unpack_from(view, place)
-        if magic != MAGIC or length > _LONGEST_HEADER:
-            raise Unreadable("it is no index")
-        if version > VERSION:
-            raise NewerVersion(f"an index of version {version}; this program knows up to {VERSION}")
-        columns = place + _aligned(_LEAD.size + length)
+        length, columns, payload = _lead(view, place)
+        columns += place
         end = columns + payload
         if end > len(view):
             return
@@ -111,11 +123,46 @@ def decode(data: bytes | memoryview) -> Iterator[Chunk]:
         place = end
 
 
-def _chunk(text: bytes, payload: memoryview) -> Chunk:
+def heads(fd: int) -> Iterator[tuple[Header, int, int]]:
+    """What is said of each chunk in the index that ``fd`` is, and at which byte of it the chunk stands, and how long.
+
+    Only that is read: ``decode`` takes the bytes of a chunk. Raises as ``decode`` does, and ``OSError``.
+    """
+    place, size = 0, os.fstat(fd).st_size
+    while size - place >= _LEAD.size:
+        lead = os.pread(fd, _FIRST_LOOK, place)
+        length, columns, payload = _lead(lead)
+        if columns + payload > size - place:
+            return
+        if columns > len(lead):
+            lead = os.pread(fd, columns, place)
+        yield _header(lead[_LEAD.size : _LEAD.size + length]), place, columns + payload
+        place += columns + payload
+
+
+def _lead(view: bytes | memoryview, place: int = 0) -> tuple[int, int, int]:
+    """How long the header is, where the columns begin, and how long these are."""
+    if len(view) - place < _LEAD.size:
+        raise Unreadable("it is no index")
+    magic, version, length, payload = _LEAD.unpack_from(view, place)
+    if magic != MAGIC or not version:
+        raise Unreadable("it is no index")
+    if version > VERSION:
+        raise NewerVersion(f"an index of version {version}; this program knows up to {VERSION}")
+    if length > _LONGEST_HEADER:
+        raise Unreadable("a header that is too long")
+    return length, _aligned(_LEAD.size + length), payload
+
+
+def _header(text: bytes) -> Header:
     try:
-        header = msgspec.json.decode(text, type=Header)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        return msgspec.json.decode(text, type=Header)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Unreadable(f"a header that makes no sense: {error}") from error
+
+
+def _chunk(text: bytes, payload: memoryview) -> Chunk:
+    header = _header(text)
     kinds = {**_FLOWS, **_POSITIONS}
     found: dict[str, Any] = {}
     place = 0
@@ -148,20 +195,36 @@ def _examine(chunk: Chunk) -> None:
     flows, rows = chunk.flows, len(chunk.flows)
     if any(len(getattr(flows, name)) != rows for name in _FLOWS if name != "addresses"):
         raise Unreadable("columns of different lengths")
-    if not 0 <= chunk.begin <= chunk.end or chunk.packets != len(chunk.offsets):
-        raise Unreadable("numbers that do not fit together")
     if len({len(chunk.marks), len(chunk.mark_first), len(chunk.mark_last)}) != 1:
         raise Unreadable("marks of different lengths")
+    if (
+        not 0 <= chunk.begin <= chunk.end < 1 << 63
+        or not chunk.cut <= chunk.packets == len(chunk.offsets)
+        or not 0 <= chunk.first <= chunk.last < 1 << 64
+        or min(chunk.cut, chunk.octets, chunk.link_type) < 0
+    ):
+        raise Unreadable("numbers that do not fit together")
     if rows:
         if max(int(flows.source.max()), int(flows.destination.max())) >= len(flows.addresses):
             raise Unreadable("a flow of an address that is not there")
         if int(flows.packets.sum(dtype=np.uint64)) != len(chunk.offsets):
             raise Unreadable("flows of more or fewer packets than there are")
+        if int(np.bitwise_or.reduce(flows.family)) & ~_FAMILIES or int(flows.quirks.max()) > _QUIRKS:
+            raise Unreadable("a flow of a kind that is not known")
+        _examine_addresses(flows)
     elif len(chunk.offsets):
         raise Unreadable("packets of no flow")
     for places in (chunk.offsets, chunk.marks):
         if len(places) and int(places.max()) >= chunk.end - chunk.begin:
             raise Unreadable("a packet outside of what the chunk tells about")
+    if (chunk.marks[1:] <= chunk.marks[:-1]).any():
+        raise Unreadable("marks that do not ascend")
+
+
+def _examine_addresses(flows: Flows) -> None:
+    wide = (flows.addresses[:, 0] != 0) | (flows.addresses[:, 1] >> np.uint64(32) != 0)
+    if wide.any() and ((wide[flows.source] | wide[flows.destination]) & (flows.family != IPV6)).any():
+        raise Unreadable("an address that is too long for its flow")
 
 
 def _aligned(length: int) -> int:

@@ -114,7 +114,7 @@ def _merged(run: Sequence[Chunk]) -> Chunk:
         begin=base,
         end=run[-1].end,
         link_type=run[0].link_type,
-        first=min(chunk.first for chunk in run),
+        first=min((chunk.first for chunk in run if chunk.packets), default=0),
         last=max(chunk.last for chunk in run),
         packets=sum(chunk.packets for chunk in run),
         octets=sum(chunk.octets for chunk in run),
@@ -193,7 +193,7 @@ def _together(words: Sequence[NDArray[np.uint64]]) -> tuple[NDArray[np.int64], N
     mixed.sort()
     order = (mixed & np.uint64(MOST - 1)).astype(np.int64)
     fresh = np.zeros(len(order), np.bool_)
-    fresh[0] = True
+    fresh[:1] = True
     for word in words:
         sorted_word = word[order]
         fresh[1:] |= sorted_word[1:] != sorted_word[:-1]

@@ -27,18 +27,10 @@ _ETHERTYPE_IPV4, _ETHERTYPE_ARP, _ETHERTYPE_RARP, _ETHERTYPE_IPV6 = 0x0800, 0x08
 _UDPLITE, _DCCP, _SCTP = 136, 33, 132
 _ICMP, _ICMPV6 = socket.IPPROTO_ICMP, socket.IPPROTO_ICMPV6
 
-# RFC 8200, RFC 4302, RFC 6275, RFC 7401, RFC 5533: headers that say what comes next.
-_HOP_BY_HOP, _ROUTING, _FRAGMENT, _AUTHENTICATION, _DESTINATION, _MOBILITY, _HIP, _SHIM6 = (
-    0,
-    43,
-    44,
-    51,
-    60,
-    135,
-    139,
-    140,
-)
-_EXTENSIONS = (_HOP_BY_HOP, _ROUTING, _FRAGMENT, _AUTHENTICATION, _DESTINATION, _MOBILITY, _HIP, _SHIM6)
+# RFC 8200, RFC 4302, RFC 5533: headers that say what comes next. Those of mobility (RFC 6275) and of host identity
+# (RFC 7401) could, but nothing ever does: they are what the packet is about.
+_HOP_BY_HOP, _ROUTING, _FRAGMENT, _AUTHENTICATION, _DESTINATION, _SHIM6 = 0, 43, 44, 51, 60, 140
+_EXTENSIONS = (_HOP_BY_HOP, _ROUTING, _FRAGMENT, _AUTHENTICATION, _DESTINATION, _SHIM6)
 _MOST_EXTENSIONS = 12
 
 _PORTED = np.zeros(256, np.bool_)
@@ -226,11 +218,9 @@ def _behind_extensions(
         rows, here, kind = rows[~cut], here[~cut], kind[~cut]
         octets = taken.take("V8", here).view(np.uint8).reshape(-1, 8)
         is_fragment = kind == _FRAGMENT
-        size = np.where(
-            is_fragment,
-            8,
-            np.where(kind == _AUTHENTICATION, (octets[:, 1].astype(np.int64) + 2) * 4, (octets[:, 1] + 1) * 8),
-        )
+        length = octets[:, 1].astype(np.int64)
+        size = np.where(kind == _AUTHENTICATION, (length + 2) * 4, (length + 1) * 8)
+        size[is_fragment] = 8
         position = (octets[:, 2].astype(np.uint16) << 8 | octets[:, 3]) & 0xFFF8
         behind = is_fragment & (position != 0)
         quirks[rows[is_fragment]] |= FRAGMENTED
@@ -255,13 +245,13 @@ def _transport(
     protocol = found.protocol[rows]
     ported = known & _PORTED[protocol]
     typed = known & _TYPED[protocol]
-    wants = ported | typed
-    short = wants & (place + np.where(ported, 4, 2) > end)
     is_tcp = ported & (protocol == socket.IPPROTO_TCP)
-    short |= is_tcp & (place + 14 > end)
+    left = end - place
+    readable = (ported & (left >= 4)) | (typed & (left >= 2))
+    flagged = is_tcp & (left >= 14)
+    short = ((ported | typed) & ~readable) | (is_tcp & ~flagged)
     if short.any():
         found.quirks[rows] |= np.where(short, np.uint8(ODD), np.uint8(0))
-    readable = wants & (place + 4 <= end)
     place = np.where(readable, place, 0)
     ports = taken.take("V4", place).view(">u2").reshape(-1, 2)
     first, second = ports[:, 0], ports[:, 1]
@@ -272,7 +262,6 @@ def _transport(
         first = np.where(typed, first >> 8, first)
     found.source_port[rows] = np.where(readable, first, zero)
     found.destination_port[rows] = np.where(readable, second, zero)
-    flagged = is_tcp & (place + 14 <= end)
     flags = taken.take(">u2", np.where(flagged, place + 12, 0)) & 0x1FF
     flags = np.where(flags & 0x12 == 0x12, flags | SYN_ACK, flags)
     found.tcp_flags[rows] = np.where(flagged, flags, zero)
@@ -285,7 +274,7 @@ def _arp(taken: Bytes, found: Packets, starts: NDArray[np.int64], ends: NDArray[
         return
     start, end = starts[rows], ends[rows]
     words = taken.take("V28", start).view(">u2").reshape(-1, 14)
-    known = (start + 28 <= end) & (words[:, 1] == _ETHERTYPE_IPV4) & (words[:, 2] == 0x0604)
+    known = (start + 28 <= end) & (words[:, 1] == _ETHERTYPE_IPV4) & (words[:, 2] == 0x0604) & (words[:, 3] < 256)
     longs = words.astype(np.uint64)
     zero = np.uint64(0)
     found.family[rows] = np.where(known, np.uint8(ARP), np.uint8(OTHER))

@@ -29,10 +29,10 @@ _LANES = 4096
 _SIGHT = 3
 """How many records in a row have to make sense for a lane to begin at the first of them."""
 
-_SEARCHED = LONGEST_CAPTURE + 1024
-"""Bytes in which to look for the begin of a record: a little more than the longest one."""
-
 _TRIES = 16
+
+_FEW = 32
+"""Fewer lanes than these are not worth calls into numpy: what is left of them is walked step by step."""
 
 _NANOSECONDS = 1_000_000_000
 
@@ -67,14 +67,14 @@ class _Lanes(NamedTuple):
 
 
 def _walk(data: bytes | bytearray, starts: NDArray[np.int64], length: int, order: Order) -> _Lanes:
-    """Walk all lanes until each is past the begin of the next, or at what is no whole record."""
+    """Walk all lanes until each is past the begin of the next, or at what is no whole record, or few are left."""
     lengths: NDArray[Any] = np.ndarray((length - 3,), order + "u4", data, 0, (1,))
     stops = np.append(starts[1:], length)
     ends = starts.copy()
-    steps: list[NDArray[np.int64]] = []
-    walkers: list[NDArray[np.int64]] = []
+    steps: list[NDArray[np.int64]] = [starts[:0]]
+    walkers: list[NDArray[np.int64]] = [starts[:0]]
     here, lanes = starts, np.arange(len(starts))
-    while len(here):
+    while len(here) >= _FEW:
         captured = lengths[here + 8].astype(np.int64)
         original = lengths[here + 12]
         following = here + (RECORD_HEADER + captured)
@@ -90,6 +90,7 @@ def _walk(data: bytes | bytearray, starts: NDArray[np.int64], length: int, order
             continue
         ends[lanes[~on]] = following[~on]
         here, lanes = following[on], lanes[on]
+    ends[lanes] = here
     places = np.concatenate(steps)
     owners = np.concatenate(walkers)
     return _Lanes(starts, ends, places, owners)
@@ -104,7 +105,7 @@ def _chain(data: bytes | bytearray, lanes: _Lanes, length: int, order: Order) ->
     place, damaged = 0, False
     while place + RECORD_HEADER <= length:
         lane = begins.get(place)
-        if lane is not None and not proved[lane] and lanes.ends[lane] > place:
+        if lane is not None and lanes.ends[lane] > place:
             proved[lane] = True
             place = int(lanes.ends[lane])
             continue
@@ -131,17 +132,16 @@ def _starts(data: bytes | bytearray, length: int, order: Order) -> NDArray[np.in
     # Packets of one stretch mostly share the upper half of their seconds, which changes every 18 hours.
     within, mark = (2, bytes(data[2:4])) if order == "<" else (0, bytes(data[:2]))
     for place in range(step, length - RECORD_HEADER, step):
-        seen = _seek(data, max(place, starts[-1] + 1), length, header, mark, within)
+        seen = _seek(data, place, min(place + step, length), length, header, mark, within)
         if seen is not None:
             starts.append(seen)
     return np.array(starts, np.int64)
 
 
 def _seek(
-    data: bytes | bytearray, place: int, length: int, header: struct.Struct, mark: bytes, within: int
+    data: bytes | bytearray, place: int, limit: int, length: int, header: struct.Struct, mark: bytes, within: int
 ) -> int | None:
-    """The first place from ``place`` on at which some records in a row make sense, unless it takes too many tries."""
-    limit = min(place + _SEARCHED, length)
+    """The first place before ``limit`` at which some records in a row make sense, unless it takes too many tries."""
     for _ in range(_TRIES):
         found = data.find(mark, place + within, limit)
         if found < 0:

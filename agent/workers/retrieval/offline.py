@@ -118,6 +118,8 @@ class Filter:
         self._program = _Program()
         self._output = bytearray()
         self._dumper: int | None = None
+        self.place = 0
+        """Up to where in a file the last scan came."""
         form = parse_header(header)
         if form is None:
             raise StorageFailure("no pcap file")
@@ -176,16 +178,24 @@ class Filter:
         window[:FILE_HEADER] = self._header
         view = memoryview(window)
         address = ctypes.addressof(ctypes.c_char.from_buffer(window))
+        self.place = begin
         while begin < end:
             got = os.preadv(fd, [view[FILE_HEADER : FILE_HEADER + min(WINDOW, end - begin)]], begin)
             whole, reason = self._whole(address, view[: FILE_HEADER + got])
             begin += whole - FILE_HEADER
+            self.place = begin
             if whole > FILE_HEADER and (taken := self._passing(address, whole)):
                 yield taken
             if reason:
                 raise Damaged(begin, reason)
             if whole == FILE_HEADER:
                 return
+
+    def skip(self, fd: int, begin: int, end: int) -> int:
+        """Where the last whole record between two offsets of a file ends. Raises as ``scan`` does."""
+        for _ in self.scan(fd, begin, end):
+            pass
+        return self.place
 
     def _passing(self, address: int, length: int) -> memoryview | None:
         """What passes of a savefile in memory; ``None`` when it does not end with a whole record."""

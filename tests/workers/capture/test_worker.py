@@ -115,7 +115,7 @@ def test_what_a_killed_worker_had_written_is_completed_by_the_next(tmp_path: Pat
 
 
 def test_the_budget_is_never_exceeded_and_the_newest_packets_stay(tmp_path: Path, net: Network) -> None:
-    budget = 1_000_000
+    budget = 3_000_000
     data = tmp_path / "data"
     (data / "far").mkdir(parents=True)
     foreign = data / "far" / "notes.pcap"
@@ -150,7 +150,7 @@ def store_size(data: Path) -> int:
 
 def test_interfaces_of_one_service_share_its_budget(tmp_path: Path, net: Network) -> None:
     net.pair("near2", "far2")
-    budget = 2_000_000
+    budget = 3_000_000
     settings = small(interfaces=["far", "far2"], budget=budget)
     with worker(tmp_path, net, **settings) as capture:
         net.send("near", 5_000)

@@ -36,13 +36,14 @@ def test_a_full_disk_is_reported_counted_and_recovered_from(small_disk: Path, ne
 
 def test_a_disk_smaller_than_the_budget_costs_old_segments_and_no_packet(small_disk: Path, net: Network) -> None:
     with worker(small_disk, net, **SETTINGS) as capture:
-        net.send("near", 40_000, size=200)
+        net.send("near", 12_000, size=200, pace=3_000)
         capture.stop()
         figures = capture.figures()
-        assert figures["received"] == figures["written"] == 40_000
+        assert figures["received"] == figures["written"] == 12_000
+        assert figures["store_state"] == "pruning"
         assert capture.events() == ["storage_low"]
         kept = numbers(capture.data, "far")
-        assert kept == list(range(kept[0], 40_000))
+        assert kept == list(range(kept[0], 12_000))
         assert len(kept) * 216 > 2**20
 
 

@@ -1,0 +1,198 @@
+"""Where the packets that a query found go: a file, standard output, or lines for a person."""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from agent import __version__
+from agent.cli.text import safe
+from agent.errors import StorageFailure, UsageError
+from agent.linux.files import why
+from agent.workers.capture.savefile import LONGEST_CAPTURE
+from agent.workers.retrieval import pcapng
+from agent.workers.retrieval.answer import Answer, accounts
+from agent.workers.retrieval.merge import Run
+from agent.workers.retrieval.search import Batch
+from agent.workers.retrieval.summary import line, summary
+
+_BUFFER = 256 * 1024
+_SAVEFILE = struct.Struct("=IHHiIII")
+_MODE = 0o640
+
+
+class Target:
+    """A file that gets its name when it is whole; ``-`` is standard output, and what is no regular file is written to.
+
+    Raises ``StorageFailure`` when it cannot be made.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._path = Path(os.path.realpath(name))
+        self._scratch: Path | None = None
+        self.stream: IO[bytes]
+        try:
+            if name == "-":
+                self.stream = os.fdopen(os.dup(1), "wb", _BUFFER)
+            elif Path(name).exists() and not Path(name).is_file():
+                self.stream = os.fdopen(os.open(name, os.O_WRONLY | os.O_CLOEXEC), "wb", _BUFFER)
+            else:
+                scratch = self._path.with_name(f".{self._path.name[:200]}.{os.urandom(4).hex()}")
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+                self.stream = os.fdopen(os.open(scratch, flags, _MODE), "wb", _BUFFER)
+                self._scratch = scratch
+        except OSError as error:
+            raise StorageFailure(f"{name}: cannot be written: {why(error)}") from error
+
+    def finish(self) -> None:
+        """It is whole. Raises ``StorageFailure``, or ``BrokenPipeError`` when nobody reads standard output any more."""
+        try:
+            self.stream.close()
+            if self._scratch is not None:
+                self._scratch.rename(self._path)
+                self._scratch = None
+        except OSError as error:
+            raise self.failure(error) from error
+
+    def abandon(self) -> None:
+        """It will not be whole: leave nothing behind."""
+        if self._scratch is not None:
+            with suppress(OSError):
+                self._scratch.unlink()
+            self._scratch = None
+        with suppress(OSError):
+            self.stream.close()
+
+    def failure(self, error: OSError) -> Exception:
+        """What to raise for a write that failed."""
+        if isinstance(error, BrokenPipeError):
+            return error
+        name = "the output" if self.name == "-" else self.name
+        return StorageFailure(f"{name}: cannot be written: {error.strerror}")
+
+
+class Writer(Protocol):
+    """Takes runs of packets."""
+
+    def write(self, run: Run) -> None:
+        """These packets come next."""
+
+    def end(self) -> None:
+        """There are no more."""
+
+
+class Savefile:
+    """A pcap file. Raises ``UsageError`` when packets of several link types would have to go into it."""
+
+    def __init__(self, stream: IO[bytes], answer: Answer) -> None:
+        self._stream = stream
+        types = answer.link_types()
+        if len(set(types.values())) > 1:
+            each = ", ".join(f"{name}: {number}" for name, number in sorted(types.items()))
+            raise UsageError(
+                f"pcap holds packets of one link type, and these are of several ({each}); "
+                "name an --interface, or leave out --format pcap"
+            )
+        link_type = next(iter(types.values()), 1)
+        stream.write(_SAVEFILE.pack(0xA1B23C4D, 2, 4, 0, 0, LONGEST_CAPTURE, link_type))
+
+    def write(self, run: Run) -> None:
+        self._stream.write(run.batch.stretch(run.begin, run.end))
+
+    def end(self) -> None:
+        pass
+
+
+class Pcapng:
+    """A pcapng file with what was asked, the names of interfaces, and what the captures know of drops."""
+
+    def __init__(self, stream: IO[bytes], answer: Answer, question: str) -> None:
+        self._stream = stream
+        self._answer = answer
+        self._numbers: dict[tuple[str, str, int], int] = {}
+        self._accounts = accounts(answer.sources())
+        kernel = os.uname()
+        stream.write(
+            pcapng.section(question, kernel.machine, f"{kernel.sysname} {kernel.release}", f"agentctl {__version__}")
+        )
+
+    def write(self, run: Run) -> None:
+        source, link_type = run.batch.source, run.batch.link_type
+        key = (source.service, source.interface, link_type)
+        number = self._numbers.get(key)
+        if number is None:
+            number = self._numbers[key] = len(self._numbers)
+            told = self._accounts.get(key[:2])
+            chosen = told[0].filter if told else ""
+            snaplen = int.from_bytes(source.header[16:20], sys.byteorder)
+            self._stream.write(
+                pcapng.interface(source.interface, f"capture {source.service}", link_type, snaplen, chosen)
+            )
+        self._stream.write(pcapng.packets(number, run.batch, run.begin, run.end))
+
+    def end(self) -> None:
+        for (service, interface, _), number in self._numbers.items():
+            told = self._accounts[service, interface]
+            if told:
+                counted = pcapng.Statistics(
+                    min(each.opened for each in told),
+                    max(each.closed for each in told),
+                    sum(each.received for each in told),
+                    sum(each.dropped_kernel for each in told),
+                    sum(each.dropped_interface for each in told),
+                )
+                comment = (
+                    f"of the {len(told)} closed segments that were searched, not of the packets in this file alone"
+                )
+                self._stream.write(pcapng.statistics(number, counted, comment))
+
+
+class Lines:
+    """A line for each packet on standard output."""
+
+    def __init__(self, *, several: bool) -> None:
+        self._several = several
+
+    def write(self, run: Run) -> None:
+        print("\n".join(self._line(run.batch, number) for number in range(run.begin, run.end)))
+
+    def end(self) -> None:
+        pass
+
+    def _line(self, batch: Batch, number: int) -> str:
+        seconds, nanoseconds = divmod(batch.times[number], 1_000_000_000)
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+        place = f"{batch.source.service}/" if self._several else ""
+        _, length, data = batch.packet(number)
+        told = line(summary(batch.link_type, data))
+        return safe(f"{when}.{nanoseconds // 1000:06d} {place}{batch.source.interface} {told} {length}")
+
+
+class Documents:
+    """Packets as they go into JSON: ``packets`` is the list of them."""
+
+    def __init__(self) -> None:
+        self.packets: list[dict[str, Any]] = []
+
+    def write(self, run: Run) -> None:
+        for number in range(run.begin, run.end):
+            when, length, data = run.batch.packet(number)
+            self.packets.append(
+                {
+                    "time": when / 1e9,
+                    "service": run.batch.source.service,
+                    "interface": run.batch.source.interface,
+                    "length": length,
+                    "captured": len(data),
+                    **summary(run.batch.link_type, data),
+                }
+            )
+
+    def end(self) -> None:
+        pass

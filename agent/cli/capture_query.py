@@ -1,0 +1,221 @@
+"""``agentctl capture query``: packets found again."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import click
+
+from agent.cli import output
+from agent.cli.base import Session, command
+from agent.cli.guard import complain, interruptible
+from agent.cli.instants import span, spanned
+from agent.cli.names import SERVICE
+from agent.cli.text import safe, size
+from agent.declaration.units import parse_duration, parse_size
+from agent.errors import EXIT_RUNTIME, UsageError
+from agent.linux.owner import owner, seen_by
+from agent.linux.priority import be_idle
+
+ON_A_TERMINAL = 1000
+"""Packets that are listed on a terminal, and put into a document of JSON, when no limit is given."""
+
+IN_A_DOCUMENT = 10_000
+
+TIME_LIMIT = "60s"
+
+GRACE = 5.0
+"""Seconds after the time limit when a filter that does not come to an end on a packet is not waited for any more."""
+
+LIMITS = {"packets": "--limit", "bytes": "--limit-bytes", "time": "--time-limit"}
+
+_TELL_EVERY = 0.5
+
+
+@command(
+    "query",
+    examples=(
+        "agentctl capture query 'host 10.0.0.5 and port 443' --last 10m",
+        "agentctl capture query 'net 10.2.0.0/16' --from 14:00 --to 14:05 -o found.pcapng",
+        "agentctl capture query 'udp port 53' --last 1h -o - | wireshark -k -i -",
+    ),
+)
+@click.argument("expression", default="", metavar="[EXPRESSION]")
+@click.option("--service", "services", type=SERVICE, multiple=True, help="Of this capture alone; may be repeated.")
+@click.option(
+    "--interface", "interfaces", metavar="NAME", multiple=True, help="Of this interface alone; may be repeated."
+)
+@spanned
+@click.option("-o", "--output", "target", metavar="FILE", help="Write the packets to FILE; - is standard output.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(("pcapng", "pcap")),
+    help="What to write.  [default: pcapng, or what FILE ends in]",
+)
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Stop after N packets.")
+@click.option("--limit-bytes", metavar="SIZE", help="Stop before the packets take more than SIZE, such as 100MiB.")
+@click.option(
+    "--time-limit", default=TIME_LIMIT, show_default=True, metavar="DURATION", help="Stop after that long; 0 for never."
+)
+def query(
+    session: Session,
+    expression: str,
+    services: tuple[str, ...],
+    interfaces: tuple[str, ...],
+    last: str | None,
+    begin: str | None,
+    end: str | None,
+    target: str | None,
+    form: str | None,
+    limit: int | None,
+    limit_bytes: str | None,
+    time_limit: str,
+) -> None:
+    """Find packets that were captured, by an EXPRESSION of pcap-filter(7), in order of time.
+
+    Without -o they are listed, on a terminal up to 1000 of them. The agent need not run. A query stands back for
+    everything else on this host; when a limit ends it, that is told, and the exit code is 0 all the same.
+    """
+    now = time.time_ns()
+    within = span(now, last, begin, end)
+    seconds = parse_duration(time_limit) or None
+    octets = parse_size(limit_bytes) if limit_bytes is not None else None
+    if form is not None and target is None:
+        raise UsageError("--format says what is written to a file; name one with -o, or - for standard output")
+    if target == "-" and sys.stdout.isatty():
+        raise UsageError(
+            "packets are not for a terminal; name a file with -o, or pipe them: … -o - | wireshark -k -i -"
+        )
+    told_limit = limit
+    if limit is None and target is None:
+        told_limit = IN_A_DOCUMENT if session.json else ON_A_TERMINAL if sys.stdout.isatty() else None
+
+    from agent.cli.capture_output import Documents, Lines, Pcapng, Savefile, Target, Writer
+    from agent.cli.capture_stores import check_interfaces, stores
+    from agent.workers.retrieval.answer import Answer, Limits
+    from agent.workers.retrieval.search import ALWAYS
+
+    paths = session.paths()
+    file = Target(target) if target is not None else None
+    be_idle()
+    try:
+        with interruptible(), seen_by(owner(*paths.owned)), _ended_after(seconds, file.abandon if file else None):
+            chosen = stores(paths.spool, services)
+            check_interfaces(chosen, interfaces)
+            answer = Answer(
+                chosen,
+                expression,
+                interfaces=interfaces,
+                within=within or ALWAYS,
+                limits=Limits(told_limit, octets, seconds),
+            )
+            writer: Writer
+            if file is None:
+                writer = Documents() if session.json else Lines(several=len(chosen) > 1)
+            elif (form or ("pcap" if target and target.endswith(".pcap") else "pcapng")) == "pcap":
+                writer = Savefile(file.stream, answer)
+            else:
+                writer = Pcapng(file.stream, answer, _question(expression, last, begin, end))
+            try:
+                _write(answer, writer)
+            except OSError as error:
+                raise file.failure(error) if file is not None else error from error
+        if file is not None:
+            file.finish()
+    except BaseException:
+        if file is not None:
+            file.abandon()
+        raise
+    for note in answer.notes:
+        complain(f"agentctl: {note}")
+    if session.json:
+        found = {"packets": writer.packets} if isinstance(writer, Documents) else {}
+        _tell_machine({**found, **_figures(answer, time.time_ns() - now)}, aside=target == "-")
+    else:
+        _tell(answer, target, octets=answer.octets)
+
+
+def _question(expression: str, last: str | None, begin: str | None, end: str | None) -> str:
+    """What was asked, as it was typed."""
+    options = [("--last", last), ("--from", begin), ("--to", end)]
+    return " ".join(
+        ["agentctl capture query", f"'{expression}'", *(f"{name} {value}" for name, value in options if value)]
+    )
+
+
+def _write(answer: Any, writer: Any) -> None:
+    telling = sys.stderr.isatty() and not sys.stdout.isatty()
+    due = time.monotonic() + _TELL_EVERY
+    for run in answer.runs():
+        writer.write(run)
+        if telling and time.monotonic() >= due:
+            print(f"\r{answer.packets} packets, {size(answer.read)} read ", end="", file=sys.stderr, flush=True)
+            due = time.monotonic() + _TELL_EVERY
+    writer.end()
+    if telling:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def _figures(answer: Any, elapsed: int) -> dict[str, Any]:
+    return {
+        "count": answer.packets,
+        "bytes": answer.octets,
+        "complete": answer.stopped is None and not answer.notes,
+        "limit": answer.stopped,
+        "read": answer.read,
+        "seconds": round(elapsed / 1e9, 3),
+        "notes": answer.notes,
+    }
+
+
+def _tell_machine(document: dict[str, Any], *, aside: bool) -> None:
+    if aside:  # standard output holds the packets
+        import json
+
+        complain(json.dumps(document))
+    else:
+        output.document(document)
+
+
+def _tell(answer: Any, target: str | None, *, octets: int) -> None:
+    if answer.stopped:
+        complain(
+            f"agentctl: stopped after {answer.packets} packets, by {LIMITS[answer.stopped]}; there are more"
+            if answer.stopped != "time"
+            else f"agentctl: stopped after {answer.packets} packets, by --time-limit; there may be more"
+        )
+    if target is not None and target != "-":
+        print(f"{safe(target)}: {answer.packets} packets, {size(octets)}")
+    elif not answer.packets:
+        complain("agentctl: no packet was found")
+
+
+@contextmanager
+def _ended_after(seconds: float | None, abandon: Callable[[], None] | None) -> Iterator[None]:
+    """End the process when it is stuck: libpcap's protochain follows some packets round and round."""
+    if seconds is None:
+        yield
+        return
+    done = threading.Event()
+
+    def watch() -> None:
+        if not done.wait(seconds + GRACE):
+            if abandon is not None:
+                with suppress(OSError):
+                    os.seteuid(os.getuid())  # whose the file is
+                abandon()
+            complain("agentctl: the filter does not come to an end on some packet; stopped by --time-limit")
+            os._exit(EXIT_RUNTIME)
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()

@@ -1,0 +1,134 @@
+"""The answer of one or more stores to a question: packets in order of time, up to the limits that were set."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from agent.workers.capture import account
+from agent.workers.capture.account import Account
+from agent.workers.index.build import kind_of
+from agent.workers.retrieval.merge import Run, merge
+from agent.workers.retrieval.search import ALWAYS, Batch, Piece, Search, Stretch
+from agent.workers.retrieval.snapshot import Source, snapshot
+
+
+class Limits(NamedTuple):
+    """When to stop: after so many packets, bytes captured of them, seconds. ``None`` for no limit."""
+
+    packets: int | None = None
+    octets: int | None = None
+    seconds: float | None = None
+
+
+UNLIMITED = Limits()
+
+
+class Answer:
+    """The packets that ``expression`` means in these stores, of these interfaces (all when none is named), and when.
+
+    ``packets`` and ``octets`` (as captured) count what was given; ``stopped`` says which limit ended it, if one did.
+    Raises ``UsageError`` when libpcap refuses the expression, ``StorageFailure`` when a store cannot be read.
+    """
+
+    def __init__(
+        self,
+        stores: list[Path],
+        expression: str,
+        *,
+        interfaces: tuple[str, ...] = (),
+        within: tuple[int, int] = ALWAYS,
+        limits: Limits = UNLIMITED,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._limits = limits
+        self._clock = clock
+        self._deadline = None if limits.seconds is None else clock() + limits.seconds
+        self._search = Search(expression, within)
+        self.packets = 0
+        self.octets = 0
+        self.stopped: str | None = None
+        found = [source for store in stores for source in snapshot(store)]
+        self._sources = sorted(
+            (source for source in found if not interfaces or source.interface in interfaces),
+            key=lambda source: (source.segment.begin, source.service, source.interface),
+        )
+        self._search.check(self._sources)
+        self._parts: list[Stretch | Piece] = []
+        for source in self._sources:
+            self._parts += self._search.stretches(source)
+            source.shut()
+
+    @property
+    def notes(self) -> list[str]:
+        """Lines about what could not be read."""
+        return self._search.notes
+
+    @property
+    def read(self) -> int:
+        """Bytes of segments that were read."""
+        return self._search.read
+
+    def sources(self) -> list[Source]:
+        """The segments that have packets of the time that was asked for."""
+        return list(dict.fromkeys(part.source for part in self._parts))
+
+    def link_types(self) -> dict[str, int]:
+        """The interfaces and what their packets begin with: pcap-linktype(7)."""
+        found = {}
+        for source in self.sources():
+            if not source.header:
+                self._search.opened(source)
+            if kind := kind_of(source.header):
+                found[source.interface] = kind.link_type
+        return found
+
+    def runs(self) -> Iterator[Run]:
+        """The packets, in runs. Once."""
+        for run in merge(self._parts, self._batch):
+            end = self._allowed(run)
+            if end > run.begin:
+                self.packets += end - run.begin
+                yield run._replace(end=end)
+            if self.stopped:
+                return
+
+    def _batch(self, piece: Piece) -> Batch | None:
+        return None if self._late() else self._search.batch(piece)
+
+    def _late(self) -> bool:
+        if self._deadline is not None and self._clock() > self._deadline:
+            self.stopped = "time"
+        return self.stopped is not None
+
+    def _allowed(self, run: Run) -> int:
+        """Up to which packet of a run the limits go."""
+        if self._late():
+            return run.begin
+        end = run.end
+        if self._limits.packets is not None and end - run.begin > (left := self._limits.packets - self.packets):
+            end = run.begin + left
+            self.stopped = "packets"
+        for number in range(run.begin, end):
+            size = run.batch.captured(number)
+            if self._limits.octets is not None and self.octets + size > self._limits.octets:
+                self.stopped = "bytes"
+                return number
+            self.octets += size
+        return end
+
+    def close(self) -> None:
+        """Let go of all files."""
+        for source in self._sources:
+            source.close()
+
+
+def accounts(sources: list[Source]) -> dict[tuple[str, str], list[Account]]:
+    """The accounts of segments by service and interface; an open segment has none yet."""
+    found: dict[tuple[str, str], list[Account]] = {}
+    for source in sources:
+        told = account.read(source.segment.account) if source.segment.closed else None
+        found.setdefault((source.service, source.interface), []).extend([told] if told else [])
+    return found

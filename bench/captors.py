@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import signal
@@ -91,6 +92,7 @@ class Agent(Captor):
 
     def __enter__(self) -> Agent:
         self.start()
+        self._told(0)
         return self
 
     def start(self) -> None:
@@ -117,9 +119,19 @@ class Agent(Captor):
         return processor(index)
 
     def catch_up(self, arrived: int) -> None:
-        self._heard.set()
-        self._listener.join()
-        self.worker.wait_figure("index_packets", arrived)
+        self._told(arrived)
+
+    def _told(self, packets: int) -> None:
+        """Wait until the index process has told that so many packets are in it: with 0, that it has started."""
+        process.await_true(
+            lambda: self._indexed() >= packets, f"an index of {packets} packets", within=PATIENCE, every=0.05
+        )
+
+    def _indexed(self) -> int:
+        for fields in reversed(self.worker.messages):
+            if "X_FIGURES" in fields:
+                return int(json.loads(fields["X_FIGURES"]).get("index_packets", -1))
+        return -1
 
     def __exit__(self, *error: object) -> None:
         try:

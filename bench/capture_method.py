@@ -29,8 +29,8 @@ each round:
 - *visible*: one packet like no other is sent, and asked for with one `agentctl capture query` after the other until
   it is in the answer, {visible} times on an idle wire and {visible} times beside a stream of 100,000 per second
 - *kill -9*: {kills} times at a random moment while numbered frames are sent as fast as it goes. Lost is what was sent
-  before it and after the last one stored; whole means that tcpdump reads every segment to its end and that the
-  numbers from when it captured are without a gap
+  from when it said that it captures to when it was killed, and is not stored; readable means that, with what the next
+  start completes, tcpdump reads every segment to its end and every number is there once, in order
 - *memory*: PSS of the capture without its ring, and of its index process, the highest of {memory} s with two looks a
   second, at 400,000 packets per second of 100,000 flows
 """

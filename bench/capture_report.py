@@ -85,7 +85,7 @@ class Rotation:
 
 @dataclass(frozen=True)
 class Kill:
-    """One capture that was killed: packets that it had been sent and did not store; whether what it did is whole."""
+    """One capture that was killed: packets that it was sent and did not store; whether all it did can be read."""
 
     lost: int
     stored: int
@@ -235,7 +235,7 @@ def _targets(figures: Figures) -> Iterator[tuple[str, str, str, bool]]:
         what = f"kill -9 at full rate, most lost of {len(figures.kills)}"
         bound = f"≤ {figures.kill_bound:,} packets (ring + 256 KiB)"
         yield what, bound, f"{lost:,}", lost <= figures.kill_bound
-        yield "and what was stored", "whole each time", "whole" if whole else "not whole", whole
+        yield "and what was stored", "readable each time", "readable" if whole else "not readable", whole
     if (seen := figures.memory) is not None:
         rate, mib = seen.rate, (seen.capture / MIB, seen.index / MIB)
         busy = rate >= 0.99 * 400_000

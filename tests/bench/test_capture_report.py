@@ -80,7 +80,7 @@ def test_each_promise_can_be_broken() -> None:
     ):
         assert broken(rotation=turned) == ["rotation every second, 6 segments: 0 lost, 0 duplicated"]
     assert broken(kills=[report.Kill(108_134, 1, whole=True)])[0].startswith("kill -9 at full rate")
-    assert broken(kills=[report.Kill(1, 1, whole=False)]) == ["and what was stored: whole each time"]
+    assert broken(kills=[report.Kill(1, 1, whole=False)]) == ["and what was stored: readable each time"]
     for memory in (
         report.Memory(400_000.0, 1, 1, 41 * MIB, 1),
         report.Memory(400_000.0, 1, 1, 1, 201 * MIB),

@@ -24,6 +24,8 @@ MIXED = (64, 64, 128, 576, 1400)
 SERVICES = (80, 443, 123, 22, 5432)
 DATAGRAMS = 123
 """Ports at the second address of a flow. This one is UDP, as are small frames of IPv6: they have no room for TCP."""
+EPHEMERAL = (32_768, 61_000)
+"""Ports at the first one: what Linux takes, ip_local_port_range in ip(7). No protocol is known by any of these."""
 IPV6_SHARE, VLAN_SHARE = 0.15, 0.1
 """Of all flows."""
 VLAN = 42
@@ -60,7 +62,7 @@ class Flows:
         table = np.empty((count, 7), np.uint32)
         table[:, SOURCE] = self._random.integers(0x0A000000, 0x0A00FFFF, count)
         table[:, DESTINATION] = self._random.integers(0xC0A80000, 0xC0A8FFFF, count)
-        table[:, PORT] = self._random.integers(1024, 65535, count)
+        table[:, PORT] = self._random.integers(*EPHEMERAL, count)
         table[:, SERVICE] = self._random.choice(SERVICES, count)
         table[:, IPV6] = self._random.random(count) < IPV6_SHARE
         table[:, UDP] = (table[:, SERVICE] == DATAGRAMS) | ((not mixed) & (table[:, IPV6] == 1))

@@ -58,6 +58,8 @@ class Answer:
         self._search.check(self._sources)
         self._parts: list[Stretch | Piece] = []
         for source in self._sources:
+            if self._late():
+                break
             self._parts += self._search.stretches(source)
             source.shut()
 

@@ -31,10 +31,11 @@ PACKAGES = ("tcpdump", "wireshark-common", "netsniff-ng", "tcpreplay", "softflow
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of everything: packets of a run and rounds of runs, seconds, kills."""
+    """How much of everything: packets of a run, rounds of runs on the wire and of those over files, seconds, kills."""
 
     packets: int
     rounds: int
+    again: int
     rotation: int
     kills: int
     memory: int
@@ -46,6 +47,7 @@ class Scale:
 FULL = Scale(
     packets=3_000_000,
     rounds=5,
+    again=3,
     rotation=60,
     kills=100,
     memory=30,
@@ -53,7 +55,7 @@ FULL = Scale(
     store=10 * GB,
     visible=10,
 )
-SHORT = Scale(packets=1_000_000, rounds=1, rotation=5, kills=5, memory=8, accounted=500_000, store=GB // 2, visible=2)
+SHORT = Scale(packets=1_000_000, rounds=1, again=1, rotation=5, kills=5, memory=8, accounted=500_000, store=GB // 2, visible=2)
 """To see that everything works: its figures are not kept."""
 
 
@@ -102,11 +104,11 @@ def measure(joined: Wire, place: Path, scale: Scale, wanted: set[str], figures: 
         note(f"rotation every second for {scale.rotation} s")
         figures.rotation = capture_wire.rotation(joined, place, scale.rotation)
     if "flows" in wanted:
-        note(f"flows of {scale.accounted:,} packets, {scale.rounds} rounds")
-        figures.accounted = list(accountants.accounts(place, scale.accounted, scale.rounds))
+        note(f"flows of {scale.accounted:,} packets, {scale.again} rounds")
+        figures.accounted = list(accountants.accounts(place, scale.accounted, scale.again))
     if "query" in wanted:
-        note(f"a query out of {scale.store / GB:.1f} GB, {scale.rounds} rounds")
-        figures.queries = capture_store.queries(joined, place, scale.store, scale.rounds)
+        note(f"a query out of {scale.store / GB:.1f} GB, {scale.again} rounds")
+        figures.queries = capture_store.queries(joined, place, scale.store, scale.again)
     if "visible" in wanted:
         note("packets looked for as soon as they are sent")
         figures.visible = list(capture_store.visible(joined, place, scale.visible))

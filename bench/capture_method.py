@@ -18,11 +18,11 @@ each round:
   packet of {scapy:.0f} s
 - *rotation*: frames with a number each, {rotation} s at 200,000 per second; all numbers over all segments are looked
   at
-- *flows*: {accounted:,} packets in a file to flows, whole processes with all that they start, on one processor: the
+- *flows*: {accounted:,} packets in a file to flows, {again} times, whole processes with all that they start: the
   index process's own code (flows, and where each packet is, written as an index), `softflowd -v 9 -r`, `nfpcapd -r`
   and pmacctd with its print plugin. Their start is what they take for one packet
-- *query*: one host, one port and five minutes of an hour in segments of 64 MiB, whole programs, with all of the files
-  in memory and with none (posix_fadvise(2)). tcpdump reads all of them, with `-V`; it knows nothing of time.
+- *query*: one host, one port and five minutes of an hour in segments of 64 MiB, {again} times, whole programs, with all of
+  the files in memory and with none (posix_fadvise(2)). tcpdump reads all of them, with `-V`; it knows nothing of time.
   Stenographer reads from an interface alone: as much of the same flows is sent to it as fast as it goes, and so it is
   asked without a time. Its daemon runs, and has its index open; what is timed is curl. It is told to close a file
   after {age} s, before which it finds nothing, where 60 are its default

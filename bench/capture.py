@@ -55,7 +55,17 @@ FULL = Scale(
     store=10 * GB,
     visible=10,
 )
-SHORT = Scale(packets=1_000_000, rounds=1, again=1, rotation=5, kills=5, memory=8, accounted=500_000, store=GB // 2, visible=2)
+SHORT = Scale(
+    packets=1_000_000,
+    rounds=1,
+    again=1,
+    rotation=5,
+    kills=5,
+    memory=8,
+    accounted=500_000,
+    store=GB // 2,
+    visible=2,
+)
 """To see that everything works: its figures are not kept."""
 
 

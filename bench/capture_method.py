@@ -14,17 +14,17 @@ each round:
   {ring} MiB and writes to a file with his own defaults: we segments with an index, the others one file. Counted are
   the packets that came out of the wire, and with capinfos those in the files
 - *processor*: of the process that captures, its start and end left out, from `/proc/PID/task/*/schedstat`
-- *scapy*: AsyncSniffer that keeps, looks at and writes nothing: the highest rate, to 10 %, at which it sees every
+- *scapy*: AsyncSniffer, by scapy.all, that keeps and writes nothing: the highest rate, to 10 %, at which it sees every
   packet of {scapy:.0f} s
 - *rotation*: frames with a number each, {rotation} s at 200,000 per second; all numbers over all segments are looked
   at
 - *flows*: {accounted:,} packets in a file to flows, {again} times, whole processes with all that they start: the
   index process's own code (flows, and where each packet is, written as an index), `softflowd -v 9 -r`, `nfpcapd -r`
   and pmacctd with its print plugin. Their start is what they take for one packet
-- *query*: one host, one port and five minutes of an hour in segments of 64 MiB, {again} times, whole programs, with all of
-  the files in memory and with none (posix_fadvise(2)). tcpdump reads all of them, with `-V`; it knows nothing of time.
-  Stenographer reads from an interface alone: as much of the same flows is sent to it as fast as it goes, and so it is
-  asked without a time. Its daemon runs, and has its index open; what is timed is curl. It is told to close a file
+- *query*: one host, one port and five minutes of an hour in segments of 64 MiB, {again} times, whole programs, with all
+  of the files in memory and with none (posix_fadvise(2)). tcpdump reads all of them, with `-V`; it knows nothing of
+  time. Stenographer reads from an interface alone: as much of the same flows is sent to it as fast as it goes, and so
+  it is asked without a time. Its daemon runs, and has its index open; what is timed is curl. It is told to close a file
   after {age} s, before which it finds nothing, where 60 are its default
 - *visible*: one packet like no other is sent, and asked for with one `agentctl capture query` after the other until
   it is in the answer, {visible} times on an idle wire and {visible} times beside a stream of 100,000 per second

@@ -1,6 +1,7 @@
 """scapy's AsyncSniffer, counting: ``sniffer INTERFACE BUFFER``. For each line on stdin one with the packets since.
 
-In scapy's favour: it keeps none, looks at none, writes none, and has a socket buffer as large as is permitted.
+As everybody has it, by scapy.all: what is in a packet is found out before it is handed over. In scapy's favour it keeps
+none, writes none, and has a socket buffer as large as is permitted.
 """
 
 from __future__ import annotations
@@ -9,9 +10,7 @@ import sys
 import time
 from threading import Event
 
-from scapy.config import conf
-from scapy.layers import l2  # noqa: F401  # what is in a frame
-from scapy.sendrecv import AsyncSniffer
+from scapy.all import AsyncSniffer, conf
 
 DRAIN = 0.5
 """Seconds without a packet after which none is left."""

@@ -138,6 +138,8 @@ class SharedKeys(TypedDict, total=False):
 
 
 class TriggerKeys(TypedDict, total=False):
+    """``trigger`` of a capture: see ``agent.declaration.triggers``."""
+
     before: Annotated[Duration, _duration("1s", "1d")]
     after: Annotated[Duration, _duration("1s", "1d")]
     keep: Literal["disk", "memory"]

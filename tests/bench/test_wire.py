@@ -22,7 +22,7 @@ def test_numbered_frames_arrive_and_are_counted(tmp_path: Path, kind: type[capto
             sent = joined.send(file, rate=100_000, limit=SENT, numbered=True)
             captor.settle()
         assert (sent.packets, sent.arrived) == (SENT, SENT)
-        assert sent.rate == pytest.approx(100_000, rel=0.2)
+        assert sent.rate < 101_000  # slower on a busy machine, faster never
         assert (captor.written, captor.dropped) == (SENT, 0)
     (stored,) = (path for path in (tmp_path / "captor").rglob("*") if path.name == "packets" or path.suffix == ".pcap")
     assert np.array_equal(traffic.numbers(stored), np.arange(SENT))

@@ -143,10 +143,9 @@ def rates(
     parts.append(f'<polyline class="line {kind}" points="{outline}"/>')
     for number, lost in enumerate(dropped):
         if lost:
-            parts.append(
-                f'<rect class="drop" x="{LEFT + number * column:.1f}" y="{TOP}" width="{max(column, 1.5):.1f}" '
-                f'height="{down}"><title>{lost} packets lost</title></rect>'
-            )
+            place = f'x="{LEFT + number * column:.1f}" width="{max(column, 1.5):.1f}"'
+            parts.append(f'<rect class="drop" {place} y="{TOP}" height="{down}"><title>{lost} lost</title></rect>')
+            parts.append(f'<rect class="lost" {place} y="{TOP + down - 4}" height="4"/>')
     return "".join([*parts, "</svg>"])
 
 
@@ -166,8 +165,12 @@ def axis(begin: float, end: float, zone: tzinfo | None) -> str:
     return f'<div class="axis">{ticks}</div>'
 
 
-def timeline(begin: float, end: float, stored: float, asked: tuple[float, float], pins: Sequence[tuple[float, float]]) -> str:
-    """One line: what is stored, from ``stored`` on; the time that the report is about; what is pinned."""
+Stretch = tuple[float, float]
+"""From, to."""
+
+
+def timeline(begin: float, end: float, stored: Stretch, asked: Stretch, pins: Sequence[Stretch]) -> str:
+    """One line: what is stored; the time that the report is about; what is pinned."""
 
     def place(one: float, other: float) -> str:
         low = min(max((one - begin) / (end - begin), 0.0), 1.0)
@@ -179,5 +182,5 @@ def timeline(begin: float, end: float, stored: float, asked: tuple[float, float]
     )
     return (
         f'<div class="time"><span class="asked" style="{place(*asked)}"></span>'
-        f'<span class="held" style="{place(stored, end)}"></span>{marks}</div>'
+        f'<span class="held" style="{place(*stored)}"></span>{marks}</div>'
     )

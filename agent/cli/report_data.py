@@ -275,6 +275,7 @@ def _retention(directory: Path, declared: Capture | None) -> list[dict[str, Any]
                 "interface": name,
                 "segments": len(mine),
                 "oldest": min(one.begin for one in mine) / 1e9,
+                "newest": max(one.end for one in mine) / 1e9,
                 "bytes": sum(one.size for one in mine),
                 "service_bytes": sum(one.size for one in found),
                 "budget": declared and declared.budget,

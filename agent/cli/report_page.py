@@ -125,7 +125,7 @@ def _headline(report: dict[str, Any]) -> str:
         ("flows", _number(report["flows"]), "one direction each", ""),
         ("packets lost", _number(lost), "in closed segments", "bad" if lost else "good"),
         ("worst lag", text.ABSENT if lag is None else _seconds(lag), "packet to disk", ""),
-        ("goes back", text.ago(oldest, report["made"]), "from when this was made", ""),
+        ("goes back", text.ago(oldest, report["made"]), "the oldest packet", ""),
     )
     return '<div class="tiles">' + "".join(
         f'<div class="tile {kind}" id="{name.replace(" ", "-")}"><b>{value}</b><span>{name}</span><i>{more}</i></div>'
@@ -339,7 +339,7 @@ def _retention(report: dict[str, Any], zone: tzinfo | None) -> str:
             chart.timeline(
                 begin,
                 end,
-                one["oldest"],
+                (one["oldest"], one["newest"]),
                 (report["from"], report["to"]),
                 [(pin["from"], pin["to"]) for pin in one["pins"]],
             ),

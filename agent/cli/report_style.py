@@ -48,7 +48,7 @@ svg .grid { stroke:var(--line); stroke-width:1; } svg .tick { stroke:var(--mute)
 svg .area { opacity:.16; } svg .line { fill:none; stroke-width:1.4; stroke-linejoin:round; }
 svg .area.bytes { fill:var(--bytes); } svg .line.bytes { stroke:var(--bytes); }
 svg .area.packets { fill:var(--packets); } svg .line.packets { stroke:var(--packets); }
-svg .drop { fill:var(--bad); opacity:.35; } svg .void { fill:var(--void); } svg .note { font-size:11px; }
+svg .drop { fill:var(--bad); opacity:.14; } svg .lost { fill:var(--bad); } svg .void { fill:var(--void); } svg .note { font-size:11px; }
 .wide { overflow-x:auto; }
 table { border-collapse:collapse; width:100%; }
 th { text-align:left; font-weight:500; font-size:12px; color:var(--mute); border-bottom:1px solid var(--line);
@@ -57,6 +57,7 @@ th { text-align:left; font-weight:500; font-size:12px; color:var(--mute); border
 td { padding:6px 12px 6px 0; border-bottom:1px solid var(--soft); vertical-align:top; overflow-wrap:anywhere; }
 tr:last-child td { border-bottom:0; }
 th:last-child,td:last-child { padding-right:0; }
+th.n + th:not(.n),td.n + td:not(.n) { padding-left:14px; }
 .n { text-align:right; white-space:nowrap; }
 td i { display:block; line-height:1.35; }
 .name { font-family:ui-monospace,"DejaVu Sans Mono","Liberation Mono",monospace; font-size:12.5px; }

@@ -46,10 +46,10 @@ def report(
     and the hosts that were first seen in that time. The page is one file that needs nothing else, and is written whole
     or not at all. All of it is read below PREFIX/spool; no agent need run.
     """
-    if target is None and not session.json:
+    if session.json == (target is not None):
+        if session.json:
+            raise UsageError("--json prints the figures instead of a page; write either --json or -o FILE")
         raise UsageError("name the file that the page is to go to, such as -o report.html; -o - is standard output")
-    if target is not None and session.json:
-        raise UsageError("--json prints the figures instead of a page; write either --json or -o FILE")
     from agent.cli.report_data import declared_captures, gather
     from agent.cli.stores import stores
 
@@ -65,12 +65,11 @@ def report(
     told = gather(paths, tuple(dict.fromkeys(names)) or tuple(known), within, now, declared_captures(paths))
     for line in told["unreadable"][:MOST_TOLD]:
         complain(line)
-    if session.json:
+    if target is None:
         output.document(told)
         return
     from agent.cli.report_page import page
 
-    assert target is not None
     _write(target, page(told))
 
 

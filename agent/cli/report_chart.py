@@ -29,8 +29,8 @@ def round_ticks(most: float, base: int, count: int = 4) -> list[float]:
     unit = 1.0
     while most / unit >= base:
         unit *= base
-    wanted = most / unit / count
-    step = next(factor * 10.0**power for power in range(-3, 4) for factor in (1, 2, 5) if factor * 10.0**power >= wanted)
+    steps = (factor * 10.0**power for power in range(-3, 4) for factor in (1, 2, 5))
+    step = next(step for step in steps if step >= most / unit / count)
     ticks = [0.0]
     while ticks[-1] < most:
         ticks.append(step * unit * len(ticks))
@@ -115,9 +115,7 @@ def rates(
 
     parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}">']
     if since > begin:
-        parts.append(
-            f'<rect class="void" x="{LEFT}" y="{TOP}" width="{x(since) - LEFT:.1f}" height="{down}"/>'
-        )
+        parts.append(f'<rect class="void" x="{LEFT}" y="{TOP}" width="{x(since) - LEFT:.1f}" height="{down}"/>')
         if x(since) - LEFT > 90:
             parts.append(
                 f'<text class="note" x="{(LEFT + x(since)) / 2:.1f}" y="{TOP + down / 2:.0f}" text-anchor="middle">'

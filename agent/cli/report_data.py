@@ -1,4 +1,4 @@
-"""What a capture report tells, gathered from the stores as one JSON document: traffic, talkers, losses, retention, hosts.
+"""What a capture report tells, gathered as one JSON document: traffic, talkers, losses, how far back, new hosts.
 
 Everything of it is in the files: accounts of segments, their indexes, pins, the inventory. No agent need run.
 Instants are unix seconds, sizes bytes.

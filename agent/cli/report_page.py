@@ -127,10 +127,14 @@ def _headline(report: dict[str, Any]) -> str:
         ("worst lag", text.ABSENT if lag is None else _seconds(lag), "packet to disk", ""),
         ("goes back", text.ago(oldest, report["made"]), "the oldest packet", ""),
     )
-    return '<div class="tiles">' + "".join(
-        f'<div class="tile {kind}" id="{name.replace(" ", "-")}"><b>{value}</b><span>{name}</span><i>{more}</i></div>'
-        for name, value, more, kind in tiles
-    ) + "</div>"
+    return (
+        '<div class="tiles">'
+        + "".join(
+            f'<div class="tile {kind}"><b>{value}</b><span>{name}</span><i>{more}</i></div>'
+            for name, value, more, kind in tiles
+        )
+        + "</div>"
+    )
 
 
 def _seconds(value: float) -> str:
@@ -190,11 +194,11 @@ def _charts(one: dict[str, Any], report: dict[str, Any], zone: tzinfo | None) ->
     ]
     name = _e(one["service"]) + (f" <span>{_e(one['interface'])}</span>" if one["interface"] else "")
     peak = max(one["bytes"], default=0) / width
-    told = (
-        f"{text.size(sum(one['bytes']))} in {_number(sum(one['packets']))} packets, at most {text.size(peak)}/s"
-        + (f', <b class="bad">{_number(sum(one["dropped"]))} lost</b>' if any(one["dropped"]) else "")
+    told = f"{text.size(sum(one['bytes']))} in {_number(sum(one['packets']))} packets, at most {text.size(peak)}/s" + (
+        f', <b class="bad">{_number(sum(one["dropped"]))} lost</b>' if any(one["dropped"]) else ""
     )
-    return f'<figure><figcaption><h3>{name}</h3><p>{told}</p></figcaption><div class="pair">{"".join(drawn)}</div></figure>'
+    caption = f"<figcaption><h3>{name}</h3><p>{told}</p></figcaption>"
+    return f'<figure>{caption}<div class="pair">{"".join(drawn)}</div></figure>'
 
 
 # -- talkers -------------------------------------------------------------------------------------------------------
@@ -220,7 +224,7 @@ def _flows(one: dict[str, Any]) -> str:
 
 
 def _over(one: dict[str, Any]) -> str:
-    return f' <i>{_e(one["family"])}</i>' if one["family"] in ("ipv4", "ipv6") else ""
+    return f" <i>{_e(one['family'])}</i>" if one["family"] in ("ipv4", "ipv6") else ""
 
 
 def _ranking(title: str, rows: list[tuple[str, dict[str, Any], str]], total: int) -> str:
@@ -268,7 +272,17 @@ def _losses(report: dict[str, Any], zone: tzinfo | None) -> str:
     ]
     if report["losses"]:
         parts.append("<h3>Segments with losses</h3>")
-        heads = ("Capture", "From", "To", "Closed for", "Received", "Kernel ring", "Interface", "Not written", "Balance")
+        heads = (
+            "Capture",
+            "From",
+            "To",
+            "Closed for",
+            "Received",
+            "Kernel ring",
+            "Interface",
+            "Not written",
+            "Balance",
+        )
         parts.append(_table(heads, [_segment(one, zone) for one in report["losses"]], right=right))
         if report["losses_more"]:
             parts.append(f'<p class="note">and {_number(report["losses_more"])} more segments with fewer</p>')
@@ -384,9 +398,8 @@ def _pins(report: dict[str, Any], zone: tzinfo | None) -> str:
         for (service, name), pin in list(pins.items())[:MOST_PINS]
     ]
     more = len(pins) - len(rows)
-    return (
-        f"<h3>Pins</h3>{_table(('Capture', 'Pin', 'From', 'To', 'Reason', 'By'), rows)}"
-        + (f'<p class="note">and {more} more</p>' if more else "")
+    return f"<h3>Pins</h3>{_table(('Capture', 'Pin', 'From', 'To', 'Reason', 'By'), rows)}" + (
+        f'<p class="note">and {more} more</p>' if more else ""
     )
 
 

@@ -21,7 +21,8 @@ i { font-style:normal; color:var(--mute); font-size:12px; }
 .bad { color:var(--bad); }
 .good { color:var(--good); }
 section { background:var(--card); border:1px solid var(--line); border-radius:8px; padding:20px 22px; margin:18px 0; }
-.head { display:flex; justify-content:space-between; align-items:baseline; gap:16px; flex-wrap:wrap; margin-bottom:12px; }
+.head { display:flex; justify-content:space-between; align-items:baseline; gap:16px; flex-wrap:wrap;
+  margin-bottom:12px; }
 .tiles { display:grid; grid-template-columns:repeat(auto-fit,minmax(150px,1fr)); gap:12px; margin:22px 0 0; }
 .tile { background:var(--card); border:1px solid var(--line); border-radius:8px; padding:14px 16px; }
 .tile b { display:block; font-size:21px; font-weight:600; line-height:1.25; color:inherit; white-space:nowrap; }
@@ -32,11 +33,14 @@ section { background:var(--card); border:1px solid var(--line); border-radius:8p
 .legend { color:var(--mute); font-size:12px; display:flex; gap:6px; align-items:center; flex-wrap:wrap; }
 .legend .key { width:12px; height:10px; border-radius:2px; margin-left:10px; }
 .legend span:last-child:not(.key) { margin-left:10px; }
-.key.bytes { background:var(--bytes); } .key.packets { background:var(--packets); } .key.drop { background:var(--bad); }
-.key.held { background:var(--bytes); } .key.asked { background:var(--bytes); opacity:.25; } .key.pin { background:var(--pin); }
+.key.bytes { background:var(--bytes); } .key.packets { background:var(--packets); }
+  .key.drop { background:var(--bad); }
+.key.held { background:var(--bytes); } .key.asked { background:var(--bytes); opacity:.25; }
+  .key.pin { background:var(--pin); }
 figure { margin:0 0 14px; break-inside:avoid; }
 figure + figure { border-top:1px solid var(--line); padding-top:14px; }
-figcaption { display:flex; justify-content:space-between; align-items:baseline; gap:16px; flex-wrap:wrap; margin-bottom:4px; }
+figcaption { display:flex; justify-content:space-between; align-items:baseline; gap:16px; flex-wrap:wrap;
+  margin-bottom:4px; }
 figcaption h3 { margin:0; } figcaption h3 span { font-weight:400; }
 figcaption p { color:var(--mute); font-size:12px; }
 .pair,.grid2 { display:grid; grid-template-columns:1fr 1fr; gap:8px 24px; }
@@ -48,7 +52,8 @@ svg .grid { stroke:var(--line); stroke-width:1; } svg .tick { stroke:var(--mute)
 svg .area { opacity:.16; } svg .line { fill:none; stroke-width:1.4; stroke-linejoin:round; }
 svg .area.bytes { fill:var(--bytes); } svg .line.bytes { stroke:var(--bytes); }
 svg .area.packets { fill:var(--packets); } svg .line.packets { stroke:var(--packets); }
-svg .drop { fill:var(--bad); opacity:.14; } svg .lost { fill:var(--bad); } svg .void { fill:var(--void); } svg .note { font-size:11px; }
+svg .drop { fill:var(--bad); opacity:.14; } svg .lost { fill:var(--bad); } svg .void { fill:var(--void); }
+  svg .note { font-size:11px; }
 .wide { overflow-x:auto; }
 table { border-collapse:collapse; width:100%; }
 th { text-align:left; font-weight:500; font-size:12px; color:var(--mute); border-bottom:1px solid var(--line);
@@ -64,9 +69,11 @@ td i { display:block; line-height:1.35; }
 .name i,td .name + i { font-family:inherit; } .ranking .name i { display:inline; font-family:system-ui,sans-serif; }
 .code { font-family:ui-monospace,"DejaVu Sans Mono",monospace; }
 .ranking td:nth-child(2) { width:22%; }
-.bar { display:block; height:9px; margin-top:6px; background:var(--soft); border-radius:2px; overflow:hidden; min-width:50px; }
+.bar { display:block; height:9px; margin-top:6px; background:var(--soft); border-radius:2px; overflow:hidden;
+  min-width:50px; }
 .bar span { display:block; height:100%; background:var(--bytes); border-radius:2px; }
-.retention td { white-space:nowrap; } .retention td:nth-child(2) { width:46%; } .retention td:nth-child(5) { min-width:130px; }
+.retention td { white-space:nowrap; } .retention td:nth-child(2) { width:46%; }
+  .retention td:nth-child(5) { min-width:130px; }
 .time { position:relative; height:16px; margin-top:3px; background:var(--soft); border-radius:2px; overflow:hidden; }
 .time span { position:absolute; top:0; bottom:0; }
 .time .held { background:var(--bytes); top:5px; bottom:5px; border-radius:2px; }

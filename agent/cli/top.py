@@ -13,10 +13,14 @@ from agent.cli.base import Session, command
 from agent.errors import UsageError
 
 if TYPE_CHECKING:
+    from agent.cli.terminal import Keys
     from agent.cli.top_data import Watcher
 
-LEAST, MOST = 0.2, 3600.0
-"""Seconds from one look to the next."""
+LEAST, MOST = "200ms", "1h"
+"""From one look to the next."""
+
+FIRST = 1.0
+"""Seconds after which the first rates come, at most."""
 
 HINT = "q quits"
 
@@ -47,11 +51,11 @@ class _Interval(click.ParamType[float]):
 def top(session: Session, interval: float, once: bool, count: int | None) -> None:
     """Show services and their states, rates of each interface, drops, and the largest flows of the last 10 seconds.
 
-    On a terminal it is shown anew every INTERVAL, until q is pressed. In a pipe, and with --once, it is printed as plain
-    text after one INTERVAL: rates need two looks. With --json each look is one line.
+    On a terminal it is shown anew every INTERVAL, until q is pressed. In a pipe, and with --once, it is printed as
+    plain text after one INTERVAL: rates need two looks. With --json each look is one line.
 
-    Rates of interfaces and flows are read from the segments that are being written. Where more comes than can be read in
-    time, a part is: numbers told from a part begin with a ~. Without an agent all is told from the stores alone.
+    Rates of interfaces and flows are read from the segments that are being written. Where more comes than can be read
+    in time, a part is: numbers told from a part begin with a ~. Without an agent all is told from the stores alone.
     """
     if once and count is not None:
         raise UsageError("--once is --count 1; write one or the other")
@@ -91,23 +95,30 @@ def _live(watcher: Watcher, interval: float, count: int | None) -> None:
 
     console = Console(highlight=False)
     try:
-        with interruptible(), keys(sys.stdin.fileno()) as typed:
-            with Live(console=console, screen=True, auto_refresh=False, vertical_overflow="crop") as live:
-                snapshot = watcher.look()
-                live.update(_drawn(snapshot, console), refresh=True)
-                due = time.monotonic() + min(interval, 1.0)  # the first rates come soon
-                shown = 0
-                while count is None or shown < count:
-                    key = typed.wait(due)
-                    if key in ("q", "Q"):
-                        return
-                    if key is None:
-                        snapshot = watcher.look()
-                        shown += 1
-                        due = time.monotonic() + interval
-                    live.update(_drawn(snapshot, console), refresh=True)
+        with (
+            interruptible(),
+            keys(sys.stdin.fileno()) as typed,
+            Live(console=console, screen=True, auto_refresh=False, vertical_overflow="crop") as live,
+        ):
+            _shown(watcher, interval, count, console, live, typed)
     except Ended as end:
         click.get_current_context().exit(128 + end.number)
+
+
+def _shown(watcher: Watcher, interval: float, count: int | None, console: Any, live: Any, typed: Keys) -> None:
+    """Look and draw until ``q`` is pressed, or ``count`` looks had their time."""
+    snapshot = watcher.look()
+    live.update(_drawn(snapshot, console), refresh=True)
+    due = time.monotonic() + min(interval, FIRST)
+    looks = 0
+    while (key := typed.wait(due)) not in ("q", "Q"):
+        if key is None:
+            if looks == count:
+                return
+            snapshot = watcher.look()
+            looks += 1
+            due = time.monotonic() + interval
+        live.update(_drawn(snapshot, console), refresh=True)
 
 
 def _drawn(snapshot: dict[str, Any], console: Any) -> Any:

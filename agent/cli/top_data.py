@@ -92,7 +92,8 @@ class Watcher:
     def _service(self, service: dict[str, Any], elapsed: float | None) -> dict[str, Any]:
         figures = service.get("figures") or {}
         told: dict[str, Any] = {
-            key: service.get(key) for key in ("name", "kind", "state", "pid", "since", "cpu_percent", "rss_bytes", "message")
+            key: service.get(key)
+            for key in ("name", "kind", "state", "pid", "since", "cpu_percent", "rss_bytes", "message")
         }
         told |= {key: figures.get(key) for key in FIGURES}
         if "received" in figures:
@@ -164,5 +165,7 @@ class Watcher:
         told = []
         for line in lines.lines(largest(all_of_it, MOST_FLOWS, "bytes"), names):
             one = msgspec.structs.asdict(line)
-            told.append({**one, "bytes_per_second": one["bytes"] / window, "packets_per_second": one["packets"] / window})
+            told.append(
+                {**one, "bytes_per_second": one["bytes"] / window, "packets_per_second": one["packets"] / window}
+            )
         return told, window

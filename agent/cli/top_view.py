@@ -69,7 +69,9 @@ MOST_FLOWS = 20
 """Lines of flows where no height bounds them."""
 
 
-def view(snapshot: dict[str, Any], width: int | None = None, height: int | None = None, *, hint: str = "") -> list[Line]:
+def view(
+    snapshot: dict[str, Any], width: int | None = None, height: int | None = None, *, hint: str = ""
+) -> list[Line]:
     """The lines of one screen; ``None``: as much as there is. ``hint`` stands at the end of the first line."""
     top = [*_summary(snapshot, width, hint)]
     services = _table(_SERVICES, [_service(one) for one in snapshot["services"]], width)
@@ -127,7 +129,9 @@ def _service(one: dict[str, Any]) -> list[Piece]:
         Piece(one["state"], STYLES.get(one["state"], "")),
         number(one["rate"]),
         Piece(text.ABSENT if dropped is None else f"{dropped:,}", "bold red" if dropped else ""),
-        Piece(text.ABSENT if one["dropped_per_second"] is None else count_label(round(rising, 1)), "red" if rising else ""),
+        Piece(
+            text.ABSENT if one["dropped_per_second"] is None else count_label(round(rising, 1)), "red" if rising else ""
+        ),
         Piece(text.ABSENT if one["lag"] is None else text.duration(one["lag"])),
         number(one["ring_packets"]),
         Piece(text.size(one["ring"])),

@@ -53,45 +53,48 @@ class _Open:
         status = os.fstat(self._fd)
         self.inode = (status.st_dev, status.st_ino)
         self._size = 0 if new else status.st_size
-        self._lost = not new and status.st_size > MOST
-        if not new and (kind := self._known()):
-            self._skip(kind, status.st_size)
-            self._size = self._reader.place if self._reader and not self._lost else status.st_size
+        self._lost = False
+        if not new:
+            self._skip(status.st_size)
+            if self._reader is not None and not self._lost:
+                self._size = self._reader.place
 
     def close(self) -> None:
         os.close(self._fd)
 
-    def _known(self) -> Kind | None:
-        if self._kind is None and (kind := kind_of(os.pread(self._fd, FILE_HEADER, 0))):
+    def _read(self) -> Reader | None:
+        if self._reader is None and (kind := kind_of(os.pread(self._fd, FILE_HEADER, 0))):
             self._kind, self._reader = kind, Reader(self._fd, kind)
-        return self._kind
+        return self._reader
 
-    def _skip(self, kind: Kind, size: int) -> None:
-        """On to the last boundary that is known."""
-        assert self._reader is not None
-        chunks = indexes(self.segment, size, kind.link_type)
+    def _skip(self, size: int) -> None:
+        """On to the last boundary that is known; without one that is near enough, nothing is read."""
+        reader = self._read()
+        if reader is None or self._kind is None:
+            return
+        chunks = indexes(self.segment, size, self._kind.link_type)
         if chunks:
-            self._reader.place = max(self._reader.place, chunks[-1].end)
-        self._lost = size - self._reader.place > MOST
+            reader.place = max(reader.place, chunks[-1].end)
+        self._lost = size - reader.place > MOST
 
     def take(self, fresh: Fresh, origin: int) -> None:
         """Add what is new to ``fresh``."""
         size = os.fstat(self._fd).st_size
         fresh.bytes += max(0, size - max(self._size, FILE_HEADER))
         self._size = max(self._size, size)
-        kind = self._known()
-        if kind is None or self._reader is None:
+        reader = self._read()
+        if reader is None:
             return
-        if self._lost or size - self._reader.place > MOST:
-            self._skip(kind, size)
-            if self._lost:  # no index tells where a record begins
+        if self._lost or size - reader.place > MOST:
+            self._skip(size)
+            if self._lost:
                 return
-        begin = self._reader.place
-        for chunk in self._reader.chunks(size):
+        begin = reader.place
+        for chunk in reader.chunks(size):
             fresh.rows = table.together([fresh.rows, table.of(chunk.flows, origin)])
             fresh.packets += chunk.packets
             fresh.octets += chunk.octets
-        fresh.read += self._reader.place - begin
+        fresh.read += reader.place - begin
 
 
 class Follower:

@@ -56,4 +56,5 @@ def _whole(parts: NDArray[np.float64], total: int) -> I8:
         return np.zeros(len(parts), np.int64)
     edges = np.rint(running / running[-1] * total).astype(np.int64)
     edges[running >= running[-1]] = total
-    return np.diff(edges, prepend=0)
+    whole: I8 = np.diff(edges, prepend=0)
+    return whole

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 from agent.cli import text
 from agent.cli.flows_top import end_of, protocol_of
-from agent.cli.report_chart import count_label
 from agent.cli.table import GAP, STYLES
 
 
@@ -108,7 +107,7 @@ def _summary(snapshot: dict[str, Any], width: int | None, hint: str) -> list[Lin
         drops = sum(one["dropped"] or 0 for one in snapshot["services"])
         packets = sum(one["rate"] or 0 for one in snapshot["services"])
         first += [
-            Piece(f", {count_label(round(packets))} packets/s, "),
+            Piece(f", {round(packets):,} packets/s, "),
             Piece(f"{drops:,} dropped", "bold red" if drops else ""),
         ]
     if hint and width is not None:
@@ -119,27 +118,32 @@ def _summary(snapshot: dict[str, Any], width: int | None, hint: str) -> list[Lin
 
 
 def _service(one: dict[str, Any]) -> list[Piece]:
-    def number(value: Any) -> Piece:
-        return Piece(text.ABSENT if value is None else count_label(round(value)))
-
     dropped = one["dropped"]
     rising = one["dropped_per_second"] or 0
     return [
         Piece(one["name"]),
         Piece(one["state"], STYLES.get(one["state"], "")),
-        number(one["rate"]),
+        _number(one["rate"]),
         Piece(text.ABSENT if dropped is None else f"{dropped:,}", "bold red" if dropped else ""),
         Piece(
-            text.ABSENT if one["dropped_per_second"] is None else count_label(round(rising, 1)), "red" if rising else ""
+            text.ABSENT if one["dropped_per_second"] is None else f"{round(rising):,}", "red" if rising else ""
         ),
-        Piece(text.ABSENT if one["lag"] is None else text.duration(one["lag"])),
-        number(one["ring_packets"]),
+        Piece(_lag(one["lag"])),
+        _number(one["ring_packets"]),
         Piece(text.size(one["ring"])),
         Piece(text.size(one["store_bytes"])),
-        number(one["index_waiting"]),
+        _number(one["index_waiting"]),
         Piece(text.percent(one["cpu_percent"])),
         Piece(text.size(one["rss_bytes"])),
     ]
+
+
+def _number(value: float | None) -> Piece:
+    return Piece(text.ABSENT if value is None else f"{round(value):,}")
+
+
+def _lag(seconds: float | None) -> str:
+    return f"{seconds * 1000:.0f} ms" if seconds is not None and seconds < 1 else text.duration(seconds)
 
 
 def _interface(one: dict[str, Any]) -> list[Piece]:
@@ -149,7 +153,7 @@ def _interface(one: dict[str, Any]) -> list[Piece]:
         value = one[key]
         if value is None:
             return Piece(text.ABSENT)
-        return Piece(about + (text.size(value) if size else count_label(round(value))))
+        return Piece(about + (text.size(value) if size else f"{round(value):,}"))
 
     stored = one["stored_per_second"]
     return [

@@ -55,9 +55,7 @@ class _Open:
         self._size = 0 if new else status.st_size
         self._lost = False
         if not new:
-            self._skip(status.st_size)
-            if self._reader is not None and not self._lost:
-                self._size = self._reader.place
+            self._size = self._skip(status.st_size)
 
     def close(self) -> None:
         os.close(self._fd)
@@ -67,15 +65,16 @@ class _Open:
             self._kind, self._reader = kind, Reader(self._fd, kind)
         return self._reader
 
-    def _skip(self, size: int) -> None:
-        """On to the last boundary that is known; without one that is near enough, nothing is read."""
+    def _skip(self, size: int) -> int:
+        """On to the last boundary that is known; without one that is near enough, nothing is read. Returns where to."""
         reader = self._read()
         if reader is None or self._kind is None:
-            return
+            return size
         chunks = indexes(self.segment, size, self._kind.link_type)
         if chunks:
             reader.place = max(reader.place, chunks[-1].end)
         self._lost = size - reader.place > MOST
+        return size if self._lost else reader.place
 
     def take(self, fresh: Fresh, origin: int) -> None:
         """Add what is new to ``fresh``."""

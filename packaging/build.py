@@ -71,7 +71,7 @@ def replace(new: Path, old: Path) -> None:
 
 def main() -> None:
     begun = time.monotonic()
-    output = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "dist")
+    output = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "dist").absolute()
     build(output)
     print(f"  done in {time.monotonic() - begun:.0f} s: {output}")
 

@@ -38,7 +38,7 @@ MANIFEST = f"{SHARE}/manifest.json"
 
 EXCLUDED = [
     # What our libraries would use if it were there, and what is there only where this program is developed.
-    *("typing_extensions", "attr", "attrs", "yaml", "numpy", "colorama", "ipywidgets", "tzdata"),
+    *("typing_extensions", "attr", "attrs", "yaml", "colorama", "ipywidgets", "tzdata"),
     # Needs a display, a terminal of its own, or a person who debugs.
     *(
         "tkinter",
@@ -52,7 +52,7 @@ EXCLUDED = [
         "turtle",
         "idlelib",
     ),
-    *("pdb", "pydoc", "doctest", "unittest", "code", "codeop", "webbrowser", "tracemalloc"),
+    *("pdb", "pydoc", "doctest", "unittest", "webbrowser", "tracemalloc"),
     # What a host's own Python is adapted with.
     *("sitecustomize", "usercustomize"),
     # Builds and installs other programs.
@@ -63,8 +63,8 @@ EXCLUDED = [
     *("ssl", "_ssl", "_hashlib", "cryptography"),
     # Protocols, formats and archives that nobody speaks here.
     *("email", "http.client", "http.cookiejar", "urllib.request", "urllib.response", "urllib.error", "ftplib", "netrc"),
-    *("xmlrpc", "xml.sax", "html", "mimetypes", "configparser", "tarfile", "zipfile", "gzip", "bz2", "_bz2"),
-    *("lzma", "_lzma", "argparse", "optparse", "uu", "_uuid"),
+    *("xmlrpc", "xml.sax", "mimetypes", "configparser", "tarfile", "zipfile", "bz2", "_bz2"),
+    *("lzma", "_lzma", "optparse", "uu", "_uuid"),
     # Asian multi-byte encodings: names and logs are UTF-8.
     *("_multibytecodec", "_codecs_cn", "_codecs_hk", "_codecs_iso2022", "_codecs_jp", "_codecs_kr", "_codecs_tw"),
     # Other systems.
@@ -87,18 +87,16 @@ EXCLUDED = [
         "rich.traceback",
         "rich.json",
     ),
-    # scapy: libpcap's functions are all that is used (agent.workers.capture.binding).
-    *(
-        "scapy.all",
-        "scapy.main",
-        "scapy.config",
-        "scapy.layers",
-        "scapy.arch",
-        "scapy.libs.matplot",
-        "scapy.libs.extcap",
-    ),
-    *("scapy.modules", "scapy.contrib", "scapy.tools", "scapy.packet", "scapy.utils", "scapy.libs.test_pyx"),
-    *("scapy.libs.bluetoothids", "scapy.libs.ethertypes", "scapy.libs.manuf"),
+    # scapy: libpcap's functions, and the layers that the inventory of hosts takes apart.
+    *("scapy.all", "scapy.libs.matplot", "scapy.libs.ethertypes", "scapy.libs.manuf", "scapy.modules", "scapy.tools"),
+    *("scapy.asn1", "scapy.asn1fields", "scapy.asn1packet", "scapy.layers.tls", "scapy.layers.quic"),
+    *("scapy.layers.tpm", "scapy.layers.x509", "scapy.arch.bpf", "scapy.arch.libpcap", "scapy.arch.solaris"),
+    *("scapy.arch.unix",),
+    # numpy: what computes with arrays of integers, and not what is tested, drawn by lot, transformed or compiled with.
+    *("numpy.random", "numpy.fft", "numpy.polynomial", "numpy.ma", "numpy.matlib", "numpy.ctypeslib", "numpy.core"),
+    *("numpy.char", "numpy.rec", "numpy.strings", "numpy._core.defchararray", "numpy._core.strings"),
+    *("numpy.testing", "numpy._core._multiarray_tests", "numpy.typing", "numpy._typing._add_docstring"),
+    *("numpy.f2py", "numpy.distutils", "numpy.lib.recfunctions"),
 ]
 """Modules that are left out, with everything below them."""
 
@@ -112,6 +110,10 @@ CALLED_BY_NAME = "libpcap.so."
 UNCALLED = "libdbus-1.so.3"
 """What libpcap asks for and we do not call: it can listen to D-Bus as if it were a network, and libdbus would bring
 libsystemd, libgcrypt and five more."""
+
+
+WHEELS = ".libs"
+"""How a directory ends in which a wheel brings libraries."""
 
 
 def scripts(entries: Iterable[Entry]) -> list[Entry]:
@@ -132,7 +134,15 @@ def binaries(entries: Iterable[Entry]) -> list[Entry]:
     while fresh:
         fresh = {library for name in fresh for library in asked[name] if library in asked} - wanted
         wanted = wanted | fresh
-    return [entry for entry in found if Path(entry[0]).name in wanted]
+    return [_as_it_is(entry) for entry in found if Path(entry[0]).name in wanted]
+
+
+def _as_it_is(entry: Entry) -> Entry:
+    """Libraries that a wheel brings, as data, which nobody strips: whoever made the wheel has moved parts of them, and
+    strip(1) leaves such a file so that it cannot be loaded.
+    """
+    name, path, kind = entry
+    return (name, path, "DATA" if Path(name).parent.name.endswith(WHEELS) else kind)
 
 
 def _needed(name: str, path: str) -> set[str]:
@@ -141,8 +151,10 @@ def _needed(name: str, path: str) -> set[str]:
 
 
 def datas(entries: Iterable[Entry]) -> list[Entry]:
-    """Data of libraries, without what pip wrote about how it installed them."""
-    return [entry for entry in entries if ".dist-info/" not in entry[0]]
+    """Data of libraries, without what pip wrote about how it installed them, and without links to the libraries that
+    a wheel brings: who needs these looks for them where they are.
+    """
+    return [entry for entry in entries if ".dist-info/" not in entry[0] and entry[2] != "SYMLINK"]
 
 
 def finish(tree: Path, epoch: int) -> None:
@@ -158,12 +170,18 @@ def finish(tree: Path, epoch: int) -> None:
     for path in files:
         if path.is_symlink():
             raise ValueError(f"{path} is a symbolic link, and the manifest knows only files")
-        if path != tree / PROGRAM and elf.read(path):
+        if path != tree / PROGRAM and (found := elf.read(path)) and not _within(found, path, tree / LIBRARIES):
             path.write_bytes(elf.without_search_path(path.read_bytes()))
         path.chmod(0o755 if path == tree / PROGRAM else 0o644)
     (tree / LIBRARIES / MANIFEST).write_text(json.dumps(manifest(tree, files), indent=1) + "\n")
     for path in [tree, *tree.rglob("*")]:
         os.utime(path, (epoch, epoch))
+
+
+def _within(found: elf.Elf, path: Path, library: Path) -> bool:
+    """Whether a file in ``library`` looks for others in there only, wherever that lies: numpy's, and what it brings."""
+    origin = [Path(os.path.normpath(one.replace("$ORIGIN", str(path.parent)))) for one in found.searched]
+    return all(one.is_relative_to(library) for one in origin)
 
 
 def manifest(tree: Path, files: Iterable[Path]) -> dict[str, Any]:

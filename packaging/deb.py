@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -89,6 +90,19 @@ COMMON = {
     "GPL-2.0-or-later WITH Bootloader-exception": "GPL-2",
 }
 """Licences whose text every Debian system has, in /usr/share/common-licenses."""
+
+POINTER = "The text is in /usr/share/common-licenses/"
+
+WHOLE = {
+    "GNU GENERAL PUBLIC LICENSE": "GPL",
+    "GNU LESSER GENERAL PUBLIC LICENSE": "LGPL",
+    "Apache License": "Apache",
+}
+"""How such a text begins, and what it is called there, with its version."""
+
+FULL = re.compile(
+    rf"^[ \t]*({'|'.join(WHOLE)})\s+Version ([0-9.]+).*?^\s*END OF TERMS AND CONDITIONS$", re.MULTILINE | re.DOTALL
+)
 
 
 def package(tree: Path, output: Path) -> Path:
@@ -198,15 +212,20 @@ def copyright_of(texts: Path, version: str) -> str:
             continue  # not in this build
         head = f"{component.name} ({component.purpose})\nLicence: {component.licence}\n"
         if common := COMMON.get(component.licence):
-            parts.append(f"{head}The text is in /usr/share/common-licenses/{common}.\n")
+            parts.append(f"{head}{POINTER}{common}.\n")
         else:
             parts.append(head + "\n" + "\n".join(indented(text.read_text(errors="replace")) for text in found))
     return COPYRIGHT.format(library=LIBRARY, version=version, components="\n\n".join(parts))
 
 
 def indented(text: str) -> str:
-    """Set off from what is ours."""
-    return "".join(f"  {line}".rstrip() + "\n" for line in text.expandtabs().strip("\n").splitlines())
+    """Set off from what is ours, and without texts in it that every Debian system has."""
+    return "".join(f"  {line}".rstrip() + "\n" for line in referred(text).expandtabs().strip("\n").splitlines())
+
+
+def referred(text: str) -> str:
+    """The text, with a reference instead of each common licence that stands in it in full."""
+    return FULL.sub(lambda found: f"{POINTER}{WHOLE[found[1]]}-{found[2]}.\n", text)
 
 
 def compressed(data: bytes) -> bytes:

@@ -34,12 +34,16 @@ _AUX = struct.Struct("<I2H2I")  # Elf64_Vernaux: hash, flags, other, name, next
 
 
 class Elf(NamedTuple):
-    """``machine`` as of uname(2), libraries ``needed``, ``versions`` of their symbols, whether it is ``stripped``."""
+    """``machine`` as of uname(2), libraries ``needed``, ``versions`` of their symbols, whether it is ``stripped``.
+
+    ``searched`` are the directories in which it has libraries looked for, before or after others.
+    """
 
     machine: str
     needed: tuple[str, ...]
     versions: tuple[str, ...]
     stripped: bool
+    searched: tuple[str, ...] = ()
 
 
 class _Section(NamedTuple):
@@ -71,12 +75,13 @@ def read(path: Path) -> Elf | None:
     if not data.startswith(_IDENTIFICATION) or machine not in MACHINES:
         raise ValueError(f"{path}: not for a machine that this program runs on")
     sections = _sections(data)
-    needed = [value for tag, value in _dynamic(data, sections) if tag == _DT_NEEDED]
+    entries = list(_dynamic(data, sections))
+    needed = [_string(data, sections, value) for tag, value in entries if tag == _DT_NEEDED]
+    paths = [_string(data, sections, value) for tag, value in entries if tag in (_DT_RPATH, _DT_RUNPATH)]
     versions = sorted({name for need in _needs(data, sections) for name in need.versions.values()})
     stripped = all(section.kind != _SYMTAB for section in sections)
-    return Elf(
-        MACHINES[machine], tuple(_string(data, sections, offset) for offset in needed), tuple(versions), stripped
-    )
+    searched = [directory for path in paths for directory in path.split(":")]
+    return Elf(MACHINES[machine], tuple(needed), tuple(versions), stripped, tuple(searched))
 
 
 def glibc(elf: Elf) -> tuple[int, ...]:

@@ -35,6 +35,10 @@ LEAST = """
 [service.capture]
 kind = "capture"
 interfaces = ["lo"]
+[service.armed]
+kind = "capture"
+interfaces = ["lo"]
+trigger = {}
 [service.scan]
 kind = "scan"
 targets = ["127.0.0.1"]
@@ -42,7 +46,7 @@ targets = ["127.0.0.1"]
 kind = "command"
 command = ["/bin/true"]
 """
-"""A service of each kind with no key that could be left out."""
+"""A service of each kind with no key that could be left out; a capture with a table that is none unless written."""
 
 
 class Documented(Disk):

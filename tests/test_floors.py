@@ -153,6 +153,12 @@ def test_only_the_workers_know_scapy_and_nmap() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_numpy_starts_no_threads() -> None:
+    """As OpenBLAS does, which it brings, unless it is told otherwise before."""
+    threads = "import agent.workers.index.model, os; assert len(os.listdir('/proc/self/task')) == 1"
+    assert "numpy" in loaded_by(threads)
+
+
 _EXEC = {f"exec{form}" for form in ("l", "le", "lp", "lpe", "v", "ve", "vp", "vpe")}
 _SPAWN = {f"spawn{form}" for form in ("l", "le", "lp", "lpe", "v", "ve", "vp", "vpe")}
 STARTERS = {

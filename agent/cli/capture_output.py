@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import struct
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +13,7 @@ from agent import __version__
 from agent.cli.text import safe
 from agent.errors import StorageFailure, UsageError
 from agent.linux.files import why
-from agent.workers.capture.savefile import LONGEST_CAPTURE
+from agent.workers.capture.savefile import LONGEST_CAPTURE, snapshot_length
 from agent.workers.retrieval import pcapng
 from agent.workers.retrieval.answer import Answer, accounts
 from agent.workers.retrieval.merge import Run
@@ -130,7 +129,7 @@ class Pcapng:
             number = self._numbers[key] = len(self._numbers)
             told = self._accounts.get(key[:2])
             chosen = told[0].filter if told else ""
-            snaplen = int.from_bytes(source.header[16:20], sys.byteorder)
+            snaplen = snapshot_length(source.header)
             self._stream.write(
                 pcapng.interface(source.interface, f"capture {source.service}", link_type, snaplen, chosen)
             )

@@ -30,8 +30,9 @@ IN_A_DOCUMENT = 10_000
 
 TIME_LIMIT = "60s"
 
-GRACE = 5.0
-"""Seconds after the time limit when a filter that does not come to an end on a packet is not waited for any more."""
+GRACE = (1.0, 5.0)
+"""Seconds after the time limit when a filter that does not come to an end on a packet is not waited for any more: as
+many as the limit itself, within these bounds."""
 
 LIMITS = {"packets": "--limit", "bytes": "--limit-bytes", "time": "--time-limit"}
 
@@ -127,6 +128,8 @@ def query(
                 _write(answer, writer)
             except OSError as error:
                 raise file.failure(error) if file is not None else error from error
+            finally:
+                answer.close()
         if file is not None:
             file.finish()
     except BaseException:
@@ -139,7 +142,7 @@ def query(
         found = {"packets": writer.packets} if isinstance(writer, Documents) else {}
         _tell_machine({**found, **_figures(answer, time.time_ns() - now)}, aside=target == "-")
     else:
-        _tell(answer, target, octets=answer.octets)
+        _tell(answer, target, chosen=limit is not None)
 
 
 def _question(expression: str, last: str | None, begin: str | None, end: str | None) -> str:
@@ -184,15 +187,16 @@ def _tell_machine(document: dict[str, Any], *, aside: bool) -> None:
         output.document(document)
 
 
-def _tell(answer: Any, target: str | None, *, octets: int) -> None:
-    if answer.stopped:
-        complain(
-            f"agentctl: stopped after {answer.packets} packets, by {LIMITS[answer.stopped]}; there are more"
-            if answer.stopped != "time"
-            else f"agentctl: stopped after {answer.packets} packets, by --time-limit; there may be more"
-        )
+def _tell(answer: Any, target: str | None, *, chosen: bool) -> None:
+    """What became of it, to a person. ``chosen``: a limit of packets was asked for."""
+    if answer.stopped == "packets" and not chosen:
+        told = "as a terminal is not for more; --limit N or -o FILE is"
+    elif answer.stopped is not None:
+        told = f"by {LIMITS[answer.stopped]}; there {'may be' if answer.stopped == 'time' else 'are'} more"
+    if answer.stopped is not None:
+        complain(f"agentctl: stopped after {answer.packets} packets, {told}")
     if target is not None and target != "-":
-        print(f"{safe(target)}: {answer.packets} packets, {size(octets)}")
+        print(f"{safe(target)}: {answer.packets} packets, {size(answer.octets)}")
     elif not answer.packets:
         complain("agentctl: no packet was found")
 
@@ -206,7 +210,7 @@ def _ended_after(seconds: float | None, abandon: Callable[[], None] | None) -> I
     done = threading.Event()
 
     def watch() -> None:
-        if not done.wait(seconds + GRACE):
+        if not done.wait(seconds + min(max(GRACE[0], seconds), GRACE[1])):
             if abandon is not None:
                 with suppress(OSError):
                     os.seteuid(os.getuid())  # whose the file is

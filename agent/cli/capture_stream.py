@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import struct
@@ -88,7 +89,7 @@ def _stream(follower: Follower) -> None:
             complain(f"agentctl: {note}")
         told = len(follower.notes)
         if closed.poll(PACE):
-            raise BrokenPipeError
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 def _sorted(taken: list[bytes]) -> bytes:

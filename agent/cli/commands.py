@@ -34,7 +34,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 CAPTURE: dict[str, tuple[str, str]] = {
+    "rotate": ("capture_rotate:rotate", "Have captures close the segments that they are writing."),
     "list": ("capture_list:list_segments", "Show what is stored, and how far back."),
+    "trigger": ("capture_trigger:trigger", "Have an armed capture keep what it saw."),
     "pin": ("capture_pins:pin", "Keep the packets of a time when others go."),
     "pins": ("capture_pins:pins", "Show what is pinned."),
     "unpin": ("capture_pins:unpin", "Take pins back."),

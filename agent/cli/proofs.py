@@ -65,6 +65,21 @@ def scan() -> Proof:
     return Proof(proof.understood())
 
 
+def hosts() -> Proof:
+    """Packets that tell of hosts are taken apart by scapy."""
+    from agent.workers.inventory import proof
+
+    return Proof(proof.understood())
+
+
+def index(directory: Path) -> Proof:
+    """A segment is indexed, and what is looked for is found in it."""
+    from agent.workers.index import proof
+
+    (place := directory / "segments").mkdir()
+    return Proof(proof.found_again(place))
+
+
 def database(directory: Path) -> Proof:
     """Events are stored, and found again by whoever opens the database next."""
     from agent.telemetry.events import EventStore
@@ -193,10 +208,11 @@ def _ours(line: str) -> bool:
 PARTS: dict[str, Callable[[], Proof]] = {
     "capture": capture,
     "scan": scan,
+    "hosts": hosts,
     "calendar": calendar,
     "processes": processes,
 }
-WRITING: dict[str, Callable[[Path], Proof]] = {"database": database, "control": control}
+WRITING: dict[str, Callable[[Path], Proof]] = {"index": index, "database": database, "control": control}
 """Those that need a directory to write to."""
 
 

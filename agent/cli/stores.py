@@ -42,7 +42,7 @@ def store_of(paths: Paths, name: str) -> Iterator[Path]:
     directory = paths.data(name)
     user = _eyes(directory, owner(*paths.owned))
     if not _is_store(directory, user):
-        raise UsageError(f"{no_such('store of packets', name, stores(paths))}; they are below {paths.spool}")
+        raise UsageError(no_such("store of packets", name, stores(paths)))
     with seen_by(user):
         yield directory
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ import click
 from agent.cli import output
 from agent.cli.base import Session, command
 from agent.cli.guard import complain
-from agent.errors import EXIT_CONFIGURATION, DeclarationError, Problem
+from agent.errors import EXIT_CONFIGURATION, CaptureFailure, DeclarationError, Problem
 
 if TYPE_CHECKING:
     from agent.declaration.model import Declaration
@@ -38,13 +39,16 @@ def validate(session: Session, config: Path | None) -> None:
     paths = session.paths(config)
     try:
         declaration, warnings = judged(paths)
+        wrong, unsure = filters(declaration, paths)
+        if wrong:
+            raise DeclarationError(wrong)
     except DeclarationError as error:
         if not session.json:
             raise
         problems = [problem._asdict() for problem in error.problems]
         output.document({"file": str(paths.declaration), "valid": False, "services": None, "problems": problems})
         click.get_current_context().exit(EXIT_CONFIGURATION)
-    for warning in warnings:
+    for warning in [*warnings, *unsure]:
         complain(f"warning: {warning}")
     if session.json:
         count = len(declaration.services)
@@ -90,6 +94,48 @@ def _problems(look: Callable[[], object]) -> set[Problem]:
     except DeclarationError as error:
         return set(error.problems)
     return set()
+
+
+_DEPENDS = re.compile("only on|only supported|not supported|link|unknown (host|network)")
+"""What libpcap says of a filter that another interface may take, or another day."""
+
+
+def filters(declaration: Declaration, paths: Paths) -> tuple[list[Problem], list[Problem]]:
+    """What libpcap has against the filters of captures: for certain, and on an interface like Ethernet today.
+
+    Nothing where there is no libpcap. The worker compiles them anew, for the interface.
+    """
+    from agent.declaration.model import Capture
+
+    captures = [service for service in declaration.services.values() if isinstance(service, Capture) and service.filter]
+    wrong: list[Problem] = []
+    unsure: list[Problem] = []
+    if not captures:
+        return wrong, unsure
+    try:
+        from agent.workers.capture.expression_error import refusal
+    except CaptureFailure:
+        return wrong, unsure
+    os.environ.setdefault("RES_OPTIONS", "timeout:1 attempts:1")  # resolv.conf(5): names in filters are looked up
+    for service in captures:
+        if (said := refusal(service.filter)) is not None:
+            file = declaration.file if service.project is None else str(paths.projects / f"{service.project}.toml")
+            where = f"service.{service.name}.filter"
+            if where in declaration.masked_fields:
+                said = "libpcap refuses this filter; its text holds a secret"
+            problem = Problem(file, _line(file, ("service", service.name, "filter")), where, said)
+            (unsure if _DEPENDS.search(said.rpartition('": ')[2]) else wrong).append(problem)
+    return wrong, unsure
+
+
+def _line(file: str, path: tuple[str, ...]) -> int:
+    """On which line of a file a key stands; 0 when nobody can say."""
+    from agent.declaration.locate import TooDeep, locate
+
+    try:
+        return locate(Path(file).read_text(encoding="utf-8")).of(path)
+    except (OSError, ValueError, TooDeep):
+        return 0
 
 
 def counts(declaration: Declaration) -> str:

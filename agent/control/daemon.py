@@ -25,6 +25,7 @@ from agent.control.layout import lay_out
 from agent.control.patience import patiently
 from agent.control.server import ControlServer
 from agent.control.succession import OUTPUT, STATE, Succession
+from agent.control.triggers import Triggers
 from agent.control.watchdog import keep_watchdog
 from agent.declaration.model import Declaration
 from agent.errors import EXIT_OK, AgentError, DeclarationError, RuntimeFailure
@@ -245,6 +246,12 @@ class Daemon:
             on_change=self._changed,
             frozen=frozen,
         )
+        triggers = Triggers(
+            self._paths,
+            lambda: self._supervisor.declaration.services,
+            lambda name, kind, message: self._events.append(kind, message, name),
+        )
+        self._events.subscribe(triggers.event)
 
     def _serve(self, where: Path | socket.socket, ours: Path | None) -> None:
         self._agent = RunningAgent(

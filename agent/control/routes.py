@@ -181,6 +181,15 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(
         "POST",
+        "/v1/services/{name}/rotate",
+        "admin",
+        "Have a capture close the segments that it is writing.",
+        Outcome,
+        partial(_act, "rotate"),
+        parameters=(_WAIT,),
+    ),
+    Route(
+        "POST",
         "/v1/services/{name}/start",
         "admin",
         "Start a service.",

@@ -9,6 +9,9 @@ from __future__ import annotations
 RING = (512 * 1024, 1024**3)
 """Bytes of kernel memory for the ring of one interface. libpcap makes it of blocks of 256 KiB, and needs two."""
 
+MOST_INTERFACES = 64
+"""So many are captured by one service, however many its patterns match."""
+
 LONGEST_FILTER = 4096
 """Characters: libpcap's optimizer takes a second for a filter of that many, and minutes for one ten times as long."""
 
@@ -23,6 +26,11 @@ LARGEST_FRAME = 65536 + 64
 
 (Linux can be told to merge more, by ``ip link set gro_max_size``; that is off unless asked for.)
 """
+
+
+def is_interface_pattern(text: str) -> bool:
+    """Whether it stands for whatever interfaces match it, or are to be left out, and not for the one of this name."""
+    return text.startswith("!") or any(character in "*?[" for character in text)
 
 
 def record_limit(snaplen: int) -> int:

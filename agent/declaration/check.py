@@ -10,7 +10,7 @@ import re
 import signal
 from collections.abc import Callable, Mapping, Sequence
 
-from agent.declaration.capture_limits import LONGEST_FILTER
+from agent.declaration.capture_limits import LONGEST_FILTER, is_interface_pattern
 from agent.declaration.collector import parse_collector
 from agent.declaration.model import Reserve
 from agent.declaration.units import parse_duration, parse_percent, parse_size
@@ -38,6 +38,7 @@ _CANNOT_STOP = frozenset({signal.SIGSTOP, signal.SIGTSTP, signal.SIGCONT, signal
 _LONGEST_ARGUMENT = 128 * 1024 - 1  # bytes, the closing NUL not counted: MAX_ARG_STRLEN, execve(2)
 _LONGEST_PATH = 4095  # bytes: PATH_MAX, linux/limits.h
 _LONGEST_INTERFACE = 15  # bytes: IFNAMSIZ - 1, netdevice(7)
+_LONGEST_PATTERN = 64  # bytes
 _LAST_UID = 2**32 - 2
 
 
@@ -168,15 +169,25 @@ def secret_name(name: str) -> str:
 
 
 def interface(name: str) -> str:
-    """The exact name of a network interface (dev_valid_name() in the kernel's net/core/dev.c)."""
-    if any(character in "*?[]" for character in name):
-        raise UsageError(f"{shown(name)} is a pattern; patterns are not supported, write each interface by its name")
-    valid = 0 < len(name.encode()) <= _LONGEST_INTERFACE and name not in (".", "..")
+    """The name of a network interface (dev_valid_name() in the kernel's net/core/dev.c), or a pattern of names."""
+    pattern = is_interface_pattern(name)
+    if pattern and name.count("[") > name.count("]"):
+        raise UsageError(f"{shown(name)} has a [ without its ]; write one such as eth[0-3]")
+    bare = name.removeprefix("!")
+    longest = _LONGEST_PATTERN if pattern else _LONGEST_INTERFACE
+    valid = 0 < len(bare.encode()) <= longest and bare not in (".", "..")
     if not valid or not name.isprintable() or any(c in "/:" or c.isspace() for c in name):
         raise UsageError(
             f"{shown(name)} is not an interface's name; it has 1 to {_LONGEST_INTERFACE} bytes, no / : space"
         )
     return name
+
+
+def interfaces(names: Sequence[str]) -> tuple[str, ...]:
+    """Names and patterns of interfaces, of which not all are to be left out."""
+    if all(name.startswith("!") for name in names):
+        raise UsageError('all of it is left out by "!"; write what is to be captured too, such as "*"')
+    return distinct(names)
 
 
 def capture_filter(text: str) -> str:

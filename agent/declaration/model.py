@@ -112,6 +112,21 @@ class Reserve(msgspec.Struct, frozen=True):
     share: float = 0.0
 
 
+class Trigger(msgspec.Struct, frozen=True):
+    """``trigger``: the capture is armed. It keeps ``before`` seconds, and of what triggers it also ``after`` seconds.
+
+    ``keep`` is where until then, in ``memory`` with at most that many bytes. ``on`` are events, ``when`` bounds on
+    figures: ``agent.declaration.triggers``.
+    """
+
+    before: float = 30.0
+    after: float = 30.0
+    keep: Literal["disk", "memory"] = "disk"
+    memory: int = 64 * 1024 * 1024
+    on: tuple[str, ...] = ()
+    when: tuple[str, ...] = ()
+
+
 class Capture(Service, frozen=True, kw_only=True, tag_field="kind", tag="capture"):
     """``kind = "capture"``: packets of ``interfaces`` into rotating segments within ``budget`` bytes.
 
@@ -124,10 +139,11 @@ class Capture(Service, frozen=True, kw_only=True, tag_field="kind", tag="capture
     budget: int = 1024**3
     min_free: Reserve = Reserve(share=0.02)
     max_age: float | None = None
+    trigger: Trigger | None = None
     rotate: Rotate = Rotate()
     snaplen: int = 262144
     promiscuous: bool = False
-    ring: int = 16 * 1024 * 1024
+    ring: int = 32 * 1024 * 1024
     ipfix: str | None = None
 
 

@@ -21,6 +21,7 @@ from agent.declaration.model import (
     LogPolicy,
     Rotate,
     Scan,
+    Trigger,
 )
 from agent.declaration.reader import Fail, Values
 from agent.declaration.schema import Kind
@@ -72,6 +73,7 @@ def resolve(
     _check_job(kind, job, values, fail)
     if kind in ("capture", None):
         _check_capture(values, fail)
+        _check_trigger(values, fail)
     if kind in ("scan", None):
         _check_scan(values, fail)
     if kind is None:
@@ -83,6 +85,7 @@ def resolve(
         return None
     if kind == "capture":
         settings["rotate"] = Rotate(**values.part("rotate"))
+        settings["trigger"] = Trigger(**values.part("trigger")) if values.given("trigger") else None
     if kind == "scan" and not job:
         settings["timeout"] = good.get("timeout")
     return _KIND[kind](name=name, project=project, **settings)
@@ -158,7 +161,8 @@ def _check_capture(values: Values, fail: Fail) -> None:
     budget: int = values.good.get("budget", _CAPTURE.budget)
     size: int | None = values.part("rotate").get("size", None if values.unclear("rotate") else _CAPTURE.rotate.size)
     snaplen: int | None = None if values.unclear("snaplen") else values.good.get("snaplen", _CAPTURE.snaplen)
-    interfaces = max(1, len(values.items("interfaces")))
+    # A pattern counts for one: the worker captures no more of what it matches than the budget is enough for.
+    interfaces = max(1, sum(not str(name).startswith("!") for _, name in values.items("interfaces")))
     segments = 0 if size is None else 2 * size * interfaces
     packets = 0 if snaplen is None else least_budget(record_limit(snaplen), interfaces)
     if budget >= max(segments, packets):
@@ -176,6 +180,13 @@ def _check_capture(values: Values, fail: Fail) -> None:
         "is too small for these interfaces, rotate.size and snaplen; write a larger one",
         (("budget",), ("rotate",), ("snaplen",)),
     )
+
+
+def _check_trigger(values: Values, fail: Fail) -> None:
+    """A bound on memory is one where something is kept there."""
+    trigger = values.part("trigger")
+    if "memory" in trigger and trigger.get("keep", "disk") != "memory" and not values.unclear("trigger"):
+        fail(("trigger", "memory"), 'bounds what is kept in memory; write keep = "memory", or leave it out')
 
 
 def _check_scan(values: Values, fail: Fail) -> None:

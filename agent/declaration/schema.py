@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal, NamedTuple, TypedDict, get_args, get
 
 from msgspec import Meta
 
-from agent.declaration import check, targets
-from agent.declaration.capture_limits import LARGEST_SNAPLEN, RING
+from agent.declaration import check, targets, triggers
+from agent.declaration.capture_limits import LARGEST_SNAPLEN, MOST_INTERFACES, RING
 from agent.declaration.model import Profile, Ready, Restart, Scheduler
 from agent.declaration.units import format_size
 from agent.declaration.wording import listed
@@ -137,12 +137,29 @@ class SharedKeys(TypedDict, total=False):
     persistent: bool
 
 
+class TriggerKeys(TypedDict, total=False):
+    """``trigger`` of a capture: see ``agent.declaration.triggers``."""
+
+    before: Annotated[Duration, _duration("1s", "1d")]
+    after: Annotated[Duration, _duration("1s", "1d")]
+    keep: Literal["disk", "memory"]
+    memory: Annotated[Size, _size("1MiB", "1TiB")]
+    on: Annotated[
+        list[Annotated[Text, _key('an event such as "api.failed"', triggers.event)]],
+        _key("a list of events", check.distinct, max_length=64),
+    ]
+    when: Annotated[
+        list[Annotated[Text, _key('a bound such as "dropped_kernel > 0"', triggers.bound)]],
+        _key("a list of bounds on figures", check.distinct, max_length=64),
+    ]
+
+
 class CaptureKeys(TypedDict, total=False):
     """``kind = "capture"``."""
 
     interfaces: Annotated[
-        list[Annotated[str, _key("the name of an interface", check.interface)]],
-        _key("a list of interfaces, with at least one", check.distinct, min_length=1, max_length=64),
+        list[Annotated[str, _key("the name of an interface or a pattern of names", check.interface)]],
+        _key("a list of interfaces, with at least one", check.interfaces, min_length=1, max_length=MOST_INTERFACES),
     ]
     filter: Annotated[
         str, _key('a capture filter such as "not port 22", in pcap-filter(7)\'s words', check.capture_filter)
@@ -150,6 +167,7 @@ class CaptureKeys(TypedDict, total=False):
     budget: Annotated[Size, _size("32KiB", "1024TiB")]
     min_free: Annotated[Size, _key('a size such as "10GiB" or a share of the file system such as "10%"', check.reserve)]
     max_age: Annotated[Duration, _duration("1m", "3650d")]
+    trigger: TriggerKeys
     rotate: RotateKeys
     snaplen: Annotated[int, _whole(1, LARGEST_SNAPLEN, " of bytes")]
     promiscuous: bool

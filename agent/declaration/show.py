@@ -11,7 +11,7 @@ from typing import Any
 
 from agent.declaration.interpolate import escape
 from agent.declaration.masking import MASK, mask, mask_field
-from agent.declaration.model import AnyService, Capture, Command, Declaration, Heartbeat, Reserve, Scan, Timer
+from agent.declaration.model import AnyService, Capture, Command, Declaration, Heartbeat, Reserve, Scan, Timer, Trigger
 from agent.declaration.timing import CRON_FIELDS
 from agent.declaration.units import format_duration, format_size
 from agent.declaration.wording import printable
@@ -90,6 +90,7 @@ def _own_keys(service: AnyService) -> dict[str, Any]:
                 **_present(ipfix=service.ipfix),
                 "min_free": _reserve(service.min_free),
                 **({} if service.max_age is None else {"max_age": format_duration(service.max_age)}),
+                **({} if service.trigger is None else {"trigger": _trigger(service.trigger)}),
             }
         case Scan():
             return _present(
@@ -106,6 +107,16 @@ def _own_keys(service: AnyService) -> dict[str, Any]:
             if service.capabilities is not None:
                 command["capabilities"] = list(service.capabilities)
             return command
+
+
+def _trigger(trigger: Trigger) -> dict[str, Any]:
+    return {
+        "before": format_duration(trigger.before),
+        "after": format_duration(trigger.after),
+        "keep": trigger.keep,
+        **({"memory": format_size(trigger.memory)} if trigger.keep == "memory" else {}),
+        **_present(on=list(trigger.on) or None, when=list(trigger.when) or None),
+    }
 
 
 def _reserve(reserve: Reserve) -> str:

@@ -106,8 +106,7 @@ class CgroupTree:
         """
         directory = self.directory / (_SERVICE + name)
         with ruling():
-            with suppress(OSError):
-                directory.rmdir()
+            _remove(directory)
             directory.mkdir(exist_ok=True)
         return Cgroup(self._mount, directory)
 
@@ -130,9 +129,8 @@ class CgroupTree:
 
     def remove(self) -> None:
         """At our end: remove what is empty. The rest, our own leaf included, waits for our successor or for systemd."""
-        for directory, _, _ in os.walk(self.directory, topdown=False):
-            with suppress(OSError), ruling():
-                Path(directory).rmdir()
+        with suppress(OSError), ruling():
+            _remove(self.directory)
 
     def _leave_inner_node(self) -> None:
         """Move ourselves to a leaf, unless we live in the root of all cgroups, where no such rule holds."""
@@ -141,6 +139,16 @@ class CgroupTree:
             leaf = self.directory / _OWN_LEAF
             leaf.mkdir(exist_ok=True)
             (leaf / "cgroup.procs").write_text("0")
+
+
+def _remove(top: Path) -> None:
+    """Remove it and the cgroups below it, as far as there are no processes in them. Mostly there is none below it."""
+    with suppress(OSError):
+        top.rmdir()
+        return
+    for directory, _, _ in os.walk(top, topdown=False):
+        with suppress(OSError):
+            Path(directory).rmdir()
 
 
 def _has_children(directory: Path) -> bool:
@@ -264,9 +272,8 @@ class Cgroup:
 
     def remove(self) -> bool:
         """Remove it and the cgroups below it, and close its descriptors; ``False`` when processes are still in it."""
-        for directory, _, _ in os.walk(self.directory, topdown=False):
-            with suppress(OSError), ruling():
-                Path(directory).rmdir()
+        with suppress(OSError), ruling():
+            _remove(self.directory)
         if self.directory.exists():
             return False
         self.close()

@@ -7,6 +7,8 @@ import os
 import platform
 from contextlib import suppress
 
+from agent.linux.cgroup_aside import step_aside
+
 _IOPRIO_SET = {"x86_64": 251, "aarch64": 30, "riscv64": 30, "ppc64le": 273, "s390x": 282}
 """Numbers of the system call ioprio_set(2): glibc has no function for it."""
 
@@ -16,9 +18,14 @@ _LOWEST = 7
 
 
 def stand_back(niceness: int) -> None:
-    """Be nicer by so much, 1 to 19, and the last among those that read and write. What is not permitted is left."""
-    with suppress(OSError):
+    """Be nicer by so much, 1 to 19, and the last among those that read and write. What is not permitted is left.
+
+    Where nobody may be nice, it is by a cgroup: see ``agent.linux.cgroup_aside``.
+    """
+    try:
         os.nice(niceness)
+    except OSError:
+        step_aside(niceness)
     _input_output(_CLASS_BEST_EFFORT << _CLASS_SHIFT | _LOWEST)
 
 

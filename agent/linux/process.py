@@ -134,6 +134,14 @@ def identify(pid: int) -> Identity | None:
     return Identity(pid, found.start_time, boot_id()) if found else None
 
 
+def catches(pid: int, number: int) -> bool:
+    """Whether a process has a handler of its own for a signal, so that it does not end by it: SigCgt, proc(5)."""
+    for line in (_read(f"/proc/{pid}/status") or b"").splitlines():
+        if line.startswith(b"SigCgt:"):
+            return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+    return False
+
+
 def environ(pid: int) -> bytes | None:
     """The environment ``pid`` was executed with, entries ended by NUL; ``None`` when it is gone or not ours to read.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -12,6 +13,8 @@ from agent.supervisor.transitions import KILL_AGAIN
 from agent.supervisor.unit import Unit
 from agent.supervisor.view import message as why
 
+ROTATE = signal.SIGUSR1
+"""What a capture worker closes its segments for."""
 MARGIN = 2.0
 """Seconds on top of the declared timeouts before a command gives up waiting."""
 FIRST_MOMENTS = 0.25
@@ -39,6 +42,8 @@ async def turn(unit: Unit, *, impatient: bool = False) -> AsyncIterator[None]:
 
 async def carry_out(unit: Unit, action: Action, wait: bool) -> Outcome:
     """Perform one command, in our turn on the unit."""
+    if action == "rotate":
+        return _rotate(unit)
     run_before = unit.state.run
     awaited = run_before
     match action:
@@ -62,6 +67,17 @@ async def carry_out(unit: Unit, action: Action, wait: bool) -> Outcome:
     if action != "stop" and unit.phase is Phase.RUNNING and awaited > run_before:
         await _watch_first_moments(unit)
     return _outcome(unit, action, awaited, run_before)
+
+
+def _rotate(unit: Unit) -> Outcome:
+    """Tell a capture to close its segments. Nothing of its state changes, so there is nothing to wait for."""
+    if unit.service.kind != "capture":
+        ok, message = False, "is no capture: it has no segments to close"
+    elif unit.run is not None and unit.run.tell(ROTATE):
+        ok, message = True, "told to close its segments"
+    else:
+        ok, message = False, "does not capture now"
+    return Outcome(name=unit.name, action="rotate", ok=ok, state=unit.phase.value, message=message, pid=unit.pid)
 
 
 async def _watch_first_moments(unit: Unit) -> None:

@@ -343,7 +343,8 @@ class Supervisor:
                 if self._closing:
                     why = "the agent is stopping"
                     return Outcome(name=name, action=action, ok=False, state=unit.phase.value, message=why)
-                self._remember(unit, action)
+                if action != "rotate":
+                    self._remember(unit, action)
                 return await carry_out(unit, action, wait)
 
     def _remember(self, unit: Unit, action: Action) -> None:

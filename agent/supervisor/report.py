@@ -16,7 +16,7 @@ from agent.errors import RequestRefused
 State = Literal["stopped", "waiting", "starting", "running", "backoff", "stopping", "completed", "failed"]
 AgentState = Literal["starting", "running", "degraded", "reloading", "stopping"]
 Health = Literal["healthy", "unhealthy", "unknown"]
-Action = Literal["start", "stop", "restart"]
+Action = Literal["start", "stop", "restart", "rotate"]
 
 
 class AgentReport(msgspec.Struct, kw_only=True):
@@ -87,7 +87,7 @@ class TimerReport(msgspec.Struct, kw_only=True):
 
 
 class Outcome(msgspec.Struct, kw_only=True):
-    """What became of ``start``, ``stop`` or ``restart``. ``ok`` is whether the service is where it was asked to be."""
+    """What became of an action. ``ok`` is whether the service is where it was asked to be, or was told what to do."""
 
     name: str
     action: Action

@@ -17,7 +17,7 @@ import msgspec
 from agent.declaration.model import LogPolicy
 from agent.errors import AgentError, SpawnFailed
 from agent.linux.files import write_pid
-from agent.linux.process import ExitStatus, Identity, Pidfd, Relation
+from agent.linux.process import ExitStatus, Identity, Pidfd, Relation, catches
 from agent.linux.spawn import Child, SpawnRequest, spawn
 from agent.supervisor.containment import Containment, Held
 from agent.supervisor.launch import Launch
@@ -261,6 +261,13 @@ class Run:
         if not reached:
             self._signal_worker(number)
             self._signal_worker(signal.SIGCONT)
+
+    def tell(self, number: int) -> bool:
+        """Signal the worker alone, if it heeds this signal and would not end by it; whether it was signalled."""
+        if self.exited or not catches(self.pid, number):
+            return False
+        self._signal_worker(number)
+        return True
 
     def kill(self) -> None:
         """SIGKILL for every process of the run, and for those that turn up."""

@@ -28,7 +28,7 @@ from agent.supervisor.report import (
 from agent.telemetry.events import EventStore
 from agent.telemetry.logs import LogFile
 
-AFTER: dict[Action, State] = {"start": "running", "stop": "stopped", "restart": "running"}
+AFTER: dict[Action, State] = {"start": "running", "stop": "stopped", "restart": "running", "rotate": "running"}
 
 
 class InMemoryAgent:

@@ -57,6 +57,36 @@ def test_all_mistakes_are_shown_with_their_places(agentctl: Agentctl, declaratio
     assert any(line.startswith(f"{declaration}:4: service.api.restart: ") for line in lines)
 
 
+CAPTURE = """\
+[service.edge]
+kind = "capture"
+interfaces = ["eth*"]
+filter = "tcp and prot 80"
+
+[service.air]
+kind = "capture"
+interfaces = ["mon0"]
+filter = "wlan type mgt"
+"""
+
+
+def test_a_filter_that_libpcap_refuses_is_a_mistake_with_its_place(agentctl: Agentctl, declaration: Path) -> None:
+    declaration.write_text(CAPTURE)
+    done = agentctl("validate")
+    assert (done.returncode, done.stdout) == (1, "")
+    said = 'filter "tcp and prot 80": syntax error at "prot" (column 9)'
+    assert done.stderr == f"{declaration}:4: service.edge.filter: {said}\n"
+    problems = json.loads(agentctl("--json", "validate").stdout)["problems"]
+    assert problems == [{"file": str(declaration), "line": 4, "where": "service.edge.filter", "text": said}]
+
+
+def test_a_filter_that_depends_on_the_interface_is_a_warning(agentctl: Agentctl, declaration: Path) -> None:
+    declaration.write_text(CAPTURE.replace("prot 80", "port 80"))
+    done = agentctl("validate")
+    assert (done.returncode, done.stdout.count("\n")) == (0, 1)
+    assert done.stderr.startswith(f"warning: {declaration}:9: service.air.filter: ")
+
+
 def test_another_file_can_be_named(agentctl: Agentctl, tmp_path: Path, prefix: Path) -> None:
     (tmp_path / "other.toml").write_text(RIGHT)
     assert agentctl("validate", "other.toml").returncode == 0

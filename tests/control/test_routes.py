@@ -20,6 +20,7 @@ def test_the_table_is_sorted_complete_and_names_each_access_class() -> None:
         ("POST", "/v1/reload", "admin"),
         ("GET", "/v1/services/{name}", "read"),
         ("POST", "/v1/services/{name}/restart", "admin"),
+        ("POST", "/v1/services/{name}/rotate", "admin"),
         ("POST", "/v1/services/{name}/start", "admin"),
         ("POST", "/v1/services/{name}/stop", "admin"),
         ("GET", "/v1/status", "read"),

@@ -39,8 +39,10 @@ def test_every_capture_that_is_accepted_can_start(
         service = capture(read, keys, names)
     except DeclarationError:
         return
-    cut = worker_settings(service).cut
-    assert cut.limit + cut.headroom <= budget
+    made = worker_settings(service)
+    for interfaces in {1, count, made.most}:
+        cut = made.cut(interfaces)
+        assert interfaces * cut.most + cut.headroom <= budget
 
 
 @pytest.mark.parametrize("keys", ['filter = "' + "x" * (LONGEST_FILTER + 1) + '"', f"ring = {RING[0] - 1}"])

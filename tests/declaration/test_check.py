@@ -151,6 +151,16 @@ def test_the_value_of_a_variable_is_text() -> None:
     assert [check.variable_value(value) for value in ("x", 5, True, False)] == ["x", "5", "true", "false"]
 
 
+@pytest.mark.parametrize("name", ["*", "eth*", "eth1.*", "[!l]*", "veth????", "!eth3", "!docker*", "eth[0-9]"])
+def test_a_pattern_stands_for_the_interfaces_that_match_it(name: str) -> None:
+    assert check.interface(name) == name
+
+
+def test_not_all_interfaces_are_to_be_left_out() -> None:
+    assert check.interfaces(["eth*", "!eth3"]) == ("eth*", "!eth3")
+    assert "left out" in refusal(check.interfaces, ["!eth3", "!lo"])
+
+
 @pytest.mark.parametrize("name", ["lo", "eth0", "eth0.100", "br-lan", "any", "wlp0s20f3", "@x", "é" * 7])
 def test_an_interface_has_a_name_the_kernel_allows(name: str) -> None:
     assert check.interface(name) == name
@@ -159,8 +169,10 @@ def test_an_interface_has_a_name_the_kernel_allows(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("eth*", '"eth*" is a pattern; patterns are not supported, write each interface by its name'),
-        ("eth[0-9]", '"eth[0-9]" is a pattern; patterns are not supported, write each interface by its name'),
+        ("eth[0-9", '"eth[0-9" has a [ without its ]; write one such as eth[0-3]'),
+        ("!", '"!" is not an interface\'s name; it has 1 to 15 bytes, no / : space'),
+        ("eth*/x", '"eth*/x" is not an interface\'s name; it has 1 to 15 bytes, no / : space'),
+        ("*" * 65, f'"{"*" * 59}…" is not an interface\'s name; it has 1 to 15 bytes, no / : space'),
         ("", '"" is not an interface\'s name; it has 1 to 15 bytes, no / : space'),
         ("x" * 16, f'"{"x" * 16}" is not an interface\'s name; it has 1 to 15 bytes, no / : space'),
         ("a/b", '"a/b" is not an interface\'s name; it has 1 to 15 bytes, no / : space'),

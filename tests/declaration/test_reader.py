@@ -176,8 +176,8 @@ def test_an_unknown_key_that_looks_like_kind_is_enough_said(read: Read) -> None:
 
 def test_something_that_stands_twice_is_told_beside_something_unusable(read: Read) -> None:
     with pytest.raises(DeclarationError) as error:
-        read('[service.x]\nkind = "capture"\ninterfaces = ["eth*", "lo", "lo"]')
+        read('[service.x]\nkind = "capture"\ninterfaces = ["eth[", "lo", "lo"]')
     assert [problem.text for problem in error.value.problems] == [
-        '"eth*" is a pattern; patterns are not supported, write each interface by its name',
+        '"eth[" has a [ without its ]; write one such as eth[0-3]',
         '"lo" stands there twice',
     ]

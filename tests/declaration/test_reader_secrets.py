@@ -97,7 +97,7 @@ FIELDS: list[tuple[str, st.SearchStrategy[str]]] = [
     (COMMAND + 'every = "${X_TOKEN}"', NONSENSE | number(400, 999, "{}d")),
     ('[service.x]\nkind = "command"\ncommand = ["${X_TOKEN}/x"]', NONSENSE),
     ('[service.x]\nkind = "command"\ncommand = ["${X_TOKEN}"]', NONSENSE.map("q {}".format)),
-    ('[service.x]\nkind = "capture"\ninterfaces = ["${X_TOKEN}"]', NONSENSE.map("{}*".format) | number(10**15, 10**20)),
+    ('[service.x]\nkind = "capture"\ninterfaces = ["${X_TOKEN}"]', NONSENSE.map("{}[".format) | number(10**15, 10**20)),
     (CAPTURE + 'budget = "${X_TOKEN}"', number(33, 999, "{}KiB")),
     (CAPTURE + 'rotate = { size = "${X_TOKEN}" }', number(1, 16, "{}GiB")),
     (CAPTURE + 'rotate = { size = "16KiB" }\nbudget = "100KiB"\nsnaplen = "${X_TOKEN}"', number(60_000, 262_144)),

@@ -141,7 +141,7 @@ def test_the_effective_declaration_spells_out_defaults_in_readable_units(read: R
                 "rotate": {"size": "64MiB", "every": "1m"},
                 "snaplen": 262144,
                 "promiscuous": False,
-                "ring": "16MiB",
+                "ring": "32MiB",
                 "enabled": True,
                 "restart": "always",
                 "max_restarts": 10,

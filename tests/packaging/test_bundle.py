@@ -22,9 +22,12 @@ from tests.binary import ROOT, Built
 
 pytestmark = pytest.mark.timeout(300)  # the first one may build
 
-ONE_FILE_LIMIT = 20 * 1024 * 1024
-TREE_LIMIT = 24 * 1024 * 1024
+ONE_FILE_LIMIT = 28 * 1024 * 1024
+TREE_LIMIT = 68 * 1024 * 1024
 """Bytes. The contract says 35 MB for the one file; what grows beyond these is worth a look."""
+
+LIBRARIES = ("lib", "lib/numpy.libs")
+"""Where in the installed form shared libraries are."""
 
 HOST = re.compile(r"(libc|libm|libdl|libpthread|librt|libutil|ld-linux-[a-z0-9-]+)\.so\.[0-9]")
 """What every Linux host has: the C library, in its parts."""
@@ -63,9 +66,13 @@ def test_the_manifest_has_every_file_and_no_other(program: Built, manifest: dict
 
 
 def test_no_library_is_searched_for_where_this_machine_has_its_own(program: Built) -> None:
+    """But beside itself: numpy and what it brings find each other wherever the program lies."""
+    own = program.tree / "lib"
     for path in programs(program):
         shown = subprocess.run(["objdump", "-p", path], capture_output=True, text=True, check=True).stdout
-        assert "RUNPATH" not in shown and "RPATH" not in shown, path
+        for place in ":".join(re.findall(r"^  (?:RUN|R)PATH +(\S+)$", shown, re.MULTILINE)).split(":"):
+            found = Path(os.path.normpath(place.replace("$ORIGIN", str(path.parent))))
+            assert not place or found.is_relative_to(own), path
 
 
 def test_only_the_program_stands_beside_the_libraries(program: Built) -> None:
@@ -87,7 +94,9 @@ def test_it_is_small(program: Built) -> None:
 
 
 def test_it_is_stripped(program: Built) -> None:
-    assert [path for path, found in programs(program).items() if not found.stripped] == []
+    stripped = {path: found.stripped for path, found in programs(program).items()}
+    # What wheels bring cannot be: see bundle.binaries.
+    assert [path for path, done in stripped.items() if not done and path.parent.name != "numpy.libs"] == []
     one_file = elf.read(program.onefile)
     assert one_file is not None and one_file.stripped
 
@@ -100,7 +109,7 @@ def test_the_c_library_that_it_needs_is_stated(program: Built, manifest: dict[st
 
 
 def test_every_library_that_is_needed_is_bundled_or_on_every_host(program: Built) -> None:
-    bundled = {path.name for path in (program.tree / "lib").glob("*.so*")}
+    bundled = {path.name for place in LIBRARIES for path in (program.tree / place).glob("*.so*")}
     for path, found in programs(program).items():
         assert [name for name in found.needed if name not in bundled and not HOST.fullmatch(name)] == [], path
 
@@ -117,7 +126,8 @@ def test_no_library_is_bundled_that_nothing_needs(program: Built) -> None:
     found = programs(program)
     needed = {name for one in found.values() for name in one.needed}
     loaded = ("libpcap.so.", "libpython")  # by ctypes, and by the bootloader
-    idle = [path.name for path in found if path.parent.name == "lib" and path.name not in needed]
+    libraries = [path.name for path in found if str(path.parent.relative_to(program.tree)) in LIBRARIES]
+    idle = [name for name in libraries if name not in needed]
     assert [name for name in idle if not name.startswith(loaded)] == []
 
 
@@ -162,14 +172,18 @@ def test_every_module_of_ours_is_there(modules: set[str]) -> None:
     assert ours <= modules | {"agent.__main__"}
 
 
-def test_of_scapy_only_what_binds_libpcap_is_there(modules: set[str]) -> None:
-    assert {name for name in modules if name.startswith("scapy")} == {
-        "scapy",
-        "scapy.consts",
-        "scapy.libs",
-        "scapy.libs.structures",
-        "scapy.libs.winpcapy",
+def test_of_scapys_layers_only_those_in_use_are_there(modules: set[str]) -> None:
+    assert "scapy.libs.winpcapy" in modules
+    below = ("scapy.layers.", "scapy.contrib.", "scapy.modules.", "scapy.tools.")
+    assert {name for name in modules if name.startswith(below)} <= {
+        *("scapy.layers.l2", "scapy.layers.inet", "scapy.layers.inet6", "scapy.layers.dns"),
+        *("scapy.layers.dhcp", "scapy.layers.dhcp6", "scapy.contrib.lldp"),
     }
+
+
+def test_of_numpy_what_computes_with_arrays_is_there(modules: set[str]) -> None:
+    below = {name.split(".")[1] for name in modules if name.startswith("numpy.") and name.count(".") > 1}
+    assert below == {"_core", "_typing", "_utils", "lib", "linalg", "matrixlib"}
 
 
 def test_no_hook_of_others_runs_before_the_program(program: Built) -> None:

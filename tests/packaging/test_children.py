@@ -39,6 +39,9 @@ command = ["sleep", "1000"]
 """
 """A service of each kind; the scan takes minutes."""
 
+NUMPYS = {"_multiarray_umath", "libstdc++"}
+"""What is mapped where numpy is loaded."""
+
 
 class Frozen(Agent):
     """An agent of the built program, found by ``entry``."""
@@ -66,7 +69,7 @@ def libraries(pid: int) -> dict[str, Path]:
 
 
 def stem(path: Path | str) -> str:
-    return Path(path).name.partition(".so")[0]
+    return Path(path).name.partition(".so")[0].partition(".cpython")[0]
 
 
 def environment(pid: int) -> dict[str, str]:
@@ -87,6 +90,18 @@ def nmap_of(agent: Agent) -> int:
     return found[0]
 
 
+def index_of(agent: Agent) -> int:
+    """The index process of the capture, once it has numpy."""
+    found: list[int] = []
+
+    def running() -> bool:
+        found[:] = [pid for pid in descendants(agent.service("edge")["pid"] or 0) if libraries(pid).keys() >= NUMPYS]
+        return bool(found)
+
+    wait_until(running, lambda: f"no index process: {agent.events()}")
+    return found[0]
+
+
 def test_each_process_has_the_libraries_that_are_its_own(agent: Frozen, program: Built) -> None:
     agent.declare(KINDS)
     agent.start(environ={"LD_LIBRARY_PATH": "/opt/of-the-host"})
@@ -94,12 +109,14 @@ def test_each_process_has_the_libraries_that_are_its_own(agent: Frozen, program:
     agent.until("sweep", state="running")
     nmap, bundled = nmap_of(agent), {stem(path) for path in program.tree.rglob("*.so*")}
     ours = {"agent": agent.pid, **{name: agent.service(name)["pid"] for name in ("edge", "sweep")}}
+    ours["index"] = index_of(agent)
     for pid in ours.values():
         mapped = libraries(pid)
         assert mapped.keys() & bundled
         assert all(program.tree in path.parents for name, path in mapped.items() if name in bundled)
         assert environment(pid)["LD_LIBRARY_PATH"] == f"{program.tree}/lib:/opt/of-the-host"
     assert "libpcap" in libraries(ours["edge"])
+    assert not [name for name, pid in ours.items() if name != "index" and NUMPYS & libraries(pid).keys()]
     for pid in (nmap, agent.service("other")["pid"]):
         mapped = libraries(pid)
         assert mapped and not any(program.tree in path.parents for path in mapped.values())
@@ -113,9 +130,11 @@ def test_no_process_but_the_workers_is_started(agent: Frozen) -> None:
     agent.start()
     agent.until("edge", ready=True)
     nmap_of(agent)
+    index_of(agent)
     lines = [Path(f"/proc/{pid}/cmdline").read_text().split("\0") for pid in descendants(agent.pid)]
     told = sorted((Path(line[0]).name, *line[1:3])[: 3 if "agentctl" in line[0] else 1] for line in lines)
-    assert told == [("agentctl", "worker", "capture"), ("agentctl", "worker", "scan"), ("nmap",), ("sleep",)]
+    ours = [("agentctl", "worker", kind) for kind in ("capture", "index", "scan")]
+    assert told == [*ours, ("nmap",), ("sleep",)]
 
 
 def test_packets_are_captured(agent: Frozen) -> None:
@@ -199,12 +218,13 @@ def test_a_group_that_is_told_to_stop_twice_ends_with_the_one_file_in_it(
         agent.clean()
 
 
-def test_neither_worker_loads_what_only_the_other_may(agent: Frozen, program: Built, tmp_path: Path) -> None:
-    """scapy and python-nmap, by what each process read from the archive of modules (see docs/licences.md)."""
+def test_no_worker_loads_what_only_another_may(agent: Frozen, program: Built, tmp_path: Path) -> None:
+    """scapy, python-nmap and numpy, by what each process read from the archive of modules (see docs/licences.md)."""
     agent.declare(KINDS.replace('ports = "1-65535"', 'ports = "22"'))
     trace = tmp_path / "trace"
     agent.start(wrapper=("strace", "-ff", "-qq", "-e", "trace=execve,lseek", "-s", "256", "-o", str(trace)))
     agent.until("edge", ready=True)
+    index_of(agent)
     agent.event("completed", "sweep")
     os.kill(agent.pid, signal.SIGTERM)  # strace(1) would keep it for itself
     assert agent.process is not None and agent.process.wait(PATIENCE) == 0
@@ -213,8 +233,10 @@ def test_neither_worker_loads_what_only_the_other_may(agent: Frozen, program: Bu
     assert "agent.workers.scan.worker" in read["worker scan"] and "nmap.nmap" in read["worker scan"]
     assert "agent.control.daemon" in read["run"]
     tops = {words: {name.partition(".")[0] for name in modules} for words, modules in read.items()}
-    assert "nmap" not in tops["worker capture"] | tops["run"]
+    assert "nmap" not in tops["worker capture"] | tops["worker index"] | tops["run"]
     assert "scapy" not in tops["worker scan"] | tops["run"]
+    assert "numpy" in tops["worker index"]
+    assert "numpy" not in tops["worker capture"] | tops["worker scan"] | tops["run"]
     assert not {"click", "rich"} & set().union(*tops.values())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,15 @@ def test_what_a_file_needs_is_what_objdump_says(path: Path) -> None:
     assert found is not None
     assert (list(found.needed), set(found.versions)) == (needed(path), versions(path))
     assert found.machine == subprocess.run(["uname", "-m"], capture_output=True, text=True).stdout.strip()
+
+
+def test_where_a_file_has_libraries_looked_for_is_what_objdump_says() -> None:
+    core = Path(str(distribution("numpy").locate_file("numpy/_core")))
+    (module,) = core.glob("_multiarray_umath.*.so")
+    found, without = elf.read(module), elf.read(PCAP)
+    assert found is not None and without is not None
+    assert found.searched == tuple(re.findall(r"^  R(?:UN)?PATH +(\S+)$", objdump(module), re.MULTILINE)) != ()
+    assert without.searched == ()
 
 
 def test_the_newest_version_is_newest_by_number() -> None:

@@ -61,6 +61,7 @@ def host(host: Host) -> Host:
         ("start", "done", True, "waiting", "ran: exited 0"),
         ("stop", "done", True, "stopped", "stopped"),
         ("stop", "deaf", True, "stopped", "stopped"),
+        ("rotate", "calm", False, "running", "is no capture: it has no segments to close"),
     ],
 )
 def test_the_answer_is_where_the_service_is(

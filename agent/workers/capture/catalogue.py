@@ -71,12 +71,13 @@ def interfaces(directory: Path) -> list[str]:
 def segments(directory: Path) -> list[Segment]:
     """All segments of a store, oldest first. Raises ``StorageFailure``."""
     try:
-        return sorted(segment for name in interfaces(directory) for segment in _within(directory, name))
+        return sorted(segment for name in interfaces(directory) for segment in within(directory, name))
     except OSError as error:
         raise StorageFailure(f"segments in {directory} cannot be read: {error.strerror}") from error
 
 
-def _within(directory: Path, interface: str) -> Iterator[Segment]:
+def within(directory: Path, interface: str) -> Iterator[Segment]:
+    """The segments of one interface, in no order. Raises ``OSError``."""
     place = directory / interface
     try:
         with os.scandir(place) as entries:

@@ -107,7 +107,9 @@ class Handle:
         name = self.interface
         if status == binding.ERROR_NO_SUCH_DEVICE:
             known = ", ".join(sorted(known for _, known in socket.if_nameindex())[:20])
-            raise NoSuchInterface(f"interface {name} does not exist; this host has {known}")
+            raise NoSuchInterface(
+                f'interface {name} does not exist; this host has {known}; a pattern such as "{name}*" would wait for it'
+            )
         if status in (binding.ERROR_PERM_DENIED, binding.ERROR_PROMISC_PERM_DENIED):
             raise CaptureFailure(f"capturing on {name} needs CAP_NET_RAW: run as root or with that capability")
         if status == binding.ERROR_IFACE_NOT_UP:

@@ -90,15 +90,20 @@ def read_all(directory: Path) -> list[Pin]:
     return [pin for name in found if (pin := read(directory, name)) is not None]
 
 
-def add(directory: Path, begin: int, end: int, *, created: int, reason: str = "", by: str = "") -> Pin:
-    """Set a pin, durably. Raises ``StorageFailure`` when it cannot be written or there are too many."""
+def add(
+    directory: Path, begin: int, end: int, *, created: int, reason: str = "", by: str = "", durable: bool = True
+) -> Pin:
+    """Set a pin; a ``durable`` one outlives a power failure, and takes as long as the disk.
+
+    Raises ``StorageFailure`` when it cannot be written or there are too many.
+    """
     try:
         if len(names(directory)) >= MOST:
             raise StorageFailure(f"{directory} has {MOST} pins, and no more are kept; unpin what nobody needs any more")
         while True:
             pin = Pin(id=pin_id(created), begin=begin, end=end, created=created, reason=reason, by=by)
             try:
-                _write_new(path(directory, pin.id), msgspec.json.encode(pin) + b"\n")
+                _write_new(path(directory, pin.id), msgspec.json.encode(pin) + b"\n", durable)
             except FileExistsError:  # set in the same millisecond
                 created += _MILLISECOND
             else:
@@ -120,15 +125,16 @@ def remove(directory: Path, name: str) -> bool:
     return True
 
 
-def _write_new(final: Path, content: bytes) -> None:
+def _write_new(final: Path, content: bytes, durable: bool) -> None:
     """Make a file that is not there yet, whole. Raises ``OSError``."""
     scratch = final.with_name(f".{final.name}.{os.urandom(4).hex()}")
     fd = os.open(scratch, _SCRATCH, 0o640)
     try:
         with os.fdopen(fd, "wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(fd)
+            if durable:
+                file.flush()
+                os.fsync(fd)
         os.link(scratch, final)  # unlike rename(2), this never replaces another
     finally:
         with suppress(OSError):

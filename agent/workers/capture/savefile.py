@@ -41,6 +41,17 @@ def parse_header(data: bytes) -> Format | None:
     return None
 
 
+def link_type(form: Format, header: bytes) -> int:
+    """What the packets of a file that begins with this ``header`` begin with: pcap-linktype(7)."""
+    return int(struct.unpack_from(form.order + "I", header, 20)[0])
+
+
+def snapshot_length(header: bytes) -> int:
+    """The most bytes of a packet that a file with this ``header`` holds; 0 when it is none."""
+    form = parse_header(header)
+    return int(struct.unpack_from(form.order + "I", header, 16)[0]) if form else 0
+
+
 def first_instant(form: Format, record: bytes) -> int:
     """The timestamp of the record that begins with these 16 bytes, in nanoseconds since the epoch."""
     seconds, fraction = struct.unpack_from(form.order + "II", record)

@@ -7,16 +7,19 @@ from dataclasses import dataclass
 from agent.declaration.capture_limits import (
     LARGEST_SNAPLEN,
     LONGEST_FILTER,
+    MOST_INTERFACES,
     RING,
+    is_interface_pattern,
     least_budget,
     record_limit,
 )
-from agent.declaration.model import Capture
+from agent.declaration.model import Capture, Rotate
 from agent.errors import ConfigurationError
 from agent.workers.capture import rotation
 from agent.workers.capture.handle import Options
 from agent.workers.capture.naming import valid_interface
 from agent.workers.capture.retention import Limits
+from agent.workers.capture.selection import named, open_ended
 from agent.workers.capture.writer import Cut
 
 #: Shortest and longest rotation, in seconds. A segment holds what the kernel hands over at least once.
@@ -25,23 +28,39 @@ EVERY = (0.1, 366 * 86_400.0)
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What each interface needs to know."""
+    """What each interface needs to know, and how many of them there may be at once."""
 
     options: Options
-    cut: Cut
     limits: Limits
+    most: int
+    rotate: Rotate
+    record: int
+
+    def cut(self, interfaces: int) -> Cut:
+        """How the segments of that many interfaces are cut, 1 or more: what is open takes at most half the budget."""
+        budget = self.limits.budget
+        limit = rotation.segment_limit(self.rotate.size, budget, interfaces)
+        return Cut(
+            limit=limit,
+            every=round(self.rotate.every * 1e9),
+            record=self.record,
+            headroom=rotation.headroom(limit, self.record),
+            most=max(limit, budget // (2 * interfaces)),
+        )
 
 
 def settings(service: Capture) -> Settings:
     """Raises ``ConfigurationError`` for the first setting that cannot work."""
-    names = service.interfaces
+    names = [name for name in service.interfaces if not name.startswith("!")]
     if not names:
         raise _wrong(service, "interfaces", "none is named; name at least one, such as eth0")
     for name in names:
-        if not valid_interface(name):
+        if not is_interface_pattern(name) and not valid_interface(name):
             raise _wrong(service, "interfaces", f"{name!r} cannot be the name of an interface")
         if names.count(name) > 1:
             raise _wrong(service, "interfaces", f"{name} is named twice")
+    if not named(service.interfaces) and not open_ended(service.interfaces):
+        raise _wrong(service, "interfaces", "what is named is left out again")
     if (length := len(service.filter)) > LONGEST_FILTER:
         raise _wrong(service, "filter", f"{length} characters are too many; at most {LONGEST_FILTER} are compiled")
     if "\0" in service.filter:
@@ -59,9 +78,6 @@ def settings(service: Capture) -> Settings:
     if service.rotate.size < 1:
         raise _wrong(service, "rotate.size", f"{service.rotate.size} is no size")
     record = record_limit(service.snaplen)
-    limit = rotation.segment_limit(service.rotate.size, service.budget, len(names))
-    headroom = rotation.headroom(limit, record)
-    most = max(limit, service.budget // (2 * len(names)))
     least = least_budget(record, len(names))
     if service.budget < least:
         raise _wrong(
@@ -72,13 +88,15 @@ def settings(service: Capture) -> Settings:
         )
     return Settings(
         Options(service.snaplen, service.promiscuous, service.ring, service.filter),
-        Cut(limit, round(service.rotate.every * 1e9), record, headroom, most),
         Limits(
             service.budget,
             service.min_free.bytes,
             service.min_free.share,
             None if service.max_age is None else round(service.max_age * 1e9),
         ),
+        max(len(names), min(MOST_INTERFACES, service.budget // least_budget(record, 1))),
+        service.rotate,
+        record,
     )
 
 

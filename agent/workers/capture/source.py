@@ -28,9 +28,19 @@ SETTLE = 1.5 * BLOCK_TIMEOUT_MS / 1000
 
 _DRAIN_STEP = 0.01
 
+#: Longest time that a ring is left alone after packets were read from it, in seconds. Under load they then come by many
+#: blocks at a time, which costs a fraction of being woken for each of them.
+REST = 0.05
+
+#: Bytes a second that a ring must not be full of before it is looked at again: 8 Gbit/s.
+_RUSH = 2**30
+
+#: That part of the ring, read in one turn, is so much that the next turn follows at once.
+_HASTE = 8
+
 
 class Source:
-    """``readable`` is called with the source at each turn of the loop while its ring has packets: ``read`` is due."""
+    """``readable`` is called with the source when its ring has packets, or may have: ``read`` is due."""
 
     def __init__(
         self,
@@ -45,11 +55,11 @@ class Source:
         self.counters = Counters()
         self.writer = Writer(interface, cut, store, report, self.counters)
         self._options = options
-        self._every = cut.every
         self._report = report
         self._readable = readable
         self._tap: Tap | None = None
         self._close_at: float | None = None  # set when the interface of an open handle went away
+        self._timer: asyncio.TimerHandle | None = None
         self._failures = 0
         self._failed_otherwise = False  # to be said once
         self._open_at = 0.0
@@ -59,6 +69,11 @@ class Source:
     def waiting(self) -> bool:
         """Whether the interface is not there and would be captured if it were."""
         return (self._tap is None or self._close_at is not None) and not self._stopped
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing of it is open."""
+        return self._tap is None
 
     def flow(self) -> Flow:
         """How packets got through since this was asked last; packets in the ring as of the last ``measure``."""
@@ -77,12 +92,25 @@ class Source:
         except OSError as error:
             raise CaptureFailure(f"{self.interface}: cannot be opened: {error.strerror}") from error
 
+    def start_later(self, error: AgentError) -> None:
+        """It could not be started: try again and again."""
+        self._report("interface_down", f"{error}; trying again")
+        self._failed_otherwise = True
+        self._open_later()
+
+    def wake(self) -> None:
+        """An interface has come or changed: open this one now, if it is waited for, and notice if it is gone."""
+        if self._tap is None:
+            self._open_at = 0.0
+        else:
+            self.measure()
+
     def next_duty(self, now: int) -> float:
         """Seconds from ``now``, nanoseconds since the epoch, until ``tend`` has something to do."""
         due = self._open_at if self._tap is None else self._close_at
         if due is not None:
             return max(0.0, due - time.monotonic())
-        boundary = rotation.until_boundary(now, self._every) / 1e9
+        boundary = rotation.until_boundary(now, self.writer.cut.every) / 1e9
         deadline = self.writer.deadline
         return boundary if deadline is None else max(0.0, min(boundary, deadline - time.monotonic()))
 
@@ -98,17 +126,41 @@ class Source:
             self._give_up(self._tap)
         deadline = self.writer.deadline
         if deadline is not None and time.monotonic() >= deadline:
-            self.read()  # it is us who may be late
+            self._take(self._tap)  # it is us who may be late
             self.writer.expire()
 
     def read(self) -> None:
-        """Write the packets that are ready, for one turn at most."""
-        if self._tap is None or self._close_at is not None:
+        """Write the packets that are ready, for one turn at most, and see to it that the next turn comes."""
+        self._timer = None
+        tap = self._tap
+        if tap is None or self._close_at is not None or self._stopped:
             return
+        packets, size = tap.delivered, self.counters.bytes
+        more = self._take(tap)
+        if more is None:
+            return
+        loop = asyncio.get_running_loop()
+        if tap.delivered == packets:
+            loop.add_reader(tap.handle.fd, self._readable, self)
+            return
+        hurry = more or (self.counters.bytes - size) * _HASTE > tap.handle.ring
+        loop.remove_reader(tap.handle.fd)
+        self._timer = loop.call_later(0.0 if hurry else min(REST, tap.handle.ring / _RUSH), self._readable, self)
+
+    def _take(self, tap: Tap) -> bool | None:
+        """Write what is ready; returns whether there may be more, and ``None`` when the interface went away."""
         try:
-            self.writer.take(time.monotonic() + TURN)
+            return self.writer.take(time.monotonic() + TURN)
         except InterfaceLost as error:
-            self._lose(self._tap, str(error))
+            self._lose(tap, str(error))
+            return None
+
+    def _let_be(self, tap: Tap) -> None:
+        """Read no more by turns."""
+        asyncio.get_running_loop().remove_reader(tap.handle.fd)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def measure(self) -> None:
         """Read the counters of the kernel, and notice an interface that was replaced by another of its name."""
@@ -130,7 +182,7 @@ class Source:
         tap = self._tap
         if tap is None:
             return
-        asyncio.get_running_loop().remove_reader(tap.handle.fd)
+        self._let_be(tap)
         with suppress(OSError):
             tap.handle.seal()
         deadline = time.monotonic() + DRAIN
@@ -186,7 +238,7 @@ class Source:
 
     def _lose(self, tap: Tap, reason: str) -> None:
         """The interface went away: the last block of its ring is handed over in a moment, then it can be closed."""
-        asyncio.get_running_loop().remove_reader(tap.handle.fd)
+        self._let_be(tap)
         with suppress(OSError):
             tap.handle.seal()
         self._close_at = time.monotonic() + SETTLE
@@ -199,7 +251,7 @@ class Source:
                 self.writer.close("lost")
                 self.writer.take(time.monotonic() + DRAIN)
         self._close(tap, "lost")
-        self._open_later()
+        self._open_at = 0.0  # another of its name may be there already
 
     def _close(self, tap: Tap, reason: Reason) -> None:
         self._tap = self._close_at = None

@@ -21,9 +21,10 @@ from agent.declaration.model import Capture
 from agent.errors import ConfigurationError, StorageFailure
 from agent.linux.files import why
 from agent.linux.priority import stand_back
-from agent.workers.capture.catalogue import Segment, segments
+from agent.workers.capture.catalogue import Segment
 from agent.workers.capture.naming import OPEN
 from agent.workers.index.growing import Growing, NotOurs
+from agent.workers.index.lookout import Lookout
 from agent.workers.runtime import Context
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class IndexWorker:
             raise ConfigurationError(f"service {context.name} is of kind {context.service.kind}, not capture")
         self._context = context
         self._suspect = os.environ.get(SUSPECT)
+        self._lookout = Lookout(context.data)
         self._growing: dict[tuple[int, int], Growing] = {}
         self._foreign: set[Path] = set()
         self._later: dict[Path, Attempt] = {}
@@ -108,9 +110,8 @@ class IndexWorker:
         now = time.monotonic()
         return [
             segment
-            for segment in segments(self._context.data)
-            if not (segment.closed and segment.indexed)
-            and segment.path not in self._foreign
+            for segment in self._lookout.unindexed()
+            if segment.path not in self._foreign
             and not (segment.path in self._later and self._later[segment.path].at > now)
         ]
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from agent.workers.capture import account
 from agent.workers.capture.account import Account
-from agent.workers.index.build import kind_of
+from agent.workers.capture.savefile import link_type, parse_header
 from agent.workers.retrieval.merge import Run, merge
 from agent.workers.retrieval.search import ALWAYS, Batch, Piece, Search, Stretch
 from agent.workers.retrieval.snapshot import Source, snapshot
@@ -58,6 +58,8 @@ class Answer:
         self._search.check(self._sources)
         self._parts: list[Stretch | Piece] = []
         for source in self._sources:
+            if self._late():
+                break
             self._parts += self._search.stretches(source)
             source.shut()
 
@@ -81,8 +83,8 @@ class Answer:
         for source in self.sources():
             if not source.header:
                 self._search.opened(source)
-            if kind := kind_of(source.header):
-                found[source.interface] = kind.link_type
+            if form := parse_header(source.header):
+                found[source.interface] = link_type(form, source.header)
         return found
 
     def runs(self) -> Iterator[Run]:

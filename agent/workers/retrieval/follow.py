@@ -15,7 +15,7 @@ from pathlib import Path
 from agent.errors import StorageFailure, UsageError
 from agent.linux.files import open_regular, why
 from agent.workers.capture.catalogue import Segment, interfaces, segments
-from agent.workers.capture.savefile import FILE_HEADER, parse_header
+from agent.workers.capture.savefile import FILE_HEADER, link_type, parse_header
 from agent.workers.retrieval.offline import Damaged, Filter
 
 _SETTLED = 100_000_000
@@ -85,7 +85,7 @@ class Follower:
             return None
         header, _ = self._kind
         form = parse_header(header)
-        return int.from_bytes(header[20:24], "little" if form and form.order == "<" else "big")
+        return link_type(form, header) if form else None
 
     def take(self) -> list[bytes]:
         """What came since the last call, each interface by itself: records with nanoseconds, in this byte order."""

@@ -24,9 +24,8 @@ import numpy as np
 
 from agent.errors import StorageFailure, UsageError
 from agent.linux.files import why
-from agent.workers.capture.savefile import FILE_HEADER, LONGEST_CAPTURE, RECORD_HEADER
+from agent.workers.capture.savefile import FILE_HEADER, LONGEST_CAPTURE, RECORD_HEADER, Format, link_type, parse_header
 from agent.workers.index import form
-from agent.workers.index.build import LONGEST, Kind, kind_of
 from agent.workers.index.model import Chunk
 from agent.workers.index.records import find
 from agent.workers.retrieval.expression import Expression, parse
@@ -48,6 +47,9 @@ _CANDIDATES = 1024
 
 _GUESS = 2048
 """Bytes read of a candidate at first: most are no longer."""
+
+_WINDOW = 32 * 1024 * 1024
+"""Bytes that are looked through at a time where no index tells about them."""
 
 _LARGE = 8 * 1024 * 1024
 """Bytes: a piece is not longer, or it is cut once more."""
@@ -210,18 +212,18 @@ class Search:
         """The pieces of bytes that no index tells about, to the end of the segment when that is ``None``."""
         try:
             fd = self.opened(source)
-            kind = kind_of(source.header)
-            if kind is None:
+            layout = parse_header(source.header)
+            if layout is None:
                 if source.size >= FILE_HEADER:
                     raise StorageFailure("no pcap file")
                 return
             end = source.size if end is None else end
             while begin < end:
-                data = bytearray(os.pread(fd, min(LONGEST, end - begin), begin))
+                data = bytearray(os.pread(fd, min(_WINDOW, end - begin), begin))
                 self.read += len(data)
-                places, length, damaged = find(data, len(data), kind.form.order)
+                places, length, damaged = find(data, len(data), layout.order)
                 if len(places):
-                    yield from self._cut(source, kind, data, begin, np.append(places, length))
+                    yield from self._cut(source, layout, data, begin, np.append(places, length))
                 begin += length
                 if damaged:
                     raise Damaged(begin, "what follows makes no sense")
@@ -231,12 +233,12 @@ class Search:
             self._unreadable(source, error)
 
     def _cut(
-        self, source: Source, kind: Kind, data: bytearray, begin: int, places: NDArray[np.int64]
+        self, source: Source, layout: Format, data: bytearray, begin: int, places: NDArray[np.int64]
     ) -> Iterator[Piece]:
         """Cut bytes in which records begin at ``places``, the last of which is the end of all, into pieces."""
-        words: NDArray[np.uint32] = np.ndarray((len(data) - 7, 2), kind.form.order + "u4", data, 0, (1, 4))
+        words: NDArray[np.uint32] = np.ndarray((len(data) - 7, 2), layout.order + "u4", data, 0, (1, 4))
         stamps = words[places[:-1]].astype(np.uint64)
-        times = stamps[:, 0] * np.uint64(1_000_000_000) + stamps[:, 1] * np.uint64(kind.form.unit)
+        times = stamps[:, 0] * np.uint64(1_000_000_000) + stamps[:, 1] * np.uint64(layout.unit)
         mean = int(places[-1]) // len(times)
         starts = np.arange(0, len(times), max(1, min(_PIECE, _LARGE // (2 * mean))))
         firsts, lasts = np.minimum.reduceat(times, starts), np.maximum.reduceat(times, starts)
@@ -258,15 +260,15 @@ class Search:
         try:
             fd = self.opened(source)
             judge = self.filter(source)
-            kind = kind_of(source.header)
-            if judge is None or kind is None:
+            layout = parse_header(source.header)
+            if judge is None or layout is None:
                 return None
             if len(piece.offsets):
-                parts = _records(fd, piece, kind.form.order)
+                parts = _records(fd, piece, layout.order)
             else:
                 parts = [os.pread(fd, piece.end - piece.begin, piece.begin)]
             self.read += sum(map(len, parts))
-            return self._ordered(source, kind.link_type, bytes(judge.among(parts)))
+            return self._ordered(source, link_type(layout, source.header), bytes(judge.among(parts)))
         except (StorageFailure, OSError) as error:
             self._unreadable(source, error)
             return None

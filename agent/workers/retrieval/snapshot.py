@@ -1,7 +1,8 @@
-"""What a store holds at one instant, while it goes on being written: no packet twice, none left out.
+"""What a store holds when somebody looks, while it goes on being written: no packet twice, none left out.
 
-A segment is renamed when it is closed. So the open ones are opened first, after which their names do not matter, and
-then the store is looked at again: when it looks the same, nothing was renamed in between.
+A segment is renamed when it is closed, and a directory that is listed meanwhile may show it by its old name, by both,
+or by none. So the open ones are opened first, after which their names do not matter, and then the store is looked at
+again: what was closed during the first look is there by its new name in the second.
 """
 
 from __future__ import annotations
@@ -14,9 +15,6 @@ from agent.errors import StorageFailure
 from agent.linux.files import open_regular, why
 from agent.workers.capture.catalogue import Segment, segments
 from agent.workers.capture.savefile import FILE_HEADER
-
-_TRIES = 50
-"""Looks at a store that looks different each time. It takes milliseconds, and segments are seldom closed as fast."""
 
 
 class Source:
@@ -38,16 +36,22 @@ class Source:
         """The descriptor of the segment. Raises ``OSError``, when it was removed meanwhile, say."""
         if self._fd is None:
             self._fd = open_regular(self.segment.path, os.O_RDONLY)
-            if not self.header:
-                self.header = os.pread(self._fd, FILE_HEADER, 0)
-                self.size = os.fstat(self._fd).st_size
+        if not self.header:
+            self.header = os.pread(self._fd, FILE_HEADER, 0)
+            self.size = os.fstat(self._fd).st_size
         return self._fd
 
-    def hold(self) -> None:
-        """Open it and its index for good. Raises ``OSError``."""
-        self.fd()
+    def hold(self) -> tuple[int, int]:
+        """Open it and its index for good; returns which file it is, whatever its name. Raises ``OSError``."""
+        status = os.fstat(self.fd())
         with suppress(OSError):
             self._index = open_regular(self.segment.index, os.O_RDONLY)
+        return status.st_dev, status.st_ino
+
+    def measure(self) -> None:
+        """What was written until now belongs to it. Raises ``OSError``."""
+        self.header = b""
+        self.fd()
 
     def index(self) -> int | None:
         """A descriptor of its index, to be closed by whoever asked; ``None`` when there is none."""
@@ -74,19 +78,35 @@ class Source:
 
 
 def snapshot(directory: Path) -> list[Source]:
-    """What is in the store of one service now, oldest first. Raises ``StorageFailure``."""
-    for _ in range(_TRIES):
-        sources = [Source(segment) for segment in segments(directory)]
-        try:
-            for source in sources:
-                if not source.segment.closed:
-                    source.hold()
-            if segments(directory) == [source.segment for source in sources]:
-                return sources
-        except FileNotFoundError:
-            pass  # closed since: look again
-        except OSError as error:
-            raise StorageFailure(f"{error.filename or directory}: cannot be read: {why(error)}") from error
-        for source in sources:
+    """The segments of the store of one service, oldest first.
+
+    All that was written when this was called is in them. Raises ``StorageFailure``.
+    """
+    closed: dict[Segment, Source] = {}
+    held: dict[tuple[int, int], Source] = {}
+    try:
+        for segment in segments(directory):
+            source = Source(segment)
+            if segment.closed:
+                closed[segment] = source
+            else:
+                with suppress(FileNotFoundError):  # closed since: the second look tells how it is called now
+                    held[source.hold()] = source
+        for segment in segments(directory):
+            if segment.closed and segment not in closed and _identity(segment.path) not in held:
+                closed[segment] = Source(segment)
+        for source in held.values():
+            source.measure()
+    except OSError as error:
+        for source in held.values():
             source.close()
-    raise StorageFailure(f"{directory}: its segments change faster than they can be listed")
+        raise StorageFailure(f"{error.filename or directory}: cannot be read: {why(error)}") from error
+    return sorted([*closed.values(), *held.values()], key=lambda source: source.segment)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat(follow_symlinks=False)
+    except OSError:  # it is gone already
+        return None
+    return status.st_dev, status.st_ino

@@ -2,7 +2,7 @@
 
 Run as a program: ``dying.py DIRECTORY`` prints what was found, as JSON. The process that works on the store is a fork,
 and kills itself (SIGKILL) right before its n-th change of a file's name, as the interpreter's audit events tell of
-them; for each n, a second fork is killed the same way while it adopts what the first has left.
+them. For each kind of state that this leaves, a second fork is killed the same way while it adopts it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import signal
 import struct
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -157,10 +158,14 @@ def main(place: Path) -> None:
     sys.addaudithook(_watch)
     wrong: list[str] = []
     kills = 0
+    seen = set()
     for first in itertools.count():
         left = place / "left"
         ended = not killed(work, left, first)
-        for second in itertools.count():
+        kinds = str(sorted(Counter(path.suffix for path in left.rglob("*")).items()))
+        # What is as much alike as that is not adopted by one that is killed again: time is short.
+        for second in itertools.count() if kinds not in seen else (10**6,):
+            seen.add(kinds)
             again = place / "again"
             shutil.copytree(left, again)
             adopted = not killed(adopt, again, second)

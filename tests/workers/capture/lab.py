@@ -198,10 +198,14 @@ class Worker:
         while self._receive(0):
             pass
 
+    def told(self) -> list[dict[str, Any]]:
+        """All events so far."""
+        self.drain()
+        return [json.loads(fields["X_EVENT"]) for fields in self.messages if "X_EVENT" in fields]
+
     def events(self) -> list[str]:
         """Kinds of all events so far."""
-        self.drain()
-        return [json.loads(fields["X_EVENT"])["kind"] for fields in self.messages if "X_EVENT" in fields]
+        return [event["kind"] for event in self.told()]
 
     def figures(self) -> dict[str, Any]:
         """The latest figures."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -122,6 +123,18 @@ def test_a_recovered_segment_says_that_it_is_one(tmp_path: Path, net: Network) -
     with worker(tmp_path, net, interfaces=["far"]) as capture:
         (told,) = accounts(capture)
         assert (told.reason, told.written, told.received) == ("recovered", 100, 0)
+
+
+def test_whoever_asks_gets_what_was_captured_so_far_in_closed_segments(tmp_path: Path, net: Network) -> None:
+    with worker(tmp_path, net, interfaces=["far"], rotate={"every": 86_400}) as capture:
+        for first in (0, 100):
+            net.send("near", 100, first=first)
+            capture.process.send_signal(signal.SIGUSR1)
+            capture.wait_figure("written", first + 100)
+        capture.process.send_signal(signal.SIGUSR1)  # nothing is open
+        capture.stop()
+        assert [(told.written, told.reason) for told in accounts(capture)] == [(100, "request")] * 2
+        assert numbers(capture.data, "far") == list(range(200))
 
 
 class Lone:

@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.workers.capture import savefile
-from agent.workers.capture.savefile import Format, Walk, first_instant, parse_header, whole_records
+from agent.workers.capture.savefile import (
+    Format,
+    Walk,
+    first_instant,
+    link_type,
+    parse_header,
+    snapshot_length,
+    whole_records,
+)
 
 orders = st.sampled_from(["<", ">"])
 records = st.lists(st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 10**9 - 1), st.binary(max_size=60)), max_size=12)
@@ -69,3 +77,13 @@ def test_anything_else_is_no_pcap_file(data: bytes) -> None:
     form = parse_header(data)
     magics = {struct.pack(order + "I", magic) for order in "<>" for magic in (0xA1B2C3D4, 0xA1B23C4D)}
     assert (form is not None) == (len(data) >= 24 and data[:4] in magics)
+
+
+@given(orders, st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
+def test_a_header_says_what_packets_begin_with_and_how_much_of_them_there_is(
+    order: str, kind: int, length: int
+) -> None:
+    header = struct.pack(order + "IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, length, kind)
+    form = parse_header(header)
+    assert form
+    assert (link_type(form, header), snapshot_length(header), snapshot_length(bytes(24))) == (kind, length, 0)

@@ -55,7 +55,7 @@ def test_what_is_declared_arrives() -> None:
         0.0,
         1_500_000_000,
     )
-    assert (made.cut.limit, made.cut.every, made.cut.record) == (2**20, 1_500_000_000, 112)
+    assert (made.cut(1).limit, made.cut(1).every, made.cut(1).record) == (2**20, 1_500_000_000, 112)
 
 
 @given(
@@ -71,6 +71,6 @@ def test_any_numbers_either_work_or_are_refused(budget: int, size: int, every: f
         made = settings(service)
     except ConfigurationError:
         return
-    assert made.cut.limit > 0
-    assert made.cut.every > 0
-    assert made.cut.limit + made.cut.headroom <= budget
+    assert made.cut(1).limit > 0
+    assert made.cut(1).every > 0
+    assert made.cut(1).limit + made.cut(1).headroom <= budget

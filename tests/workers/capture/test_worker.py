@@ -221,9 +221,38 @@ def test_the_status_is_one_line_for_people(tmp_path: Path, net: Network) -> None
         assert capture.status() == "far: 1,234 packets, 0 dropped, 96.4 KiB in 1 segment"
 
 
+def test_a_ring_that_the_kernel_does_not_grant_in_full_is_told_as_it_is(tmp_path: Path, net: Network) -> None:
+    log = tmp_path / "strace"
+
+    class Traced(Network):
+        options: tuple[str, ...] = ()
+
+        def inside(self, *command: str) -> list[str]:
+            return super().inside("strace", "-D", "-o", str(log), "-e", "trace=setsockopt", *self.options, *command)
+
+    traced = Traced(net.name)
+    with worker(tmp_path / "whole", traced, **small(ring=2**22)) as capture:
+        assert capture.wait_figure("ring", 1)["ring"] == 2**22
+        capture.stop()
+    calls = [line for line in log.read_text().splitlines() if line.startswith("setsockopt(")]
+    ring, *_ = [number for number, call in enumerate(calls, 1) if "PACKET_RX_RING" in call]
+    traced.options = ("-e", f"inject=setsockopt:error=ENOMEM:when={ring}")
+    with worker(tmp_path / "shrunk", traced, **small(ring=2**22)) as capture:
+        granted = capture.wait_figure("ring", 1)["ring"]
+        assert 2**21 < granted < 2**22
+        (event,) = capture.told()
+        assert event["message"] == f"far: the kernel granted {granted} bytes for its ring, not {2**22}"
+        net.send("near", 100)
+        capture.stop()
+        assert numbers(capture.data, "far") == list(range(100))
+
+
+HINT = 'interface eth99 does not exist; this host has far, lo, near; a pattern such as "eth99*" would wait for it'
+
+
 def test_an_unknown_interface_is_a_mistake_in_the_declaration(tmp_path: Path, net: Network) -> None:
     status, lines = refused(tmp_path, net, **small(interfaces=["eth99"]))
-    assert (status, lines) == (1, ["interface eth99 does not exist; this host has far, lo, near"])
+    assert (status, lines) == (1, [HINT])
 
 
 def test_a_bad_filter_is_a_mistake_in_the_declaration_told_with_its_place(tmp_path: Path, net: Network) -> None:

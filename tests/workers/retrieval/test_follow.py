@@ -132,7 +132,8 @@ def test_a_capture_that_has_not_begun_is_waited_for(tmp_path: Path) -> None:
     store = tmp_path / "edge"
     store.mkdir()
     follower = Follower(store, (), "")
-    assert follower.link_type is None
+    before = follower.link_type
+    assert before is None
     assert not follower.take()
     capture = Capture(store)
     (capture.place / segment_name(BEGIN - 1000, OPEN)).touch()

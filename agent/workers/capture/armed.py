@@ -1,0 +1,96 @@
+"""An armed capture: where its packets wait, and what on its own part makes it keep them.
+
+What is declared for a capture that is always on is turned into what the engine needs here: packets that nothing has
+triggered are too old after ``before`` seconds. ``SLACK`` more, because a trigger is noticed a moment after it was
+pulled.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import msgspec
+
+from agent.declaration.model import Capture, Reserve, Rotate, Trigger
+from agent.declaration.triggers import Watcher
+from agent.errors import StorageFailure
+from agent.workers.capture.adoption import Report
+from agent.workers.capture.counters import Counters
+from agent.workers.capture.memory import Memory
+from agent.workers.capture.store import Store
+from agent.workers.capture.trigger import pull
+
+SLACK = 5.0
+"""Seconds."""
+
+_PARTS = 8
+"""Segments in memory at least: what is closed is what can be let go, or moved."""
+
+_SHORTEST = 1.0
+"""Seconds: no segment in memory is cut shorter."""
+
+
+def effective(service: Capture) -> Capture:
+    """What an armed capture declares, as of one that is always on and writes to where packets wait. Pure."""
+    trigger = service.trigger
+    if trigger is None:
+        return service
+    kept = trigger.before + SLACK
+    if trigger.keep == "disk":
+        return msgspec.structs.replace(service, max_age=kept if service.max_age is None else min(kept, service.max_age))
+    every = max(_SHORTEST, min(service.rotate.every, trigger.before / _PARTS))
+    rotate = Rotate(size=min(service.rotate.size, trigger.memory // _PARTS), every=every)
+    return msgspec.structs.replace(service, max_age=kept, budget=trigger.memory, min_free=Reserve(), rotate=rotate)
+
+
+class Armed:
+    """The trigger of the capture whose store on disk is ``disk``, at ``data``.
+
+    ``store`` is where segments are written. Raises ``StorageFailure`` when there is no memory to keep them in.
+    """
+
+    def __init__(self, trigger: Trigger, data: Path, disk: Store, report: Report) -> None:
+        self._trigger = trigger
+        self._data = data
+        self._report = report
+        self._watcher = Watcher(trigger.when)
+        self._memory: Memory | None = None
+        if trigger.keep == "memory":
+            kept = round((trigger.before + SLACK) * 1e9)
+            self._memory = Memory(disk, data, kept, trigger.memory, report)
+        self.store: Store = self._memory or disk
+
+    def adopt(self) -> None:
+        """Begin to keep packets."""
+        if self._memory is not None:
+            self._memory.adopt()
+
+    def tend(self, total: Counters, lag: int) -> None:
+        """What is due once a second, with the figures of all interfaces; ``lag`` in nanoseconds."""
+        figures = {
+            "received": float(total.received),
+            "bytes": float(total.bytes),
+            "dropped_kernel": float(total.dropped_kernel),
+            "dropped_interface": float(total.dropped_interface),
+            "not_written": float(total.not_written),
+            "lag": lag / 1e9,
+        }
+        for reason in self._watcher.look(figures, time.monotonic()):
+            self._pull(reason)
+        if self._memory is not None:
+            self._memory.tend()
+
+    def close(self) -> None:
+        """Keep what is pinned; the rest goes."""
+        if self._memory is not None:
+            self._memory.close()
+
+    def _pull(self, reason: str) -> None:
+        try:
+            pin = pull(self._data, self._trigger, reason, time.time_ns())
+        except StorageFailure as error:
+            self._report("trigger_failed", str(error))
+            return
+        if pin is not None:
+            self._report("triggered", f"{reason}; kept as pin {pin.id}")

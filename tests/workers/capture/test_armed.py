@@ -1,0 +1,124 @@
+"""An armed capture keeps what was before and after a trigger, and nothing else."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.declaration.model import Capture, Reserve, Rotate, Trigger
+from agent.workers.capture import pins
+from agent.workers.capture.armed import SLACK, effective
+from agent.workers.capture.memory import PLACE
+from agent.workers.capture.settings import settings
+from agent.workers.capture.trigger import pull
+from tests.workers.capture.lab import Network, Worker, numbers, segments, worker
+
+SECOND = 1_000_000_000
+
+
+def test_a_capture_that_is_not_armed_is_as_declared() -> None:
+    service = Capture(name="edge", interfaces=("eth0",))
+    assert effective(service) is service
+
+
+def test_on_disk_what_nothing_triggers_becomes_too_old() -> None:
+    armed = Capture(name="edge", interfaces=("eth0",), trigger=Trigger(before=30))
+    assert effective(armed).max_age == 30 + SLACK
+    assert effective(Capture(name="edge", interfaces=("eth0",), max_age=10, trigger=Trigger(before=30))).max_age == 10
+
+
+@given(st.integers(2**20, 2**40), st.floats(1, 86_400), st.integers(1, 64))
+def test_in_memory_what_is_declared_always_works(memory: int, before: float, interfaces: int) -> None:
+    names = tuple(f"eth{number}" for number in range(interfaces))
+    trigger = Trigger(before=before, keep="memory", memory=max(memory, interfaces * 2**20))
+    made = effective(Capture(name="edge", interfaces=names, snaplen=2000, trigger=trigger, min_free=Reserve(2**60)))
+    found = settings(made)
+    assert found.limits.budget == trigger.memory
+    assert found.limits.free_bytes == 0
+    cut = found.cut(interfaces)
+    assert cut.limit * interfaces <= trigger.memory
+    assert cut.every <= max(SECOND, before / 8 * SECOND)
+
+
+MEMORY = {"before": 2, "after": 2, "keep": "memory", "memory": 2**24}
+
+
+def in_memory() -> list[Path]:
+    return list(PLACE.glob("agent-capture-*/far/*"))
+
+
+def pinned(capture: Worker, **trigger: float) -> pins.Pin:
+    found = pull(capture.data, Trigger(**trigger), "test", time.time_ns())  # type: ignore[arg-type]  # two numbers
+    assert found is not None
+    return found
+
+
+def test_in_memory_nothing_is_on_disk_until_something_happens_and_then_all_around_it(
+    tmp_path: Path, net: Network
+) -> None:
+    settings = {"interfaces": ["far"], "rotate": {"size": 2**20, "every": 1}, "trigger": MEMORY}
+    with worker(tmp_path, net, **settings) as capture:
+        net.send("near", 3_000, pace=2_000)
+        capture.wait_figure("written", 3_000)
+        assert in_memory()
+        assert not (capture.data / "far").exists()
+        pinned(capture, before=2, after=2)
+        net.send("near", 2_000, first=3_000, pace=2_000)
+        capture.wait_figure("written", 5_000)
+        capture.stop()
+        kept = numbers(capture.data, "far")
+        assert kept == list(range(kept[0], 5_000))
+        assert kept[0] < 3_000
+        assert not in_memory()
+        assert all(path.with_suffix(".meta").exists() for path in segments(capture.data, "far"))
+        assert "storage_error" not in capture.events()
+
+
+def test_in_memory_what_nothing_happens_to_is_never_on_disk(tmp_path: Path, net: Network) -> None:
+    with worker(tmp_path, net, interfaces=["far"], trigger=MEMORY) as capture:
+        net.send("near", 1_000)
+        capture.wait_figure("written", 1_000)
+        capture.stop()
+        assert not (capture.data / "far").exists()
+        assert not in_memory()
+
+
+def test_a_figure_that_crosses_a_bound_triggers_once(tmp_path: Path, net: Network) -> None:
+    trigger = {"before": 5, "after": 5, "when": ["received > 500"]}
+    with worker(tmp_path, net, interfaces=["far"], trigger=trigger) as capture:
+        capture.wait_figure("received", 0)
+        net.send("near", 4_000, pace=2_000)
+        message = capture.wait_event("triggered")["message"]
+        capture.stop()
+        assert message.startswith("received > 500 (it is ")
+        (pin,) = pins.read_all(capture.data)
+        assert message.endswith(f"kept as pin {pin.id}")
+        assert pin.end - pin.begin == 10 * SECOND
+        assert numbers(capture.data, "far") == list(range(4_000))
+
+
+@pytest.mark.parametrize("kept", ["disk", "memory"])
+def test_a_trigger_that_is_pulled_again_and_again_is_one_event(tmp_path: Path, kept: str) -> None:
+    trigger = Trigger(before=10, after=5, keep="memory" if kept == "memory" else "disk")
+    now = 1_795_183_200 * SECOND
+    assert pull(tmp_path, trigger, "first", now) is not None
+    assert pull(tmp_path, trigger, "again", now + 5 * SECOND) is None
+    assert pull(tmp_path, trigger, "later", now + 6 * SECOND) is not None
+    assert [pin.reason for pin in pins.read_all(tmp_path)] == ["first", "later"]
+
+
+def test_a_pin_of_a_person_is_no_trigger(tmp_path: Path) -> None:
+    now = 1_795_183_200 * SECOND
+    pins.add(tmp_path, now, now + 60 * SECOND, created=now, by="root")
+    assert pull(tmp_path, Trigger(), "it failed", now + SECOND) is not None
+
+
+def test_rotation_in_memory_is_never_longer_than_declared() -> None:
+    declared = Rotate(size=2**20, every=2)
+    trigger = Trigger(before=3600, keep="memory", memory=2**30)
+    made = effective(Capture(name="edge", interfaces=("eth0",), rotate=declared, trigger=trigger))
+    assert made.rotate == declared

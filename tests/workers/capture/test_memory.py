@@ -1,0 +1,145 @@
+"""Segments in memory: bounded by age and bytes, and on disk once a pin touches them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.errors import StorageFailure
+from agent.workers.capture import account, memory, pins
+from agent.workers.capture.account import Account
+from agent.workers.capture.memory import Memory
+from agent.workers.capture.retention import Limits
+from agent.workers.capture.store import Store
+
+SECOND = 1_000_000_000
+BEGIN = 1_795_183_200 * SECOND
+SIZE = 1000
+
+
+class Kept:
+    """A store on disk, one in memory, and a clock."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self.now = BEGIN
+        self.events: list[str] = []
+        self.disk = Store(data, Limits(10**6), self._report)
+        self.disk.adopt()
+        self.memory = Memory(self.disk, data, 10 * SECOND, 6 * SIZE, self._report)
+        self.memory._clock = lambda: self.now
+        self.memory.adopt()
+
+    def _report(self, kind: str, message: str) -> None:
+        self.events.append(kind)
+
+    def close_segment(self, second: int) -> None:
+        """A segment that was closed one second after it began."""
+        begin = BEGIN + second * SECOND
+        part = self.memory.part("eth0", begin)
+        part.write_bytes(bytes(SIZE))
+        self.memory.grow(part, SIZE)
+        self.now = begin + SECOND
+        record = Account(interface="eth0", opened=begin, closed=self.now, written=1, bytes=SIZE, reason="time")
+        self.memory.keep(part, begin, SIZE, record)
+
+    def on_disk(self) -> list[str]:
+        return sorted(path.name[13:15] for path in self.data.rglob("*.pcap"))
+
+    def in_memory(self) -> list[str]:
+        return sorted(path.name[13:15] for path in self.memory._directory.rglob("*.pcap"))
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[Kept]:
+    made = Kept(tmp_path / "edge")
+    try:
+        yield made
+    finally:
+        made.memory.close()
+
+
+def test_what_nothing_triggers_is_never_on_a_disk_and_gone_when_it_is_old(kept: Kept) -> None:
+    for second in range(4):
+        kept.close_segment(second)
+    kept.memory.tend()
+    assert kept.in_memory() == ["00", "01", "02", "03"]
+    kept.now = BEGIN + 13 * SECOND
+    kept.memory.tend()
+    assert kept.in_memory() == ["02", "03"]
+    assert kept.on_disk() == []
+
+
+def test_the_bytes_are_bounded_and_the_newest_stay(kept: Kept) -> None:
+    for second in range(8):
+        kept.close_segment(second)
+        kept.memory.make_room(SIZE)
+        assert kept.memory.bytes <= 6 * SIZE
+    assert kept.in_memory()[-1] == "07"
+    assert kept.in_memory()[0] != "00"
+
+
+def test_what_a_pin_touches_moves_to_the_disk_with_its_account(kept: Kept) -> None:
+    for second in range(3):
+        kept.close_segment(second)
+    pins.add(kept.data, BEGIN + SECOND + 1, BEGIN + 3 * SECOND, created=kept.now)
+    kept.memory.tend()
+    assert kept.on_disk() == ["01", "02"]
+    assert kept.in_memory() == ["00"]
+    for path in kept.data.rglob("*.pcap"):
+        assert path.stat().st_mode & 0o777 == 0o640
+        assert path.read_bytes() == bytes(SIZE)
+        found = account.read(path.with_suffix(".meta"))
+        assert found is not None
+        assert found.written == 1
+    kept.close_segment(3)
+    kept.close_segment(4)
+    kept.memory.tend()
+    assert kept.on_disk() == ["01", "02", "03"]
+    assert kept.events == []
+
+
+def test_a_pin_that_comes_with_the_end_is_heeded_and_nothing_else_is_left(kept: Kept) -> None:
+    kept.close_segment(0)
+    kept.close_segment(1)
+    pins.add(kept.data, BEGIN, BEGIN, created=kept.now)
+    place = kept.memory._directory
+    kept.memory.close()
+    assert kept.on_disk() == ["00"]
+    assert not place.exists()
+
+
+def test_a_full_disk_leaves_what_is_pinned_in_memory_and_it_is_moved_later(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(28, os.strerror(28))
+
+    kept.close_segment(0)
+    pins.add(kept.data, BEGIN, BEGIN, created=kept.now)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "sendfile", full)
+        kept.memory.tend()
+    assert kept.events == ["storage_error"]
+    assert (kept.in_memory(), kept.on_disk()) == (["00"], [])
+    assert not list(kept.data.rglob("*.part"))
+    kept.memory.tend()
+    assert (kept.in_memory(), kept.on_disk()) == ([], ["00"])
+
+
+def test_what_a_killed_capture_left_in_memory_goes_with_the_next_one_of_the_same_service(tmp_path: Path) -> None:
+    killed, other = Kept(tmp_path / "edge"), Kept(tmp_path / "core")
+    again = Kept(tmp_path / "edge")
+    assert not killed.memory._directory.exists()
+    assert other.memory._directory.exists()
+    for each in (other, again):
+        each.memory.close()
+
+
+def test_where_there_is_no_such_memory_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "PLACE", tmp_path / "nowhere")
+    with pytest.raises(StorageFailure, match=r"nowhere: nothing can be kept in memory there: No such file"):
+        Kept(tmp_path / "edge")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, tzinfo
-from html import escape
 from typing import Any
 
 from agent.cli import report_chart as chart
@@ -21,6 +20,8 @@ MOST_CHARTS = 12
 
 MOST_PINS = 50
 """Pins that are told one by one."""
+
+_ESCAPES = {ord(character): f"&#{ord(character)};" for character in "&<>\"'"}
 
 _NOTES = (
     "Bytes are frames on the wire, link header included; a packet that two interfaces saw is counted on both. Sums and "
@@ -65,7 +66,7 @@ def page(report: dict[str, Any], zone: tzinfo | None = None) -> str:
 
 def _e(value: object) -> str:
     """Any value as text of a page, also within a quoted attribute."""
-    return escape(text.safe(value), quote=True)
+    return text.safe(value).translate(_ESCAPES)
 
 
 def _section(title: str, body: str, beside: str = "") -> str:

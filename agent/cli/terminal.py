@@ -34,7 +34,7 @@ class Keys:
         self._resized = resized
 
     def wait(self, until: float) -> str | None:
-        """The next key before ``until`` (of the monotonic clock): ``""`` when only the size changed, ``None`` when the
+        """The next keys before ``until`` (of the monotonic clock): ``""`` when only the size changed, ``None`` when the
         time is up. Where there is no more input it is ``q``."""
         left = max(0.0, until - time.monotonic())
         readable, _, _ = select.select([self._fd, self._resized], [], [], left)
@@ -43,7 +43,7 @@ class Keys:
                 os.read(self._resized, 4096)
             return ""
         if self._fd in readable:
-            return os.read(self._fd, 64).decode("ascii", "replace")[:1] or "q"
+            return os.read(self._fd, 64).decode("ascii", "replace") or "q"
         return None
 
 

@@ -111,8 +111,8 @@ def _shown(watcher: Watcher, interval: float, count: int | None, console: Any, l
     live.update(_drawn(snapshot, console), refresh=True)
     due = time.monotonic() + min(interval, FIRST)
     looks = 0
-    while (key := typed.wait(due)) not in ("q", "Q"):
-        if key is None:
+    while "q" not in ((pressed := typed.wait(due)) or "").lower():
+        if pressed is None:
             if looks == count:
                 return
             snapshot = watcher.look()

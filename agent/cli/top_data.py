@@ -33,6 +33,7 @@ HISTORY = 30
 """Rates of an interface that are kept for its trend."""
 
 DROPPED = ("dropped_kernel", "dropped_interface", "not_written")
+TOLD = ("name", "kind", "state", "pid", "since", "cpu_percent", "rss_bytes", "message")
 FIGURES = ("received", *DROPPED, "rate", "lag", "lag_max", "ring", "ring_packets", "store_bytes", "store_state",
            "index_waiting", "unindexed")  # fmt: skip
 
@@ -91,10 +92,7 @@ class Watcher:
 
     def _service(self, service: dict[str, Any], elapsed: float | None) -> dict[str, Any]:
         figures = service.get("figures") or {}
-        told: dict[str, Any] = {
-            key: service.get(key)
-            for key in ("name", "kind", "state", "pid", "since", "cpu_percent", "rss_bytes", "message")
-        }
+        told: dict[str, Any] = {key: service.get(key) for key in TOLD}
         told |= {key: figures.get(key) for key in FIGURES}
         if "received" in figures:
             dropped = sum(figures.get(key) or 0 for key in DROPPED)

@@ -97,5 +97,3 @@ def _unfiltered(kind: int, line: bytearray, above: bytearray, step: int) -> byte
 def body(dom: str) -> str:
     """The text of a document without its tags and its style."""
     return re.sub(r"<[^>]+>", " ", re.sub(r"<style>.*?</style>", "", dom, flags=re.DOTALL))
-
-

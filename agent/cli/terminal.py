@@ -43,7 +43,10 @@ class Keys:
                 os.read(self._resized, 4096)
             return ""
         if self._fd in readable:
-            return os.read(self._fd, 64).decode("ascii", "replace") or "q"
+            try:
+                return os.read(self._fd, 64).decode("ascii", "replace") or "q"
+            except OSError:  # EIO: the line is gone
+                return "q"
         return None
 
 

@@ -125,9 +125,7 @@ def _service(one: dict[str, Any]) -> list[Piece]:
         Piece(one["state"], STYLES.get(one["state"], "")),
         _number(one["rate"]),
         Piece(text.ABSENT if dropped is None else f"{dropped:,}", "bold red" if dropped else ""),
-        Piece(
-            text.ABSENT if one["dropped_per_second"] is None else f"{round(rising):,}", "red" if rising else ""
-        ),
+        Piece(text.ABSENT if one["dropped_per_second"] is None else f"{round(rising):,}", "red" if rising else ""),
         Piece(_lag(one["lag"])),
         _number(one["ring_packets"]),
         Piece(text.size(one["ring"])),

@@ -55,9 +55,7 @@ def prefix(tmp_path: Path) -> Path:
                 told = Account(interface=interface, opened=0, closed=part[-1].time, written=len(part), bytes=1,
                                reason="recovered")  # fmt: skip
             account.write(path.with_suffix(".meta"), told)
-    pins.add(
-        made / "spool" / "edge", NOON + 900 * SECOND, NOON + 1200 * SECOND, created=NOON, reason=SCRIPT, by="ann"
-    )
+    pins.add(made / "spool" / "edge", NOON + 900 * SECOND, NOON + 1200 * SECOND, created=NOON, reason=SCRIPT, by="ann")
     _inventory(made / "spool" / "edge")
     key = made / "key"
     key.mkdir()

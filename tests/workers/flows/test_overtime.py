@@ -21,7 +21,11 @@ rows = st.lists(
 
 
 def columns(found: list[tuple[int, int, int]]) -> tuple[list[int], list[int], list[int]]:
-    return [BEGIN + at for at, _, _ in found], [BEGIN + at + length for at, length, _ in found], [n for _, _, n in found]
+    return (
+        [BEGIN + at for at, _, _ in found],
+        [BEGIN + at + length for at, length, _ in found],
+        [n for _, _, n in found],
+    )
 
 
 @given(rows, st.integers(1, 200))

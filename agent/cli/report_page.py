@@ -25,7 +25,7 @@ _ESCAPES = {ord(character): f"&#{ord(character)};" for character in "&<>\"'"}
 
 _NOTES = (
     "Bytes are frames on the wire, link header included; a packet that two interfaces saw is counted on both. Sums and "
-    "talkers are exact for the span.",
+    "talkers are exact for the span. A host has both directions, so what it sends to itself is in its bytes twice.",
     "Traffic over time is made of flows: each flow's packets are spread evenly between its first and its last one in a "
     "segment, so that a burst within one flow looks flatter than it was. The sum of all columns is exact for each "
     "segment.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta, timezone
+from datetime import UTC, timedelta, timezone
 
 import pytest
 from hypothesis import given
@@ -54,7 +54,7 @@ def test_times_are_round_on_the_readers_clock(length: float, hours: float, words
 
 def test_a_chart_is_drawn_to_scale_and_marks_what_was_lost_and_what_is_not_there() -> None:
     drawn = rates([0, 0, 40, 20], [0, 0, 3, 0], begin=NOON, width=10, since=NOON + 20, top=4, binary=False,
-                  kind="packets", title="packets", zone=timezone.utc)  # fmt: skip
+                  kind="packets", title="packets", zone=UTC)  # fmt: skip
     points = re.search(r'polyline class="line packets" points="([^"]+)"', drawn)
     assert points is not None
     heights = [float(point.split(",")[1]) for point in points[1].split()][::2]

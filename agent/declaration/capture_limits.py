@@ -12,6 +12,9 @@ RING = (512 * 1024, 1024**3)
 MOST_INTERFACES = 64
 """So many are captured by one service, however many its patterns match."""
 
+MOST_PROCESSES = 64
+"""So many share the packets of one service's interfaces."""
+
 LONGEST_FILTER = 4096
 """Characters: libpcap's optimizer takes a second for a filter of that many, and minutes for one ten times as long."""
 

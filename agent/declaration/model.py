@@ -145,6 +145,7 @@ class Capture(Service, frozen=True, kw_only=True, tag_field="kind", tag="capture
     promiscuous: bool = False
     ring: int = 32 * 1024 * 1024
     ipfix: str | None = None
+    fanout: int = 1
 
 
 class Scan(Service, frozen=True, kw_only=True, tag_field="kind", tag="scan"):

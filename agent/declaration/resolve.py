@@ -163,6 +163,8 @@ def _check_capture(values: Values, fail: Fail) -> None:
     snaplen: int | None = None if values.unclear("snaplen") else values.good.get("snaplen", _CAPTURE.snaplen)
     # A pattern counts for one: the worker captures no more of what it matches than the budget is enough for.
     interfaces = max(1, sum(not str(name).startswith("!") for _, name in values.items("interfaces")))
+    processes: int = 1 if values.unclear("fanout") else values.good.get("fanout", _CAPTURE.fanout)
+    interfaces *= processes
     segments = 0 if size is None else 2 * size * interfaces
     packets = 0 if snaplen is None else least_budget(record_limit(snaplen), interfaces)
     if budget >= max(segments, packets):
@@ -185,6 +187,8 @@ def _check_capture(values: Values, fail: Fail) -> None:
 def _check_trigger(values: Values, fail: Fail) -> None:
     """A bound on memory is one where something is kept there."""
     trigger = values.part("trigger")
+    if values.given("trigger") and values.good.get("fanout", 1) > 1:
+        fail(("fanout",), "an armed capture is one process; leave out fanout or trigger")
     if "memory" in trigger and trigger.get("keep", "disk") != "memory" and not values.unclear("trigger"):
         fail(("trigger", "memory"), 'bounds what is kept in memory; write keep = "memory", or leave it out')
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypedDict, get_args, get
 from msgspec import Meta
 
 from agent.declaration import check, targets, triggers
-from agent.declaration.capture_limits import LARGEST_SNAPLEN, MOST_INTERFACES, RING
+from agent.declaration.capture_limits import LARGEST_SNAPLEN, MOST_INTERFACES, MOST_PROCESSES, RING
 from agent.declaration.model import Profile, Ready, Restart, Scheduler
 from agent.declaration.units import format_size
 from agent.declaration.wording import listed
@@ -172,6 +172,7 @@ class CaptureKeys(TypedDict, total=False):
     snaplen: Annotated[int, _whole(1, LARGEST_SNAPLEN, " of bytes")]
     promiscuous: bool
     ring: Annotated[Size, _size(*map(format_size, RING))]
+    fanout: Annotated[int, _whole(1, MOST_PROCESSES, " of processes")]
     ipfix: Annotated[str, _key('a collector such as "flows.example.org:4739"', check.collector)]
 
 

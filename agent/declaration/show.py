@@ -86,6 +86,7 @@ def _own_keys(service: AnyService) -> dict[str, Any]:
                 "rotate": {"size": format_size(service.rotate.size), "every": format_duration(service.rotate.every)},
                 "snaplen": service.snaplen,
                 "promiscuous": service.promiscuous,
+                "fanout": service.fanout,
                 **{key: format_size(getattr(service, key)) for key in _CAPTURE_SIZES},
                 **_present(ipfix=service.ipfix),
                 "min_free": _reserve(service.min_free),

@@ -40,7 +40,7 @@ class Companion:
     """One companion of ``kind``. ``variables`` are added to its environment, asked for at each start.
 
     ``figures`` is what it told last, ``said`` the latest of each field. ``report(kind, message)`` is for events, those
-    of its own and those about it. ``capabilities`` as in ``SpawnRequest``; ``silence`` in seconds.
+    of its own and those about it. ``capabilities`` and ``pass_fds`` as in ``SpawnRequest``; ``silence`` in seconds.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class Companion:
         *,
         variables: Callable[[], Mapping[str, str]] = dict,
         capabilities: Collection[str] = (),
+        pass_fds: Collection[int] = (),
         silence: float = SILENCE,
     ) -> None:
         self.kind = kind
@@ -59,6 +60,7 @@ class Companion:
         self._report = report
         self._variables = variables
         self._capabilities = capabilities
+        self._pass_fds = tuple(pass_fds)
         self._silence = silence
         self._child: Child | None = None
         self._receiver: Receiver | None = None
@@ -82,7 +84,7 @@ class Companion:
                     environment={**os.environ, **self._variables(), VARIABLE: str(receiver.theirs)},
                     stdout=2,
                     stderr=2,
-                    pass_fds=(receiver.theirs,),
+                    pass_fds=(receiver.theirs, *self._pass_fds),
                     capabilities=self._capabilities,
                     own_program=True,
                     process_group_only=True,

@@ -16,6 +16,7 @@ from agent.workers.runtime import run_worker
 #: kind -> the class that is made with a ``Context`` and keeps the ``Worker`` protocol, as ``module:name``.
 WORKERS = {
     "capture": "agent.workers.capture.worker:CaptureWorker",
+    "member": "agent.workers.capture.member:MemberWorker",
     "index": "agent.workers.index.worker:IndexWorker",
     "scan": "agent.workers.scan.worker:ScanWorker",
 }

@@ -8,6 +8,7 @@ ours, by its name, its type or its content, is left alone and counts for nothing
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -45,19 +46,23 @@ class _Files:
     names: set[str] = field(default_factory=set)
 
 
-def adopt(directory: Path, report: Report) -> list[Stored]:
+def adopt(directory: Path, report: Report, *, alone: bool = True) -> list[Stored]:
     """The closed segments of a store, oldest first, once everything that was left unfinished is finished.
 
-    Raises ``OSError`` when the directory cannot be read.
+    What another process is writing is left to it. Unless we are ``alone``, nothing is said of what is no segment, and
+    nothing is cleared away: it may be about to become one. Raises ``OSError`` when the directory cannot be read.
     """
     with os.scandir(directory) as entries:
         interfaces = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
     return sorted(
-        segment for name in interfaces if valid_interface(name) for segment in _interface(directory / name, report)
+        segment
+        for name in interfaces
+        if valid_interface(name)
+        for segment in _interface(directory / name, report, alone)
     )
 
 
-def _interface(place: Path, report: Report) -> Iterator[Stored]:
+def _interface(place: Path, report: Report, alone: bool) -> Iterator[Stored]:
     files = _files(place)
     for opened in files.opened:
         _finish(place, opened, files, report)
@@ -71,10 +76,11 @@ def _interface(place: Path, report: Report) -> Iterator[Stored]:
             continue
         total = size + sum(filter(None, others))
         yield Stored(begin, place.name, max(begin, modified + SLACK), total, others[1] is not None)
-    if foreign:
+    if foreign and alone:
         some = ", ".join(sorted(foreign)[:_NAMED]) + (f" and {len(foreign) - _NAMED} more" * (len(foreign) > _NAMED))
         report("segment_unreadable", f"{place.name}: no pcap files, left alone: {some}")
-    _sweep(place, files, report)
+    if alone:
+        _sweep(place, files, report)
 
 
 def _files(place: Path) -> _Files:
@@ -109,6 +115,8 @@ def _finish(place: Path, opened: int, files: _Files, report: Report) -> None:
     """Close a segment that was left open, or remove it when no packet is in it."""
     part = place / segment_name(opened, OPEN)
     label = f"{place.name}/{part.name}"
+    if _in_use(part):
+        return
     try:
         modified = part.stat().st_mtime_ns
         found = recover(part)
@@ -155,6 +163,23 @@ def _account(meta: Path, interface: str, opened: int, closed: int, written: int,
     except (StorageFailure, OSError) as error:
         report("storage_error", f"{interface}: a recovered segment has no account: {error}")
         return 0
+
+
+def _in_use(part: Path) -> bool:
+    """Whether a process is writing it: ``Dumper`` holds a lock for as long."""
+    try:
+        fd = open_regular(part, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return False
 
 
 def free_begin(place: Path, begin: int) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import time
 from contextlib import suppress
@@ -101,6 +102,8 @@ class Dumper:
         self._noted = 0
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, _MODE)
         try:
+            with suppress(OSError):  # some file systems have no locks: then it is only not known to be in use
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._stream = Stream(handle, fd)
             try:
                 self._stream.flush()

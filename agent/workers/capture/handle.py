@@ -18,6 +18,7 @@ from agent.errors import CaptureFailure, ConfigurationError
 from agent.workers.capture import binding
 from agent.workers.capture.binding import pcap
 from agent.workers.capture.expression_error import explain
+from agent.workers.capture.fanout import Groups, NoGroup
 
 #: After how many milliseconds the kernel hands over a ring block that is not full. Zero would mean never.
 BLOCK_TIMEOUT_MS = 100
@@ -49,12 +50,16 @@ class InterfaceLost(CaptureFailure):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """``snaplen``: bytes kept of a packet, 1..262144. ``ring``: bytes of kernel memory. ``filter``: pcap-filter(7)."""
+    """``snaplen``: bytes kept of a packet, 1..262144. ``ring``: bytes of kernel memory. ``filter``: pcap-filter(7).
+
+    ``groups``: those with whom the packets of each interface are shared, if anybody.
+    """
 
     snaplen: int
     promiscuous: bool
     ring: int
     filter: str
+    groups: Groups | None = None
 
 
 class Handle:
@@ -86,8 +91,7 @@ class Handle:
             self.index = self._index()
             #: Bytes of kernel memory that hold packets until they are read: what was granted.
             self.ring = _mapped(self.fd)
-            if interface != ANY:
-                self._begin()
+            self._begin()
         except BaseException:
             self.close()
             raise
@@ -149,10 +153,18 @@ class Handle:
         Until here the socket listened for a protocol that is never spoken. Else packets would be in the ring that were
         counted before the filter was in force, and that libpcap would then refuse without telling how many. Not for
         ``any``: Python cannot bind to it, and what was counted there is no measure anyway.
+
+        In the instant until the socket is in its group it sees all packets, and not its share only.
         """
+        groups = self.options.groups
         try:
             with socket.socket(fileno=os.dup(self.fd)) as packets:
-                packets.bind((self.interface, _ETH_P_ALL))
+                if self.interface != ANY:
+                    packets.bind((self.interface, _ETH_P_ALL))
+                if groups is not None:
+                    groups.join(packets, self.index, incoming=self.interface == "lo")
+        except NoGroup:
+            raise InterfaceLost(f"{self.interface}: the capture itself has not opened it yet") from None
         except OSError as error:
             raise InterfaceLost(f"{self.interface}: {error.strerror}") from error
 

@@ -8,6 +8,7 @@ from agent.declaration.capture_limits import (
     LARGEST_SNAPLEN,
     LONGEST_FILTER,
     MOST_INTERFACES,
+    MOST_PROCESSES,
     RING,
     is_interface_pattern,
     least_budget,
@@ -35,17 +36,18 @@ class Settings:
     most: int
     rotate: Rotate
     record: int
+    processes: int
 
     def cut(self, interfaces: int) -> Cut:
         """How the segments of that many interfaces are cut, 1 or more: what is open takes at most half the budget."""
-        budget = self.limits.budget
+        budget, interfaces = self.limits.budget, interfaces * self.processes
         limit = rotation.segment_limit(self.rotate.size, budget, interfaces)
         return Cut(
             limit=limit,
             every=round(self.rotate.every * 1e9),
             record=self.record,
             headroom=rotation.headroom(limit, self.record),
-            most=max(limit, budget // (2 * interfaces)),
+            most=max(limit, min(limit + 2 * self.options.ring, budget // (2 * interfaces))),
         )
 
 
@@ -78,7 +80,11 @@ def settings(service: Capture) -> Settings:
     if service.rotate.size < 1:
         raise _wrong(service, "rotate.size", f"{service.rotate.size} is no size")
     record = record_limit(service.snaplen)
-    least = least_budget(record, len(names))
+    if not 1 <= service.fanout <= MOST_PROCESSES:
+        raise _wrong(service, "fanout", f"{service.fanout} is not within 1..{MOST_PROCESSES} processes")
+    if service.fanout > 1 and service.trigger is not None:
+        raise _wrong(service, "fanout", "an armed capture is one process; leave out fanout or trigger")
+    least = least_budget(record, len(names) * service.fanout)
     if service.budget < least:
         raise _wrong(
             service,
@@ -94,9 +100,10 @@ def settings(service: Capture) -> Settings:
             service.min_free.share,
             None if service.max_age is None else round(service.max_age * 1e9),
         ),
-        max(len(names), min(MOST_INTERFACES, service.budget // least_budget(record, 1))),
+        max(len(names), min(MOST_INTERFACES, service.budget // least_budget(record, service.fanout))),
         service.rotate,
         record,
+        service.fanout,
     )
 
 

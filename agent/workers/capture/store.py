@@ -27,7 +27,7 @@ from agent.workers.capture.account import Account
 from agent.workers.capture.adoption import Report
 from agent.workers.capture.catalogue import ACCOUNT, INDEX, TAIL
 from agent.workers.capture.finish import finish
-from agent.workers.capture.naming import CLOSED, OPEN, segment_name
+from agent.workers.capture.naming import CLOSED, OPEN, parse_name, segment_name, valid_interface
 from agent.workers.capture.pins import Watch
 from agent.workers.capture.retention import Disk, Limits, Plan, Room, Stored, plan, reserve, room
 
@@ -98,6 +98,8 @@ class Store:
         self._doubted = False  # the disk said it was full when it was not
         self._learned: int | None = None
         self._forget_at = 0.0
+        #: Bytes of the budget that are others' to write.
+        self.lent = 0
 
     @property
     def bytes(self) -> int:
@@ -112,7 +114,7 @@ class Store:
     @property
     def _claimed(self) -> int:
         """Bytes of all segments, and what the indexes that are to come may take: somebody else writes them."""
-        return self.bytes + (self._waiting_bytes + sum(self._open.values())) // INDEX_SHARE
+        return self.bytes + self.lent + (self._waiting_bytes + sum(self._open.values())) // INDEX_SHARE
 
     @property
     def state(self) -> str:
@@ -154,6 +156,35 @@ class Store:
             except StorageFailure as error:  # a full disk; the next start tries again
                 self._report("storage_error", str(error))
         self._pins.look(self._clock())
+
+    def discover(self) -> None:
+        """Take over what other processes have closed here, or have left open when they ended."""
+        try:
+            found = adoption.adopt(self._directory, self._report, alone=False)
+        except OSError:
+            return
+        known = {(segment.begin, segment.interface) for segment in (*self._closed, *self._stuck)}
+        for segment in found:
+            if (segment.begin, segment.interface) not in known:
+                self._welcome(segment)
+
+    def welcome(self, name: str) -> None:
+        """Take over one segment that another process has closed: ``INTERFACE/NAME``."""
+        interface, _, file = name.partition("/")
+        parsed = parse_name(file)
+        size = _size(self._directory / interface / file) if parsed and valid_interface(interface) else None
+        if parsed is None or size is None:
+            return
+        beside = _size((self._directory / interface / file).with_suffix(ACCOUNT)) or 0
+        end = max(parsed[0], self._clock())
+        segment = Stored(parsed[0], interface, end, size + beside, indexed=False)
+        if not any(segment.begin == other.begin and interface == other.interface for other in reversed(self._closed)):
+            self._welcome(segment)
+
+    def _welcome(self, segment: Stored) -> None:
+        self._add(segment)
+        self._closed_bytes += segment.size
+        self._told_closed()
 
     def part(self, interface: str, now: int) -> Path:
         """Where a new segment is to be written; its directory exists. Raises ``OSError``."""

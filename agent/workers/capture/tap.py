@@ -28,7 +28,8 @@ class Tap:
         self._received = Wrapping()
         self._dropped = Wrapping()
         self._written_off = 0
-        drops = device_drops(handle.interface)
+        groups = handle.options.groups
+        drops = device_drops(handle.interface) if groups is None or groups.owner else None  # one of us counts them
         self._device = None if drops is None else Device(drops)
 
     @property
@@ -47,8 +48,7 @@ class Tap:
             received, dropped = self.handle.statistics()
             self._counters.received += self._received.advance(received)
             self._counters.dropped_kernel += self._dropped.advance(dropped)
-        drops = device_drops(self.handle.interface)
-        if self._device is not None and drops is not None:
+        if self._device is not None and (drops := device_drops(self.handle.interface)) is not None:
             self._counters.dropped_interface += self._device.advance(drops)
 
     def take(self, user: object, count: int) -> int:

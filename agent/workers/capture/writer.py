@@ -228,13 +228,24 @@ class Writer:
             self._failed(self._store.obstacle(), 0, promised=False)
             return None
         try:
-            opened = time.time_ns()
-            self._dumper = Dumper(tap.handle, self._store.part(self._interface, opened), opened)
+            self._dumper = self._opened(tap)
         except OSError as error:
             self._failed(error, 0)
             return None
         self._store.grow(self._dumper.path, self._dumper.size)
         return self._dumper
+
+    def _opened(self, tap: Tap) -> Dumper:
+        """A new segment, named by the instant. Raises ``OSError``."""
+        for last in (False, True):
+            opened = time.time_ns()
+            part = self._store.part(self._interface, opened)
+            try:
+                return Dumper(tap.handle, part, opened)
+            except FileExistsError:  # another process opened one in the same microsecond
+                if last:
+                    raise
+        raise AssertionError("unreachable")
 
     def _no_room(self, tap: Tap, dumper: Dumper) -> None:
         """Not one packet fits any more, and nothing old is left to remove: let this segment be the next to go."""

@@ -8,6 +8,7 @@ there. ``Fresh.share`` says how much of it was read.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,7 +27,7 @@ MOST = 8 * 1024 * 1024
 @dataclass(slots=True)
 class Fresh:
     """What is new of one interface. ``packets`` and ``octets`` (on the wire) are those of ``rows``; ``bytes`` is by how
-    much its files grew, of which ``read`` were read; ``open`` is the size of the open segment, or ``None``."""
+    much its files grew, of which ``read`` were read; ``open`` is the size of what is open, or ``None``."""
 
     rows: Table = field(default_factory=table.empty)
     packets: int = 0
@@ -51,14 +52,19 @@ class _Open:
         self._kind: Kind | None = None
         self._reader: Reader | None = None
         status = os.fstat(self._fd)
-        self.inode = (status.st_dev, status.st_ino)
-        self._size = 0 if new else status.st_size
+        self._file = (status.st_dev, status.st_ino)
+        self.size = 0 if new else status.st_size
         self._lost = False
         if not new:
-            self._size = self._skip(status.st_size)
+            self.size = self._skip(status.st_size)
 
     def close(self) -> None:
         os.close(self._fd)
+
+    def is_at(self, path: Path) -> bool:
+        """Whether it is still there under this name. Raises ``OSError``."""
+        status = path.stat(follow_symlinks=False)
+        return (status.st_dev, status.st_ino) == self._file
 
     def _read(self) -> Reader | None:
         if self._reader is None and (kind := kind_of(os.pread(self._fd, FILE_HEADER, 0))):
@@ -79,8 +85,8 @@ class _Open:
     def take(self, fresh: Fresh, origin: int) -> None:
         """Add what is new to ``fresh``."""
         size = os.fstat(self._fd).st_size
-        fresh.bytes += max(0, size - max(self._size, FILE_HEADER))
-        self._size = max(self._size, size)
+        fresh.bytes += max(0, size - max(self.size, FILE_HEADER))
+        self.size = max(self.size, size)
         reader = self._read()
         if reader is None:
             return
@@ -97,43 +103,40 @@ class _Open:
 
 
 class Follower:
-    """Follows one store. ``numbers`` gives each (service, interface) the origin of its rows."""
+    """Follows one store. An interface may have several open segments, where several processes share it."""
 
     def __init__(self) -> None:
-        self._open: dict[str, _Open] = {}
+        self._open: dict[Path, _Open] = {}
         self._begun = False
 
     def look(self, directory: Path, origins: dict[tuple[str, str], int]) -> dict[str, Fresh]:
-        """What is new since the last look, by interface. Raises ``StorageFailure``."""
-        found = {one.interface: one for one in segments(directory) if not one.closed}
-        fresh: dict[str, Fresh] = {}
-        for name in sorted({*found, *self._open}):
-            fresh[name] = Fresh()
-            origin = origins.setdefault((directory.name, name), len(origins))
-            try:
-                self._follow(name, found.get(name), fresh[name], origin)
-            except OSError:  # removed since, or not ours to read
-                continue
-        self._begun = True
-        return fresh
+        """What is new since the last look, by interface. ``origins`` gives each service and interface its number.
 
-    def _follow(self, name: str, segment: Segment | None, fresh: Fresh, origin: int) -> None:
-        known = self._open.get(name)
-        if known is not None:
-            known.take(fresh, origin)
-        if segment is None:
-            if known is not None:
-                self._open.pop(name).close()
-            return
-        status = segment.path.stat(follow_symlinks=False)
-        fresh.open = status.st_size
-        if known is not None and known.inode == (status.st_dev, status.st_ino):
-            known.segment = segment
-            return
-        if known is not None:
-            self._open.pop(name).close()
-        opened = self._open[name] = _Open(segment, new=self._begun)
-        opened.take(fresh, origin)
+        Raises ``StorageFailure``.
+        """
+        found = {one.path: one for one in segments(directory) if not one.closed}
+        fresh: dict[str, Fresh] = {}
+        for path, known in list(self._open.items()):
+            of_it = fresh.setdefault(known.segment.interface, Fresh())
+            with suppress(OSError):
+                known.take(of_it, self._origin(directory, known.segment, origins))
+                if path in found and known.is_at(path):
+                    known.segment = found.pop(path)
+                    of_it.open = (of_it.open or 0) + known.size
+                    continue
+            self._open.pop(path).close()
+        for path, segment in found.items():
+            of_it = fresh.setdefault(segment.interface, Fresh())
+            with suppress(OSError):  # closed or removed since, or not ours to read
+                opened = self._open[path] = _Open(segment, new=self._begun)
+                opened.take(of_it, self._origin(directory, segment, origins))
+                of_it.open = (of_it.open or 0) + opened.size
+        self._begun = True
+        return dict(sorted(fresh.items()))
+
+    @staticmethod
+    def _origin(directory: Path, segment: Segment, origins: dict[tuple[str, str], int]) -> int:
+        return origins.setdefault((directory.name, segment.interface), len(origins))
 
     def close(self) -> None:
         """Let go of all files."""

@@ -136,3 +136,18 @@ def test_what_is_no_segment_and_what_is_no_pcap_file_hold_nothing_up(store: Stor
         file.write(b"y" * 50)
     fresh = store.look()
     assert (len(fresh.rows), fresh.bytes, fresh.read, fresh.open) == (0, 50, 0, 150)
+
+
+def test_of_several_open_segments_of_an_interface_each_counts(store: Store) -> None:
+    store.look()
+    store.write(packets(1, 3))
+    first = store.path
+    store.open(2)
+    store.write(packets(2, 4))
+    fresh = store.look()
+    assert fresh.packets == 7
+    assert fresh.open == first.stat().st_size + store.path.stat().st_size
+    store.write(packets(3, 5))
+    first.rename(first.with_suffix(CLOSED))
+    fresh = store.look()
+    assert (fresh.packets, fresh.open) == (5, store.path.stat().st_size)

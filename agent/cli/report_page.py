@@ -117,14 +117,17 @@ def _none(words: str) -> str:
 
 def _headline(report: dict[str, Any]) -> str:
     seconds = max(report["to"] - report["from"], 1e-9)
-    lost = sum(one[where] for one in report["accounts"] for where in LOST)
-    lag = max((one["lag_max"] for one in report["accounts"]), default=None)
+    told = [one for one in report["accounts"] if _told(one)]
+    lost = sum(one[where] for one in told for where in LOST)
+    lag = max((one["lag_max"] for one in told), default=None)
     oldest = min((one["oldest"] for one in report["retention"]), default=None)
     tiles = (
         ("bytes", text.size(report["bytes"]), f"{text.size(report['bytes'] / seconds)}/s on average", ""),
         ("packets", _number(report["packets"]), f"{report['packets'] / seconds:,.1f}/s on average", ""),
         ("flows", _number(report["flows"]), "one direction each", ""),
-        ("packets lost", _number(lost), "in closed segments", "bad" if lost else "good"),
+        ("packets lost", _number(lost), "in closed segments", "bad" if lost else "good")
+        if told
+        else ("packets lost", text.ABSENT, "no account of it yet", ""),
         ("worst lag", text.ABSENT if lag is None else _seconds(lag), "packet to disk", ""),
         ("goes back", text.ago(oldest, report["made"]), "the oldest packet", ""),
     )
@@ -318,8 +321,14 @@ def _lost(value: int | None) -> str:
     return f'<b class="bad">{_number(value)}</b>' if value else "0"
 
 
+def _told(one: dict[str, Any]) -> bool:
+    """Whether there is an account of any of its segments that tells what was received."""
+    known: int = one["segments"] - one["open_segments"] - one["recovered_segments"] - one["unaccounted_segments"]
+    return known > 0
+
+
 def _balance(one: dict[str, Any]) -> str:
-    if one["segments"] == one["open_segments"] + one["recovered_segments"] + one["unaccounted_segments"]:
+    if not _told(one):
         return "<i>not known yet</i>"
     if one["holds"]:
         return '<span class="good">holds</span>'

@@ -26,6 +26,9 @@ BINARY_PACKAGES = $(RUN_PACKAGES) binutils $(shell $(PYTHON) -c \
 TEST_PACKAGES = $(BINARY_PACKAGES) groff-base mandoc lintian strace tzdata tcpdump iproute2 curl systemd qemu-system-x86 \
   debootstrap systemd-container dnsmasq-base isc-dhcp-client avahi-daemon lldpd iputils-ping openssl tshark nfdump
 BENCH_PACKAGES := $(RUN_PACKAGES) runit s6
+# wireshark-common: dumpcap, capinfos
+BENCH_CAPTURE_PACKAGES := $(RUN_PACKAGES) iproute2 tcpdump wireshark-common netsniff-ng tcpreplay softflowd nfdump pmacct \
+  stenographer curl openssl
 BENCH_INSTALLED_PACKAGES = $(BINARY_PACKAGES) debootstrap systemd-container
 
 # $(call packages,NAMES): installs the Debian packages that are missing; says nothing when none is.
@@ -104,6 +107,10 @@ bench: bench-packages $(VENV)/run ## measure against supervisord, circus, runit 
 bench-installed: bench-installed-packages $(VENV)/binary ## measure the installed program on a booted systemd, as root (ARGS=--write)
 	@$(BIN)/python -m bench.installed $(ARGS)
 
+.PHONY: bench-capture
+bench-capture: bench-capture-packages $(VENV)/run ## measure capturing against tcpdump, dumpcap and others, as root (ARGS=--write)
+	@$(BIN)/python -m bench.capture $(ARGS)
+
 .PHONY: clean
 clean: ## remove all that make has made, what the agent stored below ./var included
 	@if [[ -s var/run/agent.pid ]] && kill -0 "$$(<var/run/agent.pid)" 2>/dev/null; then \
@@ -117,7 +124,8 @@ lock: venv-packages ## pin the newest versions that pyproject.toml allows into r
 	@.cache/lock/bin/pip --quiet --disable-pip-version-check install pip-tools
 	@.cache/lock/bin/python requirements/lock.py
 
-.PHONY: run-packages binary-packages test-packages bench-packages bench-installed-packages venv-packages
+.PHONY: run-packages binary-packages test-packages bench-packages bench-installed-packages \
+  bench-capture-packages venv-packages
 run-packages:
 	$(call packages,$(RUN_PACKAGES))
 
@@ -133,6 +141,9 @@ bench-packages:
 
 bench-installed-packages:
 	$(call packages,$(BENCH_INSTALLED_PACKAGES))
+
+bench-capture-packages:
+	$(call packages,$(BENCH_CAPTURE_PACKAGES))
 
 venv-packages:
 	$(call packages,python3-venv)

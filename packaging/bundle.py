@@ -88,7 +88,7 @@ EXCLUDED = [
         "rich.json",
     ),
     # scapy: libpcap's functions, and the layers that the inventory of hosts takes apart.
-    *("scapy.all", "scapy.libs.matplot", "scapy.libs.ethertypes", "scapy.libs.manuf", "scapy.modules", "scapy.tools"),
+    *("scapy.all", "scapy.libs.matplot", "scapy.libs.manuf", "scapy.modules", "scapy.tools"),
     *("scapy.asn1", "scapy.asn1fields", "scapy.asn1packet", "scapy.layers.tls", "scapy.layers.quic"),
     *("scapy.layers.tpm", "scapy.layers.x509", "scapy.arch.bpf", "scapy.arch.libpcap", "scapy.arch.solaris"),
     *("scapy.arch.unix",),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from agent.errors import UsageError
+from agent.errors import AgentError, UsageError
 from agent.workers.retrieval.answer import Answer, Limits
 from agent.workers.retrieval.offline import Packet
 from agent.workers.retrieval.offline import packets as packets_of
@@ -218,3 +221,30 @@ def test_packets_that_are_removed_meanwhile_are_told(store: Path, tmp_path: Path
     gone.unlink()
     assert answered(answer) == kept
     assert answer.notes == [f"{gone}: removed while it was searched"]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 2**32))
+def test_no_damage_to_a_segment_or_its_index_is_more_than_a_line(damaged: tuple[Path, bytes, bytes], seed: int) -> None:
+    path, packets, lookup = damaged
+    random = Random(seed)
+    contents = [bytearray(packets), bytearray(lookup)]
+    for content in random.sample(contents, random.choice((1, 2))):
+        for _ in range(random.choice((1, 3, 30))):
+            place = random.choice((random.randrange(len(content)), random.randrange(600), -1 - random.randrange(400)))
+            content[place : place + 4 or None] = random.choice((b"\xff" * 4, bytes(4), random.randbytes(4)))
+        if random.random() < 0.3:
+            del content[random.randrange(len(content)) :]
+    path.write_bytes(contents[0])
+    path.with_suffix(".idx").write_bytes(contents[1])
+    with suppress(AgentError):
+        answer = Answer([path.parent.parent], random.choice(("", "port 53", "host 10.0.0.1", "tcp[13] & 2 != 0")))
+        assert all(packet.data is not None for packet in answered(answer))
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes, bytes]:
+    """Where a segment is, and what is in it and in its index."""
+    path = segment(tmp_path_factory.mktemp("damaged") / "edge", "eth0", traffic.packets(Random(1), 1500, begin=BEGIN))
+    index(path)
+    return path, path.read_bytes(), path.with_suffix(".idx").read_bytes()

@@ -18,6 +18,7 @@ import licences
 import manual
 from agent import __version__
 from agent.cli.completion import script
+from agent.linux.packed import PACK, pack
 
 Entry = tuple[str, str, str]
 
@@ -112,6 +113,9 @@ UNCALLED = "libdbus-1.so.3"
 libsystemd, libgcrypt and five more."""
 
 
+LATER = ("numpy/", "numpy.libs/", "libstdc++.so.", "libgcc_s.so.")
+"""How the names begin of what the one file unpacks only when somebody imports numpy: ``agent.linux.packed``."""
+
 WHEELS = ".libs"
 """How a directory ends in which a wheel brings libraries."""
 
@@ -205,14 +209,25 @@ def manifest(tree: Path, files: Iterable[Path]) -> dict[str, Any]:
     }
 
 
-def carried(tree: Path) -> list[Entry]:
-    """The whole installed form, as what the one file unpacks: the executable stands among the libraries there."""
+def carried(tree: Path, scratch: Path) -> list[Entry]:
+    """The whole installed form, as what the one file unpacks: the executable stands among the libraries there.
+
+    What is ``LATER`` is packed into a file in ``scratch``.
+    """
     library = tree / LIBRARIES
     entries = [(PROGRAM, str(tree / PROGRAM), "DATA")]
+    later: dict[str, bytes] = {}
     for path in sorted(library.rglob("*")):
-        if not path.is_dir():
-            entries.append((str(path.relative_to(library)), str(path), "BINARY" if elf.read(path) else "DATA"))
-    return entries
+        name = str(path.relative_to(library))
+        if path.is_dir():
+            continue
+        if name.startswith(LATER):
+            later[name] = path.read_bytes()
+        else:
+            entries.append((name, str(path), "BINARY" if elf.read(path) else "DATA"))
+    packed = scratch / PACK
+    packed.write_bytes(pack(later))
+    return [*entries, (PACK, str(packed), "DATA")]
 
 
 def share(directory: Path) -> list[Entry]:

@@ -19,6 +19,7 @@ import msgspec
 from agent.errors import RuntimeFailure
 from agent.installation.entry import Digest, Mode
 from agent.linux.environment import frozen, one_file
+from agent.linux.packed import unpack
 
 PROGRAM = "agentctl"
 CONTENTS = "lib"
@@ -71,10 +72,14 @@ class Tree(NamedTuple):
 
 
 def own() -> Tree:
-    """The installed form that the running program is, or carries. Raises ``RuntimeFailure`` in a source tree."""
+    """The installed form that the running program is, or carries and unpacks. Raises ``RuntimeFailure`` in a source
+    tree, and where there is no room for all of it.
+    """
     if not frozen():
         raise RuntimeFailure("this is the source tree, which cannot be installed; run the built agentctl: make binary")
     contents = Path(sys._MEIPASS)  # type: ignore[attr-defined]  # PyInstaller's
+    if one_file():
+        unpack(contents)
     return opened(contents / PROGRAM if one_file() else Path(sys.executable), contents)
 
 

@@ -2,6 +2,9 @@
 
 import os
 
+from agent.linux.packed import unpack_for
+
 # numpy brings OpenBLAS, which starts a thread for each processor when it is loaded, for products of matrices that
 # nobody forms here. It is told by its environment, and all that use numpy are below.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+unpack_for("numpy")

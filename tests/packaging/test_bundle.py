@@ -17,6 +17,7 @@ from PyInstaller.archive.readers import CArchiveReader
 
 import bundle
 import elf
+from agent.linux import packed
 from licences import COMPONENTS
 from tests.binary import ROOT, Built
 
@@ -79,13 +80,28 @@ def test_only_the_program_stands_beside_the_libraries(program: Built) -> None:
     assert sorted(path.name for path in program.tree.iterdir()) == ["agentctl", "lib"]
 
 
-def test_the_one_file_carries_the_whole_installed_form(program: Built, manifest: dict[str, Any]) -> None:
+def test_the_one_file_carries_the_whole_installed_form(
+    program: Built, manifest: dict[str, Any], tmp_path: Path
+) -> None:
     archive = CArchiveReader(str(program.onefile))
     paths = [entry["path"] for entry in manifest["files"]] + [f"lib/{bundle.MANIFEST}"]
-    carried = {name for name, (*_, kind) in archive.toc.items() if kind in "bx"}
-    assert carried == {path.removeprefix("lib/") for path in paths}
+    carried = {name for name, (*_, kind) in archive.toc.items() if kind in "bx"} - {packed.PACK}
+    (tmp_path / packed.PACK).write_bytes(archive.extract(packed.PACK) or b"")
+    packed.unpack(tmp_path)
     for path in paths:
-        assert archive.extract(path.removeprefix("lib/")) == (program.tree / path).read_bytes()
+        name = path.removeprefix("lib/")
+        later = name.startswith(bundle.LATER)
+        assert (tmp_path / name).exists() == later != (name in carried), name
+        found = (tmp_path / name).read_bytes() if later else archive.extract(name)
+        assert found == (program.tree / path).read_bytes()
+    assert len(carried) < len(paths) - 4
+
+
+def test_nothing_asks_for_what_is_unpacked_later_but_what_is_itself(program: Built) -> None:
+    own = program.tree / "lib"
+    for path, found in programs(program).items():
+        if path != program.program and not str(path.relative_to(own)).startswith(bundle.LATER):
+            assert [name for name in found.needed if name.startswith(("libstdc++", "libgcc_s"))] == [], path
 
 
 def test_it_is_small(program: Built) -> None:

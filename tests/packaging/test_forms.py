@@ -202,6 +202,15 @@ def test_the_one_file_does_and_says_so(program: Built, tmp_path: Path, options: 
     assert reason in done.stderr and done.stdout == ""
 
 
+def test_what_the_one_file_unpacks_later_may_not_fit_and_it_says_so(program: Built, tmp_path: Path) -> None:
+    wrapper = mounted(tmp_path, "size=50m")
+    bare = BARE | {"TMPDIR": str(tmp_path)}
+    assert run(program.onefile, "status", environment=bare, wrapper=wrapper).returncode == 2
+    done = run(program.onefile, "prove", "index", str(tmp_path), environment=bare, wrapper=wrapper)
+    assert (done.returncode, done.stderr) == (2, "")
+    assert "the rest of this program cannot be unpacked there: No space left on device; TMPDIR" in done.stdout
+
+
 def test_the_one_file_runs_with_another_temporary_directory(program: Built, tmp_path: Path) -> None:
     (bad := tmp_path / "bad").mkdir()
     (good := tmp_path / "good").mkdir()

@@ -54,10 +54,9 @@ def pin(
     wanted = span(now, last, begin, end, ahead)
     if wanted is None:
         raise UsageError("say which time: --last 10m, --from 14:00 --to 14:05, or --for 5m from now on")
-    if len(reason) > files.LONGEST_REASON:
-        raise UsageError(f"a reason has at most {files.LONGEST_REASON} characters; this one has {len(reason)}")
+    why = checked(reason)
     with store_of(session.paths(), name) as directory:
-        made = files.add(directory, wanted.begin, wanted.end, created=now, reason=_text(reason), by=_who())
+        made = files.add(directory, wanted.begin, wanted.end, created=now, reason=why, by=_who())
         kept = within(stock(directory), made.begin, made.end)
     if session.json:
         output.document(_told(name, made, kept))
@@ -135,6 +134,15 @@ def _told(service: str, pin: Pin, kept: list[Stored]) -> dict[str, Any]:
 
 def _moment(instant: int) -> str:
     return text.moment(instant / SECOND)
+
+
+def checked(reason: str) -> str:
+    """The reason of a pin. Raises ``UsageError``."""
+    from agent.workers.capture.pins import LONGEST_REASON
+
+    if len(reason) > LONGEST_REASON:
+        raise UsageError(f"a reason has at most {LONGEST_REASON} characters; this one has {len(reason)}")
+    return _text(reason)
 
 
 def _text(reason: str) -> str:

@@ -60,6 +60,7 @@ class IndexWorker:
         self._later: dict[Path, Attempt] = {}
         self._waiting = 0
         self._packets = 0
+        self._cut = 0
         self._until = 0
         self._inventory: Inventory | None = None
         self._exporter = _exporter(context.service.ipfix, context, self._report)
@@ -164,6 +165,7 @@ class IndexWorker:
         try:
             for chunk in growing.advance():
                 self._packets += chunk.packets
+                self._cut += chunk.cut
                 self._until = max(self._until, chunk.last)
                 if self._inventory is not None:
                     self._inventory.observe(growing.fd, segment.interface, chunk)
@@ -213,6 +215,7 @@ class IndexWorker:
             {
                 "index_waiting": self._waiting,
                 "index_packets": self._packets,
+                "cut": self._cut,
                 "index_until": self._until / 1e9 if self._until else None,
                 **(self._exporter.figures() if self._exporter is not None else {}),
             },

@@ -81,7 +81,7 @@ def test_every_closed_segment_gets_an_index_and_what_is_not_ours_is_left_alone(t
 def test_a_segment_over_which_it_died_before_is_left_and_searched_as_it_is(tmp_path: Path) -> None:
     data = tmp_path / "data"
     suspect, other = segment(data, "eth0", 0, records(30)), segment(data, "eth0", 60, records(30))
-    with index_process(data, SERVICE_SUSPECT=str(suspect)):
+    with index_process(data, SERVICE_SUSPECT=f"{suspect.stat().st_dev}:{suspect.stat().st_ino}"):
         wait_until(other.with_suffix(".idx").exists)
     assert suspect.with_suffix(".idx").read_bytes() == b""
     assert packets(other.with_suffix(".idx")) == 30
@@ -92,7 +92,7 @@ def test_it_stands_back_for_the_capture(tmp_path: Path) -> None:
     path = segment(data, "eth0", 0, records(1))
     with index_process(data) as process:
         wait_until(path.with_suffix(".idx").exists)
-        assert os.getpriority(os.PRIO_PROCESS, process.pid) == 10
+        assert os.getpriority(os.PRIO_PROCESS, process.pid) == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from agent.declaration.collector import parse_collector
 from agent.declaration.model import Capture
 from agent.errors import ConfigurationError, StorageFailure
+from agent.linux.capabilities import NotGranted, take
 from agent.linux.files import why
 from agent.linux.priority import stand_back
 from agent.workers.capture.catalogue import Segment
@@ -65,8 +66,10 @@ class IndexWorker:
         self._exporter = _exporter(context.service.ipfix, context, self._report)
 
     async def start(self) -> None:
-        """Stand back for the capture."""
+        """Stand back for the capture, and hold nothing: a program of root's has all that root has, and reads packets."""
         stand_back(NICENESS)
+        with suppress(NotGranted):  # who is not root has none to give away
+            take(0)
         self._inventory = _inventory(self._context, self._report)
         if self._exporter is not None:
             self._exporter.start()

@@ -87,6 +87,18 @@ def test_a_segment_over_which_it_died_before_is_left_and_searched_as_it_is(tmp_p
     assert packets(other.with_suffix(".idx")) == 30
 
 
+def test_it_holds_no_capability(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    path = segment(data, "eth0", 0, records(1))
+    with index_process(data) as process:
+        wait_until(path.with_suffix(".idx").exists)
+        status = Path(f"/proc/{process.pid}/status").read_text()
+    held = [
+        line.split()[1] for line in status.splitlines() if line.startswith(("CapEff", "CapPrm", "CapInh", "CapAmb"))
+    ]
+    assert held == ["0" * 16] * 4
+
+
 def test_it_stands_back_for_the_capture(tmp_path: Path) -> None:
     data = tmp_path / "data"
     path = segment(data, "eth0", 0, records(1))

@@ -66,7 +66,7 @@ class IndexWorker:
         self._exporter = _exporter(context.service.ipfix, context, self._report)
 
     async def start(self) -> None:
-        """Stand back for the capture, and hold nothing: a program of root's has all that root has, and reads packets."""
+        """Stand back for the capture, and hold nothing: a program of root's holds what root does, and reads packets."""
         stand_back(NICENESS)
         with suppress(NotGranted):  # who is not root has none to give away
             take(0)

@@ -141,6 +141,7 @@ def test_the_effective_declaration_spells_out_defaults_in_readable_units(read: R
                 "rotate": {"size": "64MiB", "every": "1m"},
                 "snaplen": 262144,
                 "promiscuous": False,
+                "fanout": 1,
                 "ring": "32MiB",
                 "enabled": True,
                 "restart": "always",

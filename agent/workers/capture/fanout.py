@@ -39,8 +39,8 @@ class Groups:
     def join(self, packets: socket.socket, index: int, *, incoming: bool = False) -> None:
         """Make a socket that is bound to the interface of this index one of its group.
 
-        ``incoming``: packets are not wanted as they go out. Raises ``NoGroup`` where there is none, and nobody but the
-        owner may make it; ``OSError``.
+        ``incoming``: packets are not wanted as they go out. Raises ``NoGroup`` where there is none, which nobody but the
+        owner may make; ``OSError``.
         """
         flags = _IGNORE_OUTGOING if incoming else 0
         known = self._known().get(index)

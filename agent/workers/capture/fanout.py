@@ -39,7 +39,7 @@ class Groups:
     def join(self, packets: socket.socket, index: int, *, incoming: bool = False) -> None:
         """Make a socket that is bound to the interface of this index one of its group.
 
-        ``incoming``: packets are not wanted as they go out. Raises ``NoGroup`` where there is none, which nobody but the
+        ``incoming``: packets are not wanted as they go out. Raises ``NoGroup`` where there is none, which only the
         owner may make; ``OSError``.
         """
         flags = _IGNORE_OUTGOING if incoming else 0

@@ -97,5 +97,7 @@ def test_who_indexes_stands_back_for_the_capture_although_nobody_may_be_nice() -
                 host.agentctl("restart", "lan")
                 host.until("lan", state="running")
         host.agentctl("stop", "lan")
+        assert (service / "cgroup.events").read_text().startswith("populated 0")
+        host.systemctl("stop")
         assert not service.exists()
         assert not [event for event in host.events() if event["kind"] == "limits_not_in_force"]

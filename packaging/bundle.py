@@ -94,7 +94,7 @@ EXCLUDED = [
     *("scapy.layers.tpm", "scapy.layers.x509", "scapy.arch.bpf", "scapy.arch.libpcap", "scapy.arch.solaris"),
     *("scapy.arch.unix",),
     # numpy: what computes with arrays of integers, and not what is tested, drawn by lot, transformed or compiled with.
-    *("numpy.random", "numpy.fft", "numpy.polynomial", "numpy.ma", "numpy.matlib", "numpy.ctypeslib", "numpy.core"),
+    *("numpy.random", "numpy.fft", "numpy.polynomial", "numpy.matlib", "numpy.ctypeslib", "numpy.core"),
     *("numpy.char", "numpy.rec", "numpy.strings", "numpy._core.defchararray", "numpy._core.strings"),
     *("numpy.testing", "numpy._core._multiarray_tests", "numpy.typing", "numpy._typing._add_docstring"),
     *("numpy.f2py", "numpy.distutils", "numpy.lib.recfunctions"),

@@ -18,7 +18,7 @@ from agent.workers.retrieval import pcapng
 from agent.workers.retrieval.answer import Answer, accounts
 from agent.workers.retrieval.merge import Run
 from agent.workers.retrieval.search import Batch
-from agent.workers.retrieval.summary import line, summary
+from agent.workers.retrieval.summary import document, line, summary
 
 _BUFFER = 256 * 1024
 _SAVEFILE = struct.Struct("=IHHiIII")
@@ -180,18 +180,9 @@ class Documents:
         self.packets: list[dict[str, Any]] = []
 
     def write(self, run: Run) -> None:
+        source, link_type = run.batch.source, run.batch.link_type
         for number in range(run.begin, run.end):
-            when, length, data = run.batch.packet(number)
-            self.packets.append(
-                {
-                    "time": when / 1e9,
-                    "service": run.batch.source.service,
-                    "interface": run.batch.source.interface,
-                    "length": length,
-                    "captured": len(data),
-                    **summary(run.batch.link_type, data),
-                }
-            )
+            self.packets.append(document(source.service, source.interface, link_type, run.batch.packet(number)))
 
     def end(self) -> None:
         pass

@@ -81,8 +81,9 @@ def query(
 ) -> None:
     """Find packets that were captured, by an EXPRESSION of pcap-filter(7), in order of time.
 
-    Without -o they are listed, on a terminal up to 1000 of them. The agent need not run. A query stands back for
-    everything else on this host; when a limit ends it, that is told, and the exit code is 0 all the same.
+    Without -o they are listed, on a terminal up to 1000 of them, as JSON up to 10000. The agent need not run. A query
+    stands back for everything else on this host; when a limit ends it, that is told, and the exit code is 0 all the
+    same.
     """
     now = time.time_ns()
     within = span(now, last, begin, end)
@@ -193,10 +194,11 @@ def _tell(answer: Any, target: str | None, *, chosen: bool) -> None:
         told = "as a terminal is not for more; --limit N or -o FILE is"
     elif answer.stopped is not None:
         told = f"by {LIMITS[answer.stopped]}; there {'may be' if answer.stopped == 'time' else 'are'} more"
+    packets = f"{answer.packets} packet{'' if answer.packets == 1 else 's'}"
     if answer.stopped is not None:
-        complain(f"agentctl: stopped after {answer.packets} packets, {told}")
+        complain(f"agentctl: stopped after {packets}, {told}")
     if target is not None and target != "-":
-        print(f"{safe(target)}: {answer.packets} packets, {size(answer.octets)}")
+        print(f"{safe(target)}: {packets}, {size(answer.octets)}")
     elif not answer.packets:
         complain("agentctl: no packet was found")
 

@@ -29,13 +29,26 @@ def stores(spool: Path, names: tuple[str, ...] = ()) -> list[Path]:
         known = {store.name: store for store in found}
         for name in names:
             if name not in known or not _is_store(known[name]):
-                raise UsageError(no_such("capture", name, [each for each in known if _is_store(known[each])]))
-        chosen = [known[name] for name in dict.fromkeys(names)]
-    else:
-        chosen = [store for store in found if _is_store(store)]
+                raise UsageError(no_such("capture", name, (store.name for store in _readable(found)[0])))
+        return [known[name] for name in dict.fromkeys(names)]
+    chosen, closed = _readable(found)
+    if closed is not None and not chosen:
+        raise closed
     if not chosen:
         raise RuntimeFailure(f"no packets are stored below {spool}")
     return chosen
+
+
+def _readable(directories: list[Path]) -> tuple[list[Path], StorageFailure | None]:
+    """Those that are stores, and what kept us from looking: it may be no capture, and does not matter if others are."""
+    found: list[Path] = []
+    closed: StorageFailure | None = None
+    for directory in directories:
+        try:
+            found += [directory] if _is_store(directory) else []
+        except StorageFailure as error:
+            closed = error
+    return found, closed
 
 
 def _is_store(directory: Path) -> bool:

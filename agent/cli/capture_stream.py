@@ -7,20 +7,23 @@ import os
 import select
 import struct
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
 
+from agent.cli import output
 from agent.cli.base import Session, command
 from agent.cli.guard import complain
 from agent.cli.names import SERVICE
 from agent.errors import UsageError
 from agent.linux import ssh
 from agent.linux.owner import owner, seen_by
-from agent.workers.capture.savefile import LONGEST_CAPTURE, RECORD_HEADER
+from agent.workers.capture.savefile import LONGEST_CAPTURE
 
 if TYPE_CHECKING:
     from agent.workers.retrieval.follow import Follower
+    from agent.workers.retrieval.offline import Packet
 
 PACE = 50
 """Milliseconds from one look to the next."""
@@ -46,9 +49,9 @@ def stream(session: Session, name: str, expression: str, interfaces: tuple[str, 
     """Write what the capture NAME captures from now on to standard output, as pcap, until nobody reads it any more.
 
     It follows the files of the capture, so it needs no right to capture itself. The SSH connection that it runs in is
-    left out.
+    left out. With --json each packet is a line.
     """
-    if sys.stdout.isatty():
+    if sys.stdout.isatty() and not session.json:
         raise UsageError(
             f"packets are not for a terminal; pipe them: agentctl capture stream {name} | wireshark -k -i -"
         )
@@ -60,7 +63,8 @@ def stream(session: Session, name: str, expression: str, interfaces: tuple[str, 
     with seen_by(owner(*paths.owned)):
         (store,) = stores(paths.spool, (name,))
         check_interfaces([store], interfaces)
-        _stream(Follower(store, interfaces, expression, without))
+        follower = Follower(store, interfaces, expression, without)
+        _stream(follower, _lines(name, follower) if session.json else _savefile(follower))
 
 
 def _own_traffic() -> str | None:
@@ -74,17 +78,16 @@ def _own_traffic() -> str | None:
     )
 
 
-def _stream(follower: Follower) -> None:
-    """Write what comes, at once. Ends by ``BrokenPipeError``."""
+def _stream(follower: Follower, write: Callable[[list[tuple[str, Packet]]], None]) -> None:
+    """Write what comes, at once, in order of time. Ends by ``BrokenPipeError``."""
+    from agent.workers.retrieval.offline import packets
+
     closed = select.poll()
     closed.register(_STDOUT, 0)  # told even so: that nobody reads any more
-    begun, told = False, 0
+    told = 0
     while True:
-        taken = follower.take()
-        if not begun and (link_type := follower.link_type) is not None:
-            _write(_HEADER.pack(0xA1B23C4D, 2, 4, 0, 0, LONGEST_CAPTURE, link_type))
-            begun = True
-        _write(taken[0] if len(taken) == 1 else _sorted(taken))
+        came = [(interface, packet) for interface, records in follower.take() for packet in packets(records)]
+        write(sorted(came, key=lambda one: one[1].time))
         for note in follower.notes[told:]:
             complain(f"agentctl: {note}")
         told = len(follower.notes)
@@ -92,17 +95,33 @@ def _stream(follower: Follower) -> None:
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
-def _sorted(taken: list[bytes]) -> bytes:
-    """The records of several interfaces in order of time."""
-    records = []
-    for part in taken:
-        place = 0
-        while place < len(part):
-            seconds, nanoseconds, captured, _ = _RECORD.unpack_from(part, place)
-            end = place + RECORD_HEADER + captured
-            records.append((seconds, nanoseconds, part[place:end]))
-            place = end
-    return b"".join(record for *_, record in sorted(records, key=lambda record: record[:2]))
+def _savefile(follower: Follower) -> Callable[[list[tuple[str, Packet]]], None]:
+    """Writes pcap, of which the header goes out as soon as it is known what kind of packets there are."""
+    begun = False
+
+    def write(came: list[tuple[str, Packet]]) -> None:
+        nonlocal begun
+        if not begun and (link_type := follower.link_type) is not None:
+            _write(_HEADER.pack(0xA1B23C4D, 2, 4, 0, 0, LONGEST_CAPTURE, link_type))
+            begun = True
+        parts = []
+        for _, (when, length, data) in came:
+            seconds, nanoseconds = divmod(when, 1_000_000_000)
+            parts += [_RECORD.pack(seconds, nanoseconds, len(data), length), data]
+        _write(b"".join(parts))
+
+    return write
+
+
+def _lines(service: str, follower: Follower) -> Callable[[list[tuple[str, Packet]]], None]:
+    """Writes a line of JSON for each packet, as ``agentctl capture query --json`` has them in a list."""
+    from agent.workers.retrieval.summary import document
+
+    def write(came: list[tuple[str, Packet]]) -> None:
+        for interface, packet in came:
+            output.line(document(service, interface, follower.link_type or 0, packet))
+
+    return write
 
 
 def _write(data: bytes) -> None:

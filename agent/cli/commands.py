@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "upgrade": ("upgrade:upgrade", "Become another version, without restarting a single worker."),
     "validate": ("validate:validate", "Check a declaration and show everything that is wrong with it."),
     "config": ("config:config", "Show the declaration as the agent understands it."),
+    "top": ("top:top", "Watch services, rates, drops and the largest flows."),
     "logs": ("logs:logs", "Show what a service printed."),
     "events": ("events:events", "Show what happened to the services."),
     "capture": ("capture:capture", "Ask captures for packets, and tell them what to keep."),
@@ -41,6 +42,7 @@ CAPTURE: dict[str, tuple[str, str]] = {
     "unpin": ("capture_pins:unpin", "Take pins back."),
     "query": ("capture_query:query", "Find packets again: by filter, time, interface."),
     "stream": ("capture_stream:stream", "Watch packets as they are captured, in Wireshark."),
+    "report": ("capture_report:report", "Make one page of what was captured, lost, and seen."),
 }
 """As ``COMMANDS``, for ``agentctl capture``."""
 

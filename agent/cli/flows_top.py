@@ -134,9 +134,9 @@ def _cells(by: str, row: dict[str, Any], totals: Totals) -> tuple[str, ...]:
             return (row["protocol"], over, size, packets, str(row["flows"]), share)
         case _:
             return (
-                _end(row["source"], row["source_port"]),
-                _end(row["destination"], row["destination_port"]),
-                _protocol(row),
+                end_of(row["source"], row["source_port"]),
+                end_of(row["destination"], row["destination_port"]),
+                protocol_of(row),
                 size,
                 packets,
                 text.optional(row["tcp_flags"]),
@@ -146,7 +146,8 @@ def _cells(by: str, row: dict[str, Any], totals: Totals) -> tuple[str, ...]:
             )
 
 
-def _end(address: str | None, port: int | None) -> str:
+def end_of(address: str | None, port: int | None) -> str:
+    """One end of a flow as a person writes it."""
     if address is None:
         return text.ABSENT
     if port is None:
@@ -154,7 +155,8 @@ def _end(address: str | None, port: int | None) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
-def _protocol(row: dict[str, Any]) -> str:
+def protocol_of(row: dict[str, Any]) -> str:
+    """What a row of ``lines`` is, in short."""
     name = str(row["protocol"])
     if row["icmp_type"] is not None:
         name += f" {row['icmp_type']}.{row['icmp_code']}"

@@ -143,7 +143,7 @@ class Capture(Service, frozen=True, kw_only=True, tag_field="kind", tag="capture
     rotate: Rotate = Rotate()
     snaplen: int = 262144
     promiscuous: bool = False
-    ring: int = 32 * 1024 * 1024
+    ring: int = 64 * 1024 * 1024
     ipfix: str | None = None
     fanout: int = 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import select
@@ -120,6 +121,21 @@ def test_the_ssh_connection_that_it_runs_in_is_left_out(prefix: Path) -> None:
             for data in (*own, *other):
                 file.write(traffic.record(frame._replace(data=data, length=len(data))))
         assert [packet(stream)[1] for _ in range(2)] == other
+
+
+def test_machines_get_a_line_for_each_packet(prefix: Path) -> None:
+    command = [sys.executable, "-m", "agent", "--prefix", str(prefix), "--json", "capture", "stream", "edge", "tcp"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as stream, part(prefix).open("ab", buffering=0) as file:
+        assert stream.stdout
+        one = traffic.packets(Random(1), 1, begin=BEGIN)[0]
+        data = datagram(b"\x0a\0\0\1", b"\x0a\0\0\2", (80, 8080))
+        while not select.select([stream.stdout], [], [], 0.2)[0]:  # it shows what comes once it has begun
+            file.write(traffic.record(one._replace(data=data, length=99)))
+        told = json.loads(stream.stdout.readline())
+        stream.stdout.close()
+        assert stream.wait(PATIENCE) == 141
+    assert (told["service"], told["interface"], told["length"]) == ("edge", "eth0", 99)
+    assert (told["source"], told["destination_port"], told["protocol"]) == ("10.0.0.1", 8080, "tcp")
 
 
 def test_wireshark_can_read_it_as_it_comes(prefix: Path) -> None:

@@ -142,7 +142,7 @@ def test_the_effective_declaration_spells_out_defaults_in_readable_units(read: R
                 "snaplen": 262144,
                 "promiscuous": False,
                 "fanout": 1,
-                "ring": "32MiB",
+                "ring": "64MiB",
                 "enabled": True,
                 "restart": "always",
                 "max_restarts": 10,

@@ -193,7 +193,8 @@ def indexes(segment: Segment, size: int, link_type: int) -> list[Chunk]:
     try:
         fd = open_regular(segment.index, os.O_RDONLY)
         with os.fdopen(fd, "rb") as file:
-            data = file.read(MOST_INDEX) if os.fstat(fd).st_size <= MOST_INDEX else b""
+            length = os.fstat(fd).st_size
+            data = file.read(length) if length <= MOST_INDEX else b""
     except OSError:
         return []
     found: list[Chunk] = []

@@ -18,7 +18,7 @@ from agent.workers.index.model import Chunk
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-LONGEST = 32 * 1024 * 1024
+LONGEST = 16 * 1024 * 1024
 """Bytes of a segment that are read at a time: bounds what an index costs in memory."""
 
 _BATCH = 16384

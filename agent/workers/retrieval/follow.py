@@ -87,26 +87,26 @@ class Follower:
         form = parse_header(header)
         return link_type(form, header) if form else None
 
-    def take(self) -> list[bytes]:
-        """What came since the last call, each interface by itself: records with nanoseconds, in this byte order."""
+    def take(self) -> list[tuple[str, bytes]]:
+        """What came since the last call, as interfaces and records: with nanoseconds, in this byte order."""
         ended = [file for file in self._files if file.renamed()]
-        taken = [self._read(file) for file in self._files]
+        taken = [(file.segment.interface, self._read(file)) for file in self._files]
         stamps = self._changes()
         if ended or stamps != self._stamps or time.time_ns() - max(stamps, default=0) < _SETTLED:
             self._stamps = stamps
             taken += self._look_again()
         for file in ended:  # their new names are known by now
             self._drop(file)
-        return [records for records in taken if records]
+        return [(interface, records) for interface, records in taken if records]
 
     def close(self) -> None:
         """Let go of all files."""
         while self._files:
             self._drop(self._files[0])
 
-    def _look_again(self) -> list[bytes]:
+    def _look_again(self) -> list[tuple[str, bytes]]:
         """What is in segments that were not there before."""
-        taken = []
+        taken: list[tuple[str, bytes]] = []
         held = {file.identity for file in self._files}
         for segment in self._listed():
             name = segment.interface, segment.path.name
@@ -120,7 +120,7 @@ class Follower:
             if file.identity in held:  # the same by another name
                 self._drop(file)
                 continue
-            taken.append(self._read(file))
+            taken.append((segment.interface, self._read(file)))
             if segment.closed:
                 self._drop(file)
         return taken

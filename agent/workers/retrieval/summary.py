@@ -9,6 +9,8 @@ import socket
 import struct
 from typing import Any
 
+from agent.workers.retrieval.offline import Packet
+
 _ETHERNET, _LINUX_SLL, _LINUX_SLL2, _RAW, _NULL = 1, 113, 276, (12, 14, 101, 228, 229), (0, 108)
 _TAGS = (0x8100, 0x88A8, 0x9100)
 _IPV4, _ARP, _RARP, _IPV6 = 0x0800, 0x0806, 0x8035, 0x86DD
@@ -45,6 +47,18 @@ def summary(link_type: int, data: bytes) -> Summary:
     except (struct.error, IndexError, ValueError, OSError):  # it ends before its headers do
         told["detail"] = " ".join(filter(None, (told.get("detail"), "cut short")))
     return told
+
+
+def document(service: str, interface: str, link_type: int, packet: Packet) -> Summary:
+    """A packet as JSON says it."""
+    return {
+        "time": packet.time / 1e9,
+        "service": service,
+        "interface": interface,
+        "length": packet.length,
+        "captured": len(packet.data),
+        **summary(link_type, packet.data),
+    }
 
 
 def line(told: Summary) -> str:

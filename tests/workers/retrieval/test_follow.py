@@ -59,8 +59,8 @@ class Capture:
             self._part = None
 
 
-def numbers(taken: list[bytes]) -> list[int]:
-    return sorted((packet.time - BEGIN) // MILLISECOND for part in taken for packet in packets(part))
+def numbers(taken: list[tuple[str, bytes]]) -> list[int]:
+    return sorted((packet.time - BEGIN) // MILLISECOND for _, part in taken for packet in packets(part))
 
 
 @pytest.fixture

@@ -50,10 +50,10 @@ while True:
             number += 1
             counter[:] = number.to_bytes(8, "little")
     part.rename(place / segment_name(BEGIN + first * MILLISECOND, CLOSED))
-    for old in sorted(place.glob("*.pcap"))[:-400]:
+    for old in sorted(place.glob("*.pcap"))[:-100]:
         old.unlink()
 """
-"""Writes one packet after the other, and closes a segment after every 30th, as fast as it can; the last 400 stay."""
+"""Writes one packet after the other, and closes a segment after every 30th, as fast as it can; the last 100 stay."""
 
 
 def test_a_store_that_changes_all_the_time_is_seen_without_gap_or_double(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_a_store_that_changes_all_the_time_is_seen_without_gap_or_double(tmp_pat
     with subprocess.Popen([sys.executable, "-c", _CHURN, str(place), str(written)], cwd=ROOT) as churn:
         try:
             looks, seen, until = 0, 0, time.monotonic() + 20
-            while looks < 40 and time.monotonic() < until:
+            while looks < 25 and time.monotonic() < until:
                 before = int.from_bytes(written.read_bytes(), "little")
                 sources = snapshot(tmp_path / "edge")
                 found: list[int] = []
@@ -76,7 +76,7 @@ def test_a_store_that_changes_all_the_time_is_seen_without_gap_or_double(tmp_pat
                 assert known == list(range(known[0], before)) if known else before < 3, "a gap"
                 looks += before > seen
                 seen = before
-            assert looks == 40
+            assert looks == 25
             assert churn.poll() is None
         finally:
             churn.kill()

@@ -31,22 +31,29 @@ HEADS = ("SERVICE", "PIN", "FROM", "TO", "SEGMENTS", "SIZE", "BY", "REASON")
     examples=(
         "agentctl capture pin edge --last 10m --reason 'the outage'",
         "agentctl capture pin edge --from 14:00 --to 14:05:30",
-        "agentctl capture pin edge --last 1m --for 5m",
+        "agentctl capture pin --last 1m --for 5m",
     ),
 )
-@click.argument("name", type=SERVICE)
+@click.argument("name", type=SERVICE, required=False)
 @spanned
 @click.option("--for", "ahead", metavar="DURATION", help="Until so long after --from, or after now.")
 @click.option("--reason", metavar="TEXT", default="", help="Why, for whoever finds it.")
 def pin(
-    session: Session, name: str, last: str | None, begin: str | None, end: str | None, ahead: str | None, reason: str
+    session: Session,
+    name: str | None,
+    last: str | None,
+    begin: str | None,
+    end: str | None,
+    ahead: str | None,
+    reason: str,
 ) -> None:
-    """Keep what capture NAME has stored, or will, of a time: it is removed only when nothing else is left to remove.
+    """Keep what capture NAME, or each, has stored, or will, of a time: it is removed only when nothing else is left to
+    remove.
 
     Every segment that may hold a packet of that time is kept, of all interfaces, also when it becomes older than
     `max_age`. Pinned segments count towards the budget.
     """
-    from agent.cli.stores import store_of
+    from agent.cli.stores import store_of, stores
     from agent.workers.capture import pins as files
     from agent.workers.capture.stock import stock, within
 
@@ -54,17 +61,26 @@ def pin(
     wanted = span(now, last, begin, end, ahead)
     if wanted is None:
         raise UsageError("say which time: --last 10m, --from 14:00 --to 14:05, or --for 5m from now on")
-    if len(reason) > files.LONGEST_REASON:
-        raise UsageError(f"a reason has at most {files.LONGEST_REASON} characters; this one has {len(reason)}")
-    with store_of(session.paths(), name) as directory:
-        made = files.add(directory, wanted.begin, wanted.end, created=now, reason=_text(reason), by=_who())
-        kept = within(stock(directory), made.begin, made.end)
+    why = checked(reason)
+    paths = session.paths()
+    names = stores(paths) if name is None else [name]
+    if not names:
+        raise UsageError(f"no packets are stored below {paths.spool}")
+    for one in names:
+        with store_of(paths, one):  # all of them can be asked, before anything is pinned
+            pass
+    found: list[tuple[str, Pin, list[Stored]]] = []
+    for one in names:
+        with store_of(paths, one) as directory:
+            made = files.add(directory, wanted.begin, wanted.end, created=now, reason=why, by=_who())
+            found.append((one, made, within(stock(directory), made.begin, made.end)))
     if session.json:
-        output.document(_told(name, made, kept))
-    else:
+        output.document(_told(*found[0]) if name is not None else {"pins": [_told(*each) for each in found]})
+        return
+    for one, made, kept in found:
         number = f"{len(kept)} segment{'' if len(kept) == 1 else 's'}"
-        held = f"{number}, {text.size(sum(one.size for one in kept))}" if kept else "nothing stored yet"
-        print(f"{name}: pin {made.id}: {_moment(made.begin)} to {_moment(made.end)}, {held}")
+        held = f"{number}, {text.size(sum(part.size for part in kept))}" if kept else "nothing stored yet"
+        print(f"{one}: pin {made.id}: {_moment(made.begin)} to {_moment(made.end)}, {held}")
 
 
 @command(
@@ -135,6 +151,15 @@ def _told(service: str, pin: Pin, kept: list[Stored]) -> dict[str, Any]:
 
 def _moment(instant: int) -> str:
     return text.moment(instant / SECOND)
+
+
+def checked(reason: str) -> str:
+    """The reason of a pin. Raises ``UsageError``."""
+    from agent.workers.capture.pins import LONGEST_REASON
+
+    if len(reason) > LONGEST_REASON:
+        raise UsageError(f"a reason has at most {LONGEST_REASON} characters; this one has {len(reason)}")
+    return _text(reason)
 
 
 def _text(reason: str) -> str:

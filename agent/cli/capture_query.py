@@ -20,7 +20,7 @@ from agent.cli.names import SERVICE
 from agent.cli.text import safe, size
 from agent.declaration.units import parse_duration, parse_size
 from agent.errors import EXIT_RUNTIME, UsageError
-from agent.linux.owner import owner, seen_by
+from agent.linux.owner import seen_by
 from agent.linux.priority import be_idle
 
 ON_A_TERMINAL = 1000
@@ -101,6 +101,7 @@ def query(
 
     from agent.cli.capture_output import Documents, Lines, Pcapng, Savefile, Target, Writer
     from agent.cli.capture_stores import check_interfaces, stores
+    from agent.cli.stores import eyes
     from agent.workers.retrieval.answer import Answer, Limits
     from agent.workers.retrieval.search import ALWAYS
 
@@ -108,7 +109,7 @@ def query(
     file = Target(target) if target is not None else None
     be_idle()
     try:
-        with interruptible(), seen_by(owner(*paths.owned)), _ended_after(seconds, file.abandon if file else None):
+        with interruptible(), seen_by(eyes(paths, services)), _ended_after(seconds, file.abandon if file else None):
             chosen = stores(paths.spool, services)
             check_interfaces(chosen, interfaces)
             answer = Answer(

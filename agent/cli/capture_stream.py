@@ -18,7 +18,7 @@ from agent.cli.guard import complain
 from agent.cli.names import SERVICE
 from agent.errors import UsageError
 from agent.linux import ssh
-from agent.linux.owner import owner, seen_by
+from agent.linux.owner import seen_by
 from agent.workers.capture.savefile import LONGEST_CAPTURE
 
 if TYPE_CHECKING:
@@ -56,11 +56,12 @@ def stream(session: Session, name: str, expression: str, interfaces: tuple[str, 
             f"packets are not for a terminal; pipe them: agentctl capture stream {name} | wireshark -k -i -"
         )
     from agent.cli.capture_stores import check_interfaces, stores
+    from agent.cli.stores import eyes
     from agent.workers.retrieval.follow import Follower
 
     paths = session.paths()
     without = _own_traffic()
-    with seen_by(owner(*paths.owned)):
+    with seen_by(eyes(paths, (name,))):
         (store,) = stores(paths.spool, (name,))
         check_interfaces([store], interfaces)
         follower = Follower(store, interfaces, expression, without)

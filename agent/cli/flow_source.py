@@ -15,7 +15,7 @@ from agent.cli.base import Session, no_such
 from agent.cli.guard import complain
 from agent.cli.instants import Span, span, spanned
 from agent.cli.names import SERVICE
-from agent.errors import UsageError
+from agent.errors import StorageFailure, UsageError
 
 if TYPE_CHECKING:
     from agent.workers.flows.choice import Choice as Expression
@@ -78,8 +78,16 @@ class Choice:
         from agent.workers.capture import version
         from agent.workers.capture.catalogue import interfaces
 
-        known = {path.name: interfaces(path) for path in sorted(spool.glob("*")) if path.is_dir()}
-        known = {name: found for name, found in known.items() if found}
+        known: dict[str, list[str]] = {}
+        for path in sorted(spool.glob("*")):
+            try:
+                found = interfaces(path) if path.is_dir() else []
+            except StorageFailure:  # somebody else's; it matters if it was asked for
+                if path.name in self.services:
+                    raise
+                continue
+            if found:
+                known[path.name] = found
         for name in self.services:
             if name not in known:
                 raise UsageError(f"{no_such('capture', name, known)}; `agentctl capture list` shows what is")

@@ -16,7 +16,7 @@ from agent.cli.flow_source import Choice, chosen, warn
 from agent.cli.instants import SECOND
 from agent.errors import StorageFailure, UsageError
 from agent.linux.files import why
-from agent.linux.owner import owner, seen_by
+from agent.linux.owner import seen_by
 
 if TYPE_CHECKING:
     from agent.linux.users import Credentials
@@ -73,15 +73,16 @@ def export(session: Session, choice: Choice, ipfix: str | None, jsonl: str | Non
         raise UsageError(FORGETFUL)
     if ipfix is not None and jsonl is not None:
         raise UsageError("--ipfix and --jsonl are two ways to go; write one of them")
+    from agent.cli.stores import eyes
     from agent.workers.flows.records import Effort, Origins
 
     origins, effort = Origins(), Effort()
     paths = session.paths()
-    eyes = owner(*paths.owned)
-    with seen_by(eyes):
+    user = eyes(paths, choice.services)
+    with seen_by(user):
         stores = choice.stores(paths.spool)
     timeouts = round(idle * SECOND), round(active * SECOND)
-    found = _records(choice, stores, origins, effort, timeouts, eyes)
+    found = _records(choice, stores, origins, effort, timeouts, user)
     if ipfix is not None:
         _to_collector(session, ipfix, found, origins)
     elif jsonl is not None:
@@ -95,7 +96,7 @@ def _records(
     origins: Origins,
     effort: Effort,
     timeouts: tuple[int, int],
-    eyes: Credentials | None,
+    user: Credentials | None,
 ) -> Iterator[Records]:
     """What is over, as time goes on; store by store."""
     from agent.workers.flows.ended import Ending
@@ -104,7 +105,7 @@ def _records(
         ending = Ending(*timeouts)
         batches = choice.batches([store], origins, effort, timeouts[0])
         while True:
-            with seen_by(eyes):
+            with seen_by(user):
                 batch = next(batches, None)
             if batch is None:
                 break

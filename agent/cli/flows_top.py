@@ -10,7 +10,7 @@ from agent.cli import output, table, text
 from agent.cli.base import Session, command
 from agent.cli.flow_source import Choice, chosen, warn
 from agent.errors import UsageError
-from agent.linux.owner import owner, seen_by
+from agent.linux.owner import seen_by
 
 if TYPE_CHECKING:
     from agent.workers.flows.top import By, Sort, Totals
@@ -53,12 +53,13 @@ def top(session: Session, choice: Choice, by: By, sort: Sort, number: int) -> No
     """
     if by == "flow" and sort == "flows":
         raise UsageError("--by flow has one flow in each row; write --sort bytes or --sort packets")
+    from agent.cli.stores import eyes
     from agent.workers.flows.records import Effort, Origins
     from agent.workers.flows.top import Totals
 
     origins, effort, totals = Origins(), Effort(), Totals(by)
     paths = session.paths()
-    with seen_by(owner(*paths.owned)):
+    with seen_by(eyes(paths, choice.services)):
         for batch in choice.batches(choice.stores(paths.spool), origins, effort):
             totals.add(batch.rows)
     warn(effort)

@@ -14,7 +14,7 @@ from agent.cli import output, table, text
 from agent.cli.base import Session, command, no_such
 from agent.cli.names import SERVICE
 from agent.errors import UsageError
-from agent.linux.owner import owner, seen_by
+from agent.linux.owner import seen_by
 
 if TYPE_CHECKING:
     from agent.workers.inventory.snapshot import Snapshot
@@ -60,7 +60,9 @@ def hosts(
     wanted = Wanted(address, named, offers, interface, since)
     now = time.time()
     paths = session.paths()
-    with seen_by(owner(*paths.owned)):
+    from agent.cli.stores import eyes
+
+    with seen_by(eyes(paths, names)):
         known = _known(paths.spool, names)
     from agent.workers.inventory.snapshot import restore
     from agent.workers.inventory.view import Source

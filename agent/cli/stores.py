@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,6 +45,20 @@ def store_of(paths: Paths, name: str) -> Iterator[Path]:
         raise UsageError(no_such("store of packets", name, stores(paths)))
     with seen_by(user):
         yield directory
+
+
+def eyes(paths: Paths, names: Sequence[str] = ()) -> Credentials | None:
+    """With whose eyes root looks into the stores of these captures at once; into those of the agent's user without any.
+
+    Raises ``UsageError`` when they belong to several users: nobody but root could read them all.
+    """
+    agent = owner(*paths.owned)
+    theirs = {name: _eyes(paths.data(name), agent) for name in names}
+    users = {user.name: user for user in theirs.values() if user is not None}
+    if len(users) > 1:
+        told = ", ".join(f"{name} to {user.name}" for name, user in theirs.items() if user is not None)
+        raise UsageError(f"these stores belong to several users ({told}); ask for those of one at a time")
+    return next(iter(users.values()), agent)
 
 
 def _eyes(directory: Path, agent: Credentials | None) -> Credentials | None:

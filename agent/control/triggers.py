@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping
 
@@ -12,11 +11,15 @@ from agent.errors import StorageFailure
 from agent.paths import Paths
 from agent.telemetry.events import Event
 
-log = logging.getLogger(__name__)
+_OWN = ("triggered", "trigger_failed")
 
 
 def armed(services: Mapping[str, AnyService], event: Event) -> list[tuple[str, Trigger]]:
-    """The captures that this event triggers: never one that it is about, which would trigger itself for ever."""
+    """The captures that this event triggers: never one that it is about, which would trigger itself for ever, and none
+    by what a trigger did, or two of them would trigger each other.
+    """
+    if event.kind in _OWN:
+        return []
     return [
         (service.name, service.trigger)
         for service in services.values()

@@ -7,10 +7,13 @@ such a prefix root looks with the eyes of that user, and runs as that user.
 
 from __future__ import annotations
 
+import builtins
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import ModuleType
 
 from agent.linux import libc
 from agent.linux.capabilities import keeping_through_setuid, off_files, permitted
@@ -59,11 +62,43 @@ def seen_by(user: Credentials | None) -> Iterator[None]:
         os.setgroups(user.groups)
         os.setegid(user.gid)
         os.seteuid(user.uid)
-        yield
+        with _program_of(uid):
+            yield
     finally:
         os.seteuid(uid)
         os.setegid(gid)
         os.setgroups(groups)
+
+
+@contextmanager
+def _program_of(uid: int) -> Iterator[None]:
+    """While the block runs, modules are imported as ``uid``: the program may lie where nobody else can read it, such as
+    the one file in root's home, which unpacks itself for root alone.
+    """
+    ours = builtins.__import__
+
+    def bring(
+        name: str,
+        globals: Mapping[str, object] | None = None,
+        locals: Mapping[str, object] | None = None,
+        fromlist: Sequence[str] | None = (),
+        level: int = 0,
+    ) -> ModuleType:
+        known = sys.modules.get(name) if not level else None
+        if known is not None and all(hasattr(known, wanted) for wanted in fromlist or ()):
+            return ours(name, globals, locals, fromlist or (), level)
+        eyes = os.geteuid()
+        os.seteuid(uid)
+        try:
+            return ours(name, globals, locals, fromlist or (), level)
+        finally:
+            os.seteuid(eyes)
+
+    builtins.__import__ = bring
+    try:
+        yield
+    finally:
+        builtins.__import__ = ours
 
 
 def step_down(user: Credentials) -> None:

@@ -85,6 +85,20 @@ def test_what_is_not_stored_is_pinned_and_said_not_to_be(tmp_path: Path, capsys:
     assert capsys.readouterr().out.endswith("2001-01-01 00:00:00 to 2001-01-02 00:00:00, nothing stored yet\n")
 
 
+def test_without_a_name_every_capture_keeps_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("edge", "core"):
+        (tmp_path / "spool" / name).mkdir(parents=True, exist_ok=True)
+        version.mark(tmp_path / "spool" / name)
+    told = documented(tmp_path, capsys, "pin", "--last", "10m", "--reason", "the outage")["pins"]
+    assert [(one["service"], one["reason"]) for one in told] == [("core", "the outage"), ("edge", "the outage")]
+    assert len(documented(tmp_path, capsys, "pins")["pins"]) == 2
+
+
+def test_where_nothing_is_stored_nothing_can_be_pinned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert agentctl(tmp_path, "pin", "--last", "10m") == 1
+    assert "no packets are stored below" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "status", "told"),
     [

@@ -38,6 +38,13 @@ def test_a_capture_is_not_triggered_by_what_happens_to_itself() -> None:
     assert [name for name, _ in armed(SERVICES, happened("hung", "core"))] == ["edge"]
 
 
+def test_what_a_trigger_did_triggers_nothing() -> None:
+    wary = {"edge": Capture(name="edge", interfaces=("eth0",), trigger=Trigger(on=("*.*",)))}
+    assert [name for name, _ in armed(wary, happened("failed", "core"))] == ["edge"]
+    assert armed(wary, happened("triggered", "core")) == []
+    assert armed(wary, happened("trigger_failed", "core")) == []
+
+
 def triggers(prefix: Path, told: list[tuple[str, str, str]], now: list[int]) -> Triggers:
     return Triggers(Paths.of(prefix), lambda: SERVICES, lambda *words: told.append(words), lambda: now[0])
 

@@ -53,6 +53,27 @@ def test_who_may_not_become_the_owner_stays_who_he_is(theirs: Path) -> None:
     assert scripted(f"{PREAMBLE}libc.capset(1, 1, 0)  # CAP_CHOWN\n{asked}") == "None 0\n"
 
 
+def test_what_root_imports_meanwhile_may_lie_where_the_owner_cannot_read(theirs: Path, tmp_path: Path) -> None:
+    (tmp_path / "hidden.py").write_text("import os\nAS = os.geteuid()\n")
+    tmp_path.chmod(0o700)
+    told = scripted(
+        f"""{PREAMBLE}
+from agent.linux.owner import seen_by
+sys.path.insert(0, {str(tmp_path)!r})
+with seen_by(owner(Path({str(theirs)!r}))):
+    import hidden
+    from wsgiref import util
+    print(hidden.AS, os.geteuid(), util.__name__)
+    try:
+        open({str(tmp_path / "hidden.py")!r})
+    except PermissionError:
+        print("not read")
+print(os.geteuid(), __import__ is __builtins__.__import__)
+"""
+    )
+    assert told == f"0 {NOBODY} wsgiref.util\nnot read\n0 True\n"
+
+
 def test_root_sees_with_the_eyes_of_the_owner_and_is_root_again(theirs: Path) -> None:
     closed, open_ = theirs / "closed", theirs / "open"
     for path, mode in ((closed, 0o600), (open_, 0o644)):

@@ -40,6 +40,4 @@ class Indexing:
 
     def _variables(self) -> Mapping[str, str]:
         before, self._last = self._last, self._companion.said.get(SEGMENT)
-        if self._companion.failures > 1 and self._last is not None and self._last == before:
-            return {SUSPECT: self._last}
-        return {}
+        return {SUSPECT: self._last} if self._last and self._last == before else {}

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 from agent.declaration.collector import parse_collector
 from agent.declaration.model import Capture
 from agent.errors import ConfigurationError, StorageFailure
+from agent.linux.capabilities import NotGranted, take
 from agent.linux.files import why
 from agent.linux.priority import stand_back
 from agent.workers.capture.catalogue import Segment
-from agent.workers.capture.naming import OPEN
 from agent.workers.index.growing import Growing, NotOurs
 from agent.workers.index.lookout import Lookout
 from agent.workers.runtime import Context
@@ -40,7 +40,7 @@ FIRST_RETRY, LONGEST_RETRY = 1.0, 300.0
 """Seconds until what failed is tried again."""
 
 SEGMENT = "X_SEGMENT"
-"""The field that says which segment is being looked into."""
+"""The field that says which segment is being looked into, by device and inode: its name changes. Empty: none is."""
 
 SUSPECT = "SERVICE_SUSPECT"
 """The segment over which this process has died before, told by its parent: it is not looked into again."""
@@ -60,13 +60,16 @@ class IndexWorker:
         self._later: dict[Path, Attempt] = {}
         self._waiting = 0
         self._packets = 0
+        self._cut = 0
         self._until = 0
         self._inventory: Inventory | None = None
         self._exporter = _exporter(context.service.ipfix, context, self._report)
 
     async def start(self) -> None:
-        """Stand back for the capture."""
+        """Stand back for the capture, and hold nothing: a program of root's has all that root has, and reads packets."""
         stand_back(NICENESS)
+        with suppress(NotGranted):  # who is not root has none to give away
+            take(0)
         self._inventory = _inventory(self._context, self._report)
         if self._exporter is not None:
             self._exporter.start()
@@ -118,27 +121,29 @@ class IndexWorker:
     async def _open(self, known: list[Segment]) -> None:
         """Index what was written to open segments since."""
         for segment in known:
-            if not segment.closed and str(segment.path) != self._suspect and (growing := self._hold(segment)):
+            if not segment.closed and not self._is_suspect(segment) and (growing := self._hold(segment)):
                 await self._advance(growing, segment)
 
     async def _closed(self, known: list[Segment]) -> None:
         """Finish the index of each closed segment."""
         waiting = [segment for segment in known if segment.closed]
+        look_at = time.monotonic() + PACE
         for number, segment in enumerate(waiting):
             self._waiting = len(waiting) - number
-            if self._suspect in (str(segment.path), str(segment.path.with_suffix(OPEN))):
+            if self._is_suspect(segment):
                 self._give_up(segment, "its index could not be made")
             elif (growing := self._hold(segment)) and await self._advance(growing, segment):
                 self._finish(growing, segment)
-            if number + 1 < len(waiting):  # what is open must not wait for the past
+            if number + 1 < len(waiting) and time.monotonic() >= look_at:  # what is open must not wait for the past
                 await self._open(self._look())
+                look_at = time.monotonic() + PACE
         self._waiting = 0
 
     def _held(self, segment: Segment) -> bool:
-        with suppress(OSError):
-            status = segment.path.stat(follow_symlinks=False)
-            return (status.st_dev, status.st_ino) in self._growing
-        return False
+        return _identity(segment) in self._growing
+
+    def _is_suspect(self, segment: Segment) -> bool:
+        return self._suspect is not None and _told(_identity(segment)) == self._suspect
 
     def _hold(self, segment: Segment) -> Growing | None:
         """The index of this segment as far as it is made; ``None`` when the segment is gone, or none."""
@@ -160,10 +165,11 @@ class IndexWorker:
 
     async def _advance(self, growing: Growing, segment: Segment) -> bool:
         """Index what there is; returns whether that went well."""
-        self._context.tell(**{SEGMENT: str(segment.path)})
+        self._context.tell(**{SEGMENT: _told(growing.identity)})
         try:
             for chunk in growing.advance():
                 self._packets += chunk.packets
+                self._cut += chunk.cut
                 self._until = max(self._until, chunk.last)
                 if self._inventory is not None:
                     self._inventory.observe(growing.fd, segment.interface, chunk)
@@ -174,6 +180,8 @@ class IndexWorker:
             self._try_later(segment, f"{segment.path}: cannot be indexed: {why(error)}")
             self._forget(growing)
             return False
+        finally:
+            self._context.tell(**{SEGMENT: ""})
         return True
 
     def _finish(self, growing: Growing, segment: Segment) -> None:
@@ -213,6 +221,7 @@ class IndexWorker:
             {
                 "index_waiting": self._waiting,
                 "index_packets": self._packets,
+                "cut": self._cut,
                 "index_until": self._until / 1e9 if self._until else None,
                 **(self._exporter.figures() if self._exporter is not None else {}),
             },
@@ -247,6 +256,18 @@ def _exporter(collector: str | None, context: Context, report: Callable[[str, st
             loop.call_soon_threadsafe(report, kind, message)
 
     return Exporter(context.data, context.name, parse_collector(collector), reported)
+
+
+def _identity(segment: Segment) -> tuple[int, int] | None:
+    """Which file a segment is; ``None`` when it is gone."""
+    with suppress(OSError):
+        status = segment.path.stat(follow_symlinks=False)
+        return status.st_dev, status.st_ino
+    return None
+
+
+def _told(identity: tuple[int, int] | None) -> str:
+    return "" if identity is None else f"{identity[0]}:{identity[1]}"
 
 
 @dataclass(slots=True)

@@ -81,10 +81,20 @@ def test_every_closed_segment_gets_an_index_and_what_is_not_ours_is_left_alone(t
 def test_a_segment_over_which_it_died_before_is_left_and_searched_as_it_is(tmp_path: Path) -> None:
     data = tmp_path / "data"
     suspect, other = segment(data, "eth0", 0, records(30)), segment(data, "eth0", 60, records(30))
-    with index_process(data, SERVICE_SUSPECT=str(suspect)):
+    with index_process(data, SERVICE_SUSPECT=f"{suspect.stat().st_dev}:{suspect.stat().st_ino}"):
         wait_until(other.with_suffix(".idx").exists)
     assert suspect.with_suffix(".idx").read_bytes() == b""
     assert packets(other.with_suffix(".idx")) == 30
+
+
+def test_it_holds_no_capability(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    path = segment(data, "eth0", 0, records(1))
+    with index_process(data) as process:
+        wait_until(path.with_suffix(".idx").exists)
+        status = Path(f"/proc/{process.pid}/status").read_text()
+    sets = ("CapInh", "CapPrm", "CapEff", "CapAmb")
+    assert [line.split()[1] for line in status.splitlines() if line.startswith(sets)] == ["0" * 16] * 4
 
 
 def test_it_stands_back_for_the_capture(tmp_path: Path) -> None:
@@ -92,7 +102,7 @@ def test_it_stands_back_for_the_capture(tmp_path: Path) -> None:
     path = segment(data, "eth0", 0, records(1))
     with index_process(data) as process:
         wait_until(path.with_suffix(".idx").exists)
-        assert os.getpriority(os.PRIO_PROCESS, process.pid) == 10
+        assert os.getpriority(os.PRIO_PROCESS, process.pid) == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10)
 
 
 @pytest.fixture

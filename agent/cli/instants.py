@@ -149,7 +149,7 @@ def spanned(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--to", "end", metavar="TIME", help="Until then.  [default: now]"),
         click.option("--from", "begin", metavar="TIME", help="From then on: 2026-11-20T14:00, 14:00:05 or -10m."),
-        click.option("--last", metavar="DURATION", help="Of the last 90s, 10m, 2h, 1d …"),
+        click.option("--last", metavar="DURATION", help="Of the last 90s, 10m, 2h or 1d."),
     ):
         function = option(function)
     return function

@@ -55,7 +55,7 @@ class Result(NamedTuple):
 )
 @interruptible()
 def selftest(session: Session, directory: Path | None) -> None:
-    """Prove that what this program is made of works here: capture, index, scan parsing, database, control socket …
+    """Prove that what this program is made of works here: capture, index, scans, database, control socket and more.
 
     Each part really does it, in a process of its own, without a declaration or an agent, and writes only to a
     directory that is removed again. What this host does not allow to be checked is said, and is no failure.

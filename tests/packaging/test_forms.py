@@ -169,9 +169,9 @@ def test_a_host_needs_nothing_but_glibc_and_zlib(form: Path, program: Built, tmp
     done = run(inside, "selftest", "--json", wrapper=wrapper)
     assert done.returncode == 0, done.stdout + done.stderr
     told = {part["name"]: (part["verdict"], part["unchecked"]) for part in json.loads(done.stdout)["parts"]}
-    assert set(told) == {"capture", "scan", "calendar", "processes", "index", "database", "control"}
+    assert set(told) == {"capture", "scan", "hosts", "calendar", "processes", "index", "database", "control"}
     assert {verdict for verdict, _ in told.values()} == {"ok"}
-    assert {told[part] for part in ("capture", "scan", "index", "database", "control")} == {("ok", "")}
+    assert {told[part] for part in ("capture", "scan", "hosts", "index", "database", "control")} == {("ok", "")}
     assert "install tzdata" in told["calendar"][1] and "cannot start env" in told["processes"][1]
 
 

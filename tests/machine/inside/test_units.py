@@ -38,13 +38,20 @@ limits = { memory = "64MiB" }
 kind = "command"
 command = ["/opt/tests/forks"]
 limits = { pids = 20 }
+
+[service.lan]
+kind = "capture"
+interfaces = ["near0"]
+limits = { memory = "256MiB", pids = 20 }
 """
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 def test_limits_are_in_force_under_the_unit_and_strike_only_their_own_service() -> None:
+    """And who indexes stands back for the capture although nobody may be nice there."""
     with Host() as host:
         host.install()
+        host.veth("near0", "far0")
         host.program("hungry", HUNGRY)
         host.program("forks", FORKS)
         host.declare(DECLARATION)
@@ -64,38 +71,28 @@ def test_limits_are_in_force_under_the_unit_and_strike_only_their_own_service() 
         host.systemctl("kill", "--kill-whom=main", "--signal=KILL")
         host.wait_unit_state(UNIT, ActiveState="active", NRestarts="1")
         assert host.service("calm")["state"] == "running"
+        stands_back(host)
 
 
-CAPTURE = """
-[service.lan]
-kind = "capture"
-interfaces = ["near0"]
-limits = { memory = "256MiB", pids = 20 }
-"""
-
-
-@pytest.mark.timeout(240)
-def test_who_indexes_stands_back_for_the_capture_although_nobody_may_be_nice() -> None:
-    with Host() as host:
-        host.install()
-        host.veth("near0", "far0")
-        host.declare(CAPTURE)
-        host.systemctl("start")
-        host.until("lan", state="running")
-        service = host.path("/sys/fs/cgroup/agent.slice/agent.service/service.lan")
-        aside = service / "aside"
-        for turn in range(2):
-            wait_until(lambda: (aside / "cgroup.threads").exists() and bool((aside / "cgroup.threads").read_text()))
-            assert (aside / "cpu.weight.nice").read_text() == "10\n"
-            assert int((service / "cpu.weight").read_text()) > int((aside / "cpu.weight").read_text())
-            (index,) = [pid for pid, words in host.processes().items() if words[1:3] == ["worker", "index"]]
-            assert Path(f"/proc/{index}/cgroup").read_text().rstrip().endswith("/service.lan/aside")
-            # What holds for the service holds for it too, and goes on doing so for the next.
-            assert host.service("lan")["processes"] == 2
-            assert (service / "memory.max").read_text() == f"{256 << 20}\n"
-            if not turn:
-                host.agentctl("restart", "lan")
-                host.until("lan", state="running")
-        host.agentctl("stop", "lan")
-        assert not service.exists()
-        assert not [event for event in host.events() if event["kind"] == "limits_not_in_force"]
+def stands_back(host: Host) -> None:
+    """Whether the index process of ``lan`` is in a cgroup of its own that weighs less, now and after a restart."""
+    host.until("lan", state="running")
+    service = host.path("/sys/fs/cgroup/agent.slice/agent.service/service.lan")
+    aside = service / "aside"
+    for turn in range(2):
+        wait_until(lambda: (aside / "cgroup.threads").exists() and bool((aside / "cgroup.threads").read_text()))
+        assert (aside / "cpu.weight.nice").read_text() == "10\n"
+        assert int((service / "cpu.weight").read_text()) > int((aside / "cpu.weight").read_text())
+        (index,) = [pid for pid, words in host.processes().items() if words[1:3] == ["worker", "index"]]
+        assert Path(f"/proc/{index}/cgroup").read_text().rstrip().endswith("/service.lan/aside")
+        # What holds for the service holds for it too, and goes on doing so for the next.
+        assert host.service("lan")["processes"] == 2
+        assert (service / "memory.max").read_text() == f"{256 << 20}\n"
+        if not turn:
+            host.agentctl("restart", "lan")
+            host.until("lan", state="running")
+    host.agentctl("stop", "lan")
+    assert (service / "cgroup.events").read_text().startswith("populated 0")
+    assert not [event for event in host.events() if event["kind"] == "limits_not_in_force"]
+    host.systemctl("stop")
+    assert not service.exists()

@@ -6,6 +6,7 @@ import json
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -204,9 +205,17 @@ def test_the_one_file_lays_what_it_runs_and_does_not_need_its_temporary_director
         variables = host.run(["cat", f"/proc/{pid}/environ"]).stdout
         assert "/tmp/_MEI" not in variables
         host.run(["bash", "-c", "rm -rf /tmp/_MEI*"])
-        worker = host.path("/opt/demo/run/loopback.pid").read_text().strip()
+
+        def running() -> str:
+            file = host.path("/opt/demo/run/loopback.pid")
+            with suppress(FileNotFoundError):  # between one worker and the next
+                return file.read_text().strip()
+            return ""
+
+        wait_until(lambda: running() != "")
+        worker = running()
         host.run(["bash", "-c", f"kill -KILL {worker}"])
-        wait_until(lambda: host.path("/opt/demo/run/loopback.pid").read_text().strip() not in ("", worker))
+        wait_until(lambda: running() not in ("", worker))
         wait_until(
             lambda: (
                 '"state": "running"'

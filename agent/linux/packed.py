@@ -61,8 +61,9 @@ def unpack(directory: Path) -> None:
 
 def unpack_for(module: str) -> None:
     """Have the pack unpacked when ``module`` is imported, if this is the one file."""
-    if one_file():
-        sys.meta_path.insert(0, _Unpacker(module, Path(sys._MEIPASS)))  # type: ignore[attr-defined]  # PyInstaller's
+    place = getattr(sys, "_MEIPASS", None)
+    if one_file() and place is not None:
+        sys.meta_path.insert(0, _Unpacker(module, Path(place)))
 
 
 class _Unpacker:

@@ -41,7 +41,7 @@ def test_in_memory_what_is_declared_always_works(memory: int, before: float, int
     assert found.limits.free_bytes == 0
     cut = found.cut(interfaces)
     assert cut.limit * interfaces <= trigger.memory
-    assert cut.every <= max(SECOND, before / 8 * SECOND)
+    assert cut.every <= max(SECOND, round(before / 8 * SECOND))
 
 
 MEMORY = {"before": 2, "after": 2, "keep": "memory", "memory": 2**24}

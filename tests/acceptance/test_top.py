@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
 
+import pytest
+
 from tests.harness import Agent
 from tests.screen import ENTER, LEAVE, on_screen
 
@@ -81,7 +83,7 @@ def test_it_shows_services_rates_and_flows_and_leaves_the_terminal_as_it_was(age
             (lo,) = look["interfaces"]
             assert (lo["service"], lo["interface"], lo["read_share"]) == ("edge", "lo", 1)
             assert 20 < lo["packets_per_second"] < 220
-            assert lo["bytes_per_second"] / lo["packets_per_second"] == 142
+            assert lo["bytes_per_second"] / lo["packets_per_second"] == pytest.approx(142)
             edge = next(one for one in look["services"] if one["name"] == "edge")
             assert edge["dropped"] == 0 and edge["ring"] > 0 and edge["received"] > 0
             assert [(flow["source_port"], flow["destination_port"]) for flow in look["flows"]] == [(ours, port)]

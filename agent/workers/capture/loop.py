@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from abc import ABC, abstractmethod
 
 from agent.workers.capture.interfaces import Interfaces
 from agent.workers.capture.source import Source
@@ -17,7 +18,7 @@ MEASURE = 1.0
 ROTATE = signal.SIGUSR1
 
 
-class CaptureLoop:
+class CaptureLoop(ABC):
     """What all capturing processes do. ``self.sources`` is to be set by those that are made of it."""
 
     sources: Interfaces
@@ -48,9 +49,9 @@ class CaptureLoop:
             if self._failed.done():
                 self._failed.result()
 
+    @abstractmethod
     def measured(self) -> None:
         """The counters of the kernel have just been read."""
-        raise NotImplementedError
 
     def rotate(self) -> None:
         """Somebody wants what was captured so far in closed segments."""

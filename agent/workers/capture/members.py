@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -38,7 +39,7 @@ class Members:
         self._members = [
             Companion(
                 "member",
-                lambda kind, message, number=number: self._heard(number, kind, message),  # type: ignore[misc]
+                functools.partial(self._heard, number),
                 variables=lambda: {fanout.VARIABLE: str(groups.fd)},
                 capabilities=(NET_RAW,),
                 pass_fds=(groups.fd,),

@@ -145,7 +145,7 @@ def judge(directory: Path) -> list[str]:
             wrong.append(f"{path.name} is left over")
     for path in closed:
         record = account.read(path.with_suffix(ACCOUNT))
-        whole = whole_records(path.read_bytes()[len(HEADER) :], parse_header(HEADER)).records  # type: ignore[arg-type]
+        whole = whole_records(path.read_bytes()[len(HEADER) :], parse_header(HEADER)).records  # type: ignore[arg-type]  # it is one
         if record is None or (record.written, record.bytes) != (whole, path.stat().st_size):
             wrong.append(f"{path.name} has the account {record}")
     if store.unindexed != sum(path.with_suffix(INDEX).name not in files for path in closed):

@@ -6,8 +6,9 @@ import os
 import random
 import subprocess
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ ALL = Within(0, NOON * 2)
 
 def flows(directory: Path, within: Within = ALL, effort: Effort | None = None, **how: object) -> list[Line]:
     origins = Origins()
-    batches = list(collect(directory, "edge", within, origins, effort or Effort(), **how))  # type: ignore[arg-type]
+    batches = list(collect(directory, "edge", within, origins, effort or Effort(), **how))  # type: ignore[arg-type]  # by name
     assert [batch.until for batch in batches] == sorted(batch.until for batch in batches)
     rows = table.together([batch.rows for batch in batches])
     return list(lines(table.runs(rows, 1 << 62) if "gap" not in how else rows, origins.names))
@@ -197,11 +198,11 @@ def newer(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("damage", [damaged_begin, cut, newer], ids=lambda damage: damage.__name__)
-def test_an_index_that_cannot_be_used_is_made_anew(tmp_path: Path, damage: object) -> None:
+def test_an_index_that_cannot_be_used_is_made_anew(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     packets = traffic.mixed(6, 60)
     (path,) = traffic.store(tmp_path, "eth0", [packets])
     index = path.with_suffix(INDEX)
-    index.write_bytes(damage(index.read_bytes()))  # type: ignore[operator]
+    index.write_bytes(damage(index.read_bytes()))
     assert sum(line.packets for line in flows(tmp_path)) == len(packets)
 
 
@@ -231,8 +232,8 @@ def test_a_file_that_is_cut_short_meanwhile_does_no_harm(tmp_path: Path, monkeyp
     (path,) = traffic.store(tmp_path, "eth0", [packets])
     real = records.indexes
 
-    def cut_after(*given: object) -> object:
-        found = real(*given)  # type: ignore[arg-type]
+    def cut_after(*given: Any) -> object:
+        found = real(*given)
         os.truncate(path, 24 + 50 * (16 + len(frame)) + 7)
         return found
 

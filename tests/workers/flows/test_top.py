@@ -135,9 +135,9 @@ def test_peers_are_other_addresses() -> None:
 def test_the_largest_come_first_and_equals_in_the_order_of_their_keys(sort: str) -> None:
     packets = traffic.mixed(8, 400)
     made = totals("host", packets)
-    found = described("host", most(made.groups(), 1000, sort), made.flows())  # type: ignore[arg-type]
+    found = described("host", most(made.groups(), 1000, sort), made.flows())  # type: ignore[arg-type]  # a parameter
     assert [row[sort] for row in found] == sorted((row[sort] for row in found), reverse=True)
-    few = described("host", most(made.groups(), 7, sort), made.flows())  # type: ignore[arg-type]
+    few = described("host", most(made.groups(), 7, sort), made.flows())  # type: ignore[arg-type]  # a parameter
     assert few == found[:7]
 
 

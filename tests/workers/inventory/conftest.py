@@ -14,7 +14,8 @@ from tests.workers.inventory.lab import Lab, missing, traffic
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """Real traffic of DHCP, ARP, ND, DNS, mDNS, LLDP and TLS."""
-    if os.geteuid() != 0 or missing():
-        pytest.skip(f"needs root, and {missing()}")
+    if os.geteuid() != 0:
+        pytest.skip("makes network namespaces, for which it has to be root")
+    assert not missing(), f"these programs are missing: {missing()}"
     place: Path = tmp_path_factory.mktemp("lab")
     yield traffic(place)

@@ -167,7 +167,7 @@ def test_a_client_hello_names_the_server(lab: Lab) -> None:
 
 def message(kind: str, payload: bytes, **ends: object) -> list[Sighting]:
     usual = {"mac": CLIENT_MAC, "target_mac": SERVER_MAC, "address": "10.0.0.9", "target": "10.0.0.8"}
-    return tell(Frame(kind, payload, **{**usual, **ends}), 7)  # type: ignore[arg-type]
+    return tell(Frame(kind, payload, **{**usual, **ends}), 7)  # type: ignore[arg-type]  # by name
 
 
 def arp(operation: int, mac: bytes, address: bytes, *, kind: int = 1, lengths: bytes = b"\6\4") -> bytes:

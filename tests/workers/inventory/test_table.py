@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,10 +44,10 @@ def folded(told: list[Sighting], limits: Limits | None = None) -> Table:
 
 @given(sightings, st.randoms(use_true_random=False))
 def test_the_order_of_sightings_does_not_matter_nor_how_often_each_is_folded(
-    told: list[Sighting], chance: object
+    told: list[Sighting], chance: random.Random
 ) -> None:
     again = [*told, *told]
-    chance.shuffle(again)  # type: ignore[attr-defined]
+    chance.shuffle(again)
     one, other = folded(told), folded(again)
     assert one.tables() == other.tables()
     assert one.facts == other.facts

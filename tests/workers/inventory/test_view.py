@@ -17,7 +17,7 @@ def seen(*told: Sighting, interface: str = "eth0", service: str = "edge", own: t
 
 def at(time: int, mac: str = "", address: str = "", fact: str = "", value: str = "", **more: object) -> Sighting:
     usual = {"source": "arp" if not fact else "dhcp", "vlan": 0, "asker": ""} | more
-    return Sighting(time, time, usual["source"], usual["vlan"], mac, address, fact, value, usual["asker"])  # type: ignore[arg-type]
+    return Sighting(time, time, usual["source"], usual["vlan"], mac, address, fact, value, usual["asker"])  # type: ignore[arg-type]  # by name
 
 
 def addresses(host: Host) -> list[str]:

@@ -19,7 +19,7 @@ Times = list[int]
 
 def piece(times: Times, number: int, early: int = 0) -> Piece:
     """A piece whose packets are known by ``number``; it promises them up to ``early`` too soon."""
-    return Piece(min(times, default=0) - early, max(times, default=0), SOURCE, number, number, ())  # type: ignore[arg-type]
+    return Piece(min(times, default=0) - early, max(times, default=0), SOURCE, number, number, ())  # type: ignore[arg-type]  # no index is read
 
 
 def merged(groups: list[list[Times]], early: int = 0) -> tuple[list[tuple[int, int, int]], int]:
@@ -33,7 +33,7 @@ def merged(groups: list[list[Times]], early: int = 0) -> tuple[list[tuple[int, i
             parts += pieces
         elif pieces:
             first, last = min(each.first for each in pieces), max(each.last for each in pieces)
-            parts.append(Stretch(first, last, SOURCE, lambda pieces=pieces: pieces))  # type: ignore[misc]
+            parts.append(Stretch(first, last, SOURCE, lambda pieces=pieces: pieces))  # type: ignore[misc]  # bound at once
     left: dict[int, int] = {}
     most = 0
 

@@ -21,6 +21,7 @@ from agent.workers.capture import account
 from agent.workers.capture.catalogue import ACCOUNT
 from agent.workers.capture.pins import Watch
 from agent.workers.capture.retention import Limits, Stored
+from agent.workers.capture.shelf import Shelf
 from agent.workers.capture.store import Report, Store
 
 PLACE = Path("/dev/shm")  # noqa: S108  # tmpfs by the Filesystem Hierarchy Standard, and sticky
@@ -44,6 +45,7 @@ class Memory(Store):
         except OSError as error:
             raise StorageFailure(f"{PLACE}: nothing can be kept in memory there: {why(error)}") from error
         super().__init__(directory, Limits(limit, max_age=kept), report)
+        self._shelf = _Bare(directory)
 
     def tend(self) -> None:
         """As of any store; and what has been pinned moves to the disk."""
@@ -57,12 +59,9 @@ class Memory(Store):
         self._save()
         shutil.rmtree(self._directory, ignore_errors=True)
 
-    def _add(self, segment: Stored) -> None:
-        super()._add(replace(segment, indexed=True))  # nobody asks here
-
     def _save(self) -> None:
-        for segment in [found for found in self._closed if self._marks.ranges.touch(found.begin, found.end)]:
-            path = self._path(segment)
+        for segment in [found for found in self._shelf if self._marks.ranges.touch(found.begin, found.end)]:
+            path = self._shelf.path(segment)
             try:
                 self._move(segment, path)
             except OSError as error:
@@ -87,6 +86,11 @@ class Memory(Store):
         for left in PLACE.glob(f"{self._stem}*"):
             if left.lstat().st_uid == os.geteuid():
                 shutil.rmtree(left, ignore_errors=True)
+
+
+class _Bare(Shelf):
+    def put_back(self, segment: Stored) -> None:
+        super().put_back(replace(segment, indexed=True))  # nobody asks here
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -14,11 +14,8 @@ from __future__ import annotations
 import errno
 import os
 import time
-from bisect import bisect_left, insort
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 from agent.errors import StorageFailure
@@ -27,17 +24,16 @@ from agent.workers.capture.account import Account
 from agent.workers.capture.adoption import Report
 from agent.workers.capture.catalogue import ACCOUNT, INDEX, TAIL
 from agent.workers.capture.finish import finish
-from agent.workers.capture.naming import CLOSED, OPEN, parse_name, segment_name, valid_interface
+from agent.workers.capture.naming import OPEN, parse_name, segment_name, valid_interface
 from agent.workers.capture.pins import Watch
 from agent.workers.capture.retention import Disk, Limits, Plan, Room, Stored, plan, reserve, room
+from agent.workers.capture.shelf import LOOKS, Shelf
+from agent.workers.capture.steps import SLACK, Steps
 
 __all__ = ["Report", "Store"]
 
 INDEX_SHARE = 16
 """An index is taken to be one part in so many of its segment, until it is there."""
-
-LOOKS = 64
-"""Segments whose index is looked for at one time: an index that is long in coming must not cost packets."""
 
 RESPITE = 0.1
 """Seconds for which room is not looked for again where there was none."""
@@ -58,6 +54,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _PATIENT = 3
 _TOLD = 64  # characters of a reason, in the message of an event
 _MOST_TOLD = 1000
+_DAY = 86_400e9
 
 
 class Store:
@@ -80,10 +77,9 @@ class Store:
         self._clock = clock
         self._told_closed = closed
         self._pins = Watch(directory, report)
-        self._closed: list[Stored] = []  # oldest first
-        self._closed_bytes = 0
-        self._waiting: dict[tuple[int, str], Stored] = {}  # those without an index
-        self._waiting_bytes = 0
+        self._shelf = Shelf(directory)
+        self._steps = Steps(self._now, self._steady)
+        self._ends: dict[Path, int] = {}  # of what is complete: no packet is later
         self._open: dict[Path, int] = {}
         self._tails: dict[Path, tuple[Path, int]] = {}  # by segment: the index of its open form
         self._unnamed: list[tuple[Path, int, int, Account | None]] = []  # complete, but would not be renamed
@@ -105,7 +101,8 @@ class Store:
     def bytes(self) -> int:
         """Bytes of all segments, open ones included."""
         return (
-            self._closed_bytes
+            self._shelf.bytes
+            + sum(segment.size for segment in self._stuck)
             + sum(self._open.values())
             + sum(size for _, size in self._tails.values())
             + sum(size for _, _, size, _ in self._unnamed)
@@ -114,7 +111,7 @@ class Store:
     @property
     def _claimed(self) -> int:
         """Bytes of all segments, and what the indexes that are to come may take: somebody else writes them."""
-        return self.bytes + self.lent + (self._waiting_bytes + sum(self._open.values())) // INDEX_SHARE
+        return self.bytes + self.lent + (self._shelf.waiting_bytes + sum(self._open.values())) // INDEX_SHARE
 
     @property
     def state(self) -> str:
@@ -124,12 +121,12 @@ class Store:
     @property
     def oldest(self) -> int | None:
         """When the oldest closed segment begins, in nanoseconds since the epoch."""
-        return self._closed[0].begin if self._closed else None
+        return self._shelf.oldest(self._clock())
 
     @property
     def unindexed(self) -> int:
         """How many closed segments have no index yet."""
-        return len(self._waiting)
+        return self._shelf.waiting
 
     @property
     def pinned(self) -> int:
@@ -145,9 +142,9 @@ class Store:
         try:
             self._directory.mkdir(mode=0o750, parents=True, exist_ok=True)
             marked = version.check(self._directory)
-            for segment in adoption.adopt(self._directory, self._report):
-                self._add(segment)
-                self._closed_bytes += segment.size
+            now = self._clock()
+            found = adoption.adopt(self._directory, self._report)
+            self._tell_ahead([segment for segment in found if self._shelf.found(segment, now)], now)
         except OSError as error:
             raise StorageFailure(f"segments in {self._directory} cannot be read: {error.strerror}") from error
         if not marked:
@@ -163,7 +160,7 @@ class Store:
             found = adoption.adopt(self._directory, self._report, alone=False)
         except OSError:
             return
-        known = {(segment.begin, segment.interface) for segment in (*self._closed, *self._stuck)}
+        known = {(segment.begin, segment.interface) for segment in (*self._shelf, *self._stuck)}
         for segment in found:
             if (segment.begin, segment.interface) not in known:
                 self._welcome(segment)
@@ -172,29 +169,34 @@ class Store:
         """Take over one segment that another process has closed: ``INTERFACE/NAME``."""
         interface, _, file = name.partition("/")
         parsed = parse_name(file)
-        size = _size(self._directory / interface / file) if parsed and valid_interface(interface) else None
-        if parsed is None or size is None:
+        if parsed is None or not valid_interface(interface):
+            return
+        try:
+            status = (self._directory / interface / file).stat()
+        except OSError:
             return
         beside = _size((self._directory / interface / file).with_suffix(ACCOUNT)) or 0
-        end = max(parsed[0], self._clock())
-        segment = Stored(parsed[0], interface, end, size + beside, indexed=False)
-        if not any(segment.begin == other.begin and interface == other.interface for other in reversed(self._closed)):
+        end = max(parsed[0], self._clock(), status.st_mtime_ns)
+        segment = Stored(parsed[0], interface, end, status.st_size + beside, indexed=False)
+        if not self._shelf.knows(segment.begin, interface):
             self._welcome(segment)
 
     def _welcome(self, segment: Stored) -> None:
-        self._add(segment)
-        self._closed_bytes += segment.size
+        self._shelf.add(segment, self._clock())
         self._told_closed()
 
     def part(self, interface: str, now: int) -> Path:
         """Where a new segment is to be written; its directory exists. Raises ``OSError``."""
         directory = self._directory / interface
         directory.mkdir(mode=0o750, exist_ok=True)
-        return directory / segment_name(now, OPEN)
+        part = directory / segment_name(now, OPEN)
+        self._steps.opened(part)
+        return part
 
     def grow(self, part: Path, size: int) -> None:
         """An open segment has this size now."""
         self._open[part] = size
+        self._steps.opened(part)
 
     def keep(self, part: Path, begin: int, size: int, record: Account | None = None) -> Path:
         """An open segment is complete: store its account, and give it its name, which tells others that it is.
@@ -203,6 +205,10 @@ class Store:
         is reported, and missing.
         """
         self._open.pop(part, None)
+        self._ends[part] = end = self._steps.closed(part)
+        if end > self._clock() + SLACK:
+            with suppress(OSError):  # for whoever finds it later: the file's time is all that tells
+                os.utime(part, ns=(end, end))
         try:
             return self._name(part, begin, size, record)
         except OSError:
@@ -217,9 +223,9 @@ class Store:
             beside = self._store_account(done.path.with_suffix(ACCOUNT), record)
         if (tail := self._tails.pop(part, None)) is not None:
             self._tails[done.path] = tail
-        end = max(done.begin, self._clock())
-        self._add(Stored(done.begin, part.parent.name, end, size + beside, indexed=False))
-        self._closed_bytes += size + beside
+        now = self._clock()
+        end = max(done.begin, now, self._ends.pop(part, now))
+        self._shelf.add(Stored(done.begin, part.parent.name, end, size + beside, indexed=False), now)
         self._told_closed()
         return done.path
 
@@ -235,6 +241,7 @@ class Store:
     def discard(self, part: Path) -> None:
         """An open segment has no packet in it: remove it. Raises ``OSError``."""
         self._open.pop(part, None)
+        self._steps.closed(part)
         part.unlink(missing_ok=True)
         self._drop_tail(part)
 
@@ -246,6 +253,9 @@ class Store:
         self._finish()
         for part in self._open:
             self._tails[part] = (tail := part.with_suffix(TAIL)), _size(tail) or 0
+            self._steps.opened(part)
+        if self._steps.back():
+            self._tell_ahead(self._shelf.set_back(now), now)
         self._look_for_indexes()
         clock = time.monotonic()
         if self._learned is not None and clock >= self._forget_at:
@@ -253,7 +263,7 @@ class Store:
         if self._stuck and clock >= self._unstick_at:
             stuck, self._stuck = self._stuck, []
             for segment in stuck:
-                self._add(segment)
+                self._shelf.put_back(segment)
         self._free(0, 0)
         current = self._room(0)
         if self._disk_low and self._learned is None and current.disk > current.budget + MARGIN:
@@ -285,9 +295,9 @@ class Store:
 
     def prune(self, need: int) -> bool:
         """Remove as many segments as it takes to free ``need`` bytes; returns whether any went."""
-        before = self._closed_bytes
+        before = self.bytes
         self._free(self._room(0).bytes + need, 0)
-        return self._closed_bytes < before
+        return self.bytes < before
 
     def squeeze(self, error: OSError, want: int) -> bool:
         """The disk would not take what it promised. Make room, and do not rely on that promise for a while.
@@ -315,7 +325,7 @@ class Store:
             )
         else:
             text = f"the budget of {self._limits.budget} bytes is used up"
-        waiting = len(self._waiting)
+        waiting = self._shelf.waiting
         if waiting:
             text += f"; {waiting} segment{' waits for its' if waiting == 1 else 's wait for their'} index"
         elif self._stuck:
@@ -325,13 +335,14 @@ class Store:
     def _plan(self, want: int, unflushed: int) -> Plan:
         disk = self._disk()
         return plan(
-            self._closed,
+            self._shelf.in_order,
             self._effective(),
             disk._replace(free=disk.free - unflushed),
             self._claimed,
             want,
             self._clock(),
             lambda segment: self._pins.ranges.touch(segment.begin, segment.end),
+            time.monotonic_ns(),
         )
 
     def _room(self, unflushed: int) -> Room:
@@ -360,6 +371,15 @@ class Store:
             self._disk_low = True
             self._report("storage_low", message)
 
+    def _tell_ahead(self, ahead: list[Stored], now: int) -> None:
+        if ahead:
+            days = (max(segment.end for segment in ahead) - now) / _DAY
+            self._report(
+                "clock_ahead",
+                f"{_number(len(ahead))} up to {days:.3g} days ahead of the clock, which was wrong when they were "
+                "captured, or is now: they go before what is captured from now on",
+            )
+
     def _tell_broken(self, segment: Stored) -> None:
         for pin in self._pins.ranges.touching(segment.begin, segment.end):
             if pin.id not in self._broken:
@@ -374,7 +394,7 @@ class Store:
         """
         if time.monotonic() < self._resting_until:
             return False
-        path = self._path(segment)
+        path = self._shelf.path(segment)
         refusal: OSError | None = None
         try:
             path.unlink(missing_ok=True)
@@ -382,12 +402,11 @@ class Store:
                 path.with_suffix(suffix).unlink(missing_ok=True)
         except OSError as error:
             refusal = error
-        del self._closed[bisect_left(self._closed, segment)]
+        self._shelf.take(segment)
         if refusal is not None:
             self._refuse(segment, path, refusal)
             return False
         self._refusals = 0
-        self._closed_bytes -= segment.size
         return True
 
     def _refuse(self, segment: Stored, path: Path, error: OSError) -> None:
@@ -416,22 +435,12 @@ class Store:
 
     def _look_for_indexes(self) -> bool:
         """Take note of indexes that have appeared, of some segments at a time; returns whether there were any."""
-        found = False
-        for key, segment in list(islice(self._waiting.items(), LOOKS)):
-            path = self._path(segment)
-            del self._waiting[key]  # the others come first, next time
-            size = _size(path.with_suffix(INDEX))  # an empty one says that none could be made
-            if size is None:
-                self._waiting[key] = segment
-                continue
-            found = True
-            self._waiting_bytes -= segment.size
+        found = self._shelf.look_for_indexes(_size)
+        for path in found:
             self._drop_tail(path)
-            self._closed[bisect_left(self._closed, segment)] = replace(segment, size=segment.size + size, indexed=True)
-            self._closed_bytes += size
         if found:
             self._barren_until = 0.0
-        return found
+        return bool(found)
 
     def _drop_tail(self, path: Path) -> None:
         """What was the index of an open segment is of no use to anybody any more."""
@@ -440,14 +449,12 @@ class Store:
             with suppress(OSError):
                 tail.unlink()
 
-    def _add(self, segment: Stored) -> None:
-        insort(self._closed, segment)
-        if not segment.indexed:
-            self._waiting[segment.begin, segment.interface] = segment
-            self._waiting_bytes += segment.size
+    def _now(self) -> int:
+        return self._clock()
 
-    def _path(self, segment: Stored) -> Path:
-        return self._directory / segment.interface / segment_name(segment.begin, CLOSED)
+    @staticmethod
+    def _steady() -> float:
+        return time.monotonic()
 
     def _disk(self) -> Disk:
         """What an ordinary user may still write; without a limit when the file system does not say."""
@@ -456,6 +463,10 @@ class Store:
         except OSError:
             return Disk(self._limits.budget, self._limits.budget)
         return Disk(state.f_bavail * state.f_frsize, state.f_blocks * state.f_frsize)
+
+
+def _number(segments: int) -> str:
+    return "1 segment is" if segments == 1 else f"{segments} segments are"
 
 
 def _size(path: Path) -> int | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
@@ -151,6 +151,9 @@ class Ranges:
 
     def __len__(self) -> int:
         return len(self._pins)
+
+    def __iter__(self) -> Iterator[Pin]:
+        return iter(self._pins)
 
     def touch(self, begin: int, end: int) -> bool:
         """Whether a pin has an instant of ``begin..end`` in its span."""

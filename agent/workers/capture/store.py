@@ -22,12 +22,14 @@ from agent.errors import StorageFailure
 from agent.workers.capture import account, adoption, version
 from agent.workers.capture.account import Account
 from agent.workers.capture.adoption import Report
-from agent.workers.capture.catalogue import ACCOUNT, INDEX, TAIL
+from agent.workers.capture.catalogue import ACCOUNT, TAIL
 from agent.workers.capture.finish import finish
 from agent.workers.capture.naming import OPEN, parse_name, segment_name, valid_interface
 from agent.workers.capture.pins import Watch
-from agent.workers.capture.retention import Disk, Limits, Plan, Room, Stored, plan, reserve, room
+from agent.workers.capture.removal import PATIENT, Removal
+from agent.workers.capture.retention import Limits, Plan, Room, Stored, plan
 from agent.workers.capture.shelf import LOOKS, Shelf
+from agent.workers.capture.space import Space
 from agent.workers.capture.steps import SLACK, Steps
 
 __all__ = ["Report", "Store"]
@@ -38,22 +40,11 @@ INDEX_SHARE = 16
 RESPITE = 0.1
 """Seconds for which room is not looked for again where there was none."""
 
-RESIST = 5.0
-"""Seconds for which nothing is removed after several segments in a row would not be."""
-
-STUCK = 60.0
-"""Seconds after which it is tried again to remove what would not be."""
-
-LEARNED = 600.0
-"""Seconds for which a disk that took less than it promised, for a quota say, is not asked for more."""
-
 MARGIN = 1024 * 1024
 """Bytes by which the disk must leave more than the budget to count as no longer low: sizes on disk are rounded."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_PATIENT = 3
 _TOLD = 64  # characters of a reason, in the message of an event
-_MOST_TOLD = 1000
 _DAY = 86_400e9
 
 
@@ -72,12 +63,13 @@ class Store:
         closed: Callable[[], None] = lambda: None,
     ) -> None:
         self._directory = directory
-        self._limits = limits
+        self._space = Space(directory, limits)
         self._report = report
         self._clock = clock
         self._told_closed = closed
         self._pins = Watch(directory, report)
-        self._shelf = Shelf(directory)
+        self._shelf = self._made_shelf(directory)
+        self._removal = Removal(self._shelf, report)
         self._steps = Steps(self._now, self._steady)
         self._ends: dict[Path, int] = {}  # of what is complete: no packet is later
         self._open: dict[Path, int] = {}
@@ -86,14 +78,7 @@ class Store:
         self._disk_low = False
         self._broken: set[str] = set()
         self._barren_until = 0.0
-        self._stuck: list[Stored] = []  # would not be removed: counted, and left alone for a while
-        self._told_stuck: set[Path] = set()
-        self._unstick_at = 0.0
-        self._refusals = 0
-        self._resting_until = 0.0
         self._doubted = False  # the disk said it was full when it was not
-        self._learned: int | None = None
-        self._forget_at = 0.0
         #: Bytes of the budget that are others' to write.
         self.lent = 0
 
@@ -102,7 +87,7 @@ class Store:
         """Bytes of all segments, open ones included."""
         return (
             self._shelf.bytes
-            + sum(segment.size for segment in self._stuck)
+            + self._removal.bytes
             + sum(self._open.values())
             + sum(size for _, size in self._tails.values())
             + sum(size for _, _, size, _ in self._unnamed)
@@ -160,7 +145,7 @@ class Store:
             found = adoption.adopt(self._directory, self._report, alone=False)
         except OSError:
             return
-        known = {(segment.begin, segment.interface) for segment in (*self._shelf, *self._stuck)}
+        known = {(segment.begin, segment.interface) for segment in (*self._shelf, *self._removal.stuck)}
         for segment in found:
             if (segment.begin, segment.interface) not in known:
                 self._welcome(segment)
@@ -257,16 +242,11 @@ class Store:
         if self._steps.back():
             self._tell_ahead(self._shelf.set_back(now), now)
         self._look_for_indexes()
-        clock = time.monotonic()
-        if self._learned is not None and clock >= self._forget_at:
-            self._learned = None
-        if self._stuck and clock >= self._unstick_at:
-            stuck, self._stuck = self._stuck, []
-            for segment in stuck:
-                self._shelf.put_back(segment)
+        self._space.forget()
+        self._removal.again()
         self._free(0, 0)
         current = self._room(0)
-        if self._disk_low and self._learned is None and current.disk > current.budget + MARGIN:
+        if self._disk_low and not self._space.learned and current.disk > current.budget + MARGIN:
             self._disk_low = False
             self._report("storage_enough", f"{current.disk} more bytes fit on the disk: the budget is the limit again")
 
@@ -282,8 +262,8 @@ class Store:
 
     def _free(self, want: int, unflushed: int) -> None:
         """Remove what has to go for ``want`` bytes."""
-        for _ in range(_PATIENT):  # others go instead of those that will not be removed
-            if time.monotonic() < self._resting_until:
+        for _ in range(PATIENT):  # others go instead of those that will not be removed
+            if self._removal.resting:
                 return
             found = self._plan(want, unflushed)
             if found.short and found.waiting and self._look_for_indexes():
@@ -308,36 +288,20 @@ class Store:
             return False
         promised = self._room(0).bytes >= want
         if promised and (self._doubted or error.errno == errno.EDQUOT):  # a quota, or no more inodes
-            self._learned = max(0, self.bytes - want)
-            self._forget_at = time.monotonic() + LEARNED
-            self._low(f"{error.strerror}: for a while no more than {self._learned} bytes are stored")
+            most = self._space.learn(self.bytes - want)
+            self._low(f"{error.strerror}: for a while no more than {most} bytes are stored")
         self._doubted = promised
         return self.prune(want)
 
     def obstacle(self) -> OSError:
         """Why there is no room for a packet, as an error."""
-        disk = self._disk()
-        current = self._room(0)
-        if current.disk < current.budget:
-            floor = reserve(self._limits, disk)
-            text = f"No space left on device: {disk.free} bytes are free" + (
-                f", and {floor} are to stay so" if floor else ""
-            )
-        else:
-            text = f"the budget of {self._limits.budget} bytes is used up"
-        waiting = self._shelf.waiting
-        if waiting:
-            text += f"; {waiting} segment{' waits for its' if waiting == 1 else 's wait for their'} index"
-        elif self._stuck:
-            text += f"; {len(self._stuck)} segment{'' if len(self._stuck) == 1 else 's'} cannot be removed"
-        return OSError(errno.ENOSPC, text)
+        return self._space.obstacle(self._claimed, self._shelf.waiting, len(self._removal.stuck))
 
     def _plan(self, want: int, unflushed: int) -> Plan:
-        disk = self._disk()
         return plan(
             self._shelf.in_order,
-            self._effective(),
-            disk._replace(free=disk.free - unflushed),
+            self._space.limits,
+            self._space.disk(unflushed),
             self._claimed,
             want,
             self._clock(),
@@ -346,25 +310,19 @@ class Store:
         )
 
     def _room(self, unflushed: int) -> Room:
-        disk = self._disk()
-        return room(self._effective(), disk._replace(free=disk.free - unflushed), self._claimed)
-
-    def _effective(self) -> Limits:
-        if self._learned is None:
-            return self._limits
-        return self._limits._replace(budget=min(self._limits.budget, self._learned))
+        return self._space.room(self._claimed, unflushed)
 
     def _execute(self, found: Plan) -> bool:
         """Remove what is to go; returns whether all of it did."""
-        disk, current = self._disk(), self._room(0)
+        disk, current = self._space.disk(), self._room(0)
         if found.going and current.disk < current.budget:
             self._low(
-                f"{disk.free} of {disk.total} bytes are free on disk, {reserve(self._limits, disk)} are to stay so: "
+                f"{disk.free} of {disk.total} bytes are free on disk, {self._space.reserve} are to stay so: "
                 "the oldest segments go before the budget is used"
             )
         for segment in found.broken:
             self._tell_broken(segment)
-        return all(self._remove(segment) for segment in [*found.aged, *found.going, *found.broken])
+        return all(self._removal.remove(segment) for segment in [*found.aged, *found.going, *found.broken])
 
     def _low(self, message: str) -> None:
         if not self._disk_low:
@@ -383,44 +341,9 @@ class Store:
     def _tell_broken(self, segment: Stored) -> None:
         for pin in self._pins.ranges.touching(segment.begin, segment.end):
             if pin.id not in self._broken:
-                self._broken.add(pin.id)
+                self._broken = {each.id for each in self._pins.ranges if each.id in self._broken} | {pin.id}
                 reason = f" ({pin.reason[:_TOLD]})" if pin.reason else ""
                 self._report("pin_broken", f"pin {pin.id}{reason}: its oldest packets go, for nothing else is left to")
-
-    def _remove(self, segment: Stored) -> bool:
-        """The packets go first: what is left behind by a kill in between is no segment, and cleared away at the start.
-
-        (The other way round it would be one without an index, and stay for ever.)
-        """
-        if time.monotonic() < self._resting_until:
-            return False
-        path = self._shelf.path(segment)
-        refusal: OSError | None = None
-        try:
-            path.unlink(missing_ok=True)
-            for suffix in (INDEX, ACCOUNT):
-                path.with_suffix(suffix).unlink(missing_ok=True)
-        except OSError as error:
-            refusal = error
-        self._shelf.take(segment)
-        if refusal is not None:
-            self._refuse(segment, path, refusal)
-            return False
-        self._refusals = 0
-        return True
-
-    def _refuse(self, segment: Stored, path: Path, error: OSError) -> None:
-        """It goes on counting. Others may go yet; but where several will not, it is the disk, and not they."""
-        if not self._stuck:
-            self._unstick_at = time.monotonic() + STUCK
-        self._stuck.append(segment)
-        self._refusals += 1
-        if path not in self._told_stuck and len(self._told_stuck) < _MOST_TOLD:
-            self._told_stuck.add(path)
-            self._report("segment_stuck", f"{path}: cannot be removed: {error.strerror}")
-        if self._refusals >= _PATIENT:
-            self._refusals = 0
-            self._resting_until = time.monotonic() + RESIST
 
     def _finish(self) -> None:
         """Name what would not be named."""
@@ -456,13 +379,8 @@ class Store:
     def _steady() -> float:
         return time.monotonic()
 
-    def _disk(self) -> Disk:
-        """What an ordinary user may still write; without a limit when the file system does not say."""
-        try:
-            state = os.statvfs(self._directory)
-        except OSError:
-            return Disk(self._limits.budget, self._limits.budget)
-        return Disk(state.f_bavail * state.f_frsize, state.f_blocks * state.f_frsize)
+    def _made_shelf(self, directory: Path) -> Shelf:
+        return Shelf(directory)
 
 
 def _number(segments: int) -> str:

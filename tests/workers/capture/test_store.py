@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from agent.errors import ConfigurationError, StorageFailure
-from agent.workers.capture import account, finish, pins, shelf, store
+from agent.workers.capture import account, finish, pins, removal, shelf, space, store
 from agent.workers.capture.account import Account
 from agent.workers.capture.catalogue import ACCOUNT, INDEX, TAIL
 from agent.workers.capture.naming import CLOSED, OPEN, segment_name
@@ -296,7 +296,7 @@ def test_a_segment_that_cannot_be_removed_goes_on_counting_and_others_go_instead
     assert made.make_room(1000) == 600
     assert str(made.obstacle()).endswith("the budget of 1000 bytes is used up; 1 segment cannot be removed")
     path.rmdir()
-    clock.now += store.STUCK
+    clock.now += removal.STUCK
     made.tend()
     assert made.make_room(1000) == 1000
     assert reports.kinds == ["segment_stuck"]
@@ -314,7 +314,7 @@ def test_a_disk_that_lets_nothing_be_removed_is_not_asked_for_each_segment(
     assert made.make_room(1000) == 0
     assert set(reports.kinds) == {"segment_stuck"}
     assert len(reports.kinds) == 3
-    clock.now += store.RESIST
+    clock.now += removal.RESIST
     assert made.make_room(1000) == 0
     assert len(reports.kinds) == 6
 
@@ -384,7 +384,7 @@ def test_a_quota_is_found_out_and_kept_for_a_while(tmp_path: Path, reports: Repo
     assert made.make_room(200) >= 200
     assert made.bytes <= 600
     assert reports.kinds == ["storage_low"]
-    clock.now += store.LEARNED
+    clock.now += space.LEARNED
     made.tend()
     assert made.make_room(200) == 2000 - made.bytes
     assert (made.state, reports.kinds) == ("ok", ["storage_low", "storage_enough"])

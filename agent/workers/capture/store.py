@@ -16,6 +16,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 from agent.errors import StorageFailure
@@ -25,7 +26,7 @@ from agent.workers.capture.adoption import Report
 from agent.workers.capture.catalogue import ACCOUNT, TAIL
 from agent.workers.capture.finish import finish
 from agent.workers.capture.naming import OPEN, parse_name, segment_name, valid_interface
-from agent.workers.capture.pins import Watch
+from agent.workers.capture.pins import Ranges, Watch
 from agent.workers.capture.removal import PATIENT, Removal
 from agent.workers.capture.retention import Limits, Plan, Room, Stored, plan
 from agent.workers.capture.shelf import LOOKS, Shelf
@@ -112,6 +113,18 @@ class Store:
     def unindexed(self) -> int:
         """How many closed segments have no index yet."""
         return self._shelf.waiting
+
+    @property
+    def since(self) -> int | None:
+        """No packet is from before this instant. Takes as long as there are segments."""
+        stuck = (segment.begin for segment in self._removal.stuck)
+        opened = (parsed[0] for part in self._open if (parsed := parse_name(part.name)))
+        return min(chain((segment.begin for segment in self._shelf), stuck, opened), default=None)
+
+    @property
+    def pins(self) -> Ranges:
+        """The pins, as they were when they were last looked at."""
+        return self._pins.ranges
 
     @property
     def pinned(self) -> int:

@@ -1,4 +1,4 @@
-"""The arithmetic of pcap files: where the last whole record ends. Pure.
+"""The form of pcap files: their header, and the arithmetic of where the last whole record ends. Pure.
 
 The format is pcap-savefile(5): a header of 24 bytes, then records of a 16 byte header (seconds, fraction, captured
 length, original length, each 32 bits in the writer's byte order) and the captured bytes. There is no trailer, so a file
@@ -19,6 +19,7 @@ LONGEST_CAPTURE = 262144
 
 _MICROSECONDS = 0xA1B2C3D4
 _NANOSECONDS = 0xA1B23C4D
+_HEADER = "IHHiIII"  # magic, version 2.4, two that are not used, snapshot length, link type
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,14 @@ class Format:
 
     order: Literal["<", ">"]
     unit: int
+
+
+def file_header(link_type: int, snaplen: int = LONGEST_CAPTURE, order: Literal["=", "<", ">"] = "=") -> bytes:
+    """What a file of records with nanoseconds begins with, in the byte order of this machine unless another is named.
+
+    ``link_type`` is of pcap-linktype(7), ``snaplen`` the most bytes of a packet that it will hold.
+    """
+    return struct.pack(order + _HEADER, _NANOSECONDS, 2, 4, 0, 0, snaplen, link_type)
 
 
 def parse_header(data: bytes) -> Format | None:

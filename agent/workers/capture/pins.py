@@ -114,6 +114,7 @@ def add(
     and ``TooMany``.
     """
     begin, end = (min(max(0, instant), LARGEST) for instant in (begin, end))
+    reason, by = (text.encode(errors="replace").decode() for text in (reason, by))  # no lone halves, for JSON
     try:
         if len(names(directory)) >= MOST:
             raise TooMany(f"{directory} has {MOST} pins, and no more are kept; unpin what nobody needs any more")

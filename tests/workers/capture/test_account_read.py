@@ -44,6 +44,10 @@ def test_an_account_is_read_back_as_it_was_stored(first: int, second: int, filte
         msgspec.json.encode(ACCOUNT)[:-1],
         msgspec.json.encode(ACCOUNT).replace(b'"written":3', b'"written":"3"'),
         msgspec.json.encode(ACCOUNT).replace(b'"written":3', b'"written":3.5'),
+        msgspec.json.encode(ACCOUNT).replace(b'"written":3', b'"written":-3'),
+        msgspec.json.encode(ACCOUNT).replace(b'"opened":1', b'"opened":-1'),
+        msgspec.json.encode(ACCOUNT).replace(b'"closed":2', b'"closed":1%030d' % 0),
+        msgspec.json.encode(ACCOUNT).replace(b'"received":0', b'"received":-1%030d' % 0),
         b" " * account.LONGEST + msgspec.json.encode(ACCOUNT),
     ],
 )

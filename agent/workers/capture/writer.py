@@ -324,10 +324,11 @@ class Writer:
         try:
             if begin is None:
                 self._store.discard(dumper.path)
+                dumper.hold.release()
             else:
                 account = self._account(dumper, tap, boundary, failed=failure is not None)
                 unaccounted = account.unaccounted
-                self._store.keep(dumper.path, begin, dumper.size, account)
+                self._store.keep(dumper.path, begin, dumper.size, account, dumper.hold)
         except OSError as error:
             failure = failure or error
         if failure is not None:

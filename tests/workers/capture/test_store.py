@@ -188,13 +188,13 @@ def test_the_account_is_there_before_the_segment_has_its_name_and_counts(
     part.write_bytes(HEADER)
     record = Account(interface="eth0", opened=1, closed=2, written=0, bytes=24, reason="size")
     seen: list[list[str]] = []
-    rename = finish._rename
+    rename = finish.rename
 
     def renamed(old: Path, new: Path) -> None:
         seen.append(names(tmp_path))
         rename(old, new)
 
-    monkeypatch.setattr(finish, "_rename", renamed)
+    monkeypatch.setattr(finish, "rename", renamed)
     final = made.keep(part, SECOND, 24, record)
     assert seen[-1] == [f"eth0/{final.stem}{ACCOUNT}", f"eth0/{part.name}"]
     assert account.read(final.with_suffix(ACCOUNT)) == record

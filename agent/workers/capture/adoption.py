@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -32,6 +33,9 @@ SLACK = 1_000_000_000
 """Nanoseconds that the last packet of a segment may be later than its file's time of modification, which is kept by a
 coarser clock.
 """
+
+YOUNG = 60.0
+"""Seconds for which a segment may be in the making and not be held yet. That takes microseconds."""
 
 _NAMED = 3
 _SCRATCH = re.compile(r"\.(\d{8}T\d{6}\.\d{6}Z\.(?:meta|idx|tail))\.[0-9a-f]{8}", re.ASCII)
@@ -60,7 +64,7 @@ def adopt(directory: Path, report: Report) -> list[Stored]:
     )
 
 
-def look(directory: Path, known: Callable[[int, str], bool], report: Report) -> Iterator[Stored | None]:
+def discover(directory: Path, known: Callable[[int, str], bool], report: Report) -> Iterator[Stored | None]:
     """The closed segments that are not ``known`` yet, by their begin and interface, while others write and close some.
 
     What one of them left open when it ended is finished. ``None`` comes wherever there is nothing to tell, so that
@@ -225,7 +229,8 @@ def _is_capture(path: Path) -> bool:
 def _sweep(place: Path, files: _Files, report: Report) -> None:
     """Remove what belongs to no segment any more, and what a writer of segments, accounts or indexes left half done.
 
-    While somebody still writes here nothing is removed: an account is there before its segment is.
+    While somebody still writes here nothing is removed: an account is there before its segment is, and a segment for an
+    instant before it is held.
     """
     stray = [
         segment_name(begin, suffix)
@@ -239,6 +244,8 @@ def _sweep(place: Path, files: _Files, report: Report) -> None:
         path = place / name
         if path.suffix in (ACCOUNT, INDEX) and os.path.lexists(path.with_suffix(CLOSED)):
             continue  # it was closed meanwhile
+        if is_scratch(name) and 0 <= time.time() - _modified(path) < YOUNG:
+            continue
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
@@ -255,6 +262,13 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
         return entry.is_file(follow_symlinks=False)
     except OSError:
         return False
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat(follow_symlinks=False).st_mtime
+    except OSError:
+        return 0.0
 
 
 def _size(path: Path) -> int | None:

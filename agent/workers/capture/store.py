@@ -30,7 +30,7 @@ from agent.workers.capture.finish import finish
 from agent.workers.capture.hold import Hold
 from agent.workers.capture.naming import CLOSED, OPEN, parse_name, segment_name, valid_interface
 from agent.workers.capture.pins import Watch
-from agent.workers.capture.retention import Disk, Limits, Plan, Room, Stored, plan, reserve, room
+from agent.workers.capture.retention import Disk, Limits, Plan, Room, Stored, owed, plan, reserve, room
 
 __all__ = ["Report", "Store"]
 
@@ -55,7 +55,9 @@ LEARNED = 600.0
 MARGIN = 1024 * 1024
 """Bytes by which the disk must leave more than the budget to count as no longer low: sizes on disk are rounded."""
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What a disk says that takes no more."""
+
 _PATIENT = 3
 _TOLD = 64  # characters of a reason, in the message of an event
 _MOST_TOLD = 1000
@@ -101,8 +103,8 @@ class Store:
         self._doubted = False  # the disk said it was full when it was not
         self._learned: int | None = None
         self._forget_at = 0.0
-        #: Bytes of the budget that are others' to write.
-        self.lent = 0
+        #: Bytes of the budget that are others' to write, and how many of these they have on the disk by now.
+        self.lent = self.lent_used = 0
 
     @property
     def bytes(self) -> int:
@@ -167,7 +169,7 @@ class Store:
         is to be ``anew``. Returns whether all has been seen.
         """
         if self._looking is None or anew:
-            self._looking = adoption.look(self._directory, self._knows, self._report_once)
+            self._looking = adoption.discover(self._directory, self._knows, self._report_once)
         for segment in self._looking:
             if segment is not None and not self._knows(segment.begin, segment.interface):
                 self._welcome(segment)
@@ -322,11 +324,13 @@ class Store:
 
         Returns whether any went, so that it makes sense to try again at once.
         """
-        if error.errno not in _FULL:
+        if error.errno not in FULL:
             return False
         promised = self._room(0).bytes >= want
         if promised and (self._doubted or error.errno == errno.EDQUOT):  # a quota, or no more inodes
-            self._learned = max(0, self.bytes - want)
+            # What is lent was made room for when this was learned, and need not be again.
+            known = self.bytes if self._learned is None or not self.lent else self._learned
+            self._learned = max(0, known - want)
             self._forget_at = time.monotonic() + LEARNED
             self._low(f"{error.strerror}: for a while no more than {self._learned} bytes are stored")
         self._doubted = promised
@@ -355,7 +359,7 @@ class Store:
         return plan(
             self._closed,
             self._effective(),
-            disk._replace(free=disk.free - unflushed),
+            self._left(disk, unflushed),
             self._claimed,
             want,
             self._clock(),
@@ -364,7 +368,14 @@ class Store:
 
     def _room(self, unflushed: int) -> Room:
         disk = self._disk()
-        return room(self._effective(), disk._replace(free=disk.free - unflushed), self._claimed)
+        return room(self._effective(), self._left(disk, unflushed), self._claimed)
+
+    def _left(self, disk: Disk, unflushed: int) -> Disk:
+        """The disk once it took what open segments have not handed over yet, and what is lent and not used."""
+        free = disk.free - unflushed
+        return disk._replace(
+            free=free - owed(self._limits, disk._replace(free=free), self.bytes, self.lent, self.lent_used)
+        )
 
     def _effective(self) -> Limits:
         if self._learned is None:

@@ -42,7 +42,12 @@ class CaptureWorker(CaptureLoop):
             self._groups = fanout.made()
             self._settings = replace(self._settings, options=replace(self._settings.options, groups=self._groups))
             self._members = Members(
-                self._settings.processes - 1, self._groups, self._report, self._disk.welcome, self._member_ended
+                self._settings.processes - 1,
+                self._groups,
+                self._report,
+                self._disk.welcome,
+                self._member_ended,
+                self._member_wanting,
             )
         self._discover_at, self._anew = 0.0, False
         self.sources = Interfaces(context.service.interfaces, self._settings, self._store, self._report, self.read)
@@ -95,10 +100,11 @@ class CaptureWorker(CaptureLoop):
             self._members.rotate()
 
     def _lend(self) -> None:
-        """So much of the budget is for what members write."""
+        """So much of the budget, and of the disk, is for what members write."""
         interfaces = len(list(self.sources))
         if self._members is not None and interfaces:
             self._disk.lent = (self._settings.processes - 1) * interfaces * self._settings.cut(interfaces).most
+            self._disk.lent_used = self._members.open_bytes
 
     def _discover(self) -> None:
         now = time.monotonic()
@@ -109,6 +115,9 @@ class CaptureWorker(CaptureLoop):
 
     def _member_ended(self) -> None:
         self._discover_at, self._anew = 0.0, True
+
+    def _member_wanting(self, error: OSError) -> None:
+        self._disk.squeeze(error, self._settings.cut(max(1, len(list(self.sources)))).headroom)
 
     def _tell(self, flow: report.Flow) -> None:
         storing = self.sources.storing

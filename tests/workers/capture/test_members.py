@@ -111,6 +111,27 @@ def test_the_budget_is_that_of_all_of_them(tmp_path: Path, net: Network) -> None
         assert figures["store_bytes"] <= budget
 
 
+def test_the_capture_makes_room_for_all_of_them_where_the_disk_is_smaller_than_the_budget(
+    small_disk: Path, net: Network
+) -> None:
+    net.up("lo")
+    settings = SETTINGS | {"ring": 2**20, "rotate": {"size": 100_000, "every": 3600}}
+    with worker(small_disk, net, **settings) as capture:
+        all_share(capture)
+        with send(net, 40_000, pace=12_000) as sender:
+            while sender.poll() is None:
+                capture.listen(0.05)
+        capture.wait_figure("received", 40_000)
+        capture.stop()
+        figures = capture.figures()
+        assert (figures["written"], figures["not_written"]) == (40_000, 0)
+        assert figures["store_state"] == "pruning"
+        assert capture.events() == ["storage_low"]
+        kept = found(capture.data)
+        assert len(kept) * 62 > 2**19
+        assert len(kept) == len(set(kept))
+
+
 def size(data: Path) -> int:
     total = 0
     for path in data.glob("*/2*"):

@@ -389,6 +389,19 @@ def test_a_quota_is_found_out_and_kept_for_a_while(tmp_path: Path, reports: Repo
     assert (made.state, reports.kinds) == ("ok", ["storage_low", "storage_enough"])
 
 
+def test_a_quota_that_others_met_leaves_room_for_what_is_lent_to_them_once(
+    tmp_path: Path, reports: Reports, clock: Clock
+) -> None:
+    for second in range(1, 11):
+        segment(tmp_path, "eth0", second, 100)
+    made = adopted(tmp_path, reports, 2000)
+    made.lent = 300
+    for left in (600, 500):
+        assert made.squeeze(OSError(errno.EDQUOT, "Disk quota exceeded"), 100)
+        made.tend()
+        assert made.bytes == left
+
+
 def test_a_disk_that_was_full_for_a_moment_is_not_taken_for_a_quota(tmp_path: Path, reports: Reports) -> None:
     segment(tmp_path, "eth0", 1, 200)
     segment(tmp_path, "eth0", 2, 200)

@@ -137,7 +137,7 @@ def test_a_signal_waits_until_it_can_be_caught(service: Path) -> None:
         assert kept.running
         await until(lambda: not kept.running, kept)  # it was given no group, and says so
         (message,) = events  # it was given no group, and fails for that
-        assert message == "member: ended with exit code 2; started again in 0.25 s"
+        assert message == "member: ended with exited 2; started again in 0.25 s"
 
     asyncio.run(life())
 

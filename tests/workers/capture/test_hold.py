@@ -142,6 +142,15 @@ def test_a_closed_segment_is_counted_once_whoever_finds_it_first(both: Both) -> 
     assert both.capture.bytes == before
 
 
+def test_what_others_may_have_as_well_is_passed_over_and_counted(both: Both) -> None:
+    both.tap.doubtful = 2
+    both.life()
+    (path,) = (both.directory / "lo").glob(f"*{CLOSED}")
+    told = account.read(path.with_suffix(ACCOUNT))
+    assert told is not None
+    assert (len(packets(path)), told.received, told.not_written, told.unaccounted) == (1, 3, 2, 0)
+
+
 def test_one_that_would_not_be_named_is_still_its_writers_and_keeps_its_account(
     both: Both, monkeypatch: pytest.MonkeyPatch
 ) -> None:

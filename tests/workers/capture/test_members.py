@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+from agent.linux.capability_sets import NET_RAW, mask, parse_sets
 from agent.linux.process import children_of
 from agent.workers.capture import account
 from tests.workers.capture.lab import PATIENCE, Network, Worker, packets, segments, worker
@@ -159,6 +160,16 @@ def test_one_that_is_killed_is_replaced_and_what_it_had_written_is_kept(tmp_path
         capture.stop()
         assert found(capture.data) == list(range(6_000))
         assert sorted(set(capture.events())) == ["companion_ended", "segment_recovered"]
+
+
+def test_they_hold_what_it_takes_to_capture_and_no_more(tmp_path: Path, net: Network) -> None:
+    net.up("lo")
+    with worker(tmp_path, net, **SETTINGS, ring=2**20) as capture:
+        all_share(capture)
+        for pid in members(capture):
+            sets = parse_sets(Path(f"/proc/{pid}/status").read_text())
+            raw = mask([NET_RAW])
+            assert (sets.permitted, sets.effective, sets.inheritable, sets.ambient) == (raw, raw, 0, 0)
 
 
 def test_they_end_with_the_capture(tmp_path: Path, net: Network) -> None:

@@ -22,35 +22,11 @@ from agent.workers.capture.dumper import Dumper
 from agent.workers.capture.fanout import Groups, NoGroup
 from agent.workers.capture.handle import Handle, InterfaceLost, Options
 from agent.workers.capture.tap import Tap
+from tests.workers.capture import wire as wire_program
 from tests.workers.capture.lab import PATIENCE, ROOT, Network, packets
+from tests.workers.capture.wire import FILTER, Wire, number
 
 CLONE_NEWNET = 0x40000000  # linux/sched.h
-PORT = 4739
-FILTER = f"udp dst port {PORT}"
-
-
-class Wire:
-    """Numbered datagrams of as many flows as there are, sent into ``near``, that come out of ``far``."""
-
-    def __init__(self) -> None:
-        self._raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
-        self._raw.bind(("near", 0))
-        self.sent = 0
-
-    def send(self, count: int) -> None:
-        for number in range(self.sent, self.sent + count):
-            self._raw.send(frame(number))
-        self.sent += count
-
-    def close(self) -> None:
-        self._raw.close()
-
-
-def frame(number: int) -> bytes:
-    """An Ethernet frame of one of 256 flows."""
-    ports = struct.pack("!HHHH", 1024 + number % 256, PORT, 12, 0)
-    head = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 32, 0, 0, 64, 17, 0, b"\x0a\0\0\1", b"\x0a\0\0\2")
-    return b"\xff" * 6 + b"\x02\0\0\0\0\1" + b"\x08\0" + head + ports + struct.pack("!I", number)
 
 
 @pytest.fixture
@@ -92,7 +68,7 @@ class Share:
         dumper.flush()
         dumper.close()
         dumper.hold.release()
-        numbers = [int.from_bytes(packet.data[42:46], "big") for packet in packets(self.place)]
+        numbers = [number(packet.data) for packet in packets(self.place)]
         self.handle.close()
         return numbers[: self.tap.doubtful], numbers[self.tap.doubtful :]
 
@@ -111,15 +87,15 @@ def test_what_comes_while_a_process_joins_is_in_one_of_them_and_in_one_only(wire
     groups = fanout.made()
     shares = [Share(groups, tmp_path / "0.part")]
     wire.send(500)
-    for number in range(1, 4):
+    for member in range(1, 4):
         joining = Meddling(groups.fd, owner=False)
         joining.meddle = lambda: wire.send(500)
-        shares.append(Share(joining, tmp_path / f"{number}.part"))
+        shares.append(Share(joining, tmp_path / f"{member}.part"))
         wire.send(500)
     every = [share.taken() for share in shares]
     groups.close()
     assert [doubtful for doubtful, _ in every] == [[]] * 4
-    assert sorted(number for _, sure in every for number in sure) == list(range(wire.sent))
+    assert sorted(found for _, sure in every for found in sure) == list(range(wire.sent))
     assert all(sure for _, sure in every)
 
 
@@ -129,23 +105,18 @@ def test_under_a_flood_no_packet_is_in_two_of_them_and_what_is_passed_over_is_co
     count = 60_000
     groups = fanout.made()
     shares = [Share(groups, tmp_path / "0.part")]
-    with subprocess.Popen([sys.executable, "-c", _FLOOD, str(count)], env={"PYTHONPATH": str(ROOT)}) as flood:
-        for number in range(1, 6):
+    with subprocess.Popen(
+        [sys.executable, wire_program.__file__, "0", str(count), "0"], env={"PYTHONPATH": str(ROOT)}
+    ) as flood:
+        for member in range(1, 6):
             select.select([shares[0].handle.fd], [], [], PATIENCE)
-            shares.append(Share(Groups(groups.fd, owner=False), tmp_path / f"{number}.part"))
+            shares.append(Share(Groups(groups.fd, owner=False), tmp_path / f"{member}.part"))
         assert flood.wait(PATIENCE) == 0
     every = [share.taken() for share in shares]
     groups.close()
-    sure = Counter(number for _, kept in every for number in kept)
+    sure = Counter(found for _, kept in every for found in kept)
     assert max(sure.values()) == 1
-    assert set(range(count)) - sure.keys() <= {number for doubtful, _ in every for number in doubtful}
-
-
-_FLOOD = """
-import sys
-from tests.workers.capture.test_fanout import Wire
-Wire().send(int(sys.argv[1]))
-"""
+    assert set(range(count)) - sure.keys() <= {found for doubtful, _ in every for found in doubtful}
 
 
 def test_a_filter_that_was_attached_is_read_back_as_it_is() -> None:

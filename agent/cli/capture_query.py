@@ -102,8 +102,8 @@ def query(
     from agent.cli.capture_output import Documents, Lines, Pcapng, Savefile, Target, Writer
     from agent.cli.capture_stores import check_interfaces, stores
     from agent.cli.stores import eyes
+    from agent.workers.capture.timely import ALWAYS
     from agent.workers.retrieval.answer import Answer, Limits
-    from agent.workers.retrieval.search import ALWAYS
 
     paths = session.paths()
     file = Target(target) if target is not None else None

@@ -65,9 +65,9 @@ class Space:
         """What may still be written when segments take ``used``."""
         return room(self.limits, self.disk(unflushed), used)
 
-    def obstacle(self, used: int, waiting: int, stuck: int) -> OSError:
-        """Why there is no room for a packet, as an error."""
-        current = self.room(used)
+    def obstacle(self, used: int, waiting: int, stuck: int, owed: int = 0) -> OSError:
+        """Why there is no room for a packet, as an error. ``owed`` bytes of the disk are others'."""
+        current = self.room(used, owed)
         if current.disk < current.budget:
             text = f"No space left on device: {self.disk().free} bytes are free"
             if floor := self.reserve:

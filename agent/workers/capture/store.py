@@ -14,7 +14,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
@@ -25,10 +25,11 @@ from agent.workers.capture.account import Account
 from agent.workers.capture.adoption import Report
 from agent.workers.capture.catalogue import ACCOUNT, TAIL
 from agent.workers.capture.finish import finish
+from agent.workers.capture.hold import Hold
 from agent.workers.capture.naming import OPEN, parse_name, segment_name, valid_interface
 from agent.workers.capture.pins import Ranges, Watch
 from agent.workers.capture.removal import PATIENT, Removal
-from agent.workers.capture.retention import Limits, Plan, Room, Stored, plan
+from agent.workers.capture.retention import Limits, Plan, Room, Stored, owed, plan
 from agent.workers.capture.shelf import LOOKS, Shelf
 from agent.workers.capture.space import Space
 from agent.workers.capture.steps import SLACK, Steps
@@ -44,7 +45,10 @@ RESPITE = 0.1
 MARGIN = 1024 * 1024
 """Bytes by which the disk must leave more than the budget to count as no longer low: sizes on disk are rounded."""
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What a disk says that takes no more."""
+
+_MOST_TOLD = 1000
 _TOLD = 64  # characters of a reason, in the message of an event
 _DAY = 86_400e9
 
@@ -75,13 +79,15 @@ class Store:
         self._ends: dict[Path, int] = {}  # of what is complete: no packet is later
         self._open: dict[Path, int] = {}
         self._tails: dict[Path, tuple[Path, int]] = {}  # by segment: the index of its open form
-        self._unnamed: list[tuple[Path, int, int, Account | None]] = []  # complete, but would not be renamed
+        self._unnamed: list[tuple[Path, int, int, Account | None, Hold | None]] = []  # complete, but not renamed
+        self._looking: Iterator[Stored | None] | None = None
+        self._told_unreadable: set[str] = set()
         self._disk_low = False
         self._broken: set[str] = set()
         self._barren_until = 0.0
         self._doubted = False  # the disk said it was full when it was not
-        #: Bytes of the budget that are others' to write.
-        self.lent = 0
+        #: Bytes of the budget that are others' to write, and how many of these they have on the disk by now.
+        self.lent = self.lent_used = 0
 
     @property
     def bytes(self) -> int:
@@ -91,7 +97,7 @@ class Store:
             + self._removal.bytes
             + sum(self._open.values())
             + sum(size for _, size in self._tails.values())
-            + sum(size for _, _, size, _ in self._unnamed)
+            + sum(size for _, _, size, _, _ in self._unnamed)
         )
 
     @property
@@ -141,7 +147,7 @@ class Store:
             self._directory.mkdir(mode=0o750, parents=True, exist_ok=True)
             marked = version.check(self._directory)
             now = self._clock()
-            found = adoption.adopt(self._directory, self._report)
+            found = adoption.adopt(self._directory, self._report_once)
             self._tell_ahead([segment for segment in found if self._shelf.found(segment, now)], now)
         except OSError as error:
             raise StorageFailure(f"segments in {self._directory} cannot be read: {error.strerror}") from error
@@ -152,16 +158,35 @@ class Store:
                 self._report("storage_error", str(error))
         self._pins.look(self._clock())
 
-    def discover(self) -> None:
-        """Take over what other processes have closed here, or have left open when they ended."""
-        try:
-            found = adoption.adopt(self._directory, self._report, alone=False)
-        except OSError:
-            return
-        known = {(segment.begin, segment.interface) for segment in (*self._shelf, *self._removal.stuck)}
-        for segment in found:
-            if (segment.begin, segment.interface) not in known:
+    def discover(self, until: float, *, anew: bool = False) -> bool:
+        """Take over what other processes have closed here and not told of, or have left open when they ended.
+
+        As far as that goes until the monotonic clock says ``until``, and then from there on, or from the start when it
+        is to be ``anew``. Returns whether all has been seen.
+        """
+        if self._looking is None or anew:
+            self._looking = adoption.discover(self._directory, self._knows, self._report_once)
+        for segment in self._looking:
+            if segment is not None and not self._knows(segment.begin, segment.interface):
                 self._welcome(segment)
+            if time.monotonic() >= until:
+                return False
+        self._looking = None
+        return True
+
+    def _knows(self, begin: int, interface: str) -> bool:
+        """Whether this closed segment is counted."""
+        return self._shelf.knows(begin, interface) or any(
+            (segment.begin, segment.interface) == (begin, interface) for segment in self._removal.stuck
+        )
+
+    def _report_once(self, kind: str, message: str) -> None:
+        """Report what is looked at again and again, and stays as it is."""
+        if kind == "segment_unreadable":
+            if message in self._told_unreadable or len(self._told_unreadable) >= _MOST_TOLD:
+                return
+            self._told_unreadable.add(message)
+        self._report(kind, message)
 
     def welcome(self, name: str) -> None:
         """Take over one segment that another process has closed: ``INTERFACE/NAME``."""
@@ -176,7 +201,7 @@ class Store:
         beside = _size((self._directory / interface / file).with_suffix(ACCOUNT)) or 0
         end = max(parsed[0], self._clock(), status.st_mtime_ns)
         segment = Stored(parsed[0], interface, end, status.st_size + beside, indexed=False)
-        if not self._shelf.knows(segment.begin, interface):
+        if not self._knows(segment.begin, interface):
             self._welcome(segment)
 
     def _welcome(self, segment: Stored) -> None:
@@ -191,14 +216,19 @@ class Store:
         self._steps.opened(part)
         return part
 
+    def unopened(self, part: Path) -> None:
+        """Nothing could be written there after all."""
+        self._steps.closed(part)
+
     def grow(self, part: Path, size: int) -> None:
         """An open segment has this size now."""
         self._open[part] = size
         self._steps.opened(part)
 
-    def keep(self, part: Path, begin: int, size: int, record: Account | None = None) -> Path:
+    def keep(self, part: Path, begin: int, size: int, record: Account | None = None, hold: Hold | None = None) -> Path:
         """An open segment is complete: store its account, and give it its name, which tells others that it is.
 
+        It is held by ``hold`` until it has it.
         Raises ``OSError`` when that fails; it is tried again until it succeeds. An account that the disk does not take
         is reported, and missing.
         """
@@ -208,10 +238,15 @@ class Store:
             with suppress(OSError):  # for whoever finds it later: the file's time is all that tells
                 os.utime(part, ns=(end, end))
         try:
-            return self._name(part, begin, size, record)
+            path = self._name(part, begin, size, record)
         except OSError:
-            self._unnamed.append((part, begin, size, record))
+            if hold is not None and len(self._unnamed) >= LOOKS:
+                hold.release()  # descriptors are few: whoever finds it then makes an account of its own
+            self._unnamed.append((part, begin, size, record, hold))
             raise
+        if hold is not None:
+            hold.release()
+        return path
 
     def _name(self, part: Path, begin: int, size: int, record: Account | None) -> Path:
         done = finish(part, begin, record)
@@ -297,24 +332,26 @@ class Store:
 
         Returns whether any went, so that it makes sense to try again at once.
         """
-        if error.errno not in _FULL:
+        if error.errno not in FULL:
             return False
         promised = self._room(0).bytes >= want
         if promised and (self._doubted or error.errno == errno.EDQUOT):  # a quota, or no more inodes
-            most = self._space.learn(self.bytes - want)
+            # What is lent was made room for when this was learned, and need not be again.
+            known = self._space.limits.budget if self.lent and self._space.learned else self.bytes
+            most = self._space.learn(known - want)
             self._low(f"{error.strerror}: for a while no more than {most} bytes are stored")
         self._doubted = promised
         return self.prune(want)
 
     def obstacle(self) -> OSError:
         """Why there is no room for a packet, as an error."""
-        return self._space.obstacle(self._claimed, self._shelf.waiting, len(self._removal.stuck))
+        return self._space.obstacle(self._claimed, self._shelf.waiting, len(self._removal.stuck), self._owed(0))
 
     def _plan(self, want: int, unflushed: int) -> Plan:
         return plan(
             self._shelf.in_order,
             self._space.limits,
-            self._space.disk(unflushed),
+            self._space.disk(unflushed + self._owed(unflushed)),
             self._claimed,
             want,
             self._clock(),
@@ -323,7 +360,13 @@ class Store:
         )
 
     def _room(self, unflushed: int) -> Room:
-        return self._space.room(self._claimed, unflushed)
+        return self._space.room(self._claimed, unflushed + self._owed(unflushed))
+
+    def _owed(self, unflushed: int) -> int:
+        """Bytes of the disk that are to be left to others."""
+        if not self.lent:
+            return 0
+        return owed(self._space.limits, self._space.disk(unflushed), self.bytes, self.lent, self.lent_used)
 
     def _execute(self, found: Plan) -> bool:
         """Remove what is to go; returns whether all of it did."""
@@ -361,12 +404,15 @@ class Store:
     def _finish(self) -> None:
         """Name what would not be named."""
         for entry in self._unnamed[:LOOKS]:
+            part, begin, size, record, hold = entry
             try:
-                self._name(*entry)
+                self._name(part, begin, size, record)
             except FileNotFoundError:  # somebody has removed it
-                pass
+                self._ends.pop(part, None)
             except OSError:
                 return
+            if hold is not None:
+                hold.release()
             self._unnamed.remove(entry)
 
     def _look_for_indexes(self) -> bool:

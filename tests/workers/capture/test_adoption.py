@@ -9,12 +9,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from agent.workers.capture import account
 from agent.workers.capture.account import Account
-from agent.workers.capture.adoption import SLACK, adopt
+from agent.workers.capture.adoption import SLACK, adopt, discover
 from agent.workers.capture.catalogue import ACCOUNT, INDEX, TAIL
 from agent.workers.capture.naming import CLOSED, OPEN, segment_name
-from agent.workers.capture.retention import Stored
+from agent.workers.capture.retention import Limits, Stored
+from agent.workers.capture.store import Store
 from tests.workers.capture import dying
 from tests.workers.capture.lab import ROOT
 
@@ -135,6 +138,49 @@ def test_files_that_are_not_ours_are_neither_counted_nor_touched(tmp_path: Path)
     ]
 
 
+def test_what_others_closed_or_left_is_found_bit_by_bit_and_what_is_known_is_not_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for second in range(1, 51):
+        put(tmp_path, second, CLOSED, HEADER + RECORD)
+        put(tmp_path, second, INDEX, b"index")
+    reports = Reports()
+    store = Store(tmp_path, Limits(10**6), reports)
+    store.adopt()
+    put(tmp_path, 20, ACCOUNT, b"of no interest, for it is known")
+    new = [put(tmp_path, second, CLOSED, HEADER + RECORD) for second in (60, 61)]
+    indexed = put(tmp_path, 61, INDEX, b"index")
+    left = put(tmp_path, 62, OPEN, HEADER + RECORD + b"half")
+    foreign = put(tmp_path, 63, OPEN, b"no packets, but text" * 10)
+    put(tmp_path, 64, CLOSED, b"no packets either")
+    before = store.bytes
+    looks: list[Path] = []
+    stat = Path.stat
+
+    def noted(path: Path, **how: bool) -> os.stat_result:
+        looks.append(path)
+        return stat(path, **how)
+
+    monkeypatch.setattr(Path, "stat", noted)
+    entries = len(list((tmp_path / "eth0").iterdir()))
+    turns = 1
+    while not store.discover(0.0):
+        turns += 1
+    monkeypatch.undo()
+    assert entries <= turns <= entries + 3
+    assert len(looks) < 20
+    assert not {path.stem for path in looks} & {segment_name(second * SECOND, "") for second in range(1, 51)}
+    recovered = tmp_path / "eth0" / "19700101T000007.123456Z.pcap"
+    assert not left.exists()
+    found = [*new, indexed, recovered, recovered.with_suffix(ACCOUNT)]
+    assert store.bytes - before == sum(path.stat().st_size for path in found)
+    assert store.unindexed == 2
+    for _ in range(3):
+        assert store.discover(float("inf"))
+    assert sorted(kind for kind, _ in reports.all) == ["segment_recovered", "segment_unreadable"]
+    assert foreign.exists()
+
+
 def test_what_a_power_failure_left_of_a_closed_segment_is_cut_or_goes_and_never_stays_for_ever(tmp_path: Path) -> None:
     modified = 100 * SECOND
     for second, content in enumerate((b"", bytes(5000), HEADER + bytes(5000), HEADER + RECORD + bytes(5000)), 1):
@@ -191,5 +237,5 @@ def test_a_packet_that_ends_in_zeros_is_no_damage(tmp_path: Path) -> None:
 
 def test_while_members_write_no_damage_is_looked_for(tmp_path: Path) -> None:
     path = put(tmp_path, 1, CLOSED, bytes(100))
-    assert adopt(tmp_path, Reports(), alone=False) == []
+    assert [found for found in discover(tmp_path, lambda *which: False, Reports()) if found] == []
     assert path.exists()

@@ -18,10 +18,7 @@ import msgspec
 from agent.linux.libc import rename_noreplace
 from agent.workers.capture.account import Account
 from agent.workers.capture.catalogue import ACCOUNT
-from agent.workers.capture.naming import CLOSED, segment_name
-
-_STEP = 1000
-"""Nanoseconds: the next name there is."""
+from agent.workers.capture.naming import CLOSED, MICROSECOND, segment_name
 
 _MODE = 0o640
 
@@ -55,7 +52,7 @@ def finish(part: Path, begin: int, account: Account | None) -> Finished:
                 _store(beside, encoded)
                 stored = True
         except FileExistsError:
-            begin += _STEP
+            begin += MICROSECOND
             continue
         except OSError as error:
             missing = error
@@ -67,7 +64,7 @@ def finish(part: Path, begin: int, account: Account | None) -> Finished:
                     beside.unlink()
             if not isinstance(error, FileExistsError):
                 raise
-            begin += _STEP
+            begin += MICROSECOND
         else:
             return Finished(final, begin, len(encoded) if stored else 0, missing)
 

@@ -21,6 +21,7 @@ from agent.linux.files import why
 from agent.workers.capture import account
 from agent.workers.capture.catalogue import ACCOUNT
 from agent.workers.capture.mover import Load, Moved, Mover
+from agent.workers.capture.naming import MICROSECOND
 from agent.workers.capture.pins import Watch
 from agent.workers.capture.retention import Limits, Stored
 from agent.workers.capture.shelf import Shelf
@@ -111,13 +112,13 @@ class Memory(Store):
             path = self._shelf.path(segment)
             try:
                 size = path.stat().st_size
-                part = self._disk_store.part(segment.interface, segment.begin)
+                part = self._free_part(segment)
             except OSError as error:
                 self._refuse(path, segment, error)
                 continue
             self._disk_store.grow(part, size)
             begun += size
-            loads.append(Load(segment, path, part, size))
+            loads.append(Load(segment, path, part, size, self._account(segment)))
         if loads:
             self._mover.start(loads)
         if short and not loads and not self._no_room:
@@ -125,6 +126,14 @@ class Memory(Store):
             self._report("storage_error", f"pinned segments stay in memory until there is room: {reason}")
         self._no_room = short and not loads
         return loads
+
+    def _free_part(self, segment: Stored) -> Path:
+        """Where to copy it: by its own instant, or a later one where there is a file already. Raises ``OSError``."""
+        begin = segment.begin
+        while os.path.lexists(part := self._disk_store.part(segment.interface, begin)):
+            self._disk_store.unopened(part)
+            begin += MICROSECOND
+        return part
 
     def _settle(self) -> None:
         """Name what has been copied."""
@@ -134,12 +143,12 @@ class Memory(Store):
     def _settle_one(self, moved: Moved) -> None:
         load = moved.load
         if moved.error is not None:
-            with suppress(OSError):
-                self._disk_store.discard(load.part)
-            self._refuse(load.source, load.segment, moved.error)
+            self._disk_store.unopened(load.part)  # and not removed: whatever is there is not ours
+            if self._shelf.knows(load.segment.begin, load.segment.interface):  # else it went for room, and that is told
+                self._refuse(load.source, load.segment, moved.error)
             return
         try:
-            self._disk_store.keep(load.part, load.segment.begin, load.size, self._account(load.segment))
+            self._disk_store.keep(load.part, load.segment.begin, load.size, load.record)
         except OSError as error:  # the disk has it, and is asked for the name again and again
             self._report("storage_error", f"{load.segment.interface}: a pinned segment has no name yet: {why(error)}")
         finally:

@@ -15,18 +15,23 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from agent.workers.capture.account import Account
 from agent.workers.capture.retention import Stored
 
 _STEP = 1024 * 1024
 
 
 class Load(NamedTuple):
-    """A segment of ``size`` bytes at ``source``, and where it is to be copied to, which must not exist yet."""
+    """A segment of ``size`` bytes at ``source``, and where it is to be copied to, which must not exist yet.
+
+    ``record`` is its account, read before: what is in memory may have to go while it is copied.
+    """
 
     segment: Stored
     source: Path
     part: Path
     size: int
+    record: Account | None
 
 
 class Moved(NamedTuple):
@@ -47,7 +52,8 @@ class Mover:
     @property
     def busy(self) -> bool:
         """Whether it copies, or there are results."""
-        return bool(self._done) or (self._thread is not None and self._thread.is_alive())
+        copying = self._thread is not None and self._thread.is_alive()  # first: there is a result before it ends
+        return copying or bool(self._done)
 
     def start(self, loads: Sequence[Load]) -> None:
         """Copy these, one after the other. Not while it is busy."""

@@ -13,15 +13,17 @@ from datetime import UTC, datetime
 CLOSED = ".pcap"
 OPEN = ".part"
 
+MICROSECOND = 1000
+"""Nanoseconds: from one name to the next that there is."""
+
 _NAME = re.compile(r"(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)\.(\d{6})Z(\.pcap|\.part)", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = 1000
 
 
 def segment_name(instant: int, suffix: str) -> str:
     """The name of a segment that begins at ``instant``, nanoseconds since the epoch (until the year 9999)."""
     seconds, nanoseconds = divmod(instant, 1_000_000_000)
-    begin = datetime.fromtimestamp(seconds, UTC).replace(microsecond=nanoseconds // _MICROSECOND)
+    begin = datetime.fromtimestamp(seconds, UTC).replace(microsecond=nanoseconds // MICROSECOND)
     return f"{begin:%Y%m%dT%H%M%S.%f}Z{suffix}"
 
 
@@ -39,7 +41,7 @@ def parse_name(name: str) -> tuple[int, str] | None:
     since = begin - _EPOCH
     if since.days < 0:
         return None
-    return ((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds) * _MICROSECOND, suffix
+    return ((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds) * MICROSECOND, suffix
 
 
 def valid_interface(name: str) -> bool:

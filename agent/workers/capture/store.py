@@ -117,7 +117,8 @@ class Store:
         """No packet is from before this instant. Takes as long as there are segments."""
         stuck = (segment.begin for segment in self._removal.stuck)
         opened = (parsed[0] for part in self._open if (parsed := parse_name(part.name)))
-        return min(chain((segment.begin for segment in self._shelf), stuck, opened), default=None)
+        unnamed = (begin for _, begin, _, _, _ in self._unnamed)
+        return min(chain((segment.begin for segment in self._shelf), stuck, opened, unnamed), default=None)
 
     @property
     def pins(self) -> Ranges:
@@ -185,7 +186,8 @@ class Store:
         return part
 
     def unopened(self, part: Path) -> None:
-        """Nothing could be written there after all."""
+        """Nothing could be written there after all; whatever is there is somebody else's."""
+        self._open.pop(part, None)
         self._steps.closed(part)
 
     def grow(self, part: Path, size: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from agent.errors import StorageFailure
 from agent.workers.capture import account, finish, memory, pins
 from agent.workers.capture.account import Account
 from agent.workers.capture.memory import PLACE, Memory
-from agent.workers.capture.retention import Limits
+from agent.workers.capture.mover import Load, Moved, Mover
+from agent.workers.capture.naming import OPEN, segment_name
+from agent.workers.capture.retention import Limits, Stored
 from agent.workers.capture.store import Store
 
 SECOND = 1_000_000_000
@@ -223,3 +226,95 @@ def test_where_there_is_no_such_memory_it_is_said(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(memory, "PLACE", tmp_path / "nowhere")
     with pytest.raises(StorageFailure, match=r"nowhere: nothing can be kept in memory there: No such file"):
         Kept(tmp_path / "edge")
+
+
+def test_a_file_that_has_the_name_of_a_copy_is_left_alone_and_the_copy_gets_another(kept: Kept) -> None:
+    kept.close_segment(0)
+    foreign = kept.data / "eth0" / segment_name(BEGIN, OPEN)
+    foreign.parent.mkdir()
+    foreign.write_text("not ours")
+    pins.add(kept.data, BEGIN, BEGIN, created=kept.now)
+    kept.tend()
+    assert foreign.read_text() == "not ours"
+    assert (kept.in_memory(), kept.on_disk(), kept.events) == ([], ["00"], [])
+
+
+def test_what_could_not_be_copied_is_not_removed_where_somebody_else_made_it(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept.close_segment(0)
+    pins.add(kept.data, BEGIN, BEGIN, created=kept.now)
+    monkeypatch.setattr(os.path, "lexists", lambda _: False)  # it comes right after that was asked
+    foreign = kept.data / "eth0" / segment_name(BEGIN, OPEN)
+    foreign.parent.mkdir()
+    foreign.write_text("not ours")
+    kept.tend()
+    assert foreign.read_text() == "not ours"
+    assert kept.disk.bytes == 0 or kept.memory._mover.busy
+
+
+def test_what_had_to_go_while_it_was_copied_is_on_disk_with_its_account(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may, sendfile = threading.Event(), os.sendfile
+
+    def slow(*arguments: Any) -> int:
+        assert may.wait(20)
+        return sendfile(*arguments)
+
+    monkeypatch.setattr(os, "sendfile", slow)
+    kept.close_segment(0)
+    kept.close_segment(1)
+    pins.add(kept.data, BEGIN, BEGIN + 9 * SECOND, created=kept.now)
+    kept.memory.tend()
+    while not list(kept.data.rglob("*.part")):  # it has begun with the first
+        assert kept.memory._mover.busy
+    kept.memory.make_room(6 * SIZE)
+    assert kept.in_memory() == []
+    may.set()
+    kept.tend()
+    assert kept.on_disk() == ["00"]
+    (path,) = kept.data.rglob("*.pcap")
+    assert account.read(path.with_suffix(".meta")) is not None
+    assert set(kept.events) == {"pin_broken"}  # and that tells of the second
+
+
+def test_the_pin_of_what_the_disk_would_not_name_yet_is_kept(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    kept.close_segment(0)
+    pins.add(kept.data, BEGIN, BEGIN, created=kept.now)
+    monkeypatch.setattr(finish, "rename_noreplace", refused)
+    kept.tend()
+    assert (kept.in_memory(), kept.disk.since) == ([], BEGIN)
+
+
+def test_a_mover_is_busy_until_its_results_are_taken_whenever_it_ends(tmp_path: Path) -> None:
+    class Asked(deque[Moved]):
+        """The thread ends right after somebody has seen that there is nothing yet."""
+
+        def __len__(self) -> int:
+            found = super().__len__()
+            may.set()
+            mover.wait()
+            return found
+
+    may, mover = threading.Event(), Mover()
+    source = tmp_path / "source"
+    os.mkfifo(source)
+
+    def fed() -> None:
+        may.wait(20)
+        source.open("wb").close()
+
+    feeder = threading.Thread(target=fed)
+    feeder.start()
+    mover._done = Asked()
+    mover.start([Load(Stored(BEGIN, "eth0", BEGIN, SIZE, True), source, tmp_path / "part", SIZE, None)])
+    assert mover.busy
+    may.set()
+    feeder.join()
+    mover.wait()
+    assert [moved.fd for moved in mover.results()] == [-1]  # sendfile(2) takes no pipe
+    assert not mover.busy

@@ -79,12 +79,12 @@ class Triggers:
         """Let the capture pull it, and tell. Raises ``StorageFailure``."""
         from agent.workers.capture import handed
 
-        now, before = self._clock(), self._handed.setdefault(name, [])
+        now, before = self._clock(), self._handed.get(name, [])
         if before and 0 <= now - before[-1].at < trigger.after * 1e9:  # one event, and it is told already
             return
-        before.append(handed.Handed(now, reason))
-        del before[: -handed.MOST]
-        handed.write(self._paths.triggers(name), before, owner)
+        kept = [*before, handed.Handed(now, reason)][-handed.MOST :]
+        handed.write(self._paths.triggers(name), kept, owner)
+        self._handed[name] = kept  # only now: what could not be left there must not hide what comes next
 
 
 def _another(service: AnyService) -> tuple[int, int] | None:

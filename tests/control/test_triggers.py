@@ -106,3 +106,7 @@ def test_a_capture_of_another_user_is_told_what_happened_once_while_that_is_kept
     now[0] += 60 * SECOND
     pulled.event(happened("failed"))
     assert [(name, kind) for name, kind, _ in told] == [("edge", "trigger_failed")]
+    path.parent.mkdir()
+    now[0] += SECOND
+    pulled.event(happened("failed"))  # what could not be handed on hides nothing that comes soon after
+    assert handed.read(path)[-1] == handed.Handed(now[0], reason)

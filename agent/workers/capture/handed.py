@@ -47,11 +47,12 @@ def write(path: Path, triggers: Sequence[Handed], owner: tuple[int, int]) -> Non
 
 
 def read(path: Path) -> list[Handed]:
-    """What was left there, as far as that can be understood."""
+    """What was left there; nothing when that cannot be understood. Raises ``OSError``."""
+    with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
+        content = file.read(_LONGEST)
     try:
-        with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
-            return msgspec.json.decode(file.read(_LONGEST), type=list[Handed])[-MOST:]
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return msgspec.json.decode(content, type=list[Handed])[-MOST:]
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return []
 
 
@@ -62,15 +63,20 @@ class Mailbox:
         self._path = path
         self._pull = pull
         self._seen: tuple[int, int, int] | None = None
-        self._done = -1
+        self._known: frozenset[Handed] = frozenset()  # and not the latest instant: clocks are set back
 
     def look(self, since: int) -> None:
         """Hand on what is new, and happened after ``since``: of what was before nothing is kept any more."""
         current = edition(self._path)
         if current == self._seen:
             return
-        self._seen = current
-        for one in read(self._path):
-            if one.at > max(self._done, since):
-                self._done = one.at
+        try:
+            found = read(self._path)
+        except FileNotFoundError:
+            found = []
+        except OSError:  # no descriptor is left, say: the next look may have one
+            return
+        before, self._known, self._seen = self._known, frozenset(found), current
+        for one in found:
+            if one.at > since and one not in before:
                 self._pull(one.reason, one.at)

@@ -332,8 +332,10 @@ class Writer:
         unaccounted = 0
         try:
             if begin is None:
-                self._store.discard(dumper.path)
-                dumper.hold.release()
+                try:
+                    self._store.discard(dumper.path)
+                finally:  # also of what will not go: whoever finds it then may remove it
+                    dumper.hold.release()
             else:
                 account = self._account(dumper, tap, boundary, failed=failure is not None)
                 unaccounted = account.unaccounted

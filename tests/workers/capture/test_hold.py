@@ -201,3 +201,16 @@ def test_what_a_killed_writer_left_is_taken_over_and_what_it_had_not_named_yet_i
     both.adopt()
     assert [kind for kind, _ in both.events] == ["segment_recovered"]
     assert [found.suffix for found in sorted(place.iterdir())] == [ACCOUNT, CLOSED]
+
+
+def test_one_with_no_packet_that_will_not_be_removed_is_let_go_of(both: Both, tmp_path: Path) -> None:
+    dumper = both.writer._begin(both.tap)
+    assert dumper is not None
+    dumper.path.rename(aside := tmp_path / "aside")
+    dumper.path.mkdir()  # unlink(2) takes no directory
+    both.writer.detach("stop")
+    assert [kind for kind, _ in both.events] == ["storage_error"]
+    fd = os.open(aside, os.O_RDWR)
+    hold.Hold(fd).release()  # raises when somebody holds it
+    os.close(fd)
+    both.writer.attach(both.tap)

@@ -116,7 +116,8 @@ class Exporter:
         """End, in the middle of a segment if need be; wait for it for so many seconds."""
         self._stopping.set()
         self._changed.set()
-        self._thread.join(patience)
+        if self._thread.is_alive():  # or never started: who waits for its turn may be told to end
+            self._thread.join(patience)
 
     def figures(self) -> dict[str, int]:
         """Counts since the start."""

@@ -198,3 +198,7 @@ def test_what_is_removed_while_the_collector_is_away_is_not_waited_for(
             wait_until(lambda: export.segments == 1)
             found = collector.flows()
     assert told(found) == expected(store)
+
+
+def test_one_that_was_never_started_ends_too(tmp_path: Path) -> None:
+    Exporter(tmp_path, "edge", Collector("127.0.0.1", 9), lambda *_: None).stop()

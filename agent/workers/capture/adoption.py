@@ -151,7 +151,7 @@ def _looked_into(place: Path, begin: int, files: _Files, report: Report) -> Stat
     ours = (begin, ACCOUNT) in files.beside
     try:
         state = look(path)
-        if state is State.CUT:
+        if state is State.CUT or (state is State.WHOLE and ours and not _as_told(path, files.closed[begin][0])):
             state = _mend(path, begin, files, report)
         if state is State.EMPTY:
             path.unlink()
@@ -170,9 +170,11 @@ def _looked_into(place: Path, begin: int, files: _Files, report: Report) -> Stat
 
 
 def _mend(path: Path, begin: int, files: _Files, report: Report) -> State:
-    """Cut a closed segment that ends in zeros back to its last whole packet, if they are none of a packet's."""
+    """Cut a closed segment back to its last whole packet, and let its account say so: one that ends in zeros, if they
+    are none of a packet's, or that is not as long as its account says.
+    """
     found = recover(path)
-    if found is None or not found.lost:
+    if found is None or (not found.lost and _as_told(path, found.length)):
         return State.WHOLE
     if found.begin is None:
         return State.EMPTY
@@ -185,6 +187,12 @@ def _mend(path: Path, begin: int, files: _Files, report: Report) -> State:
     )
     report("segment_recovered", f"{path.parent.name}/{path.name}: {found.records} packets kept, {found.lost} bytes cut")
     return State.WHOLE
+
+
+def _as_told(path: Path, size: int) -> bool:
+    """Whether the account of a segment of this size, if there is one, is of that size."""
+    told = account.read(path.with_suffix(ACCOUNT))
+    return told is None or told.bytes == size
 
 
 def _files(place: Path) -> _Files:

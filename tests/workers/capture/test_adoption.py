@@ -239,3 +239,24 @@ def test_while_members_write_no_damage_is_looked_for(tmp_path: Path) -> None:
     path = put(tmp_path, 1, CLOSED, bytes(100))
     assert [found for found in discover(tmp_path, lambda *which: False, Reports()) if found] == []
     assert path.exists()
+
+
+def test_what_a_power_failure_left_shorter_than_its_account_says_is_mended_with_it(tmp_path: Path) -> None:
+    whole = Account(interface="eth0", opened=SECOND, closed=9 * SECOND, written=3, bytes=81, reason="time", received=3)
+    contents = (HEADER + RECORD * 3, HEADER + RECORD + RECORD[:9], HEADER + RECORD * 2)
+    paths = [put(tmp_path, second, CLOSED, content) for second, content in enumerate(contents, 1)]
+    for path in paths:
+        account.write(path.with_suffix(ACCOUNT), whole)
+    reports = Reports()
+    assert len(adopt(tmp_path, reports)) == 3
+    told = [account.read(path.with_suffix(ACCOUNT)) for path in paths]
+    assert [(one.written, one.bytes, one.reason) for one in told if one is not None] == [
+        (3, 81, "time"),
+        (1, 43, "recovered"),
+        (2, 62, "recovered"),  # as after a kill between the cut and its account
+    ]
+    assert [path.stat().st_size for path in paths] == [81, 43, 62]
+    assert [kind for kind, _ in reports.all] == ["segment_recovered"] * 2
+    reports.all.clear()
+    assert len(adopt(tmp_path, reports)) == 3
+    assert reports.all == []

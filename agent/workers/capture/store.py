@@ -174,8 +174,15 @@ class Store:
         )
 
     def _welcome(self, segment: Stored) -> None:
-        self._shelf.add(segment, self._clock())
+        now = self._clock()
+        self._mind_clock(now)
+        self._shelf.add(segment, now)
         self._told_closed()
+
+    def _mind_clock(self, now: int) -> None:
+        """See whether it was set back, before anything is closed by the new one: that itself closes what is open."""
+        if self._steps.back():
+            self._shelf.set_back(now)
 
     def part(self, interface: str, now: int) -> Path:
         """Where a new segment is to be written; its directory exists. Raises ``OSError``."""
@@ -227,6 +234,7 @@ class Store:
         self._tails.renamed(part, done.path)
         now = self._clock()
         end = max(done.begin, now, self._ends.pop(part, now))
+        self._mind_clock(now)
         self._shelf.add(Stored(done.begin, part.parent.name, end, size + beside, indexed=False), now)
         self._told_closed()
         return done.path
@@ -256,8 +264,7 @@ class Store:
         self._tails.look(self._open)
         for part in self._open:
             self._steps.opened(part)
-        if self._steps.back():
-            self._shelf.set_back(now)
+        self._mind_clock(now)
         self._look_for_indexes()
         self._space.forget()
         self._removal.again()

@@ -467,3 +467,29 @@ def test_it_is_told_that_segments_are_ahead_of_the_clock(tmp_path: Path, reports
         "1 segment is up to 365 days ahead of the clock, which was wrong when they were captured, or is now: they go "
         "before what is captured from now on"
     ]
+
+
+def test_what_is_closed_because_the_clock_was_set_back_goes_after_what_was_closed_before(
+    tmp_path: Path, reports: Reports
+) -> None:
+    wall = [NOW + 3600 * SECOND]
+    made = Store(tmp_path, Limits(10**6), reports, lambda: wall[0])
+    made.adopt()
+    made.tend()
+    begins = []
+    for number in range(3):
+        begins.append(wall[0])
+        part = made.part("eth0", wall[0])
+        part.write_bytes(HEADER)
+        made.grow(part, len(HEADER))
+        wall[0] += SECOND
+        if number == 2:
+            wall[0] = NOW  # which ends the window of a segment, before anybody tends
+        made.keep(part, begins[-1], len(HEADER))
+    assert [one.begin for one in made._shelf] == begins
+    part = made.part("eth0", NOW)
+    part.write_bytes(HEADER)
+    made.keep(part, NOW, len(HEADER))
+    made.tend()
+    assert [one.begin for one in made._shelf] == [*begins, NOW]
+    assert reports.kinds == ["clock_ahead"]

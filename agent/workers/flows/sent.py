@@ -60,8 +60,8 @@ class Sent(msgspec.Struct):
     def settle(self, unfinished: int | None, waiting: Iterable[int]) -> int:
         """Forget what need not be remembered one by one; returns how many are given up for want of room.
 
-        ``unfinished``: when the first one began that is still written or has no index. ``waiting``: those that are to be
-        sent.
+        ``unfinished``: when the first one began that is still written or has no index. ``waiting``: those that are still
+        to be sent.
         """
         before = self.upto
         while len(self.beyond) > KEPT:

@@ -251,9 +251,7 @@ def _unique_short(values: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArr
     return _numbered(order, _fresh(packed), packed)
 
 
-def _unique_long(
-    high: NDArray[np.uint64], low: NDArray[np.uint64]
-) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+def _unique_long(high: NDArray[np.uint64], low: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """Of numbers of 128 bits: what is equal is brought together first, so that few are left to be put in order."""
     mixed = high * _KEYS[0]
     mixed ^= mixed >> np.uint64(29)

@@ -21,7 +21,7 @@ from agent.errors import StorageFailure
 from agent.workers.capture import savefile
 from agent.workers.capture.catalogue import INDEX, TAIL
 from agent.workers.index import form
-from agent.workers.index.build import Kind, Reader, kind_of
+from agent.workers.index.build import Kind, Reader, Workspace, kind_of
 from agent.workers.index.group import merge
 from agent.workers.index.model import Chunk
 
@@ -35,10 +35,10 @@ _MODE = 0o640
 class Growing:
     """The index of the segment at ``path``, open or closed. Raises ``OSError``; ``NotOurs`` when it is no pcap file.
 
-    ``buffer`` is where bytes are read into; it may be shared with others that do not read at the same time.
+    ``workspace`` may be shared with others that do not read at the same time.
     """
 
-    def __init__(self, path: Path, buffer: bytearray | None = None) -> None:
+    def __init__(self, path: Path, workspace: Workspace | None = None) -> None:
         self.path = path
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
@@ -54,7 +54,7 @@ class Growing:
             os.close(fd)
             raise
         self.kind: Kind = kind
-        self._reader = Reader(fd, kind, buffer=buffer)
+        self._reader = Reader(fd, kind, workspace=workspace)
         self._chunks: list[Chunk] = []  # none of them sealed, each about twice as large as the next
         self._tail = path.with_suffix(TAIL)
         self._sealed = False

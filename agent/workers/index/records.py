@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Order = Literal["<", ">"]
 
-_LANE = 64 * 1024
+_LANE = 32 * 1024
 """Bytes of a lane: some hundred packets, so that a step over all lanes is worth a call into numpy."""
 
 _LANES = 4096

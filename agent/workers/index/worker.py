@@ -23,9 +23,8 @@ from agent.linux.capabilities import NotGranted, take
 from agent.linux.files import why
 from agent.linux.priority import stand_back
 from agent.workers.capture.catalogue import Segment
-from agent.workers.index.build import LONGEST
+from agent.workers.index.build import Workspace
 from agent.workers.index.growing import Growing, NotOurs
-from agent.workers.index.headers import MARGIN
 from agent.workers.index.lookout import Lookout
 from agent.workers.runtime import Context
 
@@ -67,7 +66,7 @@ class IndexWorker:
         self._packets = 0
         self._cut = 0
         self._until = 0
-        self._buffer = bytearray(LONGEST + MARGIN)
+        self._workspace = Workspace()
         self._inventory: Inventory | None = None
         self._exporter = _exporter(context.service.ipfix, context, self._report)
 
@@ -179,7 +178,7 @@ class IndexWorker:
             status = segment.path.stat(follow_symlinks=False)
             held = self._growing.get((status.st_dev, status.st_ino))
             if held is None:
-                held = Growing(segment.path, self._buffer)
+                held = Growing(segment.path, self._workspace)
                 self._growing[held.identity] = held
             return held
         except FileNotFoundError:

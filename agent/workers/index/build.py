@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from agent.workers.capture import savefile
+from agent.workers.capture.savefile import LONGEST_CAPTURE, RECORD_HEADER
 from agent.workers.index import headers, records
 from agent.workers.index.group import MOST, group
 from agent.workers.index.headers import MARGIN, Packets
@@ -25,6 +26,9 @@ PACKETS = MOST // 4
 
 _PIECE = 8 * 1024 * 1024
 """Bytes of a segment that are read at a time; longer than any packet."""
+
+_ROOM = 8
+"""There is no room for more when less than such a part of it is left."""
 
 _BATCH = 16384
 """Packets that are decoded at a time: what is gathered from their bytes stays in the cache of a processor."""
@@ -159,9 +163,13 @@ class Reader:
         begin, place, count, tall = self.place, self.place, 0, False
         end = min(end, begin + LONGEST)
         # A record of pcap-savefile(5) has 16 bytes at least; what is small costs no more room than that.
-        packets = self._workspace.packets(min(PACKETS, 1024 + max(0, end - begin) // savefile.RECORD_HEADER))
+        packets = self._workspace.packets(min(PACKETS, 1024 + max(0, end - begin) // RECORD_HEADER))
         while place < end and count < PACKETS:
             length = min(end - place, _PIECE)
+            if count:  # what there is no room for would be looked for twice
+                if (PACKETS - count) * _ROOM < PACKETS:
+                    break
+                length = min(length, LONGEST_CAPTURE + RECORD_HEADER + (PACKETS - count) * (place - begin) // count)
             buffer = self._workspace.buffer(length + MARGIN)
             got = os.preadv(self._fd, [memoryview(buffer)[:length]], place)
             found = records.find(buffer, got, self._kind.form.order)

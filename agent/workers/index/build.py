@@ -80,8 +80,9 @@ def _decode(
     *,
     tall: bool,
 ) -> bool:
-    """Decode what is at ``places``, which are ``shift`` further on in the chunk, behind the ``count`` packets that there
-    are. ``tall``: whether there is IPv6 among these; returns whether there is now.
+    """Decode what is at ``places``, which are ``shift`` further on in the chunk, behind ``count`` packets that there are.
+
+    ``tall``: whether there is IPv6 among these; returns whether there is now.
     """
     for at in range(0, len(places), _BATCH):
         batch = places[at : at + _BATCH]

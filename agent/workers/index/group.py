@@ -217,9 +217,10 @@ def _addresses(
 def unique_addresses(
     high: NDArray[np.uint64] | None, low: NDArray[np.uint64]
 ) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """The distinct addresses in ascending order, shape (n, 2), and for each given one its row in there; fewer than 2^31.
+    """The distinct addresses in ascending order, shape (n, 2), and for each given one its row in there.
 
-    ``None`` for the upper halves: all are 0, and of the lower ones no more than 32 bits are used.
+    Fewer than 2^31 may be given. ``None`` for the upper halves: all are 0, and of the lower ones no more than 32 bits
+    are used.
     """
     if high is None:
         known, rows = _unique_short(low)
@@ -242,7 +243,7 @@ def _table(high: NDArray[np.uint64], low: NDArray[np.uint64]) -> NDArray[np.uint
 
 
 def _unique_short(values: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """Of numbers of 32 bits: to sort plain integers, each with its place in the lower half, is the quickest there is."""
+    """Of numbers of 32 bits: to sort plain integers, each with its place in the lower half, is quickest."""
     packed = values << _HALF
     packed |= np.arange(len(values), dtype=np.uint64)
     packed.sort()

@@ -27,7 +27,9 @@ from agent.workers.index.model import Chunk
 
 SEALED_BYTES = 64 * 1024 * 1024
 SEALED_ROWS = 200_000
-"""A chunk that tells about so many bytes, or has so many rows, is written and not merged any more."""
+"""A chunk that tells about so many bytes is written and not merged any more, and so are those that have more rows
+together.
+"""
 
 _MODE = 0o640
 
@@ -119,14 +121,20 @@ class Growing:
     def _add(self, chunk: Chunk) -> None:
         self._chunks.append(chunk)
         while len(self._chunks) > 1 and len(self._chunks[-1].flows) * 2 > len(self._chunks[-2].flows):
+            if self._rows(self._chunks[-2:]) > SEALED_ROWS:
+                break
             last = self._chunks.pop()
             self._chunks[-1:] = merge([self._chunks[-1], last])
             if len(self._chunks) > 1 and self._chunks[-1] is last:
                 break  # they do not fit together
-        while self._chunks and self._large(self._chunks[0]):
+        while self._chunks and (self._large(self._chunks[0]) or self._rows(self._chunks) > SEALED_ROWS):
             if not self._sealed:
                 self._begin()
             self._seal(self._chunks.pop(0))
+
+    @staticmethod
+    def _rows(chunks: list[Chunk]) -> int:
+        return sum(len(chunk.flows) for chunk in chunks)
 
     @staticmethod
     def _large(chunk: Chunk) -> bool:

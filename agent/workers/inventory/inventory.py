@@ -109,13 +109,21 @@ class Inventory:
                     self._packets(piece, interface, chunk.link_type)
             except Damaged:
                 pass  # somebody has written into the segment since; the next stretch may be whole
+        self._flows(interface, chunk)
+        if interface in self._progress or len(self._progress) < _MOST_INTERFACES:
+            self._progress[interface] = max(chunk.last, 0)
+        self._changed = True
+
+    def _flows(self, interface: str, chunk: Chunk) -> None:
+        """What flows tell, unless what there is of a processor is used up: the next ones tell the same."""
+        if not self._processor.allows(time.monotonic()):
+            return
+        began = time.thread_time()
         self.table.fold(offered.services(chunk.flows), interface)
         somebody = self._somebody(interface)
         if somebody is not None:
             self.table.fold(offered.activity(chunk.flows, somebody), interface)
-        if interface in self._progress or len(self._progress) < _MOST_INTERFACES:
-            self._progress[interface] = max(chunk.last, 0)
-        self._changed = True
+        self._processor.spend(time.thread_time() - began)
 
     def _somebody(self, interface: str) -> offered.Known | None:
         """Who has an address on this interface, as of a while ago; ``None``: nobody. Who is new was seen just now."""

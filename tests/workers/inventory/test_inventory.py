@@ -141,6 +141,17 @@ def test_a_processor_that_is_used_up_is_left_alone(store: Path) -> None:
     assert not inventory.table.stations
 
 
+def test_what_flows_tell_waits_for_the_processor_too(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(inventory_module.offered, "services", lambda flows: asked.append(len(flows)) or [])
+    inventory = Inventory(store, Reports())
+    observe(inventory, write(store / "x.pcap", [arp(1, 1)]))
+    assert asked == [1]
+    inventory._processor.spend(1000)
+    observe(inventory, write(store / "x.pcap", [arp(2, 2)]))
+    assert asked == [1]
+
+
 def test_it_is_written_now_and_then_and_at_the_end(store: Path) -> None:
     inventory = Inventory(store, Reports())
     inventory.save(at_once=True)

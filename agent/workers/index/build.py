@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
 LONGEST = 64 * 1024 * 1024
 PACKETS = MOST // 4
-"""A chunk that is read from a file tells about no more bytes, and no more packets: bounds what an index costs in memory.
-"""
+"""A chunk that is read from a file tells about no more bytes, and no more packets: that bounds the memory it takes."""
 
 _PIECE = 8 * 1024 * 1024
 """Bytes of a segment that are read at a time; longer than any packet."""
@@ -80,7 +79,7 @@ def _decode(
     *,
     tall: bool,
 ) -> bool:
-    """Decode what is at ``places``, which are ``shift`` further on in the chunk, behind ``count`` packets that there are.
+    """Decode what is at ``places``, ``shift`` further on in the chunk, behind ``count`` packets that there are.
 
     ``tall``: whether there is IPv6 among these; returns whether there is now.
     """

@@ -76,7 +76,7 @@ def test_times_are_nanoseconds_whatever_the_file_counts() -> None:
 
 @pytest.mark.usefixtures("short")
 @given(st.lists(st.integers(1, 20_000), max_size=12))
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 def test_a_file_that_grows_is_told_about_as_far_as_it_is_whole(steps: list[int]) -> None:
     data = lab.savefile(lab.ETHERNET, packets(range(300)))
     fd = os.memfd_create("growing")

@@ -10,11 +10,14 @@ import pytest
 
 from agent.errors import StorageFailure
 from agent.workers.index.build import Reader, kind_of
+from agent.workers.index.model import Flows
 from agent.workers.inventory import inventory as inventory_module
+from agent.workers.inventory import offered
 from agent.workers.inventory.aside import NAME as ASIDE
 from agent.workers.inventory.control import FILTERS
 from agent.workers.inventory.inventory import Inventory
 from agent.workers.inventory.rate import PER_SECOND
+from agent.workers.inventory.sighting import Sighting
 from agent.workers.inventory.snapshot import NAME, read, restore
 from agent.workers.inventory.view import Source, hosts
 from tests.workers.inventory.lab import CLIENT_MAC, SERVER, SERVER_MAC, Lab, Packet, fields, packets, write
@@ -143,7 +146,12 @@ def test_a_processor_that_is_used_up_is_left_alone(store: Path) -> None:
 
 def test_what_flows_tell_waits_for_the_processor_too(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(inventory_module.offered, "services", lambda flows: asked.append(len(flows)) or [])
+
+    def services(flows: Flows) -> list[Sighting]:
+        asked.append(len(flows))
+        return []
+
+    monkeypatch.setattr(offered, "services", services)
     inventory = Inventory(store, Reports())
     observe(inventory, write(store / "x.pcap", [arp(1, 1)]))
     assert asked == [1]

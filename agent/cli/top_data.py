@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from agent.cli.base import Session
-from agent.cli.stores import store_of, stores
-from agent.errors import AgentError
+from agent.cli.stores import find, unknown
+from agent.errors import AgentError, UsageError
 
 if TYPE_CHECKING:
     from agent.workers.flows.follow import Fresh
@@ -39,15 +39,24 @@ FIGURES = ("received", *DROPPED, "rate", "lag", "lag_max", "ring", "ring_packets
 
 
 class Watcher:
-    """Makes snapshots. ``clock`` is monotonic, ``now`` unix time; both are in seconds."""
+    """Makes snapshots of these services and interfaces, or all. ``clock`` is monotonic, ``now`` unix time; in seconds.
+
+    A look raises ``UsageError`` for a service that is neither the agent's nor has stored anything.
+    """
 
     def __init__(
-        self, session: Session, clock: Callable[[], float] = time.monotonic, now: Callable[[], float] = time.time
+        self,
+        session: Session,
+        names: Sequence[str] = (),
+        interfaces: Sequence[str] = (),
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
     ) -> None:
         from agent.workers.flows.follow import Follower
 
         self._paths = session.paths()
         self._client = session.client(PATIENCE)
+        self._names, self._interfaces = names, interfaces
         self._clock, self._now = clock, now
         self._follower = Follower
         self._followers: dict[str, Follower] = {}
@@ -70,6 +79,13 @@ class Watcher:
         self._at = at
         fresh, unread = self._fresh()
         wrong += unread
+        for name in self._names:
+            known = {service["name"] for service in services} | self._followers.keys()
+            if name not in known:
+                raise UsageError(unknown("service", name, sorted(known)))
+        if self._names:
+            services = [service for service in services if service["name"] in self._names]
+        fresh = {key: one for key, one in fresh.items() if self._asked(*key)}
         interfaces = [self._interface(service, name, one, elapsed) for (service, name), one in fresh.items()]
         flows, window = self._flows(at, elapsed, [one.rows for one in fresh.values()])
         return {
@@ -82,6 +98,9 @@ class Watcher:
             "flows_seconds": window,
             "problems": wrong,
         }
+
+    def _asked(self, service: str, interface: str) -> bool:
+        return (not self._names or service in self._names) and (not self._interfaces or interface in self._interfaces)
 
     def _status(self) -> tuple[dict[str, Any] | None, list[dict[str, Any]], list[str]]:
         try:
@@ -110,17 +129,18 @@ class Watcher:
         found: dict[tuple[str, str], Fresh] = {}
         wrong: list[str] = []
         try:
-            names = stores(self._paths)
+            stores, left_out = find(self._paths)
         except AgentError as error:
             return found, [str(error)]
-        for gone in self._followers.keys() - set(names):
+        wrong += map(str, left_out)
+        for gone in self._followers.keys() - {store.name for store in stores}:
             self._followers.pop(gone).close()
-        for name in names:
-            follower = self._followers.setdefault(name, self._follower())
+        for store in stores:
+            follower = self._followers.setdefault(store.name, self._follower())
             try:
-                with store_of(self._paths, name) as directory:
+                with store.seen() as directory:
                     for interface, one in follower.look(directory, self._origins).items():
-                        found[name, interface] = one
+                        found[store.name, interface] = one
             except AgentError as error:
                 wrong.append(str(error))
         return found, wrong

@@ -6,7 +6,9 @@ import time
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
-from agent.cli import output, table, text
+import click
+
+from agent.cli import accounts, output, table, text
 from agent.cli.base import Session, command
 from agent.cli.stores import check_interfaces, find, nothing, warn
 from agent.cli.which import of_interfaces, of_services
@@ -15,18 +17,29 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.declaration.model import Capture
+    from agent.workers.capture.retention import Stored
     from agent.workers.capture.stock import Held
 
-HEADS = ("SERVICE", "INTERFACE", "SEGMENTS", "SIZE", "OLDEST", "GOES BACK")
+HEADS = ("SERVICE", "INTERFACE", "SEGMENTS", "SIZE", "CUT", "OLDEST", "GOES BACK")
 
 
-@command("list", examples=("agentctl capture list", "agentctl capture list --json | jq '.services[].oldest'"))
+@command(
+    "list",
+    examples=(
+        "agentctl capture list",
+        "agentctl capture list --segments --interface eth0",
+        "agentctl capture list --json | jq '.services[].oldest'",
+        "agentctl capture list --segments --json | jq '.segments[] | select(.dropped_kernel > 0)'",
+    ),
+)
 @of_services
 @of_interfaces
-def list_segments(session: Session, services: tuple[str, ...], interfaces: tuple[str, ...]) -> None:
+@click.option("--segments", is_flag=True, help="Show each segment, and what became of its packets.")
+def list_segments(session: Session, services: tuple[str, ...], interfaces: tuple[str, ...], segments: bool) -> None:
     """Show for each capture and interface how many segments are stored, their size, and how far back they go.
 
-    Below that, for each capture: how much of its budget is used, what is pinned, and what waits for its index.
+    CUT is how many of their packets were longer than the snaplen, as far as there are indexes. Below that, for each
+    capture: how much of its budget is used, what is pinned, and what waits for its index.
     """
     from agent.cli.declared import captures
 
@@ -36,16 +49,19 @@ def list_segments(session: Session, services: tuple[str, ...], interfaces: tuple
     warn(found.notes)
     declared = captures(paths)
     told: list[dict[str, Any]] = []
+    apart: list[dict[str, Any]] = []
     for store in found.stores:
         with store.seen() as directory:
             told.append(_told(directory, interfaces, declared.get(store.name)))
+            apart += accounts.each(directory, interfaces) if segments else []
     if session.json:
-        output.document({"services": told, "unreadable": found.notes})
+        output.document({"services": told, **({"segments": apart} if segments else {}), "unreadable": found.notes})
         return
     now = time.time()
     rows = [
         (
             *(one["service"], each["interface"], str(each["segments"]), text.size(each["bytes"])),
+            accounts.number(each["cut"]),
             *(text.moment(each["oldest"]), text.ago(each["oldest"], now)),
         )
         for one in told
@@ -54,7 +70,10 @@ def list_segments(session: Session, services: tuple[str, ...], interfaces: tuple
     if not rows:
         print(nothing(paths))
         return
-    table.show(HEADS, rows, right=("SEGMENTS", "SIZE"))
+    if segments:
+        table.show(accounts.HEADS, [accounts.row(one) for one in apart], right=accounts.NUMBERS)
+        return
+    table.show(HEADS, rows, right=("SEGMENTS", "SIZE", "CUT"))
     for one in told:
         if one["segments"]:
             print(f"{text.safe(one['service'])}: {_line(one, now)}")
@@ -78,7 +97,12 @@ def _told(directory: Path, chosen: Collection[str], declared: Capture | None) ->
         "budget": declared and declared.budget,
         "max_age": declared and declared.max_age,
         "interfaces": [
-            {"interface": name, **_figures(held(one for one in found if one.interface == name))} for name in names
+            {
+                "interface": name,
+                **_figures(held(one for one in found if one.interface == name)),
+                "cut": sum(_cut(directory, one) for one in found if one.interface == name and one.indexed),
+            }
+            for name in names
         ],
     }
 
@@ -86,6 +110,14 @@ def _told(directory: Path, chosen: Collection[str], declared: Capture | None) ->
 def _figures(part: Held) -> dict[str, Any]:
     oldest = None if part.since is None else part.since / 1e9
     return {"segments": part.segments, "bytes": part.bytes, "oldest": oldest}
+
+
+def _cut(directory: Path, one: Stored) -> int:
+    from agent.workers.capture.catalogue import INDEX
+    from agent.workers.capture.naming import segment_name
+    from agent.workers.index.head import cut_in
+
+    return cut_in(directory / one.interface / segment_name(one.begin, INDEX)) or 0
 
 
 def _line(one: dict[str, Any], now: float) -> str:

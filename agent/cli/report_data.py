@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.cli import inventory
+from agent.cli.accounts import LOST, holds
 from agent.cli.instants import Span
 from agent.cli.stores import Found
 
@@ -35,9 +36,6 @@ _FLOWS = 250_000
 """Flows that are kept, of each of the four ways to add them up."""
 
 _BY: tuple[By, ...] = ("host", "pair", "port", "proto")
-
-LOST = ("dropped_kernel", "dropped_interface", "not_written")
-"""Where packets are lost: the kernel's ring was full, before the kernel saw them, the disk would not take them."""
 
 Series = dict[tuple[str, str], dict[str, Any]]
 
@@ -168,6 +166,7 @@ def _accounts(
     """The balance of each interface, and the segments in which something was lost or does not add up."""
     from agent.workers.capture import account
     from agent.workers.capture.catalogue import segments
+    from agent.workers.index.head import cut_in
 
     balances: dict[str, dict[str, Any]] = {}
     losses: list[dict[str, Any]] = []
@@ -182,6 +181,8 @@ def _accounts(
         name = segment.interface
         balance = balances.setdefault(name, _nothing(directory.name, name))
         balance["segments"] += 1
+        if segment.closed:
+            balance["cut"] += cut_in(segment.index) or 0
         if told is None:
             balance["unaccounted_segments" if segment.closed else "open_segments"] += 1
             continue
@@ -202,13 +203,6 @@ def _ended(path: Path) -> int:
         return 0
 
 
-def holds(told: Account) -> bool | None:
-    """Whether what was written is what was received less what was lost; ``None`` where that is not known any more."""
-    if told.reason == "recovered":
-        return None
-    return told.unaccounted == 0 and told.received == told.dropped_kernel + told.not_written + told.written
-
-
 def _nothing(service: str, interface: str) -> dict[str, Any]:
     return {
         "service": service,
@@ -219,6 +213,7 @@ def _nothing(service: str, interface: str) -> dict[str, Any]:
         "recovered_segments": 0,
         "received": 0,
         "written": 0,
+        "cut": 0,
         **dict.fromkeys(LOST, 0),
         "unaccounted": 0,
         "holds": True,

@@ -5,14 +5,17 @@ from __future__ import annotations
 from datetime import tzinfo
 from typing import Any
 
-from agent.cli.report_data import LOST
+from agent.cli.accounts import LOST
 from agent.cli.report_html import e, moment, none, number, place, seconds, table
 
 
 def losses(report: dict[str, Any], zone: tzinfo | None) -> str:
     if not report["accounts"]:
         return none("No segment of this time is stored.")
-    heads = ("Capture", "Segments", "Received", "Kernel ring", "Interface", "Not written", "Written", "Balance", "Lag")
+    heads = (
+        *("Capture", "Segments", "Received", "Kernel ring", "Interface", "Not written", "Written", "Cut"),
+        *("Balance", "Lag"),
+    )
     rows = [
         (
             place(one) + _filters(one["filters"]),
@@ -20,16 +23,18 @@ def losses(report: dict[str, Any], zone: tzinfo | None) -> str:
             number(one["received"]),
             *(_lost(one[where]) for where in LOST),
             number(one["written"]),
+            number(one["cut"]),
             _balance(one),
             seconds(one["lag_max"]),
         )
         for one in report["accounts"]
     ]
-    right = ("Received", "Kernel ring", "Interface", "Not written", "Written", "Lag")
+    right = ("Received", "Kernel ring", "Interface", "Not written", "Written", "Cut", "Lag")
     parts = [
         table(heads, rows, right=right),
         '<p class="note">Balance: what was written is what was received less what the ring and the disk refused. '
-        "Interface: lost before the kernel counted it as received.</p>",
+        "Interface: lost before the kernel counted it as received. Cut: stored to the snaplen only, as far as there "
+        "are indexes.</p>",
     ]
     if report["losses"]:
         parts.append("<h3>Segments with losses</h3>")

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from agent.cli.accounts import LOST
 from agent.cli.base import Session
 from agent.cli.stores import find, unknown
 from agent.errors import AgentError, UsageError
@@ -32,10 +33,13 @@ _KEPT = 20_000
 HISTORY = 30
 """Rates of an interface that are kept for its trend."""
 
-DROPPED = ("dropped_kernel", "dropped_interface", "not_written")
+PASSING = ("rate", "lag", "lag_max", "ring", "ring_packets")
 TOLD = ("name", "kind", "state", "pid", "since", "cpu_percent", "rss_bytes", "message")
-FIGURES = ("received", *DROPPED, "rate", "lag", "lag_max", "ring", "ring_packets", "store_bytes", "store_state",
-           "index_waiting", "unindexed")  # fmt: skip
+FIGURES = ("received", *LOST, "cut", *PASSING, "store_bytes", "store_state", "index_waiting", "unindexed")
+OF_INTERFACE = ("received", *LOST, "written", "unaccounted", "cut", *PASSING, "waiting")
+"""Of each interface, as the capture itself tells them; none where no agent answers."""
+
+_NOT_KNOWN = {"dropped": None, "dropped_per_second": None}
 
 
 class Watcher:
@@ -62,7 +66,7 @@ class Watcher:
         self._followers: dict[str, Follower] = {}
         self._origins: dict[tuple[str, str], int] = {}
         self._at: float | None = None
-        self._dropped: dict[str, tuple[Any, int]] = {}
+        self._dropped: dict[tuple[str, str | None], tuple[Any, int]] = {}
         self._recent: deque[tuple[float, float, Table]] = deque()
         self._trends: dict[tuple[str, str], deque[float]] = {}
 
@@ -86,7 +90,9 @@ class Watcher:
         if self._names:
             services = [service for service in services if service["name"] in self._names]
         fresh = {key: one for key, one in fresh.items() if self._asked(*key)}
-        interfaces = [self._interface(service, name, one, elapsed) for (service, name), one in fresh.items()]
+        told = {(one["name"], name): one for one in services for name in one.get("interfaces") or {}}
+        keys = sorted(fresh.keys() | {key for key in told if self._asked(*key)})
+        interfaces = [self._interface(key, fresh.get(key), told.get(key), elapsed) for key in keys]
         flows, window = self._flows(at, elapsed, [one.rows for one in fresh.values()])
         return {
             "at": self._now(),
@@ -114,16 +120,22 @@ class Watcher:
         told: dict[str, Any] = {key: service.get(key) for key in TOLD}
         told |= {key: figures.get(key) for key in FIGURES}
         if "received" in figures:
-            dropped = sum(figures.get(key) or 0 for key in DROPPED)
-            whose = service.get("pid")
-            before = self._dropped.get(service["name"])
-            self._dropped[service["name"]] = (whose, dropped)
-            told["dropped"] = dropped
-            known = elapsed is not None and before is not None and before[0] == whose
-            told["dropped_per_second"] = (dropped - before[1]) / elapsed if known and before and elapsed else None
+            told |= self._losses(service, None, figures, elapsed)
         else:
-            told["dropped"] = told["dropped_per_second"] = None
+            told |= _NOT_KNOWN
         return told
+
+    def _losses(
+        self, service: dict[str, Any], interface: str | None, figures: dict[str, Any], elapsed: float | None
+    ) -> dict[str, Any]:
+        """What was dropped of a service, or of one of its interfaces."""
+        dropped = sum(figures.get(key) or 0 for key in LOST)
+        whose = service.get("pid")
+        before = self._dropped.get((service["name"], interface))
+        self._dropped[service["name"], interface] = (whose, dropped)
+        known = elapsed is not None and before is not None and before[0] == whose
+        rate = (dropped - before[1]) / elapsed if known and before and elapsed else None
+        return {"dropped": dropped, "dropped_per_second": rate}
 
     def _fresh(self) -> tuple[dict[tuple[str, str], Fresh], list[str]]:
         found: dict[tuple[str, str], Fresh] = {}
@@ -145,18 +157,23 @@ class Watcher:
                 wrong.append(str(error))
         return found, wrong
 
-    def _interface(self, service: str, name: str, fresh: Fresh, elapsed: float | None) -> dict[str, Any]:
+    def _interface(
+        self, key: tuple[str, str], fresh: Fresh | None, service: dict[str, Any] | None, elapsed: float | None
+    ) -> dict[str, Any]:
+        figures = service["interfaces"][key[1]] if service else {}
         told: dict[str, Any] = {
-            "service": service,
-            "interface": name,
-            "open_bytes": fresh.open,
-            "read_share": round(fresh.share, 4),
+            "service": key[0],
+            "interface": key[1],
+            **{name: figures.get(name) for name in OF_INTERFACE},
+            **(self._losses(service, key[1], figures, elapsed) if service else _NOT_KNOWN),
+            "open_bytes": fresh and fresh.open,
+            "read_share": round(fresh.share, 4) if fresh else 1.0,
             "packets_per_second": None,
             "bytes_per_second": None,
             "stored_per_second": None,
         }
-        trend = self._trends.setdefault((service, name), deque(maxlen=HISTORY))
-        if elapsed is not None:
+        trend = self._trends.setdefault(key, deque(maxlen=HISTORY))
+        if elapsed is not None and fresh is not None:
             told["stored_per_second"] = fresh.bytes / elapsed
             if fresh.read or not fresh.bytes:  # of what was passed over, as much as of what was read
                 told["packets_per_second"] = fresh.packets / fresh.share / elapsed if fresh.packets else 0.0

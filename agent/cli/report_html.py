@@ -35,7 +35,7 @@ def number(value: float) -> str:
     return f"{value:,}".replace(",", "\u202f") if isinstance(value, int) else f"{value:g}"
 
 
-def seconds(value: float) -> str:
+def latency(value: float) -> str:
     if value < 1:
         return f"{value * 1000:.3g} ms"
     return text.duration(value)

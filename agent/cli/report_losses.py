@@ -6,7 +6,7 @@ from datetime import tzinfo
 from typing import Any
 
 from agent.cli.accounts import LOST
-from agent.cli.report_html import e, moment, none, number, place, seconds, table
+from agent.cli.report_html import e, latency, moment, none, number, place, table
 
 
 def losses(report: dict[str, Any], zone: tzinfo | None) -> str:
@@ -25,7 +25,7 @@ def losses(report: dict[str, Any], zone: tzinfo | None) -> str:
             number(one["written"]),
             number(one["cut"]),
             _balance(one),
-            seconds(one["lag_max"]),
+            latency(one["lag_max"]),
         )
         for one in report["accounts"]
     ]

@@ -10,7 +10,7 @@ from typing import Any
 
 from agent.cli import text
 from agent.cli.report_data import LOST
-from agent.cli.report_html import at, e, moment, none, number, section, table
+from agent.cli.report_html import at, e, latency, moment, none, number, section, table
 from agent.cli.report_losses import accounted, losses
 from agent.cli.report_retention import retention
 from agent.cli.report_style import STYLE
@@ -82,7 +82,7 @@ def _headline(report: dict[str, Any]) -> str:
         ("packets lost", number(lost), "in closed segments", "bad" if lost else "good")
         if told
         else ("packets lost", text.ABSENT, "no account of it yet", ""),
-        ("worst lag", text.ABSENT if lag is None else seconds(lag), "packet to disk", ""),
+        ("worst lag", text.ABSENT if lag is None else latency(lag), "packet to disk", ""),
         ("goes back", text.ago(oldest, report["made"]), "the oldest packet", ""),
     )
     return (

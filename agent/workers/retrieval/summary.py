@@ -23,7 +23,7 @@ _NAMES = dict(
 _TYPES = {0x88CC: "lldp", 0x8847: "mpls", 0x8848: "mpls", 0x8863: "pppoe", 0x8864: "pppoe", 0x888E: "eapol"}
 _PORTED = (6, 17, 33, 132, 136)
 _EXTENSIONS = (0, 43, 44, 51, 60, 135, 139, 140)
-_FLAGS = "FSRPAUEC"
+_FLAGS = "FSRPAUECN"  # from the lowest bit on: RFC 9293, the last of RFC 3540
 _ICMP = {0: "echo reply", 3: "unreachable", 5: "redirect", 8: "echo request", 11: "time exceeded"}
 _ICMP6 = dict(
     (
@@ -39,7 +39,7 @@ Summary = dict[str, Any]
 
 def summary(link_type: int, data: bytes) -> Summary:
     """What the headers of a packet say: ``protocol`` always, and what of ``source``, ``destination``, ``source_port``,
-    ``destination_port``, ``vlan`` and ``detail`` there is.
+    ``destination_port``, ``vlans``, ``tcp_flags`` and ``detail`` there is.
     """
     told: Summary = {"protocol": "?"}
     try:
@@ -66,8 +66,9 @@ def line(told: Summary) -> str:
     ends = " > ".join(
         _end(told[end], told.get(f"{end}_port")) for end in ("source", "destination") if told.get(end) is not None
     )
-    tags = "".join(f"vlan {vlan} " for vlan in told.get("vlan", ()))
-    return f"{tags}{ends} {told['protocol']} {told.get('detail', '')}".strip()
+    tags = "".join(f"vlan {vlan} " for vlan in told.get("vlans", ()))
+    flags = told["tcp_flags"] or "none" if "tcp_flags" in told else None
+    return tags + " ".join(filter(None, (ends, told["protocol"], flags, told.get("detail"))))
 
 
 def _end(address: str, port: int | None) -> str:
@@ -82,7 +83,7 @@ def _link(link_type: int, data: bytes, told: Summary) -> None:
         (ethertype,) = struct.unpack_from("!H", data, 0 if link_type == _LINUX_SLL2 else place - 2)
         while ethertype in _TAGS:
             tag, ethertype = struct.unpack_from("!HH", data, place)
-            told.setdefault("vlan", []).append(tag & 0xFFF)
+            told.setdefault("vlans", []).append(tag & 0xFFF)
             place += 4
     elif link_type in (*_RAW, *_NULL):
         place = 4 if link_type in _NULL else 0
@@ -151,8 +152,8 @@ def _transport(protocol: int, data: bytes, place: int, told: Summary) -> None:
     if protocol in _PORTED:
         told["source_port"], told["destination_port"] = struct.unpack_from("!HH", data, place)
         if protocol == 6:
-            flags = data[place + 13]
-            detail.append("".join(letter for bit, letter in enumerate(_FLAGS) if flags >> bit & 1) or "none")
+            (flags,) = struct.unpack_from("!H", data, place + 12)
+            told["tcp_flags"] = "".join(letter for bit, letter in enumerate(_FLAGS) if flags >> bit & 1)
     elif protocol in (1, 58):
         kind = data[place]
         detail.append((_ICMP if protocol == 1 else _ICMP6).get(kind, f"type {kind}"))

@@ -135,6 +135,8 @@ def figures(values: Mapping[str, object]) -> str:
 
 
 def _figure(value: object) -> str:
+    if isinstance(value, bool):
+        return yes(value)
     if isinstance(value, float):
         return f"{value:g}"
     return safe(value)

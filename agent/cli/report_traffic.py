@@ -14,6 +14,7 @@ MOST_CHARTS = 12
 
 
 def legend(report: dict[str, Any]) -> str:
+    """What the colours of the charts mean."""
     lost = '<span class="key drop"></span>packets lost' if any(any(one["dropped"]) for one in report["traffic"]) else ""
     each = text.duration(report["bucket_seconds"])
     return (
@@ -23,6 +24,7 @@ def legend(report: dict[str, Any]) -> str:
 
 
 def traffic(report: dict[str, Any], zone: tzinfo | None) -> str:
+    """Two charts for each interface, the busiest first."""
     shown = sorted(report["traffic"], key=lambda one: (-sum(one["bytes"]), one["service"], one["interface"]))
     if not shown:
         return none("Nothing is stored.")
@@ -69,6 +71,7 @@ def _charts(one: dict[str, Any], report: dict[str, Any], zone: tzinfo | None) ->
 
 
 def talkers(report: dict[str, Any]) -> str:
+    """The four rankings."""
     if not report["packets"]:
         return none("No packet is stored of this time.")
     top, total = report["top"], report["bytes"]

@@ -38,7 +38,7 @@ def _sum(rest: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "service": f"{len(rest)} other interfaces",
         "interface": "",
-        "since": min(one["since"] for one in rest),
+        "oldest": min(one["oldest"] for one in rest),
         **{kind: [sum(column) for column in zip(*(one[kind] for one in rest), strict=True)]
            for kind in ("bytes", "packets", "dropped")},
     }  # fmt: skip
@@ -52,7 +52,7 @@ def _charts(one: dict[str, Any], report: dict[str, Any], zone: tzinfo | None) ->
             one["dropped"],
             begin=report["from"],
             width=width,
-            since=one["since"],
+            since=one["oldest"],
             top=max(one[kind], default=0) / width,
             binary=kind == "bytes",
             kind=kind,

@@ -10,6 +10,7 @@ from agent.cli.report_html import e, latency, moment, none, number, place, table
 
 
 def losses(report: dict[str, Any], zone: tzinfo | None) -> str:
+    """The balance of each interface, and the segments with losses one by one."""
     if not report["accounts"]:
         return none("No segment of this time is stored.")
     counts = ("Received", "Kernel ring", "Interface", "Not written", "Written", "Cut")

@@ -133,6 +133,7 @@ class CaptureWorker(CaptureLoop):
                     "store_oldest": self._disk.oldest and self._disk.oldest / 1e9,
                     "unindexed": self._disk.unindexed,
                     "pins": self._disk.pinned,
+                    "interfaces": len(parts),
                     **({} if self._store is self._disk else {"memory_bytes": self._store.bytes}),
                 },
                 rate=rate,

@@ -83,6 +83,16 @@ def room(limits: Limits, disk: Disk, used: int) -> Room:
     return Room(limits.budget - used, disk.free - reserve(limits, disk))
 
 
+def owed(limits: Limits, disk: Disk, used: int, lent: int, lent_used: int) -> int:
+    """How many bytes of this disk are to be left to others, to whom ``lent`` bytes are, ``lent_used`` of them written.
+
+    Not more than half of what there would be without the ``used`` bytes of segments: a disk may be smaller than the
+    budget.
+    """
+    whole = disk.free - reserve(limits, disk) + used + lent_used
+    return max(0, min(lent, whole // 2) - lent_used)
+
+
 def plan(
     oldest_first: Sequence[Stored],
     limits: Limits,

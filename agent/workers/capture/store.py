@@ -15,7 +15,7 @@ import errno
 import os
 import time
 from bisect import bisect_left, insort
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
@@ -27,9 +27,10 @@ from agent.workers.capture.account import Account
 from agent.workers.capture.adoption import Report
 from agent.workers.capture.catalogue import ACCOUNT, INDEX, TAIL
 from agent.workers.capture.finish import finish
+from agent.workers.capture.hold import Hold
 from agent.workers.capture.naming import CLOSED, OPEN, parse_name, segment_name, valid_interface
 from agent.workers.capture.pins import Watch
-from agent.workers.capture.retention import Disk, Limits, Plan, Room, Stored, plan, reserve, room
+from agent.workers.capture.retention import Disk, Limits, Plan, Room, Stored, owed, plan, reserve, room
 
 __all__ = ["Report", "Store"]
 
@@ -54,7 +55,9 @@ LEARNED = 600.0
 MARGIN = 1024 * 1024
 """Bytes by which the disk must leave more than the budget to count as no longer low: sizes on disk are rounded."""
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What a disk says that takes no more."""
+
 _PATIENT = 3
 _TOLD = 64  # characters of a reason, in the message of an event
 _MOST_TOLD = 1000
@@ -86,7 +89,9 @@ class Store:
         self._waiting_bytes = 0
         self._open: dict[Path, int] = {}
         self._tails: dict[Path, tuple[Path, int]] = {}  # by segment: the index of its open form
-        self._unnamed: list[tuple[Path, int, int, Account | None]] = []  # complete, but would not be renamed
+        self._unnamed: list[tuple[Path, int, int, Account | None, Hold | None]] = []  # complete, but not renamed
+        self._looking: Iterator[Stored | None] | None = None
+        self._told_unreadable: set[str] = set()
         self._disk_low = False
         self._broken: set[str] = set()
         self._barren_until = 0.0
@@ -98,8 +103,8 @@ class Store:
         self._doubted = False  # the disk said it was full when it was not
         self._learned: int | None = None
         self._forget_at = 0.0
-        #: Bytes of the budget that are others' to write.
-        self.lent = 0
+        #: Bytes of the budget that are others' to write, and how many of these they have on the disk by now.
+        self.lent = self.lent_used = 0
 
     @property
     def bytes(self) -> int:
@@ -108,7 +113,7 @@ class Store:
             self._closed_bytes
             + sum(self._open.values())
             + sum(size for _, size in self._tails.values())
-            + sum(size for _, _, size, _ in self._unnamed)
+            + sum(size for _, _, size, _, _ in self._unnamed)
         )
 
     @property
@@ -145,7 +150,7 @@ class Store:
         try:
             self._directory.mkdir(mode=0o750, parents=True, exist_ok=True)
             marked = version.check(self._directory)
-            for segment in adoption.adopt(self._directory, self._report):
+            for segment in adoption.adopt(self._directory, self._report_once):
                 self._add(segment)
                 self._closed_bytes += segment.size
         except OSError as error:
@@ -157,16 +162,35 @@ class Store:
                 self._report("storage_error", str(error))
         self._pins.look(self._clock())
 
-    def discover(self) -> None:
-        """Take over what other processes have closed here, or have left open when they ended."""
-        try:
-            found = adoption.adopt(self._directory, self._report, alone=False)
-        except OSError:
-            return
-        known = {(segment.begin, segment.interface) for segment in (*self._closed, *self._stuck)}
-        for segment in found:
-            if (segment.begin, segment.interface) not in known:
+    def discover(self, until: float, *, anew: bool = False) -> bool:
+        """Take over what other processes have closed here and not told of, or have left open when they ended.
+
+        As far as that goes until the monotonic clock says ``until``, and then from there on, or from the start when it
+        is to be ``anew``. Returns whether all has been seen.
+        """
+        if self._looking is None or anew:
+            self._looking = adoption.discover(self._directory, self._knows, self._report_once)
+        for segment in self._looking:
+            if segment is not None and not self._knows(segment.begin, segment.interface):
                 self._welcome(segment)
+            if time.monotonic() >= until:
+                return False
+        self._looking = None
+        return True
+
+    def _knows(self, begin: int, interface: str) -> bool:
+        """Whether this closed segment is counted."""
+        place = bisect_left(self._closed, (begin, interface), key=lambda segment: (segment.begin, segment.interface))
+        found = self._closed[place : place + 1] + self._stuck
+        return any((segment.begin, segment.interface) == (begin, interface) for segment in found)
+
+    def _report_once(self, kind: str, message: str) -> None:
+        """Report what is looked at again and again, and stays as it is."""
+        if kind == "segment_unreadable":
+            if message in self._told_unreadable or len(self._told_unreadable) >= _MOST_TOLD:
+                return
+            self._told_unreadable.add(message)
+        self._report(kind, message)
 
     def welcome(self, name: str) -> None:
         """Take over one segment that another process has closed: ``INTERFACE/NAME``."""
@@ -178,7 +202,7 @@ class Store:
         beside = _size((self._directory / interface / file).with_suffix(ACCOUNT)) or 0
         end = max(parsed[0], self._clock())
         segment = Stored(parsed[0], interface, end, size + beside, indexed=False)
-        if not any(segment.begin == other.begin and interface == other.interface for other in reversed(self._closed)):
+        if not self._knows(parsed[0], interface):
             self._welcome(segment)
 
     def _welcome(self, segment: Stored) -> None:
@@ -196,18 +220,24 @@ class Store:
         """An open segment has this size now."""
         self._open[part] = size
 
-    def keep(self, part: Path, begin: int, size: int, record: Account | None = None) -> Path:
+    def keep(self, part: Path, begin: int, size: int, record: Account | None = None, hold: Hold | None = None) -> Path:
         """An open segment is complete: store its account, and give it its name, which tells others that it is.
 
+        It is held by ``hold`` until it has it.
         Raises ``OSError`` when that fails; it is tried again until it succeeds. An account that the disk does not take
         is reported, and missing.
         """
         self._open.pop(part, None)
         try:
-            return self._name(part, begin, size, record)
+            path = self._name(part, begin, size, record)
         except OSError:
-            self._unnamed.append((part, begin, size, record))
+            if hold is not None and len(self._unnamed) >= LOOKS:
+                hold.release()  # descriptors are few: whoever finds it then makes an account of its own
+            self._unnamed.append((part, begin, size, record, hold))
             raise
+        if hold is not None:
+            hold.release()
+        return path
 
     def _name(self, part: Path, begin: int, size: int, record: Account | None) -> Path:
         done = finish(part, begin, record)
@@ -294,11 +324,13 @@ class Store:
 
         Returns whether any went, so that it makes sense to try again at once.
         """
-        if error.errno not in _FULL:
+        if error.errno not in FULL:
             return False
         promised = self._room(0).bytes >= want
         if promised and (self._doubted or error.errno == errno.EDQUOT):  # a quota, or no more inodes
-            self._learned = max(0, self.bytes - want)
+            # What is lent was made room for when this was learned, and need not be again.
+            known = self.bytes if self._learned is None or not self.lent else self._learned
+            self._learned = max(0, known - want)
             self._forget_at = time.monotonic() + LEARNED
             self._low(f"{error.strerror}: for a while no more than {self._learned} bytes are stored")
         self._doubted = promised
@@ -327,7 +359,7 @@ class Store:
         return plan(
             self._closed,
             self._effective(),
-            disk._replace(free=disk.free - unflushed),
+            self._left(disk, unflushed),
             self._claimed,
             want,
             self._clock(),
@@ -336,7 +368,14 @@ class Store:
 
     def _room(self, unflushed: int) -> Room:
         disk = self._disk()
-        return room(self._effective(), disk._replace(free=disk.free - unflushed), self._claimed)
+        return room(self._effective(), self._left(disk, unflushed), self._claimed)
+
+    def _left(self, disk: Disk, unflushed: int) -> Disk:
+        """The disk once it took what open segments have not handed over yet, and what is lent and not used."""
+        free = disk.free - unflushed
+        return disk._replace(
+            free=free - owed(self._limits, disk._replace(free=free), self.bytes, self.lent, self.lent_used)
+        )
 
     def _effective(self) -> Limits:
         if self._learned is None:
@@ -406,12 +445,15 @@ class Store:
     def _finish(self) -> None:
         """Name what would not be named."""
         for entry in self._unnamed[:LOOKS]:
+            part, begin, size, record, hold = entry
             try:
-                self._name(*entry)
+                self._name(part, begin, size, record)
             except FileNotFoundError:  # somebody has removed it
                 pass
             except OSError:
                 return
+            if hold is not None:
+                hold.release()
             self._unnamed.remove(entry)
 
     def _look_for_indexes(self) -> bool:

@@ -15,6 +15,7 @@ from agent.workers.capture.loop import CaptureLoop
 from agent.workers.capture.members import Members
 from agent.workers.capture.retention import Limits
 from agent.workers.capture.settings import settings
+from agent.workers.capture.source import TURN
 from agent.workers.capture.store import Store
 from agent.workers.runtime import Context
 
@@ -41,9 +42,14 @@ class CaptureWorker(CaptureLoop):
             self._groups = fanout.made()
             self._settings = replace(self._settings, options=replace(self._settings.options, groups=self._groups))
             self._members = Members(
-                self._settings.processes - 1, self._groups, self._report, self._disk.welcome, self._member_ended
+                self._settings.processes - 1,
+                self._groups,
+                self._report,
+                self._disk.welcome,
+                self._member_ended,
+                self._member_wanting,
             )
-        self._discover_at = 0.0
+        self._discover_at, self._anew = 0.0, False
         self.sources = Interfaces(context.service.interfaces, self._settings, self._store, self._report, self.read)
         self._measured = time.monotonic()
         self._received: dict[str, int] = {}
@@ -85,9 +91,7 @@ class CaptureWorker(CaptureLoop):
         if self._members is not None:
             self._members.tend()
             self._lend()
-            if time.monotonic() >= self._discover_at:
-                self._discover_at = time.monotonic() + DISCOVER
-                self._disk.discover()
+            self._discover()
         self._disk.tend()
         self._tell(parts)
 
@@ -98,13 +102,24 @@ class CaptureWorker(CaptureLoop):
             self._members.rotate()
 
     def _lend(self) -> None:
-        """So much of the budget is for what members write."""
+        """So much of the budget, and of the disk, is for what members write."""
         interfaces = len(list(self.sources))
         if self._members is not None and interfaces:
             self._disk.lent = (self._settings.processes - 1) * interfaces * self._settings.cut(interfaces).most
+            self._disk.lent_used = self._members.open_bytes
+
+    def _discover(self) -> None:
+        now = time.monotonic()
+        if now >= self._discover_at:
+            anew, self._anew = self._anew, False
+            if self._disk.discover(now + TURN, anew=anew):
+                self._discover_at = now + DISCOVER
 
     def _member_ended(self) -> None:
-        self._discover_at = 0.0
+        self._discover_at, self._anew = 0.0, True
+
+    def _member_wanting(self, error: OSError) -> None:
+        self._disk.squeeze(error, self._settings.cut(max(1, len(list(self.sources)))).headroom)
 
     def _tell(self, parts: dict[str, report.Part]) -> None:
         storing = self.sources.storing

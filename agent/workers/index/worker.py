@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING
 from agent.declaration.collector import parse_collector
 from agent.declaration.model import Capture
 from agent.errors import ConfigurationError, StorageFailure
-from agent.linux.capabilities import NotGranted, take
+from agent.linux.capabilities import NotGranted, confine
 from agent.linux.files import why
 from agent.linux.priority import stand_back
 from agent.workers.capture.catalogue import Segment, segments
+from agent.workers.index import turn
 from agent.workers.index.build import LONGEST
 from agent.workers.index.growing import Growing, NotOurs
 from agent.workers.index.headers import MARGIN
@@ -78,8 +79,9 @@ class IndexWorker:
     async def start(self) -> None:
         """Stand back for the capture, and hold nothing: a program of root's holds what root does, and reads packets."""
         stand_back(NICENESS)
-        with suppress(NotGranted):  # who is not root has none to give away
-            take(0)
+        with suppress(NotGranted):  # in the shipped unit capset(2) is forbidden, and nothing is held
+            confine(0)
+        await turn.awaited(self._context)
         self._tally.recount(segments(self._context.data))
         self._inventory = _inventory(self._context, self._report)
         if self._exporter is not None:

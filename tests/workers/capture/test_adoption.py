@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from agent.workers.capture import account
 from agent.workers.capture.account import Account
 from agent.workers.capture.adoption import SLACK, adopt
 from agent.workers.capture.catalogue import ACCOUNT, INDEX, TAIL
 from agent.workers.capture.naming import CLOSED, OPEN, segment_name
-from agent.workers.capture.retention import Stored
+from agent.workers.capture.retention import Limits, Stored
+from agent.workers.capture.store import Store
 from tests.workers.capture import dying
 from tests.workers.capture.lab import ROOT
 
@@ -132,3 +136,46 @@ def test_files_that_are_not_ours_are_neither_counted_nor_touched(tmp_path: Path)
             "19700101T000004.000000Z.pcap and 2 more",
         )
     ]
+
+
+def test_what_others_closed_or_left_is_found_bit_by_bit_and_what_is_known_is_not_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for second in range(1, 51):
+        put(tmp_path, second, CLOSED, HEADER + RECORD)
+        put(tmp_path, second, INDEX, b"index")
+    reports = Reports()
+    store = Store(tmp_path, Limits(10**6), reports)
+    store.adopt()
+    put(tmp_path, 20, ACCOUNT, b"of no interest, for it is known")
+    new = [put(tmp_path, second, CLOSED, HEADER + RECORD) for second in (60, 61)]
+    indexed = put(tmp_path, 61, INDEX, b"index")
+    left = put(tmp_path, 62, OPEN, HEADER + RECORD + b"half")
+    foreign = put(tmp_path, 63, OPEN, b"no packets, but text" * 10)
+    put(tmp_path, 64, CLOSED, b"no packets either")
+    before = store.bytes
+    looks: list[Path] = []
+    stat = Path.stat
+
+    def noted(path: Path, **how: bool) -> os.stat_result:
+        looks.append(path)
+        return stat(path, **how)
+
+    monkeypatch.setattr(Path, "stat", noted)
+    entries = len(list((tmp_path / "eth0").iterdir()))
+    turns = 1
+    while not store.discover(0.0):
+        turns += 1
+    monkeypatch.undo()
+    assert entries <= turns <= entries + 3
+    assert len(looks) < 20
+    assert not {path.stem for path in looks} & {segment_name(second * SECOND, "") for second in range(1, 51)}
+    recovered = tmp_path / "eth0" / "19700101T000007.123456Z.pcap"
+    assert not left.exists()
+    found = [*new, indexed, recovered, recovered.with_suffix(ACCOUNT)]
+    assert store.bytes - before == sum(path.stat().st_size for path in found)
+    assert store.unindexed == 2
+    for _ in range(3):
+        assert store.discover(float("inf"))
+    assert sorted(kind for kind, _ in reports.all) == ["segment_recovered", "segment_unreadable"]
+    assert foreign.exists()

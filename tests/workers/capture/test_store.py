@@ -188,13 +188,13 @@ def test_the_account_is_there_before_the_segment_has_its_name_and_counts(
     part.write_bytes(HEADER)
     record = Account(interface="eth0", opened=1, closed=2, written=0, bytes=24, reason="size")
     seen: list[list[str]] = []
-    rename = finish._rename
+    rename = finish.rename
 
     def renamed(old: Path, new: Path) -> None:
         seen.append(names(tmp_path))
         rename(old, new)
 
-    monkeypatch.setattr(finish, "_rename", renamed)
+    monkeypatch.setattr(finish, "rename", renamed)
     final = made.keep(part, SECOND, 24, record)
     assert seen[-1] == [f"eth0/{final.stem}{ACCOUNT}", f"eth0/{part.name}"]
     assert account.read(final.with_suffix(ACCOUNT)) == record
@@ -387,6 +387,19 @@ def test_a_quota_is_found_out_and_kept_for_a_while(tmp_path: Path, reports: Repo
     made.tend()
     assert made.make_room(200) == 2000 - made.bytes
     assert (made.state, reports.kinds) == ("ok", ["storage_low", "storage_enough"])
+
+
+def test_a_quota_that_others_met_leaves_room_for_what_is_lent_to_them_once(
+    tmp_path: Path, reports: Reports, clock: Clock
+) -> None:
+    for second in range(1, 11):
+        segment(tmp_path, "eth0", second, 100)
+    made = adopted(tmp_path, reports, 2000)
+    made.lent = 300
+    for left in (600, 500):
+        assert made.squeeze(OSError(errno.EDQUOT, "Disk quota exceeded"), 100)
+        made.tend()
+        assert made.bytes == left
 
 
 def test_a_disk_that_was_full_for_a_moment_is_not_taken_for_a_quota(tmp_path: Path, reports: Reports) -> None:

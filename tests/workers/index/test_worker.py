@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import signal
 import socket
@@ -139,6 +140,31 @@ def test_it_holds_no_capability(tmp_path: Path) -> None:
         status = Path(f"/proc/{process.pid}/status").read_text()
     sets = ("CapInh", "CapPrm", "CapEff", "CapAmb")
     assert [line.split()[1] for line in status.splitlines() if line.startswith(sets)] == ["0" * 16] * 4
+
+
+def test_it_begins_when_an_earlier_one_of_the_same_store_has_ended(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    path = segment(data, "eth0", 0, records(30))
+    fd = os.open(data, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(fd, fcntl.LOCK_EX)  # as the earlier one does
+    with index_process(data) as process:
+        wait_until(lambda: waits(process.pid, data))
+        assert not path.with_suffix(".idx").exists()
+        assert not path.with_suffix(".tail").exists()
+        os.close(fd)
+        wait_until(path.with_suffix(".idx").exists)
+        fd = os.open(data, os.O_RDONLY | os.O_DIRECTORY)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(fd)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+    assert packets(path.with_suffix(".idx")) == 30
+
+
+def waits(pid: int, data: Path) -> bool:
+    """Whether this process has opened the directory."""
+    return any(Path(f"/proc/{pid}/fd/{fd}").resolve() == data for fd in os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208
 
 
 def test_it_stands_back_for_the_capture(tmp_path: Path) -> None:

@@ -56,8 +56,10 @@ class Loan(Store):
         self._wanting = wanting
 
     def tend(self) -> None:
-        """What is due once a second: name what would not be named."""
+        """What is due once a second: name what would not be named, and see whether the clock was set."""
         self._finish()
+        for part in self._open:
+            self._steps.opened(part)
 
     def squeeze(self, error: OSError, want: int) -> bool:
         """The disk would not take what it promised. Room is the capture's to make, and it is asked for that."""
@@ -67,6 +69,7 @@ class Loan(Store):
 
     def _name(self, part: Path, begin: int, size: int, record: Account | None) -> Path:
         done = finish(part, begin, record)
+        self._ends.pop(part, None)
         if done.missing is not None and record is not None:
             self._store_account(done.path.with_suffix(ACCOUNT), record)
         self._told(done.path)

@@ -250,8 +250,9 @@ class Writer:
             part = self._store.part(self._interface, opened)
             try:
                 return Dumper(tap.handle, part, opened)
-            except FileExistsError:  # another process opened one in the same microsecond
-                if last:
+            except OSError as error:
+                self._store.unopened(part)
+                if last or not isinstance(error, FileExistsError):  # by another process, in the same microsecond
                     raise
         raise AssertionError("unreachable")
 

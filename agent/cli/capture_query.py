@@ -100,8 +100,8 @@ def query(
         told_limit = IN_A_DOCUMENT if session.json else ON_A_TERMINAL if sys.stdout.isatty() else None
 
     from agent.cli.capture_output import Documents, Lines, Pcapng, Savefile, Writer
+    from agent.workers.capture.timely import ALWAYS
     from agent.workers.retrieval.answer import Answer, Limits
-    from agent.workers.retrieval.search import ALWAYS
 
     paths = session.paths()
     file = Target(target) if target is not None else None

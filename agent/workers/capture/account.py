@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -13,6 +14,12 @@ VERSION = 1
 
 LONGEST = 65536
 """Bytes: no account is longer."""
+
+
+_LARGEST = 2**63 - 1
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=_LARGEST)]
+Number = Annotated[int, msgspec.Meta(ge=-_LARGEST, le=_LARGEST)]
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,19 +37,19 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     interface: str
-    opened: int
-    closed: int
-    written: int
-    bytes: int
+    opened: Count
+    closed: Count
+    written: Count
+    bytes: Count
     reason: str
-    received: int = 0
-    dropped_kernel: int = 0
-    dropped_interface: int = 0
-    not_written: int = 0
-    unaccounted: int = 0
-    lag: int = 0
-    snaplen: int = 0
-    ring: int = 0
+    received: Number = 0
+    dropped_kernel: Number = 0
+    dropped_interface: Number = 0
+    not_written: Number = 0
+    unaccounted: Number = 0
+    lag: Number = 0
+    snaplen: Count = 0
+    ring: Count = 0
     filter: str = ""
     version: int = VERSION
 

@@ -2,8 +2,9 @@
 
 A segment is closed in two steps, its account and then its name, and removed packets first. So whatever instant a
 capture died at, there is a ``.part``, or a ``.pcap`` with or without its account and index, or an account or index of a
-segment that is not there. The first is cut back to its last whole packet and closed, the last is removed. What is not
-ours, by its name, its type or its content, is left alone and counts for nothing.
+segment that is not there. The first is cut back to its last whole packet and closed, the last is removed. What a power
+failure has left (``damage``) is mended as far as it goes, and removed when no packet is in it. What is not ours, by its
+name, its type or its content, is left alone and counts for nothing.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from pathlib import Path
 
 from agent.errors import StorageFailure
 from agent.linux.files import open_regular
-from agent.workers.capture import account, savefile
+from agent.workers.capture import account
 from agent.workers.capture.account import Account
 from agent.workers.capture.catalogue import ACCOUNT, INDEX, TAIL
+from agent.workers.capture.damage import State, blank, look
 from agent.workers.capture.naming import CLOSED, OPEN, parse_name, segment_name, valid_interface
-from agent.workers.capture.recovery import recover
+from agent.workers.capture.recovery import Recovered, recover
 from agent.workers.capture.retention import Stored
 
 #: ``report(kind, message)``: something happened that the operator should know.
@@ -67,20 +69,76 @@ def _interface(place: Path, report: Report, alone: bool) -> Iterator[Stored]:
     for opened in files.opened:
         _finish(place, opened, files, report)
     foreign: list[str] = []
-    for begin, (size, modified) in files.closed.items():
-        name = segment_name(begin, CLOSED)
+    empty: list[str] = []
+    for begin in sorted(files.closed):
+        # To look into each file takes long, and what has an index was ours when that was made.
+        if (begin, INDEX) not in files.beside:
+            state = _looked_into(place, begin, files, report, alone)
+            if state is not State.WHOLE:
+                (empty if state is State.EMPTY else foreign).append(segment_name(begin, CLOSED))
+                continue
+        size, modified = files.closed[begin]
         others = [files.beside.get((begin, suffix)) for suffix in (ACCOUNT, INDEX)]
-        # To look into each file takes long, and what has one of these was ours before.
-        if others == [None, None] and not _is_capture(place / name):
-            foreign.append(name)
-            continue
         total = size + sum(filter(None, others))
         yield Stored(begin, place.name, max(begin, modified + SLACK), total, others[1] is not None)
+    if empty:
+        report("segment_recovered", f"{place.name}: removed, no packet was in them: {_some(empty)}")
     if foreign and alone:
-        some = ", ".join(sorted(foreign)[:_NAMED]) + (f" and {len(foreign) - _NAMED} more" * (len(foreign) > _NAMED))
-        report("segment_unreadable", f"{place.name}: no pcap files, left alone: {some}")
+        report("segment_unreadable", f"{place.name}: no pcap files, left alone: {_some(foreign)}")
     if alone:
         _sweep(place, files, report)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" * (len(names) > _NAMED))
+
+
+def _looked_into(place: Path, begin: int, files: _Files, report: Report, alone: bool) -> State:
+    """Make of a closed segment without an index what can be made of it; ``WHOLE`` when it is one then.
+
+    Only when ``alone``: a segment is damaged by a power failure, and after that somebody starts.
+    """
+    path = place / segment_name(begin, CLOSED)
+    label = f"{place.name}/{path.name}"
+    ours = (begin, ACCOUNT) in files.beside
+    try:
+        if not alone:
+            return State.WHOLE if ours or look(path) in (State.WHOLE, State.CUT) else State.LOST
+        state = look(path)
+        if state is State.CUT:
+            state = _mend(path, begin, files, report)
+        if state is State.EMPTY:
+            path.unlink()
+            files.names.discard(path.name)  # and with it goes what lies beside it
+        elif state is State.LOST and ours:
+            path.with_suffix(INDEX).touch(0o640)
+            files.beside[begin, INDEX] = 0
+            report(
+                "segment_unreadable", f"{label}: damaged, no packet in it can be read; it stays until it is the oldest"
+            )
+            state = State.WHOLE
+    except OSError as error:
+        report("segment_unreadable", f"{label}: left alone: {error.strerror}")
+        return State.WHOLE  # it counts
+    return state
+
+
+def _mend(path: Path, begin: int, files: _Files, report: Report) -> State:
+    """Cut a closed segment that ends in zeros back to its last whole packet, if they are none of a packet's."""
+    found = recover(path)
+    if found is None or not found.lost:
+        return State.WHOLE
+    if found.begin is None:
+        return State.EMPTY
+    opened, (_, modified) = begin, files.closed[begin]
+    os.utime(path, ns=(modified, modified))
+    files.closed[begin] = found.length, modified
+    meta = path.with_suffix(ACCOUNT)
+    files.beside[begin, ACCOUNT] = _account(
+        meta, path.parent.name, opened, modified, found.records, found.length, report
+    )
+    report("segment_recovered", f"{path.parent.name}/{path.name}: {found.records} packets kept, {found.lost} bytes cut")
+    return State.WHOLE
 
 
 def _files(place: Path) -> _Files:
@@ -120,6 +178,8 @@ def _finish(place: Path, opened: int, files: _Files, report: Report) -> None:
     try:
         modified = part.stat().st_mtime_ns
         found = recover(part)
+        if found is None and blank(part):
+            found = Recovered(None, 0, 0, part.stat().st_size)
         if found is None:
             report("segment_unreadable", f"{label}: not a pcap file, left alone")
             return
@@ -129,6 +189,8 @@ def _finish(place: Path, opened: int, files: _Files, report: Report) -> None:
             begin = free_begin(place, found.begin)
             meta = place / segment_name(begin, ACCOUNT)
             size = _account(meta, place.name, opened, modified, found.records, found.length, report)
+            modified = max(modified, found.end - SLACK)  # a clock was set back
+            os.utime(part, ns=(modified, modified))
             part.rename(place / segment_name(begin, CLOSED))
             files.closed[begin] = found.length, modified
             files.names.add(segment_name(begin, CLOSED))
@@ -191,14 +253,6 @@ def free_begin(place: Path, begin: int) -> int:
     while os.path.lexists(place / segment_name(begin, CLOSED)):
         begin += 1000
     return begin
-
-
-def _is_capture(path: Path) -> bool:
-    try:
-        with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
-            return savefile.parse_header(file.read(savefile.FILE_HEADER)) is not None
-    except OSError:
-        return False
 
 
 def _sweep(place: Path, files: _Files, report: Report) -> None:

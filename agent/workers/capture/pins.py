@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -25,6 +26,20 @@ MOST = 1000
 
 LONGEST_REASON = 500
 """Characters."""
+
+LARGEST = 2**63 - 1
+"""Nanoseconds since the epoch, in the year 2262: no instant is later."""
+
+TRIGGER = "trigger"
+"""Who set a pin that a trigger was pulled for."""
+
+Instant = Annotated[int, msgspec.Meta(ge=0, le=LARGEST)]
+"""Nanoseconds since the epoch."""
+
+
+class TooMany(StorageFailure):
+    """No more pins are kept."""
+
 
 #: ``report(kind, message)``: something happened that the operator should know.
 Report = Callable[[str, str], None]
@@ -44,9 +59,9 @@ class Pin(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     id: str
-    begin: int = msgspec.field(name="from")
-    end: int = msgspec.field(name="to")
-    created: int
+    begin: Instant = msgspec.field(name="from")
+    end: Instant = msgspec.field(name="to")
+    created: Instant
     reason: str = ""
     by: str = ""
 
@@ -95,11 +110,13 @@ def add(
 ) -> Pin:
     """Set a pin; a ``durable`` one outlives a power failure, and takes as long as the disk.
 
-    Raises ``StorageFailure`` when it cannot be written or there are too many.
+    One that root sets is the store's owner's, who is to read it. Raises ``StorageFailure`` when it cannot be written,
+    and ``TooMany``.
     """
+    begin, end = (min(max(0, instant), LARGEST) for instant in (begin, end))
     try:
         if len(names(directory)) >= MOST:
-            raise StorageFailure(f"{directory} has {MOST} pins, and no more are kept; unpin what nobody needs any more")
+            raise TooMany(f"{directory} has {MOST} pins, and no more are kept; unpin what nobody needs any more")
         while True:
             pin = Pin(id=pin_id(created), begin=begin, end=end, created=created, reason=reason, by=by)
             try:
@@ -132,6 +149,8 @@ def _write_new(final: Path, content: bytes, durable: bool) -> None:
     try:
         with os.fdopen(fd, "wb") as file:
             file.write(content)
+            if os.geteuid() == 0 and (whose := final.parent.stat()).st_uid != 0:
+                os.fchown(fd, whose.st_uid, whose.st_gid)
             if durable:
                 file.flush()
                 os.fsync(fd)
@@ -139,6 +158,16 @@ def _write_new(final: Path, content: bytes, durable: bool) -> None:
     finally:
         with suppress(OSError):
             scratch.unlink()
+
+
+def expire(directory: Path, pins: Iterable[Pin], since: int) -> list[str]:
+    """Remove those of ``pins`` that a trigger set and that end before ``since``; returns their ids.
+
+    Nothing is stored from before that instant, so they keep nothing. What a person has set, a person takes back. Raises
+    ``StorageFailure``.
+    """
+    gone = [pin.id for pin in pins if pin.by == TRIGGER and pin.end < since]
+    return [name for name in gone if remove(directory, name)]
 
 
 class Ranges:
@@ -151,6 +180,9 @@ class Ranges:
 
     def __len__(self) -> int:
         return len(self._pins)
+
+    def __iter__(self) -> Iterator[Pin]:
+        return iter(self._pins)
 
     def touch(self, begin: int, end: int) -> bool:
         """Whether a pin has an instant of ``begin..end`` in its span."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import replace
+from pathlib import Path
 
 from agent.declaration.model import Capture
 from agent.errors import ConfigurationError
-from agent.workers.capture import fanout, report
+from agent.workers.capture import fanout, handed, report
 from agent.workers.capture.armed import Armed, effective
 from agent.workers.capture.indexing import Indexing
 from agent.workers.capture.interfaces import Interfaces
@@ -33,7 +35,7 @@ class CaptureWorker(CaptureLoop):
         self._indexing = Indexing(self._report)
         self._disk = Store(context.data, self._limits(context.service), self._report, closed=self._closed)
         trigger = context.service.trigger
-        self._armed = None if trigger is None else Armed(trigger, context.data, self._disk, self._report)
+        self._armed = None if trigger is None else Armed(trigger, context.data, self._disk, self._report, _handed())
         self._store = self._disk if self._armed is None else self._armed.store
         self._groups: fanout.Groups | None = None
         self._members: Members | None = None
@@ -150,3 +152,9 @@ class CaptureWorker(CaptureLoop):
     def _report(self, kind: str, message: str) -> None:
         self.context.log(message)
         self.context.event(kind, message)
+
+
+def _handed() -> Path | None:
+    """Where the agent leaves triggers for us."""
+    config = os.environ.get("SERVICE_CONFIG")
+    return handed.place(Path(config)) if config else None

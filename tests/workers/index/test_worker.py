@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -14,7 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from agent.declaration.model import Capture
+from agent.linux.notify import SystemdNotifier
 from agent.workers.index import form
+from agent.workers.index import worker as worker_module
+from agent.workers.runtime import Context
 from tests.workers.capture.lab import PATIENCE, ROOT, Network, network, worker
 from tests.workers.index.pcaps import records, segment
 
@@ -85,6 +90,45 @@ def test_a_segment_over_which_it_died_before_is_left_and_searched_as_it_is(tmp_p
         wait_until(other.with_suffix(".idx").exists)
     assert suspect.with_suffix(".idx").read_bytes() == b""
     assert packets(other.with_suffix(".idx")) == 30
+
+
+def test_a_segment_of_ours_that_is_damaged_gets_an_index_of_what_there_is(tmp_path: Path) -> None:
+    """Else it could never be removed. A power failure leaves zeros, or nothing, under a name and beside an account."""
+    data = tmp_path / "data"
+    zeros, cut = segment(data, "eth0", 0, b""), segment(data, "eth0", 60, records(30) + bytes(5000))
+    zeros.write_bytes(bytes(4096))
+    foreign = segment(data, "eth0", 120, b"")
+    foreign.write_bytes(b"somebody's")
+    for path in (zeros, cut):
+        path.with_suffix(".meta").touch()
+    with index_process(data) as process:
+        wait_until(lambda: zeros.with_suffix(".idx").exists() and cut.with_suffix(".idx").exists())
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=PATIENCE)
+    assert zeros.with_suffix(".idx").read_bytes() == b""
+    assert packets(cut.with_suffix(".idx")) == 30
+    assert not foreign.with_suffix(".idx").exists()
+    whole = cut.stat().st_size - 5000
+    assert [said.count(line) for line in ("not a pcap file", f"damaged from byte {whole} on")] == [1, 1]
+
+
+def test_what_is_kept_of_all_segments_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "MOST_KEPT", 6_000)
+    data = tmp_path / "data"
+    paths = [segment(data, f"eth{number}", 0, records(50 + number), ".part") for number in range(6)]
+
+    async def look() -> None:
+        indexing = worker_module.IndexWorker(
+            Context(Capture(name="edge", interfaces=("eth0",)), data, SystemdNotifier({}))
+        )
+        known = indexing._look()
+        await indexing._open(known)
+        assert sum(growing.weight for growing in indexing._growing.values()) <= 6_000
+        tails = [path.with_suffix(".tail") for path in paths if path.with_suffix(".tail").exists()]
+        assert 0 < len(tails) < 6
+        await indexing.stop()
+
+    asyncio.run(look())
 
 
 def test_it_holds_no_capability(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ marked ``env`` is set where its declarations are read.
 from __future__ import annotations
 
 import json
-import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -22,7 +21,6 @@ from agent.declaration.load import load_text
 from agent.declaration.schema import AGENT, OF_KIND, SHARED, Spec
 from agent.declaration.show import effective
 from agent.declaration.sources import Disk
-from agent.linux import priority
 from agent.paths import Paths
 from agent.supervisor.lifecycle import Phase
 from agent.workers.capture import pins
@@ -266,7 +264,7 @@ def test_the_json_of_a_command_has_the_keys_that_are_described(
     prefix: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    awake: None,
     words: str,
     options: tuple[str, ...],
 ) -> None:
@@ -274,10 +272,7 @@ def test_the_json_of_a_command_has_the_keys_that_are_described(
         (pin,) = pins.read_all(prefix / "spool" / "edge")
         options = tuple(pin.id if word == "PIN" else word for word in options)
     options = tuple(str(tmp_path / "file") if word == "FILE" else word for word in options)
-    monkeypatch.setattr(priority, "_input_output", lambda _: None)  # the other tests would have to wait
-    scheduler = os.sched_getscheduler(0)
     assert main(["--prefix", str(prefix), *words.split(), *options, "--json"]) == 0
-    os.sched_setscheduler(0, scheduler, os.sched_param(0))
     told = json.loads(capsys.readouterr().out)
     described = shapes()[words] + "".join(shapes()[other] for other in REFERRED.get(words, ()))
     if words in ("flows", "top"):

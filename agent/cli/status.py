@@ -134,7 +134,8 @@ def details(service: dict[str, Any], now: float) -> list[tuple[str, str]]:
         ("Log dropped", text.size(service.get("log_dropped_bytes", 0))),
         ("Project", text.optional(service.get("project"))),
     ]
-    return pairs + [(name, text.figures({name: value}).partition("=")[2]) for name, value in _figures(service)]
+    pairs += [(name, text.figures({name: value}).partition("=")[2]) for name, value in _figures(service)]
+    return pairs + [(text.safe(name), text.figures(told)) for name, told in service.get("interfaces", {}).items()]
 
 
 def _figures(service: dict[str, Any]) -> list[tuple[str, Any]]:

@@ -67,6 +67,11 @@ def size(count: float | None) -> str:
     return f"{value:.{decimals}f} {unit}"
 
 
+def count(number: int, noun: str) -> str:
+    """``1 packet``, ``2 packets``."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
 def percent(value: float | None) -> str:
     """A percentage with one decimal; 100 % is one processor."""
     return ABSENT if value is None else f"{value:.1f}%"
@@ -80,6 +85,11 @@ def moment(when: float | None) -> str:
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))
     except (OverflowError, ValueError, OSError):  # a year that the C library cannot hold
         return f"@{when:.0f}"
+
+
+def instant(nanoseconds: int) -> str:
+    """Nanoseconds since the epoch, as ``moment`` shows them."""
+    return moment(nanoseconds // 1_000_000_000)
 
 
 def ago(when: float | None, now: float) -> str:

@@ -37,7 +37,10 @@ class AgentReport(msgspec.Struct, kw_only=True):
 
 
 class ServiceReport(msgspec.Struct, kw_only=True):
-    """One service. ``figures`` are the worker's own numbers (packets, hosts done, …), by name."""
+    """One service. ``figures`` are the worker's own numbers (packets, hosts done, …), by name.
+
+    ``interfaces`` are those of each interface of a capture, by its name; 64 at most.
+    """
 
     name: str
     kind: Literal["capture", "scan", "command"]
@@ -60,6 +63,7 @@ class ServiceReport(msgspec.Struct, kw_only=True):
     project: str | None = None
     log_dropped_bytes: int = 0
     figures: dict[str, Any] = {}
+    interfaces: dict[str, dict[str, Any]] = {}
 
 
 class Status(msgspec.Struct, kw_only=True):

@@ -52,6 +52,24 @@ def test_without_an_agent_it_is_told_from_the_stores(prefix: Path, capsys: pytes
     assert any(line.split()[:4] == ["eth0", "edge", "0", "0"] for line in lines)
 
 
+def test_services_and_interfaces_can_be_chosen(
+    prefix: Path, served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served.declare("edge", kind="capture", figures={"received": 1})
+    served.declare("web")
+    for name in ("eth0", "eth1"):
+        (closed,) = traffic.store(prefix / "spool" / "edge", name, [traffic.mixed(1, 5, NOON)])
+        closed.rename(closed.with_suffix(".part"))
+    assert top(prefix, "--json", "--service", "edge", "--interface", "eth1") == 0
+    look = json.loads(capsys.readouterr().out)
+    assert [one["name"] for one in look["services"]] == ["edge"]
+    assert [one["interface"] for one in look["interfaces"]] == ["eth1"]
+    assert top(prefix, "--json", "--service", "web") == 0
+    assert json.loads(capsys.readouterr().out)["interfaces"] == []
+    assert top(prefix, "--service", "egde") == 1
+    assert capsys.readouterr().err == "agentctl: no service is named 'egde'; did you mean edge?\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
+from agent.telemetry import breakdown
 from agent.workers.capture.counters import Counters
+
+COUNTED = tuple(field.name for field in fields(Counters))
+"""The names of the counters."""
 
 #: More interfaces than this are counted instead of named.
 _NAMED = 3
@@ -65,16 +69,42 @@ def figures(
 
     ``lag`` and ``lag_max`` are in seconds here.
     """
+    return {**_counted(total), **store, **_passing(flow, rate)}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One interface: its counters and how packets get through. ``waiting``: it is not there, and would be captured."""
+
+    counters: Counters
+    flow: Flow
+    waiting: bool = False
+
+    def __add__(self, other: Part) -> Part:
+        return Part(self.counters + other.counters, self.flow + other.flow, self.waiting or other.waiting)
+
+
+def by_interface(
+    parts: Mapping[str, Part], *, rates: Mapping[str, float], cut: Mapping[str, int]
+) -> dict[str, breakdown.Figures]:
+    """The same figures of each interface. ``cut`` is what the index process counted: packets cut to the snaplen."""
     return {
-        "received": total.received,
-        "dropped_kernel": total.dropped_kernel,
-        "dropped_interface": total.dropped_interface,
-        "written": total.written,
-        "not_written": total.not_written,
-        "unaccounted": total.unaccounted,
-        "bytes": total.bytes,
-        "segments": total.segments,
-        **store,
+        name: {
+            **_counted(part.counters),
+            "cut": cut.get(name, 0),
+            **_passing(part.flow, rates.get(name, 0.0)),
+            "waiting": part.waiting,
+        }
+        for name, part in parts.items()
+    }
+
+
+def _counted(counters: Counters) -> dict[str, int]:
+    return {name: getattr(counters, name) for name in COUNTED}
+
+
+def _passing(flow: Flow, rate: float) -> dict[str, int | float]:
+    return {
         "rate": round(rate, 1),
         "lag": round(flow.lag / 1e9, 3),
         "lag_max": round(flow.lag_max / 1e9, 3),

@@ -54,7 +54,7 @@ def test_only_segments_of_the_interfaces_that_are_asked_for(tmp_path: Path) -> N
         put(tmp_path / name, BEGIN, BEGIN)
     (tmp_path / "eth0" / "notes.pcap").touch()
     (tmp_path / "eth0" / "20261320T140000.000000Z.pcap").touch()
-    (tmp_path / "eth0" / segment_name(BEGIN + 1, CLOSED)).mkdir()
+    (tmp_path / "eth0" / segment_name(BEGIN + 1000, CLOSED)).mkdir()
     assert [one.segment.interface for one in timely(tmp_path, names=("eth1", "eth0"))] == ["eth0", "eth1"]
     assert timely(tmp_path / "nothing") == []
     (tmp_path / "file").touch()

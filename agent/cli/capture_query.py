@@ -99,6 +99,7 @@ def query(
         told_limit = IN_A_DOCUMENT if session.json else ON_A_TERMINAL if sys.stdout.isatty() else None
 
     from agent.cli.capture_output import Documents, Lines, Pcapng, Savefile, Writer
+    from agent.workers.capture import memory
     from agent.workers.capture.timely import ALWAYS
     from agent.workers.retrieval.answer import Answer, Limits
 
@@ -136,7 +137,12 @@ def query(
         if file is not None:
             file.abandon()
         raise
-    notes = [*map(str, left_out), *(answer.notes if chosen else [nothing(paths)])]
+    unseen = [
+        f"{store.name} keeps its packets in memory, unseen, until something triggers it"
+        for store in chosen
+        if memory.found(store.path)
+    ]
+    notes = [*map(str, left_out), *(answer.notes if chosen else [nothing(paths)]), *unseen]
     for note in notes:
         complain(f"agentctl: {note}")
     if not session.json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
@@ -98,11 +99,14 @@ def query(
     if limit is None and target is None:
         told_limit = IN_A_DOCUMENT if session.json else ON_A_TERMINAL if sys.stdout.isatty() else None
 
+    gc.disable()  # what is loaded now stays: to look for garbage in it takes a twentieth of a short query
     from agent.cli.capture_output import Documents, Lines, Pcapng, Savefile, Writer
     from agent.workers.capture import memory
     from agent.workers.capture.timely import ALWAYS
     from agent.workers.retrieval.answer import Answer, Limits
 
+    gc.freeze()
+    gc.enable()
     paths = session.paths()
     file = Target(target) if target is not None else None
     be_idle()

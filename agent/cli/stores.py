@@ -24,7 +24,7 @@ from agent.linux.owner import owner, seen_by
 from agent.linux.users import Credentials, resolve_user
 from agent.paths import Paths
 from agent.workers.capture.catalogue import interfaces
-from agent.workers.capture.stock import is_store
+from agent.workers.capture.version import is_store
 
 MOST_TOLD = 5
 """What cannot be read is named up to so often."""

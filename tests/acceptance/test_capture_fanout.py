@@ -93,7 +93,7 @@ rotate = {{ every = "1d" }}
 
 def ask(agent: Agent) -> None:
     """What was captured is counted right, by the packet and by the flow."""
-    assert told(agent, "capture", "query", wire.FILTER, "--last", "1h")["count"] == COUNT
+    assert told(agent, "capture", "query", wire.FILTER, "--last", "1h")["packets"] == COUNT
     one = f"udp src port {1024 + 7}"
     each = sum(number % wire.FLOWS == 7 for number in range(COUNT))
     written = agent.prefix / "one.pcap"

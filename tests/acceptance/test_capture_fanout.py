@@ -84,7 +84,7 @@ rotate = {{ every = "1d" }}
     closed = list(place.glob("*.pcap"))
     assert sorted(wire.number(packet.data) for path in closed for packet in packets(path)) == list(range(COUNT))
     assert agent.stop() == 0
-    (store,) = told(agent, "capture", "list")["stores"]
+    (store,) = told(agent, "capture", "list")["services"][0]["interfaces"]
     assert (store["interface"], store["segments"]) == ("far", PROCESSES)
     assert store["bytes"] == sum(path.stat().st_size for path in place.iterdir())
     (books,) = told(agent, "capture", "report", "--last", "1h")["accounts"]

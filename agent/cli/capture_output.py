@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from typing import IO, Any, Protocol
 
 from agent import __version__
 from agent.cli.text import safe
 from agent.errors import UsageError
-from agent.workers.capture import account
 from agent.workers.capture.savefile import file_header, snapshot_length
 from agent.workers.retrieval import pcapng
 from agent.workers.retrieval.answer import Answer, accounts
 from agent.workers.retrieval.merge import Run
 from agent.workers.retrieval.search import Batch
-from agent.workers.retrieval.summary import document, line, summary
 
 
 class Writer(Protocol):
@@ -68,7 +67,7 @@ class Pcapng:
         number = self._numbers.get(key)
         if number is None:
             number = self._numbers[key] = len(self._numbers)
-            told = account.read(source.segment.account) if source.segment.closed else None
+            told = source.account()
             chosen = told.filter if told else ""
             snaplen = snapshot_length(source.header)
             self._stream.write(
@@ -98,7 +97,10 @@ class Lines:
     """A line for each packet on standard output."""
 
     def __init__(self, *, several: bool) -> None:
+        from agent.workers.retrieval.summary import line, summary
+
         self._several = several
+        self._told: Callable[[int, bytes], str] = lambda link_type, data: line(summary(link_type, data))
 
     def write(self, run: Run) -> None:
         print("\n".join(self._line(run.batch, number) for number in range(run.begin, run.end)))
@@ -111,7 +113,7 @@ class Lines:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
         place = f"{batch.source.service}/" if self._several else ""
         _, length, data = batch.packet(number)
-        told = line(summary(batch.link_type, data))
+        told = self._told(batch.link_type, data)
         return safe(f"{when}.{nanoseconds // 1000:06d} {place}{batch.source.interface} {told} {length}")
 
 
@@ -119,12 +121,15 @@ class Documents:
     """Packets as they go into JSON: ``packets`` is the list of them."""
 
     def __init__(self) -> None:
+        from agent.workers.retrieval.summary import document
+
         self.packets: list[dict[str, Any]] = []
+        self._document = document
 
     def write(self, run: Run) -> None:
         source, link_type = run.batch.source, run.batch.link_type
         for number in range(run.begin, run.end):
-            self.packets.append(document(source.service, source.interface, link_type, run.batch.packet(number)))
+            self.packets.append(self._document(source.service, source.interface, link_type, run.batch.packet(number)))
 
     def end(self) -> None:
         pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
@@ -16,13 +17,12 @@ from agent.cli import output
 from agent.cli.base import Session, command
 from agent.cli.guard import complain, interruptible
 from agent.cli.instants import span, spanned
-from agent.cli.stores import at_once, check_interfaces, find, nothing
+from agent.cli.stores import check_interfaces, find, nothing
 from agent.cli.target import STDOUT, Target, told, written_to
 from agent.cli.text import count, size
 from agent.cli.which import matching, of_interfaces, of_services
 from agent.declaration.units import parse_duration, parse_size
 from agent.errors import EXIT_RUNTIME, UsageError
-from agent.linux.owner import seen_by
 from agent.linux.priority import be_idle
 
 ON_A_TERMINAL = 1000
@@ -99,23 +99,28 @@ def query(
     if limit is None and target is None:
         told_limit = IN_A_DOCUMENT if session.json else ON_A_TERMINAL if sys.stdout.isatty() else None
 
+    gc.disable()  # what is loaded now stays: to look for garbage in it takes a twentieth of a short query
     from agent.cli.capture_output import Documents, Lines, Pcapng, Savefile, Writer
+    from agent.workers.capture import memory
     from agent.workers.capture.timely import ALWAYS
     from agent.workers.retrieval.answer import Answer, Limits
 
+    gc.freeze()
+    gc.enable()
     paths = session.paths()
     file = Target(target) if target is not None else None
     be_idle()
     try:
-        chosen, eyes, notes = at_once(find(paths, services), named=bool(services))
+        chosen, left_out = find(paths, services)
         check_interfaces(chosen, interfaces)
-        with interruptible(), seen_by(eyes), _ended_after(seconds, file.abandon if file else None):
+        with interruptible(), _ended_after(seconds, file.abandon if file else None):
             answer = Answer(
                 [store.path for store in chosen],
                 expression,
                 interfaces=interfaces,
                 within=within or ALWAYS,
                 limits=Limits(told_limit, octets, seconds),
+                users={store.path: store.user for store in chosen},
             )
             writer: Writer
             if file is None:
@@ -136,7 +141,12 @@ def query(
         if file is not None:
             file.abandon()
         raise
-    notes += answer.notes if chosen else [nothing(paths)]
+    unseen = [
+        f"{store.name} keeps its packets in memory, unseen, until something triggers it"
+        for store in chosen
+        if memory.found(store.path)
+    ]
+    notes = [*map(str, left_out), *(answer.notes if chosen else [nothing(paths)]), *unseen]
     for note in notes:
         complain(f"agentctl: {note}")
     if not session.json:

@@ -165,18 +165,15 @@ def _accounts(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The balance of each interface, and the segments in which something was lost or does not add up."""
     from agent.workers.capture import account
-    from agent.workers.capture.catalogue import segments
+    from agent.workers.capture.timely import SLACK, timely
     from agent.workers.index.head import cut_in
 
     balances: dict[str, dict[str, Any]] = {}
     losses: list[dict[str, Any]] = []
-    for segment in segments(directory):
-        if segment.begin > span.end or (interfaces and segment.interface not in interfaces):
-            continue
+    for found in timely(directory, span, interfaces):
+        segment = found.segment
         told = account.read(segment.account) if segment.closed else None
-        if told is not None and told.closed < span.begin:
-            continue
-        if told is None and segment.closed and _ended(segment.path) < span.begin:
+        if segment.begin > span.end or (told.closed if told else found.last - SLACK) < span.begin:
             continue
         name = segment.interface
         balance = balances.setdefault(name, _nothing(directory.name, name))
@@ -194,13 +191,6 @@ def _accounts(
         if lost or not holds(told):
             losses.append(_loss(directory.name, told))
     return [balances[name] for name in sorted(balances)], losses
-
-
-def _ended(path: Path) -> int:
-    try:
-        return path.stat(follow_symlinks=False).st_mtime_ns
-    except OSError:
-        return 0
 
 
 def _nothing(service: str, interface: str) -> dict[str, Any]:

@@ -5,7 +5,6 @@ What was written is told alike by all: ``FILE: what``, with ``--json`` an object
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -107,6 +106,8 @@ def told(session: Session, name: str, words: str, figures: dict[str, Any]) -> No
     if session.json:
         document = {"file": name, **figures}
         if name == STDOUT:  # it holds something else
+            import json
+
             complain(json.dumps(document))
         else:
             output.document(document)

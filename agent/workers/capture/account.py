@@ -16,10 +16,13 @@ LONGEST = 65536
 """Bytes: no account is longer."""
 
 
-_LARGEST = 2**63 - 1
+_MOST = 2**48  # of anything in one segment: what is planted here must not break sums
+_LATEST = 2**63 - 1
 
-Count = Annotated[int, msgspec.Meta(ge=0, le=_LARGEST)]
-Number = Annotated[int, msgspec.Meta(ge=-_LARGEST, le=_LARGEST)]
+Instant = Annotated[int, msgspec.Meta(ge=0, le=_LATEST)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=_MOST)]
+Difference = Annotated[int, msgspec.Meta(ge=-_MOST, le=_MOST)]
+Span = Annotated[int, msgspec.Meta(ge=-_LATEST, le=_LATEST)]
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,17 +40,17 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     interface: str
-    opened: Count
-    closed: Count
+    opened: Instant
+    closed: Instant
     written: Count
     bytes: Count
     reason: str
-    received: Number = 0
-    dropped_kernel: Number = 0
-    dropped_interface: Number = 0
-    not_written: Number = 0
-    unaccounted: Number = 0
-    lag: Number = 0
+    received: Difference = 0
+    dropped_kernel: Count = 0
+    dropped_interface: Count = 0
+    not_written: Count = 0
+    unaccounted: Difference = 0
+    lag: Span = 0
     snaplen: Count = 0
     ring: Count = 0
     filter: str = ""

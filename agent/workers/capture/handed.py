@@ -39,7 +39,10 @@ def place(config: Path) -> Path:
 
 def write(path: Path, triggers: Sequence[Handed], owner: tuple[int, int]) -> None:
     """Leave these, the latest last, for whoever has this user and group id. Raises ``StorageFailure``."""
-    kept = [Handed(one.at, one.reason[:LONGEST_REASON]) for one in triggers[-MOST:]]
+    kept = [
+        Handed(one.at, one.reason[:LONGEST_REASON].encode(errors="replace").decode())  # no lone halves, for JSON
+        for one in triggers[-MOST:]
+    ]
     write_atomic(path, msgspec.json.encode(kept), 0o640, owner)
 
 

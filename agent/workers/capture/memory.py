@@ -55,7 +55,7 @@ class Memory(Store):
         except OSError as error:
             raise StorageFailure(f"{PLACE}: nothing can be kept in memory there: {why(error)}") from error
         super().__init__(directory, Limits(limit, max_age=kept), report)
-        self._pins = Watch(data, lambda kind, message: None)  # what is wrong with them, the store on disk tells
+        self._pins = Watch(data, self._report_broken)
 
     def adopt(self) -> None:
         """As of any store; and what an earlier capture has left goes."""
@@ -86,8 +86,13 @@ class Memory(Store):
             )
         shutil.rmtree(self._directory, ignore_errors=True)
 
+    def _report_broken(self, kind: str, message: str) -> None:
+        """What is wrong with a pin itself, the store on disk tells."""
+        if kind == "pin_broken":
+            self._report(kind, message)
+
     def _made_shelf(self, directory: Path) -> Shelf:
-        return _Bare(directory)
+        return _Bare(directory, self._report)
 
     def _pinned(self) -> list[Stored]:
         return [one for one in self._shelf if self._pins.ranges.touch(one.begin, one.end)]

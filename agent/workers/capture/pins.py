@@ -47,6 +47,7 @@ Report = Callable[[str, str], None]
 _NAME = re.compile(r"pin-([0-9a-z]{9})\.json", re.ASCII)
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _LONGEST = 16384
+_TOLD = 64  # characters of a reason, in the message of an event
 _MILLISECOND = 1_000_000
 _TICK = 100_000_000
 _SCRATCH = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -114,6 +115,7 @@ def add(
     and ``TooMany``.
     """
     begin, end = (min(max(0, instant), LARGEST) for instant in (begin, end))
+    reason, by = (text.encode(errors="replace").decode() for text in (reason, by))  # no lone halves, for JSON
     try:
         if len(names(directory)) >= MOST:
             raise TooMany(f"{directory} has {MOST} pins, and no more are kept; unpin what nobody needs any more")
@@ -204,6 +206,7 @@ class Watch:
         self._seen: int | None = None
         self._pins: dict[str, tuple[tuple[int, int, int] | None, Pin | None]] = {}
         self._too_many = False
+        self._broken: set[str] = set()
 
     def look(self, now: int) -> bool:
         """Read what is new at ``now``, nanoseconds since the epoch; returns whether there are other pins than before.
@@ -228,6 +231,14 @@ class Watch:
             return False
         self.ranges = Ranges(pin for _, pin in self._pins.values() if pin is not None)
         return True
+
+    def broken(self, begin: int, end: int) -> None:
+        """Packets of ``begin..end`` go in spite of all pins: tell of each once."""
+        for pin in self.ranges.touching(begin, end):
+            if pin.id not in self._broken:
+                self._broken = {each.id for each in self.ranges if each.id in self._broken} | {pin.id}
+                reason = f" ({pin.reason[:_TOLD]})" if pin.reason else ""
+                self._report("pin_broken", f"pin {pin.id}{reason}: its oldest packets go, for nothing else is left to")
 
     def _edition(
         self, name: str, before: tuple[tuple[int, int, int] | None, Pin | None] | None

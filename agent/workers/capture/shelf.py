@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+from agent.workers.capture.adoption import Report
 from agent.workers.capture.catalogue import INDEX
 from agent.workers.capture.naming import CLOSED, segment_name
 from agent.workers.capture.retention import Stored
@@ -23,7 +24,9 @@ from agent.workers.capture.steps import SLACK
 LOOKS = 64
 """Segments whose index is looked for at one time: an index that is long in coming must not cost packets."""
 
-FAR = 86_400 * 1_000_000_000
+_DAY = 86_400 * 1_000_000_000
+
+FAR = _DAY
 """Nanoseconds."""
 
 _AHEAD, _FOUND, _FIRST = range(3)
@@ -32,8 +35,9 @@ _AHEAD, _FOUND, _FIRST = range(3)
 class Shelf:
     """Closed segments below ``directory``. Sizes are bytes, instants nanoseconds since the epoch."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, report: Report) -> None:
         self._directory = directory
+        self._report = report
         self._order: list[Stored] = []
         self._known: set[tuple[int, str]] = set()
         self._waiting: dict[tuple[int, str], Stored] = {}
@@ -65,11 +69,14 @@ class Shelf:
         """When the first begins that is not ahead of ``now``."""
         return next((one.begin for one in self._order if one.begin <= now + SLACK), None)
 
-    def found(self, segment: Stored, now: int) -> bool:
-        """Take one in that was there before we were; returns whether it is so far ahead that it goes first."""
-        far = segment.begin > now + FAR
-        self.put_back(_noticed(replace(segment, rank=_AHEAD if far else _FOUND), now))
-        return far
+    def find(self, segments: Iterable[Stored], now: int) -> None:
+        """Take in what was there before we were. What is so far ahead that it goes first is told."""
+        ahead = []
+        for segment in segments:
+            if segment.begin > now + FAR:
+                ahead.append(segment)
+            self.put_back(_noticed(replace(segment, rank=_AHEAD if segment.begin > now + FAR else _FOUND), now))
+        self._tell(ahead, now)
 
     def add(self, segment: Stored, now: int) -> None:
         """Take one in that has just been closed."""
@@ -95,13 +102,23 @@ class Shelf:
         """Whether there is this one."""
         return (begin, interface) in self._known
 
-    def set_back(self, now: int) -> list[Stored]:
-        """The clock was set back to ``now``: what comes goes after all that there is. Returns what is ahead of it."""
+    def set_back(self, now: int) -> None:
+        """The clock was set back to ``now``: what comes goes after all that there is. What is ahead of it is told."""
         self._era += 1
         self._order = [_noticed(segment, now) for segment in self._order]
         for key, segment in self._waiting.items():
             self._waiting[key] = _noticed(segment, now)
-        return [segment for segment in self._order if segment.begin > now + SLACK]
+        self._tell([segment for segment in self._order if segment.begin > now + SLACK], now)
+
+    def _tell(self, ahead: Sequence[Stored], now: int) -> None:
+        if ahead:
+            number = "1 segment is" if len(ahead) == 1 else f"{len(ahead)} segments are"
+            days = (max(segment.end for segment in ahead) - now) / _DAY
+            self._report(
+                "clock_ahead",
+                f"{number} up to {days:.3g} days ahead of the clock, which was wrong when they were captured, or is "
+                "now: they go before what is captured from now on",
+            )
 
     def look_for_indexes(self, size: Callable[[Path], int | None]) -> list[Path]:
         """Take note of indexes that have appeared, of some segments at a time; returns the segments.

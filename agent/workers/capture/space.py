@@ -7,18 +7,26 @@ import os
 import time
 from pathlib import Path
 
+from agent.workers.capture.adoption import Report
 from agent.workers.capture.retention import Disk, Limits, Room, reserve, room
 
 LEARNED = 600.0
 """Seconds for which a disk that took less than it promised, for a quota say, is not asked for more."""
 
 
+MARGIN = 1024 * 1024
+"""Bytes by which the disk must leave more than the budget to count as no longer low: sizes on disk are rounded."""
+
+
 class Space:
     """The room for segments below ``directory``. Sizes are bytes."""
 
-    def __init__(self, directory: Path, limits: Limits) -> None:
+    def __init__(self, directory: Path, limits: Limits, report: Report) -> None:
         self._directory = directory
         self._limits = limits
+        self._report = report
+        #: Whether the file system leaves less than the budget.
+        self.low = False
         self._learned: int | None = None
         self._forget_at = 0.0
 
@@ -49,6 +57,18 @@ class Space:
         """Believe the disk again, when it is time."""
         if self._learned is not None and time.monotonic() >= self._forget_at:
             self._learned = None
+
+    def run_low(self, message: str) -> None:
+        """The file system leaves less than the budget, and ``message`` says why."""
+        if not self.low:
+            self.low = True
+            self._report("storage_low", message)
+
+    def relax(self, current: Room) -> None:
+        """See whether it still does, when there is so much room."""
+        if self.low and not self.learned and current.disk > current.budget + MARGIN:
+            self.low = False
+            self._report("storage_enough", f"{current.disk} more bytes fit on the disk: the budget is the limit again")
 
     def disk(self, unflushed: int = 0) -> Disk:
         """What an ordinary user may still write; without a limit when the file system does not say.

@@ -14,25 +14,27 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
 from agent.errors import StorageFailure
-from agent.workers.capture import account, adoption, version
+from agent.workers.capture import account, version
 from agent.workers.capture.account import Account
 from agent.workers.capture.adoption import Report
-from agent.workers.capture.catalogue import ACCOUNT, TAIL
+from agent.workers.capture.catalogue import ACCOUNT
+from agent.workers.capture.finder import Finder
 from agent.workers.capture.finish import finish
 from agent.workers.capture.hold import Hold
-from agent.workers.capture.naming import OPEN, parse_name, segment_name, valid_interface
+from agent.workers.capture.naming import OPEN, parse_name, segment_name
 from agent.workers.capture.pins import Ranges, Watch
 from agent.workers.capture.removal import PATIENT, Removal
 from agent.workers.capture.retention import Limits, Plan, Room, Stored, owed, plan
 from agent.workers.capture.shelf import LOOKS, Shelf
 from agent.workers.capture.space import Space
 from agent.workers.capture.steps import SLACK, Steps
+from agent.workers.capture.tails import Tails
 
 __all__ = ["Report", "Store"]
 
@@ -42,15 +44,8 @@ INDEX_SHARE = 16
 RESPITE = 0.1
 """Seconds for which room is not looked for again where there was none."""
 
-MARGIN = 1024 * 1024
-"""Bytes by which the disk must leave more than the budget to count as no longer low: sizes on disk are rounded."""
-
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """What a disk says that takes no more."""
-
-_MOST_TOLD = 1000
-_TOLD = 64  # characters of a reason, in the message of an event
-_DAY = 86_400e9
 
 
 class Store:
@@ -68,22 +63,19 @@ class Store:
         closed: Callable[[], None] = lambda: None,
     ) -> None:
         self._directory = directory
-        self._space = Space(directory, limits)
+        self._space = Space(directory, limits, report)
         self._report = report
         self._clock = clock
         self._told_closed = closed
         self._pins = Watch(directory, report)
         self._shelf = self._made_shelf(directory)
         self._removal = Removal(self._shelf, report)
+        self._finder = Finder(directory, self._now, self._knows, report)
         self._steps = Steps(self._now, self._steady)
         self._ends: dict[Path, int] = {}  # of what is complete: no packet is later
         self._open: dict[Path, int] = {}
-        self._tails: dict[Path, tuple[Path, int]] = {}  # by segment: the index of its open form
+        self._tails = Tails()
         self._unnamed: list[tuple[Path, int, int, Account | None, Hold | None]] = []  # complete, but not renamed
-        self._looking: Iterator[Stored | None] | None = None
-        self._told_unreadable: set[str] = set()
-        self._disk_low = False
-        self._broken: set[str] = set()
         self._barren_until = 0.0
         self._doubted = False  # the disk said it was full when it was not
         #: Bytes of the budget that are others' to write, and how many of these they have on the disk by now.
@@ -96,7 +88,7 @@ class Store:
             self._shelf.bytes
             + self._removal.bytes
             + sum(self._open.values())
-            + sum(size for _, size in self._tails.values())
+            + self._tails.bytes
             + sum(size for _, _, size, _, _ in self._unnamed)
         )
 
@@ -108,7 +100,7 @@ class Store:
     @property
     def state(self) -> str:
         """``ok``, or ``pruning`` while the file system leaves less room than the budget."""
-        return "pruning" if self._disk_low else "ok"
+        return "pruning" if self._space.low else "ok"
 
     @property
     def oldest(self) -> int | None:
@@ -146,9 +138,7 @@ class Store:
         try:
             self._directory.mkdir(mode=0o750, parents=True, exist_ok=True)
             marked = version.check(self._directory)
-            now = self._clock()
-            found = adoption.adopt(self._directory, self._report_once)
-            self._tell_ahead([segment for segment in found if self._shelf.found(segment, now)], now)
+            self._shelf.find(self._finder.adopt(), self._clock())
         except OSError as error:
             raise StorageFailure(f"segments in {self._directory} cannot be read: {error.strerror}") from error
         if not marked:
@@ -164,45 +154,23 @@ class Store:
         As far as that goes until the monotonic clock says ``until``, and then from there on, or from the start when it
         is to be ``anew``. Returns whether all has been seen.
         """
-        if self._looking is None or anew:
-            self._looking = adoption.discover(self._directory, self._knows, self._report_once)
-        for segment in self._looking:
-            if segment is not None and not self._knows(segment.begin, segment.interface):
+        for segment in self._finder.look(anew=anew):
+            if segment is not None:
                 self._welcome(segment)
             if time.monotonic() >= until:
                 return False
-        self._looking = None
         return True
+
+    def welcome(self, name: str) -> None:
+        """Take over one segment that another process has closed: ``INTERFACE/NAME``."""
+        if (segment := self._finder.closed(name)) is not None:
+            self._welcome(segment)
 
     def _knows(self, begin: int, interface: str) -> bool:
         """Whether this closed segment is counted."""
         return self._shelf.knows(begin, interface) or any(
             (segment.begin, segment.interface) == (begin, interface) for segment in self._removal.stuck
         )
-
-    def _report_once(self, kind: str, message: str) -> None:
-        """Report what is looked at again and again, and stays as it is."""
-        if kind == "segment_unreadable":
-            if message in self._told_unreadable or len(self._told_unreadable) >= _MOST_TOLD:
-                return
-            self._told_unreadable.add(message)
-        self._report(kind, message)
-
-    def welcome(self, name: str) -> None:
-        """Take over one segment that another process has closed: ``INTERFACE/NAME``."""
-        interface, _, file = name.partition("/")
-        parsed = parse_name(file)
-        if parsed is None or not valid_interface(interface):
-            return
-        try:
-            status = (self._directory / interface / file).stat()
-        except OSError:
-            return
-        beside = _size((self._directory / interface / file).with_suffix(ACCOUNT)) or 0
-        end = max(parsed[0], self._clock(), status.st_mtime_ns)
-        segment = Stored(parsed[0], interface, end, status.st_size + beside, indexed=False)
-        if not self._knows(segment.begin, interface):
-            self._welcome(segment)
 
     def _welcome(self, segment: Stored) -> None:
         self._shelf.add(segment, self._clock())
@@ -254,8 +222,7 @@ class Store:
         if done.missing is not None and record is not None:
             self.prune(1)  # what an account takes is worth an old segment
             beside = self._store_account(done.path.with_suffix(ACCOUNT), record)
-        if (tail := self._tails.pop(part, None)) is not None:
-            self._tails[done.path] = tail
+        self._tails.renamed(part, done.path)
         now = self._clock()
         end = max(done.begin, now, self._ends.pop(part, now))
         self._shelf.add(Stored(done.begin, part.parent.name, end, size + beside, indexed=False), now)
@@ -276,7 +243,7 @@ class Store:
         self._open.pop(part, None)
         self._steps.closed(part)
         part.unlink(missing_ok=True)
-        self._drop_tail(part)
+        self._tails.drop(part)
 
     def tend(self) -> None:
         """What is due once a second: pins, indexes, segments that have become too old, and the room on the disk."""
@@ -284,19 +251,16 @@ class Store:
         if self._pins.look(now):
             self._barren_until = 0.0
         self._finish()
+        self._tails.look(self._open)
         for part in self._open:
-            self._tails[part] = (tail := part.with_suffix(TAIL)), _size(tail) or 0
             self._steps.opened(part)
         if self._steps.back():
-            self._tell_ahead(self._shelf.set_back(now), now)
+            self._shelf.set_back(now)
         self._look_for_indexes()
         self._space.forget()
         self._removal.again()
         self._free(0, 0)
-        current = self._room(0)
-        if self._disk_low and not self._space.learned and current.disk > current.budget + MARGIN:
-            self._disk_low = False
-            self._report("storage_enough", f"{current.disk} more bytes fit on the disk: the budget is the limit again")
+        self._space.relax(self._room(0))
 
     def make_room(self, want: int, unflushed: int = 0) -> int:
         """Remove segments until ``want`` bytes may be written; returns how many may, which can be fewer.
@@ -339,7 +303,7 @@ class Store:
             # What is lent was made room for when this was learned, and need not be again.
             known = self._space.limits.budget if self.lent and self._space.learned else self.bytes
             most = self._space.learn(known - want)
-            self._low(f"{error.strerror}: for a while no more than {most} bytes are stored")
+            self._space.run_low(f"{error.strerror}: for a while no more than {most} bytes are stored")
         self._doubted = promised
         return self.prune(want)
 
@@ -372,34 +336,13 @@ class Store:
         """Remove what is to go; returns whether all of it did."""
         disk, current = self._space.disk(), self._room(0)
         if found.going and current.disk < current.budget:
-            self._low(
+            self._space.run_low(
                 f"{disk.free} of {disk.total} bytes are free on disk, {self._space.reserve} are to stay so: "
                 "the oldest segments go before the budget is used"
             )
         for segment in found.broken:
-            self._tell_broken(segment)
+            self._pins.broken(segment.begin, segment.end)
         return all(self._removal.remove(segment) for segment in [*found.aged, *found.going, *found.broken])
-
-    def _low(self, message: str) -> None:
-        if not self._disk_low:
-            self._disk_low = True
-            self._report("storage_low", message)
-
-    def _tell_ahead(self, ahead: list[Stored], now: int) -> None:
-        if ahead:
-            days = (max(segment.end for segment in ahead) - now) / _DAY
-            self._report(
-                "clock_ahead",
-                f"{_number(len(ahead))} up to {days:.3g} days ahead of the clock, which was wrong when they were "
-                "captured, or is now: they go before what is captured from now on",
-            )
-
-    def _tell_broken(self, segment: Stored) -> None:
-        for pin in self._pins.ranges.touching(segment.begin, segment.end):
-            if pin.id not in self._broken:
-                self._broken = {each.id for each in self._pins.ranges if each.id in self._broken} | {pin.id}
-                reason = f" ({pin.reason[:_TOLD]})" if pin.reason else ""
-                self._report("pin_broken", f"pin {pin.id}{reason}: its oldest packets go, for nothing else is left to")
 
     def _finish(self) -> None:
         """Name what would not be named."""
@@ -419,17 +362,10 @@ class Store:
         """Take note of indexes that have appeared, of some segments at a time; returns whether there were any."""
         found = self._shelf.look_for_indexes(_size)
         for path in found:
-            self._drop_tail(path)
+            self._tails.drop(path)
         if found:
             self._barren_until = 0.0
         return bool(found)
-
-    def _drop_tail(self, path: Path) -> None:
-        """What was the index of an open segment is of no use to anybody any more."""
-        tail, _ = self._tails.pop(path, (None, 0))
-        if tail is not None:
-            with suppress(OSError):
-                tail.unlink()
 
     def _now(self) -> int:
         return self._clock()
@@ -439,11 +375,7 @@ class Store:
         return time.monotonic()
 
     def _made_shelf(self, directory: Path) -> Shelf:
-        return Shelf(directory)
-
-
-def _number(segments: int) -> str:
-    return "1 segment is" if segments == 1 else f"{segments} segments are"
+        return Shelf(directory, self._report)
 
 
 def _size(path: Path) -> int | None:

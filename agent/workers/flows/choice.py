@@ -17,9 +17,10 @@ from agent.workers.flows.recount import Chosen
 from agent.workers.index import numbers, records
 from agent.workers.index.build import Kind
 from agent.workers.index.model import Chunk
-from agent.workers.retrieval.expression import Everything, parse
+from agent.workers.retrieval.expression import Everything
 from agent.workers.retrieval.narrow import truth
 from agent.workers.retrieval.offline import Filter
+from agent.workers.retrieval.parse import parse
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -191,3 +191,8 @@ def test_a_pin_that_root_sets_is_for_the_user_whose_the_store_is(tmp_path: Path)
     made = pins.add(store, 1, 2, created=SECOND)
     status = pins.path(store, made.id).stat()
     assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (65534, 65534, 0o640)
+
+
+def test_a_reason_that_json_cannot_hold_is_mended(tmp_path: Path) -> None:
+    pins.add(tmp_path, 1, 2, created=SECOND, reason="odd \udcff", by="a\udcfe")
+    assert [(pin.reason, pin.by) for pin in pins.read_all(tmp_path)] == [("odd ?", "a?")]

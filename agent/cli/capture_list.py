@@ -12,6 +12,7 @@ from agent.cli import accounts, output, table, text
 from agent.cli.base import Session, command
 from agent.cli.stores import check_interfaces, find, nothing, warn
 from agent.cli.which import of_interfaces, of_services
+from agent.linux import priority
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,6 +44,7 @@ def list_segments(session: Session, services: tuple[str, ...], interfaces: tuple
     """
     from agent.cli.declared import captures
 
+    priority.be_idle()
     paths = session.paths()
     found = find(paths, services)
     check_interfaces(found.stores, interfaces)

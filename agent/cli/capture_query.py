@@ -19,12 +19,12 @@ from agent.cli.guard import complain, interruptible
 from agent.cli.instants import span, spanned
 from agent.cli.stores import at_once, check_interfaces, find, nothing
 from agent.cli.target import STDOUT, Target, told, written_to
-from agent.cli.text import count, size
+from agent.cli.text import count, instant, size
 from agent.cli.which import matching, of_interfaces, of_services
 from agent.declaration.units import parse_duration, parse_size
 from agent.errors import EXIT_RUNTIME, UsageError
+from agent.linux import priority
 from agent.linux.owner import seen_by
-from agent.linux.priority import be_idle
 
 ON_A_TERMINAL = 1000
 """Packets that are listed on a terminal, and put into a document of JSON, when no limit is given."""
@@ -37,7 +37,7 @@ GRACE = (1.0, 5.0)
 """Seconds after the time limit when a filter that does not come to an end on a packet is not waited for any more: as
 many as the limit itself, within these bounds."""
 
-LIMITS = {"packets": "--limit", "bytes": "--limit-bytes", "time": "--time-limit"}
+LIMITS = {"packets": "--limit", "bytes": "--limit-bytes"}
 
 _TELL_EVERY = 0.5
 
@@ -109,7 +109,7 @@ def query(
     gc.enable()
     paths = session.paths()
     file = Target(target) if target is not None else None
-    be_idle()
+    priority.be_idle()
     try:
         chosen, eyes, notes = at_once(find(paths, services), named=bool(services))
         check_interfaces(chosen, interfaces)
@@ -181,6 +181,7 @@ def _figures(answer: Any, notes: list[str], elapsed: int) -> dict[str, Any]:
         "bytes": answer.octets,
         "complete": answer.stopped is None and not notes,
         "stopped_by": answer.stopped,
+        "searched_until": answer.reached / 1e9 if answer.stopped and answer.reached is not None else None,
         "read_bytes": answer.read,
         "seconds": round(elapsed / 1e9, 3),
         "unreadable": notes,
@@ -193,8 +194,11 @@ def _tell_limit(answer: Any, *, chosen: bool) -> None:
         return
     if answer.stopped == "packets" and not chosen:
         why = "as a terminal is not for more; --limit N or -o FILE is"
+    elif answer.stopped == "time":
+        reached = "nothing" if answer.reached is None else f"all up to {instant(answer.reached)}"
+        why = f"by --time-limit, with {reached} searched"
     else:
-        why = f"by {LIMITS[answer.stopped]}; there {'may be' if answer.stopped == 'time' else 'are'} more"
+        why = f"by {LIMITS[answer.stopped]}; there are more"
     complain(f"agentctl: stopped after {count(answer.packets, 'packet')}, {why}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +13,7 @@ from agent.cli import accounts, output, table, text
 from agent.cli.base import Session, command
 from agent.cli.stores import check_interfaces, find, nothing, warn
 from agent.cli.which import of_interfaces, of_services
+from agent.errors import AgentError
 from agent.linux import priority
 
 if TYPE_CHECKING:
@@ -40,7 +42,8 @@ def list_segments(session: Session, services: tuple[str, ...], interfaces: tuple
     """Show for each capture and interface how many segments are stored, their size, and how far back they go.
 
     CUT is how many of their packets were longer than the snaplen, as far as there are indexes. Below that, for each
-    capture: how much of its budget is used, what is pinned, and what waits for its index.
+    capture: how much of its budget is used, what is pinned, what waits for its index, and of an armed one what waits in
+    memory for something to happen.
     """
     from agent.cli.declared import captures
 
@@ -69,15 +72,16 @@ def list_segments(session: Session, services: tuple[str, ...], interfaces: tuple
         for one in told
         for each in one["interfaces"]
     ]
-    if not rows:
+    if not rows and not any(one["memory"] for one in told):
         print(nothing(paths))
         return
     if segments:
         table.show(accounts.HEADS, [accounts.row(one) for one in apart], right=accounts.NUMBERS)
         return
-    table.show(HEADS, rows, right=("SEGMENTS", "SIZE", "CUT"))
+    if rows:
+        table.show(HEADS, rows, right=("SEGMENTS", "SIZE", "CUT"))
     for one in told:
-        if one["segments"]:
+        if one["segments"] or one["memory"]:
             print(f"{text.safe(one['service'])}: {_line(one, now)}")
 
 
@@ -98,6 +102,7 @@ def _told(directory: Path, chosen: Collection[str], declared: Capture | None) ->
         "pinned_bytes": pinned.bytes,
         "budget": declared and declared.budget,
         "max_age": declared and declared.max_age,
+        "memory": _in_memory(directory),
         "interfaces": [
             {
                 "interface": name,
@@ -122,12 +127,30 @@ def _cut(directory: Path, one: Stored) -> int:
     return cut_in(directory / one.interface / segment_name(one.begin, INDEX)) or 0
 
 
+def _in_memory(directory: Path) -> dict[str, Any] | None:
+    """What an armed capture keeps there; ``None`` when none does. Its directory is its user's own."""
+    from agent.workers.capture.memory import found
+    from agent.workers.capture.stock import held, stock
+
+    places = found(directory)
+    if not places:
+        return None
+    segments = []
+    for place in places:
+        with suppress(AgentError):
+            segments += stock(place)
+    return _figures(held(segments))
+
+
 def _line(one: dict[str, Any], now: float) -> str:
     """Such as ``19.8 GiB of 20.0 GiB, goes back 3d 4h; 2 pins hold 1.20 GiB; 3 segments without an index``."""
     size = text.size(one["bytes"])
     if one["budget"]:
         size += f" of {text.size(one['budget'])} ({one['bytes'] / one['budget']:.0%})"
-    parts = [f"{size}, goes back {text.duration(now - one['oldest'])}"]
+    parts = [f"{size}, goes back {text.duration(now - one['oldest'])}" if one["segments"] else "nothing on disk"]
+    if memory := one["memory"]:
+        back = "" if memory["oldest"] is None else f", back {text.duration(now - memory['oldest'])}"
+        parts.append(f"{text.size(memory['bytes'])} in memory until something triggers it{back}")
     if one["pins"]:
         parts.append(f"{one['pins']} pin{' holds' if one['pins'] == 1 else 's hold'} {text.size(one['pinned_bytes'])}")
     if one["unindexed"]:

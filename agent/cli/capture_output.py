@@ -10,7 +10,6 @@ from typing import IO, Any, Protocol
 from agent import __version__
 from agent.cli.text import safe
 from agent.errors import UsageError
-from agent.workers.capture import account
 from agent.workers.capture.savefile import file_header, snapshot_length
 from agent.workers.retrieval import pcapng
 from agent.workers.retrieval.answer import Answer, accounts
@@ -68,7 +67,7 @@ class Pcapng:
         number = self._numbers.get(key)
         if number is None:
             number = self._numbers[key] = len(self._numbers)
-            told = account.read(source.segment.account) if source.segment.closed else None
+            told = source.account()
             chosen = told.filter if told else ""
             snaplen = snapshot_length(source.header)
             self._stream.write(

@@ -17,14 +17,13 @@ from agent.cli import output
 from agent.cli.base import Session, command
 from agent.cli.guard import complain, interruptible
 from agent.cli.instants import span, spanned
-from agent.cli.stores import at_once, check_interfaces, find, nothing
+from agent.cli.stores import check_interfaces, find, nothing
 from agent.cli.target import STDOUT, Target, told, written_to
 from agent.cli.text import count, instant, size
 from agent.cli.which import matching, of_interfaces, of_services
 from agent.declaration.units import parse_duration, parse_size
 from agent.errors import EXIT_RUNTIME, UsageError
 from agent.linux import priority
-from agent.linux.owner import seen_by
 
 ON_A_TERMINAL = 1000
 """Packets that are listed on a terminal, and put into a document of JSON, when no limit is given."""
@@ -102,6 +101,7 @@ def query(
 
     gc.disable()  # what is loaded now stays: to look for garbage in it takes a twentieth of a short query
     from agent.cli.capture_output import Documents, Lines, Pcapng, Savefile, Writer
+    from agent.workers.capture import memory
     from agent.workers.capture.timely import ALWAYS
     from agent.workers.retrieval.answer import Answer, Limits
 
@@ -111,15 +111,16 @@ def query(
     file = Target(target) if target is not None else None
     priority.be_idle()
     try:
-        chosen, eyes, notes = at_once(find(paths, services), named=bool(services))
+        chosen, left_out = find(paths, services)
         check_interfaces(chosen, interfaces)
-        with interruptible(), seen_by(eyes), _ended_after(seconds, file.abandon if file else None):
+        with interruptible(), _ended_after(seconds, file.abandon if file else None):
             answer = Answer(
                 [store.path for store in chosen],
                 expression,
                 interfaces=interfaces,
                 within=within or ALWAYS,
                 limits=Limits(told_limit, octets, seconds),
+                users={store.path: store.user for store in chosen},
             )
             writer: Writer
             if file is None:
@@ -140,7 +141,12 @@ def query(
         if file is not None:
             file.abandon()
         raise
-    notes += answer.notes if chosen else [nothing(paths)]
+    unseen = [
+        f"{store.name} keeps its packets in memory, unseen, until something triggers it"
+        for store in chosen
+        if memory.found(store.path)
+    ]
+    notes = [*map(str, left_out), *(answer.notes if chosen else [nothing(paths)]), *unseen]
     for note in notes:
         complain(f"agentctl: {note}")
     if not session.json:

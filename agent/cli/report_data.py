@@ -120,7 +120,7 @@ def _blank(one: dict[str, Any], columns: Columns) -> dict[str, Any]:
     return {
         "service": one["service"],
         "interface": one["interface"],
-        "since": one["oldest"],
+        "oldest": one["oldest"],
         "bytes": nothing,
         "packets": nothing,
         "dropped": nothing,

@@ -10,12 +10,10 @@ from agent.cli.report_html import e, latency, moment, none, number, place, table
 
 
 def losses(report: dict[str, Any], zone: tzinfo | None) -> str:
+    """The balance of each interface, and the segments with losses one by one."""
     if not report["accounts"]:
         return none("No segment of this time is stored.")
-    heads = (
-        *("Capture", "Segments", "Received", "Kernel ring", "Interface", "Not written", "Written", "Cut"),
-        *("Balance", "Lag"),
-    )
+    counts = ("Received", "Kernel ring", "Interface", "Not written", "Written", "Cut")
     rows = [
         (
             place(one) + _filters(one["filters"]),
@@ -31,7 +29,7 @@ def losses(report: dict[str, Any], zone: tzinfo | None) -> str:
     ]
     right = ("Received", "Kernel ring", "Interface", "Not written", "Written", "Cut", "Lag")
     parts = [
-        table(heads, rows, right=right),
+        table(("Capture", "Segments", *counts, "Balance", "Lag"), rows, right=right),
         '<p class="note">Balance: what was written is what was received less what the ring and the disk refused. '
         "Interface: lost before the kernel counted it as received. Cut: stored to the snaplen only, as far as there "
         "are indexes.</p>",

@@ -9,7 +9,7 @@ from datetime import tzinfo
 from typing import Any
 
 from agent.cli import text
-from agent.cli.report_data import LOST
+from agent.cli.accounts import LOST
 from agent.cli.report_html import at, e, latency, moment, none, number, section, table
 from agent.cli.report_losses import accounted, losses
 from agent.cli.report_retention import retention

@@ -14,6 +14,7 @@ MOST_PINS = 50
 
 
 def retention(report: dict[str, Any], zone: tzinfo | None) -> str:
+    """For each interface what is stored of which time, and the pins."""
     stores = report["retention"]
     if not stores:
         return none("Nothing is stored.")

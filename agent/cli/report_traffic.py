@@ -14,6 +14,7 @@ MOST_CHARTS = 12
 
 
 def legend(report: dict[str, Any]) -> str:
+    """What the colours of the charts mean."""
     lost = '<span class="key drop"></span>packets lost' if any(any(one["dropped"]) for one in report["traffic"]) else ""
     each = text.duration(report["bucket_seconds"])
     return (
@@ -23,6 +24,7 @@ def legend(report: dict[str, Any]) -> str:
 
 
 def traffic(report: dict[str, Any], zone: tzinfo | None) -> str:
+    """Two charts for each interface, the busiest first."""
     shown = sorted(report["traffic"], key=lambda one: (-sum(one["bytes"]), one["service"], one["interface"]))
     if not shown:
         return none("Nothing is stored.")
@@ -36,7 +38,7 @@ def _sum(rest: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "service": f"{len(rest)} other interfaces",
         "interface": "",
-        "since": min(one["since"] for one in rest),
+        "oldest": min(one["oldest"] for one in rest),
         **{kind: [sum(column) for column in zip(*(one[kind] for one in rest), strict=True)]
            for kind in ("bytes", "packets", "dropped")},
     }  # fmt: skip
@@ -50,7 +52,7 @@ def _charts(one: dict[str, Any], report: dict[str, Any], zone: tzinfo | None) ->
             one["dropped"],
             begin=report["from"],
             width=width,
-            since=one["since"],
+            since=one["oldest"],
             top=max(one[kind], default=0) / width,
             binary=kind == "bytes",
             kind=kind,
@@ -69,6 +71,7 @@ def _charts(one: dict[str, Any], report: dict[str, Any], zone: tzinfo | None) ->
 
 
 def talkers(report: dict[str, Any]) -> str:
+    """The four rankings."""
     if not report["packets"]:
         return none("No packet is stored of this time.")
     top, total = report["top"], report["bytes"]

@@ -92,27 +92,6 @@ def place(paths: Paths, name: str) -> Store:
     return Store(name, paths.data(name), _eyes(paths.data(name), owner(*paths.owned)))
 
 
-def at_once(found: Found, *, named: bool) -> tuple[list[Store], Credentials | None, list[str]]:
-    """Those that one user may read at the same time, who that is, and a line for each that is left out.
-
-    Raises ``UsageError`` when they were named and belong to several users: nobody but root could read them all.
-    """
-    users = {store.user.name: store.user for store in found.stores if store.user is not None}
-    if len(users) < 2:
-        return found.stores, next(iter(users.values()), None), found.notes
-    if named:
-        told = ", ".join(f"{store.name} to {store.user.name}" for store in found.stores if store.user is not None)
-        raise UsageError(f"these stores belong to several users ({told}); ask for those of one at a time")
-    chosen = found.stores[0].user
-    mine = [store for store in found.stores if store.user == chosen]
-    notes = [
-        f"{store.name} belongs to user {store.user.name} and is asked for by itself: --service {store.name}"
-        for store in found.stores
-        if store.user is not None and store.user != chosen
-    ]
-    return mine, chosen, [*found.notes, *notes]
-
-
 def nothing(paths: Paths) -> str:
     """What to say where no capture has stored anything."""
     return f"no packets are stored below {paths.spool}"

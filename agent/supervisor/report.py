@@ -6,7 +6,7 @@ seconds, memory bytes; ``None`` means "does not apply" or "not known".
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -62,8 +62,8 @@ class ServiceReport(msgspec.Struct, kw_only=True):
     enabled: bool = True
     project: str | None = None
     log_dropped_bytes: int = 0
-    figures: dict[str, Any] = {}
-    interfaces: dict[str, dict[str, Any]] = {}
+    figures: dict[str, bool | int | float | str | None] = {}
+    interfaces: dict[str, dict[str, bool | int | float | None]] = {}
 
 
 class Status(msgspec.Struct, kw_only=True):

@@ -66,6 +66,7 @@ class Companion:
         self._receiver: Receiver | None = None
         self._began = 0.0
         self._heard_at = 0.0
+        self._spoken = False
         self._start_at: float | None = None
 
     @property
@@ -76,7 +77,11 @@ class Companion:
     def start(self) -> None:
         """Start it now. A failure is reported, and tried again later."""
         loop = asyncio.get_running_loop()
-        receiver = Receiver()
+        try:
+            receiver = Receiver()
+        except OSError as error:
+            self._fail(f"{self.kind}: cannot be started: {error.strerror}")
+            return
         try:
             self._child = spawn(
                 SpawnRequest(
@@ -97,6 +102,7 @@ class Companion:
         receiver.close_theirs()
         self._receiver = receiver
         self._start_at = None
+        self._spoken = False
         self._began = self._heard_at = time.monotonic()
         loop.add_reader(receiver.fd, self._listen)
         loop.add_reader(self._child.pidfd.fd, self._ended)
@@ -118,8 +124,9 @@ class Companion:
             self._receiver.nudge()
 
     def signal(self, number: int) -> None:
-        """Send it a signal, if it is there."""
-        self._signal(number)
+        """Send it a signal, if it is there and has said something: before that it would be ended by most of them."""
+        if self._spoken:
+            self._signal(number)
 
     async def stop(self) -> None:
         """End it, and wait until it is gone."""
@@ -140,6 +147,7 @@ class Companion:
             return
         for fields in self._receiver.receive():
             self._heard_at = time.monotonic()
+            self._spoken = True
             self.said |= fields
             if (figures := _decoded(fields.get("X_FIGURES"))) is not None:
                 self.figures = figures

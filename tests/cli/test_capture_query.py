@@ -178,7 +178,7 @@ def test_a_terminal_is_not_flooded(prefix: Path) -> None:
         told = asking.stderr.read()
     os.close(ours)
     assert shown.count(b"\n") == 1000
-    assert told == b"agentctl: stopped after 1000 packets, as a terminal is not for more; --limit N or -o FILE is\n"
+    assert told == b"agentctl: stopped after 1,000 packets, as a terminal is not for more; --limit N or -o FILE is\n"
 
 
 def test_packets_do_not_go_to_a_terminal(prefix: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
 import signal
 import time
 from collections.abc import Callable
@@ -101,6 +103,41 @@ def test_one_that_cannot_be_started_is_told_and_tried_again(service: Path, monke
         assert events == ["cannot start /nowhere/to/be/found: no such program; started again in 0.25 s"]
         await until(lambda: len(events) == 2, kept)
         await kept.stop()
+
+    asyncio.run(life())
+
+
+def test_one_for_which_no_descriptor_is_left_is_told_and_tried_again(service: Path) -> None:
+    async def life() -> None:
+        events: list[str] = []
+        kept = Companion("index", lambda kind, message: events.append(message))
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        free = os.dup(0)
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, before[1]))
+        try:
+            kept.start()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        assert not kept.running
+        assert events == ["index: cannot be started: Too many open files; started again in 0.25 s"]
+        await until(lambda: bool(kept.figures), kept)
+        await kept.stop()
+
+    asyncio.run(life())
+
+
+def test_a_signal_waits_until_it_can_be_caught(service: Path) -> None:
+    async def life() -> None:
+        events: list[str] = []
+        kept = Companion("member", lambda kind, message: events.append(message))
+        kept.start()
+        for _ in range(5):
+            kept.signal(signal.SIGUSR1)
+        assert kept.running
+        await until(lambda: not kept.running, kept)  # it was given no group, and says so
+        (message,) = events  # it was given no group, and fails for that
+        assert message == "member: ended with exited 2; started again in 0.25 s"
 
     asyncio.run(life())
 

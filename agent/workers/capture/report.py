@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
+from agent.declaration.amounts import count, size
 from agent.telemetry import breakdown
 from agent.workers.capture.counters import Counters
 
@@ -14,22 +15,20 @@ COUNTED = tuple(field.name for field in fields(Counters))
 #: More interfaces than this are counted instead of named.
 _NAMED = 3
 
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
-
 
 STEPS = {"pruning": "short of disk, the oldest segments go", "full": "the disk takes no more"}
 """By the state of a store that is not ``ok``: what happens."""
 
 
 def summary(interfaces: Sequence[str], waiting: Sequence[str], total: Counters, *, store: str) -> str:
-    """Such as ``lo: 12,345 packets, 0 dropped, 1.2 MiB in 3 segments``, and what is wrong after it.
+    """Such as ``lo: 12,345 packets, 0 dropped, 1.20 MiB in 3 segments``, and what is wrong after it.
 
     ``store`` is the state of the store (``STEPS``).
     """
     parts = [
-        f"{_names(interfaces)}: {_count(total.written, 'packet')}",
+        f"{_names(interfaces)}: {count(total.written, 'packet')}",
         f"{total.dropped_kernel + total.dropped_interface:,} dropped",
-        f"{_size(total.bytes)} in {_count(total.segments, 'segment')}",
+        f"{size(total.bytes)} in {count(total.segments, 'segment')}",
     ]
     if total.not_written:
         parts.append(f"{total.not_written:,} not written")
@@ -115,15 +114,3 @@ def _passing(flow: Flow, rate: float) -> dict[str, int | float]:
 
 def _names(interfaces: Sequence[str]) -> str:
     return ", ".join(interfaces) if len(interfaces) <= _NAMED else f"{len(interfaces)} interfaces"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
-def _size(number: float) -> str:
-    for unit in _UNITS:
-        if number < 1024 or unit == _UNITS[-1]:
-            break
-        number /= 1024
-    return f"{number:.0f} {unit}" if unit == "B" else f"{number:,.1f} {unit}"

@@ -8,7 +8,7 @@ cut off anywhere is whole up to some record.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 FILE_HEADER = 24
@@ -69,11 +69,15 @@ def first_instant(form: Format, record: bytes) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """``records`` whole records take the first ``length`` bytes; ``damaged``: what follows can be no record at all."""
+    """``records`` whole records take the first ``length`` bytes; ``damaged``: what follows can be no record at all.
+
+    ``latest`` is the second of the latest of them, since the epoch; 0 without any.
+    """
 
     length: int
     records: int
     damaged: bool
+    latest: int = field(default=0, compare=False)
 
 
 def whole_records(data: bytes, form: Format) -> Walk:
@@ -82,15 +86,17 @@ def whole_records(data: bytes, form: Format) -> Walk:
     A header makes no sense when it claims more captured than original bytes, none on the wire, or more than libpcap
     writes. Files that lost pages in a power failure have such headers, of zeros.
     """
-    lengths = struct.Struct(form.order + "II")
-    offset = records = 0
+    heads = struct.Struct(form.order + "I4xII")
+    offset = records = latest = 0
     while offset + RECORD_HEADER <= len(data):
-        captured, original = lengths.unpack_from(data, offset + 8)
+        second, captured, original = heads.unpack_from(data, offset)
         if captured > original or original == 0 or captured > LONGEST_CAPTURE:
-            return Walk(offset, records, damaged=True)
+            return Walk(offset, records, damaged=True, latest=latest)
         end = offset + RECORD_HEADER + captured
         if end > len(data):
             break
         offset = end
         records += 1
-    return Walk(offset, records, damaged=False)
+        if second > latest:
+            latest = second
+    return Walk(offset, records, damaged=False, latest=latest)

@@ -9,9 +9,10 @@ import sys
 import time
 from pathlib import Path
 
+from agent.linux.capability_sets import NET_RAW, mask, parse_sets
 from agent.linux.process import children_of
 from agent.workers.capture import account
-from tests.workers.capture.lab import PATIENCE, Network, Worker, packets, segments, worker
+from tests.workers.capture.lab import PATIENCE, Network, Worker, by_interface, packets, segments, worker
 
 PORT = 4739
 SETTINGS = {"interfaces": ["lo"], "filter": f"udp dst port {PORT}", "budget": 2**28, "fanout": 3}
@@ -79,6 +80,8 @@ def test_each_packet_is_taken_by_one_process_and_each_flow_stays_in_one(tmp_path
         assert (figures["written"], figures["received"], figures["segments"]) == (6_000, 6_000, 3)
         assert figures["store_bytes"] == sum(path.stat().st_size for path in (capture.data / "lo").iterdir())
         assert figures["unindexed"] == 0
+        lo = by_interface([fields for fields in capture.messages if "X_INTERFACES" in fields][-1])["lo"]
+        assert (lo["received"], lo["written"], lo["segments"]) == (6_000, 6_000, 3)
 
 
 def test_all_of_them_close_their_segments_when_somebody_asks(tmp_path: Path, net: Network) -> None:
@@ -111,6 +114,27 @@ def test_the_budget_is_that_of_all_of_them(tmp_path: Path, net: Network) -> None
         assert figures["store_bytes"] <= budget
 
 
+def test_the_capture_makes_room_for_all_of_them_where_the_disk_is_smaller_than_the_budget(
+    small_disk: Path, net: Network
+) -> None:
+    net.up("lo")
+    settings = SETTINGS | {"ring": 2**20, "rotate": {"size": 100_000, "every": 3600}}
+    with worker(small_disk, net, **settings) as capture:
+        all_share(capture)
+        with send(net, 40_000, pace=12_000) as sender:
+            while sender.poll() is None:
+                capture.listen(0.05)
+        capture.wait_figure("received", 40_000)
+        capture.stop()
+        figures = capture.figures()
+        assert (figures["written"], figures["not_written"]) == (40_000, 0)
+        assert figures["store_state"] == "pruning"
+        assert capture.events() == ["storage_low"]
+        kept = found(capture.data)
+        assert len(kept) * 62 > 2**19
+        assert len(kept) == len(set(kept))
+
+
 def size(data: Path) -> int:
     total = 0
     for path in data.glob("*/2*"):
@@ -131,6 +155,8 @@ def test_one_that_is_killed_is_replaced_and_what_it_had_written_is_kept(tmp_path
         os.kill(members(capture)[0], signal.SIGKILL)
         capture.wait_event("segment_recovered")
         all_share(capture)
+        told = by_interface(capture.wait_for(lambda fields: "X_INTERFACES" in fields, "figures of each interface"))
+        assert (told["lo"]["written"], told["lo"]["ring"]) == (3_000, 3 * 2**20)
         assert len(members(capture)) == 2
         with send(net, 3_000, first=3_000) as sender:
             assert sender.wait(PATIENCE) == 0
@@ -138,6 +164,16 @@ def test_one_that_is_killed_is_replaced_and_what_it_had_written_is_kept(tmp_path
         capture.stop()
         assert found(capture.data) == list(range(6_000))
         assert sorted(set(capture.events())) == ["companion_ended", "segment_recovered"]
+
+
+def test_they_hold_what_it_takes_to_capture_and_no_more(tmp_path: Path, net: Network) -> None:
+    net.up("lo")
+    with worker(tmp_path, net, **SETTINGS, ring=2**20) as capture:
+        all_share(capture)
+        for pid in members(capture):
+            sets = parse_sets(Path(f"/proc/{pid}/status").read_text())
+            raw = mask([NET_RAW])
+            assert (sets.permitted, sets.effective, sets.inheritable, sets.ambient) == (raw, raw, 0, 0)
 
 
 def test_they_end_with_the_capture(tmp_path: Path, net: Network) -> None:

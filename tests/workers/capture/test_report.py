@@ -9,7 +9,7 @@ TOTAL = Counters(12_400, 50, 5, 12_345, 0, 0, 1_258_291, 3)
 
 
 def test_the_line_of_a_healthy_capture() -> None:
-    assert summary(["lo"], [], TOTAL, store="ok") == "lo: 12,345 packets, 55 dropped, 1.2 MiB in 3 segments"
+    assert summary(["lo"], [], TOTAL, store="ok") == "lo: 12,345 packets, 55 dropped, 1.20 MiB in 3 segments"
 
 
 def test_one_is_not_plural() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from agent.errors import StorageFailure
 from agent.workers.index.build import Reader, kind_of
+from agent.workers.inventory import inventory as inventory_module
 from agent.workers.inventory.aside import NAME as ASIDE
 from agent.workers.inventory.control import FILTERS
 from agent.workers.inventory.inventory import Inventory
@@ -153,6 +154,22 @@ def test_it_is_written_now_and_then_and_at_the_end(store: Path) -> None:
     inventory.save(at_once=True)
     assert (store / NAME).stat().st_mtime_ns > first
     assert "127.0.0.1" in (read(store / NAME) or pytest.fail()).own
+
+
+@pytest.mark.parametrize("rate", [1, 1 << 40])
+def test_the_more_there_is_to_write_the_more_rarely_it_is_written(
+    store: Path, monkeypatch: pytest.MonkeyPatch, rate: int
+) -> None:
+    monkeypatch.setattr(inventory_module, "PACE", 0.0)
+    monkeypatch.setattr(inventory_module, "_SPARING", 0)
+    monkeypatch.setattr(inventory_module, "RATE", rate)
+    inventory = Inventory(store, Reports())
+    observe(inventory, write(store / "x.pcap", [arp(1, 1)]))
+    inventory.save()
+    first = (store / NAME).stat().st_ino
+    observe(inventory, write(store / "x.pcap", [arp(2, 2)]))
+    inventory.save()
+    assert ((store / NAME).stat().st_ino == first) == (rate == 1)
 
 
 def test_what_cannot_be_written_is_reported_once_and_tried_again(store: Path) -> None:

@@ -123,3 +123,14 @@ def test_hearsay_is_kept_apart_with_who_was_told_last() -> None:
     assert not table.addresses
     (row,) = table.heard.values()
     assert row.facts == {NAME: {("www", "dns"): (2, 3, "10.0.0.3")}}
+
+
+@given(sightings)
+def test_the_edition_changes_whenever_other_addresses_are_known(told: list[Sighting]) -> None:
+    table = Table(Limits(4, 8, 2, 2, 2, 2))
+    before, known = table.edition, table.known()
+    for one in told:
+        table.fold([one], "eth0")
+        if table.edition == before:
+            assert table.known() == known
+        before, known = table.edition, table.known()

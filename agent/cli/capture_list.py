@@ -129,7 +129,7 @@ def _cut(directory: Path, one: Stored) -> int:
 
 def _in_memory(directory: Path) -> dict[str, Any] | None:
     """What an armed capture keeps there; ``None`` when none does. Its directory is its user's own."""
-    from agent.workers.capture.memory import found
+    from agent.workers.capture.shm import found
     from agent.workers.capture.stock import held, stock
 
     places = found(directory)

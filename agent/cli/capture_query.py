@@ -101,7 +101,7 @@ def query(
 
     gc.disable()  # what is loaded now stays: to look for garbage in it takes a twentieth of a short query
     from agent.cli.capture_output import Documents, Lines, Pcapng, Savefile, Writer
-    from agent.workers.capture import memory
+    from agent.workers.capture import shm
     from agent.workers.capture.timely import ALWAYS
     from agent.workers.retrieval.answer import Answer, Limits
 
@@ -144,7 +144,7 @@ def query(
     unseen = [
         f"{store.name} keeps its packets in memory, unseen, until something triggers it"
         for store in chosen
-        if memory.found(store.path)
+        if shm.found(store.path)
     ]
     notes = [*map(str, left_out), *(answer.notes if chosen else [nothing(paths)]), *unseen]
     for note in notes:

@@ -14,8 +14,9 @@ from agent.errors import StorageFailure
 from agent.workers.capture.naming import CLOSED, OPEN, segment_name
 from agent.workers.capture.timely import ALWAYS, SLACK, Timely, changes, settled, timely
 from agent.workers.retrieval.answer import Answer
+from agent.workers.retrieval.offline import Packet
 from tests.workers.retrieval.stores import BEGIN, segment
-from tests.workers.retrieval.test_offline import Packet, datagram
+from tests.workers.retrieval.test_offline import datagram
 
 MINUTE = 60 * 1_000_000_000
 

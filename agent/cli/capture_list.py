@@ -14,6 +14,7 @@ from agent.cli.base import Session, command
 from agent.cli.stores import check_interfaces, find, nothing, warn
 from agent.cli.which import of_interfaces, of_services
 from agent.errors import AgentError
+from agent.linux import priority
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,6 +47,7 @@ def list_segments(session: Session, services: tuple[str, ...], interfaces: tuple
     """
     from agent.cli.declared import captures
 
+    priority.be_idle()
     paths = session.paths()
     found = find(paths, services)
     check_interfaces(found.stores, interfaces)
@@ -127,7 +129,7 @@ def _cut(directory: Path, one: Stored) -> int:
 
 def _in_memory(directory: Path) -> dict[str, Any] | None:
     """What an armed capture keeps there; ``None`` when none does. Its directory is its user's own."""
-    from agent.workers.capture.memory import found
+    from agent.workers.capture.shm import found
     from agent.workers.capture.stock import held, stock
 
     places = found(directory)

@@ -19,11 +19,11 @@ from agent.cli.guard import complain, interruptible
 from agent.cli.instants import span, spanned
 from agent.cli.stores import check_interfaces, find, nothing
 from agent.cli.target import STDOUT, Target, told, written_to
-from agent.cli.text import count, size
+from agent.cli.text import count, instant, size
 from agent.cli.which import matching, of_interfaces, of_services
 from agent.declaration.units import parse_duration, parse_size
 from agent.errors import EXIT_RUNTIME, UsageError
-from agent.linux.priority import be_idle
+from agent.linux import priority
 
 ON_A_TERMINAL = 1000
 """Packets that are listed on a terminal, and put into a document of JSON, when no limit is given."""
@@ -36,7 +36,7 @@ GRACE = (1.0, 5.0)
 """Seconds after the time limit when a filter that does not come to an end on a packet is not waited for any more: as
 many as the limit itself, within these bounds."""
 
-LIMITS = {"packets": "--limit", "bytes": "--limit-bytes", "time": "--time-limit"}
+LIMITS = {"packets": "--limit", "bytes": "--limit-bytes"}
 
 _TELL_EVERY = 0.5
 
@@ -101,7 +101,7 @@ def query(
 
     gc.disable()  # what is loaded now stays: to look for garbage in it takes a twentieth of a short query
     from agent.cli.capture_output import Documents, Lines, Pcapng, Savefile, Writer
-    from agent.workers.capture import memory
+    from agent.workers.capture import shm
     from agent.workers.capture.timely import ALWAYS
     from agent.workers.retrieval.answer import Answer, Limits
 
@@ -109,7 +109,7 @@ def query(
     gc.enable()
     paths = session.paths()
     file = Target(target) if target is not None else None
-    be_idle()
+    priority.be_idle()
     try:
         chosen, left_out = find(paths, services)
         check_interfaces(chosen, interfaces)
@@ -144,7 +144,7 @@ def query(
     unseen = [
         f"{store.name} keeps its packets in memory, unseen, until something triggers it"
         for store in chosen
-        if memory.found(store.path)
+        if shm.found(store.path)
     ]
     notes = [*map(str, left_out), *(answer.notes if chosen else [nothing(paths)]), *unseen]
     for note in notes:
@@ -187,6 +187,7 @@ def _figures(answer: Any, notes: list[str], elapsed: int) -> dict[str, Any]:
         "bytes": answer.octets,
         "complete": answer.stopped is None and not notes,
         "stopped_by": answer.stopped,
+        "searched_until": answer.reached / 1e9 if answer.stopped and answer.reached is not None else None,
         "read_bytes": answer.read,
         "seconds": round(elapsed / 1e9, 3),
         "unreadable": notes,
@@ -199,8 +200,11 @@ def _tell_limit(answer: Any, *, chosen: bool) -> None:
         return
     if answer.stopped == "packets" and not chosen:
         why = "as a terminal is not for more; --limit N or -o FILE is"
+    elif answer.stopped == "time":
+        reached = "nothing" if answer.reached is None else f"all up to {instant(answer.reached)}"
+        why = f"by --time-limit, with {reached} searched"
     else:
-        why = f"by {LIMITS[answer.stopped]}; there {'may be' if answer.stopped == 'time' else 'are'} more"
+        why = f"by {LIMITS[answer.stopped]}; there are more"
     complain(f"agentctl: stopped after {count(answer.packets, 'packet')}, {why}")
 
 

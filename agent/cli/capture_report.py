@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 
+from agent.cli import limited as limited_by
 from agent.cli import output, text
 from agent.cli.base import Session, command
 from agent.cli.instants import or_last_hour, span, spanned
+from agent.cli.limited import deadline, limited
 from agent.cli.stores import check_interfaces, find, nothing, warn
 from agent.cli.target import told, writing, written_to
 from agent.cli.which import of_interfaces, of_services
@@ -26,6 +28,7 @@ from agent.errors import RuntimeFailure, UsageError
 @of_interfaces
 @spanned
 @written_to("the page")
+@limited()
 def report(
     session: Session,
     services: tuple[str, ...],
@@ -34,6 +37,7 @@ def report(
     begin: str | None,
     end: str | None,
     target: str | None,
+    time_limit: str,
 ) -> None:
     """Write one page about what was captured in the last hour, unless another time is given.
 
@@ -47,6 +51,7 @@ def report(
     from agent.cli.declared import captures
     from agent.cli.report_data import gather
 
+    until = deadline(time_limit)
     now = time.time_ns()
     within = or_last_hour(now, span(now, last, begin, end))
     paths = session.paths()
@@ -54,8 +59,9 @@ def report(
     if not found.stores:
         raise RuntimeFailure(nothing(paths))
     check_interfaces(found.stores, interfaces)
-    figures = gather(found, interfaces, within, now, captures(paths))
+    figures = gather(found, interfaces, within, now, captures(paths), until)
     warn(figures["unreadable"])
+    limited_by.warn({one["service"]: round(one["from"] * 1e9) for one in figures["left_out"]})
     if target is None:
         output.document(figures)
         return

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from agent.cli import limited as limited_by
 from agent.cli import output
 from agent.cli.base import Session, command
 from agent.cli.flow_source import Choice, chosen
 from agent.cli.instants import SECOND, Duration
+from agent.cli.limited import deadline, limited
 from agent.cli.stores import Store, nothing, warn
 from agent.cli.target import told, writing, written_to
 from agent.cli.text import count
@@ -54,8 +56,17 @@ FORGETFUL = "where to? write --ipfix HOST:PORT, or -o FILE for lines of JSON; -o
     show_default=True,
     help="One that goes on is told of after so long, at the end of a segment.",
 )
+@limited("0")
 @chosen
-def export(session: Session, choice: Choice, ipfix: str | None, target: str | None, idle: float, active: float) -> None:
+def export(
+    session: Session,
+    choice: Choice,
+    ipfix: str | None,
+    target: str | None,
+    idle: float,
+    active: float,
+    time_limit: str,
+) -> None:
     """Export flow records, of the last hour unless another time is given.
 
     EXPR is in the words of pcap-filter(7): only packets that match it count. To have the flows of every segment sent as
@@ -67,17 +78,18 @@ def export(session: Session, choice: Choice, ipfix: str | None, target: str | No
         raise UsageError("--ipfix and -o are two ways to go; write one of them")
     from agent.workers.flows.records import Effort, Origins
 
-    origins, effort = Origins(), Effort()
+    origins, effort = Origins(), Effort(deadline=deadline(time_limit))
     paths = session.paths()
     stores = choice.stores(paths)
     effort.unreadable += stores.notes if stores.stores else [nothing(paths)]
     timeouts = round(idle * SECOND), round(active * SECOND)
     found = _records(choice, stores.stores, origins, effort, timeouts)
     if ipfix is not None:
-        _to_collector(session, ipfix, found, origins)
+        _to_collector(session, ipfix, found, origins, effort)
     elif target is not None:
-        _to_lines(session, target, found, origins)
+        _to_lines(session, target, found, origins, effort)
     warn(effort.unreadable)
+    limited_by.warn(effort.stopped)
 
 
 def _records(
@@ -97,7 +109,7 @@ def _records(
         yield ending.finish(choice.within.end)
 
 
-def _to_collector(session: Session, text: str, found: Iterator[Records], origins: Origins) -> None:
+def _to_collector(session: Session, text: str, found: Iterator[Records], origins: Origins, effort: Effort) -> None:
     import time
 
     import numpy as np
@@ -124,13 +136,13 @@ def _to_collector(session: Session, text: str, found: Iterator[Records], origins
         left = flows - sender.records
         sent = {"collector": str(sender.collector), "records": sender.records, "messages": sender.messages}
     if session.json:
-        output.document({**sent, "not_ip": left})
+        output.document({**sent, "not_ip": left, **limited_by.document(effort.stopped)})
         return
     line = f"{sent['collector']}: {count(sender.records, 'flow record')} in {count(sender.messages, 'message')}"
     print(line + (f"; {count(left, 'flow')} not of IP left out" if left else ""))
 
 
-def _to_lines(session: Session, name: str, found: Iterator[Records], origins: Origins) -> None:
+def _to_lines(session: Session, name: str, found: Iterator[Records], origins: Origins, effort: Effort) -> None:
     from agent.workers.flows.lines import encoded, lines
 
     number = 0
@@ -139,4 +151,4 @@ def _to_lines(session: Session, name: str, found: Iterator[Records], origins: Or
             for line in lines(records.table, origins.names, records.reasons):
                 target.write(encoded(line))
                 number += 1
-    told(session, name, count(number, "flow record"), {"records": number})
+    told(session, name, count(number, "flow record"), {"records": number, **limited_by.document(effort.stopped)})

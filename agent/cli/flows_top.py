@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from agent.cli import limited as limited_by
 from agent.cli import output, table, text
 from agent.cli.base import Session, command
 from agent.cli.flow_source import Choice, chosen
+from agent.cli.limited import deadline, limited
 from agent.cli.stores import nothing, warn
 from agent.errors import UsageError
 
@@ -44,8 +46,9 @@ _LEFT = {"HOST", "A", "B", "PORT", "PROTOCOL", "OVER", "SOURCE", "DESTINATION", 
 @click.option(
     "--top", "number", type=click.IntRange(1, 100_000), default=20, show_default=True, metavar="N", help="So many rows."
 )
+@limited()
 @chosen
-def top(session: Session, choice: Choice, by: By, sort: Sort, number: int) -> None:
+def top(session: Session, choice: Choice, by: By, sort: Sort, number: int, time_limit: str) -> None:
     """Show who sent and received most, of the last hour unless another time is given.
 
     EXPR is in the words of pcap-filter(7): only packets that match it count. BYTES are on the wire, link headers
@@ -57,13 +60,14 @@ def top(session: Session, choice: Choice, by: By, sort: Sort, number: int) -> No
     from agent.workers.flows.records import Effort, Origins
     from agent.workers.flows.top import Totals
 
-    origins, effort, totals = Origins(), Effort(), Totals(by)
+    origins, effort, totals = Origins(), Effort(deadline=deadline(time_limit)), Totals(by)
     paths = session.paths()
     stores = choice.stores(paths)
     effort.unreadable += stores.notes
     for batch in choice.batches(stores.stores, origins, effort):
         totals.add(batch.rows)
     warn(effort.unreadable)
+    limited_by.warn(effort.stopped)
     rows = _rows(totals, number, sort, origins.names)
     if session.json:
         output.document(_document(choice, totals, rows, effort, sort))
@@ -107,6 +111,7 @@ def _document(choice: Choice, totals: Totals, rows: list[dict[str, Any]], effort
         "left_out_bytes": totals.left_out,
         "unindexed_bytes": effort.unindexed,
         "unreadable": effort.unreadable,
+        **limited_by.document(effort.stopped),
     }
 
 

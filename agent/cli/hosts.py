@@ -18,6 +18,7 @@ from agent.cli.inventory import interface_of, seen_on, snapshots
 from agent.cli.stores import check_interfaces, find, warn
 from agent.cli.which import of_interfaces, of_services
 from agent.errors import UsageError
+from agent.linux import priority
 
 if TYPE_CHECKING:
     from agent.workers.inventory.snapshot import Snapshot
@@ -64,6 +65,7 @@ def hosts(
     """
     within = span(time.time_ns(), last, begin, end)
     wanted = Wanted(address, named, offers, interfaces, within)
+    priority.be_idle()
     paths = session.paths()
     stores = find(paths, services)
     left_out = list(stores.left_out)

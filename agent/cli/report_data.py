@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.cli import inventory
+from agent.cli import inventory, limited
 from agent.cli.accounts import LOST, holds
 from agent.cli.instants import Span
 from agent.cli.stores import Found
@@ -57,9 +57,17 @@ class Columns:
 
 
 def gather(
-    found: Found, interfaces: Collection[str], span: Span, now: int, declared: dict[str, Capture]
+    found: Found,
+    interfaces: Collection[str],
+    span: Span,
+    now: int,
+    declared: dict[str, Capture],
+    until: float | None = None,
 ) -> dict[str, Any]:
-    """The document about these stores, of ``interfaces`` (none: of all). Raises ``StorageFailure``."""
+    """The document about these stores, of ``interfaces`` (none: of all).
+
+    Traffic is not looked for any more after ``until``, by ``time.monotonic``. Raises ``StorageFailure``.
+    """
     from agent.workers.flows.records import Effort, Origins
     from agent.workers.flows.top import Totals
 
@@ -72,7 +80,7 @@ def gather(
     columns = Columns(span)
     totals = [Totals(by, _FLOWS) for by in _BY]
     series: Series = {(one["service"], one["interface"]): _blank(one, columns) for one in retention}
-    effort, origins = Effort(), Origins()
+    effort, origins = Effort(deadline=until), Origins()
     losses: list[dict[str, Any]] = []
     balances: list[dict[str, Any]] = []
     damaged = list(found.left_out)
@@ -102,6 +110,7 @@ def gather(
         "retention": retention,
         "hosts": _new_hosts([one for one in known if not interfaces or inventory.seen_on(one, interfaces)], span),
         "unindexed_bytes": effort.unindexed,
+        **limited.document(effort.stopped),
         "unreadable": [*effort.unreadable, *map(str, damaged)],
     }
 

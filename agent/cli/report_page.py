@@ -38,7 +38,7 @@ def page(report: dict[str, Any], zone: tzinfo | None = None) -> str:
         section("Drops, and where", losses(report, zone)),
         section("How far back", retention(report, zone)),
         section("Hosts newly seen", _hosts(report, zone)),
-        section("How to read this", _notes(report)),
+        section("How to read this", _notes(report, zone)),
     )
     return "\n".join(
         (
@@ -123,12 +123,17 @@ def _hosts(report: dict[str, Any], zone: tzinfo | None) -> str:
     return "".join(parts)
 
 
-def _notes(report: dict[str, Any]) -> str:
+def _notes(report: dict[str, Any], zone: tzinfo | None) -> str:
     notes = [e(note) for note in _NOTES]
     if report["evicted_flows"]:
         notes.append("There were more flows than fit into memory: counts of flows, peers and parties are estimates.")
     if report["unindexed_bytes"]:
         notes.append(f"{text.size(report['unindexed_bytes'])} of packets had no index yet and were read as they are.")
+    notes += [
+        f'<b class="bad">Stopped by --time-limit:</b> traffic of {e(one["service"])} is left out from '
+        f"{moment(one['from'], zone)} on"
+        for one in report["left_out"]
+    ]
     notes += [f'<b class="bad">Not read:</b> {e(one)}' for one in report["unreadable"][:20]]
     if len(report["unreadable"]) > 20:
         notes.append(f'<b class="bad">{len(report["unreadable"]) - 20} more could not be read.</b>')

@@ -14,6 +14,7 @@ from agent.cli.instants import Duration
 from agent.cli.names import SERVICE
 from agent.cli.which import of_interfaces
 from agent.errors import UsageError
+from agent.linux import priority
 
 if TYPE_CHECKING:
     from agent.cli.terminal import Keys
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 LEAST, MOST = "200ms", "1h"
 """From one look to the next."""
+
+NICENESS = 19
+"""A view that is looked at has to go on where others are busy, and so it is not at idle priority."""
 
 FIRST = 1.0
 """Seconds after which the first rates come, at most."""
@@ -68,6 +72,7 @@ def top(
         raise UsageError("--once is --count 1; write one or the other")
     from agent.cli.top_data import Watcher
 
+    priority.stand_back(NICENESS)
     watcher = Watcher(session, services, interfaces)
     try:
         if session.json or once or not (sys.stdout.isatty() and sys.stdin.isatty()):

@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 import pytest
 
-from agent.cli import capture_query
 from agent.cli.main import main
 from agent.workers.capture import account
 from agent.workers.capture.account import Account
@@ -79,7 +78,6 @@ def asked(prefix: Path, *words: str) -> subprocess.CompletedProcess[bytes]:
 @pytest.fixture
 def ask(prefix: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Ask:
     """In this process, which alone does not stand back: the other tests would have to wait."""
-    monkeypatch.setattr(capture_query, "be_idle", lambda: None)
 
     def ask(*words: str) -> Done:
         code = main(["--prefix", str(prefix), "capture", "query", *words])

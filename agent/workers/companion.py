@@ -16,8 +16,9 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Any
 
-from agent.errors import SpawnFailed
+from agent.errors import AgentError
 from agent.linux.environment import own_program
+from agent.linux.files import why
 from agent.linux.spawn import Child, SpawnRequest, spawn
 from agent.workers.channel import VARIABLE, Receiver
 
@@ -80,7 +81,7 @@ class Companion:
         try:
             receiver = Receiver()
         except OSError as error:
-            self._fail(f"{self.kind}: cannot be started: {error.strerror}")
+            self._fail(f"{self.kind}: cannot be started: {why(error)}")
             return
         try:
             self._child = spawn(
@@ -95,9 +96,9 @@ class Companion:
                     process_group_only=True,
                 )
             )
-        except SpawnFailed as error:
+        except (AgentError, OSError) as error:  # the latter for what is read on the way, when no descriptor is left
             receiver.close()
-            self._fail(str(error))
+            self._fail(str(error) if isinstance(error, AgentError) else f"{self.kind}: cannot be started: {why(error)}")
             return
         receiver.close_theirs()
         self._receiver = receiver

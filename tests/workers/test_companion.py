@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.linux.process import boot_id
 from agent.workers import companion
 from agent.workers.companion import Companion
 
@@ -107,22 +108,29 @@ def test_one_that_cannot_be_started_is_told_and_tried_again(service: Path, monke
     asyncio.run(life())
 
 
-def test_one_for_which_no_descriptor_is_left_is_told_and_tried_again(service: Path) -> None:
+@pytest.mark.parametrize("left", range(8))
+def test_one_for_which_few_descriptors_are_left_is_told_and_tried_again(service: Path, left: int) -> None:
+    boot_id.cache_clear()
+
     async def life() -> None:
         events: list[str] = []
         kept = Companion("index", lambda kind, message: events.append(message))
         before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        descriptors = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
         free = os.dup(0)
         os.close(free)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (free, before[1]))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free + left, before[1]))
         try:
             kept.start()
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, before)
-        assert not kept.running
-        assert events == ["index: cannot be started: Too many open files; started again in 0.25 s"]
-        await until(lambda: bool(kept.figures), kept)
+        assert kept.running is (events == [])
+        assert all("Too many open files" in event or "no file descriptor is left" in event for event in events)
+        assert events or left
+        if left == 0:
+            await until(lambda: bool(kept.figures), kept)
         await kept.stop()
+        assert len(os.listdir("/proc/self/fd")) == descriptors  # noqa: PTH208
 
     asyncio.run(life())
 

@@ -36,8 +36,8 @@ class Groups:
 
     def join(
         self, packets: socket.socket, index: int, *, incoming: bool = False, ready: Callable[[], None] = lambda: None
-    ) -> None:
-        """Make a socket that is bound to the interface of this index one of its group.
+    ) -> bool:
+        """Make a socket that is bound to the interface of this index one of its group; returns whether there was one.
 
         ``incoming``: packets are not wanted as they go out. ``ready`` is called right before it joins, once for each
         attempt. Raises ``NoGroup`` where there is none, which only the
@@ -52,12 +52,13 @@ class Groups:
                 if not self.owner:
                     raise
             else:
-                return
+                return True
         if not self.owner:
             raise NoGroup
         _join(packets, 0, _UNIQUE_ID | flags, ready)
         found = packets.getsockopt(_SOL_PACKET, _PACKET_FANOUT) & 0xFFFF
         os.pwrite(self.fd, _SLOT.pack(index + 1, found), self._slot(index) * _SLOT.size)
+        return False
 
     def close(self) -> None:
         """Forget them. Those that are in a group stay in it."""

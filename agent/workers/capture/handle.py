@@ -169,14 +169,14 @@ class Handle:
                 self.seal()
                 if self.interface != ANY:
                     packets.bind((self.interface, _ETH_P_ALL))
-                groups.join(
+                shared = groups.join(
                     packets,
                     self.index,
                     incoming=self.interface == "lo",
                     ready=lambda: socket_filter.attach(packets, program),
                 )
                 received, dropped = self.statistics()
-                self.doubtful = received - dropped if self.interface != ANY else 0
+                self.doubtful = received - dropped if shared and self.interface != ANY else 0
         except NoGroup:
             raise InterfaceLost(f"{self.interface}: the capture itself has not opened it yet") from None
         except OSError as error:

@@ -78,9 +78,9 @@ class Meddling(Groups):
 
     meddle: Callable[[], None]
 
-    def join(self, packets: socket.socket, index: int, **how: Any) -> None:
+    def join(self, packets: socket.socket, index: int, **how: Any) -> bool:
         self.meddle()
-        super().join(packets, index, **how)
+        return super().join(packets, index, **how)
 
 
 def test_what_comes_while_a_process_joins_is_in_one_of_them_and_in_one_only(wire: Wire, tmp_path: Path) -> None:

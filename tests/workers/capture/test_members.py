@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from agent.linux.capability_sets import NET_RAW, mask, parse_sets
@@ -121,18 +123,24 @@ def test_the_capture_makes_room_for_all_of_them_where_the_disk_is_smaller_than_t
     settings = SETTINGS | {"ring": 2**20, "rotate": {"size": 100_000, "every": 3600}}
     with worker(small_disk, net, **settings) as capture:
         all_share(capture)
-        with send(net, 40_000, pace=12_000) as sender:
-            while sender.poll() is None:
-                capture.listen(0.05)
-        capture.wait_figure("received", 40_000)
+        for burst in range(1, 4):
+            with send(net, 13_000, first=(burst - 1) * 13_000, pace=26_000) as sender:
+                assert sender.wait(PATIENCE) == 0
+            capture.wait_figure("received", burst * 13_000)
+            capture.wait_for(lambda fields: figure(fields, "unindexed") == 0, "that all has an index")
         capture.stop()
         figures = capture.figures()
-        assert (figures["written"], figures["not_written"]) == (40_000, 0)
+        assert (figures["written"], figures["not_written"]) == (39_000, 0)
         assert figures["store_state"] == "pruning"
         assert capture.events() == ["storage_low"]
         kept = found(capture.data)
         assert len(kept) * 62 > 2**19
         assert len(kept) == len(set(kept))
+
+
+def figure(fields: Mapping[str, str], name: str) -> int | None:
+    found: int | None = json.loads(fields.get("X_FIGURES", "{}")).get(name)
+    return found
 
 
 def size(data: Path) -> int:
@@ -166,22 +174,16 @@ def test_one_that_is_killed_is_replaced_and_what_it_had_written_is_kept(tmp_path
         assert sorted(set(capture.events())) == ["companion_ended", "segment_recovered"]
 
 
-def test_they_hold_what_it_takes_to_capture_and_no_more(tmp_path: Path, net: Network) -> None:
-    net.up("lo")
-    with worker(tmp_path, net, **SETTINGS, ring=2**20) as capture:
-        all_share(capture)
-        for pid in members(capture):
-            sets = parse_sets(Path(f"/proc/{pid}/status").read_text())
-            raw = mask([NET_RAW])
-            assert (sets.permitted, sets.effective, sets.inheritable, sets.ambient) == (raw, raw, 0, 0)
-
-
-def test_they_end_with_the_capture(tmp_path: Path, net: Network) -> None:
+def test_they_hold_what_it_takes_to_capture_and_no_more_and_end_with_the_capture(tmp_path: Path, net: Network) -> None:
     net.up("lo")
     with worker(tmp_path, net, **SETTINGS, ring=2**20) as capture:
         all_share(capture)
         pids = members(capture)
         assert len(pids) == 2
+        for pid in pids:
+            sets = parse_sets(Path(f"/proc/{pid}/status").read_text())
+            raw = mask([NET_RAW])
+            assert (sets.permitted, sets.effective, sets.inheritable, sets.ambient) == (raw, raw, 0, 0)
         capture.process.kill()
         until = time.monotonic() + PATIENCE
         while any(Path(f"/proc/{pid}").exists() for pid in pids):

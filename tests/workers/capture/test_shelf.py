@@ -107,3 +107,28 @@ def test_an_index_is_found_after_the_clock_was_set(tmp_path: Path) -> None:
     assert shelf.knows(NOW, "eth0")
     shelf.take(next(iter(shelf)))
     assert (len(shelf), shelf.bytes, shelf.knows(NOW, "eth0")) == (0, 0, False)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(-10, 10), st.integers(0, 3), st.booleans()), max_size=12, unique_by=lambda one: one[0]
+    ),
+    st.integers(1, 5),
+    st.integers(0, 10),
+    st.integers(0, 1500),
+)
+def test_whatever_clocks_were_nothing_young_or_unindexed_goes_for_its_age_and_there_is_room_afterwards(
+    found: list[tuple[int, int, bool]], days: int, waited: int, want: int
+) -> None:
+    shelf = Shelf(Path("store"), quiet)
+    shelf.find([Stored(NOW + at * DAY, "eth0", NOW + (at + long) * DAY, 100, ready) for at, long, ready in found], NOW)
+    later = time.monotonic_ns() + waited * DAY
+    limits, now = Limits(1200, max_age=days * DAY), NOW + waited * DAY
+    made = plan(shelf.in_order, limits, Disk(10**9, 10**9), shelf.bytes, want, now, lambda _: False, later)
+    for segment in made.aged:
+        assert segment.indexed
+        assert segment.end < now - limits.max_age if segment.end <= now else waited >= days  # type: ignore[operator]
+    left = shelf.bytes - 100 * len(made.aged + made.going)
+    assert left + want <= 1200 or made.short == left + want - 1200
+    far = [segment for segment in shelf if segment.begin > NOW + FAR and segment.indexed and segment not in made.aged]
+    assert made.going[: len(far)] == far[: len(made.going)]

@@ -60,6 +60,7 @@ def test_what_was_on_the_link_is_told_alike_by_every_command(agent: Agent, net: 
         snaplen = {SNAPLEN}
         budget = "256MiB"
         ring = "4MiB"
+        rotate = {{ every = "1d" }}
         """
     )
     # Its readiness would be told to a socket of another network namespace.

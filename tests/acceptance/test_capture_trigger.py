@@ -77,7 +77,9 @@ def test_what_was_around_an_event_a_bound_and_a_command_is_kept_and_nothing_else
         return [packet["length"] - 42 for packet in json.loads(done.stdout)["found"]] if done.returncode == 0 else []
 
     def pinned(name: str) -> list[dict[str, Any]]:
-        told: list[dict[str, Any]] = json.loads(agent.ctl("capture", "pins", "--service", name, "--json").stdout)["pins"]
+        told: list[dict[str, Any]] = json.loads(agent.ctl("capture", "pins", "--service", name, "--json").stdout)[
+            "pins"
+        ]
         return told
 
     def kept(count: int) -> None:

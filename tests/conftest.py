@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.linux import priority
 from tests.system import container
 
 CI = os.environ.get("CI") == "true"
@@ -30,6 +31,17 @@ def open_directory() -> Iterator[Path]:
     directory.chmod(0o755)
     yield directory
     shutil.rmtree(directory)
+
+
+@pytest.fixture
+def awake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that is run in this process does not stand back: the tests after it would have to wait."""
+
+    def refused(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "sched_setscheduler", refused)
+    monkeypatch.setattr(priority, "_input_output", lambda _: None)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -14,8 +14,9 @@ import pytest
 from agent.errors import StorageFailure
 from agent.workers.capture import account, finish, memory, pins
 from agent.workers.capture.account import Account
-from agent.workers.capture.memory import PLACE, Memory
+from agent.workers.capture.memory import Memory
 from agent.workers.capture.retention import Limits
+from agent.workers.capture.shm import PLACE
 from agent.workers.capture.store import Store
 
 SECOND = 1_000_000_000

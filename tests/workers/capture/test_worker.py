@@ -265,6 +265,22 @@ def test_a_snaplen_that_keeps_nothing_is_a_mistake_in_the_declaration(tmp_path: 
     assert (status, lines) == (1, ["service.edge.snaplen: 0 is not within 1..262144 bytes"])
 
 
+def test_a_budget_that_cannot_work_is_a_mistake_in_the_declaration(tmp_path: Path, net: Network) -> None:
+    status, (line,) = refused(tmp_path, net, **small(budget=1_000))
+    assert status == 1
+    assert line.startswith("service.edge.budget: 1000 bytes are too few for 1 interfaces with packets of up to 262144")
+
+
+def test_a_store_of_a_newer_version_is_refused_and_not_touched(tmp_path: Path, net: Network) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "store.json").write_text('{"version": 2}')
+    status, lines = refused(tmp_path, net, **small())
+    told = f"{data / 'store.json'}: the store is of version 2, and this program knows 1"
+    assert (status, [line[: len(told)] for line in lines]) == (1, [told])
+    assert [path.name for path in data.iterdir()] == ["store.json"]
+
+
 def test_without_permission_it_says_which_capability_is_missing(tmp_path: Path, net: Network) -> None:
     class Unprivileged(Network):
         def inside(self, *command: str) -> list[str]:

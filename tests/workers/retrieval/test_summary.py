@@ -40,7 +40,7 @@ def test_addresses_and_ports_are_those_that_tshark_sees(tmp_path: Path, link_typ
             compared += 1
             assert (told["source"], told["destination"]) == (v4_source or v6_source, v4_target or v6_target)
             assert [str(told["source_port"]), str(told["destination_port"])] in (ports[:2], ports[2:])
-            assert set(vlans.split(",")) - {""} <= set(map(str, told.get("vlan", [])))
+            assert set(vlans.split(",")) - {""} <= set(map(str, told.get("vlans", [])))
     assert compared > 50
 
 

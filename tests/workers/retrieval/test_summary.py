@@ -82,7 +82,7 @@ def test_whatever_the_bytes_are_there_is_a_line(link_type: int, seed: int, junk:
 
 
 def test_it_goes_behind_the_headers_that_flows_go_behind_and_no_others() -> None:
-    """Mobility (RFC 6275) and host identity (RFC 7401) are what a packet is about; loopback says itself what follows."""
+    """Mobility (RFC 6275) and host identity (RFC 7401) are what a packet is about; loopback says what follows."""
     ends = bytes(15) + b"\x01" + bytes(15) + b"\x02"
 
     def packet(following: int, behind: bytes) -> bytes:

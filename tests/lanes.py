@@ -33,7 +33,7 @@ def count() -> int:
     return min(processors, MOST) if processors > 1 else 0
 
 
-class Lanes(LoadScopeScheduling):
+class Lanes(LoadScopeScheduling):  # type: ignore[misc]  # xdist ships no types
     """Gives each lane a file at a time."""
 
     def __init__(self, config: pytest.Config, log: Producer) -> None:

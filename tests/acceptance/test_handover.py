@@ -356,7 +356,7 @@ def test_clients_wait_instead_of_failing_and_streams_go_on(agent: Agent, version
         process.communicate()
 
 
-def test_ten_in_a_row_leave_no_descriptor_behind(agent: Agent, versions: Versions) -> None:
+def test_five_in_a_row_leave_no_descriptor_behind(agent: Agent, versions: Versions) -> None:
     agent.declare(COUNTING + '[service.tick]\nkind = "command"\ncommand = ["/bin/true"]\nevery = "1s"\n')
     agent.start()
     upgrade(agent)
@@ -369,7 +369,7 @@ def test_ten_in_a_row_leave_no_descriptor_behind(agent: Agent, versions: Version
         return sorted(re.sub(r"[:\[]\d+]?", "", link) for link in links if "tick" not in link)
 
     before, size = len(open_files()), len(environment(agent.pid))
-    for _ in range(10):
+    for _ in range(5):
         assert upgrade(agent)["state"] == "done"
     wait_until(lambda: len(open_files()) <= before, lambda: "\n".join(open_files()))
     assert abs(len(environment(agent.pid)) - size) < 3, "only the number of a descriptor may be longer"

@@ -322,17 +322,21 @@ class Container:
         """Follow the journal until one of its lines matches, and return that line."""
         deadline = time.monotonic() + patience
         follow = ["journalctl", "--no-pager", "--quiet", "--follow", "--lines=all", *arguments]
-        with self.popen(follow, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
-            assert process.stdout
-            pending = b""
-            try:
-                while select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                    *lines, pending = (pending + os.read(process.stdout.fileno(), 65536)).split(b"\n")
-                    for line in lines:
-                        if matches(line.decode(errors="replace")):
-                            return line.decode(errors="replace")
-            finally:
-                process.kill()
+        while time.monotonic() < deadline:
+            # It may end by itself, where journald has just turned to another file; then it is asked again.
+            with self.popen(follow, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+                assert process.stdout
+                pending = b""
+                try:
+                    while select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                        if not (read := os.read(process.stdout.fileno(), 65536)):
+                            break
+                        *lines, pending = (pending + read).split(b"\n")
+                        for line in lines:
+                            if matches(line.decode(errors="replace")):
+                                return line.decode(errors="replace")
+                finally:
+                    process.kill()
         raise AssertionError(f"no such line within {patience} s in\n{self.journal(*arguments)}")
 
     # -- files and processes ----------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """How the suite runs in lanes: in several processes beside each other, each of which takes a file when it has done one.
 
 A file is never divided, so what its tests share is made once; what whole runs share (the built program, the Debian that
-containers start from) lies in ``.cache`` under a lock. Files that take long come first, so that no lane is left alone
-with one at the end. With one processor, and wherever pytest is started without ``--numprocesses``, there are no lanes.
+containers start from) lies in ``.cache`` under a lock. What takes long comes first, so that no lane is left alone with
+it at the end. With one processor, and wherever pytest is started without ``--numprocesses``, there are no lanes.
 """
 
 from __future__ import annotations
@@ -18,13 +18,11 @@ MOST = 4
 
 FIRST = (
     "tests/machine/",
-    "tests/packaging/test_deb.py",
-    "tests/acceptance/",
-    "tests/system/",
-    "tests/packaging/",
-    "tests/workers/",
+    # Beside the machine, which makes first what most others wait for: those that need least of it.
+    *("tests/installation/", "tests/cli/", "tests/declaration/"),
+    *("tests/packaging/test_deb.py", "tests/acceptance/", "tests/system/", "tests/packaging/"),
 )
-"""Beginnings of paths, what takes longest first; all else follows, in pytest's own order."""
+"""How paths begin, in the order in which files are given out; the rest follows in pytest's own, short files alone."""
 
 
 def count() -> int:

@@ -50,10 +50,11 @@ ENVIRONMENT = {
 }
 
 # Arguments: mount point, trees to read with the topmost first. Ends at the end of its input: when pytest does.
+# redirect_dir: a directory of a tree below can be renamed, as on a disk.
 KEEPER = """
 mount -t tmpfs -o mode=0755 agent-test "$1"
 mkdir "$1/upper" "$1/work" "$1/root"
-mount -t overlay -o "lowerdir=$2,upperdir=$1/upper,workdir=$1/work" agent-test "$1/root"
+mount -t overlay -o "lowerdir=$2,upperdir=$1/upper,workdir=$1/work,redirect_dir=on" agent-test "$1/root"
 echo ready
 exec cat
 """
@@ -323,7 +324,7 @@ class Container:
         deadline = time.monotonic() + patience
         follow = ["journalctl", "--no-pager", "--quiet", "--follow", "--lines=all", *arguments]
         while time.monotonic() < deadline:
-            # It may end by itself, where journald has just turned to another file; then it is asked again.
+            # Where the inotify instances of root are all taken it does not follow, and ends: then it is asked again.
             with self.popen(follow, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
                 assert process.stdout
                 pending = b""

@@ -132,6 +132,10 @@ class Paths(NamedTuple):
         """``SERVICE_CONFIG``: the effective settings of one service, as JSON."""
         return self.run / f"{service}.json"
 
+    def triggers(self, service: str) -> Path:
+        """What happened, for an armed capture that runs as another user than the agent."""
+        return self.run / f"{service}.triggers"
+
     def notify(self, service: str) -> Path:
         return self.run / f"{service}.notify"
 

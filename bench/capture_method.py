@@ -27,7 +27,8 @@ each round:
   it is asked without a time. Its daemon runs, and has its index open; what is timed is curl. It is told to close a file
   after {age} s, before which it finds nothing, where 60 are its default
 - *visible*: one packet like no other is sent, and asked for with one `agentctl capture query` after the other until
-  it is in the answer, {visible} times on an idle wire and {visible} times beside a stream of 100,000 per second
+  it is in the answer, {visible} times on an idle wire and {visible} times beside a stream of 100,000 per second.
+  Stenographer's own documentation (DESIGN.md) puts that at 100 to 120 s; it is not measured here
 - *kill -9*: {kills} times at a random moment while numbered frames are sent as fast as it goes. Lost is what was sent
   from when it said that it captures to when it was killed, and is not stored; readable means that, with what the next
   start completes, tcpdump reads every segment to its end and every number is there once, in order

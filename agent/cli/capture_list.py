@@ -25,7 +25,8 @@ HEADS = ("SERVICE", "INTERFACE", "SEGMENTS", "SIZE", "SINCE", "GOES BACK")
 def list_segments(session: Session) -> None:
     """Show for each capture and interface how many segments are stored, their size, and how far back they go.
 
-    Below that, for each capture: how much of its budget is used, what is pinned, and what waits for its index.
+    Below that, for each capture: how much of its budget is used, what is pinned, what waits for its index, and of an
+    armed one what waits in memory for something to happen.
     """
     from agent.cli.stores import store_of, stores
 
@@ -39,10 +40,9 @@ def list_segments(session: Session) -> None:
     if session.json:
         output.document({"stores": interfaces, "services": told})
         return
+    now = time.time()
     if not interfaces:
         print(f"no packets are stored below {paths.spool}")
-        return
-    now = time.time()
     rows = [
         (
             *(store["service"], store["interface"], str(store["segments"]), text.size(store["bytes"])),
@@ -51,9 +51,10 @@ def list_segments(session: Session) -> None:
         )
         for store in interfaces
     ]
-    table.show(HEADS, rows, right=("SEGMENTS", "SIZE"))
+    if rows:
+        table.show(HEADS, rows, right=("SEGMENTS", "SIZE"))
     for one in told:
-        if one["segments"]:
+        if one["segments"] or one["memory"]:
             print(f"{text.safe(one['service'])}: {_line(one, now)}")
 
 
@@ -77,8 +78,24 @@ def _told(directory: Path, declared: Capture | None) -> dict[str, Any]:
         "pinned_bytes": pinned.bytes,
         "budget": declared and declared.budget,
         "max_age": declared and declared.max_age,
+        "memory": _in_memory(directory),
         "interfaces": interfaces,
     }
+
+
+def _in_memory(directory: Path) -> dict[str, Any] | None:
+    """What an armed capture keeps there; ``None`` when none does. Its directory is its user's own."""
+    from agent.workers.capture.memory import found
+    from agent.workers.capture.stock import held, stock
+
+    places = found(directory)
+    if not places:
+        return None
+    segments = []
+    for place in places:
+        with suppress(AgentError):
+            segments += stock(place)
+    return _figures(held(segments))
 
 
 def _figures(part: Any) -> dict[str, Any]:
@@ -91,7 +108,10 @@ def _line(one: dict[str, Any], now: float) -> str:
     size = text.size(one["bytes"])
     if one["budget"]:
         size += f" of {text.size(one['budget'])} ({one['bytes'] / one['budget']:.0%})"
-    parts = [f"{size}, goes back {text.duration(now - one['since'])}"]
+    parts = [f"{size}, goes back {text.duration(now - one['since'])}" if one["segments"] else "nothing on disk"]
+    if memory := one["memory"]:
+        back = "" if memory["since"] is None else f", back {text.duration(now - memory['since'])}"
+        parts.append(f"{text.size(memory['bytes'])} in memory until something triggers it{back}")
     if one["pins"]:
         parts.append(f"{one['pins']} pin{' holds' if one['pins'] == 1 else 's hold'} {text.size(one['pinned_bytes'])}")
     if one["unindexed"]:

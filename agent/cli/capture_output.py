@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +12,8 @@ from agent import __version__
 from agent.cli.text import safe
 from agent.errors import StorageFailure, UsageError
 from agent.linux.files import why
-from agent.workers.capture.savefile import LONGEST_CAPTURE, snapshot_length
+from agent.workers.capture import account
+from agent.workers.capture.savefile import file_header, snapshot_length
 from agent.workers.retrieval import pcapng
 from agent.workers.retrieval.answer import Answer, accounts
 from agent.workers.retrieval.merge import Run
@@ -21,7 +21,6 @@ from agent.workers.retrieval.search import Batch
 from agent.workers.retrieval.summary import document, line, summary
 
 _BUFFER = 256 * 1024
-_SAVEFILE = struct.Struct("=IHHiIII")
 _MODE = 0o640
 
 
@@ -99,7 +98,7 @@ class Savefile:
                 "name an --interface, or leave out --format pcap"
             )
         link_type = next(iter(types.values()), 1)
-        stream.write(_SAVEFILE.pack(0xA1B23C4D, 2, 4, 0, 0, LONGEST_CAPTURE, link_type))
+        stream.write(file_header(link_type))
 
     def write(self, run: Run) -> None:
         self._stream.write(run.batch.stretch(run.begin, run.end))
@@ -115,7 +114,6 @@ class Pcapng:
         self._stream = stream
         self._answer = answer
         self._numbers: dict[tuple[str, str, int], int] = {}
-        self._accounts = accounts(answer.sources())
         kernel = os.uname()
         stream.write(
             pcapng.section(question, kernel.machine, f"{kernel.sysname} {kernel.release}", f"agentctl {__version__}")
@@ -127,8 +125,8 @@ class Pcapng:
         number = self._numbers.get(key)
         if number is None:
             number = self._numbers[key] = len(self._numbers)
-            told = self._accounts.get(key[:2])
-            chosen = told[0].filter if told else ""
+            told = account.read(source.segment.account) if source.segment.closed else None
+            chosen = told.filter if told else ""
             snaplen = snapshot_length(source.header)
             self._stream.write(
                 pcapng.interface(source.interface, f"capture {source.service}", link_type, snaplen, chosen)
@@ -136,8 +134,9 @@ class Pcapng:
         self._stream.write(pcapng.packets(number, run.batch, run.begin, run.end))
 
     def end(self) -> None:
+        known = accounts(self._answer.sources())
         for (service, interface, _), number in self._numbers.items():
-            told = self._accounts[service, interface]
+            told = known.get((service, interface))
             if told:
                 counted = pcapng.Statistics(
                     min(each.opened for each in told),

@@ -102,8 +102,9 @@ def query(
     from agent.cli.capture_output import Documents, Lines, Pcapng, Savefile, Target, Writer
     from agent.cli.capture_stores import check_interfaces, stores
     from agent.cli.stores import eyes
+    from agent.workers.capture import memory
+    from agent.workers.capture.timely import ALWAYS
     from agent.workers.retrieval.answer import Answer, Limits
-    from agent.workers.retrieval.search import ALWAYS
 
     paths = session.paths()
     file = Target(target) if target is not None else None
@@ -140,6 +141,9 @@ def query(
         raise
     for note in answer.notes:
         complain(f"agentctl: {note}")
+    for store in chosen:
+        if memory.found(store):
+            complain(f"agentctl: {safe(store.name)} keeps its packets in memory, unseen, until something triggers it")
     if session.json:
         found = {"packets": writer.packets} if isinstance(writer, Documents) else {}
         _tell_machine({**found, **_figures(answer, time.time_ns() - now)}, aside=target == "-")

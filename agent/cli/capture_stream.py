@@ -19,7 +19,7 @@ from agent.cli.names import SERVICE
 from agent.errors import UsageError
 from agent.linux import ssh
 from agent.linux.owner import seen_by
-from agent.workers.capture.savefile import LONGEST_CAPTURE
+from agent.workers.capture.savefile import file_header
 
 if TYPE_CHECKING:
     from agent.workers.retrieval.follow import Follower
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 PACE = 50
 """Milliseconds from one look to the next."""
 
-_HEADER = struct.Struct("=IHHiIII")
 _RECORD = struct.Struct("=IIII")
 _STDOUT = 1
 
@@ -103,7 +102,7 @@ def _savefile(follower: Follower) -> Callable[[list[tuple[str, Packet]]], None]:
     def write(came: list[tuple[str, Packet]]) -> None:
         nonlocal begun
         if not begun and (link_type := follower.link_type) is not None:
-            _write(_HEADER.pack(0xA1B23C4D, 2, 4, 0, 0, LONGEST_CAPTURE, link_type))
+            _write(file_header(link_type))
             begun = True
         parts = []
         for _, (when, length, data) in came:

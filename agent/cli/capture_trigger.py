@@ -40,11 +40,11 @@ def trigger(session: Session, name: str, reason: str) -> None:
     if service.trigger is None:
         raise UsageError(f"{name} is not armed: it has no `trigger`; `agentctl capture pin {name}` keeps a span of it")
     with seen_by(eyes(paths, (name,))):
-        pin = pull(paths.data(name), service.trigger, why, time.time_ns(), durable=True)
+        pulled = pull(paths.data(name), service.trigger, why, time.time_ns(), durable=True)
     if session.json:
-        output.document({"pin": None if pin is None else pin.id})
-    elif pin is None:
+        output.document({"pin": None if pulled is None else pulled.pin.id})
+    elif pulled is None:
         print(f"{name}: triggered already, and still kept")
     else:
         before, after = service.trigger.before, service.trigger.after
-        print(f"{name}: kept from {before:g} s before until {after:g} s after, pin {pin.id}")
+        print(f"{name}: kept from {before:g} s before until {after:g} s after, pin {pulled.pin.id}")

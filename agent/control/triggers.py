@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from agent.declaration.model import AnyService, Capture, Trigger
 from agent.declaration.triggers import matches
-from agent.errors import StorageFailure
+from agent.errors import AgentError
+from agent.linux.users import resolve_user
 from agent.paths import Paths
 from agent.telemetry.events import Event
+
+if TYPE_CHECKING:
+    from agent.workers.capture.handed import Handed
 
 _OWN = ("triggered", "trigger_failed")
 
@@ -31,7 +37,10 @@ def armed(services: Mapping[str, AnyService], event: Event) -> list[tuple[str, T
 
 
 class Triggers:
-    """Pulls triggers as events come. ``services`` gives those that are declared now; ``record`` takes an event."""
+    """Pulls triggers as events come. ``services`` gives those that are declared now; ``record`` takes an event.
+
+    A capture that runs as another user is told what happened, and pulls its own.
+    """
 
     def __init__(
         self,
@@ -44,19 +53,43 @@ class Triggers:
         self._services = services
         self._record = record
         self._clock = clock
+        self._handed: dict[str, list[Handed]] = {}
 
     def event(self, event: Event) -> None:
         """Something happened."""
-        for name, trigger in armed(self._services(), event):
-            self._pull(name, trigger, f"{event.service}.{event.kind}: {event.message}")
+        services = self._services()
+        for name, trigger in armed(services, event):
+            self._pull(services[name], trigger, f"{event.service}.{event.kind}: {event.message}")
 
-    def _pull(self, name: str, trigger: Trigger, reason: str) -> None:
+    def _pull(self, service: AnyService, trigger: Trigger, reason: str) -> None:
         from agent.workers.capture.trigger import pull  # only an agent with an armed capture has use for it
 
         try:
-            pin = pull(self._paths.data(name), trigger, reason, self._clock())
-        except StorageFailure as error:
-            self._record(name, "trigger_failed", str(error))
+            if (owner := _another(service)) is not None:
+                self._hand(service.name, trigger, reason, owner)
+                return
+            pulled = pull(self._paths.data(service.name), trigger, reason, self._clock())
+        except AgentError as error:
+            self._record(service.name, "trigger_failed", str(error))
             return
-        if pin is not None:
-            self._record(name, "triggered", f"{reason}; kept as pin {pin.id}")
+        if pulled is not None:
+            self._record(service.name, "triggered", pulled.told(reason))
+
+    def _hand(self, name: str, trigger: Trigger, reason: str, owner: tuple[int, int]) -> None:
+        """Let the capture pull it, and tell. Raises ``StorageFailure``."""
+        from agent.workers.capture import handed
+
+        now, before = self._clock(), self._handed.setdefault(name, [])
+        if before and 0 <= now - before[-1].at < trigger.after * 1e9:  # one event, and it is told already
+            return
+        before.append(handed.Handed(now, reason))
+        del before[: -handed.MOST]
+        handed.write(self._paths.triggers(name), before, owner)
+
+
+def _another(service: AnyService) -> tuple[int, int] | None:
+    """The user and group id of a service that runs as another user than we do. Raises ``SpawnFailed``."""
+    if service.user is None:
+        return None
+    found = resolve_user(service.user, service.group)
+    return None if found.uid == os.geteuid() else (found.uid, found.gid)

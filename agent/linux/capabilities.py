@@ -166,6 +166,21 @@ def take(capabilities: int) -> None:
         _raise_ambient(capabilities)
 
 
+def confine(kept: int) -> None:
+    """Of what this process holds it keeps these, for good; root has no more than that either. Raises ``NotGranted``.
+
+    For who starts nobody: where CAP_SETPCAP is not held, what root executes would be as root's programs are.
+    """
+    permitted = libc.capget()[1] & kept
+    with suppress(OSError):
+        if os.geteuid() == 0:
+            secured = libc.prctl(libc.PR_GET_SECUREBITS, 0)
+            libc.prctl(libc.PR_SET_SECUREBITS, secured | _NOROOT | _NOROOT_LOCKED)
+    with _refusals():
+        _clear_ambient()
+        libc.capset(permitted, permitted, 0)
+
+
 @contextmanager
 def _refusals() -> Iterator[None]:
     try:

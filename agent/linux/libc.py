@@ -21,6 +21,13 @@ TFD_TIMER_ABSTIME = 1 << 0  # linux/timerfd.h
 TFD_TIMER_CANCEL_ON_SET = 1 << 1
 RENAME_NOREPLACE = 1 << 0  # linux/fs.h
 IN_MODIFY = 0x00000002  # linux/inotify.h
+IN_MOVED_FROM = 0x00000040
+IN_MOVED_TO = 0x00000080
+IN_CREATE = 0x00000100
+IN_DELETE = 0x00000200
+IN_Q_OVERFLOW = 0x00004000
+IN_IGNORED = 0x00008000
+IN_ONLYDIR = 0x01000000
 
 _CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h: 64 bits in two halves
 
@@ -111,13 +118,23 @@ def timerfd_settime(fd: int, flags: int, seconds: int) -> None:
 
 def inotify(path: str | os.PathLike[str], mask: int) -> int:
     """A non-blocking, close-on-exec inotify(7) descriptor that watches one path."""
-    fd = _checked(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
+    fd = inotify_init()
     try:
-        _checked(_libc.inotify_add_watch(fd, os.fsencode(path), mask))
+        inotify_add_watch(fd, path, mask)
     except OSError:
         os.close(fd)
         raise
     return fd
+
+
+def inotify_init() -> int:
+    """A non-blocking, close-on-exec inotify(7) descriptor that watches nothing yet."""
+    return _checked(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
+
+
+def inotify_add_watch(fd: int, path: str | os.PathLike[str], mask: int) -> int:
+    """inotify_add_watch(2): the number by which events of this path are told."""
+    return _checked(_libc.inotify_add_watch(fd, os.fsencode(path), mask))
 
 
 def syncfs(fd: int) -> None:

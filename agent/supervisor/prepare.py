@@ -76,7 +76,7 @@ def drop_secrets(name: str, paths: Paths) -> None:
 def tidy(name: str, paths: Paths) -> None:
     """Take back what ``prepare`` laid, apart from data. A monitor must not find the heartbeat of a stopped service."""
     drop_secrets(name, paths)
-    for path in (paths.heartbeat(name), paths.config(name)):
+    for path in (paths.heartbeat(name), paths.config(name), paths.triggers(name)):
         with suppress(OSError):
             path.unlink()
 

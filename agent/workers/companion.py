@@ -16,8 +16,9 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Any
 
-from agent.errors import SpawnFailed
+from agent.errors import AgentError
 from agent.linux.environment import own_program
+from agent.linux.files import why
 from agent.linux.spawn import Child, SpawnRequest, spawn
 from agent.workers.channel import VARIABLE, Receiver
 
@@ -66,6 +67,7 @@ class Companion:
         self._receiver: Receiver | None = None
         self._began = 0.0
         self._heard_at = 0.0
+        self._spoken = False
         self._start_at: float | None = None
 
     @property
@@ -76,7 +78,11 @@ class Companion:
     def start(self) -> None:
         """Start it now. A failure is reported, and tried again later."""
         loop = asyncio.get_running_loop()
-        receiver = Receiver()
+        try:
+            receiver = Receiver()
+        except OSError as error:
+            self._fail(f"{self.kind}: cannot be started: {why(error)}")
+            return
         try:
             self._child = spawn(
                 SpawnRequest(
@@ -90,13 +96,14 @@ class Companion:
                     process_group_only=True,
                 )
             )
-        except SpawnFailed as error:
+        except (AgentError, OSError) as error:  # the latter for what is read on the way, when no descriptor is left
             receiver.close()
-            self._fail(str(error))
+            self._fail(str(error) if isinstance(error, AgentError) else f"{self.kind}: cannot be started: {why(error)}")
             return
         receiver.close_theirs()
         self._receiver = receiver
         self._start_at = None
+        self._spoken = False
         self._began = self._heard_at = time.monotonic()
         loop.add_reader(receiver.fd, self._listen)
         loop.add_reader(self._child.pidfd.fd, self._ended)
@@ -118,8 +125,9 @@ class Companion:
             self._receiver.nudge()
 
     def signal(self, number: int) -> None:
-        """Send it a signal, if it is there."""
-        self._signal(number)
+        """Send it a signal, if it is there and has said something: before that it would be ended by most of them."""
+        if self._spoken:
+            self._signal(number)
 
     async def stop(self) -> None:
         """End it, and wait until it is gone."""
@@ -140,6 +148,7 @@ class Companion:
             return
         for fields in self._receiver.receive():
             self._heard_at = time.monotonic()
+            self._spoken = True
             self.said |= fields
             if (figures := _decoded(fields.get("X_FIGURES"))) is not None:
                 self.figures = figures

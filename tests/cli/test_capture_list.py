@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,12 @@ import pytest
 from agent.cli.main import main
 from agent.workers.capture import pins
 from agent.workers.capture.catalogue import INDEX
+from agent.workers.capture.memory import Memory
 from agent.workers.capture.naming import CLOSED, segment_name
+from agent.workers.capture.retention import Limits
+from agent.workers.capture.store import Store
+
+HEADER = struct.pack("=IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 262144, 1)
 
 
 def test_each_interface_is_shown_with_its_segments_and_how_far_back_it_goes(
@@ -41,6 +47,7 @@ def test_each_interface_is_shown_with_its_segments_and_how_far_back_it_goes(
             "pinned_bytes": 0,
             "budget": None,
             "max_age": None,
+            "memory": None,
         }
     ]
     assert shown[2].startswith("edge: 160 B, goes back ")
@@ -75,6 +82,7 @@ def test_what_is_stored_is_held_against_what_is_declared(tmp_path: Path, capsys:
         "pinned_bytes": 2**19,
         "budget": 2**21,
         "max_age": 30 * 86400.0,
+        "memory": None,
     }
     assert [store["interface"] for store in told["stores"]] == ["eth0", "gone0"]
     assert main(["--prefix", str(tmp_path), "capture", "list"]) == 0
@@ -96,3 +104,32 @@ def test_a_store_from_a_newer_version_is_refused_in_one_line(
 def test_an_empty_store_is_said_to_be_empty(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--prefix", str(tmp_path), "capture", "list"]) == 0
     assert capsys.readouterr().out == f"no packets are stored below {tmp_path / 'spool'}\n"
+
+
+def test_what_waits_in_memory_is_told_and_so_is_a_question_that_cannot_see_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "spool" / "edge"
+    disk = Store(data, Limits(10**6), lambda kind, message: None)
+    disk.adopt()
+    waiting = Memory(disk, data, 10 * 10**9, 10**6, lambda kind, message: None)
+    waiting.adopt()
+    try:
+        assert main(["--prefix", str(tmp_path), "capture", "list"]) == 0
+        told = capsys.readouterr().out.splitlines()
+        assert told[1] == "edge: nothing on disk; 0 B in memory until something triggers it"
+        part = waiting.part("eth0", 1795183200 * 10**9)
+        part.write_bytes(HEADER.ljust(2048, b"."))
+        waiting.keep(part, 1795183200 * 10**9, 2048)
+        assert main(["--prefix", str(tmp_path), "--json", "capture", "list"]) == 0
+        (service,) = json.loads(capsys.readouterr().out)["services"]
+        assert service["memory"] == {"segments": 1, "bytes": 2048, "since": 1795183200.0}
+        assert main(["--prefix", str(tmp_path), "capture", "list"]) == 0
+        assert "edge: nothing on disk; 2.00 KiB in memory until something triggers it, back " in capsys.readouterr().out
+        (data / "eth0").mkdir()
+        (data / "eth0" / "20261120T140000.000000Z.pcap").write_bytes(HEADER)
+        assert main(["--prefix", str(tmp_path), "capture", "query", "ip"]) == 0
+        note = "agentctl: edge keeps its packets in memory, unseen, until something triggers it"
+        assert note in capsys.readouterr().err.splitlines()
+    finally:
+        waiting.close()

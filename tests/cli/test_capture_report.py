@@ -184,6 +184,24 @@ def test_damaged_files_are_told_of_and_the_rest_is_there(
     assert "Not read:" in page.read_text() and "1 without account" in page.read_text()
 
 
+@pytest.mark.parametrize("number", [-1, 2**48, 2**63 - 1, 10**30])
+def test_no_number_that_somebody_has_planted_breaks_it(
+    prefix: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, number: int
+) -> None:
+    for meta in (prefix / "spool" / "edge" / "eth0").glob("*.meta"):
+        told = json.loads(meta.read_text())
+        times = {} if number > 2**60 else {name: told[name] for name in ("opened", "closed")}
+        planted = {name: number if isinstance(value, int) else value for name, value in told.items()}
+        meta.write_text(json.dumps(planted | times))
+    pin = prefix / "spool" / "edge" / "pin-0mh71rk00.json"
+    pin.write_text(json.dumps({"id": "0mh71rk00", "from": 0, "to": number, "created": number}))
+    assert report(prefix, *SPAN, "-o", str(tmp_path / "report.html")) == 0
+    assert report(prefix, *SPAN, "--json") == 0
+    assert main(["--prefix", str(prefix), "capture", "list"]) == 0
+    assert main(["--prefix", str(prefix), "capture", "pins"]) == 0
+    assert "internal error" not in capsys.readouterr().err
+
+
 def test_of_a_time_of_which_nothing_is_stored_the_page_says_so(prefix: Path, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     assert report(prefix, "--from", "2025-01-01", "--to", "2025-01-02", "-o", str(page)) == 0

@@ -57,6 +57,7 @@ def test_it_is_kept_as_declared_and_a_second_one_changes_nothing(
         ("core", "core is not armed: it has no `trigger`; `agentctl capture pin core` keeps a span of it"),
         ("api", "no capture is named 'api'"),
         ("nobody", "no capture is named 'nobody'"),
+        ("edgr", "no capture is named 'edgr'; did you mean edge?"),
     ],
 )
 def test_what_is_not_armed_is_refused(
@@ -70,3 +71,13 @@ def test_a_capture_that_never_ran_has_nothing_to_keep(prefix: Path, capsys: pyte
     (prefix / "spool" / "edge").rmdir()
     assert trigger(prefix, "edge") == 2
     assert "no pin can be set: No such file or directory" in capsys.readouterr().err
+
+
+def test_a_reason_that_is_too_long_is_refused_and_one_of_odd_bytes_is_not(
+    prefix: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert trigger(prefix, "edge", "--reason", "x" * 501) == 1
+    assert capsys.readouterr().err == "agentctl: a reason has at most 500 characters; this one has 501\n"
+    assert trigger(prefix, "edge", "--reason", "odd \udcff") == 0
+    (pin,) = pins.read_all(prefix / "spool" / "edge")
+    assert pin.reason == "odd \N{REPLACEMENT CHARACTER}"

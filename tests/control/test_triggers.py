@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import pwd
 from pathlib import Path
 
 from agent.control.triggers import Triggers, armed
 from agent.declaration.model import AnyService, Capture, Command, Trigger
 from agent.paths import Paths
 from agent.telemetry.events import Event
-from agent.workers.capture import pins
+from agent.workers.capture import handed, pins
 
 SECOND = 1_000_000_000
 NOW = 1_795_183_200 * SECOND
@@ -78,3 +79,30 @@ def test_a_trigger_that_cannot_be_pulled_is_told(tmp_path: Path) -> None:
     ((name, kind, message),) = told
     assert (name, kind) == ("edge", "trigger_failed")
     assert str(tmp_path / "spool" / "edge") in message
+
+
+def test_a_capture_of_another_user_is_told_what_happened_once_while_that_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    told: list[tuple[str, str, str]] = []
+    now = [NOW]
+    services: dict[str, AnyService] = {
+        "edge": Capture(
+            name="edge", user="nobody", interfaces=("eth0",), trigger=Trigger(before=10, after=5, on=("api.failed",))
+        )
+    }
+    pulled = Triggers(Paths.of(tmp_path), lambda: services, lambda *words: told.append(words), lambda: now[0])
+    for second in range(12):
+        now[0] = NOW + second * SECOND
+        pulled.event(happened("failed"))
+    path = tmp_path / "run" / "edge.triggers"
+    assert path.stat().st_uid == pwd.getpwnam("nobody").pw_uid
+    assert path.stat().st_mode & 0o777 == 0o640
+    reason = "api.failed: exit code 1"
+    assert handed.read(path) == [handed.Handed(NOW + second * SECOND, reason) for second in (0, 5, 10)]
+    assert not (tmp_path / "spool").exists()
+    assert told == []
+    path.unlink()
+    path.parent.rmdir()
+    now[0] += 60 * SECOND
+    pulled.event(happened("failed"))
+    assert [(name, kind) for name, kind, _ in told] == [("edge", "trigger_failed")]

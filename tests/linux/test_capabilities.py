@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ OVERRIDE = mask(["CAP_DAC_OVERRIDE"])
 
 PREAMBLE = """
 import os, sys
-from agent.linux.capabilities import NotGranted, acting, handing_on, withhold
+from agent.linux.capabilities import NotGranted, acting, confine, handing_on, withhold
 from agent.linux.capability_sets import mask, parse_sets
 from pathlib import Path
 def tell(who="self"):
@@ -81,6 +83,18 @@ except ValueError:
 
 def test_root_stays_root_over_files() -> None:
     assert scripted(f"{PREAMBLE}withhold()\ntell()").split()[2] == scripted(f"{PREAMBLE}tell()").split()[2]
+
+
+@pytest.mark.parametrize("wrapper", [(), ("setpriv", "--bounding-set", "-setpcap", "--inh-caps", "-setpcap")])
+def test_root_that_confines_itself_holds_what_it_kept_and_no_more(wrapper: tuple[str, ...]) -> None:
+    told = subprocess.run(
+        [*wrapper, sys.executable, "-c", f'{PREAMBLE}confine(mask(["CAP_NET_RAW"])); tell(); print(os.geteuid())'],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    ).stdout
+    assert told.splitlines() == [f"0 {RAW} {RAW} 0", "0"]
 
 
 def test_what_goes_wrong_meanwhile_leaves_nothing_to_be_inherited() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
 import signal
 import time
 from collections.abc import Callable
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.linux.process import boot_id
 from agent.workers import companion
 from agent.workers.companion import Companion
 
@@ -101,6 +104,48 @@ def test_one_that_cannot_be_started_is_told_and_tried_again(service: Path, monke
         assert events == ["cannot start /nowhere/to/be/found: no such program; started again in 0.25 s"]
         await until(lambda: len(events) == 2, kept)
         await kept.stop()
+
+    asyncio.run(life())
+
+
+@pytest.mark.parametrize("left", range(8))
+def test_one_for_which_few_descriptors_are_left_is_told_and_tried_again(service: Path, left: int) -> None:
+    boot_id.cache_clear()
+
+    async def life() -> None:
+        events: list[str] = []
+        kept = Companion("index", lambda kind, message: events.append(message))
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        descriptors = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+        free = os.dup(0)
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free + left, before[1]))
+        try:
+            kept.start()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        assert kept.running is (events == [])
+        assert all("Too many open files" in event or "no file descriptor is left" in event for event in events)
+        assert events or left
+        if left == 0:
+            await until(lambda: bool(kept.figures), kept)
+        await kept.stop()
+        assert len(os.listdir("/proc/self/fd")) == descriptors  # noqa: PTH208
+
+    asyncio.run(life())
+
+
+def test_a_signal_waits_until_it_can_be_caught(service: Path) -> None:
+    async def life() -> None:
+        events: list[str] = []
+        kept = Companion("member", lambda kind, message: events.append(message))
+        kept.start()
+        for _ in range(5):
+            kept.signal(signal.SIGUSR1)
+        assert kept.running
+        await until(lambda: not kept.running, kept)  # it was given no group, and says so
+        (message,) = events  # it was given no group, and fails for that
+        assert message == "member: ended with exited 2; started again in 0.25 s"
 
     asyncio.run(life())
 

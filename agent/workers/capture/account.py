@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -13,6 +14,15 @@ VERSION = 1
 
 LONGEST = 65536
 """Bytes: no account is longer."""
+
+
+_MOST = 2**48  # of anything in one segment: what is planted here must not break sums
+_LATEST = 2**63 - 1
+
+Instant = Annotated[int, msgspec.Meta(ge=0, le=_LATEST)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=_MOST)]
+Difference = Annotated[int, msgspec.Meta(ge=-_MOST, le=_MOST)]
+Span = Annotated[int, msgspec.Meta(ge=-_LATEST, le=_LATEST)]
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,19 +40,19 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     interface: str
-    opened: int
-    closed: int
-    written: int
-    bytes: int
+    opened: Instant
+    closed: Instant
+    written: Count
+    bytes: Count
     reason: str
-    received: int = 0
-    dropped_kernel: int = 0
-    dropped_interface: int = 0
-    not_written: int = 0
-    unaccounted: int = 0
-    lag: int = 0
-    snaplen: int = 0
-    ring: int = 0
+    received: Difference = 0
+    dropped_kernel: Count = 0
+    dropped_interface: Count = 0
+    not_written: Count = 0
+    unaccounted: Difference = 0
+    lag: Span = 0
+    snaplen: Count = 0
+    ring: Count = 0
     filter: str = ""
     version: int = VERSION
 

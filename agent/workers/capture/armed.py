@@ -15,8 +15,10 @@ import msgspec
 from agent.declaration.model import Capture, Reserve, Rotate, Trigger
 from agent.declaration.triggers import Watcher
 from agent.errors import StorageFailure
+from agent.workers.capture import pins
 from agent.workers.capture.adoption import Report
 from agent.workers.capture.counters import Counters
+from agent.workers.capture.handed import Mailbox
 from agent.workers.capture.memory import Memory
 from agent.workers.capture.store import Store
 from agent.workers.capture.trigger import pull
@@ -27,6 +29,10 @@ SLACK = 5.0
 _PARTS = 8
 """Segments in memory at least: what is closed is what can be let go, or moved."""
 
+EXPIRE = 60.0
+"""Seconds between two looks for pins that keep nothing any more."""
+
+_TOLD = 3
 _SHORTEST = 1.0
 """Seconds: no segment in memory is cut shorter."""
 
@@ -47,11 +53,15 @@ def effective(service: Capture) -> Capture:
 class Armed:
     """The trigger of the capture whose store on disk is ``disk``, at ``data``.
 
-    ``store`` is where segments are written. Raises ``StorageFailure`` when there is no memory to keep them in.
+    ``store`` is where segments are written, ``handed`` where the agent leaves triggers for us. Raises
+    ``StorageFailure`` when there is no memory to keep them in.
     """
 
-    def __init__(self, trigger: Trigger, data: Path, disk: Store, report: Report) -> None:
+    def __init__(self, trigger: Trigger, data: Path, disk: Store, report: Report, handed: Path | None = None) -> None:
         self._trigger = trigger
+        self._disk = disk
+        self._mailbox = None if handed is None else Mailbox(handed, self._pull)
+        self._expire_at = 0.0
         self._data = data
         self._report = report
         self._watcher = Watcher(trigger.when)
@@ -77,7 +87,12 @@ class Armed:
             "lag": lag / 1e9,
         }
         for reason in self._watcher.look(figures, time.monotonic()):
-            self._pull(reason)
+            self._pull(reason, time.time_ns())
+        if self._mailbox is not None:
+            self._mailbox.look(time.time_ns() - round((self._trigger.before + SLACK) * 1e9))
+        if time.monotonic() >= self._expire_at:
+            self._expire_at = time.monotonic() + EXPIRE
+            self._expire()
         if self._memory is not None:
             self._memory.tend()
 
@@ -86,11 +101,26 @@ class Armed:
         if self._memory is not None:
             self._memory.close()
 
-    def _pull(self, reason: str) -> None:
+    def _pull(self, reason: str, at: int) -> None:
         try:
-            pin = pull(self._data, self._trigger, reason, time.time_ns())
+            pulled = pull(self._data, self._trigger, reason, at)
         except StorageFailure as error:
             self._report("trigger_failed", str(error))
             return
-        if pin is not None:
-            self._report("triggered", f"{reason}; kept as pin {pin.id}")
+        if pulled is not None:
+            self._report("triggered", pulled.told(reason))
+
+    def _expire(self) -> None:
+        """Remove pins of triggers that keep nothing, or there would be too many one day."""
+        if not any(pin.by == pins.TRIGGER for pin in self._disk.pins):
+            return
+        since = time.time_ns() - round(SLACK * 1e9)
+        since = min(since, self._disk.since or since, self.store.since or since)
+        try:
+            gone = pins.expire(self._data, self._disk.pins, since)
+        except StorageFailure as error:
+            self._report("storage_error", str(error))
+            return
+        if gone:
+            some = ", ".join(gone[:_TOLD]) + (f" and {len(gone) - _TOLD} more" * (len(gone) > _TOLD))
+            self._report("pin_expired", f"nothing of what triggers kept is left: {some}")

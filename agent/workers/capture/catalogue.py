@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.errors import StorageFailure
-from agent.workers.capture.naming import CLOSED, parse_name, valid_interface
+from agent.workers.capture.naming import CLOSED, OPEN, parse_name, valid_interface
 
 ACCOUNT = ".meta"
 INDEX = ".idx"
@@ -68,16 +68,16 @@ def interfaces(directory: Path) -> list[str]:
     return sorted(filter(valid_interface, found))
 
 
-def segments(directory: Path) -> list[Segment]:
-    """All segments of a store, oldest first. Raises ``StorageFailure``."""
+def segments(directory: Path, suffixes: tuple[str, ...] = (CLOSED, OPEN)) -> list[Segment]:
+    """The segments of a store whose names end so, oldest first. Raises ``StorageFailure``."""
     try:
-        return sorted(segment for name in interfaces(directory) for segment in within(directory, name))
+        return sorted(segment for name in interfaces(directory) for segment in within(directory, name, suffixes))
     except OSError as error:
         raise StorageFailure(f"segments in {directory} cannot be read: {error.strerror}") from error
 
 
-def within(directory: Path, interface: str) -> Iterator[Segment]:
-    """The segments of one interface, in no order. Raises ``OSError``."""
+def within(directory: Path, interface: str, suffixes: tuple[str, ...] = (CLOSED, OPEN)) -> Iterator[Segment]:
+    """Those of one interface, in no order. Raises ``OSError``."""
     place = directory / interface
     try:
         with os.scandir(place) as entries:
@@ -85,7 +85,7 @@ def within(directory: Path, interface: str) -> Iterator[Segment]:
     except FileNotFoundError:
         return
     for name in names:
-        parsed = parse_name(name)
+        parsed = parse_name(name) if name.endswith(suffixes) else None
         if parsed is not None:
             begin, suffix = parsed
             index = name.removesuffix(suffix) + (INDEX if suffix == CLOSED else TAIL)

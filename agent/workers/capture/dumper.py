@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import os
 import time
 from contextlib import suppress
 from pathlib import Path
 
 from agent.workers.capture import binding, savefile
+from agent.workers.capture.finish import rename
 from agent.workers.capture.handle import Handle
+from agent.workers.capture.hold import Hold, scratch
 
 #: Bytes collected before they are written: as much as one ring block holds.
 BUFFER = 256 * 1024
@@ -90,6 +91,7 @@ def sink(handle: Handle) -> Stream:
 class Dumper:
     """A segment being written at ``path``, which must not exist yet. Raises what ``Stream`` raises.
 
+    It is held by ``hold``, also once it is closed: until it has its last name, and whoever gave it that lets go.
     ``size`` and ``packets`` are what is in the file for certain; ``opened`` is the instant it was opened at. ``lag`` is
     how many nanoseconds passed from the first packet of the last flush to that flush.
     """
@@ -100,26 +102,36 @@ class Dumper:
         self.packets = 0
         self.lag = 0
         self._noted = 0
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, _MODE)
+        made = scratch(path)
+        fd = os.open(made, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, _MODE)
         try:
-            with suppress(OSError):  # some file systems have no locks: then it is only not known to be in use
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._stream = Stream(handle, fd)
+            self.hold = _held(fd)
             try:
-                self._stream.flush()
-                form = savefile.parse_header(self._stream.read(savefile.FILE_HEADER, 0))
-                if form is None:
-                    raise OSError(errno.EIO, "what was written cannot be read back")
-            except OSError:
-                with suppress(OSError):  # the first error says why
-                    self._stream.close()
+                self._stream = Stream(handle, fd)
+                form = self._begun(made)
+            except BaseException:
+                self.hold.release()
                 raise
         except BaseException:
-            path.unlink()
+            made.unlink(missing_ok=True)
             raise
         self.user = self._stream.user
         self.size = self._stream.position()
         self._form = form
+
+    def _begun(self, made: Path) -> savefile.Format:
+        """Write what every segment begins with, and let it be called one. Raises ``OSError``; it is closed then."""
+        try:
+            self._stream.flush()
+            form = savefile.parse_header(self._stream.read(savefile.FILE_HEADER, 0))
+            if form is None:
+                raise OSError(errno.EIO, "what was written cannot be read back")
+            rename(made, self.path)
+        except OSError:
+            with suppress(OSError):  # the first error says why
+                self._stream.close()
+            raise
+        return form
 
     def position(self) -> int:
         """Bytes of the segment, including those not flushed yet."""
@@ -165,3 +177,12 @@ class Dumper:
             # What the stream still held may have gone out while closing, behind a gap.
             if damaged:
                 os.truncate(self.path, self.size)
+
+
+def _held(fd: int) -> Hold:
+    """Hold what ``fd`` is open on, which is closed when that raises ``OSError``."""
+    try:
+        return Hold(fd, wait=True)
+    except OSError:
+        os.close(fd)
+        raise

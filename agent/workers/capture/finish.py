@@ -60,7 +60,7 @@ def finish(part: Path, begin: int, account: Account | None) -> Finished:
         except OSError as error:
             missing = error
         try:
-            _rename(part, final)
+            rename(part, final)
         except OSError as error:
             if stored:
                 with suppress(OSError):
@@ -87,7 +87,7 @@ def _store(path: Path, content: bytes) -> None:
         raise
 
 
-def _rename(source: Path, target: Path) -> None:
+def rename(source: Path, target: Path) -> None:
     """Rename, and raise ``FileExistsError`` instead of replacing anything."""
     try:
         rename_noreplace(source, target)

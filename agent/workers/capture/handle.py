@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.errors import CaptureFailure, ConfigurationError
-from agent.workers.capture import binding
+from agent.workers.capture import binding, socket_filter
 from agent.workers.capture.binding import pcap
 from agent.workers.capture.expression_error import explain
 from agent.workers.capture.fanout import Groups, NoGroup
@@ -30,13 +30,11 @@ _NO_NETWORK = ("dbus-system", "dbus-session", "dbus://")
 """What libpcap takes for a message bus (pcap-dbus.c), by a library that the bundle leaves out."""
 
 _BPF_MAXINSNS = 4096  # linux/bpf_common.h: the longest filter the kernel takes
-_SO_ATTACH_FILTER = 26  # asm-generic/socket.h
 _SOL_PACKET = 263  # linux/socket.h
 _PACKET_IGNORE_OUTGOING = 23  # linux/if_packet.h, since Linux 4.20
 _SIOCGIFINDEX = 0x8933  # linux/sockios.h
 _ETH_P_ALL = 0x0003  # linux/if_ether.h
 _NOTHING = 0xFFFF  # RFC 1701: reserved, so nothing is sent with this Ethernet type
-_BPF_RET_K = 0x06  # linux/filter.h: BPF_RET | BPF_K
 _DROP_COUNTERS = ("rx_missed_errors", "rx_fifo_errors")
 
 
@@ -91,6 +89,8 @@ class Handle:
             self.index = self._index()
             #: Bytes of kernel memory that hold packets until they are read: what was granted.
             self.ring = _mapped(self.fd)
+            #: So many packets come first that may have gone to another of our group as well.
+            self.doubtful = 0
             self._begin()
         except BaseException:
             self.close()
@@ -154,15 +154,29 @@ class Handle:
         counted before the filter was in force, and that libpcap would then refuse without telling how many. Not for
         ``any``: Python cannot bind to it, and what was counted there is no measure anyway.
 
-        In the instant until the socket is in its group it sees all packets, and not its share only.
+        Until the socket is in its group it sees all packets, which the others of the group have. Therefore it refuses
+        them until right before it joins; had it refused them for longer, its share would be lost. What comes in that
+        instant is ``doubtful``. For ``any`` it is not known which packets these are.
         """
         groups = self.options.groups
         try:
             with socket.socket(fileno=os.dup(self.fd)) as packets:
+                if groups is None:
+                    if self.interface != ANY:
+                        packets.bind((self.interface, _ETH_P_ALL))
+                    return
+                program = socket_filter.attached(self.fd)
+                self.seal()
                 if self.interface != ANY:
                     packets.bind((self.interface, _ETH_P_ALL))
-                if groups is not None:
-                    groups.join(packets, self.index, incoming=self.interface == "lo")
+                shared = groups.join(
+                    packets,
+                    self.index,
+                    incoming=self.interface == "lo",
+                    ready=lambda: socket_filter.attach(packets, program),
+                )
+                received, dropped = self.statistics()
+                self.doubtful = received - dropped if shared and self.interface != ANY else 0
         except NoGroup:
             raise InterfaceLost(f"{self.interface}: the capture itself has not opened it yet") from None
         except OSError as error:
@@ -201,10 +215,8 @@ class Handle:
 
         Goes past libpcap, which would apply a new filter to the packets already stored as well.
         """
-        refuse = ctypes.create_string_buffer(struct.pack("HBBI", _BPF_RET_K, 0, 0, 0), 8)
-        program = struct.pack("HP", 1, ctypes.addressof(refuse))  # struct sock_fprog
         with socket.socket(fileno=os.dup(self.fd)) as packets:
-            packets.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+            socket_filter.attach(packets, socket_filter.NOTHING)
 
     def close(self) -> None:
         """Release the ring and the socket. May be called again."""

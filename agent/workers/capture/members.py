@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,16 +13,18 @@ from agent.linux.capability_sets import NET_RAW
 from agent.workers.capture import fanout
 from agent.workers.capture.counters import Counters
 from agent.workers.capture.loop import ROTATE
-from agent.workers.capture.member import SEGMENT
+from agent.workers.capture.member import SEGMENT, WANTING
 from agent.workers.capture.report import Flow
+from agent.workers.capture.store import FULL
 from agent.workers.companion import Companion, Report
 
+_DENIALS = {str(number): OSError(number, os.strerror(number)) for number in FULL}
 _COUNTED = tuple(field.name for field in dataclasses.fields(Counters))
 
 
 class Members:
-    """``count`` of them. ``closed`` is called with ``INTERFACE/NAME`` of each segment that one has closed, and
-    ``ended`` when one has ended, and may have left one open.
+    """``count`` of them. ``closed`` is called with ``INTERFACE/NAME`` of each segment that one has closed, ``ended``
+    when one has ended, and may have left one open, and ``wanting`` when the disk would not let one write.
     """
 
     def __init__(
@@ -31,10 +34,12 @@ class Members:
         report: Report,
         closed: Callable[[str], None],
         ended: Callable[[], None],
+        wanting: Callable[[OSError], None],
     ) -> None:
         self._report = report
         self._closed = closed
         self._ended = ended
+        self._wanting = wanting
         self._gone = Counters()
         self._members = [
             Companion(
@@ -83,6 +88,10 @@ class Members:
     def _heard(self, number: int, kind: str, message: str) -> None:
         if kind == SEGMENT:
             self._closed(message)
+            return
+        if kind == WANTING:
+            if message in _DENIALS:
+                self._wanting(_DENIALS[message])
             return
         if kind == "companion_ended":
             member = self._members[number]

@@ -1,8 +1,9 @@
 """Segments in memory, of an armed capture: what nothing has triggered is gone when it is old, and never on a disk.
 
 They are files of a directory in /dev/shm, written and closed by the same code as on disk; a store of its own keeps
-them within their age and their bytes. What a pin touches moves to the store on disk. A capture that is killed
-leaves its directory behind; the next one of the same service removes it.
+them within their age and their bytes. What a pin touches moves to the store on disk, beside the capture, and is kept
+here until it is there. A capture that is killed leaves its directory behind; the next one of the same service removes
+it.
 """
 
 from __future__ import annotations
@@ -19,12 +20,21 @@ from agent.errors import StorageFailure
 from agent.linux.files import why
 from agent.workers.capture import account
 from agent.workers.capture.catalogue import ACCOUNT
+from agent.workers.capture.mover import Load, Moved, Mover
 from agent.workers.capture.pins import Watch
 from agent.workers.capture.retention import Limits, Stored
+from agent.workers.capture.shelf import Shelf
 from agent.workers.capture.store import Report, Store
 
 PLACE = Path("/dev/shm")  # noqa: S108  # tmpfs by the Filesystem Hierarchy Standard, and sticky
-_COPIED = 1024 * 1024
+
+_MOST = 64
+"""Segments that are copied in one go: each holds a descriptor until it is named."""
+
+
+def found(data: Path) -> list[Path]:
+    """Where segments of the capture whose store is ``data`` wait in memory, as far as can be seen."""
+    return sorted(PLACE.glob(f"{_stem(data)}*"))
 
 
 class Memory(Store):
@@ -35,62 +45,132 @@ class Memory(Store):
     """
 
     def __init__(self, disk: Store, data: Path, kept: int, limit: int, report: Report) -> None:
-        self._stem = f"agent-capture-{hashlib.blake2b(os.fsencode(data), digest_size=8).hexdigest()}-"
         self._disk_store = disk
-        self._marks = Watch(data, report)
-        self._clear()
+        self._data = data
+        self._mover = Mover()
+        self._refused: set[Path] = set()  # told once
+        self._no_room = False
         try:
-            directory = Path(tempfile.mkdtemp(prefix=self._stem, dir=PLACE))
+            directory = Path(tempfile.mkdtemp(prefix=_stem(data), dir=PLACE))
         except OSError as error:
             raise StorageFailure(f"{PLACE}: nothing can be kept in memory there: {why(error)}") from error
         super().__init__(directory, Limits(limit, max_age=kept), report)
+        self._pins = Watch(data, self._report_broken)
+
+    def adopt(self) -> None:
+        """As of any store; and what an earlier capture has left goes."""
+        self._clear()
+        super().adopt()
 
     def tend(self) -> None:
         """As of any store; and what has been pinned moves to the disk."""
-        self._marks.look(self._clock())
-        self._save()
         super().tend()
+        self._settle()
+        if not self._mover.busy:
+            self._move(_MOST)
 
     def close(self) -> None:
-        """Move what is pinned, and forget the rest."""
-        self._marks.look(self._clock())
-        self._save()
+        """Move what is pinned, and forget the rest. Whatever cannot be moved is tried once, and told."""
+        self._pins.look(self._clock())
+        self._mover.wait()
+        self._settle()
+        tried: set[Stored] = set()
+        while loads := self._move(_MOST, tried):
+            tried.update(load.segment for load in loads)
+            self._mover.wait()
+            self._settle()
+        if lost := self._pinned():
+            packets = sum(record.written for one in lost if (record := self._account(one)) is not None)
+            self._report(
+                "storage_error", f"{packets} packets of {len(lost)} pinned segments are lost: they were in memory alone"
+            )
         shutil.rmtree(self._directory, ignore_errors=True)
 
-    def _add(self, segment: Stored) -> None:
-        super()._add(replace(segment, indexed=True))  # nobody asks here
+    def _report_broken(self, kind: str, message: str) -> None:
+        """What is wrong with a pin itself, the store on disk tells."""
+        if kind == "pin_broken":
+            self._report(kind, message)
 
-    def _save(self) -> None:
-        for segment in [found for found in self._closed if self._marks.ranges.touch(found.begin, found.end)]:
-            path = self._path(segment)
+    def _made_shelf(self, directory: Path) -> Shelf:
+        return _Bare(directory, self._report)
+
+    def _pinned(self) -> list[Stored]:
+        return [one for one in self._shelf if self._pins.ranges.touch(one.begin, one.end)]
+
+    def _move(self, most: int, leave: set[Stored] | frozenset[Stored] = frozenset()) -> list[Load]:
+        """Begin to copy what is pinned, as far as the disk has room; returns what."""
+        loads: list[Load] = []
+        begun, short = 0, False
+        for segment in self._pinned():
+            if segment in leave:
+                continue
+            if len(loads) == most:
+                break
+            if short := self._disk_store.make_room(segment.size, begun) < segment.size:
+                break
+            path = self._shelf.path(segment)
             try:
-                self._move(segment, path)
+                size = path.stat().st_size
+                part = self._disk_store.part(segment.interface, segment.begin)
             except OSError as error:
-                self._report("storage_error", f"{segment.interface}: a pinned segment stays in memory: {why(error)}")
-                return
-            self._remove(segment)
+                self._refuse(path, segment, error)
+                continue
+            self._disk_store.grow(part, size)
+            begun += size
+            loads.append(Load(segment, path, part, size))
+        if loads:
+            self._mover.start(loads)
+        if short and not loads and not self._no_room:
+            reason = self._disk_store.obstacle().strerror
+            self._report("storage_error", f"pinned segments stay in memory until there is room: {reason}")
+        self._no_room = short and not loads
+        return loads
 
-    def _move(self, segment: Stored, path: Path) -> None:
-        size = path.stat().st_size
-        self._disk_store.make_room(size)
-        part = self._disk_store.part(segment.interface, segment.begin)
-        try:
-            _copy(path, part)
-        except OSError:
+    def _settle(self) -> None:
+        """Name what has been copied."""
+        for moved in self._mover.results():
+            self._settle_one(moved)
+
+    def _settle_one(self, moved: Moved) -> None:
+        load = moved.load
+        if moved.error is not None:
             with suppress(OSError):
-                part.unlink()
-            raise
-        self._disk_store.keep(part, segment.begin, size, account.read(path.with_suffix(ACCOUNT)))
+                self._disk_store.discard(load.part)
+            self._refuse(load.source, load.segment, moved.error)
+            return
+        try:
+            self._disk_store.keep(load.part, load.segment.begin, load.size, self._account(load.segment))
+        except OSError as error:  # the disk has it, and is asked for the name again and again
+            self._report("storage_error", f"{load.segment.interface}: a pinned segment has no name yet: {why(error)}")
+        finally:
+            os.close(moved.fd)
+        self._refused.discard(load.source)
+        if self._shelf.knows(load.segment.begin, load.segment.interface):
+            self._removal.remove(load.segment)
+
+    def _account(self, segment: Stored) -> account.Account | None:
+        return account.read(self._shelf.path(segment).with_suffix(ACCOUNT))
+
+    def _refuse(self, path: Path, segment: Stored, error: OSError) -> None:
+        """It stays; others are tried. It is tried again, and told once."""
+        if path not in self._refused:
+            self._refused = {one for one in self._refused if one.exists()} | {path}
+            self._report("storage_error", f"{segment.interface}: a pinned segment stays in memory: {why(error)}")
 
     def _clear(self) -> None:
         """Remove what a killed capture of this service has left. What is somebody else's, the sticky bit protects."""
-        for left in PLACE.glob(f"{self._stem}*"):
-            if left.lstat().st_uid == os.geteuid():
-                shutil.rmtree(left, ignore_errors=True)
+        for left in found(self._data):
+            with suppress(OSError):
+                if left != self._directory and left.lstat().st_uid == os.geteuid():
+                    shutil.rmtree(left, ignore_errors=True)
 
 
-def _copy(source: Path, target: Path) -> None:
-    with source.open("rb") as from_, target.open("xb") as to:
-        target.chmod(0o640)
-        while os.sendfile(to.fileno(), from_.fileno(), None, _COPIED):
-            pass
+class _Bare(Shelf):
+    """Nobody asks for packets here, and so none need an index to go."""
+
+    def put_back(self, segment: Stored) -> None:
+        super().put_back(replace(segment, indexed=True))
+
+
+def _stem(data: Path) -> str:
+    return f"agent-capture-{hashlib.blake2b(os.fsencode(data.resolve()), digest_size=8).hexdigest()}-"

@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -26,12 +27,27 @@ MOST = 1000
 LONGEST_REASON = 500
 """Characters."""
 
+LARGEST = 2**63 - 1
+"""Nanoseconds since the epoch, in the year 2262: no instant is later."""
+
+TRIGGER = "trigger"
+"""Who set a pin that a trigger was pulled for."""
+
+Instant = Annotated[int, msgspec.Meta(ge=0, le=LARGEST)]
+"""Nanoseconds since the epoch."""
+
+
+class TooMany(StorageFailure):
+    """No more pins are kept."""
+
+
 #: ``report(kind, message)``: something happened that the operator should know.
 Report = Callable[[str, str], None]
 
 _NAME = re.compile(r"pin-([0-9a-z]{9})\.json", re.ASCII)
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _LONGEST = 16384
+_TOLD = 64  # characters of a reason, in the message of an event
 _MILLISECOND = 1_000_000
 _TICK = 100_000_000
 _SCRATCH = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -44,9 +60,9 @@ class Pin(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     id: str
-    begin: int = msgspec.field(name="from")
-    end: int = msgspec.field(name="to")
-    created: int
+    begin: Instant = msgspec.field(name="from")
+    end: Instant = msgspec.field(name="to")
+    created: Instant
     reason: str = ""
     by: str = ""
 
@@ -95,11 +111,14 @@ def add(
 ) -> Pin:
     """Set a pin; a ``durable`` one outlives a power failure, and takes as long as the disk.
 
-    Raises ``StorageFailure`` when it cannot be written or there are too many.
+    One that root sets is the store's owner's, who is to read it. Raises ``StorageFailure`` when it cannot be written,
+    and ``TooMany``.
     """
+    begin, end = (min(max(0, instant), LARGEST) for instant in (begin, end))
+    reason, by = (text.encode(errors="replace").decode() for text in (reason, by))  # no lone halves, for JSON
     try:
         if len(names(directory)) >= MOST:
-            raise StorageFailure(f"{directory} has {MOST} pins, and no more are kept; unpin what nobody needs any more")
+            raise TooMany(f"{directory} has {MOST} pins, and no more are kept; unpin what nobody needs any more")
         while True:
             pin = Pin(id=pin_id(created), begin=begin, end=end, created=created, reason=reason, by=by)
             try:
@@ -132,6 +151,8 @@ def _write_new(final: Path, content: bytes, durable: bool) -> None:
     try:
         with os.fdopen(fd, "wb") as file:
             file.write(content)
+            if os.geteuid() == 0 and (whose := final.parent.stat()).st_uid != 0:
+                os.fchown(fd, whose.st_uid, whose.st_gid)
             if durable:
                 file.flush()
                 os.fsync(fd)
@@ -139,6 +160,16 @@ def _write_new(final: Path, content: bytes, durable: bool) -> None:
     finally:
         with suppress(OSError):
             scratch.unlink()
+
+
+def expire(directory: Path, pins: Iterable[Pin], since: int) -> list[str]:
+    """Remove those of ``pins`` that a trigger set and that end before ``since``; returns their ids.
+
+    Nothing is stored from before that instant, so they keep nothing. What a person has set, a person takes back. Raises
+    ``StorageFailure``.
+    """
+    gone = [pin.id for pin in pins if pin.by == TRIGGER and pin.end < since]
+    return [name for name in gone if remove(directory, name)]
 
 
 class Ranges:
@@ -151,6 +182,9 @@ class Ranges:
 
     def __len__(self) -> int:
         return len(self._pins)
+
+    def __iter__(self) -> Iterator[Pin]:
+        return iter(self._pins)
 
     def touch(self, begin: int, end: int) -> bool:
         """Whether a pin has an instant of ``begin..end`` in its span."""
@@ -172,6 +206,7 @@ class Watch:
         self._seen: int | None = None
         self._pins: dict[str, tuple[tuple[int, int, int] | None, Pin | None]] = {}
         self._too_many = False
+        self._broken: set[str] = set()
 
     def look(self, now: int) -> bool:
         """Read what is new at ``now``, nanoseconds since the epoch; returns whether there are other pins than before.
@@ -196,6 +231,14 @@ class Watch:
             return False
         self.ranges = Ranges(pin for _, pin in self._pins.values() if pin is not None)
         return True
+
+    def broken(self, begin: int, end: int) -> None:
+        """Packets of ``begin..end`` go in spite of all pins: tell of each once."""
+        for pin in self.ranges.touching(begin, end):
+            if pin.id not in self._broken:
+                self._broken = {each.id for each in self.ranges if each.id in self._broken} | {pin.id}
+                reason = f" ({pin.reason[:_TOLD]})" if pin.reason else ""
+                self._report("pin_broken", f"pin {pin.id}{reason}: its oldest packets go, for nothing else is left to")
 
     def _edition(
         self, name: str, before: tuple[tuple[int, int, int] | None, Pin | None] | None

@@ -1,9 +1,9 @@
-"""Segments that a worker left open when it was killed: cut back to the last whole packet."""
+"""Segments that were left unfinished: cut back to the last whole packet."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.workers.capture import savefile
@@ -11,18 +11,22 @@ from agent.workers.capture import savefile
 #: Bytes read at a time. Longer than any record, so that each step gets on.
 _CHUNK = 1024 * 1024
 
+_SECOND = 1_000_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
     """``records`` whole packets are in ``length`` bytes, the first captured at ``begin``; ``lost`` bytes were cut off.
 
-    ``begin`` is in nanoseconds since the epoch, ``None`` when there is no packet.
+    ``begin`` is in nanoseconds since the epoch, ``None`` when there is no packet. So is ``end``, than which none is
+    later.
     """
 
     begin: int | None
     records: int
     length: int
     lost: int
+    end: int = field(default=0, compare=False)
 
 
 def recover(path: Path) -> Recovered | None:
@@ -38,7 +42,7 @@ def recover(path: Path) -> Recovered | None:
         if form is None:
             return None
         begin: int | None = None
-        length, records, carry = savefile.FILE_HEADER, 0, b""
+        length, records, latest, carry = savefile.FILE_HEADER, 0, 0, b""
         while chunk := file.read(_CHUNK):
             carry += chunk
             walk = savefile.whole_records(carry, form)
@@ -46,8 +50,10 @@ def recover(path: Path) -> Recovered | None:
                 begin = savefile.first_instant(form, carry)
             length += walk.length
             records += walk.records
+            latest = max(latest, walk.latest)
             carry = carry[walk.length :]
             if walk.damaged:
                 break
-        os.ftruncate(file.fileno(), length)
-        return Recovered(begin, records, length, size - length)
+        if length < size:
+            os.ftruncate(file.fileno(), length)
+        return Recovered(begin, records, length, size - length, (latest + 1) * _SECOND)

@@ -1,9 +1,9 @@
 """Which segments go, and when. Pure.
 
 Three things are held at once: the declared ``budget``, the part of the file system that is to stay free, and the age at
-which packets are no longer wanted. What goes, goes oldest first; of what a pin keeps nothing goes for its age, and for
-room only when nothing else is left. A segment without an index is never removed, whatever the reason: nobody has
-been able to ask for its packets by what is in them yet.
+which packets are no longer wanted. What goes, goes oldest first, in the order that ``shelf`` gives; of what a pin keeps
+nothing goes for its age, and for room only when nothing else is left. A segment without an index is never removed,
+whatever the reason: nobody has been able to ask for its packets by what is in them yet.
 
 Sizes are bytes, instants nanoseconds since the epoch.
 """
@@ -11,15 +11,17 @@ Sizes are bytes, instants nanoseconds since the epoch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Stored:
-    """One closed segment, with all its files. Orders by age.
+    """One closed segment, with all its files. Orders by its name.
 
-    ``begin`` is the instant in its name; no packet in it is later than ``end``. ``size`` is what its files take.
+    ``begin`` is the instant in its name; no packet in it is later than ``end``. ``size`` is what its files take. Those
+    of a lower ``rank`` go first. ``noticed`` is when it was found to be ahead of the clock, in nanoseconds of one that
+    only runs forward.
     """
 
     begin: int
@@ -27,6 +29,8 @@ class Stored:
     end: int
     size: int
     indexed: bool
+    rank: int = field(default=0, compare=False)
+    noticed: int | None = field(default=None, compare=False)
 
 
 class Limits(NamedTuple):
@@ -83,6 +87,16 @@ def room(limits: Limits, disk: Disk, used: int) -> Room:
     return Room(limits.budget - used, disk.free - reserve(limits, disk))
 
 
+def owed(limits: Limits, disk: Disk, used: int, lent: int, lent_used: int) -> int:
+    """How many bytes of this disk are to be left to others, to whom ``lent`` bytes are, ``lent_used`` of them written.
+
+    Not more than half of what there would be without the ``used`` bytes of segments: a disk may be smaller than the
+    budget.
+    """
+    whole = disk.free - reserve(limits, disk) + used + lent_used
+    return max(0, min(lent, whole // 2) - lent_used)
+
+
 def plan(
     oldest_first: Sequence[Stored],
     limits: Limits,
@@ -91,12 +105,14 @@ def plan(
     want: int,
     now: int,
     pinned: Callable[[Stored], bool],
+    steady: int = 0,
 ) -> Plan:
     """What goes at ``now`` so that ``want`` more bytes may be written, of a store that takes ``used``.
 
-    All that is too old goes, and then the fewest of the oldest that make enough room.
+    All that is too old goes, and then the fewest of the oldest that make enough room. What is ahead of the clock is as
+    old as was noticed: ``steady`` is now, by that other clock.
     """
-    aged = [] if limits.max_age is None else list(_outdated(oldest_first, now - limits.max_age, pinned))
+    aged = [] if limits.max_age is None else list(_outdated(oldest_first, now, steady, limits.max_age, pinned))
     need = want - room(limits, disk, used).bytes - sum(segment.size for segment in aged)
     going: list[Stored] = []
     kept: list[Stored] = []
@@ -123,9 +139,15 @@ def plan(
     return Plan(aged, going, broken, max(0, need), waiting)
 
 
-def _outdated(oldest_first: Iterable[Stored], limit: int, pinned: Callable[[Stored], bool]) -> Iterator[Stored]:
+def _outdated(
+    oldest_first: Iterable[Stored], now: int, steady: int, most: int, pinned: Callable[[Stored], bool]
+) -> Iterator[Stored]:
     for segment in oldest_first:
-        if segment.begin >= limit:  # and none ends before it begins
+        if now - most <= segment.begin <= now:  # and none ends before it begins, nor was any behind it closed earlier
             return
-        if segment.end < limit and segment.indexed and not pinned(segment):
+        if segment.end <= now:
+            old = segment.end < now - most
+        else:
+            old = segment.noticed is not None and segment.noticed < steady - most
+        if old and segment.indexed and not pinned(segment):
             yield segment

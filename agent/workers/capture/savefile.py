@@ -1,4 +1,4 @@
-"""The arithmetic of pcap files: where the last whole record ends. Pure.
+"""The form of pcap files: their header, and the arithmetic of where the last whole record ends. Pure.
 
 The format is pcap-savefile(5): a header of 24 bytes, then records of a 16 byte header (seconds, fraction, captured
 length, original length, each 32 bits in the writer's byte order) and the captured bytes. There is no trailer, so a file
@@ -8,7 +8,7 @@ cut off anywhere is whole up to some record.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 FILE_HEADER = 24
@@ -19,6 +19,7 @@ LONGEST_CAPTURE = 262144
 
 _MICROSECONDS = 0xA1B2C3D4
 _NANOSECONDS = 0xA1B23C4D
+_HEADER = "IHHiIII"  # magic, version 2.4, two that are not used, snapshot length, link type
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,14 @@ class Format:
 
     order: Literal["<", ">"]
     unit: int
+
+
+def file_header(link_type: int, snaplen: int = LONGEST_CAPTURE, order: Literal["=", "<", ">"] = "=") -> bytes:
+    """What a file of records with nanoseconds begins with, in the byte order of this machine unless another is named.
+
+    ``link_type`` is of pcap-linktype(7), ``snaplen`` the most bytes of a packet that it will hold.
+    """
+    return struct.pack(order + _HEADER, _NANOSECONDS, 2, 4, 0, 0, snaplen, link_type)
 
 
 def parse_header(data: bytes) -> Format | None:
@@ -60,11 +69,15 @@ def first_instant(form: Format, record: bytes) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """``records`` whole records take the first ``length`` bytes; ``damaged``: what follows can be no record at all."""
+    """``records`` whole records take the first ``length`` bytes; ``damaged``: what follows can be no record at all.
+
+    ``latest`` is the second of the latest of them, since the epoch; 0 without any.
+    """
 
     length: int
     records: int
     damaged: bool
+    latest: int = field(default=0, compare=False)
 
 
 def whole_records(data: bytes, form: Format) -> Walk:
@@ -73,15 +86,17 @@ def whole_records(data: bytes, form: Format) -> Walk:
     A header makes no sense when it claims more captured than original bytes, none on the wire, or more than libpcap
     writes. Files that lost pages in a power failure have such headers, of zeros.
     """
-    lengths = struct.Struct(form.order + "II")
-    offset = records = 0
+    heads = struct.Struct(form.order + "I4xII")
+    offset = records = latest = 0
     while offset + RECORD_HEADER <= len(data):
-        captured, original = lengths.unpack_from(data, offset + 8)
+        second, captured, original = heads.unpack_from(data, offset)
         if captured > original or original == 0 or captured > LONGEST_CAPTURE:
-            return Walk(offset, records, damaged=True)
+            return Walk(offset, records, damaged=True, latest=latest)
         end = offset + RECORD_HEADER + captured
         if end > len(data):
             break
         offset = end
         records += 1
-    return Walk(offset, records, damaged=False)
+        if second > latest:
+            latest = second
+    return Walk(offset, records, damaged=False, latest=latest)

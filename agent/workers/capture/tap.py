@@ -24,6 +24,8 @@ class Tap:
         self.handle = handle
         self.exact = handle.interface != ANY
         self.delivered = 0
+        #: So many of the packets that are delivered next may be in the hands of another process as well.
+        self.doubtful = handle.doubtful
         self._counters = counters
         self._received = Wrapping()
         self._dropped = Wrapping()

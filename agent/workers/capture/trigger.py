@@ -8,29 +8,49 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from agent.declaration.model import Trigger
 from agent.workers.capture import pins
 from agent.workers.capture.pins import Pin
 
-BY = "trigger"
-"""Who set such a pin."""
-
 _LOOKED_AT = 32
 _NANOSECONDS = 1_000_000_000
 
 
-def pull(directory: Path, trigger: Trigger, reason: str, now: int, *, durable: bool = False) -> Pin | None:
+class Pulled(NamedTuple):
+    """A trigger that was pulled: ``instead`` is the id of the oldest such pin, if that had to make way."""
+
+    pin: Pin
+    instead: str | None
+
+    def told(self, reason: str) -> str:
+        """What happened, for an event."""
+        return f"{reason}; kept as pin {self.pin.id}" + (f" in place of {self.instead}" if self.instead else "")
+
+
+def pull(directory: Path, trigger: Trigger, reason: str, now: int, *, durable: bool = False) -> Pulled | None:
     """Pin what is around ``now``, nanoseconds since the epoch, in the store at ``directory``.
 
     ``None`` when a trigger has pinned this very instant already, and nothing more would be kept but a little longer:
-    what fails again and again within ``after`` is one event, and thousands of pins would help nobody. Raises
-    ``StorageFailure``.
+    what fails again and again within ``after`` is one event, and thousands of pins would help nobody. When there are as
+    many pins as may be, the oldest that a trigger set makes way. Raises ``StorageFailure``.
     """
-    if any(pin.by == BY and pin.created <= now <= pin.end for pin in _latest(directory)):
+    if any(pin.by == pins.TRIGGER and pin.created <= now <= pin.end for pin in _latest(directory)):
         return None
     begin, end = now - round(trigger.before * _NANOSECONDS), now + round(trigger.after * _NANOSECONDS)
-    return pins.add(directory, begin, end, created=now, reason=reason[: pins.LONGEST_REASON], by=BY, durable=durable)
+    reason = reason[: pins.LONGEST_REASON]
+    instead = None
+    while True:
+        try:
+            pin = pins.add(directory, begin, end, created=now, reason=reason, by=pins.TRIGGER, durable=durable)
+        except pins.TooMany:
+            instead = next((pin.id for pin in pins.read_all(directory) if pin.by == pins.TRIGGER), None)
+            if instead is None:  # all of them a person's
+                raise
+            pins.remove(directory, instead)
+        else:
+            return Pulled(pin, instead)
 
 
 def _latest(directory: Path) -> Iterator[Pin]:

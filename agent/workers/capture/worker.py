@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import replace
+from pathlib import Path
 
 from agent.declaration.model import Capture
 from agent.errors import ConfigurationError
-from agent.workers.capture import fanout, report
+from agent.workers.capture import fanout, handed, report
 from agent.workers.capture.armed import Armed, effective
 from agent.workers.capture.indexing import Indexing
 from agent.workers.capture.interfaces import Interfaces
@@ -15,6 +17,7 @@ from agent.workers.capture.loop import CaptureLoop
 from agent.workers.capture.members import Members
 from agent.workers.capture.retention import Limits
 from agent.workers.capture.settings import settings
+from agent.workers.capture.source import TURN
 from agent.workers.capture.store import Store
 from agent.workers.runtime import Context
 
@@ -33,7 +36,7 @@ class CaptureWorker(CaptureLoop):
         self._indexing = Indexing(self._report)
         self._disk = Store(context.data, self._limits(context.service), self._report, closed=self._closed)
         trigger = context.service.trigger
-        self._armed = None if trigger is None else Armed(trigger, context.data, self._disk, self._report)
+        self._armed = None if trigger is None else Armed(trigger, context.data, self._disk, self._report, _handed())
         self._store = self._disk if self._armed is None else self._armed.store
         self._groups: fanout.Groups | None = None
         self._members: Members | None = None
@@ -41,9 +44,14 @@ class CaptureWorker(CaptureLoop):
             self._groups = fanout.made()
             self._settings = replace(self._settings, options=replace(self._settings.options, groups=self._groups))
             self._members = Members(
-                self._settings.processes - 1, self._groups, self._report, self._disk.welcome, self._member_ended
+                self._settings.processes - 1,
+                self._groups,
+                self._report,
+                self._disk.welcome,
+                self._member_ended,
+                self._member_wanting,
             )
-        self._discover_at = 0.0
+        self._discover_at, self._anew = 0.0, False
         self.sources = Interfaces(context.service.interfaces, self._settings, self._store, self._report, self.read)
         self._measured: tuple[float, int] | None = None
 
@@ -83,9 +91,7 @@ class CaptureWorker(CaptureLoop):
         if self._members is not None:
             self._members.tend()
             self._lend()
-            if time.monotonic() >= self._discover_at:
-                self._discover_at = time.monotonic() + DISCOVER
-                self._disk.discover()
+            self._discover()
         self._disk.tend()
         self._tell(flow)
 
@@ -96,13 +102,24 @@ class CaptureWorker(CaptureLoop):
             self._members.rotate()
 
     def _lend(self) -> None:
-        """So much of the budget is for what members write."""
+        """So much of the budget, and of the disk, is for what members write."""
         interfaces = len(list(self.sources))
         if self._members is not None and interfaces:
             self._disk.lent = (self._settings.processes - 1) * interfaces * self._settings.cut(interfaces).most
+            self._disk.lent_used = self._members.open_bytes
+
+    def _discover(self) -> None:
+        now = time.monotonic()
+        if now >= self._discover_at:
+            anew, self._anew = self._anew, False
+            if self._disk.discover(now + TURN, anew=anew):
+                self._discover_at = now + DISCOVER
 
     def _member_ended(self) -> None:
-        self._discover_at = 0.0
+        self._discover_at, self._anew = 0.0, True
+
+    def _member_wanting(self, error: OSError) -> None:
+        self._disk.squeeze(error, self._settings.cut(max(1, len(list(self.sources)))).headroom)
 
     def _tell(self, flow: report.Flow) -> None:
         storing = self.sources.storing
@@ -150,3 +167,9 @@ class CaptureWorker(CaptureLoop):
     def _report(self, kind: str, message: str) -> None:
         self.context.log(message)
         self.context.event(kind, message)
+
+
+def _handed() -> Path | None:
+    """Where the agent leaves triggers for us."""
+    config = os.environ.get("SERVICE_CONFIG")
+    return handed.place(Path(config)) if config else None

@@ -174,9 +174,11 @@ class Writer:
 
     def _batch(self, tap: Tap) -> tuple[int, int]:
         """One call into libpcap: how many packets were asked for and how many came."""
+        if tap.doubtful:
+            return self._pass_over(tap)
         dumper = self._dumper or self._begin(tap)
         if dumper is None:
-            return self._waste(tap)
+            return self._waste(tap, rotation.MAX_BATCH)
         before = dumper.position()
         if self._room < self.cut.headroom:
             self._room = self._store.make_room(self.cut.headroom, before - dumper.size)
@@ -199,11 +201,17 @@ class Writer:
             self.close("size")
         return asked, done
 
-    def _waste(self, tap: Tap) -> tuple[int, int]:
-        """Read packets that no segment takes."""
+    def _pass_over(self, tap: Tap) -> tuple[int, int]:
+        """Read what others may have as well: rather one that is counted as missing than one that is there twice."""
+        asked, done = self._waste(tap, tap.doubtful)
+        tap.doubtful -= done
+        return asked, done
+
+    def _waste(self, tap: Tap, most: int) -> tuple[int, int]:
+        """Read packets that no segment takes, so many at most."""
         if self._sink is None:
             raise RuntimeError("no handle is attached")
-        asked = self._bounded(tap, rotation.MAX_BATCH)
+        asked = self._bounded(tap, most)
         done = tap.take(self._sink.user, asked)
         self._counters.not_written += done
         self._arrived(tap)
@@ -242,8 +250,9 @@ class Writer:
             part = self._store.part(self._interface, opened)
             try:
                 return Dumper(tap.handle, part, opened)
-            except FileExistsError:  # another process opened one in the same microsecond
-                if last:
+            except OSError as error:
+                self._store.unopened(part)
+                if last or not isinstance(error, FileExistsError):  # by another process, in the same microsecond
                     raise
         raise AssertionError("unreachable")
 
@@ -324,10 +333,11 @@ class Writer:
         try:
             if begin is None:
                 self._store.discard(dumper.path)
+                dumper.hold.release()
             else:
                 account = self._account(dumper, tap, boundary, failed=failure is not None)
                 unaccounted = account.unaccounted
-                self._store.keep(dumper.path, begin, dumper.size, account)
+                self._store.keep(dumper.path, begin, dumper.size, account, dumper.hold)
         except OSError as error:
             failure = failure or error
         if failure is not None:

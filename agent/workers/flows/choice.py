@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from agent.workers.capture.savefile import LONGEST_CAPTURE, RECORD_HEADER
+from agent.workers.capture.savefile import LONGEST_CAPTURE, RECORD_HEADER, file_header
 from agent.workers.flows.recount import Chosen
-from agent.workers.index import records
+from agent.workers.index import numbers, records
 from agent.workers.index.build import Kind
 from agent.workers.index.model import Chunk
 from agent.workers.retrieval.expression import Everything, parse
@@ -28,7 +28,7 @@ WINDOW = 8 * 1024 * 1024
 """Bytes of a segment that are read at a time."""
 
 #: Of a file of Ethernet: what an expression is held against when there is no file.
-ETHERNET = bytes.fromhex("4d3cb2a1020004000000000000000000") + (262144).to_bytes(4, "little") + bytes((1, 0, 0, 0))
+ETHERNET = file_header(numbers.ETHERNET)
 
 _NATIVE: Literal["<", ">"] = "<" if sys.byteorder == "little" else ">"
 

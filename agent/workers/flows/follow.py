@@ -14,7 +14,9 @@ from pathlib import Path
 
 from agent.linux.files import open_regular
 from agent.workers.capture.catalogue import Segment, segments
+from agent.workers.capture.naming import OPEN
 from agent.workers.capture.savefile import FILE_HEADER
+from agent.workers.capture.timely import changes, settled
 from agent.workers.flows import table
 from agent.workers.flows.records import indexes
 from agent.workers.flows.table import Table
@@ -108,20 +110,21 @@ class Follower:
     def __init__(self) -> None:
         self._open: dict[Path, _Open] = {}
         self._begun = False
+        self._stamps: list[int] = []
 
     def look(self, directory: Path, origins: dict[tuple[str, str], int]) -> dict[str, Fresh]:
         """What is new since the last look, by interface. ``origins`` gives each service and interface its number.
 
         Raises ``StorageFailure``.
         """
-        found = {one.path: one for one in segments(directory) if not one.closed}
+        found = self._listed(directory)
         fresh: dict[str, Fresh] = {}
         for path, known in list(self._open.items()):
             of_it = fresh.setdefault(known.segment.interface, Fresh())
             with suppress(OSError):
                 known.take(of_it, self._origin(directory, known.segment, origins))
-                if path in found and known.is_at(path):
-                    known.segment = found.pop(path)
+                if known.is_at(path):
+                    found.pop(path, None)
                     of_it.open = (of_it.open or 0) + known.size
                     continue
             self._open.pop(path).close()
@@ -131,8 +134,18 @@ class Follower:
                 opened = self._open[path] = _Open(segment, new=self._begun)
                 opened.take(of_it, self._origin(directory, segment, origins))
                 of_it.open = (of_it.open or 0) + opened.size
+                continue
+            self._stamps = []  # it is looked for again
         self._begun = True
         return dict(sorted(fresh.items()))
+
+    def _listed(self, directory: Path) -> dict[Path, Segment]:
+        """The open segments, by their paths; none when no name can be there that was not at the last look."""
+        stamps = changes(directory)
+        if self._begun and stamps and stamps == self._stamps and settled(stamps):
+            return {}
+        self._stamps = stamps
+        return {one.path: one for one in segments(directory, (OPEN,))}
 
     @staticmethod
     def _origin(directory: Path, segment: Segment, origins: dict[tuple[str, str], int]) -> int:

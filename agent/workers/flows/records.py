@@ -19,8 +19,9 @@ import numpy as np
 
 from agent.errors import StorageFailure
 from agent.linux.files import open_regular, why
-from agent.workers.capture.catalogue import Segment, segments
+from agent.workers.capture.catalogue import Segment
 from agent.workers.capture.savefile import FILE_HEADER
+from agent.workers.capture.timely import changes, settled, timely
 from agent.workers.flows import recount, table
 from agent.workers.flows.table import MOST_ORIGINS, Table
 from agent.workers.index import form
@@ -29,10 +30,6 @@ from agent.workers.index.model import Chunk
 
 if TYPE_CHECKING:
     from agent.workers.flows.choice import Choice
-
-SLACK = 60 * 1_000_000_000
-"""Nanoseconds by which a packet's time may be off the clock of the files: packets of a segment are not quite in order,
-and clocks are set."""
 
 MOST_INDEX = 1 << 30
 """Bytes: no index is longer, and a file that is, is none."""
@@ -101,12 +98,14 @@ def collect(
     tried: set[Path] = set()
     seen: set[tuple[int, int]] = set()
     for _ in range(_ROUNDS):
-        found = [one for one in segments(directory) if one.path not in tried and _concerns(one, within, interfaces)]
+        before = changes(directory)
+        concerned = (one.segment for one in timely(directory, within, interfaces))
+        found = [one for one in concerned if one.path not in tried]
         if not found:
             return
         for place, segment in enumerate(found):
             tried.add(segment.path)
-            opened = _open(segment, within, seen, effort)
+            opened = _open(segment, seen, effort)
             if opened is None:
                 continue
             until = min(found[place + 1].begin if place + 1 < len(found) else within.end, within.end)
@@ -116,14 +115,12 @@ def collect(
             finally:
                 os.close(opened)
             yield Batch(rows, until)
+        if settled(before) and changes(directory) == before:
+            return
 
 
-def _concerns(segment: Segment, within: Within, interfaces: Collection[str]) -> bool:
-    return segment.begin <= within.end + SLACK and (not interfaces or segment.interface in interfaces)
-
-
-def _open(segment: Segment, within: Within, seen: set[tuple[int, int]], effort: Effort) -> int | None:
-    """``None``: it is gone, was seen under another name, or was written to for the last time before the span."""
+def _open(segment: Segment, seen: set[tuple[int, int]], effort: Effort) -> int | None:
+    """``None``: it is gone, or was seen under another name."""
     try:
         fd = open_regular(segment.path, os.O_RDONLY)
     except FileNotFoundError:
@@ -132,7 +129,7 @@ def _open(segment: Segment, within: Within, seen: set[tuple[int, int]], effort: 
         effort.unreadable.append(f"{segment.path}: cannot be read: {why(error)}")
         return None
     status = os.fstat(fd)
-    if (status.st_dev, status.st_ino) in seen or status.st_mtime_ns + SLACK < within.begin:
+    if (status.st_dev, status.st_ino) in seen:
         os.close(fd)
         return None
     seen.add((status.st_dev, status.st_ino))

@@ -101,15 +101,15 @@ def _joined(batches: list[Packets]) -> Packets:
 
 
 class Reader:
-    """Reads a segment chunk by chunk, from ``begin`` on, into one buffer. Raises ``OSError``.
+    """Reads a segment chunk by chunk, from ``begin`` on, into one ``buffer``. Raises ``OSError``.
 
     Bytes are read, not mapped: a file that is cut short meanwhile ends, instead of ending the process.
     """
 
-    def __init__(self, fd: int, kind: Kind, begin: int = savefile.FILE_HEADER) -> None:
+    def __init__(self, fd: int, kind: Kind, begin: int = savefile.FILE_HEADER, buffer: bytearray | None = None) -> None:
         self._fd = fd
         self._kind = kind
-        self._buffer = bytearray()
+        self._buffer = bytearray() if buffer is None else buffer
         #: Up to where the file has been told about.
         self.place = begin
 

@@ -11,6 +11,7 @@ that has become large is written to the tail and forgotten: that bounds the memo
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -32,9 +33,12 @@ _MODE = 0o640
 
 
 class Growing:
-    """The index of the segment at ``path``, open or closed. Raises ``OSError``; ``NotOurs`` when it is no pcap file."""
+    """The index of the segment at ``path``, open or closed. Raises ``OSError``; ``NotOurs`` when it is no pcap file.
 
-    def __init__(self, path: Path) -> None:
+    ``buffer`` is where bytes are read into; it may be shared with others that do not read at the same time.
+    """
+
+    def __init__(self, path: Path, buffer: bytearray | None = None) -> None:
         self.path = path
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
@@ -50,7 +54,7 @@ class Growing:
             os.close(fd)
             raise
         self.kind: Kind = kind
-        self._reader = Reader(fd, kind)
+        self._reader = Reader(fd, kind, buffer=buffer)
         self._chunks: list[Chunk] = []  # none of them sealed, each about twice as large as the next
         self._tail = path.with_suffix(TAIL)
         self._sealed = False
@@ -59,6 +63,16 @@ class Growing:
     def place(self) -> int:
         """Up to which byte the segment is known."""
         return self._reader.place
+
+    @property
+    def weight(self) -> int:
+        """Bytes that are kept in memory."""
+        return sum(map(_weight, self._chunks))
+
+    @property
+    def damaged(self) -> bool:
+        """Whether there is something behind what is known that makes no sense, of a segment that is closed."""
+        return self.place < self.size()
 
     def gone(self) -> bool:
         """Whether the segment was removed."""
@@ -80,15 +94,19 @@ class Growing:
         """
         index = closed.with_suffix(INDEX)
         try:
-            if not self._sealed:
-                self._begin()
-            for chunk in merge(self._chunks):
-                self._seal(chunk)
-            self._chunks = []
+            self.seal()
             self._tail.rename(index)
         except OSError as error:
             raise StorageFailure(f"{index}: cannot be written: {error.strerror}") from error
         return index
+
+    def seal(self) -> None:
+        """Write what is kept, which then is not merged any more. Raises ``OSError``."""
+        if not self._sealed:
+            self._begin()
+        kept, self._chunks = self._chunks, []
+        for chunk in merge(kept):
+            self._seal(chunk)
 
     def close(self) -> None:
         """Let go of the segment. What is not finished is removed: whoever takes it up again begins anew."""
@@ -129,6 +147,11 @@ class Growing:
                 data = data[os.write(fd, data) :]
         finally:
             os.close(fd)
+
+
+def _weight(chunk: Chunk) -> int:
+    parts = (chunk.flows, chunk)
+    return sum(getattr(getattr(part, field.name), "nbytes", 0) for part in parts for field in dataclasses.fields(part))
 
 
 class NotOurs(StorageFailure):

@@ -7,12 +7,12 @@ never looked at: a packet that ends before its headers do is ``ODD``.
 
 from __future__ import annotations
 
-import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from agent.workers.index import numbers
 from agent.workers.index.link import network_layer
 from agent.workers.index.model import ARP, EXTENDED, FRAGMENTED, IPV4, IPV6, LATER_FRAGMENT, ODD, OTHER, SYN_ACK
 
@@ -22,23 +22,12 @@ if TYPE_CHECKING:
 MARGIN = 64
 """Bytes that must be readable behind the last record: headers are gathered in one piece, used or not."""
 
-_ETHERTYPE_IPV4, _ETHERTYPE_ARP, _ETHERTYPE_RARP, _ETHERTYPE_IPV6 = 0x0800, 0x0806, 0x8035, 0x86DD
-
-_UDPLITE, _DCCP, _SCTP = 136, 33, 132
-_ICMP, _ICMPV6 = socket.IPPROTO_ICMP, socket.IPPROTO_ICMPV6
-
-# RFC 8200, RFC 4302, RFC 5533: headers that say what comes next. Those of mobility (RFC 6275) and of host identity
-# (RFC 7401) could, but nothing ever does: they are what the packet is about.
-_HOP_BY_HOP, _ROUTING, _FRAGMENT, _AUTHENTICATION, _DESTINATION, _SHIM6 = 0, 43, 44, 51, 60, 140
-_EXTENSIONS = (_HOP_BY_HOP, _ROUTING, _FRAGMENT, _AUTHENTICATION, _DESTINATION, _SHIM6)
-_MOST_EXTENSIONS = 12
-
 _PORTED = np.zeros(256, np.bool_)
-_PORTED[[socket.IPPROTO_TCP, socket.IPPROTO_UDP, _SCTP, _DCCP, _UDPLITE]] = True
+_PORTED[list(numbers.PORTED)] = True
 _TYPED = np.zeros(256, np.bool_)
-_TYPED[[_ICMP, _ICMPV6]] = True
+_TYPED[[numbers.ICMP, numbers.ICMPV6]] = True
 _IS_EXTENSION = np.zeros(256, np.bool_)
-_IS_EXTENSION[list(_EXTENSIONS)] = True
+_IS_EXTENSION[list(numbers.EXTENSIONS)] = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +127,7 @@ def _none(rows: Any) -> bool:
 
 
 def _ipv4(taken: Bytes, found: Packets, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> None:
-    rows = _rows(found, _ETHERTYPE_IPV4)
+    rows = _rows(found, numbers.IPV4)
     if _none(rows):
         return
     start, end = starts[rows], ends[rows]
@@ -164,7 +153,7 @@ def _ipv4(taken: Bytes, found: Packets, starts: NDArray[np.int64], ends: NDArray
 
 
 def _ipv6(taken: Bytes, found: Packets, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> Packets:
-    rows = _rows(found, _ETHERTYPE_IPV6)
+    rows = _rows(found, numbers.IPV6)
     if _none(rows):
         return found
     start, end = starts[rows], ends[rows]
@@ -208,7 +197,7 @@ def _behind_extensions(
     """Move ``protocol`` and ``place`` behind the extension headers; returns which are fragments but not the first."""
     later = np.zeros(len(place), np.bool_)
     rows = np.flatnonzero(_IS_EXTENSION[protocol])
-    for _ in range(_MOST_EXTENSIONS):
+    for _ in range(numbers.MOST_EXTENSIONS):
         if not len(rows):
             return later
         here, kind = place[rows], protocol[rows]
@@ -217,9 +206,9 @@ def _behind_extensions(
         quirks[rows[cut]] |= ODD
         rows, here, kind = rows[~cut], here[~cut], kind[~cut]
         octets = taken.take("V8", here).view(np.uint8).reshape(-1, 8)
-        is_fragment = kind == _FRAGMENT
+        is_fragment = kind == numbers.FRAGMENT
         length = octets[:, 1].astype(np.int64)
-        size = np.where(kind == _AUTHENTICATION, (length + 2) * 4, (length + 1) * 8)
+        size = np.where(kind == numbers.AUTHENTICATION, (length + 2) * 4, (length + 1) * 8)
         size[is_fragment] = 8
         position = (octets[:, 2].astype(np.uint16) << 8 | octets[:, 3]) & 0xFFF8
         behind = is_fragment & (position != 0)
@@ -245,7 +234,7 @@ def _transport(
     protocol = found.protocol[rows]
     ported = known & _PORTED[protocol]
     typed = known & _TYPED[protocol]
-    is_tcp = ported & (protocol == socket.IPPROTO_TCP)
+    is_tcp = ported & (protocol == numbers.TCP)
     left = end - place
     readable = (ported & (left >= 4)) | (typed & (left >= 2))
     flagged = is_tcp & (left >= 14)
@@ -269,12 +258,12 @@ def _transport(
 
 def _arp(taken: Bytes, found: Packets, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> None:
     """ARP and RARP for IPv4 over hardware with addresses of 6 bytes: RFC 826, RFC 903."""
-    rows = _rows(found, _ETHERTYPE_ARP, _ETHERTYPE_RARP)
+    rows = _rows(found, numbers.ARP, numbers.RARP)
     if _none(rows):
         return
     start, end = starts[rows], ends[rows]
     words = taken.take("V28", start).view(">u2").reshape(-1, 14)
-    known = (start + 28 <= end) & (words[:, 1] == _ETHERTYPE_IPV4) & (words[:, 2] == 0x0604) & (words[:, 3] < 256)
+    known = (start + 28 <= end) & (words[:, 1] == numbers.IPV4) & (words[:, 2] == 0x0604) & (words[:, 3] < 256)
     longs = words.astype(np.uint64)
     zero = np.uint64(0)
     found.family[rows] = np.where(known, np.uint8(ARP), np.uint8(OTHER))

@@ -8,31 +8,28 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from agent.workers.index.model import ENCAPSULATED, ODD
+from agent.workers.index.numbers import (
+    AF_INET,
+    AF_INET6,
+    ETHERNET,
+    IPV4,
+    IPV4_ONLY,
+    IPV6,
+    IPV6_ONLY,
+    LINUX_SLL,
+    LINUX_SLL2,
+    LOOP,
+    MOST_TAGS,
+    NULL,
+    RAW,
+    RAW_OLD,
+    SHORTEST_ETHERTYPE,
+    TAGS,
+    WRAPPED,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-NULL, ETHERNET, RAW, LOOP, LINUX_SLL, IPV4_ONLY, IPV6_ONLY, LINUX_SLL2 = 0, 1, 101, 108, 113, 228, 229, 276
-
-_RAW_OLD = (12, 14)
-"""What DLT_RAW is on some systems, and therefore in some files."""
-
-_TAGS = (0x8100, 0x88A8, 0x9100)
-"""IEEE 802.1Q, IEEE 802.1ad, and what QinQ was before that: those that libpcap takes for a VLAN tag."""
-
-_MOST_TAGS = 8
-
-_SHORTEST_ETHERTYPE = 0x0600
-"""IEEE 802.3: what is less is a length, and a header of IEEE 802.2 follows."""
-
-_WRAPPED = (0x8847, 0x8848, 0x8863, 0x8864)
-"""MPLS, RFC 3032; PPPoE, RFC 2516."""
-
-_AF_INET = 2
-_AF_INET6 = (10, 24, 28, 30)
-"""Linux, NetBSD and OpenBSD, FreeBSD, Darwin."""
-
-_IPV4, _IPV6 = 0x0800, 0x86DD
 
 
 class Taker(Protocol):
@@ -63,21 +60,21 @@ def network_layer(taken: Taker, frame: NDArray[np.int64], end: NDArray[np.int64]
         return _behind_tags(taken, frame + 16, end, taken.take(">u2", frame + 14).astype(np.uint16))
     if link_type == LINUX_SLL2:
         return _behind_tags(taken, frame + 20, end, taken.take(">u2", frame).astype(np.uint16))
-    if link_type in (RAW, IPV4_ONLY, IPV6_ONLY, *_RAW_OLD):
+    if link_type in (RAW, IPV4_ONLY, IPV6_ONLY, *RAW_OLD):
         version = taken.take("u1", frame) >> 4
         return _untagged(frame, end, _by(version == 4, version == 6))
     if link_type in (NULL, LOOP):
         family = taken.take(">u4" if link_type == LOOP else "=u4", frame)
         if link_type == NULL:  # in the byte order of the host that captured, whatever the file's
             family = np.where(family > 0xFFFF, family.byteswap(), family)
-        return _untagged(frame + 4, end, _by(family == _AF_INET, np.isin(family, _AF_INET6)))
+        return _untagged(frame + 4, end, _by(family == AF_INET, np.isin(family, AF_INET6)))
     nothing = np.zeros(len(frame), np.uint16)
     odd = np.full(len(frame), ODD, np.uint8)
     return Link(frame, nothing, nothing.astype(np.uint8), nothing, nothing.copy(), odd)
 
 
 def _by(is_ipv4: NDArray[np.bool_], is_ipv6: NDArray[np.bool_]) -> NDArray[np.uint16]:
-    return np.where(is_ipv4, np.uint16(_IPV4), np.where(is_ipv6, np.uint16(_IPV6), np.uint16(0)))
+    return np.where(is_ipv4, np.uint16(IPV4), np.where(is_ipv6, np.uint16(IPV6), np.uint16(0)))
 
 
 def _untagged(start: NDArray[np.int64], end: NDArray[np.int64], ethertype: NDArray[np.uint16]) -> Link:
@@ -94,7 +91,7 @@ def _behind_tags(taken: Taker, start: NDArray[np.int64], end: NDArray[np.int64],
     tags = np.zeros(count, np.uint8)
     vlan, inner = np.zeros(count, np.uint16), np.zeros(count, np.uint16)
     rows = np.flatnonzero(_is_tag(ethertype))
-    for depth in range(_MOST_TAGS):
+    for depth in range(MOST_TAGS):
         if not len(rows):
             break
         cut = start[rows] + 4 > end[rows]
@@ -111,11 +108,11 @@ def _behind_tags(taken: Taker, start: NDArray[np.int64], end: NDArray[np.int64],
         rows = rows[_is_tag(ethertype[rows])]
     else:
         quirks[rows] |= ODD
-    quirks[(ethertype < _SHORTEST_ETHERTYPE) | np.isin(ethertype, _WRAPPED)] |= ENCAPSULATED
+    quirks[(ethertype < SHORTEST_ETHERTYPE) | np.isin(ethertype, WRAPPED)] |= ENCAPSULATED
     return Link(start, ethertype, tags, vlan, inner, quirks)
 
 
 def _is_tag(ethertype: NDArray[np.uint16]) -> NDArray[np.bool_]:
-    first, second, third = _TAGS
+    first, second, third = TAGS
     found: NDArray[np.bool_] = (ethertype == first) | (ethertype == second) | (ethertype == third)
     return found

@@ -73,7 +73,7 @@ def _lookup(data: bytes, index: bytes) -> list[int]:
 
 
 # pcap-savefile(5), with nanoseconds; pcap-linktype(7): LINKTYPE_ETHERNET
-_HEADER = struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 65535, 1)
+_HEADER = savefile.file_header(1, 65535, "<")
 _READ = struct.Struct("!26x I 4x H 6x I")
 """Of a frame below: where it is from, the port, its number."""
 

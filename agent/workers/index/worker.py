@@ -11,7 +11,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,11 +19,14 @@ from typing import TYPE_CHECKING
 from agent.declaration.collector import parse_collector
 from agent.declaration.model import Capture
 from agent.errors import ConfigurationError, StorageFailure
-from agent.linux.capabilities import NotGranted, take
+from agent.linux.capabilities import NotGranted, confine
 from agent.linux.files import why
 from agent.linux.priority import stand_back
 from agent.workers.capture.catalogue import Segment
+from agent.workers.index import turn
+from agent.workers.index.build import LONGEST
 from agent.workers.index.growing import Growing, NotOurs
+from agent.workers.index.headers import MARGIN
 from agent.workers.index.lookout import Lookout
 from agent.workers.runtime import Context
 
@@ -38,6 +41,9 @@ NICENESS = 10
 
 FIRST_RETRY, LONGEST_RETRY = 1.0, 300.0
 """Seconds until what failed is tried again."""
+
+MOST_KEPT = 32 * 1024 * 1024
+"""Bytes of indexes that are not on disk yet, of all segments together."""
 
 SEGMENT = "X_SEGMENT"
 """The field that says which segment is being looked into, by device and inode: its name changes. Empty: none is."""
@@ -62,14 +68,16 @@ class IndexWorker:
         self._packets = 0
         self._cut = 0
         self._until = 0
+        self._buffer = bytearray(LONGEST + MARGIN)
         self._inventory: Inventory | None = None
         self._exporter = _exporter(context.service.ipfix, context, self._report)
 
     async def start(self) -> None:
         """Stand back for the capture, and hold nothing: a program of root's holds what root does, and reads packets."""
         stand_back(NICENESS)
-        with suppress(NotGranted):  # who is not root has none to give away
-            take(0)
+        with suppress(NotGranted):  # in the shipped unit capset(2) is forbidden, and nothing is held
+            confine(0)
+        await turn.awaited(self._context)
         self._inventory = _inventory(self._context, self._report)
         if self._exporter is not None:
             self._exporter.start()
@@ -88,6 +96,10 @@ class IndexWorker:
 
     async def stop(self) -> None:
         """Finish what was closed last, for that is what is asked for next. What is open is begun anew another time."""
+        with closing(self._lookout):
+            await self._stop()
+
+    async def _stop(self) -> None:
         try:
             await self._closed([segment for segment in self._look() if self._held(segment)])
         finally:
@@ -110,10 +122,26 @@ class IndexWorker:
         """The segments that have no whole index, oldest first. Raises ``StorageFailure``."""
         for growing in [growing for growing in self._growing.values() if growing.gone()]:
             self._forget(growing)
+        found = self._lookout.unindexed()
+        self._tell_unfinished(found)
+        if self._foreign or self._later:
+            paths = {segment.path for segment in found}
+            self._foreign &= paths
+            self._later = {path: attempt for path, attempt in self._later.items() if path in paths}
+        return self._timely(found)
+
+    def _tell_unfinished(self, found: list[Segment]) -> None:
+        if self._exporter is not None:
+            self._exporter.look({segment.interface: segment.begin for segment in sorted(found, reverse=True)})
+
+    def _timely(self, found: list[Segment]) -> list[Segment]:
+        """Those that are ours, as far as is known, and are not left for later."""
+        if not self._foreign and not self._later:
+            return found
         now = time.monotonic()
         return [
             segment
-            for segment in self._lookout.unindexed()
+            for segment in found
             if segment.path not in self._foreign
             and not (segment.path in self._later and self._later[segment.path].at > now)
         ]
@@ -135,7 +163,9 @@ class IndexWorker:
             elif (growing := self._hold(segment)) and await self._advance(growing, segment):
                 self._finish(growing, segment)
             if number + 1 < len(waiting) and time.monotonic() >= look_at:  # what is open must not wait for the past
-                await self._open(self._look())
+                opened = self._lookout.opened()
+                self._tell_unfinished([*opened, *waiting[number + 1 :]])
+                await self._open(self._timely(opened))
                 look_at = time.monotonic() + PACE
         self._waiting = 0
 
@@ -151,16 +181,18 @@ class IndexWorker:
             status = segment.path.stat(follow_symlinks=False)
             held = self._growing.get((status.st_dev, status.st_ino))
             if held is None:
-                held = Growing(segment.path)
+                held = Growing(segment.path, self._buffer)
                 self._growing[held.identity] = held
             return held
         except FileNotFoundError:
             return None
         except NotOurs:  # an open one may be so young that its header is not written yet
-            if segment.closed:
+            if segment.closed and segment.account.exists():  # a power failure left the name and not the packets
+                self._give_up(segment, "not a pcap file, though a capture of ours wrote it")
+            elif segment.closed:
                 self._foreign.add(segment.path)
         except OSError as error:
-            self._try_later(segment, f"{segment.path}: cannot be read: {why(error)}")
+            self._try_later(segment.path, f"{segment.path}: cannot be read: {why(error)}")
         return None
 
     async def _advance(self, growing: Growing, segment: Segment) -> bool:
@@ -177,21 +209,35 @@ class IndexWorker:
                 self._tell()
                 await asyncio.sleep(0)
         except OSError as error:
-            self._try_later(segment, f"{segment.path}: cannot be indexed: {why(error)}")
+            self._try_later(segment.path, f"{segment.path}: cannot be indexed: {why(error)}")
             self._forget(growing)
             return False
         finally:
             self._context.tell(**{SEGMENT: ""})
-        return True
+        self._bound()
+        return growing.fd >= 0
+
+    def _bound(self) -> None:
+        """Write the largest of what is not written yet, until the rest fits."""
+        while sum(growing.weight for growing in self._growing.values()) > MOST_KEPT:
+            largest = max(self._growing.values(), key=lambda growing: growing.weight)
+            try:
+                largest.seal()
+            except OSError as error:
+                self._try_later(largest.path, f"{largest.path}: its index cannot be written: {why(error)}")
+                self._forget(largest)
 
     def _finish(self, growing: Growing, segment: Segment) -> None:
         try:
+            damaged = growing.damaged
             growing.finish(segment.path)
             self._later.pop(segment.path, None)
+            if damaged:
+                self._report("index_failed", f"{segment.path}: damaged from byte {growing.place} on: no index of that")
             if self._exporter is not None:
-                self._exporter.wake()
+                self._exporter.wake(segment)
         except StorageFailure as error:
-            self._try_later(segment, str(error))
+            self._try_later(segment.path, str(error))
         self._forget(growing)
 
     def _give_up(self, segment: Segment, reason: str) -> None:
@@ -199,13 +245,13 @@ class IndexWorker:
         try:
             segment.index.touch(0o640)
         except OSError as error:
-            self._try_later(segment, f"{segment.index}: cannot be written: {why(error)}")
+            self._try_later(segment.path, f"{segment.index}: cannot be written: {why(error)}")
             return
         self._report("index_failed", f"{segment.path}: {reason}: it is searched without")
 
-    def _try_later(self, segment: Segment, message: str) -> None:
+    def _try_later(self, path: Path, message: str) -> None:
         """What is wrong may pass, such as a full disk: told once, tried again ever more rarely."""
-        attempt = self._later.setdefault(segment.path, Attempt())
+        attempt = self._later.setdefault(path, Attempt())
         attempt.failures += 1
         attempt.at = time.monotonic() + min(LONGEST_RETRY, FIRST_RETRY * 2.0 ** min(attempt.failures, 10))
         if attempt.failures == 1:

@@ -12,14 +12,12 @@ from pathlib import Path
 
 from agent.errors import StorageFailure
 from agent.linux.files import open_regular
-from agent.workers.capture.savefile import FILE_HEADER, parse_header, whole_records
+from agent.workers.capture.savefile import FILE_HEADER, file_header, parse_header, whole_records
 
 NAME = "aside.pcap"
 MOST = 1 << 20
 
-_HEADER = struct.Struct("<IHHiIII")
 _RECORD = struct.Struct("<IIII")
-_NANOSECONDS = 0xA1B23C4D  # pcap-savefile(5)
 _SNAPLEN = 262144
 
 
@@ -36,7 +34,7 @@ def keep(directory: Path, link_type: int, time: int, length: int, data: bytes) -
         fd = open_regular(path, os.O_RDWR | os.O_CREAT, 0o640)
         with os.fdopen(fd, "r+b") as file:
             held = file.read(MOST + 1)
-            header = _HEADER.pack(_NANOSECONDS, 2, 4, 0, 0, _SNAPLEN, link_type)
+            header = file_header(link_type, _SNAPLEN, "<")
             form = parse_header(held)
             if form is None or held[:FILE_HEADER] != header:
                 file.seek(0)

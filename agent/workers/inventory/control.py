@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 from typing import NamedTuple
 
+from agent.workers.index import numbers
 from agent.workers.inventory.sighting import ARP, DHCP, DHCPV6, DNS, LLDP, MDNS, ND, TLS, address_text, mac_text
 
 ETHERNET, RAW, COOKED, COOKED_V2 = 1, 101, 113, 276
@@ -36,9 +37,7 @@ CONTROL_FILTER = f"({_LINK}) or (vlan and (({_LINK}) or (vlan and ({_LINK}))))"
 FILTERS = {ETHERNET: CONTROL_FILTER, RAW: _IP, COOKED: f"arp or {_IP}", COOKED_V2: f"arp or {_IP}"}
 """By link type: where there are no tags, the word ``vlan`` is an error, and where there are no MACs nothing is ARP."""
 
-_IPV4, _IPV6 = 0x0800, 0x86DD
-_PLAIN = {0x0806: ARP, 0x88CC: LLDP}
-_TAGS = (0x8100, 0x88A8, 0x9100)
+_PLAIN = {numbers.ARP: ARP, numbers.LLDP: LLDP}
 _MOST_TAGS = 2
 _UDP_KINDS = {67: DHCP, 68: DHCP, 546: DHCPV6, 547: DHCPV6, 5353: MDNS}
 
@@ -72,15 +71,15 @@ def frame(link_type: int, data: bytes) -> Frame | None:
         place, ethertype = 20, _number(data, 0)
         ends = Frame("", b"", 0, mac_text(data[12:18]) if data[11] == 6 else "")
     elif link_type == RAW and data:
-        place, ethertype, ends = 0, {4: _IPV4, 6: _IPV6}.get(data[0] >> 4, 0), Frame("", b"")
+        place, ethertype, ends = 0, {4: numbers.IPV4, 6: numbers.IPV6}.get(data[0] >> 4, 0), Frame("", b"")
     else:
         return None
     body = data[place:]
     if ethertype in _PLAIN:
         return ends._replace(kind=_PLAIN[ethertype], payload=body)
-    if ethertype == _IPV4:
+    if ethertype == numbers.IPV4:
         return _ipv4(ends, body)
-    return _ipv6(ends, body) if ethertype == _IPV6 else None
+    return _ipv6(ends, body) if ethertype == numbers.IPV6 else None
 
 
 def hasty_kind(link_type: int, data: bytes) -> str | None:
@@ -105,7 +104,7 @@ def _untagged(data: bytes) -> tuple[int, int, int]:
     """Where the network header of an Ethernet frame begins, its outermost VLAN, and what it is."""
     place, vlan = 14, 0
     for level in range(_MOST_TAGS):
-        if _number(data, place - 2) not in _TAGS:
+        if _number(data, place - 2) not in numbers.TAGS:
             break
         if not level:
             vlan = _number(data, place) & 0xFFF

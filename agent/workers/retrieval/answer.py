@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from agent.workers.capture import account
 from agent.workers.capture.account import Account
 from agent.workers.capture.savefile import link_type, parse_header
+from agent.workers.capture.timely import ALWAYS
 from agent.workers.retrieval.merge import Run, merge
-from agent.workers.retrieval.search import ALWAYS, Batch, Piece, Search, Stretch
+from agent.workers.retrieval.search import Batch, Piece, Search, Stretch
 from agent.workers.retrieval.snapshot import Source, snapshot
 
 
@@ -29,7 +32,9 @@ UNLIMITED = Limits()
 class Answer:
     """The packets that ``expression`` means in these stores, of these interfaces (all when none is named), and when.
 
-    ``packets`` and ``octets`` (as captured) count what was given; ``stopped`` says which limit ended it, if one did.
+    ``packets`` and ``octets`` (as captured) count what was given; ``stopped`` says which limit ended it, if one did,
+    and ``reached`` is up to when it is complete then: nanoseconds since the epoch, ``None`` when nothing was looked at.
+    A segment is not opened before its time has come, so that whoever has to stop has something to give.
     Raises ``UsageError`` when libpcap refuses the expression, ``StorageFailure`` when a store cannot be read.
     """
 
@@ -50,18 +55,16 @@ class Answer:
         self.packets = 0
         self.octets = 0
         self.stopped: str | None = None
-        found = [source for store in stores for source in snapshot(store)]
+        self.reached: int | None = None
         self._sources = sorted(
-            (source for source in found if not interfaces or source.interface in interfaces),
+            (source for store in stores for source in snapshot(store, within, interfaces)),
             key=lambda source: (source.segment.begin, source.service, source.interface),
         )
         self._search.check(self._sources)
-        self._parts: list[Stretch | Piece] = []
-        for source in self._sources:
-            if self._late():
-                break
-            self._parts += self._search.stretches(source)
-            source.shut()
+        self._concerned: list[Source] = []
+        self._parts: list[Stretch | Piece] = [
+            Stretch(source.first, ALWAYS[1], source, partial(self._parts_of, source)) for source in self._sources
+        ]
 
     @property
     def notes(self) -> list[str]:
@@ -74,15 +77,23 @@ class Answer:
         return self._search.read
 
     def sources(self) -> list[Source]:
-        """The segments that have packets of the time that was asked for."""
-        return list(dict.fromkeys(part.source for part in self._parts))
+        """The segments that have packets of the time that was asked for, as far as has been looked."""
+        return self._concerned
 
     def link_types(self) -> dict[str, int]:
-        """The interfaces and what their packets begin with: pcap-linktype(7)."""
+        """The interfaces and what their packets begin with: pcap-linktype(7). To be asked before ``runs``."""
+        found = self._link_types(self._sources)
+        if len(set(found.values())) > 1:  # some of these may have no packet of that time, which takes a look
+            self._parts = [part for source in self._sources for part in self._parts_of(source)]
+            found = self._link_types(self._concerned)
+        return found
+
+    def _link_types(self, sources: list[Source]) -> dict[str, int]:
         found = {}
-        for source in self.sources():
+        for source in sources:
             if not source.header:
-                self._search.opened(source)
+                with suppress(OSError):
+                    self._search.opened(source)
             if form := parse_header(source.header):
                 found[source.interface] = link_type(form, source.header)
         return found
@@ -93,12 +104,28 @@ class Answer:
             end = self._allowed(run)
             if end > run.begin:
                 self.packets += end - run.begin
+                self._reach(run.batch.times[end - 1])
                 yield run._replace(end=end)
             if self.stopped:
                 return
 
+    def _parts_of(self, source: Source) -> list[Stretch | Piece]:
+        if self._late():
+            return []
+        parts = list(self._search.stretches(source))
+        source.shut()
+        if parts:
+            self._concerned.append(source)
+        return parts
+
     def _batch(self, piece: Piece) -> Batch | None:
-        return None if self._late() else self._search.batch(piece)
+        if self._late():
+            return None
+        self._reach(piece.first)
+        return self._search.batch(piece)
+
+    def _reach(self, instant: int) -> None:
+        self.reached = max(instant, self.reached or 0)
 
     def _late(self) -> bool:
         if self._deadline is not None and self._clock() > self._deadline:

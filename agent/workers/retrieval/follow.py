@@ -8,18 +8,16 @@ segments follow each other, and nothing comes twice.
 from __future__ import annotations
 
 import os
-import time
 from contextlib import suppress
 from pathlib import Path
 
 from agent.errors import StorageFailure, UsageError
 from agent.linux.files import open_regular, why
-from agent.workers.capture.catalogue import Segment, interfaces, segments
-from agent.workers.capture.savefile import FILE_HEADER, link_type, parse_header
+from agent.workers.capture.catalogue import Segment, segments
+from agent.workers.capture.savefile import FILE_HEADER, file_header, link_type, parse_header
+from agent.workers.capture.timely import changes, settled
+from agent.workers.index.numbers import ETHERNET
 from agent.workers.retrieval.offline import Damaged, Filter
-
-_SETTLED = 100_000_000
-"""Nanoseconds after which a change of a directory shows in its time: that of the kernel goes on in ticks."""
 
 
 class _File:
@@ -61,11 +59,10 @@ class Follower:
         self._filters: dict[bytes, Filter] = {}
         self._files: list[_File] = []
         self._seen: set[tuple[str, str]] = set()
-        self._stamps: list[int] = []
         self._kind: tuple[bytes, str] | None = None
         #: Lines about what is left out.
         self.notes: list[str] = []
-        self._stamps = self._changes()
+        self._stamps = changes(store)
         for segment in self._listed():
             if segment.closed:
                 self._seen.add((segment.interface, segment.path.name))
@@ -77,6 +74,8 @@ class Follower:
                 self._drop(file)
             else:
                 self._skip(file)
+        if self._kind is None:  # a wrong expression is told now, and not when there is a packet
+            Filter(file_header(ETHERNET), expression)
 
     @property
     def link_type(self) -> int | None:
@@ -91,8 +90,8 @@ class Follower:
         """What came since the last call, as interfaces and records: with nanoseconds, in this byte order."""
         ended = [file for file in self._files if file.renamed()]
         taken = [(file.segment.interface, self._read(file)) for file in self._files]
-        stamps = self._changes()
-        if ended or stamps != self._stamps or time.time_ns() - max(stamps, default=0) < _SETTLED:
+        stamps = changes(self._store)
+        if ended or stamps != self._stamps or not settled(stamps):
             self._stamps = stamps
             taken += self._look_again()
         for file in ended:  # their new names are known by now
@@ -108,7 +107,9 @@ class Follower:
         """What is in segments that were not there before."""
         taken: list[tuple[str, bytes]] = []
         held = {file.identity for file in self._files}
-        for segment in self._listed():
+        listed = self._listed()
+        self._seen &= {(segment.interface, segment.path.name) for segment in listed}
+        for segment in listed:
             name = segment.interface, segment.path.name
             if name in self._seen:
                 continue
@@ -127,14 +128,6 @@ class Follower:
 
     def _listed(self) -> list[Segment]:
         return [each for each in segments(self._store) if not self._names or each.interface in self._names]
-
-    def _changes(self) -> list[int]:
-        """When the directories that segments come into changed last."""
-        stamps = []
-        for place in (self._store, *(self._store / name for name in interfaces(self._store))):
-            with suppress(OSError):
-                stamps.append(place.stat().st_mtime_ns)
-        return stamps
 
     def _follow(self, segment: Segment) -> _File | None:
         """A segment, opened; ``None`` when it is gone or has another name by now, which another look tells."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from agent.workers.index.model import ARP, EXTENDED, IPV4, IPV6, LATER_FRAGMENT, ODD, Flows
+from agent.workers.index.numbers import ETHERNET, LINUX_SLL, LINUX_SLL2, RAW, RAW_OLD, TAGS
 from agent.workers.retrieval import expression as ex
 from agent.workers.retrieval.expression import Direction, Expression
 
@@ -20,13 +21,8 @@ if TYPE_CHECKING:
 
     Mask = NDArray[np.bool_]
 
-_ETHERNET, _LINUX_SLL, _LINUX_SLL2, _RAW = 1, 113, 276, (12, 14, 101)
-
-_CERTAIN = (_ETHERNET, _LINUX_SLL, _LINUX_SLL2, *_RAW)
+_CERTAIN = (ETHERNET, LINUX_SLL, LINUX_SLL2, RAW, *RAW_OLD)
 """Link types of which libpcap is known to find the network header where the index found it: pcap-linktype(7)."""
-
-_TAGS = (0x8100, 0x88A8, 0x9100)
-"""Types of VLAN tags; which of them a tag has, the index does not say."""
 
 _LOWER = (1 << 64) - 1
 
@@ -79,7 +75,7 @@ class _Judge:
             case ex.Vlan():
                 return self._vlan(wanted)
             case ex.Ethertype(number, depth):
-                return self._found(self._flows.ethertype == number, depth, outer_unknown=number in _TAGS)
+                return self._found(self._flows.ethertype == number, depth, outer_unknown=number in TAGS)
             case ex.Protocol():
                 return self._protocol(wanted)
             case ex.Address():

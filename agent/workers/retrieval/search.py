@@ -24,8 +24,17 @@ import numpy as np
 
 from agent.errors import StorageFailure, UsageError
 from agent.linux.files import why
-from agent.workers.capture.savefile import FILE_HEADER, LONGEST_CAPTURE, RECORD_HEADER, Format, link_type, parse_header
-from agent.workers.index import form
+from agent.workers.capture.savefile import (
+    FILE_HEADER,
+    LONGEST_CAPTURE,
+    RECORD_HEADER,
+    Format,
+    file_header,
+    link_type,
+    parse_header,
+)
+from agent.workers.capture.timely import ALWAYS
+from agent.workers.index import form, numbers
 from agent.workers.index.model import Chunk
 from agent.workers.index.records import find
 from agent.workers.retrieval.expression import Expression, parse
@@ -58,10 +67,10 @@ _MOST_OPEN = 64
 """Segments."""
 
 _RECORD = struct.Struct("=IIII")
-_ETHERNET = struct.pack("=IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, LONGEST_CAPTURE, 1)
-_NONE: NDArray[np.int64] = np.empty(0, np.int64)
+_ETHERNET = file_header(numbers.ETHERNET)
+"""Of a file of Ethernet: what an expression is held against when there is no file."""
 
-ALWAYS = (0, (1 << 63) - 1)
+_NONE: NDArray[np.int64] = np.empty(0, np.int64)
 
 
 class Batch(NamedTuple):
@@ -115,7 +124,7 @@ class Stretch(NamedTuple):
     first: int
     last: int
     source: Source
-    pieces: Callable[[], list[Piece]]
+    pieces: Callable[[], list[Stretch | Piece]]
 
 
 class Search:
@@ -166,7 +175,7 @@ class Search:
         yield from self._scanned(source, covered)
 
     def _indexed(self, source: Source, head: form.Header, place: int, length: int) -> Stretch:
-        def pieces() -> list[Piece]:
+        def pieces() -> list[Stretch | Piece]:
             index = source.index()
             if index is not None:
                 try:

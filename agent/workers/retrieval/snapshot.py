@@ -2,29 +2,33 @@
 
 A segment is renamed when it is closed, and a directory that is listed meanwhile may show it by its old name, by both,
 or by none. So the open ones are opened first, after which their names do not matter, and then the store is looked at
-again: what was closed during the first look is there by its new name in the second.
+again: what was closed during the first look is there by its new name in the second. (Unless nothing changed meanwhile.)
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
 from agent.errors import StorageFailure
 from agent.linux.files import open_regular, why
-from agent.workers.capture.catalogue import Segment, segments
+from agent.workers.capture.catalogue import Segment
 from agent.workers.capture.savefile import FILE_HEADER
+from agent.workers.capture.timely import ALWAYS, changes, settled, timely
 
 
 class Source:
     """A segment to be read. ``size`` is up to where: what is written later came after the instant.
 
-    An open one holds its files; a closed one opens them when they are needed.
+    None of its packets is from before ``first``, as far as is known. An open one holds its files; a closed one opens
+    them when they are needed.
     """
 
-    def __init__(self, segment: Segment) -> None:
+    def __init__(self, segment: Segment, first: int) -> None:
         self.segment = segment
+        self.first = first
         self.interface = segment.interface
         self.service = segment.path.parent.parent.name
         self.header = b""
@@ -77,24 +81,28 @@ class Source:
         self._fd = self._index = None
 
 
-def snapshot(directory: Path) -> list[Source]:
-    """The segments of the store of one service, oldest first.
+def snapshot(directory: Path, within: tuple[int, int] = ALWAYS, names: Collection[str] = ()) -> list[Source]:
+    """The segments of the store of one service that may hold packets of ``within``, oldest first.
 
-    All that was written when this was called is in them. Raises ``StorageFailure``.
+    ``names`` are the interfaces, or all when there is none. All that was written when this was called is in them.
+    Raises ``StorageFailure``.
     """
     closed: dict[Segment, Source] = {}
     held: dict[tuple[int, int], Source] = {}
     try:
-        for segment in segments(directory):
-            source = Source(segment)
-            if segment.closed:
-                closed[segment] = source
+        before = changes(directory)
+        for found in timely(directory, within, names):
+            source = Source(found.segment, found.first)
+            if source.segment.closed:
+                closed[source.segment] = source
             else:
                 with suppress(FileNotFoundError):  # closed since: the second look tells how it is called now
                     held[source.hold()] = source
-        for segment in segments(directory):
-            if segment.closed and segment not in closed and _identity(segment.path) not in held:
-                closed[segment] = Source(segment)
+        if not settled(before) or changes(directory) != before:
+            for found in timely(directory, within, names):
+                segment = found.segment
+                if segment.closed and segment not in closed and _identity(segment.path) not in held:
+                    closed[segment] = Source(segment, found.first)
         for source in held.values():
             source.measure()
     except OSError as error:

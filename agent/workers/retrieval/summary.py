@@ -9,20 +9,45 @@ import socket
 import struct
 from typing import Any
 
+from agent.workers.index.numbers import (
+    AF_INET,
+    AF_INET6,
+    ARP,
+    AUTHENTICATION,
+    ETHERNET,
+    EXTENSIONS,
+    FRAGMENT,
+    ICMP,
+    ICMPV6,
+    IPV4,
+    IPV4_ONLY,
+    IPV6,
+    IPV6_ONLY,
+    LINUX_SLL,
+    LINUX_SLL2,
+    LLDP,
+    LOOP,
+    MOST_EXTENSIONS,
+    MOST_TAGS,
+    NULL,
+    PORTED,
+    RARP,
+    RAW,
+    RAW_OLD,
+    SHORTEST_ETHERTYPE,
+    TAGS,
+    TCP,
+)
 from agent.workers.retrieval.offline import Packet
 
-_ETHERNET, _LINUX_SLL, _LINUX_SLL2, _RAW, _NULL = 1, 113, 276, (12, 14, 101, 228, 229), (0, 108)
-_TAGS = (0x8100, 0x88A8, 0x9100)
-_IPV4, _ARP, _RARP, _IPV6 = 0x0800, 0x0806, 0x8035, 0x86DD
+_RAW = (RAW, *RAW_OLD, IPV4_ONLY, IPV6_ONLY)
 _NAMES = dict(
     (
         *((1, "icmp"), (2, "igmp"), (6, "tcp"), (17, "udp"), (33, "dccp"), (47, "gre"), (50, "esp"), (51, "ah")),
         *((58, "icmp6"), (89, "ospf"), (112, "vrrp"), (132, "sctp"), (136, "udplite")),
     )
 )
-_TYPES = {0x88CC: "lldp", 0x8847: "mpls", 0x8848: "mpls", 0x8863: "pppoe", 0x8864: "pppoe", 0x888E: "eapol"}
-_PORTED = (6, 17, 33, 132, 136)
-_EXTENSIONS = (0, 43, 44, 51, 60, 135, 139, 140)
+_TYPES = {LLDP: "lldp", 0x8847: "mpls", 0x8848: "mpls", 0x8863: "pppoe", 0x8864: "pppoe", 0x888E: "eapol"}
 _FLAGS = "FSRPAUEC"
 _ICMP = {0: "echo reply", 3: "unreachable", 5: "redirect", 8: "echo request", 11: "time exceeded"}
 _ICMP6 = dict(
@@ -77,27 +102,38 @@ def _end(address: str, port: int | None) -> str:
 
 
 def _link(link_type: int, data: bytes, told: Summary) -> None:
-    place = {_ETHERNET: 14, _LINUX_SLL: 16, _LINUX_SLL2: 20}.get(link_type)
+    place = {ETHERNET: 14, LINUX_SLL: 16, LINUX_SLL2: 20}.get(link_type)
     if place is not None:
-        (ethertype,) = struct.unpack_from("!H", data, 0 if link_type == _LINUX_SLL2 else place - 2)
-        while ethertype in _TAGS:
+        (ethertype,) = struct.unpack_from("!H", data, 0 if link_type == LINUX_SLL2 else place - 2)
+        for _ in range(MOST_TAGS):
+            if ethertype not in TAGS:
+                break
             tag, ethertype = struct.unpack_from("!HH", data, place)
             told.setdefault("vlan", []).append(tag & 0xFFF)
             place += 4
-    elif link_type in (*_RAW, *_NULL):
-        place = 4 if link_type in _NULL else 0
-        ethertype = {4: _IPV4, 6: _IPV6}.get(data[place] >> 4, 0)
+    elif link_type in _RAW:
+        place, ethertype = 0, {4: IPV4, 6: IPV6}.get(data[0] >> 4, 0)
+    elif link_type in (NULL, LOOP):
+        place, ethertype = 4, _family(link_type, data)
     else:
         told["detail"] = f"link type {link_type}"
         return
-    if ethertype in (_IPV4, _IPV6):
+    if ethertype in (IPV4, IPV6):
         _ip(ethertype, data, place, told)
-    elif ethertype in (_ARP, _RARP):
+    elif ethertype in (ARP, RARP):
         _arp(ethertype, data, place, told)
     else:
-        told["protocol"] = _TYPES.get(ethertype, "llc" if ethertype < 0x600 else f"0x{ethertype:04x}")
-        if link_type == _ETHERNET:
+        told["protocol"] = _TYPES.get(ethertype, "llc" if ethertype < SHORTEST_ETHERTYPE else f"0x{ethertype:04x}")
+        if link_type == ETHERNET:
             told["source"], told["destination"] = _mac(data[6:12]), _mac(data[:6])
+
+
+def _family(link_type: int, data: bytes) -> int:
+    """What a loopback header says that follows: in the byte order of the host that captured, or that of the network."""
+    (family,) = struct.unpack_from("!I" if link_type == LOOP else "=I", data)
+    if link_type == NULL and family > 0xFFFF:
+        (family,) = struct.unpack(">I", struct.pack("<I", family))
+    return IPV4 if family == AF_INET else IPV6 if family in AF_INET6 else 0
 
 
 def _mac(octets: bytes) -> str:
@@ -105,9 +141,9 @@ def _mac(octets: bytes) -> str:
 
 
 def _arp(ethertype: int, data: bytes, place: int, told: Summary) -> None:
-    told["protocol"] = "arp" if ethertype == _ARP else "rarp"
+    told["protocol"] = "arp" if ethertype == ARP else "rarp"
     kind, sizes, operation = struct.unpack_from("!2xHHH", data, place)
-    if (kind, sizes) != (_IPV4, 0x0604):
+    if (kind, sizes) != (IPV4, 0x0604):
         return
     sender, target = (socket.inet_ntoa(data[place + at : place + at + 4]) for at in (14, 24))
     told["source"], told["destination"] = sender, target
@@ -116,7 +152,7 @@ def _arp(ethertype: int, data: bytes, place: int, told: Summary) -> None:
 
 
 def _ip(ethertype: int, data: bytes, place: int, told: Summary) -> None:
-    if ethertype == _IPV4:
+    if ethertype == IPV4:
         protocol, fragment = data[place + 9], struct.unpack_from("!H", data, place + 6)[0]
         told["source"], told["destination"] = (socket.inet_ntoa(data[place + at : place + at + 4]) for at in (12, 16))
         behind, later = place + (data[place] & 15) * 4, bool(fragment & 0x1FFF)
@@ -135,10 +171,12 @@ def _ip(ethertype: int, data: bytes, place: int, told: Summary) -> None:
 
 def _behind_extensions(data: bytes, place: int) -> tuple[int, int, bool, bool]:
     protocol, behind, fragmented = data[place + 6], place + 40, False
-    while protocol in _EXTENSIONS:
+    for _ in range(MOST_EXTENSIONS):
+        if protocol not in EXTENSIONS:
+            break
         following, length, position = struct.unpack_from("!BBH", data, behind)
-        size = 8 if protocol == 44 else (length + 2) * 4 if protocol == 51 else (length + 1) * 8
-        if protocol == 44:
+        size = 8 if protocol == FRAGMENT else (length + 2) * 4 if protocol == AUTHENTICATION else (length + 1) * 8
+        if protocol == FRAGMENT:
             fragmented = True
             if position & 0xFFF8:
                 return following, behind + size, True, True
@@ -148,13 +186,13 @@ def _behind_extensions(data: bytes, place: int) -> tuple[int, int, bool, bool]:
 
 def _transport(protocol: int, data: bytes, place: int, told: Summary) -> None:
     detail = [told["detail"]] if "detail" in told else []
-    if protocol in _PORTED:
+    if protocol in PORTED:
         told["source_port"], told["destination_port"] = struct.unpack_from("!HH", data, place)
-        if protocol == 6:
+        if protocol == TCP:
             flags = data[place + 13]
             detail.append("".join(letter for bit, letter in enumerate(_FLAGS) if flags >> bit & 1) or "none")
-    elif protocol in (1, 58):
+    elif protocol in (ICMP, ICMPV6):
         kind = data[place]
-        detail.append((_ICMP if protocol == 1 else _ICMP6).get(kind, f"type {kind}"))
+        detail.append((_ICMP if protocol == ICMP else _ICMP6).get(kind, f"type {kind}"))
     if detail:
         told["detail"] = " ".join(detail)

@@ -14,13 +14,13 @@ from agent.errors import StorageFailure
 from agent.workers.capture import account
 from agent.workers.capture.account import Account
 
-counts = st.integers(0, 2**63 - 1)
+instants = st.integers(0, 2**63 - 1)
 ACCOUNT = Account(interface="eth0", opened=1, closed=2, written=3, bytes=4, reason="size", filter="not port 22")
 
 
-@given(counts, counts, st.text(max_size=100))
+@given(instants, st.integers(0, 2**48), st.text(max_size=100))
 def test_an_account_is_read_back_as_it_was_stored(first: int, second: int, filter_: str) -> None:
-    stored = msgspec.structs.replace(ACCOUNT, opened=first, received=second, lag=second, filter=filter_)
+    stored = msgspec.structs.replace(ACCOUNT, opened=first, received=second, lag=first, filter=filter_)
     path = Path(f"/dev/shm/account-{os.getpid()}.meta")
     account.write(path, stored)
     try:
@@ -44,6 +44,10 @@ def test_an_account_is_read_back_as_it_was_stored(first: int, second: int, filte
         msgspec.json.encode(ACCOUNT)[:-1],
         msgspec.json.encode(ACCOUNT).replace(b'"written":3', b'"written":"3"'),
         msgspec.json.encode(ACCOUNT).replace(b'"written":3', b'"written":3.5'),
+        msgspec.json.encode(ACCOUNT).replace(b'"written":3', b'"written":-3'),
+        msgspec.json.encode(ACCOUNT).replace(b'"opened":1', b'"opened":-1'),
+        msgspec.json.encode(ACCOUNT).replace(b'"closed":2', b'"closed":1%030d' % 0),
+        msgspec.json.encode(ACCOUNT).replace(b'"received":0', b'"received":-1%030d' % 0),
         b" " * account.LONGEST + msgspec.json.encode(ACCOUNT),
     ],
 )

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from agent.workers.capture import account
 from agent.workers.capture.account import Account
-from agent.workers.capture.adoption import SLACK, adopt
+from agent.workers.capture.adoption import SLACK, adopt, discover
 from agent.workers.capture.catalogue import ACCOUNT, INDEX, TAIL
 from agent.workers.capture.naming import CLOSED, OPEN, segment_name
-from agent.workers.capture.retention import Stored
+from agent.workers.capture.retention import Limits, Stored
+from agent.workers.capture.store import Store
 from tests.workers.capture import dying
 from tests.workers.capture.lab import ROOT
 
@@ -132,3 +136,106 @@ def test_files_that_are_not_ours_are_neither_counted_nor_touched(tmp_path: Path)
             "19700101T000004.000000Z.pcap and 2 more",
         )
     ]
+
+
+def test_what_others_closed_or_left_is_found_bit_by_bit_and_what_is_known_is_not_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for second in range(1, 51):
+        put(tmp_path, second, CLOSED, HEADER + RECORD)
+        put(tmp_path, second, INDEX, b"index")
+    reports = Reports()
+    store = Store(tmp_path, Limits(10**6), reports)
+    store.adopt()
+    put(tmp_path, 20, ACCOUNT, b"of no interest, for it is known")
+    new = [put(tmp_path, second, CLOSED, HEADER + RECORD) for second in (60, 61)]
+    indexed = put(tmp_path, 61, INDEX, b"index")
+    left = put(tmp_path, 62, OPEN, HEADER + RECORD + b"half")
+    foreign = put(tmp_path, 63, OPEN, b"no packets, but text" * 10)
+    put(tmp_path, 64, CLOSED, b"no packets either")
+    before = store.bytes
+    looks: list[Path] = []
+    stat = Path.stat
+
+    def noted(path: Path, **how: bool) -> os.stat_result:
+        looks.append(path)
+        return stat(path, **how)
+
+    monkeypatch.setattr(Path, "stat", noted)
+    entries = len(list((tmp_path / "eth0").iterdir()))
+    turns = 1
+    while not store.discover(0.0):
+        turns += 1
+    monkeypatch.undo()
+    assert entries <= turns <= entries + 3
+    assert len(looks) < 20
+    assert not {path.stem for path in looks} & {segment_name(second * SECOND, "") for second in range(1, 51)}
+    recovered = tmp_path / "eth0" / "19700101T000007.123456Z.pcap"
+    assert not left.exists()
+    found = [*new, indexed, recovered, recovered.with_suffix(ACCOUNT)]
+    assert store.bytes - before == sum(path.stat().st_size for path in found)
+    assert store.unindexed == 2
+    for _ in range(3):
+        assert store.discover(float("inf"))
+    assert sorted(kind for kind, _ in reports.all) == ["segment_recovered", "segment_unreadable"]
+    assert foreign.exists()
+
+
+def test_what_a_power_failure_left_of_a_closed_segment_is_cut_or_goes_and_never_stays_for_ever(tmp_path: Path) -> None:
+    modified = 100 * SECOND
+    for second, content in enumerate((b"", bytes(5000), HEADER + bytes(5000), HEADER + RECORD + bytes(5000)), 1):
+        path = put(tmp_path, second, CLOSED, content)
+        put(tmp_path, second, ACCOUNT, b"")
+        os.utime(path, ns=(modified, modified))
+    damaged = put(tmp_path, 5, CLOSED, bytes(4096) + RECORD)
+    put(tmp_path, 5, ACCOUNT, bytes(300))
+    put(tmp_path, 6, OPEN, bytes(1 << 21))
+    foreign = put(tmp_path, 7, CLOSED, bytes(4096) + b"a picture")
+    reports = Reports()
+    found = adopt(tmp_path, reports)
+    kept = tmp_path / "eth0" / segment_name(4 * SECOND, CLOSED)
+    left = [kept, kept.with_suffix(ACCOUNT), damaged, damaged.with_suffix(ACCOUNT), damaged.with_suffix(INDEX), foreign]
+    assert names(tmp_path) == sorted(path.name for path in left)
+    assert kept.read_bytes() == HEADER + RECORD
+    told = account.read(kept.with_suffix(ACCOUNT))
+    assert told is not None
+    assert (told.written, told.bytes, told.reason) == (1, 43, "recovered")
+    cut, lost = found
+    assert (cut.end, cut.indexed) == (modified + SLACK, False)
+    assert (lost.begin, lost.indexed) == (5 * SECOND, True)  # it may go
+    assert lost.size == damaged.stat().st_size + 300
+    assert reports.all == [
+        (
+            "segment_recovered",
+            "eth0/19700101T000006.000000Z.part: 0 packets kept, 2097152 bytes of an unfinished one cut",
+        ),
+        ("segment_recovered", "eth0/19700101T000004.000000Z.pcap: 1 packets kept, 5000 bytes cut"),
+        (
+            "segment_unreadable",
+            "eth0/19700101T000005.000000Z.pcap: damaged, no packet in it can be read; it stays until it is the oldest",
+        ),
+        (
+            "segment_recovered",
+            "eth0: removed, no packet was in them: 19700101T000001.000000Z.pcap, 19700101T000002.000000Z.pcap, "
+            "19700101T000003.000000Z.pcap",
+        ),
+        ("segment_unreadable", "eth0: no pcap files, left alone: 19700101T000007.000000Z.pcap"),
+    ]
+    reports.all.clear()
+    assert [(one.begin, one.indexed) for one in adopt(tmp_path, reports)] == [(one.begin, one.indexed) for one in found]
+    assert [kind for kind, _ in reports.all] == ["segment_unreadable"]  # the foreign one
+
+
+def test_a_packet_that_ends_in_zeros_is_no_damage(tmp_path: Path) -> None:
+    path = put(tmp_path, 1, CLOSED, HEADER + RECORD[:-3] + bytes(3))
+    os.utime(path, ns=(SECOND, SECOND))
+    reports = Reports()
+    assert len(adopt(tmp_path, reports)) == 1
+    assert path.stat().st_mtime_ns == SECOND
+    assert reports.all == []
+
+
+def test_while_members_write_no_damage_is_looked_for(tmp_path: Path) -> None:
+    path = put(tmp_path, 1, CLOSED, bytes(100))
+    assert [found for found in discover(tmp_path, lambda *which: False, Reports()) if found] == []
+    assert path.exists()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import struct
 import time
 from pathlib import Path
 
@@ -10,14 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.declaration.model import Capture, Reserve, Rotate, Trigger
-from agent.workers.capture import pins
-from agent.workers.capture.armed import SLACK, effective
+from agent.workers.capture import handed, pins
+from agent.workers.capture.armed import SLACK, Armed, effective
+from agent.workers.capture.counters import Counters
 from agent.workers.capture.memory import PLACE
+from agent.workers.capture.naming import segment_name
+from agent.workers.capture.retention import Limits
 from agent.workers.capture.settings import settings
+from agent.workers.capture.store import Store
 from agent.workers.capture.trigger import pull
 from tests.workers.capture.lab import Network, Worker, numbers, segments, worker
 
 SECOND = 1_000_000_000
+HEADER = struct.pack("=IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 262144, 1)
 
 
 def test_a_capture_that_is_not_armed_is_as_declared() -> None:
@@ -52,9 +59,9 @@ def in_memory() -> list[Path]:
 
 
 def pinned(capture: Worker, **trigger: float) -> pins.Pin:
-    found = pull(capture.data, Trigger(**trigger), "test", time.time_ns())  # type: ignore[arg-type]  # two numbers
-    assert found is not None
-    return found
+    pulled = pull(capture.data, Trigger(**trigger), "test", time.time_ns())  # type: ignore[arg-type]  # two numbers
+    assert pulled is not None
+    return pulled.pin
 
 
 def test_in_memory_nothing_is_on_disk_until_something_happens_and_then_all_around_it(
@@ -122,3 +129,91 @@ def test_rotation_in_memory_is_never_longer_than_declared() -> None:
     trigger = Trigger(before=3600, keep="memory", memory=2**30)
     made = effective(Capture(name="edge", interfaces=("eth0",), rotate=declared, trigger=trigger))
     assert made.rotate == declared
+
+
+def test_when_there_are_too_many_pins_the_oldest_of_a_trigger_makes_way_and_none_of_a_person(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pins, "MOST", 3)
+    now = 1_795_183_200 * SECOND
+    pins.add(tmp_path, 0, now, created=now - 9 * SECOND, by="alice")
+    pulled = [pull(tmp_path, Trigger(after=1), str(number), now + number * 10 * SECOND) for number in range(4)]
+    assert [one and one.instead for one in pulled] == [None, None, pulled[0].pin.id, pulled[1].pin.id]  # type: ignore[union-attr]  # all were pulled
+    assert [(pin.by, pin.reason) for pin in pins.read_all(tmp_path)] == [
+        ("alice", ""),
+        ("trigger", "2"),
+        ("trigger", "3"),
+    ]
+    assert pulled[3].told("it failed").endswith(f"in place of {pulled[1].pin.id}")  # type: ignore[union-attr]
+    monkeypatch.setattr(pins, "MOST", 1)
+    for pin in pins.read_all(tmp_path)[1:]:
+        pins.remove(tmp_path, pin.id)
+    with pytest.raises(pins.TooMany, match="has 1 pins"):
+        pull(tmp_path, Trigger(), "in vain", now + 100 * SECOND)
+
+
+class Reports:
+    def __init__(self) -> None:
+        self.all: list[tuple[str, str]] = []
+
+    def __call__(self, kind: str, message: str) -> None:
+        self.all.append((kind, message))
+
+
+def tended(tmp_path: Path, reports: Reports, handed: Path | None = None) -> Armed:
+    store = Store(tmp_path / "edge", Limits(10**6), reports)
+    store.adopt()
+    armed = Armed(Trigger(before=10, after=5), tmp_path / "edge", store, reports, handed)
+    armed.adopt()
+    armed.tend(Counters(), 0)
+    return armed
+
+
+def test_pins_of_triggers_go_when_they_keep_nothing_any_more_and_those_of_persons_stay(tmp_path: Path) -> None:
+    now = time.time_ns()
+    data = tmp_path / "edge"
+    place = data / "far"
+    place.mkdir(parents=True)
+    segment = place / segment_name(now - 3600 * SECOND, ".pcap")
+    segment.write_bytes(HEADER)
+    for hours, by in ((3, "trigger"), (2, "alice"), (1, "trigger")):
+        pins.add(data, now - hours * 3600 * SECOND, now - hours * 3600 * SECOND, created=now, by=by)
+    pins.add(data, now, now + SECOND, created=now, by="trigger")  # what it keeps is still to come
+    first, *_ = pins.read_all(data)
+    reports = Reports()
+    tended(tmp_path, reports)
+    assert reports.all == [("pin_expired", f"nothing of what triggers kept is left: {first.id}")]
+    assert [pin.by for pin in pins.read_all(data)] == ["alice", "trigger", "trigger"]
+    segment.unlink()
+    tended(tmp_path, reports)
+    assert [(pin.by, pin.end > now) for pin in pins.read_all(data)] == [("alice", False), ("trigger", True)]
+
+
+def test_what_the_agent_hands_to_a_capture_of_another_user_is_pulled_once_and_not_when_it_is_old(
+    tmp_path: Path,
+) -> None:
+    now = time.time_ns()
+    path = handed.place(tmp_path / "edge.json")
+    events = [handed.Handed(now - 60 * SECOND, "long ago"), handed.Handed(now - SECOND, "api.failed: exit code 1")]
+    handed.write(path, events, (os.getuid(), os.getgid()))
+    reports = Reports()
+    armed = tended(tmp_path, reports, path)
+    (pin,) = pins.read_all(tmp_path / "edge")
+    assert (pin.begin, pin.reason) == (now - 11 * SECOND, "api.failed: exit code 1")
+    assert reports.all == [("triggered", f"api.failed: exit code 1; kept as pin {pin.id}")]
+    pins.remove(tmp_path / "edge", pin.id)
+    armed.tend(Counters(), 0)
+    handed.write(path, [*events, handed.Handed(now, "again")], (os.getuid(), os.getgid()))
+    armed.tend(Counters(), 0)
+    assert [pin.reason for pin in pins.read_all(tmp_path / "edge")] == ["again"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[", b'[{"at": 1e300, "reason": ""}]', b'[{"at": -1, "reason": ""}]', b"\xff"]
+)
+def test_what_was_not_left_by_the_agent_triggers_nothing(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "edge.triggers"
+    path.write_bytes(content)
+    reports = Reports()
+    tended(tmp_path, reports, path)
+    assert reports.all == []

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
+from agent.linux.capability_sets import NET_RAW, mask, parse_sets
 from agent.linux.process import children_of
 from agent.workers.capture import account
 from tests.workers.capture.lab import PATIENCE, Network, Worker, packets, segments, worker
@@ -111,6 +114,33 @@ def test_the_budget_is_that_of_all_of_them(tmp_path: Path, net: Network) -> None
         assert figures["store_bytes"] <= budget
 
 
+def test_the_capture_makes_room_for_all_of_them_where_the_disk_is_smaller_than_the_budget(
+    small_disk: Path, net: Network
+) -> None:
+    net.up("lo")
+    settings = SETTINGS | {"ring": 2**20, "rotate": {"size": 100_000, "every": 3600}}
+    with worker(small_disk, net, **settings) as capture:
+        all_share(capture)
+        for burst in range(1, 4):
+            with send(net, 13_000, first=(burst - 1) * 13_000, pace=26_000) as sender:
+                assert sender.wait(PATIENCE) == 0
+            capture.wait_figure("received", burst * 13_000)
+            capture.wait_for(lambda fields: figure(fields, "unindexed") == 0, "that all has an index")
+        capture.stop()
+        figures = capture.figures()
+        assert (figures["written"], figures["not_written"]) == (39_000, 0)
+        assert figures["store_state"] == "pruning"
+        assert capture.events() == ["storage_low"]
+        kept = found(capture.data)
+        assert len(kept) * 62 > 2**19
+        assert len(kept) == len(set(kept))
+
+
+def figure(fields: Mapping[str, str], name: str) -> int | None:
+    found: int | None = json.loads(fields.get("X_FIGURES", "{}")).get(name)
+    return found
+
+
 def size(data: Path) -> int:
     total = 0
     for path in data.glob("*/2*"):
@@ -140,12 +170,16 @@ def test_one_that_is_killed_is_replaced_and_what_it_had_written_is_kept(tmp_path
         assert sorted(set(capture.events())) == ["companion_ended", "segment_recovered"]
 
 
-def test_they_end_with_the_capture(tmp_path: Path, net: Network) -> None:
+def test_they_hold_what_it_takes_to_capture_and_no_more_and_end_with_the_capture(tmp_path: Path, net: Network) -> None:
     net.up("lo")
     with worker(tmp_path, net, **SETTINGS, ring=2**20) as capture:
         all_share(capture)
         pids = members(capture)
         assert len(pids) == 2
+        for pid in pids:
+            sets = parse_sets(Path(f"/proc/{pid}/status").read_text())
+            raw = mask([NET_RAW])
+            assert (sets.permitted, sets.effective, sets.inheritable, sets.ambient) == (raw, raw, 0, 0)
         capture.process.kill()
         until = time.monotonic() + PATIENCE
         while any(Path(f"/proc/{pid}").exists() for pid in pids):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent.errors import StorageFailure
-from agent.workers.capture import account, memory, pins
+from agent.workers.capture import account, finish, memory, pins
 from agent.workers.capture.account import Account
-from agent.workers.capture.memory import Memory
+from agent.workers.capture.memory import PLACE, Memory
 from agent.workers.capture.retention import Limits
 from agent.workers.capture.store import Store
 
@@ -23,11 +26,12 @@ SIZE = 1000
 class Kept:
     """A store on disk, one in memory, and a clock."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, budget: int = 10**6) -> None:
         self.data = data
         self.now = BEGIN
         self.events: list[str] = []
-        self.disk = Store(data, Limits(10**6), self._report)
+        self.messages: list[str] = []
+        self.disk = Store(data, Limits(budget), self._report)
         self.disk.adopt()
         self.memory = Memory(self.disk, data, 10 * SECOND, 6 * SIZE, self._report)
         self.memory._clock = lambda: self.now
@@ -35,6 +39,13 @@ class Kept:
 
     def _report(self, kind: str, message: str) -> None:
         self.events.append(kind)
+        self.messages.append(message)
+
+    def tend(self) -> None:
+        """Until what it began to copy is on disk, or not."""
+        self.memory.tend()
+        self.memory._mover.wait()
+        self.memory.tend()
 
     def close_segment(self, second: int) -> None:
         """A segment that was closed one second after it began."""
@@ -86,7 +97,7 @@ def test_what_a_pin_touches_moves_to_the_disk_with_its_account(kept: Kept) -> No
     for second in range(3):
         kept.close_segment(second)
     pins.add(kept.data, BEGIN + SECOND + 1, BEGIN + 3 * SECOND, created=kept.now)
-    kept.memory.tend()
+    kept.tend()
     assert kept.on_disk() == ["01", "02"]
     assert kept.in_memory() == ["00"]
     for path in kept.data.rglob("*.pcap"):
@@ -97,7 +108,7 @@ def test_what_a_pin_touches_moves_to_the_disk_with_its_account(kept: Kept) -> No
         assert found.written == 1
     kept.close_segment(3)
     kept.close_segment(4)
-    kept.memory.tend()
+    kept.tend()
     assert kept.on_disk() == ["01", "02", "03"]
     assert kept.events == []
 
@@ -122,17 +133,86 @@ def test_a_full_disk_leaves_what_is_pinned_in_memory_and_it_is_moved_later(
     pins.add(kept.data, BEGIN, BEGIN, created=kept.now)
     with monkeypatch.context() as patch:
         patch.setattr(os, "sendfile", full)
-        kept.memory.tend()
-    assert kept.events == ["storage_error"]
+        kept.tend()
+        kept.tend()
+        kept.memory._mover.wait()
+    assert kept.messages == ["eth0: a pinned segment stays in memory: No space left on device"]
     assert (kept.in_memory(), kept.on_disk()) == (["00"], [])
     assert not list(kept.data.rglob("*.part"))
-    kept.memory.tend()
+    kept.tend()
+    kept.tend()
     assert (kept.in_memory(), kept.on_disk()) == ([], ["00"])
+
+
+def test_a_disk_that_is_slow_keeps_the_capture_from_nothing(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    may, sendfile = threading.Event(), os.sendfile
+
+    def slow(*arguments: Any) -> int:
+        assert may.wait(20)
+        return sendfile(*arguments)
+
+    monkeypatch.setattr(os, "sendfile", slow)
+    kept.close_segment(0)
+    pins.add(kept.data, BEGIN, BEGIN, created=kept.now)
+    kept.memory.tend()
+    kept.now += 60 * SECOND
+    kept.memory.tend()
+    assert kept.in_memory() == ["00"]  # too old, but for the pin
+    assert kept.disk.bytes == SIZE
+    may.set()
+    kept.tend()
+    assert (kept.in_memory(), kept.on_disk(), kept.events) == ([], ["00"], [])
+
+
+def test_one_segment_that_will_not_go_keeps_no_other_from_it(kept: Kept) -> None:
+    for second in range(3):
+        kept.close_segment(second)
+    next(path for path in kept.memory._directory.rglob("*.pcap") if path.name[13:15] == "01").unlink()
+    pins.add(kept.data, BEGIN, BEGIN + 9 * SECOND, created=kept.now)
+    for _ in range(3):
+        kept.tend()
+    assert kept.on_disk() == ["00", "02"]
+    assert kept.events == ["storage_error"]
+
+
+def test_what_is_pinned_takes_no_more_than_the_budget_and_what_is_lost_with_the_end_is_told(tmp_path: Path) -> None:
+    kept = Kept(tmp_path / "edge", budget=2 * SIZE + 600)
+    for second in range(4):
+        kept.close_segment(second)
+    pins.add(kept.data, BEGIN, BEGIN + 9 * SECOND, created=kept.now)
+    for _ in range(3):
+        kept.tend()
+        assert kept.disk.bytes <= 2 * SIZE + 600
+    assert kept.on_disk() == ["00", "01"]
+    assert kept.in_memory() == ["02", "03"]
+    (message,) = kept.messages
+    assert message.startswith("pinned segments stay in memory until there is room: the budget of 2600 bytes is used up")
+    kept.memory.close()
+    assert kept.messages[1:] == ["2 packets of 2 pinned segments are lost: they were in memory alone"]
+    assert not kept.memory._directory.exists()
+
+
+def test_what_the_disk_has_but_would_not_name_is_stored_once(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    kept.close_segment(0)
+    pins.add(kept.data, BEGIN, BEGIN, created=kept.now)
+    with monkeypatch.context() as patch:
+        patch.setattr(finish, "rename_noreplace", refused)
+        kept.tend()
+    kept.disk.tend()
+    kept.tend()
+    assert (kept.in_memory(), kept.on_disk(), kept.events) == ([], ["00"], ["storage_error"])
+    assert not list(kept.data.rglob("*.part"))
 
 
 def test_what_a_killed_capture_left_in_memory_goes_with_the_next_one_of_the_same_service(tmp_path: Path) -> None:
     killed, other = Kept(tmp_path / "edge"), Kept(tmp_path / "core")
+    left = PLACE / f"{killed.memory._directory.name[:-8]}12345678"  # gone before it can be looked at
+    left.symlink_to("nowhere")
     again = Kept(tmp_path / "edge")
+    left.unlink()
     assert not killed.memory._directory.exists()
     assert other.memory._directory.exists()
     for each in (other, again):

@@ -166,3 +166,33 @@ def test_pins_stay_while_the_directory_cannot_be_read(tmp_path: Path) -> None:
     place.rename(tmp_path / "elsewhere")
     assert not watch.look(0)
     assert watch.ranges.touch(5, 5)
+
+
+@pytest.mark.parametrize("field", ["from", "to", "created"])
+@pytest.mark.parametrize("number", [-1, 2**63, 10**30, 1.5e300])
+def test_a_planted_pin_of_a_time_that_cannot_be_is_none(tmp_path: Path, field: str, number: float) -> None:
+    made = pins.add(tmp_path, 1, 2, created=SECOND)
+    told = json.loads(pins.path(tmp_path, made.id).read_text())
+    pins.path(tmp_path, made.id).write_text(json.dumps({**told, field: number}))
+    assert pins.read(tmp_path, made.id) is None
+    assert pins.read_all(tmp_path) == []
+
+
+def test_a_pin_from_before_there_was_time_begins_with_it(tmp_path: Path) -> None:
+    made = pins.add(tmp_path, -5, 2**70, created=SECOND)
+    assert pins.read_all(tmp_path) == [made]
+    assert (made.begin, made.end) == (0, pins.LARGEST)
+
+
+def test_a_pin_that_root_sets_is_for_the_user_whose_the_store_is(tmp_path: Path) -> None:
+    store = tmp_path / "edge"
+    store.mkdir()
+    os.chown(store, 65534, 65534)
+    made = pins.add(store, 1, 2, created=SECOND)
+    status = pins.path(store, made.id).stat()
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (65534, 65534, 0o640)
+
+
+def test_a_reason_that_json_cannot_hold_is_mended(tmp_path: Path) -> None:
+    pins.add(tmp_path, 1, 2, created=SECOND, reason="odd \udcff", by="a\udcfe")
+    assert [(pin.reason, pin.by) for pin in pins.read_all(tmp_path)] == [("odd ?", "a?")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.workers.capture.retention import Disk, Limits, Plan, Stored, plan, reserve, room
+from agent.workers.capture.retention import Disk, Limits, Plan, Stored, owed, plan, reserve, room
 
 HOUR = 3600 * 10**9
 NOW = 1000 * HOUR
@@ -117,3 +117,14 @@ def test_of_a_share_and_a_number_of_bytes_the_larger_stays_free() -> None:
     assert reserve(Limits(0, 200, 0.1), disk) == 200
     assert reserve(Limits(0, 50, 0.1), disk) == 100
     assert room(Limits(10_000, 200, 0.1), disk, 9_000) == (1000, 300)
+
+
+@given(st.integers(0, 10**12), st.integers(0, 10**12), st.integers(0, 10**12), st.integers(0, 10**12))
+def test_what_is_lent_is_left_free_on_the_disk_as_far_as_the_disk_goes(
+    free: int, used: int, lent: int, lent_used: int
+) -> None:
+    left = owed(Limits(10**13, free_bytes=1000), Disk(free, 2 * 10**12), used, lent, lent_used)
+    assert 0 <= left <= max(0, lent - lent_used)
+    assert left <= max(0, (free - 1000 + used + lent_used) // 2)
+    if free - 1000 >= 2 * lent:
+        assert left == max(0, lent - lent_used)

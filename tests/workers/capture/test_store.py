@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from agent.errors import ConfigurationError, StorageFailure
-from agent.workers.capture import account, finish, pins, store
+from agent.workers.capture import account, finish, pins, removal, shelf, space, store
 from agent.workers.capture.account import Account
 from agent.workers.capture.catalogue import ACCOUNT, INDEX, TAIL
 from agent.workers.capture.naming import CLOSED, OPEN, segment_name
 from agent.workers.capture.retention import Limits
+from agent.workers.capture.stock import stock
 from agent.workers.capture.store import Store
 from tests.workers.capture.lab import run
 
@@ -131,14 +132,14 @@ def test_an_index_that_appears_counts_and_the_one_of_the_open_segment_is_removed
 
 
 def test_indexes_are_looked_for_a_few_at_a_time_and_none_is_forgotten(tmp_path: Path, reports: Reports) -> None:
-    paths = [segment(tmp_path, "eth0", second, 30, indexed=False) for second in range(3 * store.LOOKS)]
+    paths = [segment(tmp_path, "eth0", second, 30, indexed=False) for second in range(3 * shelf.LOOKS)]
     made = adopted(tmp_path, reports, 10**6)
     made.tend()
     for path in paths:
         path.with_suffix(INDEX).write_bytes(AN_INDEX)
     for left in (2, 1, 0):
         made.tend()
-        assert made.unindexed == left * store.LOOKS
+        assert made.unindexed == left * shelf.LOOKS
     assert made.bytes == len(paths) * (30 + len(AN_INDEX))
 
 
@@ -188,13 +189,13 @@ def test_the_account_is_there_before_the_segment_has_its_name_and_counts(
     part.write_bytes(HEADER)
     record = Account(interface="eth0", opened=1, closed=2, written=0, bytes=24, reason="size")
     seen: list[list[str]] = []
-    rename = finish._rename
+    rename = finish.rename
 
     def renamed(old: Path, new: Path) -> None:
         seen.append(names(tmp_path))
         rename(old, new)
 
-    monkeypatch.setattr(finish, "_rename", renamed)
+    monkeypatch.setattr(finish, "rename", renamed)
     final = made.keep(part, SECOND, 24, record)
     assert seen[-1] == [f"eth0/{final.stem}{ACCOUNT}", f"eth0/{part.name}"]
     assert account.read(final.with_suffix(ACCOUNT)) == record
@@ -295,7 +296,7 @@ def test_a_segment_that_cannot_be_removed_goes_on_counting_and_others_go_instead
     assert made.make_room(1000) == 600
     assert str(made.obstacle()).endswith("the budget of 1000 bytes is used up; 1 segment cannot be removed")
     path.rmdir()
-    clock.now += store.STUCK
+    clock.now += removal.STUCK
     made.tend()
     assert made.make_room(1000) == 1000
     assert reports.kinds == ["segment_stuck"]
@@ -313,7 +314,7 @@ def test_a_disk_that_lets_nothing_be_removed_is_not_asked_for_each_segment(
     assert made.make_room(1000) == 0
     assert set(reports.kinds) == {"segment_stuck"}
     assert len(reports.kinds) == 3
-    clock.now += store.RESIST
+    clock.now += removal.RESIST
     assert made.make_room(1000) == 0
     assert len(reports.kinds) == 6
 
@@ -383,10 +384,23 @@ def test_a_quota_is_found_out_and_kept_for_a_while(tmp_path: Path, reports: Repo
     assert made.make_room(200) >= 200
     assert made.bytes <= 600
     assert reports.kinds == ["storage_low"]
-    clock.now += store.LEARNED
+    clock.now += space.LEARNED
     made.tend()
     assert made.make_room(200) == 2000 - made.bytes
     assert (made.state, reports.kinds) == ("ok", ["storage_low", "storage_enough"])
+
+
+def test_a_quota_that_others_met_leaves_room_for_what_is_lent_to_them_once(
+    tmp_path: Path, reports: Reports, clock: Clock
+) -> None:
+    for second in range(1, 11):
+        segment(tmp_path, "eth0", second, 100)
+    made = adopted(tmp_path, reports, 2000)
+    made.lent = 300
+    for left in (600, 500):
+        assert made.squeeze(OSError(errno.EDQUOT, "Disk quota exceeded"), 100)
+        made.tend()
+        assert made.bytes == left
 
 
 def test_a_disk_that_was_full_for_a_moment_is_not_taken_for_a_quota(tmp_path: Path, reports: Reports) -> None:
@@ -421,3 +435,35 @@ def test_a_directory_that_cannot_be_made_is_a_failure_in_one_line(tmp_path: Path
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageFailure, match="cannot be read: Not a directory"):
         adopted(tmp_path / "file" / "data", reports)
+
+
+def test_a_clock_set_back_while_a_segment_is_open_leaves_no_packet_after_its_end(
+    tmp_path: Path, reports: Reports, clock: Clock
+) -> None:
+    wall = [NOW + 3600 * SECOND]
+    made = Store(tmp_path, Limits(10**6), reports, lambda: wall[0])
+    made.adopt()
+    made.tend()
+    part = made.part("eth0", wall[0])
+    part.write_bytes(HEADER)
+    made.grow(part, len(HEADER))
+    clock.now += 10
+    packet = wall[0] + 10 * SECOND
+    wall[0] = NOW
+    made.tend()
+    made.keep(part, NOW + 3600 * SECOND, len(HEADER))
+    made.tend()
+    assert [segment.end >= packet for segment in stock(tmp_path)] == [True]
+    assert reports.kinds == []
+    segment(tmp_path, "eth0", NOW // SECOND, 100)
+    again = adopted(tmp_path, reports)
+    assert [one.end >= packet for one in again._shelf if one.begin > NOW] == [True]
+
+
+def test_it_is_told_that_segments_are_ahead_of_the_clock(tmp_path: Path, reports: Reports) -> None:
+    segment(tmp_path, "eth0", NOW // SECOND + 365 * 86_400, 100)
+    adopted(tmp_path, reports)
+    assert reports.messages == [
+        "1 segment is up to 365 days ahead of the clock, which was wrong when they were captured, or is now: they go "
+        "before what is captured from now on"
+    ]

@@ -12,6 +12,8 @@ import pytest
 
 from agent.declaration.collector import Collector
 from agent.linux.files import open_regular
+from agent.workers.capture.catalogue import Segment
+from agent.workers.capture.naming import parse_name
 from agent.workers.flows import exporter
 from agent.workers.flows.exporter import FAILED, PROGRESS, RESUMED, Exporter
 from tests.harness import wait_until
@@ -38,11 +40,17 @@ def running(directory: Path, port: int, events: list[tuple[str, str]] | None = N
         made.stop()
 
 
-def close(directory: Path, packets: Sequence[Packet], into: Exporter | None = None) -> Path:
+def closed(path: Path) -> Segment:
+    parsed = parse_name(path.name)
+    assert parsed is not None
+    return Segment(parsed[0], path.parent.name, path, True)
+
+
+def close(directory: Path, packets: Sequence[Packet], into: Exporter | None = None, interface: str = "eth0") -> Path:
     """A segment more, as the index process tells of it."""
-    (path,) = traffic.store(directory, "eth0", [packets])
+    (path,) = traffic.store(directory, interface, [packets])
     if into is not None:
-        into.wake()
+        into.wake(closed(path))
     return path
 
 
@@ -140,7 +148,7 @@ def test_segments_that_are_removed_before_they_are_sent_are_counted(
             return real(given, flags)
 
         monkeypatch.setattr(exporter, "open_regular", removed)
-        export.wake()
+        export.wake(closed(path))
         wait_until(lambda: export.lost == 1)
         assert not path.exists() and not export.records
 
@@ -150,14 +158,43 @@ def test_progress_that_makes_no_sense_is_begun_anew(tmp_path: Path) -> None:
     path = close(store, parts(1)[0])
     (store / PROGRESS).write_text("[1, 2")
     with running(store, free_port()) as export:
-        export.wake()
         assert export.figures() == {"ipfix_records": 0, "ipfix_segments": 0, "ipfix_failures": 0, "ipfix_lost": 0}
-    assert json.loads((store / PROGRESS).read_text())["sent"] == {"eth0": NOON + first_of(path)}
+    assert json.loads((store / PROGRESS).read_text())["beyond"] == {"eth0": [closed(path).begin]}
 
 
-def first_of(path: Path) -> int:
-    from agent.workers.capture.naming import parse_name
+def test_a_segment_that_began_before_what_was_sent_is_sent_too(tmp_path: Path) -> None:
+    """Members of a fan-out write side by side, and each closes its own when it is full."""
+    store = tmp_path / "edge"
+    store.mkdir()
+    first, second, third, fourth = parts(4)
+    with nfcapd(tmp_path / "nf") as collector:
+        with running(store, collector.port) as export:
+            close(store, second, export)
+            close(store, fourth, export)
+            wait_until(lambda: export.segments == 2)
+            close(store, first, export)
+            wait_until(lambda: export.segments == 3)
+        close(store, third)  # and one whose index was made when nobody was there to be told
+        with running(store, collector.port) as export:
+            wait_until(lambda: export.segments == 1)
+        assert not export.lost
+        found = collector.flows()
+    assert told(found) == expected(store)
 
-    parsed = parse_name(path.name)
-    assert parsed is not None
-    return parsed[0] - NOON
+
+def test_what_is_removed_while_the_collector_is_away_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporter, "_MANY", 1)
+    store, port = tmp_path / "edge", free_port()
+    store.mkdir()
+    with running(store, port) as export:
+        paths = [close(store, part, export) for part in parts(3)]
+        wait_until(lambda: export.failures > 2)
+        for path in paths[:2]:
+            path.unlink()
+        wait_until(lambda: export.lost == 2)
+        with nfcapd(tmp_path / "nf", port) as collector:
+            wait_until(lambda: export.segments == 1)
+            found = collector.flows()
+    assert told(found) == expected(store)

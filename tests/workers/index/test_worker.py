@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
 import os
 import signal
 import socket
@@ -14,7 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from agent.declaration.model import Capture
+from agent.linux.notify import SystemdNotifier
 from agent.workers.index import form
+from agent.workers.index import worker as worker_module
+from agent.workers.runtime import Context
 from tests.workers.capture.lab import PATIENCE, ROOT, Network, network, worker
 from tests.workers.index.pcaps import records, segment
 
@@ -87,6 +93,45 @@ def test_a_segment_over_which_it_died_before_is_left_and_searched_as_it_is(tmp_p
     assert packets(other.with_suffix(".idx")) == 30
 
 
+def test_a_segment_of_ours_that_is_damaged_gets_an_index_of_what_there_is(tmp_path: Path) -> None:
+    """Else it could never be removed. A power failure leaves zeros, or nothing, under a name and beside an account."""
+    data = tmp_path / "data"
+    zeros, cut = segment(data, "eth0", 0, b""), segment(data, "eth0", 60, records(30) + bytes(5000))
+    zeros.write_bytes(bytes(4096))
+    foreign = segment(data, "eth0", 120, b"")
+    foreign.write_bytes(b"somebody's")
+    for path in (zeros, cut):
+        path.with_suffix(".meta").touch()
+    with index_process(data) as process:
+        wait_until(lambda: zeros.with_suffix(".idx").exists() and cut.with_suffix(".idx").exists())
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=PATIENCE)
+    assert zeros.with_suffix(".idx").read_bytes() == b""
+    assert packets(cut.with_suffix(".idx")) == 30
+    assert not foreign.with_suffix(".idx").exists()
+    whole = cut.stat().st_size - 5000
+    assert [said.count(line) for line in ("not a pcap file", f"damaged from byte {whole} on")] == [1, 1]
+
+
+def test_what_is_kept_of_all_segments_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "MOST_KEPT", 6_000)
+    data = tmp_path / "data"
+    paths = [segment(data, f"eth{number}", 0, records(50 + number), ".part") for number in range(6)]
+
+    async def look() -> None:
+        indexing = worker_module.IndexWorker(
+            Context(Capture(name="edge", interfaces=("eth0",)), data, SystemdNotifier({}))
+        )
+        known = indexing._look()
+        await indexing._open(known)
+        assert sum(growing.weight for growing in indexing._growing.values()) <= 6_000
+        tails = [path.with_suffix(".tail") for path in paths if path.with_suffix(".tail").exists()]
+        assert 0 < len(tails) < 6
+        await indexing.stop()
+
+    asyncio.run(look())
+
+
 def test_it_holds_no_capability(tmp_path: Path) -> None:
     data = tmp_path / "data"
     path = segment(data, "eth0", 0, records(1))
@@ -95,6 +140,31 @@ def test_it_holds_no_capability(tmp_path: Path) -> None:
         status = Path(f"/proc/{process.pid}/status").read_text()
     sets = ("CapInh", "CapPrm", "CapEff", "CapAmb")
     assert [line.split()[1] for line in status.splitlines() if line.startswith(sets)] == ["0" * 16] * 4
+
+
+def test_it_begins_when_an_earlier_one_of_the_same_store_has_ended(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    path = segment(data, "eth0", 0, records(30))
+    fd = os.open(data, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(fd, fcntl.LOCK_EX)  # as the earlier one does
+    with index_process(data) as process:
+        wait_until(lambda: waits(process.pid, data))
+        assert not path.with_suffix(".idx").exists()
+        assert not path.with_suffix(".tail").exists()
+        os.close(fd)
+        wait_until(path.with_suffix(".idx").exists)
+        fd = os.open(data, os.O_RDONLY | os.O_DIRECTORY)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(fd)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+    assert packets(path.with_suffix(".idx")) == 30
+
+
+def waits(pid: int, data: Path) -> bool:
+    """Whether this process has opened the directory."""
+    return any(Path(f"/proc/{pid}/fd/{fd}").resolve() == data for fd in os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208
 
 
 def test_it_stands_back_for_the_capture(tmp_path: Path) -> None:

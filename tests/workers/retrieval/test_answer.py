@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -158,6 +159,7 @@ def test_clocks_that_are_set_back_lose_nothing(tmp_path: Path) -> None:
     forth = traffic.packets(Random(1), 5000, begin=BEGIN + 3600 * SECOND)
     back = traffic.packets(Random(2), 5000, begin=BEGIN)
     path = segment(place, "eth0", forth + back)
+    os.utime(path, ns=(0, BEGIN + 10 * SECOND))  # a clock that is set ends the segment
     segment(place, "eth0", traffic.packets(Random(3), 100, begin=BEGIN + SECOND))
     for _ in range(2):
         found = answered(Answer([place], "", within=(BEGIN, BEGIN + 10 * SECOND)))

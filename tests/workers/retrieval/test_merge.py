@@ -12,7 +12,7 @@ from agent.workers.retrieval.merge import merge
 from agent.workers.retrieval.search import Batch, Piece, Stretch
 from agent.workers.retrieval.snapshot import Source
 
-SOURCE = Source(Segment(0, "eth0", Path("/edge/eth0/x.pcap")))
+SOURCE = Source(Segment(0, "eth0", Path("/edge/eth0/x.pcap")), 0)
 
 Times = list[int]
 

@@ -50,10 +50,10 @@ while True:
             number += 1
             counter[:] = number.to_bytes(8, "little")
     part.rename(place / segment_name(BEGIN + first * MILLISECOND, CLOSED))
-    for old in sorted(place.glob("*.pcap"))[:-100]:
+    for old in sorted(place.glob("*.pcap"))[:-300]:
         old.unlink()
 """
-"""Writes one packet after the other, and closes a segment after every 30th, as fast as it can; the last 100 stay."""
+"""Writes one packet after the other, and closes a segment after every 30th, as fast as it can; the last 300 stay."""
 
 
 def test_a_store_that_changes_all_the_time_is_seen_without_gap_or_double(tmp_path: Path) -> None:

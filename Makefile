@@ -87,11 +87,11 @@ install: binary ## build the program and install it on this host, below /srv (AR
 
 .PHONY: test
 test: test-packages $(VENV)/dev $(VENV)/binary ## every test; as root none is left out (ARGS= goes to pytest)
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest --numprocesses=auto $(ARGS)
 
 .PHONY: test-system
 test-system: test-packages $(VENV)/dev $(VENV)/binary ## only the tests on a booted systemd (ARGS= goes to pytest)
-	@$(BIN)/pytest tests/system $(ARGS)
+	@$(BIN)/pytest --numprocesses=auto tests/system $(ARGS)
 
 .PHONY: lint
 lint: venv-packages $(VENV)/dev ## linter, formatter and type checker

@@ -105,9 +105,10 @@ FULL = re.compile(
 )
 
 
-def package(tree: Path, output: Path) -> Path:
+def package(tree: Path, output: Path, level: int = 6) -> Path:
     """Make the package of the installed form ``tree`` in the directory ``output``; returns its path.
 
+    ``level`` is that of xz(1), from 0 to 9: 0 packs in a tenth of the time of 6, to a quarter more.
     Raises ``SystemExit`` when there is no such tree, or dpkg-deb fails.
     """
     try:
@@ -127,7 +128,7 @@ def package(tree: Path, output: Path) -> Path:
             os.utime(path, (epoch, epoch), follow_symlinks=False)
         # Settings that would change the result are those of the environment: it gets none of ours.
         done = subprocess.run(
-            ["dpkg-deb", "--root-owner-group", "-Zxz", "--build", root, Path(scratch, target.name)],
+            ["dpkg-deb", "--root-owner-group", "-Zxz", f"-z{level}", "--build", root, Path(scratch, target.name)],
             env={"PATH": os.environ.get("PATH", os.defpath), "SOURCE_DATE_EPOCH": str(epoch), "LC_ALL": "C.UTF-8"},
             capture_output=True,
             text=True,

@@ -14,6 +14,7 @@ import click
 
 from agent import __version__
 from agent.cli.base import EXIT_CODES
+from agent.cli.flows import FlowCommands
 from agent.cli.main import PROGRAM, agentctl
 from agent.paths import Paths
 
@@ -78,17 +79,24 @@ def _files() -> dict[str, str]:
         paths.declaration: "The declaration: what should be true on this host.",
         paths.socket: "The control socket.",
         paths.log("NAME"): "What the service NAME printed.",
+        paths.data("NAME"): "What the service NAME stored. Of a capture: a directory for each interface, with its "
+        "segments (.pcap; .part is being written), their accounts (.meta) and indexes (.idx, .tail).",
+        paths.data("NAME") / "pin-ID.json": "A pin of the capture NAME.",
+        paths.data("NAME") / "hosts.json": "The hosts that the capture NAME has seen.",
     }
     return {str(path).removeprefix("/"): text for path, text in described.items()}
 
 
 def _commands(group: click.Group, above: click.Context) -> Iterator[str]:
-    """A subsection for each command; a group's own commands instead of the group."""
+    """A subsection for each command; of a group for its own commands, and for itself where it does something itself."""
     for name in group.list_commands(above):
         command = group.get_command(above, name)
         assert command is not None
         context = click.Context(command, info_name=name, parent=above, **command.context_settings)
         if isinstance(command, click.Group):
+            if isinstance(command, FlowCommands):  # it does something without a command, too
+                yield from (f".SS {_escaped(context.command_path)}", *_usage(context), *_text(command.help or ""))
+                yield from _text(command.epilog or "")
             yield from _commands(command, context)
             continue
         yield from (f".SS {_escaped(context.command_path)}", *_usage(context), *_text(command.help or ""))

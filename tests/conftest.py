@@ -1,4 +1,6 @@
-"""What holds for every test: in CI nothing is left out, and of a container that a failed test had something is kept."""
+"""What holds for every test: in CI nothing is left out, of a container that a failed test had something is kept, and no
+test fails because the machine was busy with another.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,18 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+from xdist.remote import Producer
 
+from agent.linux import priority
+from tests import lanes
 from tests.system import container
 
 CI = os.environ.get("CI") == "true"
+
+# How long an example takes says something of what else runs: whoever means the time of the code itself says so.
+settings.register_profile("beside others", settings.default, deadline=None)
+settings.load_profile("beside others")
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +40,32 @@ def open_directory() -> Iterator[Path]:
     directory.chmod(0o755)
     yield directory
     shutil.rmtree(directory)
+
+
+@pytest.fixture
+def awake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that is run in this process does not stand back: the tests after it would have to wait."""
+
+    def refused(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "sched_setscheduler", refused)
+    monkeypatch.setattr(priority, "_input_output", lambda _: None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    return lanes.count()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> lanes.Lanes:
+    return lanes.Lanes(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: lanes.place(item.nodeid))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -6,6 +6,7 @@ marked ``env`` is set where its declarations are read.
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.cli.commands import COMMANDS
+from agent.cli.commands import CAPTURE, COMMANDS, FLOWS
+from agent.cli.main import main
 from agent.declaration.envfile import parse_env
 from agent.declaration.load import load_text
 from agent.declaration.schema import AGENT, OF_KIND, SHARED, Spec
@@ -21,6 +23,9 @@ from agent.declaration.show import effective
 from agent.declaration.sources import Disk
 from agent.paths import Paths
 from agent.supervisor.lifecycle import Phase
+from agent.workers.capture import pins
+from tests.workers.flows import traffic
+from tests.workers.flows.traffic import NOON
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -189,3 +194,100 @@ def test_every_command_is_described(name: str) -> None:
 @pytest.mark.parametrize("phase", Phase, ids=lambda phase: phase.value)
 def test_every_state_is_described(phase: Phase) -> None:
     assert f"| `{phase.value}` |" in (ROOT / "docs" / "supervision.md").read_text()
+
+
+SUBCOMMANDS = [*(f"capture {name}" for name in CAPTURE), *(f"flows {name}" for name in FLOWS)]
+
+
+@pytest.mark.parametrize("words", SUBCOMMANDS)
+def test_every_command_of_a_group_is_described(words: str) -> None:
+    text = (ROOT / "docs" / "agentctl.md").read_text()
+    assert re.search(rf"`agentctl {words}\b", text)
+
+
+def shapes() -> dict[str, str]:
+    """What docs/agentctl.md says of the JSON of each command."""
+    found: dict[str, str] = {}
+    text = (ROOT / "docs" / "agentctl.md").read_text()
+    for row in re.findall(r"^\| (`.+`) \| (.+) \|$", text.partition("| command | shape |")[2], re.MULTILINE):
+        found |= dict.fromkeys(re.findall(r"`([^`]+)`", row[0]), row[1])
+    return found
+
+
+def test_every_command_that_prints_json_has_its_shape_in_the_table() -> None:
+    groups = {"capture", "flows"}  # `flows` alone is in the table, too
+    named = {words.partition(" NAME")[0] for words in shapes()}
+    needed = {*COMMANDS, *SUBCOMMANDS} - groups
+    assert not {words for words in needed if not any(one == words or one.startswith(f"{words} ") for one in named)}
+
+
+@pytest.fixture
+def prefix(tmp_path: Path) -> Path:
+    """A prefix with an armed capture that has stored something."""
+    prefix = tmp_path / "srv"
+    store = prefix / "spool" / "edge"
+    traffic.store(store, "eth0", [traffic.mixed(1, 50, NOON)])
+    pins.add(store, NOON, NOON + 1, created=NOON, reason="the outage", by="ann")
+    (prefix / "key").mkdir()
+    (prefix / "key" / "env.toml").write_text(
+        '[service.edge]\nkind = "capture"\ninterfaces = ["eth0"]\ntrigger = { before = "1s" }\n'
+    )
+    return prefix
+
+
+SPAN = ("--from", "2026-11-20T14:00Z", "--to", "2026-11-20T15:00Z")
+
+
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [
+        ("capture list", ()),
+        ("capture pins", ()),
+        ("capture pin", ("edge", "--last", "1m")),
+        ("capture unpin", ("edge", "PIN")),
+        ("capture trigger", ("edge",)),
+        ("capture query", ("tcp", "--limit", "1")),
+        ("capture query", ("tcp", "-o", "FILE")),
+        ("capture report", SPAN),
+        ("capture report", (*SPAN, "-o", "FILE")),
+        *(("flows", ("--by", by, *SPAN)) for by in ("host", "pair", "port", "proto", "flow")),
+        ("flows export", ("-o", "FILE", *SPAN)),
+        ("hosts", ()),
+        ("top", ("--interval", "200ms")),
+        ("calendar", ("daily",)),
+        ("validate", ()),
+        ("completion", ("bash",)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_the_json_of_a_command_has_the_keys_that_are_described(
+    prefix: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    awake: None,
+    words: str,
+    options: tuple[str, ...],
+) -> None:
+    if "PIN" in options:
+        (pin,) = pins.read_all(prefix / "spool" / "edge")
+        options = tuple(pin.id if word == "PIN" else word for word in options)
+    options = tuple(str(tmp_path / "file") if word == "FILE" else word for word in options)
+    assert main(["--prefix", str(prefix), *words.split(), *options, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    described = shapes()[words] + "".join(shapes()[other] for other in REFERRED.get(words, ()))
+    if words in ("flows", "top"):
+        described += (ROOT / "docs" / "flows.md").read_text()
+    if words == "top":
+        described += (ROOT / "docs" / "capture.md").read_text()
+    assert not {key for key in keys_of(told) if f'"{key}"' not in described and f"`{key}`" not in described}
+
+
+REFERRED = {"capture query": ("capture stream",), "capture report": ("flows",)}
+"""Where a shape has the words PACKET and ROW, their keys are told in the rows of others."""
+
+
+def keys_of(value: object) -> set[str]:
+    """The keys of a document, at every depth."""
+    if isinstance(value, dict):
+        return {*value, *(key for inner in value.values() for key in keys_of(inner))}
+    return {key for inner in value for key in keys_of(inner)} if isinstance(value, list) else set()

@@ -19,7 +19,16 @@ class CaptureCommands(Commands):
     cls=CaptureCommands,
     context_settings=CONTEXT_SETTINGS,
     params=[*shared_options()],
-    epilog=epilog(("agentctl capture list",), EXIT_CODES),
+    epilog=epilog(
+        (
+            "agentctl capture list",
+            "agentctl capture query host 10.0.0.5 and port 443 --last 10m",
+            "agentctl capture stream edge | wireshark -k -i -",
+            "agentctl capture pin --last 10m --reason 'the outage'",
+            "agentctl capture report --last 1h -o report.html",
+        ),
+        EXIT_CODES,
+    ),
 )
 def capture() -> None:
     """Ask captures for packets, and tell them what to keep.

@@ -4,75 +4,17 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Callable
 from typing import IO, Any, Protocol
 
 from agent import __version__
 from agent.cli.text import safe
-from agent.errors import StorageFailure, UsageError
-from agent.linux.files import why
-from agent.workers.capture import account
+from agent.errors import UsageError
 from agent.workers.capture.savefile import file_header, snapshot_length
 from agent.workers.retrieval import pcapng
 from agent.workers.retrieval.answer import Answer, accounts
 from agent.workers.retrieval.merge import Run
 from agent.workers.retrieval.search import Batch
-from agent.workers.retrieval.summary import document, line, summary
-
-_BUFFER = 256 * 1024
-_MODE = 0o640
-
-
-class Target:
-    """A file that gets its name when it is whole; ``-`` is standard output, and what is no regular file is written to.
-
-    Raises ``StorageFailure`` when it cannot be made.
-    """
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self._path = Path(os.path.realpath(name))
-        self._scratch: Path | None = None
-        self.stream: IO[bytes]
-        try:
-            if name == "-":
-                self.stream = os.fdopen(os.dup(1), "wb", _BUFFER)
-            elif Path(name).exists() and not Path(name).is_file():
-                self.stream = os.fdopen(os.open(name, os.O_WRONLY | os.O_CLOEXEC), "wb", _BUFFER)
-            else:
-                scratch = self._path.with_name(f".{self._path.name[:200]}.{os.urandom(4).hex()}")
-                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-                self.stream = os.fdopen(os.open(scratch, flags, _MODE), "wb", _BUFFER)
-                self._scratch = scratch
-        except OSError as error:
-            raise StorageFailure(f"{name}: cannot be written: {why(error)}") from error
-
-    def finish(self) -> None:
-        """It is whole. Raises ``StorageFailure``, or ``BrokenPipeError`` when nobody reads standard output any more."""
-        try:
-            self.stream.close()
-            if self._scratch is not None:
-                self._scratch.rename(self._path)
-                self._scratch = None
-        except OSError as error:
-            raise self.failure(error) from error
-
-    def abandon(self) -> None:
-        """It will not be whole: leave nothing behind."""
-        if self._scratch is not None:
-            with suppress(OSError):
-                self._scratch.unlink()
-            self._scratch = None
-        with suppress(OSError):
-            self.stream.close()
-
-    def failure(self, error: OSError) -> Exception:
-        """What to raise for a write that failed."""
-        if isinstance(error, BrokenPipeError):
-            return error
-        name = "the output" if self.name == "-" else self.name
-        return StorageFailure(f"{name}: cannot be written: {error.strerror}")
 
 
 class Writer(Protocol):
@@ -125,7 +67,7 @@ class Pcapng:
         number = self._numbers.get(key)
         if number is None:
             number = self._numbers[key] = len(self._numbers)
-            told = account.read(source.segment.account) if source.segment.closed else None
+            told = source.account()
             chosen = told.filter if told else ""
             snaplen = snapshot_length(source.header)
             self._stream.write(
@@ -155,7 +97,10 @@ class Lines:
     """A line for each packet on standard output."""
 
     def __init__(self, *, several: bool) -> None:
+        from agent.workers.retrieval.summary import line, summary
+
         self._several = several
+        self._told: Callable[[int, bytes], str] = lambda link_type, data: line(summary(link_type, data))
 
     def write(self, run: Run) -> None:
         print("\n".join(self._line(run.batch, number) for number in range(run.begin, run.end)))
@@ -168,7 +113,7 @@ class Lines:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
         place = f"{batch.source.service}/" if self._several else ""
         _, length, data = batch.packet(number)
-        told = line(summary(batch.link_type, data))
+        told = self._told(batch.link_type, data)
         return safe(f"{when}.{nanoseconds // 1000:06d} {place}{batch.source.interface} {told} {length}")
 
 
@@ -176,12 +121,15 @@ class Documents:
     """Packets as they go into JSON: ``packets`` is the list of them."""
 
     def __init__(self) -> None:
+        from agent.workers.retrieval.summary import document
+
         self.packets: list[dict[str, Any]] = []
+        self._document = document
 
     def write(self, run: Run) -> None:
         source, link_type = run.batch.source, run.batch.link_type
         for number in range(run.begin, run.end):
-            self.packets.append(document(source.service, source.interface, link_type, run.batch.packet(number)))
+            self.packets.append(self._document(source.service, source.interface, link_type, run.batch.packet(number)))
 
     def end(self) -> None:
         pass

@@ -15,8 +15,10 @@ import click
 from agent.cli import output, table, text
 from agent.cli.base import Session, command
 from agent.cli.instants import SECOND, span, spanned
-from agent.cli.names import SERVICE
-from agent.errors import UsageError
+from agent.cli.names import CAPTURE
+from agent.cli.stores import find, nothing, warn
+from agent.cli.which import of_services
+from agent.errors import RuntimeFailure, UsageError
 
 if TYPE_CHECKING:
     from agent.workers.capture.pins import Pin
@@ -34,26 +36,25 @@ HEADS = ("SERVICE", "PIN", "FROM", "TO", "SEGMENTS", "SIZE", "BY", "REASON")
         "agentctl capture pin --last 1m --for 5m",
     ),
 )
-@click.argument("name", type=SERVICE, required=False)
+@click.argument("names", metavar="[NAME]...", nargs=-1, type=CAPTURE)
 @spanned
 @click.option("--for", "ahead", metavar="DURATION", help="Until so long after --from, or after now.")
 @click.option("--reason", metavar="TEXT", default="", help="Why, for whoever finds it.")
 def pin(
     session: Session,
-    name: str | None,
+    names: tuple[str, ...],
     last: str | None,
     begin: str | None,
     end: str | None,
     ahead: str | None,
     reason: str,
 ) -> None:
-    """Keep what capture NAME, or each, has stored, or will, of a time: it is removed only when nothing else is left to
-    remove.
+    """Keep what the captures NAME, or all, have stored, or will, of a time: it is removed only when nothing else is
+    left to remove.
 
     Every segment that may hold a packet of that time is kept, of all interfaces, also when it becomes older than
     `max_age`. Pinned segments count towards the budget.
     """
-    from agent.cli.stores import store_of, stores
     from agent.workers.capture import pins as files
     from agent.workers.capture.stock import stock, within
 
@@ -63,76 +64,77 @@ def pin(
         raise UsageError("say which time: --last 10m, --from 14:00 --to 14:05, or --for 5m from now on")
     why = checked(reason)
     paths = session.paths()
-    names = stores(paths) if name is None else [name]
-    if not names:
-        raise UsageError(f"no packets are stored below {paths.spool}")
-    for one in names:
-        with store_of(paths, one):  # all of them can be asked, before anything is pinned
-            pass
+    there = find(paths, names)  # all of them, before anything is pinned
+    if not there.stores:
+        raise RuntimeFailure(nothing(paths))
     found: list[tuple[str, Pin, list[Stored]]] = []
-    for one in names:
-        with store_of(paths, one) as directory:
+    for store in there.stores:
+        with store.seen() as directory:
             made = files.add(directory, wanted.begin, wanted.end, created=now, reason=why, by=_who())
-            found.append((one, made, within(stock(directory), made.begin, made.end)))
+            found.append((store.name, made, within(stock(directory), made.begin, made.end)))
+    warn(there.notes)
     if session.json:
-        output.document(_told(*found[0]) if name is not None else {"pins": [_told(*each) for each in found]})
+        output.document({"pins": [_told(*each) for each in found], "unreadable": there.notes})
         return
     for one, made, kept in found:
-        number = f"{len(kept)} segment{'' if len(kept) == 1 else 's'}"
-        held = f"{number}, {text.size(sum(part.size for part in kept))}" if kept else "nothing stored yet"
-        print(f"{one}: pin {made.id}: {_moment(made.begin)} to {_moment(made.end)}, {held}")
+        held = (
+            f"{text.count(len(kept), 'segment')}, {text.size(sum(part.size for part in kept))}"
+            if kept
+            else "nothing stored yet"
+        )
+        print(f"{one}: pin {made.id}: {text.instant(made.begin)} to {text.instant(made.end)}, {held}")
 
 
 @command(
     "pins",
     short_help="Show what is pinned.",
-    examples=("agentctl capture pins", "agentctl capture pins edge --json | jq -r '.pins[].id'"),
+    examples=("agentctl capture pins", "agentctl capture pins --service edge --json | jq -r '.pins[].id'"),
 )
-@click.argument("name", type=SERVICE, required=False)
-def pins(session: Session, name: str | None) -> None:
-    """Show the pins of capture NAME, or of all, and what they hold."""
-    from agent.cli.stores import store_of, stores
+@of_services
+def pins(session: Session, services: tuple[str, ...]) -> None:
+    """Show the pins of captures, and what they hold."""
     from agent.workers.capture.pins import read_all
     from agent.workers.capture.stock import stock, within
 
-    paths = session.paths()
+    there = find(session.paths(), services)
+    warn(there.notes)
     found: list[tuple[str, Pin, list[Stored]]] = []
-    for one in stores(paths) if name is None else [name]:
-        with store_of(paths, one) as directory:
+    for store in there.stores:
+        with store.seen() as directory:
             if made := read_all(directory):
                 all_of_it = stock(directory)
-                found += [(one, pin, within(all_of_it, pin.begin, pin.end)) for pin in made]
+                found += [(store.name, pin, within(all_of_it, pin.begin, pin.end)) for pin in made]
     if session.json:
-        output.document({"pins": [_told(*one) for one in found]})
+        output.document({"pins": [_told(*one) for one in found], "unreadable": there.notes})
     elif found:
         rows = [
             (
-                *(service, pin.id, _moment(pin.begin), _moment(pin.end)),
+                *(service, pin.id, text.instant(pin.begin), text.instant(pin.end)),
                 *(str(len(kept)), text.size(sum(one.size for one in kept)), text.optional(pin.by), pin.reason),
             )
             for service, pin, kept in found
         ]
         table.show(HEADS, rows, right=("SEGMENTS", "SIZE"))
     else:
-        print("nothing is pinned")
+        print("nothing is pinned" if there.stores else nothing(session.paths()))
 
 
 @command("unpin", short_help="Take pins back.", examples=("agentctl capture unpin edge 0mrh3v7k2",))
-@click.argument("name", type=SERVICE)
+@click.argument("name", type=CAPTURE)
 @click.argument("ids", metavar="ID...", nargs=-1, required=True)
 def unpin(session: Session, name: str, ids: tuple[str, ...]) -> None:
     """Take pins of capture NAME back: what they held goes as it would have without them."""
-    from agent.cli.stores import store_of
     from agent.workers.capture import pins as files
 
-    with store_of(session.paths(), name) as directory:
+    (store,) = find(session.paths(), (name,)).stores
+    with store.seen() as directory:
         missing = [one for one in ids if not files.remove(directory, one)]
     if session.json:
         output.document({"service": name, "unpinned": [one for one in ids if one not in missing], "missing": missing})
     if missing:
-        raise UsageError(f"{name} has no pin {text.some(missing)}; `agentctl capture pins {name}` shows all")
+        raise UsageError(f"{name} has no pin {text.some(missing)}; `agentctl capture pins --service {name}` shows all")
     if not session.json:
-        print(f"{name}: {len(ids)} pin{'' if len(ids) == 1 else 's'} taken back")
+        print(f"{name}: {text.count(len(ids), 'pin')} taken back")
 
 
 def _told(service: str, pin: Pin, kept: list[Stored]) -> dict[str, Any]:
@@ -147,10 +149,6 @@ def _told(service: str, pin: Pin, kept: list[Stored]) -> dict[str, Any]:
         "segments": len(kept),
         "bytes": sum(one.size for one in kept),
     }
-
-
-def _moment(instant: int) -> str:
-    return text.moment(instant / SECOND)
 
 
 def checked(reason: str) -> str:

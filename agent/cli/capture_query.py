@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
@@ -16,12 +17,13 @@ from agent.cli import output
 from agent.cli.base import Session, command
 from agent.cli.guard import complain, interruptible
 from agent.cli.instants import span, spanned
-from agent.cli.names import SERVICE
-from agent.cli.text import safe, size
+from agent.cli.stores import check_interfaces, find, nothing
+from agent.cli.target import STDOUT, Target, told, written_to
+from agent.cli.text import count, instant, size
+from agent.cli.which import matching, of_interfaces, of_services
 from agent.declaration.units import parse_duration, parse_size
 from agent.errors import EXIT_RUNTIME, UsageError
-from agent.linux.owner import seen_by
-from agent.linux.priority import be_idle
+from agent.linux import priority
 
 ON_A_TERMINAL = 1000
 """Packets that are listed on a terminal, and put into a document of JSON, when no limit is given."""
@@ -34,7 +36,7 @@ GRACE = (1.0, 5.0)
 """Seconds after the time limit when a filter that does not come to an end on a packet is not waited for any more: as
 many as the limit itself, within these bounds."""
 
-LIMITS = {"packets": "--limit", "bytes": "--limit-bytes", "time": "--time-limit"}
+LIMITS = {"packets": "--limit", "bytes": "--limit-bytes"}
 
 _TELL_EVERY = 0.5
 
@@ -42,18 +44,16 @@ _TELL_EVERY = 0.5
 @command(
     "query",
     examples=(
-        "agentctl capture query 'host 10.0.0.5 and port 443' --last 10m",
-        "agentctl capture query 'net 10.2.0.0/16' --from 14:00 --to 14:05 -o found.pcapng",
-        "agentctl capture query 'udp port 53' --last 1h -o - | wireshark -k -i -",
+        "agentctl capture query host 10.0.0.5 and port 443 --last 10m",
+        "agentctl capture query net 10.2.0.0/16 --from 14:00 --to 14:05 -o found.pcapng",
+        "agentctl capture query 'udp port 53 and less 100' --last 1h -o - | wireshark -k -i -",
     ),
 )
-@click.argument("expression", default="", metavar="[EXPRESSION]")
-@click.option("--service", "services", type=SERVICE, multiple=True, help="Of this capture alone; may be repeated.")
-@click.option(
-    "--interface", "interfaces", metavar="NAME", multiple=True, help="Of this interface alone; may be repeated."
-)
+@matching("[EXPR]...")
+@of_services
+@of_interfaces
 @spanned
-@click.option("-o", "--output", "target", metavar="FILE", help="Write the packets to FILE; - is standard output.")
+@written_to("the packets")
 @click.option(
     "--format",
     "form",
@@ -79,7 +79,7 @@ def query(
     limit_bytes: str | None,
     time_limit: str,
 ) -> None:
-    """Find packets that were captured, by an EXPRESSION of pcap-filter(7), in order of time.
+    """Find packets that were captured, by EXPR, in the words of pcap-filter(7), in order of time.
 
     Without -o they are listed, on a terminal up to 1000 of them, as JSON up to 10000. The agent need not run. A query
     stands back for everything else on this host; when a limit ends it, that is told, and the exit code is 0 all the
@@ -91,7 +91,7 @@ def query(
     octets = parse_size(limit_bytes) if limit_bytes is not None else None
     if form is not None and target is None:
         raise UsageError("--format says what is written to a file; name one with -o, or - for standard output")
-    if target == "-" and sys.stdout.isatty():
+    if target == STDOUT and sys.stdout.isatty():
         raise UsageError(
             "packets are not for a terminal; name a file with -o, or pipe them: … -o - | wireshark -k -i -"
         )
@@ -99,26 +99,28 @@ def query(
     if limit is None and target is None:
         told_limit = IN_A_DOCUMENT if session.json else ON_A_TERMINAL if sys.stdout.isatty() else None
 
-    from agent.cli.capture_output import Documents, Lines, Pcapng, Savefile, Target, Writer
-    from agent.cli.capture_stores import check_interfaces, stores
-    from agent.cli.stores import eyes
-    from agent.workers.capture import memory
+    gc.disable()  # what is loaded now stays: to look for garbage in it takes a twentieth of a short query
+    from agent.cli.capture_output import Documents, Lines, Pcapng, Savefile, Writer
+    from agent.workers.capture import shm
     from agent.workers.capture.timely import ALWAYS
     from agent.workers.retrieval.answer import Answer, Limits
 
+    gc.freeze()
+    gc.enable()
     paths = session.paths()
     file = Target(target) if target is not None else None
-    be_idle()
+    priority.be_idle()
     try:
-        with interruptible(), seen_by(eyes(paths, services)), _ended_after(seconds, file.abandon if file else None):
-            chosen = stores(paths.spool, services)
-            check_interfaces(chosen, interfaces)
+        chosen, left_out = find(paths, services)
+        check_interfaces(chosen, interfaces)
+        with interruptible(), _ended_after(seconds, file.abandon if file else None):
             answer = Answer(
-                chosen,
+                [store.path for store in chosen],
                 expression,
                 interfaces=interfaces,
                 within=within or ALWAYS,
                 limits=Limits(told_limit, octets, seconds),
+                users={store.path: store.user for store in chosen},
             )
             writer: Writer
             if file is None:
@@ -139,16 +141,23 @@ def query(
         if file is not None:
             file.abandon()
         raise
-    for note in answer.notes:
+    unseen = [
+        f"{store.name} keeps its packets in memory, unseen, until something triggers it"
+        for store in chosen
+        if shm.found(store.path)
+    ]
+    notes = [*map(str, left_out), *(answer.notes if chosen else [nothing(paths)]), *unseen]
+    for note in notes:
         complain(f"agentctl: {note}")
-    for store in chosen:
-        if memory.found(store):
-            complain(f"agentctl: {safe(store.name)} keeps its packets in memory, unseen, until something triggers it")
-    if session.json:
-        found = {"packets": writer.packets} if isinstance(writer, Documents) else {}
-        _tell_machine({**found, **_figures(answer, time.time_ns() - now)}, aside=target == "-")
-    else:
-        _tell(answer, target, chosen=limit is not None)
+    if not session.json:
+        _tell_limit(answer, chosen=limit is not None)
+    if target is not None:
+        words = f"{count(answer.packets, 'packet')}, {size(answer.octets)}"
+        told(session, target, words, _figures(answer, notes, time.time_ns() - now))
+    elif isinstance(writer, Documents):
+        output.document({"found": writer.packets, **_figures(answer, notes, time.time_ns() - now)})
+    elif chosen and not answer.packets:
+        complain("agentctl: no packet was found")
 
 
 def _question(expression: str, last: str | None, begin: str | None, end: str | None) -> str:
@@ -172,40 +181,31 @@ def _write(answer: Any, writer: Any) -> None:
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
-def _figures(answer: Any, elapsed: int) -> dict[str, Any]:
+def _figures(answer: Any, notes: list[str], elapsed: int) -> dict[str, Any]:
     return {
-        "count": answer.packets,
+        "packets": answer.packets,
         "bytes": answer.octets,
-        "complete": answer.stopped is None and not answer.notes,
-        "limit": answer.stopped,
-        "read": answer.read,
+        "complete": answer.stopped is None and not notes,
+        "stopped_by": answer.stopped,
+        "searched_until": answer.reached / 1e9 if answer.stopped and answer.reached is not None else None,
+        "read_bytes": answer.read,
         "seconds": round(elapsed / 1e9, 3),
-        "notes": answer.notes,
+        "unreadable": notes,
     }
 
 
-def _tell_machine(document: dict[str, Any], *, aside: bool) -> None:
-    if aside:  # standard output holds the packets
-        import json
-
-        complain(json.dumps(document))
-    else:
-        output.document(document)
-
-
-def _tell(answer: Any, target: str | None, *, chosen: bool) -> None:
-    """What became of it, to a person. ``chosen``: a limit of packets was asked for."""
+def _tell_limit(answer: Any, *, chosen: bool) -> None:
+    """Which limit ended it, to a person. ``chosen``: a limit of packets was asked for."""
+    if answer.stopped is None:
+        return
     if answer.stopped == "packets" and not chosen:
-        told = "as a terminal is not for more; --limit N or -o FILE is"
-    elif answer.stopped is not None:
-        told = f"by {LIMITS[answer.stopped]}; there {'may be' if answer.stopped == 'time' else 'are'} more"
-    packets = f"{answer.packets} packet{'' if answer.packets == 1 else 's'}"
-    if answer.stopped is not None:
-        complain(f"agentctl: stopped after {packets}, {told}")
-    if target is not None and target != "-":
-        print(f"{safe(target)}: {packets}, {size(answer.octets)}")
-    elif not answer.packets:
-        complain("agentctl: no packet was found")
+        why = "as a terminal is not for more; --limit N or -o FILE is"
+    elif answer.stopped == "time":
+        reached = "nothing" if answer.reached is None else f"all up to {instant(answer.reached)}"
+        why = f"by --time-limit, with {reached} searched"
+    else:
+        why = f"by {LIMITS[answer.stopped]}; there are more"
+    complain(f"agentctl: stopped after {count(answer.packets, 'packet')}, {why}")
 
 
 @contextmanager

@@ -6,14 +6,14 @@ import click
 
 from agent.cli.actions import perform
 from agent.cli.base import Session, command
-from agent.cli.names import SERVICE
+from agent.cli.names import CAPTURE
 from agent.errors import RuntimeFailure
 
 
 @command(
     "rotate", examples=("agentctl capture rotate", "agentctl capture rotate edge && sleep 1 && ls /srv/spool/edge")
 )
-@click.argument("names", metavar="[NAME]...", nargs=-1, type=SERVICE)
+@click.argument("names", metavar="[NAME]...", nargs=-1, type=CAPTURE)
 def rotate(session: Session, names: tuple[str, ...]) -> None:
     """Have the captures NAME, or all that run, close the segments that they are writing.
 

@@ -15,10 +15,10 @@ import click
 from agent.cli import output
 from agent.cli.base import Session, command
 from agent.cli.guard import complain
-from agent.cli.names import SERVICE
+from agent.cli.names import CAPTURE
+from agent.cli.which import matching, of_interfaces
 from agent.errors import UsageError
 from agent.linux import ssh
-from agent.linux.owner import seen_by
 from agent.workers.capture.savefile import file_header
 
 if TYPE_CHECKING:
@@ -36,14 +36,12 @@ _STDOUT = 1
     "stream",
     examples=(
         "agentctl capture stream edge | wireshark -k -i -",
-        "ssh host agentctl capture stream edge \"'tcp port 443'\" | wireshark -k -i -",
+        "ssh host agentctl capture stream edge tcp port 443 | wireshark -k -i -",
     ),
 )
-@click.argument("name", type=SERVICE)
-@click.argument("expression", default="", metavar="[FILTER]")
-@click.option(
-    "--interface", "interfaces", metavar="NAME", multiple=True, help="Of this interface alone; may be repeated."
-)
+@click.argument("name", type=CAPTURE)
+@matching("[FILTER]...")
+@of_interfaces
 def stream(session: Session, name: str, expression: str, interfaces: tuple[str, ...]) -> None:
     """Write what the capture NAME captures from now on to standard output, as pcap, until nobody reads it any more.
 
@@ -54,16 +52,14 @@ def stream(session: Session, name: str, expression: str, interfaces: tuple[str, 
         raise UsageError(
             f"packets are not for a terminal; pipe them: agentctl capture stream {name} | wireshark -k -i -"
         )
-    from agent.cli.capture_stores import check_interfaces, stores
-    from agent.cli.stores import eyes
+    from agent.cli.stores import check_interfaces, find
     from agent.workers.retrieval.follow import Follower
 
-    paths = session.paths()
     without = _own_traffic()
-    with seen_by(eyes(paths, (name,))):
-        (store,) = stores(paths.spool, (name,))
-        check_interfaces([store], interfaces)
-        follower = Follower(store, interfaces, expression, without)
+    (store,) = find(session.paths(), (name,)).stores
+    check_interfaces([store], interfaces)
+    with store.seen() as directory:
+        follower = Follower(directory, interfaces, expression, without)
         _stream(follower, _lines(name, follower) if session.json else _savefile(follower))
 
 

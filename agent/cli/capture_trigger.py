@@ -24,7 +24,7 @@ def trigger(session: Session, name: str, reason: str) -> None:
     one changes nothing. `agentctl capture pin` keeps any span, of any capture.
     """
     from agent.cli.capture_pins import checked
-    from agent.cli.stores import eyes
+    from agent.cli.stores import place
     from agent.declaration.load import load
     from agent.declaration.model import Capture
     from agent.workers.capture.trigger import pull
@@ -39,8 +39,8 @@ def trigger(session: Session, name: str, reason: str) -> None:
         raise UsageError(no_such("capture", name, captures))
     if service.trigger is None:
         raise UsageError(f"{name} is not armed: it has no `trigger`; `agentctl capture pin {name}` keeps a span of it")
-    with seen_by(eyes(paths, (name,))):
-        pulled = pull(paths.data(name), service.trigger, why, time.time_ns(), durable=True)
+    with place(paths, name).seen() as directory:
+        pulled = pull(directory, service.trigger, why, time.time_ns(), durable=True)
     if session.json:
         output.document({"pin": None if pulled is None else pulled.pin.id})
     elif pulled is None:

@@ -28,7 +28,7 @@ SHELLS = ("bash", "zsh", "fish")
 def completion(session: Session, shell: str | None) -> None:
     """Print the completion script of SHELL, or of the one in $SHELL.
 
-    Names of services are completed too, while the agent runs.
+    Names of services are completed too: those of the running agent, else those declared, and captures that are stored.
     """
     shell = shell or PurePath(os.environ.get("SHELL", "")).name
     if shell not in SHELLS:

@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from agent.cli import limited as limited_by
 from agent.cli import output, table, text
 from agent.cli.base import Session, command
-from agent.cli.flow_source import Choice, chosen, warn
+from agent.cli.flow_source import Choice, chosen
+from agent.cli.limited import deadline, limited
+from agent.cli.stores import nothing, warn
 from agent.errors import UsageError
-from agent.linux.owner import seen_by
 
 if TYPE_CHECKING:
+    from agent.workers.flows.records import Effort
     from agent.workers.flows.top import By, Sort, Totals
 
 BY = ("host", "pair", "port", "proto", "flow")
@@ -43,8 +46,9 @@ _LEFT = {"HOST", "A", "B", "PORT", "PROTOCOL", "OVER", "SOURCE", "DESTINATION", 
 @click.option(
     "--top", "number", type=click.IntRange(1, 100_000), default=20, show_default=True, metavar="N", help="So many rows."
 )
+@limited()
 @chosen
-def top(session: Session, choice: Choice, by: By, sort: Sort, number: int) -> None:
+def top(session: Session, choice: Choice, by: By, sort: Sort, number: int, time_limit: str) -> None:
     """Show who sent and received most, of the last hour unless another time is given.
 
     EXPR is in the words of pcap-filter(7): only packets that match it count. BYTES are on the wire, link headers
@@ -53,26 +57,27 @@ def top(session: Session, choice: Choice, by: By, sort: Sort, number: int) -> No
     """
     if by == "flow" and sort == "flows":
         raise UsageError("--by flow has one flow in each row; write --sort bytes or --sort packets")
-    from agent.cli.stores import eyes
     from agent.workers.flows.records import Effort, Origins
     from agent.workers.flows.top import Totals
 
-    origins, effort, totals = Origins(), Effort(), Totals(by)
+    origins, effort, totals = Origins(), Effort(deadline=deadline(time_limit)), Totals(by)
     paths = session.paths()
-    with seen_by(eyes(paths, choice.services)):
-        for batch in choice.batches(choice.stores(paths.spool), origins, effort):
-            totals.add(batch.rows)
-    warn(effort)
+    stores = choice.stores(paths)
+    effort.unreadable += stores.notes
+    for batch in choice.batches(stores.stores, origins, effort):
+        totals.add(batch.rows)
+    warn(effort.unreadable)
+    limited_by.warn(effort.stopped)
     rows = _rows(totals, number, sort, origins.names)
     if session.json:
-        output.document(_document(choice, totals, rows, effort.unindexed, sort))
+        output.document(_document(choice, totals, rows, effort, sort))
         return
     if not totals.packets:
-        print(f"no such packets are stored from {choice.told()}")
+        print(f"no such packets are stored from {choice.told()}" if stores.stores else nothing(paths))
         return
     heads = HEADS[by]
     table.show(heads, [_cells(by, row, totals) for row in rows], right=[head for head in heads if head not in _LEFT])
-    amounts = (_count(_flows(totals), "flow"), _count(totals.packets, "packet"), text.size(totals.octets))
+    amounts = (text.count(_flows(totals), "flow"), text.count(totals.packets, "packet"), text.size(totals.octets))
     print(f"{choice.told()}: {', '.join(amounts)}")
     if totals.evicted:
         left = f", and {text.size(totals.left_out)} are in no row" if totals.left_out else ""
@@ -91,7 +96,7 @@ def _rows(totals: Totals, number: int, sort: Sort, names: list[tuple[str, str]])
     return [msgspec.structs.asdict(line) for line in lines.lines(tops.largest(flows, number, sort), names)]
 
 
-def _document(choice: Choice, totals: Totals, rows: list[dict[str, Any]], unindexed: int, sort: str) -> dict[str, Any]:
+def _document(choice: Choice, totals: Totals, rows: list[dict[str, Any]], effort: Effort, sort: str) -> dict[str, Any]:
     return {
         "from": choice.within.begin / 1e9,
         "to": choice.within.end / 1e9,
@@ -104,16 +109,14 @@ def _document(choice: Choice, totals: Totals, rows: list[dict[str, Any]], uninde
         "top": rows,
         "evicted_flows": totals.evicted,
         "left_out_bytes": totals.left_out,
-        "unindexed_bytes": unindexed,
+        "unindexed_bytes": effort.unindexed,
+        "unreadable": effort.unreadable,
+        **limited_by.document(effort.stopped),
     }
 
 
 def _flows(totals: Totals) -> int:
     return len(totals.flows()) + totals.evicted
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def _cells(by: str, row: dict[str, Any], totals: Totals) -> tuple[str, ...]:
@@ -143,7 +146,7 @@ def _cells(by: str, row: dict[str, Any], totals: Totals) -> tuple[str, ...]:
                 text.optional(row["tcp_flags"]),
                 row["interface"],
                 text.duration((row["end_ns"] - row["start_ns"]) / 1e9),
-                row["start"],
+                text.instant(row["start_ns"]),
             )
 
 

@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent.cli import output, table, text
-from agent.cli.base import Session, command, no_such
-from agent.cli.names import SERVICE
+from agent.cli.base import Session, command
+from agent.cli.instants import Span, span, spanned
+from agent.cli.inventory import hosts as known_by
+from agent.cli.inventory import interface_of, seen_on, snapshots
+from agent.cli.stores import check_interfaces, find, warn
+from agent.cli.which import of_interfaces, of_services
 from agent.errors import UsageError
-from agent.linux.owner import seen_by
+from agent.linux import priority
 
 if TYPE_CHECKING:
     from agent.workers.inventory.snapshot import Snapshot
@@ -33,49 +37,52 @@ _SERVICE = re.compile(r"(?:(tcp|udp)/)?([1-9][0-9]{0,4})", re.ASCII)
     examples=(
         "agentctl hosts",
         "agentctl hosts --address 10.20.0.0/24 --offers tcp/22",
-        "agentctl hosts --name printer --since 1h",
+        "agentctl hosts --name printer --last 1h",
         "agentctl hosts --json | jq -r '.hosts[].addresses[].address'",
     ),
 )
-@click.argument("names", metavar="[NAME]...", nargs=-1, type=SERVICE)
 @click.option("--address", metavar="WHICH", help="Only hosts with this address, in this network, or with this MAC.")
 @click.option("--name", "named", metavar="TEXT", help="Only hosts of which a name contains this.")
 @click.option("--offers", metavar="PORT", help="Only hosts that offer this service, such as tcp/22, or 22 for either.")
-@click.option("--interface", metavar="NAME", help="Only hosts that were seen on this interface.")
-@click.option("--since", metavar="DURATION", help="Only hosts that were seen in this time up to now, such as 1h.")
+@of_services
+@of_interfaces
+@spanned
 def hosts(
     session: Session,
-    names: tuple[str, ...],
     address: str | None,
     named: str | None,
     offers: str | None,
-    interface: str | None,
-    since: str | None,
+    services: tuple[str, ...],
+    interfaces: tuple[str, ...],
+    last: str | None,
+    begin: str | None,
+    end: str | None,
 ) -> None:
     """Show the hosts that captures have seen: their addresses, MACs, names, services, and when.
 
-    Captures of NAME, or all. This reads what the captures have written below PREFIX/spool; no agent need run. An
-    address (+N) has N others beside it; --json shows them.
+    With a time only those that were seen in it, as far as their first and last sight tell. This reads what the captures
+    have written below PREFIX/spool; no agent need run. An address (+N) has N others beside it; --json shows them.
     """
-    wanted = Wanted(address, named, offers, interface, since)
-    now = time.time()
+    within = span(time.time_ns(), last, begin, end)
+    wanted = Wanted(address, named, offers, interfaces, within)
+    priority.be_idle()
     paths = session.paths()
-    from agent.cli.stores import eyes
-
-    with seen_by(eyes(paths, names)):
-        known = _known(paths.spool, names)
-    from agent.workers.inventory.snapshot import restore
-    from agent.workers.inventory.view import Source
-    from agent.workers.inventory.view import hosts as hosts_of
-
-    sources = [Source(name, restore(found), found.own) for name, found in known.items()]
-    found = [host for host in hosts_of(sources) if wanted.matches(host, now)]
+    stores = find(paths, services)
+    left_out = list(stores.left_out)
+    known = snapshots(stores.stores, left_out)
+    if left_out and not known:
+        raise left_out[0]
+    warn([str(error) for error in left_out])
+    every = known_by(known)
+    check_interfaces(stores.stores, interfaces, (interface_of(place) for host in every for place in host.seen_by))
+    found = [host for host in every if wanted.matches(host)]
     if session.json:
-        services = [
+        each = [
             {"service": name, "written": snapshot.written / 1e9, "counters": snapshot.counters}
             for name, snapshot in known.items()
         ]
-        output.document({"services": services, "hosts": [_record(host) for host in found]})
+        unreadable = [str(error) for error in left_out]
+        output.document({"services": each, "hosts": [_record(host) for host in found], "unreadable": unreadable})
         return
     if not found:
         print("no such host was seen" if known and wanted.any else f"no hosts are known below {paths.spool}")
@@ -85,47 +92,35 @@ def hosts(
         print(text.safe(line))
 
 
-def _known(spool: Any, names: Sequence[str]) -> dict[str, Snapshot]:
-    """What each capture has written, or each of these. Raises ``StorageFailure``, and ``UsageError`` for others."""
-    from agent.workers.inventory import snapshot
-
-    kept = {path.parent.name: path for path in sorted(spool.glob(f"*/{snapshot.NAME}"))}
-    for name in names:
-        if name not in kept:
-            raise UsageError(no_such("capture that knows hosts", name, kept))
-    found = {name: snapshot.read(path) for name, path in kept.items() if not names or name in names}
-    return {name: read for name, read in found.items() if read is not None}
-
-
 class Wanted:
     """Which hosts are asked for. Raises ``UsageError`` for what cannot be meant."""
 
     def __init__(
-        self, address: str | None, named: str | None, offers: str | None, interface: str | None, since: str | None
+        self,
+        address: str | None,
+        named: str | None,
+        offers: str | None,
+        interfaces: tuple[str, ...],
+        within: Span | None,
     ) -> None:
-        self.any = any(option is not None for option in (address, named, offers, interface, since))
+        self.any = any((address, named, offers, interfaces, within))
         self._mac, self._network = _place(address)
         self._named = named.lower() if named else None
         self._offers = _services(offers)
-        self._interface = interface
-        self._since = _seconds(since)
+        self._interfaces = interfaces
+        self._within = within
 
-    def matches(self, host: Host, now: float) -> bool:
+    def matches(self, host: Host) -> bool:
         """Whether it is one of them."""
         facts = host.facts
         return (
-            (self._since is None or host.last / 1e9 >= now - self._since)
+            (self._within is None or (host.last >= self._within.begin and host.first <= self._within.end))
             and (self._mac is None or host.mac == self._mac)
             and (self._network is None or any(_within(holding.address, self._network) for holding in host.addresses))
             and (self._named is None or any(self._named in told.value.lower() for told in facts.get("name", ())))
             and (self._offers is None or any(told.value in self._offers for told in facts.get("service", ())))
-            and (self._interface is None or any(_interface(place) == self._interface for place in host.seen_by))
+            and (not self._interfaces or seen_on(host, self._interfaces))
         )
-
-
-def _interface(place: str) -> str:
-    """Of ``edge/eth0.7``; an interface may have dots in its name too, and then is named in full."""
-    return place.partition("/")[2]
 
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -160,17 +155,6 @@ def _services(offers: str | None) -> set[str] | None:
     return {f"{protocol}/{match[2]}" for protocol in ([match[1]] if match[1] else ["tcp", "udp"])}
 
 
-def _seconds(since: str | None) -> float | None:
-    if since is None:
-        return None
-    from agent.declaration.units import parse_duration
-
-    try:
-        return parse_duration(since)
-    except ValueError as error:
-        raise UsageError(f"--since: {error}") from None
-
-
 def _row(host: Host) -> tuple[str, ...]:
     shown = host.addresses[0].address if host.addresses else text.ABSENT
     if len(host.addresses) > 1:
@@ -184,14 +168,13 @@ def _row(host: Host) -> tuple[str, ...]:
     name = host.name + (f" ({', '.join(roles)})" if roles else "")
     return (
         *(shown, host.mac or text.ABSENT, name.strip() or text.ABSENT, listed or text.ABSENT),
-        *(text.moment(host.first / 1e9), text.moment(host.last / 1e9), ", ".join(host.seen_by)),
+        *(text.instant(host.first), text.instant(host.last), ", ".join(host.seen_by)),
     )
 
 
 def _moves(found: Sequence[Host]) -> list[str]:
     return [
-        f"{holding.address} answered from {former.mac} until {text.moment(former.last / 1e9)}, "
-        f"since then from {host.mac}"
+        f"{holding.address} answered from {former.mac} until {text.instant(former.last)}, since then from {host.mac}"
         for host in found
         for holding in host.addresses
         for former in holding.former

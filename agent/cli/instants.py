@@ -26,6 +26,7 @@ from agent.declaration.wording import shown
 from agent.errors import UsageError
 
 SECOND = 1_000_000_000
+HOUR = 3600 * SECOND
 
 LATEST = 7_258_118_400 * SECOND
 """The year 2200: nanoseconds fit into 63 bits until 2262, and nobody means a later time."""
@@ -140,8 +141,27 @@ def span(
     return Span(first, until)
 
 
+def or_last_hour(now: int, chosen: Span | None) -> Span:
+    """What was chosen, or the last hour: for what would otherwise read everything."""
+    return chosen or Span(max(0, now - HOUR), now)
+
+
 def _told(when: int) -> str:
     return datetime.fromtimestamp(when // SECOND, UTC).astimezone().isoformat(timespec="seconds")
+
+
+class Duration(click.ParamType[float]):
+    """An option that is a duration between two others; seconds."""
+
+    name = "duration"
+
+    def __init__(self, least: str, most: str) -> None:
+        self._bounds = least, most
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        from agent.declaration.check import duration
+
+        return duration(*self._bounds)(str(value))
 
 
 def spanned(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -35,8 +35,8 @@ PROGRAM = "agentctl"
 def agentctl() -> None:
     """Declare, run and ask about the services of this host.
 
-    The agent keeps true what PREFIX/key/env.toml declares; these commands start it, check its declaration and talk to
-    it over PREFIX/run/agent.sock.
+    The agent keeps true what PREFIX/key/env.toml declares; these commands start it, check its declaration, talk to it
+    over PREFIX/run/agent.sock, and read what it has stored.
     """
 
 

@@ -1,8 +1,12 @@
-"""Names of services as arguments: checked before they are sent, completed from what the running agent knows."""
+"""Names of services as arguments: checked before they are sent, completed from what the running agent knows.
+
+Without an agent they are those of the declaration, and of captures also those that have stored something.
+"""
 
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -18,9 +22,15 @@ COMPLETION_TIMEOUT = 0.5
 
 
 class ServiceName(click.ParamType[str]):
-    """A word that can be a service's name at all, and so is safe in a path of the API."""
+    """A word that can be a service's name at all, and so is safe in a path of the API.
+
+    ``kind``: only services of this kind are offered.
+    """
 
     name = "name"
+
+    def __init__(self, kind: str | None = None) -> None:
+        self._kind = kind
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
         text = str(value)
@@ -31,12 +41,24 @@ class ServiceName(click.ParamType[str]):
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
         from click.shell_completion import CompletionItem
 
-        try:
-            status = ctx.ensure_object(Session).client(COMPLETION_TIMEOUT).request("GET", "/v1/status")
-        except AgentError:
-            return []
-        names = [str(service["name"]) for service in status["services"]]
-        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+        return [CompletionItem(name) for name in self._known(ctx.ensure_object(Session)) if name.startswith(incomplete)]
+
+    def _known(self, session: Session) -> list[str]:
+        """Who there is, as the agent lists them; else as the files do."""
+        with suppress(AgentError):
+            told = session.client(COMPLETION_TIMEOUT).request("GET", "/v1/status")["services"]
+            return [str(one["name"]) for one in told if self._kind in (None, one["kind"])]
+        from agent.cli.declared import services
+
+        paths = session.paths()
+        names = {name for name, service in services(paths).items() if self._kind in (None, service.kind)}
+        if self._kind == "capture":
+            from agent.cli.stores import find
+
+            with suppress(AgentError):
+                names.update(store.name for store in find(paths).stores)
+        return sorted(names)
 
 
 SERVICE = ServiceName()
+CAPTURE = ServiceName("capture")

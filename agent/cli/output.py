@@ -6,17 +6,20 @@ line so that a reader at the other end of a pipe sees each as it happens.
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 
 def document(value: Any) -> None:
     """Print one JSON document on stdout."""
+    import json
+
     print(_inert(json.dumps(value, indent=2)))
 
 
 def line(value: Any) -> None:
     """Print one object of a stream on stdout, at once."""
+    import json
+
     print(_inert(json.dumps(value, separators=(",", ":"))), flush=True)
 
 

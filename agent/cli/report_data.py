@@ -6,21 +6,21 @@ Instants are unix seconds, sizes bytes.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent.cli import inventory, limited
+from agent.cli.accounts import LOST, holds
 from agent.cli.instants import Span
-from agent.cli.stores import store_of
-from agent.paths import Paths
+from agent.cli.stores import Found
 
 if TYPE_CHECKING:
     from agent.declaration.model import Capture
     from agent.workers.capture.account import Account
     from agent.workers.flows.records import Batch, Effort, Origins
     from agent.workers.flows.top import By, Totals
-    from agent.workers.inventory.view import Source
+    from agent.workers.inventory.view import Host
 
 BUCKETS = 180
 """Columns of a chart, at most."""
@@ -36,9 +36,6 @@ _FLOWS = 250_000
 """Flows that are kept, of each of the four ways to add them up."""
 
 _BY: tuple[By, ...] = ("host", "pair", "port", "proto")
-
-LOST = ("dropped_kernel", "dropped_interface", "not_written")
-"""Where packets are lost: the kernel's ring was full, before the kernel saw them, the disk would not take them."""
 
 Series = dict[tuple[str, str], dict[str, Any]]
 
@@ -59,38 +56,47 @@ class Columns:
         return spread(first, last, amounts, self.begin, self.width, self.count)
 
 
-def gather(paths: Paths, names: Sequence[str], span: Span, now: int, declared: dict[str, Capture]) -> dict[str, Any]:
-    """The document about the stores of the captures ``names``. Raises ``StorageFailure`` and ``ConfigurationError``."""
+def gather(
+    found: Found,
+    interfaces: Collection[str],
+    span: Span,
+    now: int,
+    declared: dict[str, Capture],
+    until: float | None = None,
+) -> dict[str, Any]:
+    """The document about these stores, of ``interfaces`` (none: of all).
+
+    Traffic is not looked for any more after ``until``, by ``time.monotonic``. Raises ``StorageFailure``.
+    """
     from agent.workers.flows.records import Effort, Origins
     from agent.workers.flows.top import Totals
 
     retention: list[dict[str, Any]] = []
-    for name in names:
-        with store_of(paths, name) as directory:
-            retention += _retention(directory, declared.get(name))
+    for store in found.stores:
+        with store.seen() as directory:
+            retention += _retention(directory, interfaces, declared.get(store.name))
     if span.begin == 0:  # only an end was given: as far back as there is anything
         span = Span(min([round(one["oldest"] * 1e9) for one in retention] + [span.end]), span.end)
     columns = Columns(span)
     totals = [Totals(by, _FLOWS) for by in _BY]
     series: Series = {(one["service"], one["interface"]): _blank(one, columns) for one in retention}
-    effort, origins = Effort(), Origins()
+    effort, origins = Effort(deadline=until), Origins()
     losses: list[dict[str, Any]] = []
     balances: list[dict[str, Any]] = []
-    sources: list[Source] = []
-    damaged: list[str] = []
-    for name in names:
-        with store_of(paths, name) as directory:
-            _traffic(directory, span, columns, series, totals, origins, effort)
-            told = _accounts(directory, span, columns, series)
+    damaged = list(found.left_out)
+    known = inventory.hosts(inventory.snapshots(found.stores, damaged))
+    for store in found.stores:
+        with store.seen() as directory:
+            _traffic(directory, interfaces, span, columns, series, totals, origins, effort)
+            told = _accounts(directory, interfaces, span, columns, series)
             balances += told[0]
             losses += told[1]
-            _inventory(directory, sources, damaged)
-    losses.sort(key=lambda one: (-sum(one[lost] or 0 for lost in LOST), one["opened"]))
+    losses.sort(key=lambda one: (-sum(one[lost] or 0 for lost in LOST), one["from"]))
     return {
         "from": span.begin / 1e9,
         "to": span.end / 1e9,
         "made": now / 1e9,
-        "services": list(names),
+        "services": [store.name for store in found.stores],
         "bucket_seconds": columns.width / 1e9,
         "packets": totals[0].packets,
         "bytes": totals[0].octets,
@@ -102,9 +108,10 @@ def gather(paths: Paths, names: Sequence[str], span: Span, now: int, declared: d
         "losses": losses[:MOST_LOSSES],
         "losses_more": max(0, len(losses) - MOST_LOSSES),
         "retention": retention,
-        "hosts": _new_hosts(sources, span),
+        "hosts": _new_hosts([one for one in known if not interfaces or inventory.seen_on(one, interfaces)], span),
         "unindexed_bytes": effort.unindexed,
-        "unreadable": [*effort.unreadable, *damaged],
+        **limited.document(effort.stopped),
+        "unreadable": [*effort.unreadable, *map(str, damaged)],
     }
 
 
@@ -113,7 +120,7 @@ def _blank(one: dict[str, Any], columns: Columns) -> dict[str, Any]:
     return {
         "service": one["service"],
         "interface": one["interface"],
-        "since": one["oldest"],
+        "oldest": one["oldest"],
         "bytes": nothing,
         "packets": nothing,
         "dropped": nothing,
@@ -126,6 +133,7 @@ def _added(known: list[int], more: Any) -> list[int]:
 
 def _traffic(
     directory: Path,
+    interfaces: Collection[str],
     span: Span,
     columns: Columns,
     series: Series,
@@ -135,7 +143,7 @@ def _traffic(
 ) -> None:
     from agent.workers.flows.records import Within, collect
 
-    for batch in collect(directory, directory.name, Within(*span), origins, effort):
+    for batch in collect(directory, directory.name, Within(*span), origins, effort, interfaces=interfaces):
         for total in totals:
             total.add(batch.rows)
         _chart(batch, columns, series, origins)
@@ -162,25 +170,25 @@ def _most(totals: Totals) -> list[dict[str, Any]]:
 
 
 def _accounts(
-    directory: Path, span: Span, columns: Columns, series: Series
+    directory: Path, interfaces: Collection[str], span: Span, columns: Columns, series: Series
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The balance of each interface, and the segments in which something was lost or does not add up."""
     from agent.workers.capture import account
-    from agent.workers.capture.catalogue import segments
+    from agent.workers.capture.timely import SLACK, timely
+    from agent.workers.index.head import cut_in
 
     balances: dict[str, dict[str, Any]] = {}
     losses: list[dict[str, Any]] = []
-    for segment in segments(directory):
-        if segment.begin > span.end:
-            continue
+    for found in timely(directory, span, interfaces):
+        segment = found.segment
         told = account.read(segment.account) if segment.closed else None
-        if told is not None and told.closed < span.begin:
-            continue
-        if told is None and segment.closed and _ended(segment.path) < span.begin:
+        if segment.begin > span.end or (told.closed if told else found.last - SLACK) < span.begin:
             continue
         name = segment.interface
         balance = balances.setdefault(name, _nothing(directory.name, name))
         balance["segments"] += 1
+        if segment.closed:
+            balance["cut"] += cut_in(segment.index) or 0
         if told is None:
             balance["unaccounted_segments" if segment.closed else "open_segments"] += 1
             continue
@@ -194,20 +202,6 @@ def _accounts(
     return [balances[name] for name in sorted(balances)], losses
 
 
-def _ended(path: Path) -> int:
-    try:
-        return path.stat(follow_symlinks=False).st_mtime_ns
-    except OSError:
-        return 0
-
-
-def holds(told: Account) -> bool | None:
-    """Whether what was written is what was received less what was lost; ``None`` where that is not known any more."""
-    if told.reason == "recovered":
-        return None
-    return told.unaccounted == 0 and told.received == told.dropped_kernel + told.not_written + told.written
-
-
 def _nothing(service: str, interface: str) -> dict[str, Any]:
     return {
         "service": service,
@@ -218,6 +212,7 @@ def _nothing(service: str, interface: str) -> dict[str, Any]:
         "recovered_segments": 0,
         "received": 0,
         "written": 0,
+        "cut": 0,
         **dict.fromkeys(LOST, 0),
         "unaccounted": 0,
         "holds": True,
@@ -247,8 +242,8 @@ def _loss(service: str, told: Account) -> dict[str, Any]:
     return {
         "service": service,
         "interface": told.interface,
-        "opened": told.opened / 1e9,
-        "closed": told.closed / 1e9,
+        "from": told.opened / 1e9,
+        "to": told.closed / 1e9,
         "reason": told.reason,
         "received": told.received if known else None,
         "written": told.written,
@@ -257,7 +252,7 @@ def _loss(service: str, told: Account) -> dict[str, Any]:
     }
 
 
-def _retention(directory: Path, declared: Capture | None) -> list[dict[str, Any]]:
+def _retention(directory: Path, interfaces: Collection[str], declared: Capture | None) -> list[dict[str, Any]]:
     from agent.workers.capture.pins import read_all
     from agent.workers.capture.stock import stock
 
@@ -267,7 +262,7 @@ def _retention(directory: Path, declared: Capture | None) -> list[dict[str, Any]
         for pin in read_all(directory)
     ]
     told = []
-    for name in sorted({one.interface for one in found}):
+    for name in sorted({one.interface for one in found if not interfaces or one.interface in interfaces}):
         mine = [one for one in found if one.interface == name]
         told.append(
             {
@@ -287,24 +282,7 @@ def _retention(directory: Path, declared: Capture | None) -> list[dict[str, Any]
     return told
 
 
-def _inventory(directory: Path, sources: list[Source], damaged: list[str]) -> None:
-    from agent.errors import StorageFailure
-    from agent.workers.inventory import snapshot
-    from agent.workers.inventory.view import Source
-
-    try:
-        found = snapshot.read(directory / snapshot.NAME)
-    except StorageFailure as error:
-        damaged.append(str(error))
-        return
-    if found is not None:
-        sources.append(Source(directory.name, snapshot.restore(found), found.own))
-
-
-def _new_hosts(sources: list[Source], span: Span) -> dict[str, Any]:
-    from agent.workers.inventory.view import hosts
-
-    known = hosts(sources)
+def _new_hosts(known: list[Host], span: Span) -> dict[str, Any]:
     fresh = sorted((one for one in known if span.begin <= one.first <= span.end), key=lambda one: (one.first, one.mac))
     return {
         "known": len(known),
@@ -323,17 +301,3 @@ def _new_hosts(sources: list[Source], span: Span) -> dict[str, Any]:
             for one in fresh[:MOST_HOSTS]
         ],
     }
-
-
-def declared_captures(paths: Paths) -> dict[str, Capture]:
-    """The captures of the declaration; none where it cannot be read: what is stored is told without it, too."""
-    from contextlib import suppress
-
-    from agent.declaration.load import load
-    from agent.declaration.model import Capture
-    from agent.errors import AgentError
-
-    with suppress(AgentError):
-        services = load(paths, os.environ).services
-        return {name: service for name, service in services.items() if isinstance(service, Capture)}
-    return {}

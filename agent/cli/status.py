@@ -14,6 +14,9 @@ from agent.cli.names import SERVICE
 HEADS = ("NAME", "STATE", "READY", "PID", "SINCE", "RESTARTS", "CPU", "RSS", "NEXT", "MESSAGE")
 NUMBERS = ("PID", "SINCE", "RESTARTS", "CPU", "RSS", "NEXT")
 
+INSTANTS = ("store_oldest", "index_until")
+"""Figures of a worker that are unix seconds."""
+
 
 @command(
     "status",
@@ -134,11 +137,18 @@ def details(service: dict[str, Any], now: float) -> list[tuple[str, str]]:
         ("Log dropped", text.size(service.get("log_dropped_bytes", 0))),
         ("Project", text.optional(service.get("project"))),
     ]
-    return pairs + [(name, text.figures({name: value}).partition("=")[2]) for name, value in _figures(service)]
+    pairs += _figures(service)
+    return pairs + [(text.safe(name), text.figures(told)) for name, told in service.get("interfaces", {}).items()]
 
 
-def _figures(service: dict[str, Any]) -> list[tuple[str, Any]]:
-    return [(text.safe(name), value) for name, value in service.get("figures", {}).items()]
+def _figures(service: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(text.safe(name), _figure(name, value)) for name, value in service.get("figures", {}).items()]
+
+
+def _figure(name: str, value: object) -> str:
+    if name in INSTANTS and isinstance(value, int | float):
+        return text.moment(value)
+    return text.figures({name: value}).partition("=")[2]
 
 
 def _left(when: float | None, now: float) -> str:

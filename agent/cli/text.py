@@ -9,10 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
+from agent.declaration import amounts
+from agent.declaration.amounts import count as count
+
 ABSENT = "-"
 
 _DURATION_UNITS = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
-_SIZE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
 def safe(value: object) -> str:
@@ -53,18 +55,8 @@ def duration(seconds: float | None, *, parts: int = 2) -> str:
 
 
 def size(count: float | None) -> str:
-    """Bytes in binary units with three significant digits: ``512 B``, ``21.3 MiB``."""
-    if count is None:
-        return ABSENT
-    value = float(count)
-    for unit in _SIZE_UNITS:
-        if abs(value) < 1000 or unit == _SIZE_UNITS[-1]:
-            break
-        value /= 1024
-    if unit == "B":
-        return f"{int(value)} B"
-    decimals = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
-    return f"{value:.{decimals}f} {unit}"
+    """Bytes in binary units; see ``amounts.size``."""
+    return ABSENT if count is None else amounts.size(count)
 
 
 def percent(value: float | None) -> str:
@@ -80,6 +72,11 @@ def moment(when: float | None) -> str:
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))
     except (OverflowError, ValueError, OSError):  # a year that the C library cannot hold
         return f"@{when:.0f}"
+
+
+def instant(nanoseconds: int) -> str:
+    """Nanoseconds since the epoch, as ``moment`` shows them."""
+    return moment(nanoseconds // 1_000_000_000)
 
 
 def ago(when: float | None, now: float) -> str:
@@ -125,6 +122,8 @@ def figures(values: Mapping[str, object]) -> str:
 
 
 def _figure(value: object) -> str:
+    if isinstance(value, bool):
+        return yes(value)
     if isinstance(value, float):
         return f"{value:g}"
-    return safe(value)
+    return ABSENT if value is None else safe(value)

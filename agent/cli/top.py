@@ -10,7 +10,11 @@ import click
 
 from agent.cli import output
 from agent.cli.base import Session, command
+from agent.cli.instants import Duration
+from agent.cli.names import SERVICE
+from agent.cli.which import of_interfaces
 from agent.errors import UsageError
+from agent.linux import priority
 
 if TYPE_CHECKING:
     from agent.cli.terminal import Keys
@@ -19,19 +23,13 @@ if TYPE_CHECKING:
 LEAST, MOST = "200ms", "1h"
 """From one look to the next."""
 
+NICENESS = 19
+"""A view that is looked at has to go on where others are busy, and so it is not at idle priority."""
+
 FIRST = 1.0
 """Seconds after which the first rates come, at most."""
 
 HINT = "q quits"
-
-
-class _Interval(click.ParamType[float]):
-    name = "duration"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        from agent.declaration.check import duration
-
-        return duration(LEAST, MOST)(str(value))
 
 
 @command(
@@ -43,12 +41,25 @@ class _Interval(click.ParamType[float]):
         "agentctl top --json --count 10 | jq -c '.interfaces[]'",
     ),
 )
-@click.option("--interval", type=_Interval(), default="2s", show_default=True, help="Look again after so long.")
+@click.option(
+    "--interval", type=Duration(LEAST, MOST), default="2s", show_default=True, help="Look again after so long."
+)
 @click.option("--once", is_flag=True, help="Print one look as plain text, and end.")
 @click.option(
     "--count", type=click.IntRange(1), metavar="N", help="End after N looks.  [default: 1 in a pipe and with --json]"
 )
-def top(session: Session, interval: float, once: bool, count: int | None) -> None:
+@click.option(
+    "--service", "services", metavar="NAME", type=SERVICE, multiple=True, help="Of this service only; may be repeated."
+)
+@of_interfaces
+def top(
+    session: Session,
+    interval: float,
+    once: bool,
+    count: int | None,
+    services: tuple[str, ...],
+    interfaces: tuple[str, ...],
+) -> None:
     """Show services and their states, rates of each interface, drops, and the largest flows of the last 10 seconds.
 
     On a terminal it is shown anew every INTERVAL, until q is pressed. In a pipe, and with --once, it is printed as
@@ -61,7 +72,8 @@ def top(session: Session, interval: float, once: bool, count: int | None) -> Non
         raise UsageError("--once is --count 1; write one or the other")
     from agent.cli.top_data import Watcher
 
-    watcher = Watcher(session)
+    priority.stand_back(NICENESS)
+    watcher = Watcher(session, services, interfaces)
     try:
         if session.json or once or not (sys.stdout.isatty() and sys.stdin.isatty()):
             _printed(watcher, interval, count or 1, json=session.json)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from agent.cli.accounts import LOST
 from agent.cli.base import Session
-from agent.cli.stores import store_of, stores
-from agent.errors import AgentError
+from agent.cli.stores import find, unknown
+from agent.errors import AgentError, UsageError
 
 if TYPE_CHECKING:
     from agent.workers.flows.follow import Fresh
@@ -32,28 +33,40 @@ _KEPT = 20_000
 HISTORY = 30
 """Rates of an interface that are kept for its trend."""
 
-DROPPED = ("dropped_kernel", "dropped_interface", "not_written")
+PASSING = ("rate", "lag", "lag_max", "ring", "ring_packets")
 TOLD = ("name", "kind", "state", "pid", "since", "cpu_percent", "rss_bytes", "message")
-FIGURES = ("received", *DROPPED, "rate", "lag", "lag_max", "ring", "ring_packets", "store_bytes", "store_state",
-           "index_waiting", "unindexed")  # fmt: skip
+FIGURES = ("received", *LOST, "cut", *PASSING, "store_bytes", "store_state", "index_waiting", "unindexed")
+OF_INTERFACE = ("received", *LOST, "written", "unaccounted", "cut", *PASSING, "waiting")
+"""Of each interface, as the capture itself tells them; none where no agent answers."""
+
+_NOT_KNOWN = {"dropped": None, "dropped_per_second": None}
 
 
 class Watcher:
-    """Makes snapshots. ``clock`` is monotonic, ``now`` unix time; both are in seconds."""
+    """Makes snapshots of these services and interfaces, or all. ``clock`` is monotonic, ``now`` unix time; in seconds.
+
+    A look raises ``UsageError`` for a service that is neither the agent's nor has stored anything.
+    """
 
     def __init__(
-        self, session: Session, clock: Callable[[], float] = time.monotonic, now: Callable[[], float] = time.time
+        self,
+        session: Session,
+        names: Sequence[str] = (),
+        interfaces: Sequence[str] = (),
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
     ) -> None:
         from agent.workers.flows.follow import Follower
 
         self._paths = session.paths()
         self._client = session.client(PATIENCE)
+        self._names, self._interfaces = names, interfaces
         self._clock, self._now = clock, now
         self._follower = Follower
         self._followers: dict[str, Follower] = {}
         self._origins: dict[tuple[str, str], int] = {}
         self._at: float | None = None
-        self._dropped: dict[str, tuple[Any, int]] = {}
+        self._dropped: dict[tuple[str, str | None], tuple[Any, int]] = {}
         self._recent: deque[tuple[float, float, Table]] = deque()
         self._trends: dict[tuple[str, str], deque[float]] = {}
 
@@ -70,7 +83,16 @@ class Watcher:
         self._at = at
         fresh, unread = self._fresh()
         wrong += unread
-        interfaces = [self._interface(service, name, one, elapsed) for (service, name), one in fresh.items()]
+        for name in self._names:
+            known = {service["name"] for service in services} | self._followers.keys()
+            if name not in known:
+                raise UsageError(unknown("service", name, sorted(known)))
+        if self._names:
+            services = [service for service in services if service["name"] in self._names]
+        fresh = {key: one for key, one in fresh.items() if self._asked(*key)}
+        told = {(one["name"], name): one for one in services for name in one.get("interfaces") or {}}
+        keys = sorted(fresh.keys() | {key for key in told if self._asked(*key)})
+        interfaces = [self._interface(key, fresh.get(key), told.get(key), elapsed) for key in keys]
         flows, window = self._flows(at, elapsed, [one.rows for one in fresh.values()])
         return {
             "at": self._now(),
@@ -82,6 +104,9 @@ class Watcher:
             "flows_seconds": window,
             "problems": wrong,
         }
+
+    def _asked(self, service: str, interface: str) -> bool:
+        return (not self._names or service in self._names) and (not self._interfaces or interface in self._interfaces)
 
     def _status(self) -> tuple[dict[str, Any] | None, list[dict[str, Any]], list[str]]:
         try:
@@ -95,48 +120,60 @@ class Watcher:
         told: dict[str, Any] = {key: service.get(key) for key in TOLD}
         told |= {key: figures.get(key) for key in FIGURES}
         if "received" in figures:
-            dropped = sum(figures.get(key) or 0 for key in DROPPED)
-            whose = service.get("pid")
-            before = self._dropped.get(service["name"])
-            self._dropped[service["name"]] = (whose, dropped)
-            told["dropped"] = dropped
-            known = elapsed is not None and before is not None and before[0] == whose
-            told["dropped_per_second"] = (dropped - before[1]) / elapsed if known and before and elapsed else None
+            told |= self._losses(service, None, figures, elapsed)
         else:
-            told["dropped"] = told["dropped_per_second"] = None
+            told |= _NOT_KNOWN
         return told
+
+    def _losses(
+        self, service: dict[str, Any], interface: str | None, figures: dict[str, Any], elapsed: float | None
+    ) -> dict[str, Any]:
+        """What was dropped of a service, or of one of its interfaces."""
+        dropped = sum(figures.get(key) or 0 for key in LOST)
+        whose = service.get("pid")
+        before = self._dropped.get((service["name"], interface))
+        self._dropped[service["name"], interface] = (whose, dropped)
+        known = elapsed is not None and before is not None and before[0] == whose
+        rate = (dropped - before[1]) / elapsed if known and before and elapsed else None
+        return {"dropped": dropped, "dropped_per_second": rate}
 
     def _fresh(self) -> tuple[dict[tuple[str, str], Fresh], list[str]]:
         found: dict[tuple[str, str], Fresh] = {}
         wrong: list[str] = []
         try:
-            names = stores(self._paths)
+            stores, left_out = find(self._paths)
         except AgentError as error:
             return found, [str(error)]
-        for gone in self._followers.keys() - set(names):
+        wrong += map(str, left_out)
+        for gone in self._followers.keys() - {store.name for store in stores}:
             self._followers.pop(gone).close()
-        for name in names:
-            follower = self._followers.setdefault(name, self._follower())
+        for store in stores:
+            follower = self._followers.setdefault(store.name, self._follower())
             try:
-                with store_of(self._paths, name) as directory:
+                with store.seen() as directory:
                     for interface, one in follower.look(directory, self._origins).items():
-                        found[name, interface] = one
+                        found[store.name, interface] = one
             except AgentError as error:
                 wrong.append(str(error))
         return found, wrong
 
-    def _interface(self, service: str, name: str, fresh: Fresh, elapsed: float | None) -> dict[str, Any]:
+    def _interface(
+        self, key: tuple[str, str], fresh: Fresh | None, service: dict[str, Any] | None, elapsed: float | None
+    ) -> dict[str, Any]:
+        figures = service["interfaces"][key[1]] if service else {}
         told: dict[str, Any] = {
-            "service": service,
-            "interface": name,
-            "open_bytes": fresh.open,
-            "read_share": round(fresh.share, 4),
+            "service": key[0],
+            "interface": key[1],
+            **{name: figures.get(name) for name in OF_INTERFACE},
+            **(self._losses(service, key[1], figures, elapsed) if service else _NOT_KNOWN),
+            "open_bytes": fresh and fresh.open,
+            "read_share": round(fresh.share, 4) if fresh else 1.0,
             "packets_per_second": None,
             "bytes_per_second": None,
             "stored_per_second": None,
         }
-        trend = self._trends.setdefault((service, name), deque(maxlen=HISTORY))
-        if elapsed is not None:
+        trend = self._trends.setdefault(key, deque(maxlen=HISTORY))
+        if elapsed is not None and fresh is not None:
             told["stored_per_second"] = fresh.bytes / elapsed
             if fresh.read or not fresh.bytes:  # of what was passed over, as much as of what was read
                 told["packets_per_second"] = fresh.packets / fresh.share / elapsed if fresh.packets else 0.0

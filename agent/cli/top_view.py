@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from agent.cli import text
+from agent.cli.accounts import lag, number
 from agent.cli.flows_top import end_of, protocol_of
 from agent.cli.table import GAP, STYLES
 
@@ -47,12 +48,18 @@ _SERVICES = (
 )
 _INTERFACES = (
     Column("INTERFACE"),
-    Column("SERVICE", 3),
+    Column("SERVICE", 2),
     Column("PACKETS/S", 0, right=True),
     Column("BYTES/S", 0, right=True),
-    Column("TO DISK/S", 1, right=True),
-    Column("OPEN SEGMENT", 2, right=True),
-    Column("TREND", 4),
+    Column("DROPPED", 1, right=True),
+    Column("DROPS/S", 3, right=True),
+    Column("LAG", 1, right=True),
+    Column("IN RING", 2, right=True),
+    Column("RING", 5, right=True),
+    Column("CUT", 5, right=True),
+    Column("TO DISK/S", 3, right=True),
+    Column("OPEN SEGMENT", 4, right=True),
+    Column("TREND", 6),
 )
 _FLOWS = (
     Column("SOURCE"),
@@ -118,15 +125,12 @@ def _summary(snapshot: dict[str, Any], width: int | None, hint: str) -> list[Lin
 
 
 def _service(one: dict[str, Any]) -> list[Piece]:
-    dropped = one["dropped"]
-    rising = one["dropped_per_second"] or 0
     return [
         Piece(one["name"]),
         Piece(one["state"], STYLES.get(one["state"], "")),
         _number(one["rate"]),
-        Piece(text.ABSENT if dropped is None else f"{dropped:,}", "bold red" if dropped else ""),
-        Piece(text.ABSENT if one["dropped_per_second"] is None else f"{round(rising):,}", "red" if rising else ""),
-        Piece(_lag(one["lag"])),
+        *_drops(one),
+        Piece(lag(one["lag"])),
         _number(one["ring_packets"]),
         Piece(text.size(one["ring"])),
         Piece(text.size(one["store_bytes"])),
@@ -136,12 +140,14 @@ def _service(one: dict[str, Any]) -> list[Piece]:
     ]
 
 
+def _drops(one: dict[str, Any]) -> list[Piece]:
+    """How many were dropped, and how many in a second."""
+    dropped, rising = one["dropped"], one["dropped_per_second"]
+    return [Piece(number(dropped), "bold red" if dropped else ""), Piece(number(rising), "red" if rising else "")]
+
+
 def _number(value: float | None) -> Piece:
-    return Piece(text.ABSENT if value is None else f"{round(value):,}")
-
-
-def _lag(seconds: float | None) -> str:
-    return f"{seconds * 1000:.0f} ms" if seconds is not None and seconds < 1 else text.duration(seconds)
+    return Piece(number(value))
 
 
 def _interface(one: dict[str, Any]) -> list[Piece]:
@@ -159,6 +165,11 @@ def _interface(one: dict[str, Any]) -> list[Piece]:
         Piece(one["service"]),
         rate("packets_per_second", False),
         rate("bytes_per_second", True),
+        *_drops(one),
+        Piece("waiting" if one["waiting"] else lag(one["lag"]), "yellow" if one["waiting"] else ""),
+        _number(one["ring_packets"]),
+        Piece(text.size(one["ring"])),
+        _number(one["cut"]),
         Piece(text.size(stored)),
         Piece(text.size(one["open_bytes"])),
         Piece(trend(one["trend"]), "cyan"),

@@ -6,6 +6,8 @@ capture whose worker would refuse to start.
 
 from __future__ import annotations
 
+import re
+
 RING = (512 * 1024, 1024**3)
 """Bytes of kernel memory for the ring of one interface. libpcap makes it of blocks of 256 KiB, and needs two."""
 
@@ -18,6 +20,14 @@ MOST_PROCESSES = 64
 LONGEST_FILTER = 4096
 """Characters: libpcap's optimizer takes a second for a filter of that many, and minutes for one ten times as long."""
 
+_ENDLESS = re.compile(r"(?<![\w.\\])protochain(?![\w.])", re.ASCII)
+
+ENDLESS = (
+    "protochain follows the headers of a packet in a loop, in which a made-up packet keeps libpcap for ever; "
+    "write ip6 proto or ip proto"
+)
+"""What to say of a filter that is ``endless``."""
+
 LARGEST_SNAPLEN = 262_144
 """Bytes of one packet: ``MAXIMUM_SNAPLEN`` in libpcap's pcap-int.h."""
 
@@ -29,6 +39,15 @@ LARGEST_FRAME = 65536 + 64
 
 (Linux can be told to merge more, by ``ip link set gro_max_size``; that is off unless asked for.)
 """
+
+
+def endless(filter: str) -> bool:
+    """Whether libpcap may not come to an end with this filter on some packet.
+
+    ``protochain`` alone makes it jump back in its program (gen_protochain in gencode.c). The kernel refuses such a
+    program, and libpcap then runs it itself.
+    """
+    return _ENDLESS.search(filter) is not None
 
 
 def is_interface_pattern(text: str) -> bool:

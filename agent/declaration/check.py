@@ -10,7 +10,7 @@ import re
 import signal
 from collections.abc import Callable, Mapping, Sequence
 
-from agent.declaration.capture_limits import LONGEST_FILTER, is_interface_pattern
+from agent.declaration.capture_limits import ENDLESS, LONGEST_FILTER, endless, is_interface_pattern
 from agent.declaration.collector import parse_collector
 from agent.declaration.model import Reserve
 from agent.declaration.units import parse_duration, parse_percent, parse_size
@@ -194,6 +194,8 @@ def capture_filter(text: str) -> str:
     """A capture filter; its words are known to libpcap alone, which compiles it when the service starts."""
     if len(text) > LONGEST_FILTER:
         raise UsageError(f"{len(text)} characters are too many for a filter; write at most {LONGEST_FILTER}")
+    if endless(text):
+        raise UsageError(ENDLESS)
     return text
 
 

@@ -20,7 +20,7 @@ from agent.errors import RuntimeFailure
 from agent.linux.give import give, is_socket
 from agent.linux.sockets import SUN_PATH_LIMIT, bind_unix
 
-_MESSAGE_LIMIT = 8192  # bytes
+_MESSAGE_LIMIT = 32768  # bytes
 _BATCH = 64
 _SEND_TIMEOUT = 1.0  # seconds
 _UCRED = struct.Struct("iII")  # struct ucred of unix(7): pid, uid, gid
@@ -78,7 +78,7 @@ class NotifyReceiver:
     def receive(self) -> list[Notification]:
         """What has arrived, 64 messages at most: the descriptor stays readable when there are more. Never blocks.
 
-        Dropped: messages above 8 KiB, without credentials, or not UTF-8. Descriptors that came along are closed, which
+        Dropped: messages above 32 KiB, without credentials, or not UTF-8. Descriptors that came along are closed, which
         is also what a sender of BARRIER=1 waits for.
         """
         found = []
@@ -132,7 +132,7 @@ def parse_fields(data: bytes) -> dict[str, str]:
     for line in text.split("\n"):
         name, equals, value = line.partition("=")
         if equals and name.isascii() and name.replace("_", "").isalnum():
-            fields[name] = "".join(character if character.isprintable() else " " for character in value)
+            fields[name] = value if value.isprintable() else "".join(c if c.isprintable() else " " for c in value)
     return fields
 
 

@@ -13,10 +13,8 @@ Several processes of one program share the directory, and may unpack at the same
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import sys
-import zlib
 from collections.abc import Mapping, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -34,6 +32,9 @@ _LENGTH = 8
 
 def pack(files: Mapping[str, bytes]) -> bytes:
     """The pack of files by their paths."""
+    import json
+    import zlib
+
     packed = {path: zlib.compress(data, 9) for path, data in files.items()}
     table = json.dumps([[path, len(data)] for path, data in packed.items()]).encode()
     return b"".join([len(table).to_bytes(_LENGTH, "little"), table, *packed.values()])
@@ -43,6 +44,9 @@ def unpack(directory: Path) -> None:
     """Unpack what is packed in ``directory``, unless that was done before. Raises ``RuntimeFailure``."""
     if (directory / _DONE).exists():
         return
+    import json  # not loaded where there is nothing to unpack
+    import zlib
+
     try:
         with (directory / PACK).open("rb") as file:
             for path, length in json.loads(file.read(int.from_bytes(file.read(_LENGTH), "little"))):

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 from contextlib import suppress
-
-from agent.linux.cgroup_aside import step_aside
 
 _IOPRIO_SET = {"x86_64": 251, "aarch64": 30, "riscv64": 30, "ppc64le": 273, "s390x": 282}
 """Numbers of the system call ioprio_set(2): glibc has no function for it."""
@@ -25,6 +22,8 @@ def stand_back(niceness: int) -> None:
     try:
         os.nice(niceness)
     except OSError:
+        from agent.linux.cgroup_aside import step_aside
+
         step_aside(niceness)
     _input_output(_CLASS_BEST_EFFORT << _CLASS_SHIFT | _LOWEST)
 
@@ -37,6 +36,6 @@ def be_idle() -> None:
 
 
 def _input_output(priority: int) -> None:
-    number = _IOPRIO_SET.get(platform.machine())
+    number = _IOPRIO_SET.get(os.uname().machine)
     if number is not None:
         ctypes.CDLL(None).syscall(number, _WHO_PROCESS, 0, priority)

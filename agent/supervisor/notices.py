@@ -1,8 +1,9 @@
 """What children say on their notify socket, made safe. Pure.
 
-sd_notify(3) fields are understood as systemd does: ``READY``, ``STATUS``, ``WATCHDOG``, ``EXTEND_TIMEOUT_USEC``. Two
-fields of our own, allowed there by the ``X_`` rule, carry a worker's figures and its events as JSON. A child is not
-trusted: everything is bounded, and what does not fit is dropped.
+sd_notify(3) fields are understood as systemd does: ``READY``, ``STATUS``, ``WATCHDOG``, ``EXTEND_TIMEOUT_USEC``. Three
+fields of our own, allowed there by the ``X_`` rule, carry a worker's figures, those of each of its interfaces
+(``agent.telemetry.breakdown``), and its events as JSON. A child is not trusted: everything is bounded, and what does
+not fit is dropped.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+
+from agent.telemetry import breakdown
 
 STATUS_LIMIT = 200
 MESSAGE_LIMIT = 500
@@ -35,6 +38,7 @@ class Notice(msgspec.Struct, frozen=True):
     status: str | None = None
     extend: float | None = None
     figures: dict[str, Any] | None = None
+    interfaces: dict[str, dict[str, Any]] | None = None
     event: ChildEvent | None = None
 
 
@@ -46,6 +50,7 @@ def understand(fields: Mapping[str, str]) -> Notice:
         status=_printable(fields["STATUS"], STATUS_LIMIT) if "STATUS" in fields else None,
         extend=_seconds(fields.get("EXTEND_TIMEOUT_USEC")),
         figures=_figures(fields.get("X_FIGURES")),
+        interfaces=breakdown.decode(fields.get(breakdown.FIELD)),
         event=_event(fields.get("X_EVENT")),
     )
 

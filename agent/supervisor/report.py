@@ -6,7 +6,7 @@ seconds, memory bytes; ``None`` means "does not apply" or "not known".
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -37,7 +37,10 @@ class AgentReport(msgspec.Struct, kw_only=True):
 
 
 class ServiceReport(msgspec.Struct, kw_only=True):
-    """One service. ``figures`` are the worker's own numbers (packets, hosts done, …), by name."""
+    """One service. ``figures`` are the worker's own numbers (packets, hosts done, …), by name.
+
+    ``interfaces`` are those of each interface of a capture, by its name; 64 at most.
+    """
 
     name: str
     kind: Literal["capture", "scan", "command"]
@@ -59,7 +62,8 @@ class ServiceReport(msgspec.Struct, kw_only=True):
     enabled: bool = True
     project: str | None = None
     log_dropped_bytes: int = 0
-    figures: dict[str, Any] = {}
+    figures: dict[str, bool | int | float | str | None] = {}
+    interfaces: dict[str, dict[str, bool | int | float | None]] = {}
 
 
 class Status(msgspec.Struct, kw_only=True):

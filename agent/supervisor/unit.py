@@ -73,6 +73,7 @@ class UnitState(msgspec.Struct, frozen=True, kw_only=True):
     status_text: str
     figures: dict[str, Any]
     dropped_bytes: int
+    interfaces: dict[str, dict[str, Any]] = {}
 
 
 def policy_of(service: AnyService) -> Policy:
@@ -101,6 +102,7 @@ class Unit:
         self.last_words = ""
         self.status_text = ""
         self.figures: dict[str, Any] = {}
+        self.interfaces: dict[str, dict[str, Any]] = {}
         self.liveness: Liveness | None = None
         self.queue = asyncio.Lock()
         """Who asks something of the unit does it one after the other: see ``agent.supervisor.command``."""
@@ -216,6 +218,7 @@ class Unit:
             status_text=self.status_text,
             figures=self.figures,
             dropped_bytes=self._dropped_before,
+            interfaces=self.interfaces,
         )
 
     def thaw(self, frozen: UnitState) -> None:
@@ -223,7 +226,8 @@ class Unit:
         host = self._host
         self.state, self.since = frozen.state, frozen.since
         self.last_exit, self.last_words, self.status_text = frozen.last_exit, frozen.last_words, frozen.status_text
-        self.figures, self._dropped_before = frozen.figures, frozen.dropped_bytes
+        self.figures, self.interfaces = frozen.figures, frozen.interfaces
+        self._dropped_before = frozen.dropped_bytes
         self._premises.thaw(frozen.tenancy)
         if frozen.run is not None:
             run = self.state.run
@@ -319,7 +323,7 @@ class Unit:
 
     def _spawn(self, run: int) -> None:
         self.status_text = self.last_words = ""
-        self.figures = {}
+        self.figures, self.interfaces = {}, {}
         mark = self._host.mark(self.name)
         try:
             self.run = self._start(run, mark)
@@ -432,6 +436,8 @@ class Unit:
             self._extend(notice.extend)
         if notice.figures is not None:
             self.figures = notice.figures
+        if notice.interfaces is not None:
+            self.interfaces = notice.interfaces
         if notice.status is not None and notice.status != self.status_text:
             self.status_text = notice.status
             self._host.changed(self)

@@ -36,6 +36,7 @@ def describe(unit: Unit, meter: Meter, relatives: Relation) -> ServiceReport:
         project=unit.service.project,
         log_dropped_bytes=unit.dropped_bytes,
         figures=unit.figures,
+        interfaces=unit.interfaces,
     )
 
 

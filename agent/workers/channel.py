@@ -15,7 +15,7 @@ from agent.linux.notify import parse_fields
 
 VARIABLE = "SERVICE_CHANNEL"
 
-_MESSAGE_LIMIT = 8192  # bytes
+_MESSAGE_LIMIT = 32768  # bytes
 _BATCH = 64
 
 

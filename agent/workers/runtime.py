@@ -28,6 +28,7 @@ import msgspec
 from agent.declaration.model import Capture, Heartbeat, Scan
 from agent.errors import EXIT_OK, EXIT_RUNTIME, AgentError, ConfigurationError, RuntimeFailure
 from agent.linux.notify import SystemdNotifier
+from agent.telemetry import breakdown
 from agent.workers import channel
 
 Figures = Mapping[str, int | float | str | None]
@@ -111,14 +112,18 @@ class Context:
             except OSError as error:
                 self.log(f"heartbeat file {self._heartbeat_file} cannot be touched: {error.strerror}")
 
-    def status(self, text: str, figures: Figures | None = None) -> None:
-        """Tell in one line what the worker is doing, and its numbers by name.
+    def status(
+        self, text: str, figures: Figures | None = None, interfaces: Mapping[str, breakdown.Figures] | None = None
+    ) -> None:
+        """Tell in one line what the worker is doing, its numbers by name, and those of each of its interfaces.
 
         Sent at most twice a second; the latest wins. Raises ``ValueError`` when the figures exceed one notify field.
         """
         fields = {"STATUS": _one_line(text)}
         if figures is not None:
             fields["X_FIGURES"] = _field(dict(figures))
+        if interfaces is not None:
+            fields[breakdown.FIELD] = breakdown.encode(interfaces)
         self._pending = fields
         if self._timer is not None:
             return

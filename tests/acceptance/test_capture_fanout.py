@@ -84,7 +84,7 @@ rotate = {{ every = "1d" }}
     closed = list(place.glob("*.pcap"))
     assert sorted(wire.number(packet.data) for path in closed for packet in packets(path)) == list(range(COUNT))
     assert agent.stop() == 0
-    (store,) = told(agent, "capture", "list")["stores"]
+    (store,) = told(agent, "capture", "list")["services"][0]["interfaces"]
     assert (store["interface"], store["segments"]) == ("far", PROCESSES)
     assert store["bytes"] == sum(path.stat().st_size for path in place.iterdir())
     (books,) = told(agent, "capture", "report", "--last", "1h")["accounts"]
@@ -93,7 +93,7 @@ rotate = {{ every = "1d" }}
 
 def ask(agent: Agent) -> None:
     """What was captured is counted right, by the packet and by the flow."""
-    assert told(agent, "capture", "query", wire.FILTER, "--last", "1h")["count"] == COUNT
+    assert told(agent, "capture", "query", wire.FILTER, "--last", "1h")["packets"] == COUNT
     one = f"udp src port {1024 + 7}"
     each = sum(number % wire.FLOWS == 7 for number in range(COUNT))
     written = agent.prefix / "one.pcap"

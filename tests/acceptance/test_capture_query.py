@@ -32,7 +32,7 @@ def test_a_packet_can_be_asked_for_at_once_and_long_after_the_agent_is_gone(agen
 
         def found() -> int:
             done = agent.ctl("capture", "query", f"udp dst port {port}", "--last", "1m", "--json")
-            return int(json.loads(done.stdout)["count"]) if done.returncode == 0 else 0
+            return int(json.loads(done.stdout)["packets"])
 
         for sent in range(1, 4):
             service.sendto(b"x" * 100, service.getsockname())
@@ -42,7 +42,7 @@ def test_a_packet_can_be_asked_for_at_once_and_long_after_the_agent_is_gone(agen
         assert agent.stop() == 0
     assert found() == 3
     written = agent.prefix / "found.pcapng"
-    done = agent.ctl("capture", "query", f"udp port {port} and len = 142", "-o", str(written))
+    done = agent.ctl("capture", "query", "udp", "port", str(port), "and", "len = 142", "-o", str(written))
     assert done.stdout == f"{written}: 3 packets, 426 B\n"
     command = ["tshark", "-r", str(written), "-T", "fields", "-e", "udp.dstport"]
     shown = subprocess.run(command, capture_output=True, timeout=30)
@@ -57,7 +57,7 @@ def test_a_capture_is_watched_as_it_goes_on(agent: Agent) -> None:
         agent.start()
         agent.until("edge", state="running")
         service.sendto(b"first", service.getsockname())
-        wait_until(lambda: agent.ctl("capture", "query", "--last", "1m", "--json").returncode == 0)
+        wait_until(lambda: json.loads(agent.ctl("capture", "query", "--last", "1m", "--json").stdout)["found"])
         command = agent.command("capture", "stream", "edge", f"udp port {port}")
         with subprocess.Popen(command, env=agent.environment(), cwd="/", stdout=subprocess.PIPE) as stream:
             assert stream.stdout

@@ -74,10 +74,12 @@ def test_what_was_around_an_event_a_bound_and_a_command_is_kept_and_nothing_else
 
     def found(name: str) -> list[int]:
         done = agent.ctl("capture", "query", f"udp dst port {talk.port}", "--service", name, "--json", *LIMIT)
-        return [packet["length"] - 42 for packet in json.loads(done.stdout)["packets"]] if done.returncode == 0 else []
+        return [packet["length"] - 42 for packet in json.loads(done.stdout)["found"]] if done.returncode == 0 else []
 
     def pinned(name: str) -> list[dict[str, Any]]:
-        told: list[dict[str, Any]] = json.loads(agent.ctl("capture", "pins", name, "--json").stdout)["pins"]
+        told: list[dict[str, Any]] = json.loads(agent.ctl("capture", "pins", "--service", name, "--json").stdout)[
+            "pins"
+        ]
         return told
 
     def kept(count: int) -> None:

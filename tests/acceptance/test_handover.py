@@ -213,7 +213,7 @@ def test_a_scan_goes_on_with_its_nmap_and_ends_as_if_nothing_had_been(agent: Age
 [service.local]
 kind = "scan"
 targets = ["127.0.0.1"]
-ports = "1-500,{port}"
+ports = "1-100,{port}"
 rate = 100
 every = "1h"
 timeout = "5min"
@@ -221,12 +221,14 @@ timeout = "5min"
         agent.start()
         wait_until(lambda: len(nmaps_of(agent, "local")) == 1)
         before, nmap = agent.service("local"), nmaps_of(agent, "local")
+        os.kill(nmap[0], signal.SIGSTOP)  # however long the hand-over takes here, the scan lasts longer
         next_run = timer(agent, "local")["next_run"]
         versions.install("1.1.0")
         assert upgrade(agent)["after"] == "1.1.0"
         after = agent.service("local")
         assert (after["state"], after["pid"], after["since"]) == ("running", before["pid"], before["since"])
         assert nmaps_of(agent, "local") == nmap
+        os.kill(nmap[0], signal.SIGCONT)
         finished = agent.event("scan_finished", "local")
     assert (finished["data"]["hosts_up"], finished["data"]["hosts_total"]) == (1, 1)
     agent.until("local", state="waiting", last_exit="exited 0", restarts=0, health="healthy")
@@ -296,7 +298,8 @@ timeout = "4s"
     assert upgrade(agent)["after"] == "1.1.0"
     begun, failed = agent.event("started", "slow"), agent.event("failed", "slow")
     assert failed["message"].startswith("ran longer than its timeout of 4 s")
-    assert 3.9 < failed["time"] - begun["time"] < 5.5
+    assert failed["time"] - begun["time"] > 3.9
+    assert failed["time"] - agent.event("handed_over")["time"] < 3, "it does not begin again with the next version"
     assert not commanded("sleep 86456")
 
 
@@ -356,7 +359,7 @@ def test_clients_wait_instead_of_failing_and_streams_go_on(agent: Agent, version
         process.communicate()
 
 
-def test_ten_in_a_row_leave_no_descriptor_behind(agent: Agent, versions: Versions) -> None:
+def test_five_in_a_row_leave_no_descriptor_behind(agent: Agent, versions: Versions) -> None:
     agent.declare(COUNTING + '[service.tick]\nkind = "command"\ncommand = ["/bin/true"]\nevery = "1s"\n')
     agent.start()
     upgrade(agent)
@@ -369,7 +372,7 @@ def test_ten_in_a_row_leave_no_descriptor_behind(agent: Agent, versions: Version
         return sorted(re.sub(r"[:\[]\d+]?", "", link) for link in links if "tick" not in link)
 
     before, size = len(open_files()), len(environment(agent.pid))
-    for _ in range(10):
+    for _ in range(5):
         assert upgrade(agent)["state"] == "done"
     wait_until(lambda: len(open_files()) <= before, lambda: "\n".join(open_files()))
     assert abs(len(environment(agent.pid)) - size) < 3, "only the number of a descriptor may be longer"

@@ -64,7 +64,9 @@ def test_it_shows_services_rates_and_flows_and_leaves_the_terminal_as_it_was(age
             assert frame[0].startswith("agent running, up ") and frame[0].endswith("q quits")
             assert any(line.split()[:2] == ["edge", "running"] for line in frame)
             assert any(line.split()[:2] == ["idle", "running"] for line in frame)
-            assert any(line.split()[:2] == ["lo", "edge"] and " 0 " not in line for line in frame)
+            (lo,) = (line.split() for line in frame if line.startswith("lo "))
+            assert lo[1] == "edge" and lo[2] != "0"
+            assert any("DROPPED" in line and "IN RING" in line for line in frame if line.startswith("INTERFACE"))
             assert screen.mode() != before
             screen.resize(8, 40)
             screen.until("more")

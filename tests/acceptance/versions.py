@@ -41,7 +41,8 @@ class Versions:
         if self._built:
             vary(tree, version, sources)
             return
-        shutil.copytree(SOURCE / "agent", tree / "agent", ignore=shutil.ignore_patterns("__pycache__"))
+        # With what Python has compiled of it, which is as good there: else each version would be compiled anew.
+        shutil.copytree(SOURCE / "agent", tree / "agent")
         sources["agent/__init__.py"] = f'"""A version."""\n\n__version__ = "{version}"\n'
         for file, text in sources.items():
             (tree / file).write_text(text)

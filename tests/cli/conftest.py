@@ -10,8 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from agent.linux import priority
 from tests.cli.harness import Agentctl
 from tests.cli.served import Served, serving
+
+
+@pytest.fixture(autouse=True)
+def _not_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands that run in this process do not make it stand back for others: it would for the rest of its tests."""
+    monkeypatch.setattr(priority, "be_idle", lambda: None)
+    monkeypatch.setattr(priority, "stand_back", lambda niceness: None)
 
 
 @pytest.fixture

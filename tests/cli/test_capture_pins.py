@@ -44,7 +44,7 @@ def documented(prefix: Path, capsys: pytest.CaptureFixture[str], *words: str) ->
 
 def test_a_pin_is_set_shown_and_taken_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     directory = store(tmp_path)
-    made = documented(tmp_path, capsys, "pin", "edge", "--last", "10m", "--reason", "the outage")
+    made = documented(tmp_path, capsys, "pin", "edge", "--last", "10m", "--reason", "the outage")["pins"][0]
     assert made | {"id": "", "from": 0, "to": 0, "created": 0} == {
         "service": "edge",
         "id": "",
@@ -60,8 +60,8 @@ def test_a_pin_is_set_shown_and_taken_back(tmp_path: Path, capsys: pytest.Captur
     assert made["to"] == made["created"] == pytest.approx(time.time(), abs=20)
     (pin,) = pins.read_all(directory)
     assert (pin.id, pin.end - pin.begin) == (made["id"], 600 * SECOND)
-    assert documented(tmp_path, capsys, "pins") == {"pins": [made]}
-    assert agentctl(tmp_path, "pins", "edge") == 0
+    assert documented(tmp_path, capsys, "pins") == {"pins": [made], "unreadable": []}
+    assert agentctl(tmp_path, "pins", "--service", "edge") == 0
     head, row = capsys.readouterr().out.splitlines()
     assert head.split() == ["SERVICE", "PIN", "FROM", "TO", "SEGMENTS", "SIZE", "BY", "REASON"]
     assert row.split()[-4:] == ["B", "root", "the", "outage"]
@@ -95,7 +95,7 @@ def test_without_a_name_every_capture_keeps_it(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_where_nothing_is_stored_nothing_can_be_pinned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert agentctl(tmp_path, "pin", "--last", "10m") == 1
+    assert agentctl(tmp_path, "pin", "--last", "10m") == 2
     assert "no packets are stored below" in capsys.readouterr().err
 
 
@@ -106,8 +106,8 @@ def test_where_nothing_is_stored_nothing_can_be_pinned(tmp_path: Path, capsys: p
         (["pin", "edge", "--last", "soon"], 1, '"soon" is not a duration'),
         (["pin", "edge", "--from", "now", "--to", "-1h"], 1, "before it begins"),
         (["pin", "edge", "--last", "1m", "--reason", "x" * 501], 1, "a reason has at most 500 characters"),
-        (["pin", "egde", "--last", "1m"], 1, "no store of packets is named 'egde'; did you mean edge?"),
-        (["pins", "egde"], 1, "no store of packets is named 'egde'"),
+        (["pin", "egde", "--last", "1m"], 1, "no capture is named 'egde'; did you mean edge?"),
+        (["pins", "--service", "egde"], 1, "no capture is named 'egde'"),
         (["pin", "../etc", "--last", "1m"], 1, "cannot be a service"),
         (["unpin", "edge", "000000000", "../x"], 1, "edge has no pin 000000000, ../x"),
         (["unpin", "edge"], 1, "Missing argument 'ID...'"),
@@ -155,7 +155,7 @@ def test_who_turned_to_sudo_is_named(
 ) -> None:
     monkeypatch.setenv("SUDO_USER", "alice")
     store(tmp_path)
-    assert documented(tmp_path, capsys, "pin", "edge", "--last", "1m")["by"] == "alice"
+    assert documented(tmp_path, capsys, "pin", "edge", "--last", "1m")["pins"][0]["by"] == "alice"
 
 
 def test_the_store_of_a_service_with_its_own_user_is_that_users(
@@ -186,7 +186,9 @@ def test_a_planted_link_leads_root_nowhere(theirs: Path, elsewhere: Path, capsys
     assert [path.name for path in elsewhere.iterdir()] == ["eth0"]
 
 
-@pytest.mark.parametrize("words", [["pin", "edge", "--last", "1m"], ["pins"], ["pins", "edge"], ["unpin", "edge", "0"]])
+@pytest.mark.parametrize(
+    "words", [["pin", "edge", "--last", "1m"], ["pins"], ["pins", "--service", "edge"], ["unpin", "edge", "0"]]
+)
 def test_somebody_else_is_told_to_turn_to_root(
     theirs: Path, capsys: pytest.CaptureFixture[str], words: list[str]
 ) -> None:

@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 import pytest
 
-from agent.cli import capture_query
 from agent.cli.main import main
 from agent.workers.capture import account
 from agent.workers.capture.account import Account
@@ -79,7 +78,6 @@ def asked(prefix: Path, *words: str) -> subprocess.CompletedProcess[bytes]:
 @pytest.fixture
 def ask(prefix: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Ask:
     """In this process, which alone does not stand back: the other tests would have to wait."""
-    monkeypatch.setattr(capture_query, "be_idle", lambda: None)
 
     def ask(*words: str) -> Done:
         code = main(["--prefix", str(prefix), "capture", "query", *words])
@@ -129,7 +127,7 @@ def test_standard_output_is_for_wireshark(ask: Ask) -> None:
         ["tshark", "-r", "-", "-T", "fields", "-e", "arp"], input=done.stdout, capture_output=True, timeout=30
     )
     figures = json.loads(done.stderr)
-    assert read.stdout.count(b"\n") == figures["count"] > 10
+    assert read.stdout.count(b"\n") == figures["packets"] > 10
 
 
 def test_a_reader_that_goes_away_ends_it_quietly(prefix: Path) -> None:
@@ -145,12 +143,12 @@ def test_a_reader_that_goes_away_ends_it_quietly(prefix: Path) -> None:
 
 def test_machines_get_packets_and_figures(ask: Ask, tmp_path: Path) -> None:
     document = json.loads(ask("tcp and host 10.0.0.1", "--limit", "3", "--json").stdout)
-    assert (document["count"], document["complete"], document["limit"]) == (3, False, "packets")
-    first, *_ = document["packets"]
+    assert (document["packets"], document["complete"], document["stopped_by"]) == (3, False, "packets")
+    first, *_ = document["found"]
     assert {"time", "service", "interface", "length", "captured", "protocol", "source"} <= set(first)
     whole = json.loads(ask("tcp", "-o", str(tmp_path / "o"), "--json").stdout)
-    assert (whole["complete"], whole["limit"], whole["notes"]) == (True, None, [])
-    assert "packets" not in whole
+    assert (whole["complete"], whole["stopped_by"], whole["unreadable"]) == (True, None, [])
+    assert "found" not in whole
 
 
 def test_a_limit_is_told_and_is_no_failure(ask: Ask) -> None:
@@ -180,7 +178,7 @@ def test_a_terminal_is_not_flooded(prefix: Path) -> None:
         told = asking.stderr.read()
     os.close(ours)
     assert shown.count(b"\n") == 1000
-    assert told == b"agentctl: stopped after 1000 packets, as a terminal is not for more; --limit N or -o FILE is\n"
+    assert told == b"agentctl: stopped after 1,000 packets, as a terminal is not for more; --limit N or -o FILE is\n"
 
 
 def test_packets_do_not_go_to_a_terminal(prefix: Path) -> None:
@@ -198,7 +196,7 @@ def test_packets_do_not_go_to_a_terminal(prefix: Path) -> None:
     [
         (["tcp and prot 80"], 1, 'filter "tcp and prot 80": syntax error at "prot" (column 9)'),
         (["ip", "--service", "egde"], 1, "no capture is named 'egde'; did you mean edge?"),
-        (["ip", "--interface", "eth7"], 1, "no interface is named 'eth7'; did you mean eth1?; stored are eth0, eth1"),
+        (["ip", "--interface", "eth7"], 1, "no interface is named 'eth7'; did you mean eth1?"),
         (["ip", "--last", "yesterday"], 1, '"yesterday" is not a duration'),
         (["ip", "--from", "14:00", "--last", "5m"], 1, "--last goes back from now"),
         (["ip", "--format", "pcap"], 1, "--format says what is written to a file"),
@@ -234,16 +232,27 @@ def test_several_link_types_are_no_pcap(prefix: Path, ask: Ask, tmp_path: Path) 
 
 def test_a_store_of_a_newer_version_is_refused(prefix: Path, ask: Ask) -> None:
     (prefix / "spool" / "edge" / "store.json").write_text('{"version": 9}')
-    done = ask("ip")
-    assert done.returncode == 1
-    assert b"the store is of version 9" in done.stderr
+    for words in ((), ("--service", "edge")):
+        done = ask("ip", *words)
+        assert done.returncode == 1
+        assert b"the store is of version 9" in done.stderr
+    segment(prefix / "spool" / "core", "eth0", traffic.packets(Random(1), 50, begin=BEGIN))
+    done = ask("ip", "--json")
+    assert done.returncode == 0
+    told = json.loads(done.stdout)
+    assert {one["service"] for one in told["found"]} == {"core"} and not told["complete"]
+    assert "the store is of version 9" in told["unreadable"][0]
 
 
 def test_nothing_stored_is_said(prefix: Path, ask: Ask) -> None:
     shutil.rmtree(prefix / "spool" / "edge")
-    assert ask() == (2, b"", f"agentctl: no packets are stored below {prefix / 'spool'}\n".encode())
+    nothing = f"agentctl: no packets are stored below {prefix / 'spool'}\n".encode()
+    assert ask() == (0, b"", nothing)
     shutil.rmtree(prefix / "spool")
-    assert ask("tcp").returncode == 2
+    assert ask("tcp", "port", "80") == (0, b"", nothing)
+    wrong = ask("tcp prot 80")
+    assert (wrong.returncode, wrong.stdout) == (1, b"")
+    assert wrong.stderr == b'agentctl: filter "tcp prot 80": syntax error at "prot" (column 5)\n'
 
 
 def test_nothing_found_is_said(ask: Ask) -> None:

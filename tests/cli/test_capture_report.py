@@ -144,7 +144,7 @@ def test_the_columns_hold_every_packet_and_byte(prefix: Path, capsys: pytest.Cap
 
 
 def test_what_was_lost_is_told_where_and_when(prefix: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    told = figures(prefix, capsys, "edge")
+    told = figures(prefix, capsys, "--service", "edge")
     (balance,) = told["accounts"]
     assert (balance["dropped_kernel"], balance["holds"], balance["segments"]) == (1234, True, 4)
     assert balance["recovered_segments"] == 1
@@ -154,7 +154,7 @@ def test_what_was_lost_is_told_where_and_when(prefix: Path, capsys: pytest.Captu
     assert sum(told["traffic"][0]["dropped"]) == 1234
     width = told["bucket_seconds"]
     marked = [told["from"] + index * width for index, lost in enumerate(told["traffic"][0]["dropped"]) if lost]
-    assert lossy[0]["opened"] - width <= marked[0] and marked[-1] <= lossy[0]["closed"]
+    assert lossy[0]["from"] - width <= marked[0] and marked[-1] <= lossy[0]["to"]
 
 
 def test_an_account_that_does_not_add_up_is_called_so(
@@ -163,7 +163,7 @@ def test_an_account_that_does_not_add_up_is_called_so(
     meta = sorted((prefix / "spool" / "edge" / "eth0").glob("*.meta"))[0]
     told = json.loads(meta.read_text())
     meta.write_text(json.dumps(told | {"received": told["received"] + 5, "unaccounted": 5}))
-    assert figures(prefix, capsys, "edge")["accounts"][0]["holds"] is False
+    assert figures(prefix, capsys, "--service", "edge")["accounts"][0]["holds"] is False
     page = tmp_path / "report.html"
     assert report(prefix, *SPAN, "-o", str(page)) == 0
     assert "off by 5" in page.read_text() and "does not hold" in page.read_text()
@@ -248,8 +248,7 @@ def test_a_file_is_written_whole_or_not_at_all(prefix: Path, agentctl: Agentctl,
         (("-o", "/dev/full"), 2, "/dev/full: cannot be written: No space left on device"),
         (("-o", "/nowhere/report.html"), 2, "/nowhere/report.html: cannot be written: No such file or directory"),
         ((), 1, "name the file that the page is to go to"),
-        (("--json", "-o", "x"), 1, "write either --json or -o FILE"),
-        (("edgy", "-o", "-"), 1, "no capture is named 'edgy'; did you mean edge?"),
+        (("--service", "edgy", "-o", "-"), 1, "no capture is named 'edgy'; did you mean edge?"),
         (("--last", "1h", "--from", "14:00", "-o", "-"), 1, "--last goes back from now"),
     ],
 )

@@ -124,7 +124,20 @@ def test_the_ssh_connection_that_it_runs_in_is_left_out(prefix: Path) -> None:
 
 
 def test_machines_get_a_line_for_each_packet(prefix: Path) -> None:
-    command = [sys.executable, "-m", "agent", "--prefix", str(prefix), "--json", "capture", "stream", "edge", "tcp"]
+    command = [
+        sys.executable,
+        "-m",
+        "agent",
+        "--prefix",
+        str(prefix),
+        "--json",
+        "capture",
+        "stream",
+        "edge",
+        "tcp",
+        "or",
+        "udp",
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as stream, part(prefix).open("ab", buffering=0) as file:
         assert stream.stdout
         one = traffic.packets(Random(1), 1, begin=BEGIN)[0]

@@ -52,6 +52,30 @@ def test_services_are_completed_from_what_the_agent_knows(agentctl: Agentctl, se
     assert complete(agentctl, "agentctl events --service w") == ["web"]
 
 
+def test_without_an_agent_services_are_those_declared_and_captures_those_that_stored_something(
+    agentctl: Agentctl, prefix: Path
+) -> None:
+    (prefix / "key").mkdir(parents=True)
+    (prefix / "key" / "env.toml").write_text(
+        '[service.edge]\nkind = "capture"\ninterfaces = ["lo"]\n'
+        '[service.web]\nkind = "command"\ncommand = ["/bin/true"]\n'
+    )
+    (prefix / "spool" / "gone").mkdir(parents=True)
+    (prefix / "spool" / "gone" / "store.json").write_text('{"version": 1}')
+    assert complete(agentctl, "agentctl restart ") == ["edge", "web"]
+    assert complete(agentctl, "agentctl capture stream ") == ["edge", "gone"]
+    assert complete(agentctl, "agentctl flows export --service ") == ["edge", "gone"]
+
+
+def test_a_group_that_has_a_command_by_itself_is_completed_as_both(agentctl: Agentctl) -> None:
+    assert complete(agentctl, "agentctl flows ") == ["top", "export"]
+    assert complete(agentctl, "agentctl flows e") == ["export"]
+    assert complete(agentctl, "agentctl flows --b") == ["--by"]
+    assert complete(agentctl, "agentctl flows --js") == ["--json"]
+    assert complete(agentctl, "agentctl flows tcp --s") == ["--sort", "--service"]
+    assert complete(agentctl, "agentctl flows export --i") == ["--ipfix", "--idle", "--interface"]
+
+
 def test_bash_completes_with_the_script(agentctl: Agentctl, tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     program = tmp_path / "bin" / "agentctl"

@@ -111,9 +111,9 @@ WRONG = [
     (
         ("--service", "edje"),
         1,
-        "no capture is named 'edje'; did you mean edge?; `agentctl capture list` shows what is",
+        "no capture is named 'edje'; did you mean edge?",
     ),
-    (("--interface", "eth7"), 1, "nothing of an interface 'eth7' is stored; `agentctl capture list` shows what is"),
+    (("--interface", "eth7"), 1, "no interface is named 'eth7'; did you mean eth1?"),
     (("tcp prot 80",), 1, 'filter "tcp prot 80": syntax error at "prot" (column 5)'),
     (("--last", "soon"), 1, None),
     (
@@ -121,17 +121,17 @@ WRONG = [
         1,
         "--by flow has one flow in each row; write --sort bytes or --sort packets",
     ),
-    (("export",), 1, "where to? write --ipfix HOST:PORT, --jsonl FILE, or --jsonl - for stdout"),
-    (("export", "--jsonl", "-", "--ipfix", "a:1"), 1, "--ipfix and --jsonl are two ways to go; write one of them"),
+    (("export",), 1, "where to? write --ipfix HOST:PORT, or -o FILE for lines of JSON; -o - is standard output"),
+    (("export", "-o", "-", "--ipfix", "a:1"), 1, "--ipfix and -o are two ways to go; write one of them"),
     (("export", "--ipfix", "a"), 1, None),
     (("export", "--ipfix", "a:0"), 1, '"a:0" is not a collector; ports go from 1 to 65535'),
     (("export", "--ipfix", "no.such.invalid:1"), 2, None),
     (
-        ("export", "--jsonl", "/nowhere/flows.jsonl"),
+        ("export", "-o", "/nowhere/flows.jsonl"),
         2,
         "/nowhere/flows.jsonl: cannot be written: No such file or directory",
     ),
-    (("export", "--idle", "0s", "--jsonl", "-"), 1, None),
+    (("export", "--idle", "0s", "-o", "-"), 1, None),
 ]
 
 
@@ -167,26 +167,31 @@ def test_nothing_in_the_span_is_said_to_be_nothing(prefix: Path, capsys: pytest.
 
 def test_the_store_of_a_newer_program_is_left_alone(prefix: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (prefix / "spool" / "edge" / "store.json").write_text('{"version": 9}')
-    assert flows(prefix) == 1
-    assert "the store is of version 9" in capsys.readouterr().err
-    assert flows(prefix, "--service", "lab") == 0
+    assert flows(prefix, *SPAN) == 0
+    shown = capsys.readouterr()
+    assert "10.1.0.1" in shown.out and "10.0.0.1" not in shown.out
+    (line,) = shown.err.splitlines()
+    assert "the store is of version 9" in line
+    assert flows(prefix, "--service", "edge") == 1
+    assert line == capsys.readouterr().err.rstrip()
+    assert answer(prefix, capsys, *SPAN)["unreadable"] == [line.removeprefix("agentctl: ")]
 
 
 def test_what_is_no_capture_is_named_on_stderr(prefix: Path, capsys: pytest.CaptureFixture[str]) -> None:
     broken = prefix / "spool" / "edge" / "eth0" / "20261120T140000.000001Z.pcap"
     broken.write_bytes(b"\n" * 100)
     assert flows(prefix, *SPAN) == 0
-    assert capsys.readouterr().err == f"{broken}: it is no pcap file\n"
+    assert capsys.readouterr().err == f"agentctl: {broken}: it is no pcap file\n"
 
 
 def test_flows_are_exported_as_lines(prefix: Path, capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path) -> None:
     file = tmp_path / "flows.jsonl"
-    assert flows(prefix, "export", *SPAN, "--jsonl", str(file)) == 0
-    assert capfdbinary.readouterr().out == f"11 flow records written to {file}\n".encode()
+    assert flows(prefix, "export", *SPAN, "-o", str(file)) == 0
+    assert capfdbinary.readouterr().out == f"{file}: 11 flow records\n".encode()
     lines = [json.loads(line) for line in file.read_bytes().splitlines()]
     assert sum(line["packets"] for line in lines) == 46
     assert {line["reason"] for line in lines} == {"end", "idle"}
-    assert flows(prefix, "export", *SPAN, "--jsonl", "-") == 0
+    assert flows(prefix, "export", *SPAN, "-o", "-") == 0
     assert capfdbinary.readouterr().out == file.read_bytes()
 
 
@@ -196,7 +201,7 @@ def test_timeouts_divide_flows_into_records(prefix: Path, tmp_path: Path, capsys
     traffic.store(tmp_path / "other" / "spool" / "edge", "eth0", [packets[:5], packets[5:10], packets[10:]])
     file = tmp_path / "flows.jsonl"
     for timeouts, expected in (((), 1), (("--idle", "10s"), 15), (("--active", "100s"), 2)):
-        assert flows(tmp_path / "other", "export", *SPAN, "--jsonl", str(file), *timeouts, "--json") == 0
+        assert flows(tmp_path / "other", "export", *SPAN, "-o", str(file), *timeouts, "--json") == 0
         assert json.loads(capsys.readouterr().out)["records"] == expected
 
 
@@ -206,7 +211,7 @@ def test_flows_are_exported_to_a_real_collector(
     with nfcapd(tmp_path / "nf") as collector:
         target = f"127.0.0.1:{collector.port}"
         assert flows(prefix, "export", "tcp", *SPAN, "--ipfix", target) == 0
-        assert capsys.readouterr().out.startswith(f"10 flow records sent to {target} in ")
+        assert capsys.readouterr().out.startswith(f"{target}: 10 flow records in ")
         found = collector.flows()
     assert (len(found), sum(flow.packets for flow in found)) == (10, 45)
     assert sum(flow.octets for flow in found) == 5 * (9 * 40 + 1120)

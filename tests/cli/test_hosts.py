@@ -25,6 +25,7 @@ def known(prefix: Path, service: str, interface: str, *told: Sighting, **counter
     table.fold(told, interface)
     directory = prefix / "spool" / service
     directory.mkdir(parents=True)
+    (directory / "store.json").write_text('{"version": 1}')
     rows = [entries(rows) for rows in table.tables()]
     stations, addresses, heard = rows
     found = Snapshot(
@@ -95,8 +96,10 @@ def test_json_has_everything_that_is_told(agentctl: Agentctl, edge: None) -> Non
         (["--offers", "tcp/53"], []),
         (["--offers", "tcp/29", "--address", "10.0.0.0/8"], ["10.20.0.9"]),
         (["--interface", "eth0", "--name", "gate"], ["10.20.0.1"]),
-        (["--interface", "eth"], []),
-        (["edge"], ["10.20.0.1", "10.20.0.9", "198.51.100.7"]),
+        (["--interface", "eth0", "--address", "10.9.0.0/16"], []),
+        (["--to", "2027-01-15T07:30Z", "--address", "10.20.0.0/24"], ["10.20.0.1", "10.20.0.9"]),
+        (["--from", "2027-01-15T07:30Z", "--to", "2027-01-15T09:00Z"], ["10.20.0.1"]),
+        (["--service", "edge"], ["10.20.0.1", "10.20.0.9", "198.51.100.7"]),
     ],
 )
 def test_only_those_asked_for_are_shown(
@@ -105,15 +108,15 @@ def test_only_those_asked_for_are_shown(
     assert addresses(agentctl, *arguments) == expected
 
 
-def test_since_counts_from_when_a_host_was_seen_last(agentctl: Agentctl, prefix: Path) -> None:
+def test_a_span_counts_from_when_a_host_was_seen_last(agentctl: Agentctl, prefix: Path) -> None:
     now = time.time_ns()
     known(
         *(prefix, "edge", "eth0"),
         Sighting(1, now, "arp", 0, A, "10.20.0.1"),
         Sighting(1, now - 2 * HOUR, "arp", 0, B, "10.20.0.9"),
     )
-    assert addresses(agentctl, "--since", "1h") == ["10.20.0.1"]
-    assert addresses(agentctl, "--since", "3h") == ["10.20.0.1", "10.20.0.9"]
+    assert addresses(agentctl, "--last", "1h") == ["10.20.0.1"]
+    assert addresses(agentctl, "--last", "3h") == ["10.20.0.1", "10.20.0.9"]
 
 
 def test_several_captures_are_merged_and_an_address_that_moved_is_told(
@@ -123,7 +126,7 @@ def test_several_captures_are_merged_and_an_address_that_moved_is_told(
     shown = agentctl("hosts").stdout
     assert f"10.20.0.1 answered from {A} until 2027-01-15 07:00:00, since then from {B}\n" in shown
     assert "core/eth0, edge/eth0" in shown
-    assert addresses(agentctl, "core") == ["10.20.0.1"]
+    assert addresses(agentctl, "--service", "core") == ["10.20.0.1"]
 
 
 def test_where_nothing_is_known_that_is_said(agentctl: Agentctl, prefix: Path) -> None:
@@ -138,8 +141,9 @@ def test_where_nothing_is_known_that_is_said(agentctl: Agentctl, prefix: Path) -
         (["--address", "10.20.0.300"], 1, "not an address, network or MAC; write 10.20.0.5"),
         (["--offers", "ssh"], 1, "--offers ssh: not a service; write tcp/22, udp/53 or 22"),
         (["--offers", "tcp/70000"], 1, "not a service"),
-        (["--since", "soon"], 1, "is not a duration"),
-        (["egde"], 1, "no capture that knows hosts is named 'egde'; did you mean edge?"),
+        (["--last", "soon"], 1, "is not a duration"),
+        (["--interface", "eth"], 1, "no interface is named 'eth'; did you mean eth0?"),
+        (["--service", "egde"], 1, "no capture is named 'egde'; did you mean edge?"),
     ],
 )
 def test_what_cannot_be_meant_is_one_line(
@@ -155,10 +159,25 @@ def test_what_cannot_be_meant_is_one_line(
 def test_a_file_that_cannot_be_understood_is_one_line(agentctl: Agentctl, prefix: Path, text: str, line: str) -> None:
     directory = prefix / "spool" / "edge"
     directory.mkdir(parents=True)
+    (directory / "store.json").write_text('{"version": 1}')
     (directory / "hosts.json").write_text(text)
     done = agentctl("hosts")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert line in done.stderr
+
+
+def test_one_file_that_cannot_be_read_is_named_and_the_others_are_shown(
+    agentctl: Agentctl, prefix: Path, edge: None
+) -> None:
+    known(prefix, "core", "eth0", Sighting(NOW, NOW, "arp", 0, B, "10.20.0.1"))
+    (prefix / "spool" / "core" / "hosts.json").write_text('{"version": 2}')
+    done = agentctl("hosts", "--json")
+    told = json.loads(done.stdout)
+    assert (done.returncode, len(told["hosts"])) == (0, 3)
+    (line,) = done.stderr.splitlines()
+    assert line == f"agentctl: {told['unreadable'][0]}"
+    assert "core/hosts.json" in line and "of version 2" in line
+    assert agentctl("hosts", "--service", "core").returncode == 2
 
 
 def test_it_loads_neither_scapy_nor_numpy(agentctl: Agentctl, edge: None) -> None:

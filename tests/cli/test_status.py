@@ -139,3 +139,10 @@ def test_no_line_holds_a_control_character(
         *(safe(value) for _, value in status.details(service, NOW)),
     ]
     assert not {unicodedata.category(char) for line in shown for char in line} & {"Cc", "Cf", "Zl", "Zp"}
+
+
+def test_instants_among_the_figures_are_shown_as_times(agentctl: Agentctl, served: Served) -> None:
+    served.declare("edge", kind="capture", figures={"store_oldest": 1795183200.5, "index_until": None, "bytes": 3})
+    shown = dict(line.strip().split(": ") for line in agentctl("status", "edge").stdout.splitlines())
+    assert shown["store_oldest"] == "2026-11-20 14:00:00"
+    assert (shown["index_until"], shown["bytes"]) == ("-", "3")

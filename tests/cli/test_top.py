@@ -43,6 +43,21 @@ def test_as_json_each_look_is_a_line(prefix: Path, served: Served, capsys: pytes
     assert looks[1]["at"] > looks[0]["at"]
 
 
+def test_each_interface_has_what_the_capture_tells_of_it_even_before_anything_is_stored(
+    prefix: Path, served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = {"received": 9, "dropped_kernel": 4, "dropped_interface": 2, "not_written": 1, "lag": 0.25, "ring": 1 << 24}
+    told |= {"ring_packets": 17, "cut": 3, "waiting": False}
+    served.declare("edge", kind="capture", figures={"received": 9}, interfaces={"eth0": told, "wg0": {"waiting": True}})
+    assert top(prefix, "--json") == 0
+    eth0, wg0 = json.loads(capsys.readouterr().out)["interfaces"]
+    assert {name: eth0[name] for name in told} == told
+    assert (eth0["dropped"], eth0["dropped_per_second"], wg0["waiting"]) == (7, 0, True)
+    assert top(prefix) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["eth0", "edge", "-", "-", "7", "0", "250", "ms", "17", "16.0", "MiB", "3", "-", "-"] in lines
+
+
 def test_without_an_agent_it_is_told_from_the_stores(prefix: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (closed,) = traffic.store(prefix / "spool" / "edge", "eth0", [traffic.mixed(1, 5, NOON)])
     closed.rename(closed.with_suffix(".part"))
@@ -50,6 +65,24 @@ def test_without_an_agent_it_is_told_from_the_stores(prefix: Path, capsys: pytes
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "no agent answers; this is from the stores alone"
     assert any(line.split()[:4] == ["eth0", "edge", "0", "0"] for line in lines)
+
+
+def test_services_and_interfaces_can_be_chosen(
+    prefix: Path, served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served.declare("edge", kind="capture", figures={"received": 1})
+    served.declare("web")
+    for name in ("eth0", "eth1"):
+        (closed,) = traffic.store(prefix / "spool" / "edge", name, [traffic.mixed(1, 5, NOON)])
+        closed.rename(closed.with_suffix(".part"))
+    assert top(prefix, "--json", "--service", "edge", "--interface", "eth1") == 0
+    look = json.loads(capsys.readouterr().out)
+    assert [one["name"] for one in look["services"]] == ["edge"]
+    assert [one["interface"] for one in look["interfaces"]] == ["eth1"]
+    assert top(prefix, "--json", "--service", "web") == 0
+    assert json.loads(capsys.readouterr().out)["interfaces"] == []
+    assert top(prefix, "--service", "egde") == 1
+    assert capsys.readouterr().err == "agentctl: no service is named 'egde'; did you mean edge?\n"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.cli.top_data import FIGURES, TOLD
+from agent.cli.top_data import FIGURES, OF_INTERFACE, TOLD
 from agent.cli.top_view import plain, trend, view
 
 
@@ -22,6 +22,7 @@ def service(name: str = "edge", **more: Any) -> dict[str, Any]:
 
 def interface(name: str = "eth0", **more: Any) -> dict[str, Any]:
     return {
+        **dict.fromkeys((*OF_INTERFACE, "dropped", "dropped_per_second")),
         "service": "edge",
         "interface": name,
         "open_bytes": 1024,
@@ -56,7 +57,7 @@ def snapshot(**more: Any) -> dict[str, Any]:
         "seconds": 2.0,
         "agent": {"state": "running", "since": 1_799_999_940.0},
         "services": [service(rate=1500.0, dropped=7, dropped_per_second=3.5, lag=0.012, ring_packets=5, ring=1 << 24)],
-        "interfaces": [interface()],
+        "interfaces": [interface(dropped=9, dropped_per_second=1.6, lag=0.25, ring_packets=17, ring=1 << 21, cut=44)],
         "flows": [flow(1), flow(2)],
         "flows_seconds": 10.0,
         "problems": [],
@@ -68,7 +69,10 @@ def test_where_there_is_room_all_is_there() -> None:
     assert lines[0] == "agent running, up 1m, 1,500 packets/s, 7 dropped"
     assert lines[2].split()[:4] == ["SERVICE", "STATE", "PACKETS/S", "DROPPED"]
     assert lines[3].split()[:9] == ["edge", "running", "1,500", "7", "4", "12", "ms", "5", "16.0"]
-    assert lines[6].split() == ["eth0", "edge", "1,234", "2.00", "KiB", "4.00", "KiB", "1.00", "KiB", "▂█"]
+    assert lines[6].split() == [
+        *("eth0", "edge", "1,234", "2.00", "KiB", "9", "2", "250", "ms", "17", "2.00", "MiB", "44"),
+        *("4.00", "KiB", "1.00", "KiB", "▂█"),
+    ]
     assert lines[9].split() == ["10.0.0.1:40000", "[2001:db8::1]:443", "tcp", "0.98", "KiB", "3.0", "eth0"]
 
 
@@ -99,6 +103,13 @@ def test_what_is_told_from_a_part_says_so() -> None:
     assert "~1,234" in line and "~2.00 KiB" in line
 
 
+def test_an_interface_that_is_waited_for_is_called_so_and_its_drops_stay_where_there_is_little_room() -> None:
+    waiting = interface("wg0", waiting=True, dropped=1234, packets_per_second=None, bytes_per_second=None)
+    lines = plain(view(snapshot(interfaces=[waiting]), 60, 24))
+    (line,) = (line for line in lines if line.startswith("wg0"))
+    assert "1,234" in line and "waiting" in line
+
+
 def test_without_an_agent_the_stores_are_shown() -> None:
     lines = plain(view(snapshot(agent=None, services=[], problems=["the agent is not running: no answer"])))
     assert lines[:2] == ["no agent answers; this is from the stores alone", "the agent is not running: no answer"]
@@ -108,7 +119,7 @@ def test_without_an_agent_the_stores_are_shown() -> None:
 def test_in_the_first_look_no_rate_is_claimed() -> None:
     blank = interface(packets_per_second=None, bytes_per_second=None, stored_per_second=None, trend=[])
     (line,) = (line for line in plain(view(snapshot(interfaces=[blank], flows=[]))) if line[:4] == "eth0")
-    assert line.split() == ["eth0", "edge", "-", "-", "-", "1.00", "KiB"]
+    assert line.split() == ["eth0", "edge", *"-" * 9, "1.00", "KiB"]
 
 
 @given(st.text(min_size=1, max_size=15))

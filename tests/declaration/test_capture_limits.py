@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.declaration.capture_limits import LONGEST_FILTER, RING, least_budget, record_limit
+from agent.declaration.capture_limits import LONGEST_FILTER, RING, endless, least_budget, record_limit
 from agent.declaration.model import Capture, Declaration
 from agent.errors import DeclarationError
 from agent.workers.capture.settings import settings as worker_settings
@@ -45,10 +45,20 @@ def test_every_capture_that_is_accepted_can_start(
         assert interfaces * cut.most + cut.headroom <= budget
 
 
-@pytest.mark.parametrize("keys", ['filter = "' + "x" * (LONGEST_FILTER + 1) + '"', f"ring = {RING[0] - 1}"])
+@pytest.mark.parametrize(
+    "keys",
+    ['filter = "' + "x" * (LONGEST_FILTER + 1) + '"', f"ring = {RING[0] - 1}", 'filter = "ip6 protochain 6"'],
+)
 def test_what_the_worker_would_refuse_is_refused_before(read: Read, keys: str) -> None:
     with pytest.raises(DeclarationError):
         capture(read, keys)
+
+
+def test_a_filter_that_may_never_end_is_known_by_its_word() -> None:
+    for text in ("protochain 6", "ip6 protochain tcp", "not(ip protochain 51)", "tcp or !protochain 6"):
+        assert endless(text), text
+    for text in ("", "ip6 proto 6", r"ip proto \protochain", "host protochain.example.org", "host myprotochain"):
+        assert not endless(text), text
 
 
 def test_the_smallest_that_is_accepted_does_start(read: Read) -> None:

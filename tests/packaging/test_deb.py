@@ -15,7 +15,7 @@ import pytest
 import deb
 from agent import __version__
 from agent.declaration.default import TEMPLATE
-from tests.binary import built
+from tests.binary import ROOT, built, vary
 from tests.harness import wait_until
 from tests.system.container import Container
 from tests.system.root import CACHE
@@ -69,9 +69,12 @@ TIMERS = ["agent-job@backup.timer", "agent-job@report.timer"]
 
 @pytest.fixture(scope="session")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The package of this version and of the next."""
+    """The package of this version as it is published, and that of the next packed as quickly as can be."""
     place = tmp_path_factory.mktemp("packages")
-    return {version: deb.package(built(version).tree, place) for version in (__version__, NEXT)}
+    return {
+        __version__: deb.package(built().tree, place),
+        NEXT: deb.package(built(NEXT).tree, place, level=0),
+    }
 
 
 @pytest.fixture
@@ -339,7 +342,8 @@ def test_a_version_that_cannot_be_followed_goes_on_with_its_files(host: Containe
 
 def test_a_version_that_fails_its_self_test_is_not_followed(host: Container, tmp_path: Path) -> None:
     before = runs(host)
-    host.copy_in(deb.package(built(NEXT, MOON).tree, tmp_path), "/root/broken.deb")
+    vary(tmp_path / "broken", NEXT, {MOON.file: MOON.made(ROOT)})
+    host.copy_in(deb.package(tmp_path / "broken", tmp_path, level=0), "/root/broken.deb")
     said = dpkg(host, "-i", "/root/broken.deb").stderr
     assert "fails its self-test (exited 2): calendar: a moon is in the way" in said
     assert "agent: the last version goes on, with its files; agentctl upgrade tries again" in said

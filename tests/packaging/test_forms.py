@@ -296,9 +296,12 @@ def test_through_a_symbolic_link_it_is_the_file_itself(program: Built, tmp_path:
 
 @pytest.mark.parametrize("words", [["status"], ["--version"], ["run-once", "none"]])
 def test_an_interrupt_ends_it_at_any_time_without_a_word(form: Path, tmp_path: Path, words: list[str]) -> None:
-    begun = time.monotonic()
-    run(form, *words, "--prefix", str(tmp_path))
-    whole = time.monotonic() - begun
+    times = []
+    for _ in range(3):
+        begun = time.monotonic()
+        run(form, *words, "--prefix", str(tmp_path))
+        times.append(time.monotonic() - begun)
+    whole = min(times)  # what it takes where nothing else runs
     ended, tracebacks = [], 0
     for part in range(1, 41):
         command = [str(form), *words, "--prefix", str(tmp_path)]

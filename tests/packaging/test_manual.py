@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import manual
 from agent.cli.commands import COMMANDS
+from agent.cli.flows import FlowCommands
 from agent.cli.main import agentctl
 from tests.binary import Built
 
@@ -42,7 +43,10 @@ def leaves(group: click.Group, above: str) -> list[tuple[str, click.Command]]:
         command = group.get_command(context, name)
         assert command is not None
         words = f"{above} {name}"
-        found += leaves(command, words) if isinstance(command, click.Group) else [(words, command)]
+        if not isinstance(command, click.Group) or isinstance(command, FlowCommands):
+            found.append((words, command))
+        if isinstance(command, click.Group):
+            found += leaves(command, words)
     return found
 
 

@@ -22,7 +22,8 @@ def test_status_figures_and_events_of_a_worker_are_taken_over(host: Host) -> Non
 kind = "command"
 command = ["/bin/sh", "-c", '''
 systemd-notify --ready --status="serving 7" \\
-  'X_FIGURES={"clients": 7}' 'X_EVENT={"kind": "client_came", "message": "the seventh", "data": {"number": 7}}'
+  'X_FIGURES={"clients": 7}' 'X_INTERFACES={"figures": ["received"], "interfaces": {"eth0": [7]}}' \
+  'X_EVENT={"kind": "client_came", "message": "the seventh", "data": {"number": 7}}'
 exec sleep 86791
 ''']
 ready = "notify"
@@ -30,6 +31,7 @@ ready = "notify"
     until(host.loop, lambda: host.report("talker").figures)
     report = host.report("talker")
     assert (report.message, report.figures) == ("serving 7", {"clients": 7})
+    assert report.interfaces == {"eth0": {"received": 7}}
     event = next(event for event in host.events.last(100, "talker") if event.kind == "client_came")
     assert (event.message, event.data["number"]) == ("the seventh", 7)
 

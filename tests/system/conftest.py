@@ -9,6 +9,7 @@ import pytest
 
 from tests.system.container import Container
 from tests.system.host import Host
+from tests.system.installation import installation
 from tests.system.root import SUITE
 
 HERE = Path(__file__).parent
@@ -44,6 +45,6 @@ def prefix() -> str:
 @pytest.fixture
 def installed(suite: str, prefix: str) -> Iterator[Host]:
     """The same with the agent installed and enabled, not started, and nothing declared."""
-    with Host(suite=suite, prefix=prefix) as host:
-        host.install()
+    with Host(suite=suite, prefix=prefix, layer=installation(suite, prefix)) as host:
+        host.enable()
         yield host

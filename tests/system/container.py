@@ -49,11 +49,12 @@ ENVIRONMENT = {
     "SYSTEMD_COLORS": "0",
 }
 
-# Arguments: mount point, pristine tree. Ends at the end of its input, which is pytest's end of the pipe.
+# Arguments: mount point, trees to read with the topmost first. Ends at the end of its input: when pytest does.
+# redirect_dir: a directory of a tree below can be renamed, as on a disk.
 KEEPER = """
 mount -t tmpfs -o mode=0755 agent-test "$1"
 mkdir "$1/upper" "$1/work" "$1/root"
-mount -t overlay -o "lowerdir=$2,upperdir=$1/upper,workdir=$1/work" agent-test "$1/root"
+mount -t overlay -o "lowerdir=$2,upperdir=$1/upper,workdir=$1/work,redirect_dir=on" agent-test "$1/root"
 echo ready
 exec cat
 """
@@ -87,7 +88,7 @@ class Container:
     """One machine. Entering the context boots it, unless ``boot=False``: then it is only its files until ``boot()``.
 
     ``binds`` maps paths of the host to paths inside, read-only. ``options`` go to systemd-nspawn as they are. ``suite``
-    is the release of Debian.
+    is the release of Debian; ``layer`` lies on top of it, as ``keep_layer`` has made it.
     """
 
     def __init__(
@@ -97,8 +98,10 @@ class Container:
         binds: Mapping[Path, str] | None = None,
         options: Iterable[str] = (),
         suite: str = SUITE,
+        layer: Path | None = None,
     ) -> None:
         self._suite = suite
+        self._layers = [layer] if layer else []
         self._boots_at_once = boot
         self._options = [f"--bind-ro={outside}:{inside}" for outside, inside in (binds or {}).items()] + [*options]
         self._console = os.memfd_create("console")
@@ -109,7 +112,7 @@ class Container:
     # -- coming and going -------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        pristine = debian(self._suite)
+        trees = ":".join(map(str, [*self._layers, debian(self._suite)]))
         self.cgroup = cgroups.new_cgroup()
         mount = CACHE / "mount"
         mount.mkdir(exist_ok=True)
@@ -118,7 +121,7 @@ class Container:
             [
                 *("setpriv", "--pdeathsig=KILL"),
                 *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
-                *("sh", "-ec", KEEPER, "sh", mount, pristine),
+                *("sh", "-ec", KEEPER, "sh", mount, trees),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -130,7 +133,8 @@ class Container:
         try:
             assert self._keeper.stdout.readline() == b"ready\n", f"no file system for a container: {self.console()}"
             (self._first,) = _children(self._keeper.pid)
-            self._tree = Path(f"/proc/{self._first}/root{mount}/root")
+            self._upper = Path(f"/proc/{self._first}/root{mount}/upper")
+            self._tree = self._upper.with_name("root")
             if self._boots_at_once:
                 self.boot()
         except BaseException:
@@ -319,17 +323,21 @@ class Container:
         """Follow the journal until one of its lines matches, and return that line."""
         deadline = time.monotonic() + patience
         follow = ["journalctl", "--no-pager", "--quiet", "--follow", "--lines=all", *arguments]
-        with self.popen(follow, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
-            assert process.stdout
-            pending = b""
-            try:
-                while select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                    *lines, pending = (pending + os.read(process.stdout.fileno(), 65536)).split(b"\n")
-                    for line in lines:
-                        if matches(line.decode(errors="replace")):
-                            return line.decode(errors="replace")
-            finally:
-                process.kill()
+        while time.monotonic() < deadline:
+            # Where the inotify instances of root are all taken it does not follow, and ends: then it is asked again.
+            with self.popen(follow, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+                assert process.stdout
+                pending = b""
+                try:
+                    while select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                        if not (read := os.read(process.stdout.fileno(), 65536)):
+                            break
+                        *lines, pending = (pending + read).split(b"\n")
+                        for line in lines:
+                            if matches(line.decode(errors="replace")):
+                                return line.decode(errors="replace")
+                finally:
+                    process.kill()
         raise AssertionError(f"no such line within {patience} s in\n{self.journal(*arguments)}")
 
     # -- files and processes ----------------------------------------------------------------------------------------
@@ -360,6 +368,12 @@ class Container:
         target.parent.mkdir(parents=True, exist_ok=True)
         subprocess.run(["cp", "-r", "--preserve=mode,timestamps,links", "-T", outside, target], check=True)
         return target
+
+    def keep_layer(self, target: Path) -> None:
+        """Copy what has been written here so far to ``target``, a layer for other containers. It has to be off."""
+        assert not self.is_up
+        subprocess.run(["rm", "-rf", target], check=True)
+        subprocess.run(["cp", "--archive", "-T", self._upper, target], check=True)  # xattrs say what was removed
 
     def processes(self) -> dict[int, list[str]]:
         """The command line of each of its live processes, by the host's PID."""

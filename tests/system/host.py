@@ -25,9 +25,17 @@ class Host(Container):
         self.prefix = prefix
 
     def install(self, program: Built | None = None) -> None:
-        """Install it as an operator does who has copied the one file to the machine."""
+        """Install it as an operator does who has copied the one file to the machine, and enable it."""
+        self.lay(program)
+        self.enable()
+
+    def lay(self, program: Built | None = None) -> None:
+        """The first half of that: everything is where it belongs, and nothing is enabled."""
         self.copy_in((program or built()).onefile, "/root/agentctl")
         self.run(["/root/agentctl", "install", "--prefix", self.prefix])
+
+    def enable(self) -> None:
+        """The second half: it will start when the machine boots."""
         self.run(["systemctl", "enable", "--quiet", UNIT])
 
     # -- what the operator does -------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import pytest
 
 from tests.harness import wait_until
 from tests.system.host import SOURCE, UNIT, Host
+from tests.system.installation import installation
 
 SCORE_MAX = 2.0
 
@@ -30,8 +31,8 @@ def prober(suite: str) -> Iterator[Host]:
     """A machine with something to find, on which nothing but the sandbox is in the way of the probe."""
     # What nspawn itself would keep from every process of a container.
     options = ["--capability=CAP_SYS_MODULE,CAP_SYS_TIME,CAP_BPF", "--system-call-filter=@module @clock bpf"]
-    with Host(options=options, suite=suite) as host:
-        host.install()
+    with Host(options=options, suite=suite, layer=installation(suite, "/srv")) as host:
+        host.enable()
         host.copy_in(PROBE, "/opt/tests/probe.py")
         for inside in ("/opt/open", "/srv/open", "/home/somebody"):
             host.run(["mkdir", "--mode=1777", inside])

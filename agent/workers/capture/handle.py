@@ -245,7 +245,11 @@ class Handle:
 def device_drops(interface: str) -> int | None:
     """Packets the device lost before the kernel saw them, since it exists; ``None`` where nothing counts them.
 
-    The sum that libpcap takes for ``ps_ifdrop``, which it leaves at zero unless the handle is promiscuous.
+    The sum that libpcap takes for ``ps_ifdrop`` (``linux_if_drops`` of pcap-linux.c), which it leaves at zero unless
+    the handle is promiscuous: what found no buffer of the device (``rx_missed_errors``) or of the host
+    (``rx_fifo_errors``), by struct rtnl_link_stats64 of linux/if_link.h. Not ``rx_dropped``: the core of the kernel
+    counts there whatever nobody but a capture took, such as frames of a VLAN that is not configured, after the capture
+    has had it. Nor ``rx_errors``, which are frames that were damaged.
     """
     directory = Path("/sys/class/net") / interface / "statistics"
     try:

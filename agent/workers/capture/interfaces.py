@@ -15,13 +15,16 @@ from agent.linux.links import LinkWatch, interface_names
 from agent.workers.capture import selection
 from agent.workers.capture.counters import Counters
 from agent.workers.capture.expression_error import refusal
-from agent.workers.capture.report import Flow
+from agent.workers.capture.report import Part
 from agent.workers.capture.settings import Settings
 from agent.workers.capture.source import Source
 from agent.workers.capture.store import Report, Store
 
 #: Seconds between two looks at which interfaces there are, in case that the kernel does not tell.
 LOOK = 5.0
+
+#: Interfaces that are gone and whose counts go on when they come back; of more, those that went first are forgotten.
+REMEMBERED = 256
 
 #: Seconds from a change to looking: changes come by the dozen, as when a bridge is set up.
 SETTLE = 0.02
@@ -45,7 +48,8 @@ class Interfaces:
         self._readable = readable
         self._sources: dict[str, Source] = {}
         self._fleeting: set[str] = set()  # those that a pattern matched
-        self._gone = Counters()
+        self._gone: dict[str, Counters] = {}
+        self._forgotten = Counters()
         self._left_out: frozenset[str] = frozenset()
         self._watch: LinkWatch | None = None
         self._look_at = 0.0
@@ -68,16 +72,16 @@ class Interfaces:
     @property
     def counters(self) -> Counters:
         """Of all interfaces since the start, those included that are gone."""
-        return sum((source.counters for source in self), self._gone)
+        return sum((source.counters for source in self), sum(self._gone.values(), self._forgotten))
 
     @property
     def storing(self) -> bool:
         """Whether the packets of all of them are written, as far as is known."""
         return all(source.writer.storing for source in self)
 
-    def flow(self) -> Flow:
-        """How packets got through since this was asked last."""
-        return sum((source.flow() for source in self), Flow())
+    def parts(self) -> dict[str, Part]:
+        """Each interface there is now, by its name; how packets got through since this was asked last."""
+        return {source.interface: Part(source.counters, source.flow(), source.waiting) for source in self}
 
     def start(self) -> None:
         """Open everything that is there. Raises ``ConfigurationError``, ``CaptureFailure``.
@@ -151,8 +155,7 @@ class Interfaces:
         present = interface_names()
         for name in self._fleeting - set(present):
             if self._sources[name].idle:
-                self._gone += self._sources.pop(name).counters
-                self._fleeting.discard(name)
+                self._forget(name)
         failures: list[AgentError] = []
         new = [name for name in selection.matched(self._declared, present) if name not in self._sources]
         room = self._settings.most - len(self._sources)
@@ -171,6 +174,12 @@ class Interfaces:
         self._cut()
         return failures
 
+    def _forget(self, name: str) -> None:
+        self._fleeting.discard(name)
+        self._gone[name] = self._sources.pop(name).counters
+        while len(self._gone) > REMEMBERED:
+            self._forgotten += self._gone.pop(next(iter(self._gone)))
+
     def _add(self, name: str) -> Source:
         source = Source(
             name,
@@ -179,6 +188,7 @@ class Interfaces:
             self._store,
             self._report,
             self._readable,
+            self._gone.pop(name, Counters()),
         )
         self._sources[name] = source
         self._cut()

@@ -107,10 +107,10 @@ class MemberWorker(CaptureLoop):
     def measured(self) -> None:
         """Name what is left to be named, and tell what has been captured here."""
         self._store.tend()
-        figures = report.figures(
-            self.sources.counters, self.sources.flow(), store={"open_bytes": self._store.bytes}, rate=0.0
-        )
-        self.context.status("", figures)
+        parts = self.sources.parts()
+        flow = sum((part.flow for part in parts.values()), report.Flow())
+        figures = report.figures(self.sources.counters, flow, store={"open_bytes": self._store.bytes}, rate=0.0)
+        self.context.status("", figures, report.by_interface(parts, rates={}, cut={}))
 
     def _closed(self, path: Path) -> None:
         self.context.event(SEGMENT, f"{path.parent.name}/{path.name}")

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import functools
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from agent.linux.capability_sets import NET_RAW
+from agent.telemetry import breakdown
 from agent.workers.capture import fanout
 from agent.workers.capture.counters import Counters
+from agent.workers.capture.interfaces import REMEMBERED
 from agent.workers.capture.loop import ROTATE
 from agent.workers.capture.member import SEGMENT, WANTING
-from agent.workers.capture.report import Flow
+from agent.workers.capture.report import COUNTED, Flow, Part
 from agent.workers.capture.store import FULL
 from agent.workers.companion import Companion, Report
 
 _DENIALS = {str(number): OSError(number, os.strerror(number)) for number in FULL}
-_COUNTED = tuple(field.name for field in dataclasses.fields(Counters))
 
 
 class Members:
@@ -41,6 +41,7 @@ class Members:
         self._ended = ended
         self._wanting = wanting
         self._gone = Counters()
+        self._gone_parts: dict[str, Part] = {}
         self._members = [
             Companion(
                 "member",
@@ -85,6 +86,13 @@ class Members:
         """How packets get through there."""
         return sum((_flow(member.figures) for member in self._members), Flow())
 
+    def parts(self) -> dict[str, Part]:
+        """What they did on each interface, those included that have ended since."""
+        found = dict(self._gone_parts)
+        for member in self._members:
+            _merge(found, member)
+        return found
+
     def _heard(self, number: int, kind: str, message: str) -> None:
         if kind == SEGMENT:
             self._closed(message)
@@ -96,13 +104,23 @@ class Members:
         if kind == "companion_ended":
             member = self._members[number]
             self._gone += _counters(member.figures)
+            _merge(self._gone_parts, member)
+            kept = list(self._gone_parts.items())[-REMEMBERED:]
+            self._gone_parts = {name: Part(part.counters, Flow()) for name, part in kept}
             member.figures = {}
+            member.said.pop(breakdown.FIELD, None)
             self._ended()
         self._report(kind, message)
 
 
+def _merge(parts: dict[str, Part], member: Companion) -> None:
+    for name, figures in (breakdown.decode(member.said.get(breakdown.FIELD)) or {}).items():
+        part = Part(_counters(figures), _flow(figures))
+        parts[name] = parts[name] + part if name in parts else part
+
+
 def _counters(figures: Mapping[str, Any]) -> Counters:
-    return Counters(**{name: _whole(figures, name) for name in _COUNTED})
+    return Counters(**{name: _whole(figures, name) for name in COUNTED})
 
 
 def _flow(figures: Mapping[str, Any]) -> Flow:

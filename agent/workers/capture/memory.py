@@ -8,7 +8,6 @@ it.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import tempfile
@@ -25,17 +24,11 @@ from agent.workers.capture.naming import MICROSECOND
 from agent.workers.capture.pins import Watch
 from agent.workers.capture.retention import Limits, Stored
 from agent.workers.capture.shelf import Shelf
+from agent.workers.capture.shm import PLACE, found, stem
 from agent.workers.capture.store import Report, Store
-
-PLACE = Path("/dev/shm")  # noqa: S108  # tmpfs by the Filesystem Hierarchy Standard, and sticky
 
 _MOST = 64
 """Segments that are copied in one go: each holds a descriptor until it is named."""
-
-
-def found(data: Path) -> list[Path]:
-    """Where segments of the capture whose store is ``data`` wait in memory, as far as can be seen."""
-    return sorted(PLACE.glob(f"{_stem(data)}*"))
 
 
 class Memory(Store):
@@ -52,7 +45,7 @@ class Memory(Store):
         self._refused: set[Path] = set()  # told once
         self._no_room = False
         try:
-            directory = Path(tempfile.mkdtemp(prefix=_stem(data), dir=PLACE))
+            directory = Path(tempfile.mkdtemp(prefix=stem(data), dir=PLACE))
         except OSError as error:
             raise StorageFailure(f"{PLACE}: nothing can be kept in memory there: {why(error)}") from error
         super().__init__(directory, Limits(limit, max_age=kept), report)
@@ -179,7 +172,3 @@ class _Bare(Shelf):
 
     def put_back(self, segment: Stored) -> None:
         super().put_back(replace(segment, indexed=True))
-
-
-def _stem(data: Path) -> str:
-    return f"agent-capture-{hashlib.blake2b(os.fsencode(data.resolve()), digest_size=8).hexdigest()}-"

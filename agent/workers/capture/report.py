@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
+from agent.declaration.amounts import count, size
+from agent.telemetry import breakdown
 from agent.workers.capture.counters import Counters
+
+COUNTED = tuple(field.name for field in fields(Counters))
+"""The names of the counters."""
 
 #: More interfaces than this are counted instead of named.
 _NAMED = 3
-
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 STEPS = {"pruning": "short of disk, the oldest segments go", "full": "the disk takes no more"}
@@ -18,14 +21,14 @@ STEPS = {"pruning": "short of disk, the oldest segments go", "full": "the disk t
 
 
 def summary(interfaces: Sequence[str], waiting: Sequence[str], total: Counters, *, store: str) -> str:
-    """Such as ``lo: 12,345 packets, 0 dropped, 1.2 MiB in 3 segments``, and what is wrong after it.
+    """Such as ``lo: 12,345 packets, 0 dropped, 1.20 MiB in 3 segments``, and what is wrong after it.
 
     ``store`` is the state of the store (``STEPS``).
     """
     parts = [
-        f"{_names(interfaces)}: {_count(total.written, 'packet')}",
+        f"{_names(interfaces)}: {count(total.written, 'packet')}",
         f"{total.dropped_kernel + total.dropped_interface:,} dropped",
-        f"{_size(total.bytes)} in {_count(total.segments, 'segment')}",
+        f"{size(total.bytes)} in {count(total.segments, 'segment')}",
     ]
     if total.not_written:
         parts.append(f"{total.not_written:,} not written")
@@ -65,16 +68,42 @@ def figures(
 
     ``lag`` and ``lag_max`` are in seconds here.
     """
+    return {**_counted(total), **store, **_passing(flow, rate)}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One interface: its counters and how packets get through. ``waiting``: it is not there, and would be captured."""
+
+    counters: Counters
+    flow: Flow
+    waiting: bool = False
+
+    def __add__(self, other: Part) -> Part:
+        return Part(self.counters + other.counters, self.flow + other.flow, self.waiting or other.waiting)
+
+
+def by_interface(
+    parts: Mapping[str, Part], *, rates: Mapping[str, float], cut: Mapping[str, int]
+) -> dict[str, breakdown.Figures]:
+    """The same figures of each interface. ``cut`` is what the index process counted: packets cut to the snaplen."""
     return {
-        "received": total.received,
-        "dropped_kernel": total.dropped_kernel,
-        "dropped_interface": total.dropped_interface,
-        "written": total.written,
-        "not_written": total.not_written,
-        "unaccounted": total.unaccounted,
-        "bytes": total.bytes,
-        "segments": total.segments,
-        **store,
+        name: {
+            **_counted(part.counters),
+            "cut": cut.get(name, 0),
+            **_passing(part.flow, rates.get(name, 0.0)),
+            "waiting": part.waiting,
+        }
+        for name, part in parts.items()
+    }
+
+
+def _counted(counters: Counters) -> dict[str, int]:
+    return {name: getattr(counters, name) for name in COUNTED}
+
+
+def _passing(flow: Flow, rate: float) -> dict[str, int | float]:
+    return {
         "rate": round(rate, 1),
         "lag": round(flow.lag / 1e9, 3),
         "lag_max": round(flow.lag_max / 1e9, 3),
@@ -85,15 +114,3 @@ def figures(
 
 def _names(interfaces: Sequence[str]) -> str:
     return ", ".join(interfaces) if len(interfaces) <= _NAMED else f"{len(interfaces)} interfaces"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
-def _size(number: float) -> str:
-    for unit in _UNITS:
-        if number < 1024 or unit == _UNITS[-1]:
-            break
-        number /= 1024
-    return f"{number:.0f} {unit}" if unit == "B" else f"{number:,.1f} {unit}"

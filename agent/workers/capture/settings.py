@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agent.declaration.capture_limits import (
+    ENDLESS,
     LARGEST_SNAPLEN,
     LONGEST_FILTER,
     MOST_INTERFACES,
     MOST_PROCESSES,
     RING,
+    endless,
     is_interface_pattern,
     least_budget,
     record_limit,
@@ -65,6 +67,8 @@ def settings(service: Capture) -> Settings:
         raise _wrong(service, "interfaces", "what is named is left out again")
     if (length := len(service.filter)) > LONGEST_FILTER:
         raise _wrong(service, "filter", f"{length} characters are too many; at most {LONGEST_FILTER} are compiled")
+    if endless(service.filter):
+        raise _wrong(service, "filter", ENDLESS)
     if "\0" in service.filter:
         raise _wrong(service, "filter", "a NUL character would cut it short")
     if not 1 <= service.snaplen <= LARGEST_SNAPLEN:

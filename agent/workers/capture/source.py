@@ -40,7 +40,10 @@ _HASTE = 8
 
 
 class Source:
-    """``readable`` is called with the source when its ring has packets, or may have: ``read`` is due."""
+    """``readable`` is called with the source when its ring has packets, or may have: ``read`` is due.
+
+    ``counters`` go on from what they are.
+    """
 
     def __init__(
         self,
@@ -50,9 +53,10 @@ class Source:
         store: Store,
         report: Report,
         readable: Callable[[Source], None],
+        counters: Counters,
     ) -> None:
         self.interface = interface
-        self.counters = Counters()
+        self.counters = counters
         self.writer = Writer(interface, cut, store, report, self.counters)
         self._options = options
         self._report = report

@@ -6,9 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from agent.workers.capture import version
 from agent.workers.capture.adoption import SLACK
-from agent.workers.capture.catalogue import interfaces, segments
+from agent.workers.capture.catalogue import segments
 from agent.workers.capture.retention import Stored
 
 
@@ -18,11 +17,6 @@ class Held(NamedTuple):
     segments: int
     bytes: int
     since: int | None
-
-
-def is_store(directory: Path) -> bool:
-    """Whether a capture stores packets there. Raises as ``version.check`` does, and ``StorageFailure``."""
-    return version.check(directory) or bool(interfaces(directory))
 
 
 def stock(directory: Path) -> list[Stored]:

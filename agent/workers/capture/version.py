@@ -13,6 +13,7 @@ import msgspec
 
 from agent.errors import ConfigurationError, StorageFailure
 from agent.linux.files import open_regular, why, write_atomic
+from agent.workers.capture.catalogue import interfaces
 
 VERSION = 1
 
@@ -49,6 +50,11 @@ def check(directory: Path) -> bool:
             "or move the store away"
         )
     return True
+
+
+def is_store(directory: Path) -> bool:
+    """Whether a capture stores packets there. Raises as ``check`` does, and ``StorageFailure``."""
+    return check(directory) or bool(interfaces(directory))
 
 
 def mark(directory: Path) -> None:

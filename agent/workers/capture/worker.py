@@ -33,7 +33,7 @@ class CaptureWorker(CaptureLoop):
         if not isinstance(context.service, Capture):
             raise ConfigurationError(f"service {context.name} is of kind {context.service.kind}, not capture")
         self._settings = settings(effective(context.service))
-        self._indexing = Indexing(self._report)
+        self._indexing = Indexing(self._report, time.time_ns())
         self._disk = Store(context.data, self._limits(context.service), self._report, closed=self._closed)
         trigger = context.service.trigger
         self._armed = None if trigger is None else Armed(trigger, context.data, self._disk, self._report, _handed())
@@ -53,7 +53,9 @@ class CaptureWorker(CaptureLoop):
             )
         self._discover_at, self._anew = 0.0, False
         self.sources = Interfaces(context.service.interfaces, self._settings, self._store, self._report, self.read)
-        self._measured: tuple[float, int] | None = None
+        self._measured = time.monotonic()
+        self._received: dict[str, int] = {}
+        self._received_in_all = 0
 
     async def start(self) -> None:
         """Adopt the store, open every interface."""
@@ -80,20 +82,20 @@ class CaptureWorker(CaptureLoop):
                 self._armed.close()
             await self._indexing.stop()
             self._disk.tend()
-            self._tell(self.sources.flow())
+            self._tell(self.sources.parts())
 
     def measured(self) -> None:
         """Look after everything, and tell how it is."""
-        flow = self.sources.flow()
+        parts = self.sources.parts()
         self._indexing.tend()
         if self._armed is not None:
-            self._armed.tend(self.sources.counters, flow.lag)
+            self._armed.tend(self.sources.counters, max((part.flow.lag for part in parts.values()), default=0))
         if self._members is not None:
             self._members.tend()
             self._lend()
             self._discover()
         self._disk.tend()
-        self._tell(flow)
+        self._tell(parts)
 
     def rotate(self) -> None:
         """Somebody wants what was captured so far in closed segments."""
@@ -121,17 +123,17 @@ class CaptureWorker(CaptureLoop):
     def _member_wanting(self, error: OSError) -> None:
         self._disk.squeeze(error, self._settings.cut(max(1, len(list(self.sources)))).headroom)
 
-    def _tell(self, flow: report.Flow) -> None:
+    def _tell(self, parts: dict[str, report.Part]) -> None:
         storing = self.sources.storing
         total, open_bytes = self.sources.counters, 0
+        flow = sum((part.flow for part in parts.values()), report.Flow())
         if self._members is not None:
             total += self._members.counters
             flow += self._members.flow()
             open_bytes = self._members.open_bytes
-        now = time.monotonic()
-        before = self._measured or (now, total.received)
-        self._measured = (now, total.received)
-        elapsed = now - before[0]
+            theirs = self._members.parts()
+            parts = {name: part + theirs[name] if name in theirs else part for name, part in parts.items()}
+        rate, rates = self._rates(total.received, {name: part.counters.received for name, part in parts.items()})
         self.context.status(
             report.summary(
                 self.sources.names,
@@ -148,12 +150,23 @@ class CaptureWorker(CaptureLoop):
                     "store_oldest": self._disk.oldest and self._disk.oldest / 1e9,
                     "unindexed": self._disk.unindexed,
                     "pins": self._disk.pinned,
+                    "interfaces": len(parts),
                     **({} if self._store is self._disk else {"memory_bytes": self._store.bytes}),
                 },
-                rate=(total.received - before[1]) / elapsed if elapsed > 0 else 0.0,
+                rate=rate,
             )
             | self._indexing.figures,
+            report.by_interface(parts, rates=rates, cut=self._indexing.cut),
         )
+
+    def _rates(self, in_all: int, received: dict[str, int]) -> tuple[float, dict[str, float]]:
+        """Packets per second since this was asked last: in all, and by interface."""
+        now = time.monotonic()
+        elapsed = max(now - self._measured, 1e-3)
+        rates = {name: (count - self._received.get(name, count)) / elapsed for name, count in received.items()}
+        rate = (in_all - self._received_in_all) / elapsed
+        self._measured, self._received, self._received_in_all = now, received, in_all
+        return rate, rates
 
     def _limits(self, service: Capture) -> Limits:
         """What bounds the store on disk. What moves there from memory is pinned, and its age is nobody's concern."""

@@ -70,7 +70,7 @@ class Writer:
         self._store = store
         self._report = report
         self._counters = counters
-        self._settled = Counters()  # what is in the accounts so far
+        self._settled = replace(counters)  # what is in the accounts so far
         self._tap: Tap | None = None
         self._sink: Stream | None = None
         self._dumper: Dumper | None = None

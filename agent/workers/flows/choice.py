@@ -12,14 +12,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from agent.declaration.capture_limits import ENDLESS, endless
+from agent.declaration.wording import shown
+from agent.errors import UsageError
 from agent.workers.capture.savefile import LONGEST_CAPTURE, RECORD_HEADER, file_header
 from agent.workers.flows.recount import Chosen
 from agent.workers.index import numbers, records
 from agent.workers.index.build import Kind
 from agent.workers.index.model import Chunk
-from agent.workers.retrieval.expression import Everything, parse
+from agent.workers.retrieval.expression import Everything
 from agent.workers.retrieval.narrow import truth
 from agent.workers.retrieval.offline import Filter
+from agent.workers.retrieval.parse import parse
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,9 +38,12 @@ _NATIVE: Literal["<", ">"] = "<" if sys.byteorder == "little" else ">"
 
 
 class Choice:
-    """An expression. Raises ``UsageError`` when it is used on a file for which libpcap refuses it."""
+    """An expression. Raises ``UsageError`` for one that may never end, and when it is used on a file for which libpcap
+    refuses it."""
 
     def __init__(self, expression: str) -> None:
+        if endless(expression):
+            raise UsageError(f"filter {shown(expression)}: {ENDLESS}")
         self._expression = expression
         self._meaning = parse(expression)
         self._filters: dict[bytes, Filter] = {}

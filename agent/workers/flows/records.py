@@ -10,6 +10,7 @@ counted twice; one that was removed is as if it had been so before.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,11 +73,21 @@ class Origins:
 
 @dataclass(slots=True)
 class Effort:
-    """What it took. ``unindexed`` are bytes of packets that no index told of; ``unreadable`` are told to a person."""
+    """What it took. ``unindexed`` are bytes of packets that no index told of; ``unreadable`` are told to a person.
+
+    Whoever has not come to an end by ``deadline``, on the clock of ``time.monotonic``, stops: ``stopped`` are services,
+    and from when on their segments are left out, in nanoseconds since the epoch.
+    """
 
     segments: int = 0
     unindexed: int = 0
     unreadable: list[str] = field(default_factory=list)
+    deadline: float | None = None
+    stopped: dict[str, int] = field(default_factory=dict)
+
+    def late(self) -> bool:
+        """Whether it is time to stop."""
+        return self.deadline is not None and time.monotonic() > self.deadline
 
 
 def collect(
@@ -104,6 +115,9 @@ def collect(
         if not found:
             return
         for place, segment in enumerate(found):
+            if effort.late():
+                effort.stopped[service] = max(segment.begin, within.begin)
+                return
             tried.add(segment.path)
             opened = _open(segment, seen, effort)
             if opened is None:

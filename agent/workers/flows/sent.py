@@ -1,8 +1,8 @@
 """Which segments of an interface were sent, by the instants in their names: exact, and bounded. Pure.
 
-Segments do not end in the order in which they begin: those of a fan-out overlap, an index may have to be made again, and
-a clock may be set back. So what was sent last is remembered one by one; what lies further back is told by one instant,
-up to which all was sent but for what is named as missing.
+Segments do not end in the order in which they begin: those of a fan-out overlap, an index may have to be made again,
+and a clock may be set back. So what was sent last is remembered one by one; what lies further back is told by one
+instant, up to which all was sent but for what is named as missing.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class Sent(msgspec.Struct):
     def settle(self, unfinished: int | None, waiting: Iterable[int]) -> int:
         """Forget what need not be remembered one by one; returns how many are given up for want of room.
 
-        ``unfinished``: when the first one began that is still written or has no index. ``waiting``: those that are to be
-        sent.
+        ``unfinished``: when the first one began that is still written or has no index. ``waiting``: those that are to
+        be sent yet.
         """
         before = self.upto
         while len(self.beyond) > KEPT:

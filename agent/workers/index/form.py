@@ -16,15 +16,24 @@ against what is there, and rows against the tables that they point into.
 from __future__ import annotations
 
 import dataclasses
-import os
-import struct
 from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from agent.errors import StorageFailure
+from agent.workers.index.head import (
+    LEAD,
+    MAGIC,
+    VERSION,
+    Header,
+    NewerVersion,
+    Unreadable,
+    aligned,
+    header_of,
+    heads,
+    lead_of,
+)
 from agent.workers.index.model import (
     ARP,
     ENCAPSULATED,
@@ -38,13 +47,7 @@ from agent.workers.index.model import (
     Flows,
 )
 
-VERSION = 1
-MAGIC = b"agentidx"
-
-_LEAD = struct.Struct("<8sIIQ")
-_ALIGN = 8
-_LONGEST_HEADER = 65536
-_FIRST_LOOK = 1024
+__all__ = ["MAGIC", "VERSION", "Header", "NewerVersion", "Unreadable", "decode", "encode", "heads"]
 
 _FAMILIES = ARP | IPV4 | IPV6
 _QUIRKS = ODD | LATER_FRAGMENT | FRAGMENTED | EXTENDED | ENCAPSULATED
@@ -71,28 +74,6 @@ _FLOWS = {
 _POSITIONS = {"offsets": "<u4", "marks": "<u4", "mark_first": "<u8", "mark_last": "<u8"}
 
 
-class Unreadable(StorageFailure):
-    """These bytes are no index, or not a whole one."""
-
-
-class NewerVersion(Unreadable):
-    """Written by a version of this program that knows more than this one."""
-
-
-class Header(msgspec.Struct, frozen=True):
-    """What is said of a chunk in JSON. ``columns`` are names and how many values each has, in their order."""
-
-    begin: int
-    end: int
-    link_type: int
-    first: int
-    last: int
-    packets: int
-    octets: int
-    cut: int
-    columns: list[tuple[str, int]]
-
-
 def encode(chunk: Chunk) -> bytes:
     """The bytes of one chunk."""
     arrays = [(name, getattr(chunk.flows, name), kind) for name, kind in _FLOWS.items()]
@@ -101,7 +82,7 @@ def encode(chunk: Chunk) -> bytes:
     fields = (field.name for field in dataclasses.fields(chunk) if field.name in Header.__struct_fields__)
     header = msgspec.json.encode(Header(**{name: int(getattr(chunk, name)) for name in fields}, columns=columns))
     parts = [_padded(np.ascontiguousarray(array, kind).tobytes()) for _, array, kind in arrays]
-    lead = _LEAD.pack(MAGIC, VERSION, len(header), sum(map(len, parts)))
+    lead = LEAD.pack(MAGIC, VERSION, len(header), sum(map(len, parts)))
     return b"".join([_padded(lead + header), *parts])
 
 
@@ -112,57 +93,19 @@ def decode(data: bytes | memoryview) -> Iterator[Chunk]:
     """
     view = memoryview(data)
     place = 0
-    while len(view) - place >= _LEAD.size:
-        length, columns, payload = _lead(view, place)
+    while len(view) - place >= LEAD.size:
+        length, columns, payload = lead_of(view, place)
         columns += place
         end = columns + payload
         if end > len(view):
             return
-        start = place + _LEAD.size
+        start = place + LEAD.size
         yield _chunk(bytes(view[start : start + length]), view[columns:end])
         place = end
 
 
-def heads(fd: int) -> Iterator[tuple[Header, int, int]]:
-    """What is said of each chunk in the index that ``fd`` is, and at which byte of it the chunk stands, and how long.
-
-    Only that is read: ``decode`` takes the bytes of a chunk. Raises as ``decode`` does, and ``OSError``.
-    """
-    place, size = 0, os.fstat(fd).st_size
-    while size - place >= _LEAD.size:
-        lead = os.pread(fd, _FIRST_LOOK, place)
-        length, columns, payload = _lead(lead)
-        if columns + payload > size - place:
-            return
-        if columns > len(lead):
-            lead = os.pread(fd, columns, place)
-        yield _header(lead[_LEAD.size : _LEAD.size + length]), place, columns + payload
-        place += columns + payload
-
-
-def _lead(view: bytes | memoryview, place: int = 0) -> tuple[int, int, int]:
-    """How long the header is, where the columns begin, and how long these are."""
-    if len(view) - place < _LEAD.size:
-        raise Unreadable("it is no index")
-    magic, version, length, payload = _LEAD.unpack_from(view, place)
-    if magic != MAGIC or not version:
-        raise Unreadable("it is no index")
-    if version > VERSION:
-        raise NewerVersion(f"an index of version {version}; this program knows up to {VERSION}")
-    if length > _LONGEST_HEADER:
-        raise Unreadable("a header that is too long")
-    return length, _aligned(_LEAD.size + length), payload
-
-
-def _header(text: bytes) -> Header:
-    try:
-        return msgspec.json.decode(text, type=Header)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Unreadable(f"a header that makes no sense: {error}") from error
-
-
 def _chunk(text: bytes, payload: memoryview) -> Chunk:
-    header = _header(text)
+    header = header_of(text)
     kinds = {**_FLOWS, **_POSITIONS}
     found: dict[str, Any] = {}
     place = 0
@@ -172,7 +115,7 @@ def _chunk(text: bytes, payload: memoryview) -> Chunk:
         if name not in kinds or count < 0 or place + size > len(payload):
             raise Unreadable("columns that are not there")
         found[name] = np.frombuffer(payload, kind, count, place)
-        place += _aligned(size)
+        place += aligned(size)
     if found.keys() != kinds.keys():
         raise Unreadable("columns are missing")
     found["addresses"] = _pairs(found["addresses"])
@@ -227,9 +170,5 @@ def _examine_addresses(flows: Flows) -> None:
         raise Unreadable("an address that is too long for its flow")
 
 
-def _aligned(length: int) -> int:
-    return -(-length // _ALIGN) * _ALIGN
-
-
 def _padded(data: bytes) -> bytes:
-    return data.ljust(_aligned(len(data)), b"\0")
+    return data.ljust(aligned(len(data)), b"\0")

@@ -208,21 +208,82 @@ def _addresses(
 ) -> tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.uint64]]:
     """Sources and destinations as rows of a table of addresses, and that table."""
     low = np.concatenate([source, destination])
-    if source_high is None or destination_high is None:
-        known, rows = np.unique(low, return_inverse=True)
-        table = np.column_stack([np.zeros_like(known), known])
-    else:
-        table, rows = unique_addresses(np.concatenate([source_high, destination_high]), low)
+    high = None if source_high is None or destination_high is None else np.concatenate([source_high, destination_high])
+    table, rows = unique_addresses(high, low)
     half = len(source)
     return rows[:half].astype(np.uint32), rows[half:].astype(np.uint32), table
 
 
-def unique_addresses(high: NDArray[np.uint64], low: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """The distinct addresses in ascending order, shape (n, 2), and for each given one its row in there."""
-    order = np.lexsort((low, high)) if high.any() else np.argsort(low)
+def unique_addresses(
+    high: NDArray[np.uint64] | None, low: NDArray[np.uint64]
+) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """The distinct addresses in ascending order, shape (n, 2), and for each given one its row in there.
+
+    Fewer than 2^31 may be given. ``None`` for the upper halves: all are 0, and of the lower ones no more than 32 bits
+    are used.
+    """
+    if high is None:
+        known, rows = _unique_short(low)
+        return _table(np.zeros_like(known), known), rows
+    wide = (high != 0) | (low >> _HALF != 0)
+    long, short = np.flatnonzero(wide), np.flatnonzero(~wide)
+    rows = np.empty(len(low), np.int64)
+    known, rows[short] = _unique_short(low[short])
+    table, rows_long = _unique_long(high[long], low[long])
+    rows[long] = rows_long + len(known)
+    return np.concatenate([_table(np.zeros_like(known), known), table]), rows
+
+
+_HALF = np.uint64(32)
+_LOWER = np.uint64(0xFFFFFFFF)
+
+
+def _table(high: NDArray[np.uint64], low: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    return np.column_stack([high, low])
+
+
+def _unique_short(values: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """Of numbers of 32 bits: to sort plain integers, each with its place in the lower half, is quickest."""
+    packed = values << _HALF
+    packed |= np.arange(len(values), dtype=np.uint64)
+    packed.sort()
+    order = (packed & _LOWER).astype(np.int64)
+    packed >>= _HALF
+    return _numbered(order, _fresh(packed), packed)
+
+
+def _unique_long(high: NDArray[np.uint64], low: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """Of numbers of 128 bits: what is equal is brought together first, so that few are left to be put in order."""
+    mixed = high * _KEYS[0]
+    mixed ^= mixed >> np.uint64(29)
+    mixed ^= low
+    mixed *= _KEYS[1]
+    bits = np.uint64(max(1, len(low).bit_length()))
+    mixed &= ~((np.uint64(1) << bits) - np.uint64(1))
+    mixed |= np.arange(len(low), dtype=np.uint64)
+    mixed.sort()
+    order = (mixed & ((np.uint64(1) << bits) - np.uint64(1))).astype(np.int64)
     high, low = high[order], low[order]
-    fresh = np.ones(len(order), np.bool_)
-    fresh[1:] = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
+    _, some = _numbered(order, fresh := _fresh(high) | _fresh(low), low)
+    high, low = high[fresh], low[fresh]
+    ascending = np.lexsort((low, high))
+    high, low = high[ascending], low[ascending]
+    fresh = _fresh(high) | _fresh(low)  # what collided in the hash may be there twice
+    _, rows = _numbered(ascending, fresh, low)
+    return _table(high[fresh], low[fresh]), rows[some]
+
+
+def _fresh(ordered: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Where another value begins."""
+    fresh = np.ones(len(ordered), np.bool_)
+    np.not_equal(ordered[1:], ordered[:-1], out=fresh[1:])
+    return fresh
+
+
+def _numbered(
+    order: NDArray[np.int64], fresh: NDArray[np.bool_], ordered: NDArray[np.uint64]
+) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """The distinct values, and for each of the unordered ones which of these it is."""
     rows = np.empty(len(order), np.int64)
     rows[order] = np.cumsum(fresh) - 1
-    return np.column_stack([high[fresh], low[fresh]]), rows
+    return ordered[fresh], rows

@@ -21,13 +21,15 @@ from agent.errors import StorageFailure
 from agent.workers.capture import savefile
 from agent.workers.capture.catalogue import INDEX, TAIL
 from agent.workers.index import form
-from agent.workers.index.build import Kind, Reader, kind_of
+from agent.workers.index.build import Kind, Reader, Workspace, kind_of
 from agent.workers.index.group import merge
 from agent.workers.index.model import Chunk
 
 SEALED_BYTES = 64 * 1024 * 1024
 SEALED_ROWS = 200_000
-"""A chunk that tells about so many bytes, or has so many rows, is written and not merged any more."""
+"""A chunk that tells about so many bytes is written and not merged any more, and so are those that have more rows
+together.
+"""
 
 _MODE = 0o640
 
@@ -35,10 +37,10 @@ _MODE = 0o640
 class Growing:
     """The index of the segment at ``path``, open or closed. Raises ``OSError``; ``NotOurs`` when it is no pcap file.
 
-    ``buffer`` is where bytes are read into; it may be shared with others that do not read at the same time.
+    ``workspace`` may be shared with others that do not read at the same time.
     """
 
-    def __init__(self, path: Path, buffer: bytearray | None = None) -> None:
+    def __init__(self, path: Path, workspace: Workspace | None = None) -> None:
         self.path = path
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
@@ -54,7 +56,7 @@ class Growing:
             os.close(fd)
             raise
         self.kind: Kind = kind
-        self._reader = Reader(fd, kind, buffer=buffer)
+        self._reader = Reader(fd, kind, workspace=workspace)
         self._chunks: list[Chunk] = []  # none of them sealed, each about twice as large as the next
         self._tail = path.with_suffix(TAIL)
         self._sealed = False
@@ -119,14 +121,20 @@ class Growing:
     def _add(self, chunk: Chunk) -> None:
         self._chunks.append(chunk)
         while len(self._chunks) > 1 and len(self._chunks[-1].flows) * 2 > len(self._chunks[-2].flows):
+            if self._rows(self._chunks[-2:]) > SEALED_ROWS:
+                break
             last = self._chunks.pop()
             self._chunks[-1:] = merge([self._chunks[-1], last])
             if len(self._chunks) > 1 and self._chunks[-1] is last:
                 break  # they do not fit together
-        while self._chunks and self._large(self._chunks[0]):
+        while self._chunks and (self._large(self._chunks[0]) or self._rows(self._chunks) > SEALED_ROWS):
             if not self._sealed:
                 self._begin()
             self._seal(self._chunks.pop(0))
+
+    @staticmethod
+    def _rows(chunks: list[Chunk]) -> int:
+        return sum(len(chunk.flows) for chunk in chunks)
 
     @staticmethod
     def _large(chunk: Chunk) -> bool:

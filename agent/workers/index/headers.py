@@ -72,44 +72,86 @@ class Bytes:
         return view[places]
 
 
+_COLUMNS = {
+    "place": np.int64,
+    "time": np.uint64,
+    "wire": np.uint32,
+    "captured": np.int64,
+    "family": np.uint8,
+    "ethertype": np.uint16,
+    "tags": np.uint8,
+    "vlan": np.uint16,
+    "inner_vlan": np.uint16,
+    "quirks": np.uint8,
+    "protocol": np.uint8,
+    "source": np.uint64,
+    "destination": np.uint64,
+    "source_high": np.uint64,
+    "destination_high": np.uint64,
+    "source_port": np.uint16,
+    "destination_port": np.uint16,
+    "tcp_flags": np.uint16,
+}
+
+
+def room(count: int) -> Packets:
+    """Columns for so many packets, of anything."""
+    columns: dict[str, Any] = {name: np.empty(count, kind) for name, kind in _COLUMNS.items()}
+    return Packets(**columns)
+
+
+def part(packets: Packets, begin: int, end: int) -> Packets:
+    """Some of them: views, not copies. Upper halves of addresses must be there."""
+    return Packets(**{name: getattr(packets, name)[begin:end] for name in _COLUMNS})
+
+
+def short(packets: Packets) -> Packets:
+    """These packets, none of which is IPv6."""
+    columns = {name: getattr(packets, name) for name in _COLUMNS}
+    return Packets(**{**columns, "source_high": None, "destination_high": None})
+
+
+def lower(packets: Packets) -> None:
+    """Fill in the upper halves of addresses where none is IPv6."""
+    for column in (packets.source_high, packets.destination_high):
+        if column is not None:
+            column[:] = 0
+
+
 def read(data: bytes | bytearray, places: NDArray[np.int64], order: str, unit: int, link_type: int) -> Packets:
-    """Decode the packets whose records begin at ``places``.
+    """Decode the packets whose records begin at ``places``: see ``decode``."""
+    found = room(len(places))
+    return found if decode(data, places, order, unit, link_type, found) else short(found)
+
+
+def decode(
+    data: bytes | bytearray, places: NDArray[np.int64], order: str, unit: int, link_type: int, found: Packets
+) -> bool:
+    """Decode the packets whose records begin at ``places`` into as many rows; returns whether one of them is IPv6: only
+    then upper halves of addresses are filled in.
 
     ``order`` is the byte order of the file, ``unit`` how many nanoseconds a fraction counts. ``data`` must go on for
     ``MARGIN`` bytes behind the last record.
     """
     taken = Bytes(data)
     record = taken.take("V16", places).view(order + "u4").reshape(-1, 4)
-    time = record[:, 0].astype(np.uint64) * np.uint64(1_000_000_000) + record[:, 1].astype(np.uint64) * np.uint64(unit)
-    captured = record[:, 2].astype(np.int64)
+    found.place[:] = places
+    found.time[:] = record[:, 0]
+    found.time[:] *= np.uint64(1_000_000_000)
+    found.time[:] += record[:, 1] if unit == 1 else record[:, 1] * np.uint64(unit)
+    found.captured[:] = record[:, 2]
+    found.wire[:] = record[:, 3]
     frame = places + 16
-    end = frame + captured
+    end = frame + found.captured
     link = network_layer(taken, frame, end, link_type)
-    count = len(places)
-    found = Packets(
-        place=places,
-        time=time,
-        wire=record[:, 3].astype(np.uint32),
-        captured=captured,
-        family=np.zeros(count, np.uint8),
-        ethertype=link.ethertype,
-        tags=link.tags,
-        vlan=link.vlan,
-        inner_vlan=link.inner_vlan,
-        quirks=link.quirks,
-        protocol=np.zeros(count, np.uint8),
-        source=np.zeros(count, np.uint64),
-        destination=np.zeros(count, np.uint64),
-        source_high=None,
-        destination_high=None,
-        source_port=np.zeros(count, np.uint16),
-        destination_port=np.zeros(count, np.uint16),
-        tcp_flags=np.zeros(count, np.uint16),
-    )
+    for name in ("ethertype", "tags", "vlan", "inner_vlan", "quirks"):
+        getattr(found, name)[:] = getattr(link, name)
+    for name in ("family", "protocol", "source", "destination", "source_port", "destination_port", "tcp_flags"):
+        getattr(found, name)[:] = 0
     _ipv4(taken, found, link.start, end)
-    found = _ipv6(taken, found, link.start, end)
+    has_high = _ipv6(taken, found, link.start, end)
     _arp(taken, found, link.start, end)
-    return found
+    return has_high
 
 
 def _rows(found: Packets, *ethertypes: int) -> Any:
@@ -120,6 +162,12 @@ def _rows(found: Packets, *ethertypes: int) -> Any:
     mask &= (found.quirks & ODD) == 0
     count = int(np.count_nonzero(mask))
     return slice(None) if count == len(mask) else np.flatnonzero(mask)
+
+
+def _of(rows: Any, mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Those of ``rows`` of which that is so."""
+    some = np.flatnonzero(mask)
+    return some if isinstance(rows, slice) else rows[some]
 
 
 def _none(rows: Any) -> bool:
@@ -138,34 +186,39 @@ def _ipv4(taken: Bytes, found: Packets, starts: NDArray[np.int64], ends: NDArray
     length = (octets[:, 0] & 15).astype(np.int64) * 4
     fragment = words[:, 3].astype(np.uint16)
     odd = (octets[:, 0] >> 4 != 4) | (length < 20) | (start + 20 > end)
-    later = (fragment & 0x1FFF) != 0
-    quirks = np.where(odd, np.uint8(ODD), np.uint8(0))
-    quirks |= np.where(later, np.uint8(LATER_FRAGMENT), np.uint8(0))
-    quirks |= np.where((fragment & 0x3FFF) != 0, np.uint8(FRAGMENTED), np.uint8(0))
-    known = ~odd
-    protocol = np.where(known, octets[:, 9], np.uint8(0))
-    found.family[rows] = np.where(known, np.uint8(IPV4), np.uint8(OTHER))
-    found.protocol[rows] = protocol
-    found.source[rows] = np.where(known, longs[:, 3], np.uint32(0))
-    found.destination[rows] = np.where(known, longs[:, 4], np.uint32(0))
-    found.quirks[rows] |= quirks
-    _transport(taken, found, rows, start + length, end, known & ~later)
+    found.family[rows] = IPV4
+    found.protocol[rows] = octets[:, 9]
+    found.source[rows] = longs[:, 3]
+    found.destination[rows] = longs[:, 4]
+    whole = ~odd
+    if odd.any():
+        few = _of(rows, odd)
+        found.family[few] = OTHER
+        found.quirks[few] |= ODD
+        for column in (found.protocol, found.source, found.destination):
+            column[few] = 0
+    if (fragment & 0x3FFF).any():
+        later = (fragment & 0x1FFF) != 0
+        found.quirks[_of(rows, later)] |= LATER_FRAGMENT
+        found.quirks[_of(rows, (fragment & 0x3FFF) != 0)] |= FRAGMENTED
+        whole &= ~later
+    _transport(taken, found, rows, start + length, end, whole)
 
 
-def _ipv6(taken: Bytes, found: Packets, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> Packets:
+def _ipv6(taken: Bytes, found: Packets, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> bool:
     rows = _rows(found, numbers.IPV6)
     if _none(rows):
-        return found
+        return False
     start, end = starts[rows], ends[rows]
     header = taken.take("V40", start)
     octets = header.view(np.uint8).reshape(-1, 40)
     quads = header.view(">u8").reshape(-1, 5)
     known = (octets[:, 0] >> 4 == 6) & (start + 40 <= end)
-    count = len(found.place)
-    high = np.zeros(count, np.uint64), np.zeros(count, np.uint64)
     zero = np.uint64(0)
-    high[0][rows] = np.where(known, quads[:, 1], zero)
-    high[1][rows] = np.where(known, quads[:, 3], zero)
+    lower(found)
+    for column, number in ((found.source_high, 1), (found.destination_high, 3)):
+        if column is not None:
+            column[rows] = np.where(known, quads[:, number], zero)
     found.source[rows] = np.where(known, quads[:, 2], zero)
     found.destination[rows] = np.where(known, quads[:, 4], zero)
     found.family[rows] = np.where(known, np.uint8(IPV6), np.uint8(OTHER))
@@ -176,15 +229,10 @@ def _ipv6(taken: Bytes, found: Packets, starts: NDArray[np.int64], ends: NDArray
     found.protocol[rows] = np.where(known, protocol, np.uint8(0))
     found.quirks[rows] |= quirks
     _transport(taken, found, rows, place, end, (quirks & ODD == 0) & ~later)
-    return _with_high(found, *high)
+    return True
 
 
 _NO_NEXT = 59  # RFC 8200: no next header
-
-
-def _with_high(found: Packets, source: NDArray[np.uint64], destination: NDArray[np.uint64]) -> Packets:
-    values = {name: getattr(found, name) for name in found.__slots__}
-    return Packets(**{**values, "source_high": source, "destination_high": destination})
 
 
 def _behind_extensions(
@@ -241,19 +289,30 @@ def _transport(
     short = ((ported | typed) & ~readable) | (is_tcp & ~flagged)
     if short.any():
         found.quirks[rows] |= np.where(short, np.uint8(ODD), np.uint8(0))
-    place = np.where(readable, place, 0)
-    ports = taken.take("V4", place).view(">u2").reshape(-1, 2)
-    first, second = ports[:, 0], ports[:, 1]
-    typed &= readable
-    zero = np.uint16(0)
-    if typed.any():
-        second = np.where(typed, first & 0xFF, second)
-        first = np.where(typed, first >> 8, first)
-    found.source_port[rows] = np.where(readable, first, zero)
-    found.destination_port[rows] = np.where(readable, second, zero)
-    flags = taken.take(">u2", np.where(flagged, place + 12, 0)) & 0x1FF
-    flags = np.where(flags & 0x12 == 0x12, flags | SYN_ACK, flags)
-    found.tcp_flags[rows] = np.where(flagged, flags, zero)
+    # Most have what there is to read. Where it is none, the begin of the data is read, and not kept.
+    unreadable = np.flatnonzero(~readable)
+    place[unreadable] = 0
+    ports = taken.take(">u4", place).astype(np.uint32)
+    types = np.flatnonzero(typed & readable)
+    kinds = ports[types] >> np.uint32(16)  # type and code become ports
+    ports[types] = (kinds >> np.uint32(8)) << np.uint32(16) | kinds & np.uint32(0xFF)
+    ports[unreadable] = 0
+    found.source_port[rows] = ports >> np.uint32(16)
+    found.destination_port[rows] = ports & np.uint32(0xFFFF)
+    if flagged.all():
+        found.tcp_flags[rows] = _flags(taken, place)
+    elif flagged.any():
+        found.tcp_flags[_of(rows, flagged)] = _flags(taken, place[flagged])
+
+
+_FLAGS = np.arange(0x200, dtype=np.uint16)
+_FLAGS[_FLAGS & 0x12 == 0x12] |= SYN_ACK
+
+
+def _flags(taken: Bytes, place: NDArray[np.int64]) -> NDArray[np.uint16]:
+    """The flags of TCP headers that begin there: RFC 9293, RFC 3540."""
+    flags: NDArray[np.uint16] = _FLAGS[taken.take(">u2", place + 12) & 0x1FF]
+    return flags
 
 
 def _arp(taken: Bytes, found: Packets, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> None:

@@ -21,10 +21,13 @@ if TYPE_CHECKING:
 
 Order = Literal["<", ">"]
 
-_LANE = 64 * 1024
+_LANE = 32 * 1024
 """Bytes of a lane: some hundred packets, so that a step over all lanes is worth a call into numpy."""
 
 _LANES = 4096
+
+_STRIDE = 32
+"""Steps that all lanes make before it is looked what they came to."""
 
 _SIGHT = 3
 """How many records in a row have to make sense for a lane to begin at the first of them."""
@@ -58,42 +61,54 @@ def find(data: bytes | bytearray, length: int, order: Order) -> Records:
 
 
 class _Lanes(NamedTuple):
-    """Where each lane begins and came to rest, and what was found: ``places`` in order, ``owners`` their lanes."""
+    """Where each lane begins and came to rest, and what was found: some places after the other, with their lanes."""
 
     starts: NDArray[np.int64]
     ends: NDArray[np.int64]
-    places: NDArray[np.int64]
-    owners: NDArray[np.int64]
+    found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]]
+
+    def places(self, proved: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """What was found in these lanes."""
+        every = bool(proved.all())
+        parts = [places[taken if every else taken & proved[lanes]] for places, lanes, taken in self.found]
+        return np.concatenate([self.starts[:0], *parts])
 
 
 def _walk(data: bytes | bytearray, starts: NDArray[np.int64], length: int, order: Order) -> _Lanes:
-    """Walk all lanes until each is past the begin of the next, or at what is no whole record, or few are left."""
-    lengths: NDArray[Any] = np.ndarray((length - 3,), order + "u4", data, 0, (1,))
+    """Walk all lanes until each is past the begin of the next, or at what is no whole record, or few are left.
+
+    Some steps are made blindly, for what they cost is the calls; then it is seen how far each of the lanes made sense.
+    """
+    rest = length - RECORD_HEADER
+    captured: NDArray[Any] = np.ndarray((rest + 1,), order + "u4", data, 8, (1,))
+    original: NDArray[Any] = np.ndarray((rest + 1,), order + "u4", data, 12, (1,))
     stops = np.append(starts[1:], length)
     ends = starts.copy()
-    steps: list[NDArray[np.int64]] = [starts[:0]]
-    walkers: list[NDArray[np.int64]] = [starts[:0]]
+    found = []
     here, lanes = starts, np.arange(len(starts))
     while len(here) >= _FEW:
-        captured = lengths[here + 8].astype(np.int64)
-        original = lengths[here + 12]
-        following = here + (RECORD_HEADER + captured)
-        whole = (captured <= original) & (original != 0) & (captured <= LONGEST_CAPTURE) & (following <= length)
-        if not whole.all():
-            ends[lanes[~whole]] = here[~whole]
-            here, lanes, following = here[whole], lanes[whole], following[whole]
-        steps.append(here)
-        walkers.append(lanes)
-        on = (following < stops[lanes]) & (following <= length - RECORD_HEADER)
-        if on.all():
-            here = following
-            continue
-        ends[lanes[~on]] = following[~on]
-        here, lanes = following[on], lanes[on]
+        places = np.empty((_STRIDE, len(here)), np.int64)
+        following = np.empty_like(places)
+        cuts = np.empty(places.shape, captured.dtype)
+        for place, cut, after in zip(places, cuts, following, strict=True):
+            np.minimum(here, rest, out=place)
+            cut[:] = captured[place]
+            np.add(place, cut, out=after)
+            after += RECORD_HEADER
+            here = after
+        originals = original[places]
+        whole = (cuts <= originals) & (originals != 0) & (cuts <= LONGEST_CAPTURE) & (following <= length)
+        on = whole & (following < stops[lanes]) & (following <= rest)
+        going = on.all(axis=0)
+        steps = np.where(going, _STRIDE, np.argmin(on, axis=0))  # the last of a lane that stops is whole, or is none
+        last = np.flatnonzero(~going), steps[~going]
+        is_whole = whole[last[1], last[0]]
+        ends[lanes[last[0]]] = np.where(is_whole, following[last[1], last[0]], places[last[1], last[0]])
+        steps[last[0]] += is_whole
+        found.append((places, lanes, np.arange(_STRIDE)[:, np.newaxis] < steps))
+        here, lanes = here[going], lanes[going]
     ends[lanes] = here
-    places = np.concatenate(steps)
-    owners = np.concatenate(walkers)
-    return _Lanes(starts, ends, places, owners)
+    return _Lanes(starts, ends, found)
 
 
 def _chain(data: bytes | bytearray, lanes: _Lanes, length: int, order: Order) -> Records:
@@ -118,7 +133,7 @@ def _chain(data: bytes | bytearray, lanes: _Lanes, length: int, order: Order) ->
             break
         between.append(place)
         place = following
-    places = lanes.places if proved.all() else lanes.places[proved[lanes.owners]]
+    places = lanes.places(proved)
     if between:
         places = np.concatenate([places, np.array(between, np.int64)])
     return Records(np.sort(places), place, damaged)

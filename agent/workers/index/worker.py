@@ -22,12 +22,12 @@ from agent.errors import ConfigurationError, StorageFailure
 from agent.linux.capabilities import NotGranted, confine
 from agent.linux.files import why
 from agent.linux.priority import stand_back
-from agent.workers.capture.catalogue import Segment
+from agent.workers.capture.catalogue import Segment, segments
 from agent.workers.index import turn
-from agent.workers.index.build import LONGEST
+from agent.workers.index.build import Workspace
 from agent.workers.index.growing import Growing, NotOurs
-from agent.workers.index.headers import MARGIN
 from agent.workers.index.lookout import Lookout
+from agent.workers.index.tally import Tally
 from agent.workers.runtime import Context
 
 if TYPE_CHECKING:
@@ -51,6 +51,9 @@ SEGMENT = "X_SEGMENT"
 SUSPECT = "SERVICE_SUSPECT"
 """The segment over which this process has died before, told by its parent: it is not looked into again."""
 
+SINCE = "SERVICE_SINCE"
+"""Since when the capture runs, told by our parent in nanoseconds since the epoch."""
+
 
 class IndexWorker:
     """Raises ``ConfigurationError`` when made for a service that captures nothing."""
@@ -66,9 +69,9 @@ class IndexWorker:
         self._later: dict[Path, Attempt] = {}
         self._waiting = 0
         self._packets = 0
-        self._cut = 0
+        self._tally = Tally(int(os.environ.get(SINCE, "0")))
         self._until = 0
-        self._buffer = bytearray(LONGEST + MARGIN)
+        self._workspace = Workspace()
         self._inventory: Inventory | None = None
         self._exporter = _exporter(context.service.ipfix, context, self._report)
 
@@ -78,6 +81,7 @@ class IndexWorker:
         with suppress(NotGranted):  # in the shipped unit capset(2) is forbidden, and nothing is held
             confine(0)
         await turn.awaited(self._context)
+        self._tally.recount(segments(self._context.data))
         self._inventory = _inventory(self._context, self._report)
         if self._exporter is not None:
             self._exporter.start()
@@ -121,6 +125,7 @@ class IndexWorker:
     def _look(self) -> list[Segment]:
         """The segments that have no whole index, oldest first. Raises ``StorageFailure``."""
         for growing in [growing for growing in self._growing.values() if growing.gone()]:
+            self._tally.settle(growing.identity)
             self._forget(growing)
         found = self._lookout.unindexed()
         self._tell_unfinished(found)
@@ -181,7 +186,7 @@ class IndexWorker:
             status = segment.path.stat(follow_symlinks=False)
             held = self._growing.get((status.st_dev, status.st_ino))
             if held is None:
-                held = Growing(segment.path, self._buffer)
+                held = Growing(segment.path, self._workspace)
                 self._growing[held.identity] = held
             return held
         except FileNotFoundError:
@@ -201,7 +206,7 @@ class IndexWorker:
         try:
             for chunk in growing.advance():
                 self._packets += chunk.packets
-                self._cut += chunk.cut
+                self._tally.add(growing.identity, segment, chunk.cut)
                 self._until = max(self._until, chunk.last)
                 if self._inventory is not None:
                     self._inventory.observe(growing.fd, segment.interface, chunk)
@@ -231,6 +236,7 @@ class IndexWorker:
         try:
             damaged = growing.damaged
             growing.finish(segment.path)
+            self._tally.settle(growing.identity)
             self._later.pop(segment.path, None)
             if damaged:
                 self._report("index_failed", f"{segment.path}: damaged from byte {growing.place} on: no index of that")
@@ -259,18 +265,21 @@ class IndexWorker:
 
     def _forget(self, growing: Growing) -> None:
         self._growing.pop(growing.identity, None)
+        self._tally.forget(growing.identity)
         growing.close()
 
     def _tell(self) -> None:
+        cut = self._tally.cut
         self._context.status(
             "indexing",
             {
                 "index_waiting": self._waiting,
                 "index_packets": self._packets,
-                "cut": self._cut,
+                "cut": sum(cut.values()),
                 "index_until": self._until / 1e9 if self._until else None,
                 **(self._exporter.figures() if self._exporter is not None else {}),
             },
+            {interface: {"cut": count} for interface, count in cut.items()},
         )
 
     def _report(self, kind: str, message: str) -> None:

@@ -25,7 +25,13 @@ from agent.workers.retrieval.offline import Damaged, Filter, Packet, packets
 Report = Callable[[str, str], None]
 
 PACE = 5.0
-"""Seconds from one writing of ``hosts.json`` to the next."""
+"""Seconds from one writing of ``hosts.json`` to the next, at least."""
+
+RATE = 64 * 1024
+"""Bytes of it a second, in the long run: it is written whole, and there are disks that wear."""
+
+_SPARING = 50
+"""So many times as long as it took is waited until something is made anew that takes longer the more is known."""
 
 _LOOK_AROUND = 60.0
 """Seconds from one look at this machine's own addresses to the next."""
@@ -54,7 +60,9 @@ class Inventory:
         self._progress: dict[str, int] = {}
         self._resumed: dict[str, int] = {}
         self._own: list[str] = []
-        self._looked = self._written = float("-inf")
+        self._known: dict[str, offered.Known] = {}
+        self._known_edition = -1
+        self._known_again = self._write_again = self._looked = float("-inf")
         self._changed = False
         self._told: set[str] = set()
         self.table = self._resume(limits)
@@ -101,22 +109,42 @@ class Inventory:
                     self._packets(piece, interface, chunk.link_type)
             except Damaged:
                 pass  # somebody has written into the segment since; the next stretch may be whole
-        self.table.fold(offered.services(chunk.flows), interface)
-        self.table.fold(offered.activity(chunk.flows, self.table.known(interface)), interface)
+        self._flows(interface, chunk)
         if interface in self._progress or len(self._progress) < _MOST_INTERFACES:
             self._progress[interface] = max(chunk.last, 0)
         self._changed = True
 
+    def _flows(self, interface: str, chunk: Chunk) -> None:
+        """What flows tell, unless what there is of a processor is used up: the next ones tell the same."""
+        if not self._processor.allows(time.monotonic()):
+            return
+        began = time.thread_time()
+        self.table.fold(offered.services(chunk.flows), interface)
+        somebody = self._somebody(interface)
+        if somebody is not None:
+            self.table.fold(offered.activity(chunk.flows, somebody), interface)
+        self._processor.spend(time.thread_time() - began)
+
+    def _somebody(self, interface: str) -> offered.Known | None:
+        """Who has an address on this interface, as of a while ago; ``None``: nobody. Who is new was seen just now."""
+        now = time.monotonic()
+        if self.table.edition != self._known_edition and now >= self._known_again:
+            self._known_edition = self.table.edition
+            self._known = {name: offered.known(found) for name, found in self.table.known().items()}
+            after = time.monotonic()
+            self._known_again = after + _SPARING * (after - now)
+        return self._known.get(interface)
+
     def save(self, *, at_once: bool = False) -> None:
         """Write ``hosts.json`` if there is anything new and the last time is a while ago. Failures are told once."""
         now = time.monotonic()
-        if not self._changed or (now - self._written < PACE and not at_once):
+        if not self._changed or (now < self._write_again and not at_once):
             return
         if now - self._looked >= _LOOK_AROUND:
             self._looked, self._own = now, local.own()[: snapshot.MOST_OWN]
-        self._written = now
+        self._write_again = now + PACE
         try:
-            snapshot.write(
+            size = snapshot.write(
                 self._directory / snapshot.NAME,
                 snapshot.Snapshot(
                     written=time.time_ns(),
@@ -132,6 +160,8 @@ class Inventory:
             self._once("inventory_not_written", str(error))
         else:
             self._changed = False
+            after = time.monotonic()
+            self._write_again = after + max(PACE, size / RATE, _SPARING * (after - now))
             self._told.discard("inventory_not_written")
 
     def _filter(self, fd: int, link_type: int) -> Filter | None:

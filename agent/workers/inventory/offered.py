@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -106,17 +106,30 @@ def _link(flows: Flows, rows: NDArray[Any]) -> Any:
     return tags | flows.vlan[rows].astype(np.uint64) << np.uint64(16) | flows.inner_vlan[rows].astype(np.uint64)
 
 
-def activity(flows: Flows, known: Iterable[tuple[int, str]]) -> list[Sighting]:
-    """That those who are ``known``, by VLAN and address, are still there, when they sent something.
+class Known(NamedTuple):
+    """Addresses that somebody has, by VLAN and address, and these mixed into numbers."""
+
+    wanted: frozenset[tuple[int, str]]
+    mixed: NDArray[np.uint64]
+
+
+def known(addresses: Iterable[tuple[int, str]]) -> Known:
+    """Those whom ``activity`` looks for."""
+    wanted = frozenset(addresses)
+    pairs = np.array([_halves(address) for _, address in wanted], np.uint64).reshape(-1, 2)
+    return Known(wanted, np.unique(_mixed(pairs)))
+
+
+def activity(flows: Flows, somebody: Known) -> list[Sighting]:
+    """That those who are known are still there, when they sent something.
 
     Whoever has an address only by having sent from it is left out: it costs nothing to make up a sender.
     """
-    wanted = set(known)
+    wanted = somebody.wanted
     rows = np.flatnonzero(np.isin(flows.family, (IPV4, IPV6)) & (flows.quirks & ODD == 0))
     if not wanted or not len(rows):
         return []
-    pairs = np.array([_halves(address) for _, address in wanted], np.uint64)
-    here = np.isin(_mixed(flows.addresses), _mixed(pairs))  # few others get through, and none the next step
+    here = np.isin(_mixed(flows.addresses), somebody.mixed)  # few others get through, and none the next step
     rows = rows[here[flows.source[rows]]]
     found = []
     for key, first, last in zip(*_grouped(flows, rows, _sender(flows, rows)), strict=True):

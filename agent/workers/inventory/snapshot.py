@@ -78,9 +78,11 @@ class Damaged(StorageFailure):
     """The file is not what it should be."""
 
 
-def write(path: Path, snapshot: Snapshot) -> None:
-    """Replace the file. Raises ``StorageFailure``."""
-    write_atomic(path, msgspec.json.encode(snapshot) + b"\n", mode=0o640)
+def write(path: Path, snapshot: Snapshot) -> int:
+    """Replace the file; returns how many bytes it has. Raises ``StorageFailure``."""
+    data = msgspec.json.encode(snapshot) + b"\n"
+    write_atomic(path, data, mode=0o640)
+    return len(data)
 
 
 def read(path: Path) -> Snapshot | None:

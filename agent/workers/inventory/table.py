@@ -61,7 +61,9 @@ Rows = dict[Key, Row]
 
 
 class Table:
-    """Everybody who was seen. ``evicted``: rows, and ``trimmed``: facts, that made room."""
+    """Everybody who was seen. ``evicted``: rows, and ``trimmed``: facts, that made room. ``edition`` is another one
+    whenever ``known`` may say something else.
+    """
 
     def __init__(self, limits: Limits = USUAL) -> None:
         self.limits = limits
@@ -71,6 +73,7 @@ class Table:
         self.facts = 0
         self.evicted = 0
         self.trimmed = 0
+        self.edition = 0
         self._most = {ADDRESS: limits.addresses, NAME: limits.names, SERVICE: limits.services}
 
     def fold(self, sightings: Iterable[Sighting], interface: str) -> None:
@@ -92,6 +95,7 @@ class Table:
         row = rows.get(key)
         if row is None:
             row = rows[key] = Row(when[0], when[1])
+            self.edition += 1
         else:
             row.first, row.last = min(row.first, when[0]), max(row.last, when[1])
         if kind != SEEN and (kind in FACTS or kind == ADDRESS):
@@ -109,6 +113,7 @@ class Table:
             return
         known[fact] = when
         self.facts += 1
+        self.edition += kind == ADDRESS
         if len(known) > self._most.get(kind, self.limits.others):
             del known[min(known, key=lambda fact: (known[fact][1], fact))]
             self.facts -= 1
@@ -131,6 +136,7 @@ class Table:
 
     def _remove(self, rows: Rows, key: Key) -> None:
         self.facts -= rows.pop(key).count()
+        self.edition += 1
         self.evicted += 1
 
     def tables(self) -> tuple[Rows, Rows, Rows]:
@@ -143,10 +149,12 @@ class Table:
             for address, _ in row.facts.get(ADDRESS, ()):
                 yield Key(key.interface, key.vlan, address)
 
-    def known(self, interface: str) -> set[tuple[int, str]]:
-        """The addresses that somebody on this interface has, each with its VLAN."""
-        keys = (*self._held(), *self.addresses)
-        return {(key.vlan, key.identity) for key in keys if key.interface == interface}
+    def known(self) -> dict[str, set[tuple[int, str]]]:
+        """By interface the addresses that somebody there has, each with its VLAN."""
+        found: dict[str, set[tuple[int, str]]] = {}
+        for key in (*self._held(), *self.addresses):
+            found.setdefault(key.interface, set()).add((key.vlan, key.identity))
+        return found
 
 
 def _joined(one: Span, other: Span) -> Span:

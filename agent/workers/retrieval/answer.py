@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
-from agent.workers.capture import account
+from agent.linux.users import Credentials
 from agent.workers.capture.account import Account
 from agent.workers.capture.savefile import link_type, parse_header
 from agent.workers.capture.timely import ALWAYS
@@ -35,6 +36,7 @@ class Answer:
     ``packets`` and ``octets`` (as captured) count what was given; ``stopped`` says which limit ended it, if one did,
     and ``reached`` is up to when it is complete then: nanoseconds since the epoch, ``None`` when nothing was looked at.
     A segment is not opened before its time has come, so that whoever has to stop has something to give.
+    ``users``: with whose eyes root looks into which store.
     Raises ``UsageError`` when libpcap refuses the expression, ``StorageFailure`` when a store cannot be read.
     """
 
@@ -46,6 +48,7 @@ class Answer:
         interfaces: tuple[str, ...] = (),
         within: tuple[int, int] = ALWAYS,
         limits: Limits = UNLIMITED,
+        users: Mapping[Path, Credentials | None] = MappingProxyType({}),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._limits = limits
@@ -57,7 +60,7 @@ class Answer:
         self.stopped: str | None = None
         self.reached: int | None = None
         self._sources = sorted(
-            (source for store in stores for source in snapshot(store, within, interfaces)),
+            (source for store in stores for source in snapshot(store, within, interfaces, users.get(store))),
             key=lambda source: (source.segment.begin, source.service, source.interface),
         )
         self._search.check(self._sources)
@@ -158,6 +161,6 @@ def accounts(sources: list[Source]) -> dict[tuple[str, str], list[Account]]:
     """The accounts of segments by service and interface; an open segment has none yet."""
     found: dict[tuple[str, str], list[Account]] = {}
     for source in sources:
-        told = account.read(source.segment.account) if source.segment.closed else None
+        told = source.account()
         found.setdefault((source.service, source.interface), []).extend([told] if told else [])
     return found

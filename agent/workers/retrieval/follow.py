@@ -11,6 +11,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from agent.declaration.capture_limits import ENDLESS, endless
+from agent.declaration.wording import shown
 from agent.errors import StorageFailure, UsageError
 from agent.linux.files import open_regular, why
 from agent.workers.capture.catalogue import Segment, segments
@@ -52,6 +54,8 @@ class Follower:
     """
 
     def __init__(self, store: Path, names: tuple[str, ...], expression: str, without: str | None = None) -> None:
+        if endless(expression):
+            raise UsageError(f"filter {shown(expression)}: {ENDLESS}")
         self._store = store
         self._names = names
         self._expression = expression

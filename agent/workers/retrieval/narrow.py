@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from agent.workers.index import numbers
 from agent.workers.index.model import ARP, EXTENDED, IPV4, IPV6, LATER_FRAGMENT, ODD, Flows
 from agent.workers.index.numbers import ETHERNET, LINUX_SLL, LINUX_SLL2, RAW, RAW_OLD, TAGS
 from agent.workers.retrieval import expression as ex
@@ -129,8 +130,8 @@ class _Judge:
 
     def _address(self, wanted: ex.Address) -> Truth:
         flows = self._flows
-        tall = ex.IPV6 in wanted.ethertypes
-        families = {ex.IP: IPV4, ex.ARP: ARP, ex.RARP: ARP, ex.IPV6: IPV6}
+        tall = numbers.IPV6 in wanted.ethertypes
+        families = {numbers.IPV4: IPV4, numbers.ARP: ARP, numbers.RARP: ARP, numbers.IPV6: IPV6}
         asked = np.zeros(len(flows), np.bool_)
         for ethertype in wanted.ethertypes:
             asked |= (flows.family == families[ethertype]) & (flows.ethertype == ethertype)

@@ -37,9 +37,10 @@ from agent.workers.capture.timely import ALWAYS
 from agent.workers.index import form, numbers
 from agent.workers.index.model import Chunk
 from agent.workers.index.records import find
-from agent.workers.retrieval.expression import Expression, parse
+from agent.workers.retrieval.expression import Expression
 from agent.workers.retrieval.narrow import candidates
 from agent.workers.retrieval.offline import Damaged, Filter, Packet
+from agent.workers.retrieval.parse import parse
 from agent.workers.retrieval.snapshot import Source
 
 if TYPE_CHECKING:

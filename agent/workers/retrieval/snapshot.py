@@ -14,6 +14,10 @@ from pathlib import Path
 
 from agent.errors import StorageFailure
 from agent.linux.files import open_regular, why
+from agent.linux.owner import seen_by
+from agent.linux.users import Credentials
+from agent.workers.capture import account
+from agent.workers.capture.account import Account
 from agent.workers.capture.catalogue import Segment
 from agent.workers.capture.savefile import FILE_HEADER
 from agent.workers.capture.timely import ALWAYS, changes, settled, timely
@@ -23,11 +27,12 @@ class Source:
     """A segment to be read. ``size`` is up to where: what is written later came after the instant.
 
     None of its packets is from before ``first``, as far as is known. An open one holds its files; a closed one opens
-    them when they are needed.
+    them when they are needed. ``user``: with whose eyes root opens them, see ``agent.linux.owner``.
     """
 
-    def __init__(self, segment: Segment, first: int) -> None:
+    def __init__(self, segment: Segment, first: int, user: Credentials | None = None) -> None:
         self.segment = segment
+        self._user = user
         self.first = first
         self.interface = segment.interface
         self.service = segment.path.parent.parent.name
@@ -39,7 +44,7 @@ class Source:
     def fd(self) -> int:
         """The descriptor of the segment. Raises ``OSError``, when it was removed meanwhile, say."""
         if self._fd is None:
-            self._fd = open_regular(self.segment.path, os.O_RDONLY)
+            self._fd = self._opened(self.segment.path)
         if not self.header:
             self.header = os.pread(self._fd, FILE_HEADER, 0)
             self.size = os.fstat(self._fd).st_size
@@ -49,7 +54,7 @@ class Source:
         """Open it and its index for good; returns which file it is, whatever its name. Raises ``OSError``."""
         status = os.fstat(self.fd())
         with suppress(OSError):
-            self._index = open_regular(self.segment.index, os.O_RDONLY)
+            self._index = self._opened(self.segment.index)
         return status.st_dev, status.st_ino
 
     def measure(self) -> None:
@@ -64,9 +69,18 @@ class Source:
         if not self.segment.closed or not self.segment.indexed:
             return None
         try:
-            return open_regular(self.segment.index, os.O_RDONLY)
+            return self._opened(self.segment.index)
         except OSError:
             return None
+
+    def account(self) -> Account | None:
+        """Its account, if it has one yet."""
+        with seen_by(self._user):
+            return account.read(self.segment.account) if self.segment.closed else None
+
+    def _opened(self, path: Path) -> int:
+        with seen_by(self._user):
+            return open_regular(path, os.O_RDONLY)
 
     def shut(self) -> None:
         """Close what can be opened again."""
@@ -81,18 +95,30 @@ class Source:
         self._fd = self._index = None
 
 
-def snapshot(directory: Path, within: tuple[int, int] = ALWAYS, names: Collection[str] = ()) -> list[Source]:
+def snapshot(
+    directory: Path,
+    within: tuple[int, int] = ALWAYS,
+    names: Collection[str] = (),
+    user: Credentials | None = None,
+) -> list[Source]:
     """The segments of the store of one service that may hold packets of ``within``, oldest first.
 
-    ``names`` are the interfaces, or all when there is none. All that was written when this was called is in them.
-    Raises ``StorageFailure``.
+    ``names`` are the interfaces, or all when there is none. All that was written when this was called is in them. Root
+    looks with the eyes of ``user``. Raises ``StorageFailure``.
     """
+    with seen_by(user):
+        return _snapshot(directory, within, names, user)
+
+
+def _snapshot(
+    directory: Path, within: tuple[int, int], names: Collection[str], user: Credentials | None
+) -> list[Source]:
     closed: dict[Segment, Source] = {}
     held: dict[tuple[int, int], Source] = {}
     try:
         before = changes(directory)
         for found in timely(directory, within, names):
-            source = Source(found.segment, found.first)
+            source = Source(found.segment, found.first, user)
             if source.segment.closed:
                 closed[source.segment] = source
             else:
@@ -102,7 +128,7 @@ def snapshot(directory: Path, within: tuple[int, int] = ALWAYS, names: Collectio
             for found in timely(directory, within, names):
                 segment = found.segment
                 if segment.closed and segment not in closed and _identity(segment.path) not in held:
-                    closed[segment] = Source(segment, found.first)
+                    closed[segment] = Source(segment, found.first, user)
         for source in held.values():
             source.measure()
     except OSError as error:

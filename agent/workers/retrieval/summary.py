@@ -48,7 +48,7 @@ _NAMES = dict(
     )
 )
 _TYPES = {LLDP: "lldp", 0x8847: "mpls", 0x8848: "mpls", 0x8863: "pppoe", 0x8864: "pppoe", 0x888E: "eapol"}
-_FLAGS = "FSRPAUEC"
+_FLAGS = "FSRPAUECN"  # from the lowest bit on: RFC 9293, the last of RFC 3540
 _ICMP = {0: "echo reply", 3: "unreachable", 5: "redirect", 8: "echo request", 11: "time exceeded"}
 _ICMP6 = dict(
     (
@@ -64,7 +64,7 @@ Summary = dict[str, Any]
 
 def summary(link_type: int, data: bytes) -> Summary:
     """What the headers of a packet say: ``protocol`` always, and what of ``source``, ``destination``, ``source_port``,
-    ``destination_port``, ``vlan`` and ``detail`` there is.
+    ``destination_port``, ``vlans``, ``tcp_flags`` and ``detail`` there is.
     """
     told: Summary = {"protocol": "?"}
     try:
@@ -91,8 +91,9 @@ def line(told: Summary) -> str:
     ends = " > ".join(
         _end(told[end], told.get(f"{end}_port")) for end in ("source", "destination") if told.get(end) is not None
     )
-    tags = "".join(f"vlan {vlan} " for vlan in told.get("vlan", ()))
-    return f"{tags}{ends} {told['protocol']} {told.get('detail', '')}".strip()
+    tags = "".join(f"vlan {vlan} " for vlan in told.get("vlans", ()))
+    flags = told["tcp_flags"] or "none" if "tcp_flags" in told else None
+    return tags + " ".join(filter(None, (ends, told["protocol"], flags, told.get("detail"))))
 
 
 def _end(address: str, port: int | None) -> str:
@@ -109,7 +110,7 @@ def _link(link_type: int, data: bytes, told: Summary) -> None:
             if ethertype not in TAGS:
                 break
             tag, ethertype = struct.unpack_from("!HH", data, place)
-            told.setdefault("vlan", []).append(tag & 0xFFF)
+            told.setdefault("vlans", []).append(tag & 0xFFF)
             place += 4
     elif link_type in _RAW:
         place, ethertype = 0, {4: IPV4, 6: IPV6}.get(data[0] >> 4, 0)
@@ -189,8 +190,8 @@ def _transport(protocol: int, data: bytes, place: int, told: Summary) -> None:
     if protocol in PORTED:
         told["source_port"], told["destination_port"] = struct.unpack_from("!HH", data, place)
         if protocol == TCP:
-            flags = data[place + 13]
-            detail.append("".join(letter for bit, letter in enumerate(_FLAGS) if flags >> bit & 1) or "none")
+            (flags,) = struct.unpack_from("!H", data, place + 12)
+            told["tcp_flags"] = "".join(letter for bit, letter in enumerate(_FLAGS) if flags >> bit & 1)
     elif protocol in (ICMP, ICMPV6):
         kind = data[place]
         detail.append((_ICMP if protocol == ICMP else _ICMP6).get(kind, f"type {kind}"))

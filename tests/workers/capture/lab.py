@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from agent.telemetry import breakdown
+
 ROOT = Path(__file__).parents[3]
 PATIENCE = 20.0
 KIB = 1024
@@ -265,6 +267,11 @@ def refused(directory: Path, network: Network, **settings: Any) -> tuple[int, li
     with unready(directory, network, **settings) as started:
         _, errors = started.process.communicate(timeout=PATIENCE)
         return started.process.returncode, errors.splitlines()
+
+
+def by_interface(fields: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """The figures of each interface in what a worker said."""
+    return breakdown.decode(fields.get(breakdown.FIELD)) or {}
 
 
 class Packet(NamedTuple):

@@ -15,10 +15,10 @@ from agent.declaration.model import Capture, Reserve, Rotate, Trigger
 from agent.workers.capture import handed, pins
 from agent.workers.capture.armed import SLACK, Armed, effective
 from agent.workers.capture.counters import Counters
-from agent.workers.capture.memory import PLACE
 from agent.workers.capture.naming import segment_name
 from agent.workers.capture.retention import Limits
 from agent.workers.capture.settings import settings
+from agent.workers.capture.shm import PLACE
 from agent.workers.capture.store import Store
 from agent.workers.capture.trigger import pull
 from tests.workers.capture.lab import Network, Worker, numbers, segments, worker

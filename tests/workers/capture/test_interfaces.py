@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from tests.workers.capture.lab import Network, numbers, refused, worker
+from tests.workers.capture.lab import Network, by_interface, numbers, refused, worker
 
 SETTINGS = {"budget": 2**28, "rotate": {"size": 2**22, "every": 3600}}
 
@@ -33,6 +33,11 @@ def test_an_interface_that_comes_is_captured_at_once_and_one_that_goes_is_forgot
             capture.wait_event("interface_found")
             assert time.monotonic() - began < 3  # and not at the next look
             net.send("near0", 100, first=first)
+            told = first + 100  # its counts go on where they were
+            capture.wait_for(
+                lambda fields, told=told: by_interface(fields).get("wg0", {}).get("written") == told,  # type: ignore[misc]
+                f"{told} packets of wg0",
+            )
             net.delete("near0")
             capture.wait_event("interface_lost")
             capture.wait_for(lambda fields: fields.get("STATUS", "").endswith("waiting for wg*"), "that it waits")

@@ -14,7 +14,7 @@ from pathlib import Path
 from agent.linux.capability_sets import NET_RAW, mask, parse_sets
 from agent.linux.process import children_of
 from agent.workers.capture import account
-from tests.workers.capture.lab import PATIENCE, Network, Worker, packets, segments, worker
+from tests.workers.capture.lab import PATIENCE, Network, Worker, by_interface, packets, segments, worker
 
 PORT = 4739
 SETTINGS = {"interfaces": ["lo"], "filter": f"udp dst port {PORT}", "budget": 2**28, "fanout": 3}
@@ -82,6 +82,8 @@ def test_each_packet_is_taken_by_one_process_and_each_flow_stays_in_one(tmp_path
         assert (figures["written"], figures["received"], figures["segments"]) == (6_000, 6_000, 3)
         assert figures["store_bytes"] == sum(path.stat().st_size for path in (capture.data / "lo").iterdir())
         assert figures["unindexed"] == 0
+        lo = by_interface([fields for fields in capture.messages if "X_INTERFACES" in fields][-1])["lo"]
+        assert (lo["received"], lo["written"], lo["segments"]) == (6_000, 6_000, 3)
 
 
 def test_all_of_them_close_their_segments_when_somebody_asks(tmp_path: Path, net: Network) -> None:
@@ -161,6 +163,8 @@ def test_one_that_is_killed_is_replaced_and_what_it_had_written_is_kept(tmp_path
         os.kill(members(capture)[0], signal.SIGKILL)
         capture.wait_event("segment_recovered")
         all_share(capture)
+        told = by_interface(capture.wait_for(lambda fields: "X_INTERFACES" in fields, "figures of each interface"))
+        assert (told["lo"]["written"], told["lo"]["ring"]) == (3_000, 3 * 2**20)
         assert len(members(capture)) == 2
         with send(net, 3_000, first=3_000) as sender:
             assert sender.wait(PATIENCE) == 0

@@ -15,10 +15,11 @@ import pytest
 from agent.errors import StorageFailure
 from agent.workers.capture import account, finish, memory, pins
 from agent.workers.capture.account import Account
-from agent.workers.capture.memory import PLACE, Memory
+from agent.workers.capture.memory import Memory
 from agent.workers.capture.mover import Load, Moved, Mover
 from agent.workers.capture.naming import OPEN, segment_name
 from agent.workers.capture.retention import Limits, Stored
+from agent.workers.capture.shm import PLACE
 from agent.workers.capture.store import Store
 
 SECOND = 1_000_000_000

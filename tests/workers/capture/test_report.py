@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from agent.workers.capture.counters import Counters
-from agent.workers.capture.report import Flow, figures, summary
+from agent.workers.capture.report import Flow, Part, by_interface, figures, summary
 
 TOTAL = Counters(12_400, 50, 5, 12_345, 0, 0, 1_258_291, 3)
 
 
 def test_the_line_of_a_healthy_capture() -> None:
-    assert summary(["lo"], [], TOTAL, store="ok") == "lo: 12,345 packets, 55 dropped, 1.2 MiB in 3 segments"
+    assert summary(["lo"], [], TOTAL, store="ok") == "lo: 12,345 packets, 55 dropped, 1.20 MiB in 3 segments"
 
 
 def test_one_is_not_plural() -> None:
@@ -54,6 +54,15 @@ def test_figures_bear_the_names_that_the_status_shows() -> None:
         "ring": 2**25,
         "ring_packets": 17,
     }
+
+
+def test_each_interface_has_the_figures_of_the_whole() -> None:
+    flow = Flow(120_400_000, 2_000_000_000, 2**25, 17)
+    parts = {"eth0": Part(TOTAL, flow), "eth1": Part(Counters(), Flow(), waiting=True)}
+    told = by_interface(parts, rates={"eth0": 1.26}, cut={"eth0": 9, "gone": 7})
+    assert set(told) == {"eth0", "eth1"}
+    assert told["eth0"] == figures(TOTAL, flow, store={}, rate=1.26) | {"cut": 9, "waiting": False}
+    assert set(told["eth1"].values()) == {0, True}
 
 
 def test_of_several_interfaces_the_worst_lag_and_all_memory_are_told() -> None:

@@ -13,7 +13,8 @@ from agent.workers.capture.adoption import SLACK
 from agent.workers.capture.catalogue import ACCOUNT, INDEX, TAIL
 from agent.workers.capture.naming import CLOSED, OPEN, segment_name
 from agent.workers.capture.retention import Stored
-from agent.workers.capture.stock import Held, held, is_store, stock, within
+from agent.workers.capture.stock import Held, held, stock, within
+from agent.workers.capture.version import is_store
 
 SECOND = 10**9
 

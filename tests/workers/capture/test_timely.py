@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,7 @@ def test_only_segments_of_the_interfaces_that_are_asked_for(tmp_path: Path) -> N
         put(tmp_path / name, BEGIN, BEGIN)
     (tmp_path / "eth0" / "notes.pcap").touch()
     (tmp_path / "eth0" / "20261320T140000.000000Z.pcap").touch()
-    (tmp_path / "eth0" / segment_name(BEGIN + 1, CLOSED)).mkdir()
+    (tmp_path / "eth0" / segment_name(BEGIN + 1000, CLOSED)).mkdir()
     assert [one.segment.interface for one in timely(tmp_path, names=("eth1", "eth0"))] == ["eth0", "eth1"]
     assert timely(tmp_path / "nothing") == []
     (tmp_path / "file").touch()
@@ -91,7 +92,7 @@ def test_a_question_opens_nothing_of_another_time(tmp_path: Path) -> None:
     for number in range(-50, 51):
         begin = BEGIN + number * 10 * MINUTE
         path = segment(store, "eth0", [Packet(begin, 60, datagram(53))])
-        path.with_suffix(".idx").write_bytes(b"no index at all")
+        path.with_suffix(".idx").write_bytes(b"no index at all" * 10)
         os.utime(path, ns=(begin, begin + MINUTE))
     answer = Answer([store], "", within=(BEGIN, BEGIN + MINUTE))
     assert sum(run.end - run.begin for run in answer.runs()) == 1
@@ -105,9 +106,9 @@ def test_a_change_shows_in_the_times_of_directories_once_they_are_settled(tmp_pa
     assert not settled(changes(tmp_path))
     for ahead in (-MINUTE, MINUTE):  # of a clock that was set back, too
         for place in (tmp_path, tmp_path / "eth0"):
-            now = place.stat().st_mtime_ns + ahead
-            os.utime(place, ns=(now, now))
+            stamp = time.time_ns() + ahead
+            os.utime(place, ns=(stamp, stamp))
         before = changes(tmp_path)
         assert settled(before)
-        put(tmp_path / "eth0", BEGIN + MINUTE + ahead, BEGIN)
+        put(tmp_path / "eth0", BEGIN + 10 * MINUTE + ahead, BEGIN)
         assert changes(tmp_path) != before

@@ -40,11 +40,12 @@ def test_rotation_by_time_is_aligned_to_the_wall_clock_and_loses_nothing(tmp_pat
         assert numbers(capture.data, "far") == list(range(4_000))
         closed = segments(capture.data, "far")
         assert len(closed) >= 4
-        late = 0.4e9  # a tenth of a second that the kernel holds packets back, and a busy machine
+        starts = []
         for path in closed:
             times = [packet.time for packet in packets(path)]
-            window = max(times) // int(every * 1e9)
-            assert min(times) >= window * every * 1e9 - late
+            starts.append(min(times) - max(times) // int(every * 1e9) * every * 1e9)
+        # A tenth of a second the kernel holds packets back. A busy machine may be later than that, but not every time.
+        assert sorted(starts)[len(starts) // 2] >= -0.3e9
 
 
 def test_a_segment_is_named_after_its_first_packet(tmp_path: Path, net: Network) -> None:
@@ -263,6 +264,22 @@ def test_a_bad_filter_is_a_mistake_in_the_declaration_told_with_its_place(tmp_pa
 def test_a_snaplen_that_keeps_nothing_is_a_mistake_in_the_declaration(tmp_path: Path, net: Network) -> None:
     status, lines = refused(tmp_path, net, **small(snaplen=0))
     assert (status, lines) == (1, ["service.edge.snaplen: 0 is not within 1..262144 bytes"])
+
+
+def test_a_budget_that_cannot_work_is_a_mistake_in_the_declaration(tmp_path: Path, net: Network) -> None:
+    status, (line,) = refused(tmp_path, net, **small(budget=1_000))
+    assert status == 1
+    assert line.startswith("service.edge.budget: 1000 bytes are too few for 1 interfaces with packets of up to 262144")
+
+
+def test_a_store_of_a_newer_version_is_refused_and_not_touched(tmp_path: Path, net: Network) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "store.json").write_text('{"version": 2}')
+    status, lines = refused(tmp_path, net, **small())
+    told = f"{data / 'store.json'}: the store is of version 2, and this program knows 1"
+    assert (status, [line[: len(told)] for line in lines]) == (1, [told])
+    assert [path.name for path in data.iterdir()] == ["store.json"]
 
 
 def test_without_permission_it_says_which_capability_is_missing(tmp_path: Path, net: Network) -> None:

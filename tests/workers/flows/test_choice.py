@@ -115,6 +115,8 @@ def test_other_byte_orders_and_microseconds_make_no_difference(tmp_path: Path, m
 def test_what_libpcap_refuses_is_refused_with_its_words() -> None:
     with pytest.raises(UsageError, match=r'^filter "tcp prot 443": syntax error at "prot" \(column 5\)$'):
         Choice("tcp prot 443").check()
+    with pytest.raises(UsageError, match="protochain follows the headers"):
+        Choice("ip6 protochain 6")
 
 
 def test_a_file_that_is_cut_short_meanwhile_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

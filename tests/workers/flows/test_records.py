@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from agent.linux.files import open_regular
-from agent.workers.capture.catalogue import INDEX, Segment, segments
+from agent.workers.capture.catalogue import INDEX
+from agent.workers.capture.timely import Timely, timely
 from agent.workers.flows import ipfix, records, table
 from agent.workers.flows.choice import Choice
 from agent.workers.flows.ended import segment
@@ -175,12 +176,12 @@ def test_one_that_was_opened_before_it_was_renamed_is_counted_once(
 def test_one_that_was_removed_is_as_if_it_had_never_been(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     packets = traffic.mixed(5, 50)
     gone, _ = traffic.store(tmp_path, "eth0", [packets[:100], packets[100:]])
-    real = segments
-    monkeypatch.setattr(records, "segments", lambda directory: [*real(directory), *_remove(gone)])
+    real = timely
+    monkeypatch.setattr(records, "timely", lambda *asked: [*real(*asked), *_remove(gone)])
     assert sum(line.packets for line in flows(tmp_path)) == len(packets) - 100
 
 
-def _remove(path: Path) -> list[Segment]:
+def _remove(path: Path) -> list[Timely]:
     path.unlink(missing_ok=True)
     return []
 

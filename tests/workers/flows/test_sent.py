@@ -17,7 +17,7 @@ steps = st.lists(st.tuples(st.integers(-500, 700), st.booleans(), st.booleans())
 
 
 @given(steps, st.integers(1, 6), st.integers(6, 12))
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 def test_each_is_sent_once_and_none_is_left_out(steps: list[tuple[int, bool, bool]], kept: int, most: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sent, "KEPT", kept)

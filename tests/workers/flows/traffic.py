@@ -131,7 +131,14 @@ def mixed(seed: int, count: int, start: int = NOON, seconds: int = 100) -> list[
     return sorted(packets)
 
 
-def store(directory: Path, interface: str, segments: Sequence[Sequence[Packet]], *, indexed: bool = True) -> list[Path]:
+def store(
+    directory: Path,
+    interface: str,
+    segments: Sequence[Sequence[Packet]],
+    *,
+    indexed: bool = True,
+    snaplen: int = 262144,
+) -> list[Path]:
     """Closed segments in a store, each named by its first packet and written to last at its end."""
     import os
 
@@ -142,7 +149,7 @@ def store(directory: Path, interface: str, segments: Sequence[Sequence[Packet]],
     paths = []
     for packets in segments:
         path = place / segment_name(packets[0].time, CLOSED)
-        path.write_bytes(savefile(packets))
+        path.write_bytes(savefile(packets, snaplen))
         last = max(packet.time for packet in packets)
         os.utime(path, ns=(last, last))
         if indexed:

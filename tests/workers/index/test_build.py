@@ -76,7 +76,7 @@ def test_times_are_nanoseconds_whatever_the_file_counts() -> None:
 
 @pytest.mark.usefixtures("short")
 @given(st.lists(st.integers(1, 20_000), max_size=12))
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 def test_a_file_that_grows_is_told_about_as_far_as_it_is_whole(steps: list[int]) -> None:
     data = lab.savefile(lab.ETHERNET, packets(range(300)))
     fd = os.memfd_create("growing")
@@ -151,12 +151,34 @@ def test_the_longest_packets_fit_into_a_chunk(tmp_path: Path) -> None:
 
 
 def test_no_more_packets_make_a_chunk_than_can_be_grouped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "MOST", 7)
+    monkeypatch.setattr(build, "PACKETS", 7)
     data = lab.savefile(lab.ETHERNET, packets(range(40)))
     with reading(tmp_path / "file", data) as (_, reader):
         chunks = list(reader.chunks(len(data)))
     assert [chunk.packets for chunk in chunks] == [7, 7, 7, 7, 7, 5]
     assert follow_each_other(chunks)
+
+
+@pytest.mark.parametrize("piece", [LONGEST_CAPTURE // 100, 8192, 100_000])
+def test_a_chunk_that_is_read_in_pieces_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int
+) -> None:
+    data = lab.savefile(lab.ETHERNET, packets([*range(20), *range(1000)]))
+    with reading(tmp_path / "file", data) as (_, reader):
+        monkeypatch.setattr(build, "_PIECE", piece)
+        (chunk,) = reader.chunks(len(data))
+    assert same(chunk, whole(data))
+
+
+def test_what_an_earlier_chunk_left_in_the_workspace_is_not_seen(tmp_path: Path) -> None:
+    """A workspace is shared by files of all kinds."""
+    shared = build.Workspace()
+    kinds = [lab.ETHERNET, lab.RAW, lab.NULL, lab.SLL2, lab.ETHERNET]
+    for number, link_type in enumerate(kinds):
+        data = lab.savefile(link_type, packets(range(number, 300, number + 1)))
+        with reading(tmp_path / f"{number}", data) as (fd, _):
+            (chunk,) = Reader(fd, kind_of(data), workspace=shared).chunks(len(data))
+            assert same(chunk, whole(data))
 
 
 def test_packets_decoded_in_many_batches_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,7 +104,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_is_followed_is_what_a_listing_finds(tmp_path: Path, steps: list[tuple[str, int]]) -> None:
     store = Path(tempfile.mkdtemp(dir=tmp_path))
     looking = Lookout(store)

@@ -114,7 +114,7 @@ def test_a_segment_of_ours_that_is_damaged_gets_an_index_of_what_there_is(tmp_pa
 
 
 def test_what_is_kept_of_all_segments_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_module, "MOST_KEPT", 6_000)
+    monkeypatch.setattr(worker_module, "MOST_KEPT", 3_000)
     data = tmp_path / "data"
     paths = [segment(data, f"eth{number}", 0, records(50 + number), ".part") for number in range(6)]
 
@@ -124,7 +124,7 @@ def test_what_is_kept_of_all_segments_is_bounded(tmp_path: Path, monkeypatch: py
         )
         known = indexing._look()
         await indexing._open(known)
-        assert sum(growing.weight for growing in indexing._growing.values()) <= 6_000
+        assert sum(growing.weight for growing in indexing._growing.values()) <= 3_000
         tails = [path.with_suffix(".tail") for path in paths if path.with_suffix(".tail").exists()]
         assert 0 < len(tails) < 6
         await indexing.stop()

@@ -10,10 +10,14 @@ import pytest
 
 from agent.errors import StorageFailure
 from agent.workers.index.build import Reader, kind_of
+from agent.workers.index.model import Flows
+from agent.workers.inventory import inventory as inventory_module
+from agent.workers.inventory import offered
 from agent.workers.inventory.aside import NAME as ASIDE
 from agent.workers.inventory.control import FILTERS
 from agent.workers.inventory.inventory import Inventory
 from agent.workers.inventory.rate import PER_SECOND
+from agent.workers.inventory.sighting import Sighting
 from agent.workers.inventory.snapshot import NAME, read, restore
 from agent.workers.inventory.view import Source, hosts
 from tests.workers.inventory.lab import CLIENT_MAC, SERVER, SERVER_MAC, Lab, Packet, fields, packets, write
@@ -140,6 +144,22 @@ def test_a_processor_that_is_used_up_is_left_alone(store: Path) -> None:
     assert not inventory.table.stations
 
 
+def test_what_flows_tell_waits_for_the_processor_too(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def services(flows: Flows) -> list[Sighting]:
+        asked.append(len(flows))
+        return []
+
+    monkeypatch.setattr(offered, "services", services)
+    inventory = Inventory(store, Reports())
+    observe(inventory, write(store / "x.pcap", [arp(1, 1)]))
+    assert asked == [1]
+    inventory._processor.spend(1000)
+    observe(inventory, write(store / "x.pcap", [arp(2, 2)]))
+    assert asked == [1]
+
+
 def test_it_is_written_now_and_then_and_at_the_end(store: Path) -> None:
     inventory = Inventory(store, Reports())
     inventory.save(at_once=True)
@@ -153,6 +173,22 @@ def test_it_is_written_now_and_then_and_at_the_end(store: Path) -> None:
     inventory.save(at_once=True)
     assert (store / NAME).stat().st_mtime_ns > first
     assert "127.0.0.1" in (read(store / NAME) or pytest.fail()).own
+
+
+@pytest.mark.parametrize("rate", [1, 1 << 40])
+def test_the_more_there_is_to_write_the_more_rarely_it_is_written(
+    store: Path, monkeypatch: pytest.MonkeyPatch, rate: int
+) -> None:
+    monkeypatch.setattr(inventory_module, "PACE", 0.0)
+    monkeypatch.setattr(inventory_module, "_SPARING", 0)
+    monkeypatch.setattr(inventory_module, "RATE", rate)
+    inventory = Inventory(store, Reports())
+    observe(inventory, write(store / "x.pcap", [arp(1, 1)]))
+    inventory.save()
+    first = (store / NAME).stat().st_ino
+    observe(inventory, write(store / "x.pcap", [arp(2, 2)]))
+    inventory.save()
+    assert ((store / NAME).stat().st_ino == first) == (rate == 1)
 
 
 def test_what_cannot_be_written_is_reported_once_and_tried_again(store: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from agent.workers.index.build import Reader, kind_of
 from agent.workers.index.model import Chunk
-from agent.workers.inventory.offered import activity, services
+from agent.workers.inventory.offered import activity, known, services
 from tests.workers.inventory.lab import SERVER, SERVER6, Lab, Packet, fields, write
 
 A, B = b"\x0a\0\0\1", b"\x0a\0\0\2"
@@ -96,6 +96,6 @@ def test_an_answer_to_another_is_none(tmp_path: Path) -> None:
 
 def test_only_who_is_known_is_still_there_when_he_sends(tmp_path: Path) -> None:
     flows = chunk(write(tmp_path / "flows.pcap", [packet(at, A, B, 6, (1000 + at, 80)) for at in (3, 5, 9)])).flows
-    (found,) = activity(flows, [(0, "10.0.0.1"), (0, "10.0.0.2"), (0, "fd00::1"), (7, "10.0.0.1")])
+    (found,) = activity(flows, known([(0, "10.0.0.1"), (0, "10.0.0.2"), (0, "fd00::1"), (7, "10.0.0.1")]))
     assert (found.address, found.first, found.last) == ("10.0.0.1", 3, 9)
-    assert activity(flows, [(0, "10.0.0.3")]) == activity(flows, []) == []
+    assert activity(flows, known([(0, "10.0.0.3")])) == activity(flows, known([])) == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.workers.inventory.sighting import FACTS, NAME, SEEN, SERVICE, SOURCES, Sighting
@@ -64,6 +64,7 @@ def test_to_fold_at_once_or_in_parts_is_the_same(some: list[Sighting], more: lis
 SMALL = Limits(hosts=3, facts=8, addresses=2, names=2, services=3, others=1)
 
 
+@settings(deadline=None)
 @given(sightings)
 def test_every_bound_holds_whatever_comes(told: list[Sighting]) -> None:
     table = Table(SMALL)
@@ -78,6 +79,7 @@ def test_every_bound_holds_whatever_comes(told: list[Sighting]) -> None:
                 assert len(known) <= most.get(kind, SMALL.others)
 
 
+@settings(deadline=None)
 @given(sightings)
 def test_what_made_room_is_counted(told: list[Sighting]) -> None:
     table = folded(told, SMALL)
@@ -123,3 +125,15 @@ def test_hearsay_is_kept_apart_with_who_was_told_last() -> None:
     assert not table.addresses
     (row,) = table.heard.values()
     assert row.facts == {NAME: {("www", "dns"): (2, 3, "10.0.0.3")}}
+
+
+@settings(deadline=None)
+@given(sightings)
+def test_the_edition_changes_whenever_other_addresses_are_known(told: list[Sighting]) -> None:
+    table = Table(Limits(4, 8, 2, 2, 2, 2))
+    before, known = table.edition, table.known()
+    for one in told:
+        table.fold([one], "eth0")
+        if table.edition == before:
+            assert table.known() == known
+        before, known = table.edition, table.known()

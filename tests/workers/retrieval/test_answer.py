@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -145,12 +146,20 @@ def test_a_limit_ends_the_answer_and_is_told(store: Path) -> None:
     assert found == everything[: len(found)]
     assert small.stopped == "bytes"
     assert 4000 < sum(len(packet.data) for packet in found) == small.octets <= 5000
-    clock = iter([0.0, 1.0, 1.0, *[70.0] * 10_000])
-    slow = Answer([store], "ip", limits=Limits(seconds=60), clock=lambda: next(clock))
-    assert len(answered(slow)) < len(everything)
-    assert slow.stopped == "time"
     exact = Answer([store], "ip", limits=Limits(packets=len(everything)))
     assert (len(answered(exact)), exact.stopped) == (len(everything), None)
+
+
+@pytest.mark.parametrize("looks", [0, 1, 3, 8, 30])
+def test_what_is_given_until_the_time_is_over_is_whole_up_to_where_it_says(store: Path, looks: int) -> None:
+    everything = answered(Answer([store], "ip"))
+    clock = itertools.chain([0.0], [1.0] * looks, itertools.repeat(70.0))
+    slow = Answer([store], "ip", limits=Limits(seconds=60), clock=lambda: next(clock))
+    found = answered(slow)
+    assert slow.stopped == "time"
+    assert found == everything[: len(found)]
+    assert looks < 30 or 0 < len(found) < len(everything)
+    assert all(packet.time >= (slow.reached or 0) for packet in everything[len(found) :])
 
 
 def test_clocks_that_are_set_back_lose_nothing(tmp_path: Path) -> None:

@@ -186,3 +186,10 @@ def test_a_wrong_filter_is_told_in_the_words_that_were_typed(capture: Capture) -
     capture.write(1)
     with pytest.raises(UsageError, match=r'filter "tcp port": syntax error at its end'):
         Follower(capture.place.parent, (), "tcp port", "not host 10.0.0.1")
+    with pytest.raises(UsageError, match=r'^filter "ip6 protochain 6": protochain follows .*; write ip6 proto'):
+        Follower(capture.place.parent, (), "ip6 protochain 6")
+
+
+def test_a_wrong_filter_is_told_before_there_is_a_packet(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r'filter "tcp port": syntax error at its end'):
+        Follower(tmp_path, (), "tcp port")

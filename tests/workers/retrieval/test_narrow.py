@@ -13,9 +13,9 @@ from agent.errors import UsageError
 from agent.workers.index import build
 from agent.workers.index.headers import MARGIN
 from agent.workers.index.model import EXTENDED, ODD, Chunk
-from agent.workers.retrieval.expression import parse
 from agent.workers.retrieval.narrow import candidates
 from agent.workers.retrieval.offline import Filter, Packet, packets
+from agent.workers.retrieval.parse import parse
 from tests.workers.retrieval import traffic
 
 

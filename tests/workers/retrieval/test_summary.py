@@ -40,7 +40,7 @@ def test_addresses_and_ports_are_those_that_tshark_sees(tmp_path: Path, link_typ
             compared += 1
             assert (told["source"], told["destination"]) == (v4_source or v6_source, v4_target or v6_target)
             assert [str(told["source_port"]), str(told["destination_port"])] in (ports[:2], ports[2:])
-            assert set(vlans.split(",")) - {""} <= set(map(str, told.get("vlan", [])))
+            assert set(vlans.split(",")) - {""} <= set(map(str, told.get("vlans", [])))
     assert compared > 50
 
 
@@ -79,3 +79,20 @@ def test_whatever_the_bytes_are_there_is_a_line(link_type: int, seed: int, junk:
     random = Random(seed)
     data = traffic.frame(random, link_type if link_type in (0, 1, 101, 113, 276) else 1)
     assert line(summary(link_type, data[: random.randrange(len(data) + 1)] + junk))
+
+
+def test_it_goes_behind_the_headers_that_flows_go_behind_and_no_others() -> None:
+    """Mobility (RFC 6275) and host identity (RFC 7401) are what a packet is about; loopback says what follows."""
+    ends = bytes(15) + b"\x01" + bytes(15) + b"\x02"
+
+    def packet(following: int, behind: bytes) -> bytes:
+        return b"\x60\0\0\0" + len(behind).to_bytes(2, "big") + bytes((following, 64)) + ends + behind
+
+    udp = bytes.fromhex("0035 1234 0008 0000")
+    for protocol in (135, 139):
+        assert summary(101, packet(protocol, bytes((17, 0)) + bytes(6) + udp))["protocol"] == f"protocol {protocol}"
+    for extension in (0, 43, 60, 140):
+        assert summary(101, packet(extension, bytes((17, 0)) + bytes(6) + udp))["source_port"] == 53
+    for head in (b"\0\0\0\x1e", b"\x1e\0\0\0"):  # AF_INET6 of Darwin, in either byte order
+        assert summary(0, head + packet(17, udp))["source_port"] == 53
+    assert "source_port" not in summary(0, b"\x07\0\0\0" + packet(17, udp))

@@ -7,12 +7,11 @@ from random import Random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
+from agent.workers.index.numbers import ARP, IPV6, RARP
+from agent.workers.index.numbers import IPV4 as IP
 from agent.workers.retrieval.expression import (
-    ARP,
-    IP,
-    IPV6,
-    RARP,
     Address,
     And,
     Direction,
@@ -25,8 +24,8 @@ from agent.workers.retrieval.expression import (
     Protocol,
     Unknown,
     Vlan,
-    parse,
 )
+from agent.workers.retrieval.parse import parse
 from tests.workers.retrieval import traffic
 
 ANY = (6, 17, 132)
@@ -50,11 +49,11 @@ A = v4(0x0A000001)
         ("", Everything()),
         (" \n", Everything()),
         ("host 10.0.0.1", A),
-        ("src 10.0.0.1", A._replace(direction=Direction.SOURCE)),
+        ("src 10.0.0.1", replace(A, direction=Direction.SOURCE)),
         ("src or dst host 10.0.0.1", A),
-        ("dst && src host 10.0.0.1", A._replace(direction=Direction.BOTH)),
-        ("ip host 10.0.0.1", A._replace(ethertypes=(IP,))),
-        ("rarp src host 10.0.0.1", A._replace(ethertypes=(RARP,), direction=Direction.SOURCE)),
+        ("dst && src host 10.0.0.1", replace(A, direction=Direction.BOTH)),
+        ("ip host 10.0.0.1", replace(A, ethertypes=(IP,))),
+        ("rarp src host 10.0.0.1", replace(A, ethertypes=(RARP,), direction=Direction.SOURCE)),
         ("net 10", v4(0x0A000000, 0xFF000000)),
         ("host 10", v4(10)),
         ("net 10.1", v4(0x0A010000, 0xFFFF0000)),
@@ -65,7 +64,7 @@ A = v4(0x0A000001)
         ("port 0x50", port(80)),
         ("tcp dst port 80", port(80, (6,), Direction.DESTINATION)),
         ("portrange 90-80", Ports(80, 90, ANY, EITHER, True, 0)),
-        ("port domain", port(53)._replace(certain=False)),
+        ("port domain", replace(port(53), certain=False)),
         ("tcp", Protocol(6, (4, 6), 0)),
         ("icmp6", Protocol(58, (6,), 0)),
         (r"proto \udp", Protocol(17, (4, 6), 0)),
@@ -78,7 +77,7 @@ A = v4(0x0A000001)
         ("not host 10.0.0.1 and arp", And(Not(A), Ethertype(ARP, 0))),
         ("arp or ip and host 10.0.0.1", And(Or(Ethertype(ARP, 0), Ethertype(IP, 0)), A)),
         ("arp or (ip and host 10.0.0.1)", Or(Ethertype(ARP, 0), And(Ethertype(IP, 0), A))),
-        ("vlan 5 and host 10.0.0.1", And(Vlan(5, 0), A._replace(depth=1))),
+        ("vlan 5 and host 10.0.0.1", And(Vlan(5, 0), replace(A, depth=1))),
         ("host 10.0.0.1 or vlan or vlan 7", Or(Or(A, Vlan(None, 0)), Vlan(7, 1))),
         ("tcp[13] & 2 != 0 and host 10.0.0.1", And(Unknown(), A)),
         ("ether host 2:0:0:0:0:1 or host 10.0.0.1", Or(Unknown(), A)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 PLACE = Path("/dev/shm")  # noqa: S108  # tmpfs by the Filesystem Hierarchy Standard, and sticky
@@ -18,7 +19,18 @@ def stem(data: Path) -> str:
 
 
 def found(data: Path) -> list[Path]:
-    """Where segments of the capture whose store is ``data`` wait in memory, as far as can be seen."""
+    """Where segments of the capture whose store is ``data`` wait in memory, as far as can be seen.
+
+    Everybody may make directories there: only those of the store's user count, and root's, who may work for that one.
+    """
     there = sorted(PLACE.glob(f"{_PREFIX}*"))
     begin = stem(data) if there else ""
-    return [path for path in there if path.name.startswith(begin)]
+    return [path for path in there if path.name.startswith(begin) and _genuine(path, data)]
+
+
+def _genuine(path: Path, data: Path) -> bool:
+    try:
+        status = path.lstat()
+        return stat.S_ISDIR(status.st_mode) and status.st_uid in (0, data.stat().st_uid)
+    except OSError:
+        return False

@@ -257,9 +257,10 @@ def test_what_could_not_be_copied_is_not_removed_where_somebody_else_made_it(
 def test_what_had_to_go_while_it_was_copied_is_on_disk_with_its_account(
     kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    may, sendfile = threading.Event(), os.sendfile
+    may, began, sendfile = threading.Event(), threading.Event(), os.sendfile
 
     def slow(*arguments: Any) -> int:
+        began.set()
         assert may.wait(20)
         return sendfile(*arguments)
 
@@ -268,8 +269,7 @@ def test_what_had_to_go_while_it_was_copied_is_on_disk_with_its_account(
     kept.close_segment(1)
     pins.add(kept.data, BEGIN, BEGIN + 9 * SECOND, created=kept.now)
     kept.memory.tend()
-    while not list(kept.data.rglob("*.part")):  # it has begun with the first
-        assert kept.memory._mover.busy
+    assert began.wait(20)
     kept.memory.make_room(6 * SIZE)
     assert kept.in_memory() == []
     may.set()

@@ -195,9 +195,10 @@ def test_a_journal_that_hangs_is_not_waited_for_and_learns_what_it_missed(instal
         installed.signal(journald, signal.SIGCONT)
     installed.wait_journal(lambda line: "journal lost: " in line, "AGENT_EVENT=journal_lost")
     installed.wait_journal(lambda line: "tick" in line, "--lines=0", "AGENT_SERVICE=clock")
-    (told,) = installed.entries("AGENT_EVENT=journal_lost")
-    assert int(told["AGENT_DATA_ENTRIES"]) > 0
-    assert told["PRIORITY"] == "4"
+    # While it makes up for that, a slow machine may lose some again.
+    for told in installed.entries("AGENT_EVENT=journal_lost"):
+        assert int(told["AGENT_DATA_ENTRIES"]) > 0
+        assert told["PRIORITY"] == "4"
     assert [event["kind"] for event in installed.events("--service", "web")].count("exited") == 1
     assert installed.show(UNIT, "NRestarts") == {"NRestarts": "0"}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from agent.declaration.model import Capture
 from agent.errors import ConfigurationError
-from agent.workers.capture import fanout, handed, report
+from agent.workers.capture import fanout, handed, ownership, report
 from agent.workers.capture.armed import Armed, effective
 from agent.workers.capture.indexing import Indexing
 from agent.workers.capture.interfaces import Interfaces
@@ -59,6 +59,7 @@ class CaptureWorker(CaptureLoop):
 
     async def start(self) -> None:
         """Adopt the store, open every interface."""
+        ownership.check(self.context.data)
         self._disk.adopt()
         if self._armed is not None:
             self._armed.adopt()

@@ -96,10 +96,10 @@ class Armed:
         if self._memory is not None:
             self._memory.tend()
 
-    def close(self) -> None:
-        """Keep what is pinned; the rest goes."""
+    def close(self, within: float) -> None:
+        """Keep what is pinned, as far as that goes within so many seconds; the rest goes."""
         if self._memory is not None:
-            self._memory.close()
+            self._memory.close(within)
 
     def _pull(self, reason: str, at: int) -> None:
         try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,9 @@ from agent.workers.capture.store import Report, Store
 
 _MOST = 64
 """Segments that are copied in one go: each holds a descriptor until it is named."""
+
+PATIENCE = 5.0
+"""Seconds that a disk is waited for at the end: half of the ``stop_timeout`` that there is where none is declared."""
 
 
 class Memory(Store):
@@ -63,22 +67,32 @@ class Memory(Store):
         if not self._mover.busy:
             self._move(_MOST)
 
-    def close(self) -> None:
-        """Move what is pinned, and forget the rest. Whatever cannot be moved is tried once, and told."""
+    def close(self, within: float = PATIENCE) -> None:
+        """Move what is pinned, and forget the rest. Whatever cannot be moved is tried once, and told.
+
+        So is what a slow disk has not taken after ``within`` seconds.
+        """
+        until = time.monotonic() + within
         self._pins.look(self._clock())
-        self._mover.wait()
-        self._settle()
         tried: set[Stored] = set()
-        while loads := self._move(_MOST, tried):
+        in_time = self._moved(until)
+        while in_time and (loads := self._move(_MOST, tried)):
             tried.update(load.segment for load in loads)
-            self._mover.wait()
-            self._settle()
+            in_time = self._moved(until)
         if lost := self._pinned():
             packets = sum(record.written for one in lost if (record := self._account(one)) is not None)
+            late = "" if in_time else f", and the disk did not take them within {within:.3g} s"
             self._report(
-                "storage_error", f"{packets} packets of {len(lost)} pinned segments are lost: they were in memory alone"
+                "storage_error",
+                f"{packets} packets of {len(lost)} pinned segments are lost: they were in memory alone{late}",
             )
         shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _moved(self, until: float) -> bool:
+        """Wait for what is being copied, and name it; returns whether all was copied by then."""
+        done = self._mover.wait(max(0.0, until - time.monotonic()))
+        self._settle()
+        return done
 
     def _report_broken(self, kind: str, message: str) -> None:
         """What is wrong with a pin itself, the store on disk tells."""

@@ -24,6 +24,10 @@ from agent.workers.runtime import Context
 #: Seconds between two looks for segments that another process has closed, or left open, and did not tell of.
 DISCOVER = 30.0
 
+#: The part of ``stop_timeout`` in which a stop may move packets from memory to the disk. Who takes longer to stop than
+#: all of it is killed, and could not tell what is lost.
+MOVING = 0.5
+
 
 class CaptureWorker(CaptureLoop):
     """Raises ``ConfigurationError`` when made for settings that cannot work."""
@@ -72,6 +76,7 @@ class CaptureWorker(CaptureLoop):
 
     async def stop(self) -> None:
         """Write what the kernel still holds, complete the segments, tell the final figures."""
+        until = time.monotonic() + self.context.service.stop_timeout * MOVING
         try:
             if self._members is not None:
                 await self._members.stop()
@@ -80,7 +85,7 @@ class CaptureWorker(CaptureLoop):
             if self._groups is not None:
                 self._groups.close()
             if self._armed is not None:
-                self._armed.close()
+                self._armed.close(max(0.0, until - time.monotonic()))
             await self._indexing.stop()
             self._disk.tend()
             self._tell(self.sources.parts())

@@ -168,6 +168,33 @@ def test_a_disk_that_is_slow_keeps_the_capture_from_nothing(kept: Kept, monkeypa
     assert (kept.in_memory(), kept.on_disk(), kept.events) == ([], ["00"], [])
 
 
+def test_a_disk_that_hangs_at_the_end_is_not_waited_for_longer_than_is_left_and_what_is_lost_is_told(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may, began, sendfile = threading.Event(), threading.Event(), os.sendfile
+
+    def hung(*arguments: Any) -> int:
+        began.set()
+        assert may.wait(20)
+        return sendfile(*arguments)
+
+    monkeypatch.setattr(os, "sendfile", hung)
+    for second in range(3):
+        kept.close_segment(second)
+    pins.add(kept.data, BEGIN, BEGIN + SECOND, created=kept.now)
+    kept.memory.tend()
+    assert began.wait(20)
+    closing = threading.Thread(target=kept.memory.close, args=(0.05,), daemon=True)
+    closing.start()
+    closing.join(10)
+    hangs = closing.is_alive()
+    may.set()
+    closing.join()
+    assert not hangs
+    (message,) = kept.messages
+    assert message.startswith("2 packets of 2 pinned segments are lost: they were in memory alone, and the disk did")
+
+
 def test_one_segment_that_will_not_go_keeps_no_other_from_it(kept: Kept) -> None:
     for second in range(3):
         kept.close_segment(second)

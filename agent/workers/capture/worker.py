@@ -64,6 +64,8 @@ class CaptureWorker(CaptureLoop):
     async def start(self) -> None:
         """Adopt the store, open every interface."""
         ownership.check(self.context.data)
+        if self._armed is not None:
+            self._armed.take_over()
         self._disk.adopt()
         if self._armed is not None:
             self._armed.adopt()

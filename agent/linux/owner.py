@@ -53,21 +53,26 @@ def stranger(*directories: Path) -> bool:
 
 @contextmanager
 def seen_by(user: Credentials | None) -> Iterator[None]:
-    """While the block runs, root reaches files as this user does, and as no root. Nothing changes for ``None``."""
+    """While the block runs, root reaches files as this user does, and as no root. Nothing changes for ``None``.
+
+    Blocks may lie within one another: each has the eyes that it asks for.
+    """
     if user is None:
         yield
         return
-    uid, gid, groups = os.geteuid(), os.getegid(), os.getgroups()
+    root, uid, gid, groups = os.getuid(), os.geteuid(), os.getegid(), os.getgroups()
     try:
+        os.seteuid(root)  # nobody else may change the groups
         os.setgroups(user.groups)
         os.setegid(user.gid)
         os.seteuid(user.uid)
-        with _program_of(uid):
+        with _program_of(root):
             yield
     finally:
-        os.seteuid(uid)
+        os.seteuid(root)
         os.setegid(gid)
         os.setgroups(groups)
+        os.seteuid(uid)
 
 
 @contextmanager

@@ -93,6 +93,17 @@ def test_root_sees_with_the_eyes_of_the_owner_and_is_root_again(theirs: Path) ->
         assert closed.read_text() == "text"
 
 
+def test_eyes_may_be_changed_and_kept_while_others_look(theirs: Path) -> None:
+    before = os.getresuid(), os.getresgid(), os.getgroups()
+    nobody, daemon = resolve_user("nobody", None), resolve_user("daemon", None)
+    with seen_by(nobody):
+        for user in (nobody, daemon):
+            with seen_by(user):
+                assert (os.geteuid(), os.getegid(), os.getgroups()) == (user.uid, user.gid, list(user.groups))
+            assert (os.geteuid(), os.getegid(), os.getgroups()) == (nobody.uid, nobody.gid, list(nobody.groups))
+    assert (os.getresuid(), os.getresgid(), os.getgroups()) == before
+
+
 def test_root_steps_down_to_the_owner_and_its_children_hold_nothing(theirs: Path) -> None:
     told = scripted(f"""{PREAMBLE}
 held = libc.capget()[1]

@@ -156,7 +156,7 @@ def query(
         told(session, target, words, _figures(answer, notes, time.time_ns() - now))
     elif isinstance(writer, Documents):
         output.document({"found": writer.packets, **_figures(answer, notes, time.time_ns() - now)})
-    elif chosen and not answer.packets:
+    elif chosen and not answer.packets and not answer.stopped:
         complain("agentctl: no packet was found")
 
 

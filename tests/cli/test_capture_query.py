@@ -237,6 +237,7 @@ def test_packets_do_not_go_to_a_terminal(prefix: Path) -> None:
         (["ip", "--interface", "eth7"], 1, "no interface is named 'eth7'; did you mean eth1?"),
         (["ip", "--last", "yesterday"], 1, '"yesterday" is not a duration'),
         (["ip", "--from", "14:00", "--last", "5m"], 1, "--last goes back from now"),
+        (["ip6 protochain 6", "--time-limit", "0"], 1, "with protochain a query needs a --time-limit: a packet can be"),
         (["ip", "--format", "pcap"], 1, "--format says what is written to a file"),
         (["ip", "-o", "/nowhere/x.pcap"], 2, "/nowhere/x.pcap: cannot be written: No such file or directory"),
         (["ip", "-o", "/dev/full"], 2, "/dev/full: cannot be written: No space left on device"),

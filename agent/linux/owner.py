@@ -53,8 +53,10 @@ def stranger(*directories: Path) -> bool:
 
 @contextmanager
 def seen_by(user: Credentials | None) -> Iterator[None]:
-    """While the block runs, root reaches files as this user does, and as no root. Nothing changes for ``None``."""
-    if user is None:
+    """While the block runs, root reaches files as this user does, and as no root. Nothing changes for ``None``, nor
+    within another such block for the same user.
+    """
+    if user is None or os.geteuid() == user.uid:
         yield
         return
     uid, gid, groups = os.geteuid(), os.getegid(), os.getgroups()

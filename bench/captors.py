@@ -21,7 +21,7 @@ from tests.workers.capture import lab
 ROOT = Path(__file__).resolve().parents[1]
 MIB = 1024 * 1024
 RING = 16 * MIB
-"""Bytes of kernel memory: a capture's default, and what every peer is given."""
+"""Bytes of kernel memory that everybody is given: a quarter of a capture's default."""
 US = "agent"
 QUIET = 0.3
 """Seconds: who has used no processor for so long has nothing left to do. tcpdump asks for ring blocks that are full,

@@ -11,8 +11,8 @@ each round:
 
 - *loss*: {packets:,} packets with tcpreplay as fast as it goes, {rounds} times: frames of 64 bytes, and of 64, 64,
   128, 576 and 1400, {flows:,} flows over IPv4 and IPv6, some in a VLAN (`bench/traffic.py`). Everybody has a ring of
-  {ring} MiB and writes to a file with his own defaults: we segments with an index, the others one file. Counted are
-  the packets that came out of the wire, and with capinfos those in the files
+  {ring} MiB (64 is our default) and writes to a file with his own defaults: we segments with an index, the others one
+  file. Counted are the packets that came out of the wire, and with capinfos those in the files
 - *processor*: of the process that captures, its start and end left out, from `/proc/PID/task/*/schedstat`
 - *scapy*: AsyncSniffer, by scapy.all, that keeps and writes nothing: the highest rate, to 10 %, at which it sees every
   packet of {scapy:.0f} s

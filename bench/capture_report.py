@@ -83,11 +83,15 @@ class Rotation:
 
 @dataclass(frozen=True)
 class Kill:
-    """One capture that was killed: packets that it was sent and did not store; whether all it did can be read."""
+    """One capture that was killed: packets that it was sent and did not store; whether all it did can be read.
+
+    ``rate``: packets per second that were sent.
+    """
 
     lost: int
     stored: int
     whole: bool
+    rate: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -201,10 +205,10 @@ def _targets(figures: Figures) -> Iterator[tuple[str, str, str, bool]]:
         best = min(sum(one.lost for one in runs if (one.load, one.captor) == (load, peer)) for peer in CAPTORS[1:])
         yield f"packets per second, {load.title}", "≥ 400,000", f"{rate:,.0f}", rate >= 400_000
         yield "of them lost", f"0, and ≤ {best:,} (the best peer)", f"{lost:,}", lost == 0
+    for load in LOADS if figures.runs else ():
         for peer, bound, factor in ((TCPDUMP, "≤ 1.1", 1.1), (DUMPCAP, "≤ ⅓", 1 / 3)):
-            ratio = paired(runs, load, peer)
-            title = f"processor of the capture, {'mixed sizes' if load.mixed else '64 B'}"
-            yield title, f"{bound} × {peer}", f"{ratio:.2f} ×", ratio <= factor
+            ratio = paired(figures.runs, load, peer)
+            yield f"processor of the capture, {load.title}", f"{bound} × {peer}", f"{ratio:.2f} ×", ratio <= factor
     if figures.scapy is not None and (rate := lossless(figures.runs)):
         times = rate / figures.scapy
         yield "loss-free rate", "≥ 30 × scapy's AsyncSniffer", f"{times:.0f} ×", times >= 30
@@ -212,7 +216,9 @@ def _targets(figures: Figures) -> Iterator[tuple[str, str, str, bool]]:
         what = f"rotation every second, {turned.segments} segments"
         found = f"{turned.lost:,} lost, {turned.duplicated:,} duplicated of {turned.sent.arrived:,}"
         good = turned.lost == turned.duplicated == 0 and turned.in_order
+        busy = turned.sent.rate >= 0.99 * 200_000
         yield what, "0 lost, 0 duplicated", found, good
+        yield "packets per second meanwhile", "200,000", f"{turned.sent.rate:,.0f}", busy
     for file in FILES if figures.accounted else ():
         mine = accounted(figures, file, US)
         best_peer = min(ACCOUNTANTS[1:], key=lambda peer: accounted(figures, file, peer))
@@ -315,8 +321,6 @@ def others(figures: Figures) -> Iterable[list[str]]:
     if figures.scapy is not None:
         yield ["scapy's AsyncSniffer, highest rate without loss", f"{figures.scapy:,.0f} /s"]
         yield ["the capture, highest rate that was tried without loss", f"{lossless(figures.runs):,.0f} /s"]
-    if (turned := figures.rotation) is not None:
-        yield ["rotation: sent per second", f"{turned.sent.rate:,.0f}"]
     if (asked := figures.queries) is not None:
         yield ["query: packets found, of", f"{asked.found:,} of {asked.packets:,}"]
         for who, title in ((US, "`agentctl capture query`"), (TCPDUMP, "tcpdump, over all segments"), (CHOSEN, CHOSEN)):
@@ -333,6 +337,7 @@ def others(figures: Figures) -> Iterable[list[str]]:
             took = statistics.median(one.seconds for one in figures.visible if one.busy == busy)
             yield [f"on the wire to visible in a query, median, {beside}", f"{took:.2f} s"]
     if figures.kills:
+        yield ["kill -9: sent per second, median", f"{statistics.median(one.rate for one in figures.kills):,.0f}"]
         yield ["kill -9: packets lost, median", f"{statistics.median(one.lost for one in figures.kills):,.0f}"]
         yield ["kill -9: packets stored in these lives", f"{sum(one.stored for one in figures.kills):,}"]
     if (seen := figures.memory) is not None:

@@ -120,6 +120,7 @@ def fill(directory: Path, flows: traffic.Flows, size: int, begin: int) -> tuple[
         first = begin + int(number * each * every)
         found.append(directory / segment_name(first, CLOSED))
         traffic.write(found[-1], flows.packets(each, first, every))
+        os.utime(found[-1], ns=(last := first + int(each * every), last))  # when it was closed
     return found, count * each
 
 

@@ -116,24 +116,25 @@ def kills(wire: Wire, place: Path, count: int) -> Iterator[Kill]:
         sent = np.memmap(counter, np.uint64, "r")
         captor.start()
         for _ in range(count):
-            ready_at = int(sent[0])
+            ready_at, begun = int(sent[0]), time.monotonic()
             time.sleep(random.uniform(*LIVES))
             family = process.children(captor.pid)
             os.kill(captor.pid, signal.SIGKILL)
-            killed_at = int(sent[0])
+            killed_at, lived = int(sent[0]), time.monotonic() - begun
             process.end_all(family)  # as the agent does, which ends the whole group
             captor.close()
             captor.start()  # which completes what was left
-            yield judged(captor, checked, ready_at, killed_at)
+            yield judged(captor, checked, ready_at, killed_at, lived)
         captor.worker.stop()
         captor.close()
     captors.forget(captor.directory)
 
 
-def judged(captor: Agent, checked: set[Path], ready_at: int, killed_at: int) -> Kill:
+def judged(captor: Agent, checked: set[Path], ready_at: int, killed_at: int, lived: float) -> Kill:
     """What the last life has left, now that it is complete.
 
-    ``ready_at`` and ``killed_at``: how many frames had been sent when it said that it captures, and by its end.
+    ``ready_at`` and ``killed_at``: how many frames had been sent when it said that it captures, and by its end,
+    ``lived`` seconds later.
     """
     found = [path for path in lab.segments(captor.worker.data, NEAR) if path not in checked]
     checked.update(found)
@@ -146,6 +147,7 @@ def judged(captor: Agent, checked: set[Path], ready_at: int, killed_at: int) -> 
         lost=max(0, killed_at - ready_at - int(np.count_nonzero(kept < killed_at))),
         stored=len(numbers),
         whole=told == len(numbers) and bool((np.diff(numbers) > 0).all()),
+        rate=(killed_at - ready_at) / lived,
     )
 
 

@@ -33,5 +33,5 @@ class CaptureCommands(Commands):
 def capture() -> None:
     """Ask captures for packets, and tell them what to keep.
 
-    What is stored is read from PREFIX/spool, whether the agent runs or not.
+    What is stored is read from PREFIX/spool, whether the agent runs or not; rotate alone asks the agent.
     """

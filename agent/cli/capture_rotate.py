@@ -18,7 +18,7 @@ def rotate(session: Session, names: tuple[str, ...]) -> None:
     """Have the captures NAME, or all that run, close the segments that they are writing.
 
     What has been captured up to now is in closed segments a tenth of a second later, with an account beside each, and
-    no packet is lost. Exits 2 when one of them does not capture now.
+    no packet is lost. It is the agent that tells them. Exits 2 when one of them does not capture now.
     """
     if not names:
         services = session.client().request("GET", "/v1/status")["services"]

@@ -118,6 +118,21 @@ def acting(capabilities: int) -> Iterator[None]:
 
 
 @contextmanager
+def refraining(capabilities: int) -> Iterator[None]:
+    """Within, these are not in force: what is tried then ends as it would without them. Raises ``NotGranted``."""
+    effective, permitted, inheritable = libc.capget()
+    if not effective & capabilities:
+        yield
+        return
+    with _refusals():
+        libc.capset(effective & ~capabilities, permitted, inheritable)
+    try:
+        yield
+    finally:
+        libc.capset(effective, permitted, inheritable)
+
+
+@contextmanager
 def handing_on(capabilities: int) -> Iterator[None]:
     """What is executed by an ordinary user's child that is born within holds exactly these, which we must hold.
 

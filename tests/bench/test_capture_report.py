@@ -70,8 +70,10 @@ def test_each_promise_can_be_broken() -> None:
         return [*rest, run(load, US, **changes)]
 
     assert broken(runs=other(report.MIXED, lost=1)) == ["of them lost: 0, and ≤ 0 (the best peer)"]
-    assert broken(runs=other(report.SMALL, processor=0.2)) == ["processor of the capture, 64 B: ≤ 1.1 × tcpdump"]
-    assert broken(runs=other(report.SMALL, processor=0.4))[1] == "processor of the capture, 64 B: ≤ ⅓ × dumpcap"
+    for load in LOADS:
+        what = f"processor of the capture, {load.title}"
+        assert broken(runs=other(load, processor=0.2)) == [f"{what}: ≤ 1.1 × tcpdump"]
+        assert broken(runs=other(load, processor=0.4))[1] == f"{what}: ≤ ⅓ × dumpcap"
     assert broken(scapy=20_000.0) == ["loss-free rate: ≥ 30 × scapy's AsyncSniffer"]
     for turned in (
         report.Rotation(SENT, 6, SENT.arrived - 1, SENT.arrived - 1, in_order=True),

@@ -119,10 +119,14 @@ def _interface(place: Path, report: Report) -> Iterator[Stored]:
             yield done
     foreign: list[str] = []
     empty: list[str] = []
+    promised = 0
     for begin in sorted(files.closed):
         # To look into each file takes long, and what has an index was ours when that was made.
         if (begin, INDEX) not in files.beside:
+            told = account.read(place / segment_name(begin, ACCOUNT)) if (begin, ACCOUNT) in files.beside else None
             state = _looked_into(place, begin, files, report)
+            if state is State.EMPTY and told is not None:
+                promised += told.written
             if state is not State.WHOLE:
                 (empty if state is State.EMPTY else foreign).append(segment_name(begin, CLOSED))
                 continue
@@ -131,7 +135,8 @@ def _interface(place: Path, report: Report) -> Iterator[Stored]:
         total = size + sum(filter(None, others))
         yield Stored(begin, place.name, max(begin, modified + SLACK), total, others[1] is not None)
     if empty:
-        report("segment_recovered", f"{place.name}: removed, no packet was in them: {_some(empty)}")
+        lost = f"; their accounts tell of {promised}" if promised else ""
+        report("segment_recovered", f"{place.name}: removed, no packet was in them{lost}: {_some(empty)}")
     if foreign:
         report("segment_unreadable", f"{place.name}: no pcap files, left alone: {_some(foreign)}")
     _sweep(place, files, report)

@@ -71,6 +71,11 @@ class Armed:
             self._memory = Memory(disk, data, kept, trigger.memory, report)
         self.store: Store = self._memory or disk
 
+    def take_over(self) -> None:
+        """Save what a killed capture left in memory; call it before the store on disk is adopted."""
+        if self._memory is not None:
+            self._memory.take_over()
+
     def adopt(self) -> None:
         """Begin to keep packets."""
         if self._memory is not None:
@@ -96,10 +101,10 @@ class Armed:
         if self._memory is not None:
             self._memory.tend()
 
-    def close(self) -> None:
-        """Keep what is pinned; the rest goes."""
+    def close(self, within: float) -> None:
+        """Keep what is pinned, as far as that goes within so many seconds; the rest goes."""
         if self._memory is not None:
-            self._memory.close()
+            self._memory.close(within)
 
     def _pull(self, reason: str, at: int) -> None:
         try:

@@ -2,8 +2,8 @@
 
 They are files of a directory in /dev/shm, written and closed by the same code as on disk; a store of its own keeps
 them within their age and their bytes. What a pin touches moves to the store on disk, beside the capture, and is kept
-here until it is there. A capture that is killed leaves its directory behind; the next one of the same service removes
-it.
+here until it is there. A capture that is killed leaves its directory behind; the next one of the same service takes
+over what is in it.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from agent.errors import StorageFailure
 from agent.linux.files import why
-from agent.workers.capture import account
+from agent.workers.capture import account, version
 from agent.workers.capture.catalogue import ACCOUNT
 from agent.workers.capture.mover import Load, Moved, Mover
 from agent.workers.capture.naming import MICROSECOND
@@ -26,9 +27,20 @@ from agent.workers.capture.retention import Limits, Stored
 from agent.workers.capture.shelf import Shelf
 from agent.workers.capture.shm import PLACE, found, stem
 from agent.workers.capture.store import Report, Store
+from agent.workers.capture.takeover import take_over
 
 _MOST = 64
 """Segments that are copied in one go: each holds a descriptor until it is named."""
+
+PATIENCE = 5.0
+"""Seconds that a disk is waited for at the end: half of the ``stop_timeout`` that there is where none is declared."""
+
+_LOST = {
+    True: "are lost: they were in memory alone",
+    False: "are in memory alone, the disk is slow: lost unless this capture starts again before the machine does",
+}
+"""What becomes of what is pinned and not on disk at the end, by whether the disk came to an end with what it was given.
+"""
 
 
 class Memory(Store):
@@ -43,7 +55,7 @@ class Memory(Store):
         self._data = data
         self._mover = Mover()
         self._refused: set[Path] = set()  # told once
-        self._no_room = False
+        self._no_room = self._adopted = False
         try:
             directory = Path(tempfile.mkdtemp(prefix=stem(data), dir=PLACE))
         except OSError as error:
@@ -51,10 +63,26 @@ class Memory(Store):
         super().__init__(directory, Limits(limit, max_age=kept), report)
         self._pins = Watch(data, self._report_broken)
 
+    def take_over(self) -> None:
+        """Bring here what a killed capture of this service has left in memory; call it before any store is adopted.
+
+        What is somebody else's is let be. Raises as ``version.check`` does.
+        """
+        version.check(self._data)
+        for left in found(self._data):
+            try:
+                if left == self._directory or left.lstat().st_uid != os.geteuid():
+                    continue
+                take_over(left, self._directory, self._data)
+            except OSError as error:
+                self._report("storage_error", f"{left}: what is in memory there cannot be taken over: {why(error)}")
+                continue
+            shutil.rmtree(left, ignore_errors=True)
+
     def adopt(self) -> None:
-        """As of any store; and what an earlier capture has left goes."""
-        self._clear()
+        """As of any store."""
         super().adopt()
+        self._adopted = True
 
     def tend(self) -> None:
         """As of any store; and what has been pinned moves to the disk."""
@@ -63,22 +91,41 @@ class Memory(Store):
         if not self._mover.busy:
             self._move(_MOST)
 
-    def close(self) -> None:
-        """Move what is pinned, and forget the rest. Whatever cannot be moved is tried once, and told."""
+    def close(self, within: float = PATIENCE) -> None:
+        """Move what is pinned, and forget the rest. Whatever cannot be moved is tried once, and told.
+
+        What a slow disk has not taken after ``within`` seconds stays, for the next capture of this service.
+        """
+        if not self._adopted:
+            self._leave()
+            return
+        until = time.monotonic() + within
         self._pins.look(self._clock())
-        self._mover.wait()
-        self._settle()
         tried: set[Stored] = set()
-        while loads := self._move(_MOST, tried):
+        in_time = self._moved(until)
+        while in_time and (loads := self._move(_MOST, tried)):
             tried.update(load.segment for load in loads)
-            self._mover.wait()
-            self._settle()
-        if lost := self._pinned():
-            packets = sum(record.written for one in lost if (record := self._account(one)) is not None)
-            self._report(
-                "storage_error", f"{packets} packets of {len(lost)} pinned segments are lost: they were in memory alone"
-            )
-        shutil.rmtree(self._directory, ignore_errors=True)
+            in_time = self._moved(until)
+        left = self._pinned()
+        if left:
+            packets = sum(record.written for one in left if (record := self._account(one)) is not None)
+            self._report("storage_error", f"{packets} packets of {len(left)} pinned segments {_LOST[in_time]}")
+        if left and not in_time:
+            for segment in set(self._shelf).difference(left):
+                self._removal.remove(segment)
+        else:
+            shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _leave(self) -> None:
+        """Nothing began: what was taken over is left for the next."""
+        with suppress(OSError):  # there is something in it
+            self._directory.rmdir()
+
+    def _moved(self, until: float) -> bool:
+        """Wait for what is being copied, and name it; returns whether all was copied by then."""
+        done = self._mover.wait(max(0.0, until - time.monotonic()))
+        self._settle()
+        return done
 
     def _report_broken(self, kind: str, message: str) -> None:
         """What is wrong with a pin itself, the store on disk tells."""
@@ -158,13 +205,6 @@ class Memory(Store):
         if path not in self._refused:
             self._refused = {one for one in self._refused if one.exists()} | {path}
             self._report("storage_error", f"{segment.interface}: a pinned segment stays in memory: {why(error)}")
-
-    def _clear(self) -> None:
-        """Remove what a killed capture of this service has left. What is somebody else's, the sticky bit protects."""
-        for left in found(self._data):
-            with suppress(OSError):
-                if left != self._directory and left.lstat().st_uid == os.geteuid():
-                    shutil.rmtree(left, ignore_errors=True)
 
 
 class _Bare(Shelf):

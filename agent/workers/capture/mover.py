@@ -61,10 +61,12 @@ class Mover:
         self._thread = threading.Thread(target=self._copy_all, args=(tuple(loads),), name="mover", daemon=True)
         self._thread.start()
 
-    def wait(self) -> None:
-        """Until nothing is being copied."""
-        if self._thread is not None:
-            self._thread.join()
+    def wait(self, within: float | None = None) -> bool:
+        """Until nothing is being copied, for so many seconds at most; returns whether nothing is."""
+        if self._thread is None:
+            return True
+        self._thread.join(within)
+        return not self._thread.is_alive()
 
     def results(self) -> list[Moved]:
         """What has been copied, or failed to be, since this was asked last."""

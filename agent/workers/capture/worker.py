@@ -9,7 +9,7 @@ from pathlib import Path
 
 from agent.declaration.model import Capture
 from agent.errors import ConfigurationError
-from agent.workers.capture import fanout, handed, report
+from agent.workers.capture import fanout, handed, ownership, report
 from agent.workers.capture.armed import Armed, effective
 from agent.workers.capture.indexing import Indexing
 from agent.workers.capture.interfaces import Interfaces
@@ -23,6 +23,10 @@ from agent.workers.runtime import Context
 
 #: Seconds between two looks for segments that another process has closed, or left open, and did not tell of.
 DISCOVER = 30.0
+
+#: The part of ``stop_timeout`` in which a stop may move packets from memory to the disk. Who takes longer to stop than
+#: all of it is killed, and could not tell what is lost.
+MOVING = 0.5
 
 
 class CaptureWorker(CaptureLoop):
@@ -59,6 +63,9 @@ class CaptureWorker(CaptureLoop):
 
     async def start(self) -> None:
         """Adopt the store, open every interface."""
+        ownership.check(self.context.data)
+        if self._armed is not None:
+            self._armed.take_over()
         self._disk.adopt()
         if self._armed is not None:
             self._armed.adopt()
@@ -71,6 +78,7 @@ class CaptureWorker(CaptureLoop):
 
     async def stop(self) -> None:
         """Write what the kernel still holds, complete the segments, tell the final figures."""
+        until = time.monotonic() + self.context.service.stop_timeout * MOVING
         try:
             if self._members is not None:
                 await self._members.stop()
@@ -79,7 +87,7 @@ class CaptureWorker(CaptureLoop):
             if self._groups is not None:
                 self._groups.close()
             if self._armed is not None:
-                self._armed.close()
+                self._armed.close(max(0.0, until - time.monotonic()))
             await self._indexing.stop()
             self._disk.tend()
             self._tell(self.sources.parts())

@@ -226,6 +226,21 @@ def test_what_a_power_failure_left_of_a_closed_segment_is_cut_or_goes_and_never_
     assert [kind for kind, _ in reports.all] == ["segment_unreadable"]  # the foreign one
 
 
+def test_how_many_packets_a_power_failure_took_is_told_as_far_as_it_left_accounts(tmp_path: Path) -> None:
+    for second, content in enumerate((b"", bytes(5000), HEADER + bytes(5000), b""), 1):
+        path = put(tmp_path, second, CLOSED, content)
+        if second < 4:
+            account.write(
+                path.with_suffix(ACCOUNT),
+                Account(interface="eth0", opened=1, closed=2, written=10**second, bytes=81, reason="time"),
+            )
+    reports = Reports()
+    assert adopt(tmp_path, reports) == []
+    ((kind, message),) = reports.all
+    assert kind == "segment_recovered"
+    assert message.startswith("eth0: removed, no packet was in them; their accounts tell of 1110: 19700101T000001")
+
+
 def test_a_packet_that_ends_in_zeros_is_no_damage(tmp_path: Path) -> None:
     path = put(tmp_path, 1, CLOSED, HEADER + RECORD[:-3] + bytes(3))
     os.utime(path, ns=(SECOND, SECOND))

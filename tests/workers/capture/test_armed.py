@@ -94,6 +94,24 @@ def test_in_memory_what_nothing_happens_to_is_never_on_disk(tmp_path: Path, net:
         assert not in_memory()
 
 
+def test_what_waited_in_memory_when_a_capture_was_killed_can_still_be_kept_by_the_next(
+    tmp_path: Path, net: Network
+) -> None:
+    settings = {"interfaces": ["far"], "trigger": {**MEMORY, "before": 60}}
+    with worker(tmp_path, net, **settings) as capture:
+        net.send("near", 1_000)
+        capture.wait_figure("written", 1_000)
+        capture.process.kill()
+        capture.process.wait()
+    with worker(tmp_path, net, **settings) as capture:
+        assert capture.events() == ["segment_recovered"]
+        pinned(capture, before=60, after=0)
+        net.send("near", 10, first=1_000)
+        capture.stop()
+        assert numbers(capture.data, "far")[:1_000] == list(range(1_000))
+        assert not in_memory()
+
+
 def test_a_figure_that_crosses_a_bound_triggers_once(tmp_path: Path, net: Network) -> None:
     trigger = {"before": 5, "after": 5, "when": ["received > 500"]}
     with worker(tmp_path, net, interfaces=["far"], trigger=trigger) as capture:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -12,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from agent.errors import StorageFailure
-from agent.workers.capture import account, finish, memory, pins
+from agent.errors import ConfigurationError, StorageFailure
+from agent.workers.capture import account, finish, memory, pins, savefile
 from agent.workers.capture.account import Account
 from agent.workers.capture.memory import Memory
 from agent.workers.capture.mover import Load, Moved, Mover
-from agent.workers.capture.naming import OPEN, segment_name
+from agent.workers.capture.naming import CLOSED, OPEN, segment_name
 from agent.workers.capture.retention import Limits, Stored
 from agent.workers.capture.shm import PLACE
 from agent.workers.capture.store import Store
@@ -25,6 +26,13 @@ from agent.workers.capture.store import Store
 SECOND = 1_000_000_000
 BEGIN = 1_795_183_200 * SECOND
 SIZE = 1000
+
+
+def one_packet(instant: int) -> bytes:
+    """A segment of ``SIZE`` bytes; there is one ``x`` in each packet."""
+    length = SIZE - savefile.FILE_HEADER - savefile.RECORD_HEADER
+    head = savefile.file_header(1) + struct.pack("=IIII", *divmod(instant, SECOND), length, length)
+    return head + bytes(length - 1) + b"x"
 
 
 class Kept:
@@ -36,9 +44,12 @@ class Kept:
         self.events: list[str] = []
         self.messages: list[str] = []
         self.disk = Store(data, Limits(budget), self._report)
-        self.disk.adopt()
+        self.disk._clock = lambda: self.now
         self.memory = Memory(self.disk, data, 10 * SECOND, 6 * SIZE, self._report)
         self.memory._clock = lambda: self.now
+        data.mkdir(exist_ok=True)
+        self.memory.take_over()
+        self.disk.adopt()
         self.memory.adopt()
 
     def _report(self, kind: str, message: str) -> None:
@@ -51,15 +62,18 @@ class Kept:
         self.memory._mover.wait()
         self.memory.tend()
 
-    def close_segment(self, second: int) -> None:
+    def close_segment(self, second: int, content: bytes = b"") -> None:
         """A segment that was closed one second after it began."""
         begin = BEGIN + second * SECOND
+        content = content or one_packet(begin)
         part = self.memory.part("eth0", begin)
-        part.write_bytes(bytes(SIZE))
-        self.memory.grow(part, SIZE)
+        part.write_bytes(content)
+        size, packets = len(content), content.count(b"x")
+        self.memory.grow(part, size)
         self.now = begin + SECOND
-        record = Account(interface="eth0", opened=begin, closed=self.now, written=1, bytes=SIZE, reason="time")
-        self.memory.keep(part, begin, SIZE, record)
+        os.utime(part, ns=(self.now, self.now))
+        record = Account(interface="eth0", opened=begin, closed=self.now, written=packets, bytes=size, reason="time")
+        self.memory.keep(part, begin, size, record)
 
     def on_disk(self) -> list[str]:
         return sorted(path.name[13:15] for path in self.data.rglob("*.pcap"))
@@ -106,7 +120,8 @@ def test_what_a_pin_touches_moves_to_the_disk_with_its_account(kept: Kept) -> No
     assert kept.in_memory() == ["00"]
     for path in kept.data.rglob("*.pcap"):
         assert path.stat().st_mode & 0o777 == 0o640
-        assert path.read_bytes() == bytes(SIZE)
+        assert path.stat().st_size == SIZE
+        assert path.read_bytes().startswith(savefile.file_header(1))
         found = account.read(path.with_suffix(".meta"))
         assert found is not None
         assert found.written == 1
@@ -168,6 +183,42 @@ def test_a_disk_that_is_slow_keeps_the_capture_from_nothing(kept: Kept, monkeypa
     assert (kept.in_memory(), kept.on_disk(), kept.events) == ([], ["00"], [])
 
 
+def test_a_disk_that_hangs_at_the_end_is_waited_for_no_longer_and_what_it_did_not_take_is_told_and_stays(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may, began, sendfile = threading.Event(), threading.Event(), os.sendfile
+
+    def hung(*arguments: Any) -> int:
+        began.set()
+        assert may.wait(20)
+        return sendfile(*arguments)
+
+    monkeypatch.setattr(os, "sendfile", hung)
+    for second in range(3):
+        kept.close_segment(second)
+    pins.add(kept.data, BEGIN, BEGIN + SECOND, created=kept.now)
+    kept.memory.tend()
+    assert began.wait(20)
+    closing = threading.Thread(target=kept.memory.close, args=(0.05,), daemon=True)
+    closing.start()
+    closing.join(10)
+    hangs, left = closing.is_alive(), kept.in_memory()
+    may.set()
+    closing.join()
+    kept.memory._mover.wait()
+    assert not hangs
+    assert left == ["00", "01"]
+    (message,) = kept.messages
+    assert message.startswith("2 packets of 2 pinned segments are in memory alone, the disk is slow: lost")
+    for moved in kept.memory._mover.results():  # as the end of the process does
+        os.close(moved.fd)
+    again = Kept(kept.data)
+    again.tend()
+    assert (again.on_disk(), list(kept.data.rglob("*.part"))) == (["00", "01"], [])
+    again.memory.close()
+    assert not kept.memory._directory.exists()
+
+
 def test_one_segment_that_will_not_go_keeps_no_other_from_it(kept: Kept) -> None:
     for second in range(3):
         kept.close_segment(second)
@@ -211,16 +262,103 @@ def test_what_the_disk_has_but_would_not_name_is_stored_once(kept: Kept, monkeyp
     assert not list(kept.data.rglob("*.part"))
 
 
-def test_what_a_killed_capture_left_in_memory_goes_with_the_next_one_of_the_same_service(tmp_path: Path) -> None:
+def test_what_a_killed_capture_left_in_memory_is_taken_over_by_the_next_one_of_the_same_service(tmp_path: Path) -> None:
     killed, other = Kept(tmp_path / "edge"), Kept(tmp_path / "core")
+    for second in range(3):
+        killed.close_segment(second)
+    pins.add(killed.data, BEGIN, BEGIN, created=killed.now)
+    opened = killed.memory.part("eth0", BEGIN + 3 * SECOND)
+    opened.write_bytes(one_packet(BEGIN + 3 * SECOND) + b"half")
+    os.utime(opened, ns=(killed.now, killed.now))
+    strange = killed.memory._directory / "eth1"
+    strange.symlink_to(tmp_path)
     left = PLACE / f"{killed.memory._directory.name[:-8]}12345678"  # gone before it can be looked at
     left.symlink_to("nowhere")
     again = Kept(tmp_path / "edge")
     left.unlink()
     assert not killed.memory._directory.exists()
     assert other.memory._directory.exists()
+    assert again.in_memory() == ["00", "01", "02", "03"]
+    again.now = BEGIN + 30 * SECOND
+    again.tend()
+    assert (again.in_memory(), again.on_disk()) == ([], ["00"])
+    (path,) = again.data.rglob("*.meta")
+    assert (found := account.read(path)) is not None
+    assert found.reason == "time"
+    assert again.events == ["segment_recovered"]
     for each in (other, again):
         each.memory.close()
+
+
+@pytest.mark.parametrize("died", ["nothing copied", "half copied", "not named", "not removed", "adopted in between"])
+def test_whatever_instant_a_capture_dies_at_while_it_moves_a_segment_the_next_has_each_packet_once(
+    tmp_path: Path, died: str
+) -> None:
+    killed = Kept(tmp_path / "edge")
+    killed.close_segment(0, one_packet(BEGIN) + one_packet(BEGIN)[24:])
+    (source,) = killed.memory._directory.rglob("*.pcap")
+    content = source.read_bytes()
+    pins.add(killed.data, BEGIN, BEGIN, created=killed.now)
+    place = killed.data / "eth0"
+    place.mkdir()
+    stranger = place / segment_name(BEGIN, OPEN)
+    stranger.write_text("not ours, and longer than a header")
+    part = place / segment_name(BEGIN + 1000, OPEN)
+    if died in ("half copied", "adopted in between"):
+        part.write_bytes(content[:-1])
+    elif died != "nothing copied":
+        part.write_bytes(content)
+    if died == "not removed":
+        killed.disk.keep(part, BEGIN, len(content), account.read(source.with_suffix(".meta")))
+    elif died == "adopted in between":  # by a capture that kept its packets on disk
+        killed.disk.adopt()
+    again = Kept(tmp_path / "edge")
+    again.tend()
+    (path,) = again.data.rglob("*.pcap")
+    assert path.read_bytes() == content
+    assert (found := account.read(path.with_suffix(".meta"))) is not None
+    assert (found.written, found.reason) == (2, "time")
+    assert (again.in_memory(), list(again.data.rglob("*.part"))) == ([], [stranger])
+    assert again.disk.bytes == len(content) + path.with_suffix(".meta").stat().st_size
+    again.memory.close()
+
+
+def test_what_begins_alike_and_goes_on_otherwise_is_no_copy(tmp_path: Path) -> None:
+    killed = Kept(tmp_path / "edge")
+    killed.close_segment(0, one_packet(BEGIN) + one_packet(BEGIN)[24:])
+    other = killed.data / "eth0" / segment_name(BEGIN, CLOSED)
+    other.parent.mkdir()
+    other.write_bytes(one_packet(BEGIN) + one_packet(BEGIN + 1)[24:])
+    pins.add(killed.data, BEGIN, BEGIN, created=killed.now)
+    again = Kept(tmp_path / "edge")
+    again.tend()
+    assert len(list(again.data.rglob("*.pcap"))) == 2
+    again.memory.close()
+
+
+def test_what_was_taken_over_stays_where_the_store_on_disk_cannot_be_adopted(tmp_path: Path) -> None:
+    killed = Kept(tmp_path / "edge")
+    killed.close_segment(0)
+    failing = Memory(killed.disk, killed.data, SECOND, SIZE, killed._report)
+    failing.take_over()
+    failing.close()
+    assert killed.in_memory() == []
+    again = Kept(tmp_path / "edge")
+    assert again.in_memory() == ["00"]
+    again.memory.close()
+    assert not list(PLACE.glob(f"{failing._directory.name[:-8]}*"))
+
+
+def test_what_lies_in_memory_for_a_store_of_a_newer_version_is_not_touched(tmp_path: Path) -> None:
+    killed = Kept(tmp_path / "edge")
+    killed.close_segment(0)
+    (killed.data / "store.json").write_text('{"version": 2}')
+    with pytest.raises(ConfigurationError, match="of version 2"):
+        Kept(tmp_path / "edge")
+    assert killed.in_memory() == ["00"]
+    killed.memory.close()
+    for left in PLACE.glob(f"{killed.memory._directory.name[:-8]}*"):
+        left.rmdir()
 
 
 def test_where_there_is_no_such_memory_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,8 +22,13 @@ kind = "capture"
 interfaces = ["lo"]
 filter = "udp dst port {port}"
 rotate = {{ every = "1s" }}
-trigger = {{ before = "1s", after = "1s", keep = "{keep}", on = ["other.failed", "lan_scan.scan_finished"], when = ["received > 500"] }}
 {user}
+[service.{name}.trigger]
+before = "1s"
+after = "1s"
+keep = "{keep}"
+on = ["other.failed", "lan_scan.scan_finished"]
+when = ["received > 500"]
 """
 
 OTHER = """

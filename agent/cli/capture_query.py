@@ -21,6 +21,7 @@ from agent.cli.stores import check_interfaces, find, nothing
 from agent.cli.target import STDOUT, Target, told, written_to
 from agent.cli.text import count, instant, size
 from agent.cli.which import matching, of_interfaces, of_services
+from agent.declaration.capture_limits import endless
 from agent.declaration.units import parse_duration, parse_size
 from agent.errors import EXIT_RUNTIME, UsageError
 from agent.linux import priority
@@ -89,6 +90,8 @@ def query(
     within = span(now, last, begin, end)
     seconds = parse_duration(time_limit) or None
     octets = parse_size(limit_bytes) if limit_bytes is not None else None
+    if seconds is None and endless(expression):
+        raise UsageError("with protochain a query needs a --time-limit: a packet can be made on which it never ends")
     if form is not None and target is None:
         raise UsageError("--format says what is written to a file; name one with -o, or - for standard output")
     if target == STDOUT and sys.stdout.isatty():
@@ -156,7 +159,7 @@ def query(
         told(session, target, words, _figures(answer, notes, time.time_ns() - now))
     elif isinstance(writer, Documents):
         output.document({"found": writer.packets, **_figures(answer, notes, time.time_ns() - now)})
-    elif chosen and not answer.packets:
+    elif chosen and not answer.packets and not answer.stopped:
         complain("agentctl: no packet was found")
 
 

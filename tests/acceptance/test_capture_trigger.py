@@ -22,8 +22,13 @@ kind = "capture"
 interfaces = ["lo"]
 filter = "udp dst port {port}"
 rotate = {{ every = "1s" }}
-trigger = {{ before = "1s", after = "1s", keep = "{keep}", on = ["other.failed"], when = ["received > 500"] }}
 {user}
+[service.{name}.trigger]
+before = "1s"
+after = "1s"
+keep = "{keep}"
+on = ["other.failed", "lan_scan.scan_finished"]
+when = ["received > 500"]
 """
 
 OTHER = """
@@ -31,6 +36,12 @@ OTHER = """
 kind = "command"
 command = ["/bin/sh", "-c", "read line < {pipe}; exit 3"]
 restart = "no"
+
+[service.lan_scan]
+kind = "scan"
+targets = ["127.0.0.1"]
+ports = "9"
+oncalendar = "yearly"
 """
 
 BURST = 2000
@@ -57,7 +68,9 @@ def talk() -> Iterator[Talk]:
     made.socket.close()
 
 
-def test_what_was_around_an_event_a_bound_and_a_command_is_kept_and_nothing_else(agent: Agent, talk: Talk) -> None:
+def test_what_was_around_an_event_a_bound_a_command_and_a_scan_is_kept_and_nothing_else(
+    agent: Agent, talk: Talk
+) -> None:
     """One capture keeps its packets on disk and runs as a user of its own, the other keeps them in memory."""
     pipe = agent.prefix / "pipe"
     os.mkfifo(pipe)
@@ -102,15 +115,20 @@ def test_what_was_around_an_event_a_bound_and_a_command_is_kept_and_nothing_else
         done = agent.ctl("capture", "trigger", name, "--reason", "by hand")
         assert (done.returncode, done.stderr) == (0, "")
     talk.say(41)
+    wait_until(lambda: time.time() > max(pinned(name)[-1]["to"] for name in names))
+    talk.say(50)
+    assert agent.ctl("start", "lan_scan").returncode == 0
+    kept(4)
     for name in names:
         reasons = [pin["reason"] for pin in pinned(name)]
         assert reasons[0].startswith("other.failed: ")
         assert reasons[1].startswith("received > 500 (it is ")
-        assert reasons[2:] == ["by hand"]
+        assert reasons[2] == "by hand"
+        assert reasons[3].startswith("lan_scan.scan_finished: ")
         triggered = [event["message"] for event in agent.events(service=name) if event["kind"] == "triggered"]
-        assert [message.partition("; kept as pin ")[0] for message in triggered] == reasons[:2]
+        assert [message.partition("; kept as pin ")[0] for message in triggered] == [*reasons[:2], reasons[3]]
         wait_until(
-            lambda name=name: {20, 21, 30, 31, 40, 41} <= set(found(name)),  # type: ignore[misc]  # bound at once
+            lambda name=name: {20, 21, 30, 31, 40, 41, 50} <= set(found(name)),  # type: ignore[misc]  # bound at once
             lambda name=name: str(sorted(set(found(name)))),  # type: ignore[misc]
         )
         assert found(name).count(31) == BURST
@@ -120,7 +138,7 @@ def test_what_was_around_an_event_a_bound_and_a_command_is_kept_and_nothing_else
     assert agent.stop() == 0
     assert not list(Path("/dev/shm").glob("agent-capture-*/lo"))
     for name in names:
-        assert set(found(name)) == {20, 21, 30, 31, 40, 41}
+        assert set(found(name)) == {20, 21, 30, 31, 40, 41, 50}
         assert "trigger_failed" not in {event["kind"] for event in stored(agent, name)}
 
 

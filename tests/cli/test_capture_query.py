@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -21,6 +22,7 @@ from agent.cli.main import main
 from agent.workers.capture import account
 from agent.workers.capture.account import Account
 from agent.workers.capture.savefile import FILE_HEADER
+from agent.workers.retrieval import answer
 from agent.workers.retrieval.offline import packets
 from tests.workers.retrieval import traffic
 from tests.workers.retrieval.stores import BEGIN, index, joined, segment, tcpdump
@@ -161,6 +163,42 @@ def test_a_limit_is_told_and_is_no_failure(ask: Ask) -> None:
         assert said in done.stderr
 
 
+def test_a_time_limit_is_told_with_what_was_searched(ask: Ask) -> None:
+    """And is not said to be the same as nothing found."""
+    done = ask("ip", "--time-limit", "1us")
+    told = b"agentctl: stopped after 0 packets, by --time-limit, with nothing searched\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", told)
+    done = ask("ip", "--time-limit", "1us", "--json")
+    document = json.loads(done.stdout)
+    assert (done.returncode, done.stderr, document["found"], document["packets"]) == (0, b"", [], 0)
+    assert (document["complete"], document["stopped_by"], document["searched_until"]) == (False, "time", None)
+
+
+def test_up_to_where_a_time_limit_let_it_search_is_told(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its clock goes on by a second at each look, so that it comes to an end in the middle."""
+    looks = 0
+
+    def clock() -> float:
+        nonlocal looks
+        looks += 1
+        return looks
+
+    monkeypatch.setattr(answer, "Answer", partial(answer.Answer, clock=clock))
+    whole = json.loads(ask("ip", "--json", "--limit", "9999", "--time-limit", "1d").stdout)
+    limit = f"{looks // 2}s"
+    done = ask("ip", "--json", "--limit", "9999", "--time-limit", limit)
+    part = json.loads(done.stdout)
+    assert (done.returncode, part["complete"], part["stopped_by"]) == (0, False, "time")
+    assert 0 < part["packets"] < whole["packets"]
+    assert part["found"] == whole["found"][: part["packets"]]
+    left = whole["found"][part["packets"] :]
+    assert part["found"][-1]["time"] <= part["searched_until"] <= left[0]["time"]
+    done = ask("ip", "--limit", "9999", "--time-limit", limit)
+    words = f"agentctl: stopped after {part['packets']} packets, by --time-limit, with all up to "
+    assert done.returncode == 0
+    assert done.stderr.decode().startswith(words) and done.stderr.endswith(b" searched\n")
+
+
 def test_a_terminal_is_not_flooded(prefix: Path) -> None:
     ours, theirs = pty.openpty()
     with subprocess.Popen(
@@ -199,6 +237,7 @@ def test_packets_do_not_go_to_a_terminal(prefix: Path) -> None:
         (["ip", "--interface", "eth7"], 1, "no interface is named 'eth7'; did you mean eth1?"),
         (["ip", "--last", "yesterday"], 1, '"yesterday" is not a duration'),
         (["ip", "--from", "14:00", "--last", "5m"], 1, "--last goes back from now"),
+        (["ip6 protochain 6", "--time-limit", "0"], 1, "with protochain a query needs a --time-limit: a packet can be"),
         (["ip", "--format", "pcap"], 1, "--format says what is written to a file"),
         (["ip", "-o", "/nowhere/x.pcap"], 2, "/nowhere/x.pcap: cannot be written: No such file or directory"),
         (["ip", "-o", "/dev/full"], 2, "/dev/full: cannot be written: No space left on device"),

@@ -31,6 +31,7 @@ def prefix() -> Iterator[Path]:
     (made / "run").mkdir()
     for name, user in (("edge", NOBODY), ("core", DAEMON)):
         segment(made / "spool" / name, "eth0", 0, records(20))
+        segment(made / "spool" / name, "eth0", 60, records(20, 60_000), ".part")  # of a capture that runs
         for path in (made / "spool" / name, *(made / "spool" / name).rglob("*")):
             os.chown(path, user, user)
             path.chmod(0o750 if path.is_dir() else 0o640)

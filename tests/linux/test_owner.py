@@ -85,6 +85,10 @@ def test_root_sees_with_the_eyes_of_the_owner_and_is_root_again(theirs: Path) ->
         with pytest.raises(PermissionError):
             closed.read_text()
         assert not os.access(closed, os.R_OK, effective_ids=True)
+        with seen_by(resolve_user("nobody", None)):
+            assert open_.read_text() == "text"
+        with pytest.raises(PermissionError):
+            closed.read_text()
     with pytest.raises(ZeroDivisionError), seen_by(resolve_user("nobody", None)):
         _ = 1 / 0
     assert (os.getresuid(), os.getresgid(), os.getgroups()) == before

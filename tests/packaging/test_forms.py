@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import struct
@@ -17,8 +18,11 @@ import pytest
 
 from agent.cli.guard import EXIT_BROKEN_PIPE
 from agent.errors import EXIT_INTERRUPTED
+from agent.workers.inventory.snapshot import Snapshot
+from agent.workers.inventory.snapshot import write as snapshot_of_hosts
 from tests.binary import Built
 from tests.installation.image import snapshot, system
+from tests.workers.index.pcaps import records, segment
 
 BARE = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 """As a service manager starts a program: no HOME, no locale, no TMPDIR."""
@@ -228,6 +232,66 @@ def test_the_one_file_leaves_a_directory_that_it_may_not_write_to(program: Built
         program.onefile, "--version", environment=BARE | {"TMPDIR": str(tmp_path)}, wrapper=mounted(tmp_path, "ro")
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+# -- the stores of others ---------------------------------------------------------------------------------------------
+
+NOBODY = 65534
+
+READERS = {
+    "list": ["capture", "list"],
+    "query": ["capture", "query", "udp port 53", "--limit", "3"],
+    "flows": ["flows", "udp port 53", "--from", "2026-11-20"],
+    "flows export": ["flows", "export", "--from", "2026-11-20", "-o", "-"],
+    "report": ["capture", "report", "--from", "2026-11-20T14:00Z", "--to", "2026-11-20T15:00Z", "-o", "-"],
+    "hosts": ["hosts"],
+    "pin": ["capture", "pin", "edge", "--from", "2026-11-20T14:00Z", "--to", "2026-11-20T15:00Z", "--reason", "why"],
+    "pins": ["capture", "pins"],
+    "top": ["top", "--once", "--interval", "200ms"],
+}
+"""What is asked of a store, in this order; ``unpin`` and ``stream`` come after these."""
+
+
+def test_the_one_file_reads_the_store_of_another_user_from_where_only_root_gets_to(
+    program: Built, tmp_path: Path, open_directory: Path
+) -> None:
+    """It looks with the eyes of whose the store is, and then unpacks and loads what it needs as root."""
+    tmp_path.chmod(0o700)
+    mine = Path(shutil.copy(program.onefile, tmp_path))
+    store = open_directory / "spool" / "edge"
+    segment(store, "eth0", 0, records(20))
+    segment(store, "eth0", 60, records(20, 60_000), ".part")
+    inventory = Snapshot(written=time.time_ns(), counters={}, progress={}, own=[], stations=[], addresses=[], heard=[])
+    snapshot_of_hosts(store / "hosts.json", inventory)
+    (open_directory / "run").mkdir()
+    for path in (open_directory, *open_directory.rglob("*")):
+        os.chown(path, NOBODY, NOBODY)
+        if path != open_directory:
+            path.chmod(0o750 if path.is_dir() else 0o640)
+
+    def ask(*words: str) -> str:
+        done = run(mine, "--prefix", str(open_directory), *words, environment=BARE | {"TMPDIR": str(tmp_path)})
+        assert done.returncode == 0, (words, done.stderr)
+        assert not re.search("permission|internal|Traceback|PYI", done.stderr, re.IGNORECASE), (words, done.stderr)
+        return done.stdout
+
+    told = {name: ask(*words) for name, words in READERS.items()}
+    assert all(told[name] for name in READERS if name != "hosts"), told
+    assert told["query"].count("\n") == 3
+    (pin,) = store.glob("pin-*.json")
+    assert pin.stat().st_uid == NOBODY
+    ask("capture", "unpin", "edge", pin.stem.removeprefix("pin-"))
+    assert not list(store.glob("pin-*"))
+    with subprocess.Popen(
+        [mine, "--prefix", open_directory, "capture", "stream", "edge"],
+        env=BARE | {"TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as stream:
+        assert stream.stdout and stream.stderr
+        assert stream.stdout.read(24)[:4] == b"\x4d\x3c\xb2\xa1"
+        stream.send_signal(signal.SIGINT)
+        assert (stream.wait(20), stream.stderr.read()) == (EXIT_INTERRUPTED, b"")
 
 
 # -- where its output goes --------------------------------------------------------------------------------------------

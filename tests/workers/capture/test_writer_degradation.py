@@ -157,21 +157,21 @@ def test_a_broken_disk_is_told_and_what_it_did_not_take_is_counted(tmp_path: Pat
 
 def test_a_quota_is_told_from_a_full_disk_and_costs_old_segments_too(tmp_path: Path, net: Network) -> None:
     with worker(tmp_path, net, **SETTINGS | {"rotate": {"size": 100_000, "every": 3600}}) as capture:
-        net.send("near", 2_000, size=200)
+        net.send("near", 6_000, size=200)
         capture.wait_for(lambda fields: '"unindexed":0' in fields.get("X_FIGURES", ""), "that all is indexed")
         with failing(capture.process.pid, "EDQUOT"):
-            net.send("near", 400, first=2_000)
+            net.send("near", 400, first=6_000)
             assert "Disk quota exceeded: for a while no more than" in capture.wait_event("storage_low")["message"]
             assert "packets not written: Disk quota exceeded" in capture.wait_event("storage_error")["message"]
             capture.wait_figure("not_written", 1)
-        with net.start_sending("near", 3_000, first=2_400, pace=2_000) as sender:
+        with net.start_sending("near", 3_000, first=6_400, pace=2_000) as sender:
             capture.wait_event("storage_resumed")
             assert sender.wait(PATIENCE) == 0
         capture.stop()
         figures = capture.figures()
-        assert figures["received"] == figures["written"] + figures["not_written"] == 5_400
+        assert figures["received"] == figures["written"] + figures["not_written"] == 9_400
         kept = numbers(capture.data, "far")
         assert kept[0] > 0
-        assert kept[-1] == 5_399
-        assert figures["store_bytes"] <= 500_000
+        assert kept[-1] == 9_399
+        assert figures["store_bytes"] <= 1_300_000
         assert figures["store_state"] == "pruning"

@@ -37,6 +37,16 @@ for kind in (1, 28):
     asker.recv(512)
 """
 
+_SOLICIT = """
+import socket
+asker = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+asker.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+asker.sendto(bytes([133, 0, 0, 0, 0, 0, 0, 0]), ("ff02::2", 0, 0, socket.if_nametoindex("client")))
+"""
+
+_ADVERTISED = b"\x86\xdd\x3a\x86"
+"""Of a router's advertisement: the EtherType, the next header, and the type of the message."""
+
 _DUPLICATES = "/proc/sys/net/ipv6/conf/default/accept_dad"  # 1 s of waiting, else
 
 _AVAHI = """
@@ -158,17 +168,23 @@ def traffic(place: Path) -> Lab:
         _announce(stack, in_client, place)
         run(*in_client, "ping", "-c1", "-W5", SERVER)
         run(*in_client, "ping", "-c1", "-W5", SERVER6)
-        run(*in_client, sys.executable, "-c", _QUERIES)
+        for asked in (_QUERIES, _SOLICIT):
+            run(*in_client, sys.executable, "-c", asked)
         for where, asked in ((f"{SERVER}:443", "www.lab.test"), (f"[{SERVER6}]:443", "six.lab.test")):
             hello = [*in_client, "openssl", "s_client", "-connect", where, "-servername", asked]
             subprocess.run(hello, input=b"Q\n", capture_output=True, timeout=PATIENCE, check=True)
-        wait_for(lambda: _complete(packets(capture)), "LLDP and an answer of avahi")
+        wait_for(lambda: _complete(packets(capture)), "LLDP, an answer of avahi, and one of the router")
     return Lab(capture, given, given6)
 
 
 def _complete(seen: list[Packet]) -> bool:
-    return any(packet.data[12:14] == b"\x88\xcc" for packet in seen) and any(
-        b"\x04_ipp" in packet.data and b"\x84\x00\x00\x00" in packet.data for packet in seen
+    return (
+        any(packet.data[12:14] == b"\x88\xcc" for packet in seen)
+        and any(b"\x04_ipp" in packet.data and b"\x84\x00\x00\x00" in packet.data for packet in seen)
+        and any(
+            packet.data[12:14] == b"\x86\xdd" and packet.data[20:21] + packet.data[54:55] == b"\x3a\x86"
+            for packet in seen
+        )
     )
 
 

@@ -277,9 +277,11 @@ class Store:
         What may be written is what is left of the budget, and no more than the disk may be filled by once it took the
         ``unflushed`` bytes that open segments have grown by and not handed over yet.
         """
-        if self._room(unflushed).bytes < want and time.monotonic() >= self._barren_until:
+        found = self._room(unflushed).bytes
+        if found < want and time.monotonic() >= self._barren_until:
             self._free(want, unflushed)
-        return max(0, self._room(unflushed).bytes)
+            found = self._room(unflushed).bytes
+        return max(0, found)
 
     def _free(self, want: int, unflushed: int) -> None:
         """Remove what has to go for ``want`` bytes."""

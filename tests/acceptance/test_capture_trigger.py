@@ -129,7 +129,7 @@ def test_what_was_around_an_event_a_bound_a_command_and_a_scan_is_kept_and_nothi
         assert [message.partition("; kept as pin ")[0] for message in triggered] == [*reasons[:2], reasons[3]]
         wait_until(
             lambda name=name: {20, 21, 30, 31, 40, 41, 50} <= set(found(name)),  # type: ignore[misc]  # bound at once
-            lambda name=name: str(sorted(set(found(name)))),  # type: ignore[misc]
+            lambda name=name: str(sorted(set(found(name)))),  # type: ignore[misc]  # bound at once
         )
         assert found(name).count(31) == BURST
     assert 10 not in found("memory")

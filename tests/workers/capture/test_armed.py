@@ -156,13 +156,14 @@ def test_when_there_are_too_many_pins_the_oldest_of_a_trigger_makes_way_and_none
     now = 1_795_183_200 * SECOND
     pins.add(tmp_path, 0, now, created=now - 9 * SECOND, by="alice")
     pulled = [pull(tmp_path, Trigger(after=1), str(number), now + number * 10 * SECOND) for number in range(4)]
-    assert [one and one.instead for one in pulled] == [None, None, pulled[0].pin.id, pulled[1].pin.id]  # type: ignore[union-attr]  # all were pulled
+    first, second, third, fourth = (one for one in pulled if one is not None)
+    assert [first.instead, second.instead, third.instead, fourth.instead] == [None, None, first.pin.id, second.pin.id]
     assert [(pin.by, pin.reason) for pin in pins.read_all(tmp_path)] == [
         ("alice", ""),
         ("trigger", "2"),
         ("trigger", "3"),
     ]
-    assert pulled[3].told("it failed").endswith(f"in place of {pulled[1].pin.id}")  # type: ignore[union-attr]
+    assert fourth.told("it failed").endswith(f"in place of {second.pin.id}")
     monkeypatch.setattr(pins, "MOST", 1)
     for pin in pins.read_all(tmp_path)[1:]:
         pins.remove(tmp_path, pin.id)

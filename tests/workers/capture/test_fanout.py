@@ -152,17 +152,17 @@ def test_groups_of_interfaces_that_are_gone_make_place_and_those_of_others_stay(
         def getsockopt(self, level: int, option: int) -> int:
             return self.group
 
-    def join(index: int, group: int) -> None:
-        made.join(Packets(group), index)  # type: ignore[arg-type]  # all that is asked of it
+    def join(groups: Groups, index: int, group: int = 0) -> None:
+        groups.join(Packets(group), index)  # type: ignore[arg-type]  # all that is asked of it
 
-    join(7, 70)
+    join(made, 7, 70)
     for index in range(100, 1000):
         there[2:] = [(index, "veth")]
-        join(index, index)
+        join(made, index, index)
     assert os.fstat(made.fd).st_size <= 3 * 8
     member = Groups(made.fd, owner=False)
-    member.join(Packets(0), 7)  # type: ignore[arg-type]
-    member.join(Packets(0), 999)  # type: ignore[arg-type]
+    join(member, 7)
+    join(member, 999)
     with pytest.raises(NoGroup):
-        member.join(Packets(0), 998)  # type: ignore[arg-type]
+        join(member, 998)
     made.close()

@@ -35,7 +35,7 @@ def test_an_interface_that_comes_is_captured_at_once_and_one_that_goes_is_forgot
             net.send("near0", 100, first=first)
             told = first + 100  # its counts go on where they were
             capture.wait_for(
-                lambda fields, told=told: by_interface(fields).get("wg0", {}).get("written") == told,  # type: ignore[misc]
+                lambda fields, told=told: by_interface(fields).get("wg0", {}).get("written") == told,  # type: ignore[misc]  # bound at once
                 f"{told} packets of wg0",
             )
             net.delete("near0")

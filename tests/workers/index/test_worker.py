@@ -164,7 +164,7 @@ def test_it_begins_when_an_earlier_one_of_the_same_store_has_ended(tmp_path: Pat
 
 def waits(pid: int, data: Path) -> bool:
     """Whether this process has opened the directory."""
-    return any(Path(f"/proc/{pid}/fd/{fd}").resolve() == data for fd in os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208
+    return any(opened.resolve() == data for opened in Path(f"/proc/{pid}/fd").iterdir())
 
 
 def test_it_stands_back_for_the_capture(tmp_path: Path) -> None:

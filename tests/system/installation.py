@@ -7,13 +7,12 @@ because it is new, as systemd presets would have it (``systemctl preset-all``, o
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import shutil
 from pathlib import Path
 
 from tests.binary import built
 from tests.system.host import Host
+from tests.system.kept import kept
 from tests.system.root import CACHE, debian
 
 INSTALLED = CACHE / "installed"
@@ -22,21 +21,13 @@ INSTALLED = CACHE / "installed"
 def installation(suite: str, prefix: str) -> Path:
     """The layer for a release of Debian and a prefix. Nothing is enabled, started or declared in it."""
     parts = (debian(suite).name, prefix, built().onefile.parent.name, Path(__file__).read_text())
-    recipe = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-    name = f"{suite}{prefix.replace('/', '-')}"
-    made = INSTALLED / f"{name}-{recipe}"
-    INSTALLED.mkdir(parents=True, exist_ok=True)
-    with (INSTALLED / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not made.exists():
-            for old in INSTALLED.glob(f"{name}-*"):
-                shutil.rmtree(old)
-            partial = INSTALLED / f"{name}-{recipe}.partial"
-            with Host(suite=suite, prefix=prefix) as host:
-                host.lay()
-                host.poweroff()
-                host.keep_layer(partial)
-            # What it said while it was made is no test's.
-            shutil.rmtree(partial / "var/log/journal")
-            partial.rename(made)
-    return made
+
+    def make(layer: Path) -> None:
+        with Host(suite=suite, prefix=prefix) as host:
+            host.lay()
+            host.poweroff()
+            host.keep_layer(layer)
+        # What it said while it was made is no test's.
+        shutil.rmtree(layer / "var/log/journal")
+
+    return kept(INSTALLED, f"{suite}{prefix.replace('/', '-')}", "\0".join(parts).encode(), make)

@@ -7,12 +7,12 @@ writable layer over it (see container.py).
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import os
 import shutil
 import subprocess
 from pathlib import Path
+
+from tests.system.kept import kept
 
 CACHE = Path(__file__).resolve().parents[2] / ".cache" / "system"
 
@@ -41,19 +41,12 @@ IN_A_NAMESPACE_OF_ITS_OWN = ("unshare", "--mount", "--pid", "--fork", "--kill-ch
 
 def debian(suite: str = SUITE) -> Path:
     """The pristine tree, made now (in about a minute) if this file has not made it before. Only ever read it."""
-    recipe = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
-    made = CACHE / f"{suite}-{recipe}"
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not made.exists():
-            for old in CACHE.glob(f"{suite}-*"):
-                shutil.rmtree(old)
-            partial = CACHE / f"{suite}-{recipe}.partial"
-            _bootstrap(partial, suite)
-            _settle(partial)
-            partial.rename(made)
-    return made
+
+    def make(tree: Path) -> None:
+        _bootstrap(tree, suite)
+        _settle(tree)
+
+    return kept(CACHE, suite, Path(__file__).read_bytes(), make)
 
 
 def _bootstrap(tree: Path, suite: str) -> None:

@@ -3,8 +3,9 @@
 Every other way moves a process that exists into the cgroup, and a move waits for the kernel to have every other CPU out
 of fork and exit: 5 to 20 ms here, against 3 for this. It also leaves no instant at which the child is outside.
 
-The child runs Python between clone and execve, as ``subprocess`` does for a ``preexec_fn``. That is sound because this
-process has one thread; signals are blocked and the collector is off until the child is somebody else.
+The child runs Python between clone and execve, as ``subprocess`` does for a ``preexec_fn``. That is sound because the
+agent has one thread, and where there are more, because none of them asks for the interpreter's lock just then; signals
+are blocked and the collector is off until the child is somebody else.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ import gc
 import os
 import select
 import signal
+import sys
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
 
 from agent.linux.capabilities import NotGranted, keeping_through_setuid, take
@@ -32,6 +35,7 @@ _CLONE_PIDFD = 0x1000  # linux/sched.h
 _CLONE_INTO_CGROUP = 0x200000000
 _PATIENCE = 10.0  # seconds until execve: a child in a cgroup that is being frozen never gets there
 _NUDGE = 0.05  # seconds without execve after which the child may have been stopped by a signal
+_TURN = 1.0  # seconds that other threads wait for the interpreter's lock while a child is born, which is far sooner
 _REFUSED = frozenset({errno.ENOSYS, errno.EPERM, errno.EINVAL, errno.EOPNOTSUPP})
 
 
@@ -89,7 +93,7 @@ def bear(birth: Birth, cgroup: int) -> tuple[int, int]:
     gc.disable()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
-        with ruling():
+        with ruling(), _alone():
             pid, pidfd = _clone(cgroup)
         if pid == 0:
             _become(birth, told)
@@ -137,6 +141,25 @@ def _refuse_frozen(cgroup: int) -> None:
             raise OSError(errno.EBUSY, "its cgroup is frozen")
     finally:
         os.close(state)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """While the block runs, no other thread asks this one for the interpreter's lock.
+
+    A child that is born with such a request lets go of the lock at its next step, and waits until somebody has taken
+    it: for ever, for it has one thread (``sys.setswitchinterval``).
+    """
+    if Path("/proc/self/task").stat().st_nlink == 3:  # a link for each thread, and two of the directory: proc(5)
+        yield
+        return
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(_TURN)
+    try:
+        time.sleep(2 * before)  # who waits for the lock already, does so for as long as it was before
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 def _clone(cgroup: int) -> tuple[int, int]:

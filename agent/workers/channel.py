@@ -38,7 +38,7 @@ class Sender:
         return True
 
     def heed(self) -> bool:
-        """Take note of all nudges so far; ``False`` once there is nobody to nudge any more. Never blocks."""
+        """Take note of all nudges so far; ``False`` once no more will come: it is to end. Never blocks."""
         try:
             while self._socket.recv(1):
                 pass
@@ -78,6 +78,11 @@ class Receiver:
         """Tell the companion that there is something to do. One nudge waits for it, and is enough."""
         with suppress(OSError):
             self._socket.send(b"!")
+
+    def hang_up(self) -> None:
+        """Ask the companion to end: there will be no more nudges. What it still says is heard."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
 
     def close_theirs(self) -> None:
         """The other end is somebody else's now."""

@@ -2,7 +2,8 @@
 
 It is a worker as well (``agent.workers.runtime``), of another kind and with the same settings: it beats, tells figures
 and events, ends when its parent does, and leaves its last words in the service's log. What it says it says over a
-channel to the worker, which starts it again, later and later, when it ends, and ends it when it hangs.
+channel to the worker, which starts it again, later and later, when it ends, and ends it when it hangs. It ends when
+the worker says so there: the signals by which the agent stops all processes of a service leave it to finish its part.
 """
 
 from __future__ import annotations
@@ -136,7 +137,8 @@ class Companion:
             return
         child = self._child
         asyncio.get_running_loop().remove_reader(child.pidfd.fd)
-        self._signal(signal.SIGTERM)
+        if self._receiver is not None:
+            self._receiver.hang_up()
         if not await _gone(child.pidfd.fd, STOPPING):
             self._signal(signal.SIGKILL)
             await _gone(child.pidfd.fd, STOPPING)

@@ -285,15 +285,23 @@ def context_from(environ: MutableMapping[str, str]) -> Context:
 
 @contextlib.contextmanager
 def _stop_signals(context: Context) -> Iterator[None]:
-    """SIGTERM and SIGINT ask for a stop, as often as they like."""
+    """SIGTERM and SIGINT ask for a stop, as often as they like.
+
+    Not of a companion: they go to all processes of a service at once, and it goes on for the worker that ends.
+    """
     loop = asyncio.get_running_loop()
+    asked = context.stopping.set if context.channel is None else _nothing
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, context.stopping.set)
+        loop.add_signal_handler(number, asked)
     try:
         yield
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
+
+
+def _nothing() -> None:
+    pass
 
 
 @contextlib.contextmanager
@@ -307,7 +315,7 @@ def _nudges(context: Context) -> Iterator[None]:
     def heed() -> None:
         if sender.heed():
             context.nudged.set()
-        else:  # its parent may have died before this process could ask who that is
+        else:  # it is to end, or its parent died before this process could ask who that is
             loop.remove_reader(sender.fd)
             context.stopping.set()
 

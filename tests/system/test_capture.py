@@ -35,8 +35,21 @@ def capturing(installed: Host) -> Host:
     installed.declare(CAPTURE)
     installed.systemctl("start")
     installed.until("lan", state="running")
-    installed.run(["ip", "netns", "exec", "far0", "python3", "-c", SEND])
+    send(installed)
     return installed
+
+
+def send(host: Host) -> None:
+    host.run(["ip", "netns", "exec", "far0", "python3", "-c", SEND])
+
+
+def until_indexed(host: Host) -> None:
+    """Until what runs now has indexed 200 packets, and so holds the open segment, or has finished it."""
+
+    def indexed() -> bool:
+        return bool(host.service("lan")["figures"].get("index_packets", 0) >= 200)
+
+    wait_until(indexed, lambda: f"{host.service('lan')}\n{host.log('lan')}")
 
 
 def named(host: Host, suffix: str) -> set[str]:
@@ -65,10 +78,7 @@ def hosts(host: Host) -> list[dict[str, Any]]:
 def test_segments_get_an_index_and_packets_are_found_by_it(capturing: Host) -> None:
     """numpy, with what it brings, is loaded where no memory may be made executable (MemoryDenyWriteExecute=)."""
 
-    def indexed() -> bool:
-        return bool(named(capturing, ".idx")) and capturing.service("lan")["figures"].get("index_packets", 0) >= 200
-
-    wait_until(indexed, lambda: f"{capturing.service('lan')}\n{capturing.log('lan')}")
+    until_indexed(capturing)
 
     def whole() -> bool:
         return named(capturing, ".pcap") == named(capturing, ".idx")
@@ -105,6 +115,8 @@ def test_it_goes_with_its_capture(capturing: Host) -> None:
     capturing.agentctl("start", "lan")
     capturing.until("lan", state="running")
     index_process(capturing)
+    send(capturing)
+    until_indexed(capturing)
     capturing.systemctl("stop")
     assert named(capturing, ".pcap") == named(capturing, ".idx") != set()
     assert named(capturing, ".part") == named(capturing, ".tail") == set()

@@ -42,6 +42,9 @@ NICENESS = 10
 FIRST_RETRY, LONGEST_RETRY = 1.0, 300.0
 """Seconds until what failed is tried again."""
 
+LATE = 2_000_000_000
+"""Nanoseconds from the first packet of a segment to its file, at the longest: it waits in the ring until then."""
+
 MOST_KEPT = 32 * 1024 * 1024
 """Bytes of indexes that are not on disk yet, of all segments together."""
 
@@ -71,6 +74,7 @@ class IndexWorker:
         self._packets = 0
         self._tally = Tally(int(os.environ.get(SINCE, "0")))
         self._until = 0
+        self._looked = time.time_ns()
         self._workspace = Workspace()
         self._inventory: Inventory | None = None
         self._exporter = _exporter(context.service.ipfix, context, self._report)
@@ -105,7 +109,8 @@ class IndexWorker:
 
     async def _stop(self) -> None:
         try:
-            await self._closed([segment for segment in self._look() if self._held(segment)])
+            looked = self._looked
+            await self._closed([segment for segment in self._look() if self._held(segment) or _new(segment, looked)])
         finally:
             for growing in self._growing.values():
                 growing.close()
@@ -127,6 +132,7 @@ class IndexWorker:
         for growing in [growing for growing in self._growing.values() if growing.gone()]:
             self._tally.settle(growing.identity)
             self._forget(growing)
+        self._looked = time.time_ns()
         found = self._lookout.unindexed()
         self._tell_unfinished(found)
         if self._foreign or self._later:
@@ -311,6 +317,11 @@ def _exporter(collector: str | None, context: Context, report: Callable[[str, st
             loop.call_soon_threadsafe(report, kind, message)
 
     return Exporter(context.data, context.name, parse_collector(collector), reported)
+
+
+def _new(segment: Segment, looked: int) -> bool:
+    """Whether it may have begun after that look, in nanoseconds since the epoch: nobody has had time to open it."""
+    return segment.begin >= looked - LATE
 
 
 def _identity(segment: Segment) -> tuple[int, int] | None:

@@ -18,7 +18,7 @@ from agent.workers.capture.counters import Counters
 from agent.workers.capture.naming import segment_name
 from agent.workers.capture.retention import Limits
 from agent.workers.capture.settings import settings
-from agent.workers.capture.shm import PLACE
+from agent.workers.capture.shm import PLACE, stem
 from agent.workers.capture.store import Store
 from agent.workers.capture.trigger import pull
 from tests.workers.capture.lab import Network, Worker, numbers, segments, worker
@@ -54,8 +54,8 @@ def test_in_memory_what_is_declared_always_works(memory: int, before: float, int
 MEMORY = {"before": 2, "after": 2, "keep": "memory", "memory": 2**24}
 
 
-def in_memory() -> list[Path]:
-    return list(PLACE.glob("agent-capture-*/far/*"))
+def in_memory(capture: Worker) -> list[Path]:
+    return list(PLACE.glob(f"{stem(capture.data)}*/far/*"))
 
 
 def pinned(capture: Worker, **trigger: float) -> pins.Pin:
@@ -71,7 +71,7 @@ def test_in_memory_nothing_is_on_disk_until_something_happens_and_then_all_aroun
     with worker(tmp_path, net, **settings) as capture:
         net.send("near", 3_000, pace=2_000)
         capture.wait_figure("written", 3_000)
-        assert in_memory()
+        assert in_memory(capture)
         assert not (capture.data / "far").exists()
         pinned(capture, before=2, after=2)
         net.send("near", 2_000, first=3_000, pace=2_000)
@@ -80,7 +80,7 @@ def test_in_memory_nothing_is_on_disk_until_something_happens_and_then_all_aroun
         kept = numbers(capture.data, "far")
         assert kept == list(range(kept[0], 5_000))
         assert kept[0] < 3_000
-        assert not in_memory()
+        assert not in_memory(capture)
         assert all(path.with_suffix(".meta").exists() for path in segments(capture.data, "far"))
         assert "storage_error" not in capture.events()
 
@@ -91,7 +91,7 @@ def test_in_memory_what_nothing_happens_to_is_never_on_disk(tmp_path: Path, net:
         capture.wait_figure("written", 1_000)
         capture.stop()
         assert not (capture.data / "far").exists()
-        assert not in_memory()
+        assert not in_memory(capture)
 
 
 def test_what_waited_in_memory_when_a_capture_was_killed_can_still_be_kept_by_the_next(
@@ -109,7 +109,7 @@ def test_what_waited_in_memory_when_a_capture_was_killed_can_still_be_kept_by_th
         net.send("near", 10, first=1_000)
         capture.stop()
         assert numbers(capture.data, "far")[:1_000] == list(range(1_000))
-        assert not in_memory()
+        assert not in_memory(capture)
 
 
 def test_a_figure_that_crosses_a_bound_triggers_once(tmp_path: Path, net: Network) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
@@ -107,21 +108,38 @@ def remount(capture: Worker, how: str) -> None:
         capture.listen(0.05)
 
 
+def accounted(capture: Worker, sent: int) -> dict[str, Any]:
+    """Figures of the first report in which each packet is either written or not."""
+
+    def all_of_them(fields: dict[str, str]) -> bool:
+        figures = json.loads(fields.get("X_FIGURES", "{}"))
+        return bool(figures.get("written", 0) + figures.get("not_written", 0) >= sent)
+
+    figures: dict[str, Any] = json.loads(capture.wait_for(all_of_them, f"{sent} accounted for")["X_FIGURES"])
+    return figures
+
+
 def test_writes_that_fail_in_the_middle_of_a_segment_cost_what_was_not_on_disk_and_no_more(
     tmp_path: Path, net: Network
 ) -> None:
     with worker(tmp_path, net, **SETTINGS) as capture:
-        before = resource.prlimit(capture.process.pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(capture.process.pid, resource.RLIMIT_FSIZE, (100_000, before[1]))
+        limit = resource.prlimit(capture.process.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(capture.process.pid, resource.RLIMIT_FSIZE, (100_000, limit[1]))
         net.send("near", 5_000, size=200, pace=5_000)
         assert "File too large" in capture.wait_event("storage_error")["message"]
-        resource.prlimit(capture.process.pid, resource.RLIMIT_FSIZE, before)
-        capture.listen(0.3)  # until it tries again
-        net.send("near", 2_000, first=5_000)
-        capture.wait_figure("segments", 2)
-        figures = balance(capture, 7_000)
-        assert 0 < figures["not_written"] < 7_000
-        assert numbers(capture.data, "far")[-1] == 6_999
+        resource.prlimit(capture.process.pid, resource.RLIMIT_FSIZE, limit)
+        sent, figures = 5_000, accounted(capture, 5_000)
+        until = time.monotonic() + PATIENCE
+        gained = 0
+        while gained < 100:  # it tries again, ever more rarely, when there is a packet
+            assert time.monotonic() < until
+            net.send("near", 100, first=sent)
+            sent += 100
+            before, figures = figures, accounted(capture, sent)
+            gained = figures["written"] - before["written"]
+        figures = balance(capture, sent)
+        assert 0 < figures["not_written"] < sent - 100
+        assert numbers(capture.data, "far")[-1] == sent - 1
 
 
 @contextmanager

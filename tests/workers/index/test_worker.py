@@ -18,15 +18,26 @@ import pytest
 
 from agent.declaration.model import Capture
 from agent.linux.notify import SystemdNotifier
+from agent.workers.capture.naming import segment_name
 from agent.workers.index import form
 from agent.workers.index import worker as worker_module
 from agent.workers.runtime import Context
 from tests.workers.capture.lab import PATIENCE, ROOT, Network, network, worker
-from tests.workers.index.pcaps import records, segment
+from tests.workers.index.pcaps import HEADER, records, segment
+
+
+class Process(subprocess.Popen[str]):
+    """An index process, and our end of its channel."""
+
+    channel: socket.socket
+
+    def ask_to_end(self) -> None:
+        """As the capture worker does when it has written all."""
+        self.channel.shutdown(socket.SHUT_WR)
 
 
 @contextmanager
-def index_process(data: Path, **variables: str) -> Iterator[subprocess.Popen[str]]:
+def index_process(data: Path, **variables: str) -> Iterator[Process]:
     """An index process as the capture worker starts it, but with nobody who listens to it."""
     config = data.parent / "service.json"
     config.write_text('{"kind": "capture", "name": "edge", "interfaces": ["eth0"]}')
@@ -39,7 +50,7 @@ def index_process(data: Path, **variables: str) -> Iterator[subprocess.Popen[str
         "SERVICE_CHANNEL": str(theirs.fileno()),
         **variables,
     }
-    process = subprocess.Popen(
+    process = Process(
         [sys.executable, "-m", "agent", "worker", "index"],
         env=environment,
         pass_fds=[theirs.fileno()],
@@ -47,6 +58,7 @@ def index_process(data: Path, **variables: str) -> Iterator[subprocess.Popen[str
         text=True,
     )
     theirs.close()
+    process.channel = ours
     try:
         yield process
     finally:
@@ -76,7 +88,7 @@ def test_every_closed_segment_gets_an_index_and_what_is_not_ours_is_left_alone(t
     (data / "eth0" / "notes.pcap").write_bytes(b"somebody's")
     with index_process(data) as process:
         wait_until(lambda: all(path.with_suffix(".idx").exists() for path in segments))
-        process.send_signal(signal.SIGTERM)
+        process.ask_to_end()
         assert process.wait(PATIENCE) == 0
     assert [packets(path.with_suffix(".idx")) for path in segments] == [30] * 4
     assert done.with_suffix(".idx").read_bytes() == b"made before"
@@ -104,7 +116,7 @@ def test_a_segment_of_ours_that_is_damaged_gets_an_index_of_what_there_is(tmp_pa
         path.with_suffix(".meta").touch()
     with index_process(data) as process:
         wait_until(lambda: zeros.with_suffix(".idx").exists() and cut.with_suffix(".idx").exists())
-        process.send_signal(signal.SIGTERM)
+        process.ask_to_end()
         _, said = process.communicate(timeout=PATIENCE)
     assert zeros.with_suffix(".idx").read_bytes() == b""
     assert packets(cut.with_suffix(".idx")) == 30
@@ -132,6 +144,36 @@ def test_what_is_kept_of_all_segments_is_bounded(tmp_path: Path, monkeypatch: py
     asyncio.run(look())
 
 
+def test_what_began_and_was_closed_between_its_last_look_and_its_end_is_indexed_too(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    old = segment(data, "eth0", 0, records(10))
+
+    async def stopped() -> Path:
+        indexing = worker_module.IndexWorker(
+            Context(Capture(name="edge", interfaces=("eth0",)), data, SystemdNotifier({}))
+        )
+        new = old.with_name(segment_name(time.time_ns(), ".pcap"))
+        new.write_bytes(HEADER + records(20))
+        await indexing.stop()
+        return new
+
+    new = asyncio.run(stopped())
+    assert packets(new.with_suffix(".idx")) == 20
+    assert not old.with_suffix(".idx").exists(), "what was waiting may be much, and waits on"
+
+
+def test_the_signal_that_stops_all_of_a_capture_leaves_it_to_index_what_is_written_last(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    first = segment(data, "eth0", 0, records(30))
+    with index_process(data) as process:
+        wait_until(first.with_suffix(".idx").exists)
+        process.send_signal(signal.SIGTERM)
+        second = segment(data, "eth0", 60, records(20))
+        wait_until(second.with_suffix(".idx").exists)
+        process.ask_to_end()
+        assert process.wait(PATIENCE) == 0
+
+
 def test_it_holds_no_capability(tmp_path: Path) -> None:
     data = tmp_path / "data"
     path = segment(data, "eth0", 0, records(1))
@@ -157,7 +199,7 @@ def test_it_begins_when_an_earlier_one_of_the_same_store_has_ended(tmp_path: Pat
         with pytest.raises(BlockingIOError):
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.close(fd)
-        process.send_signal(signal.SIGTERM)
+        process.ask_to_end()
         assert process.wait(PATIENCE) == 0
     assert packets(path.with_suffix(".idx")) == 30
 

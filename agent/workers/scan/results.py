@@ -13,42 +13,13 @@ from ipaddress import ip_address
 from typing import Any
 
 from agent.errors import ScanFailure
+from agent.workers.scan.found import PROTOCOLS, Host, Port, Protocol
 from agent.workers.scan.library import nmap
 from agent.workers.scan.nmap import Answer
 from agent.workers.scan.stream import clean
 
 NAMES_LIMIT = 16
 """Most names of one host, and most CPEs of one port."""
-
-PROTOCOLS = ("tcp", "udp", "sctp")
-
-
-@dataclass(frozen=True, slots=True)
-class Port:
-    """One port that nmap listed by itself: open ones always, closed and filtered ones when they are few."""
-
-    protocol: str
-    number: int
-    state: str
-    reason: str
-    service: str = ""
-    product: str = ""
-    version: str = ""
-    extrainfo: str = ""
-    tunnel: str = ""
-    cpe: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Host:
-    """One host that was listed: one that is up. ``mac`` is known on the same link only."""
-
-    address: str
-    state: str
-    reason: str
-    mac: str = ""
-    names: tuple[str, ...] = ()
-    ports: tuple[Port, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +78,7 @@ def _host(address: str, entry: dict[str, Any], answer: Answer) -> Host:
     )
 
 
-def _port(address: str, protocol: str, number: int, fields: dict[str, Any], answer: Answer) -> Port:
+def _port(address: str, protocol: Protocol, number: int, fields: dict[str, Any], answer: Answer) -> Port:
     if not 0 <= number <= 65535:
         raise ValueError(number)
     tunnel, cpe = answer.verdict.details.get((address, protocol, number), ("", ()))

@@ -13,8 +13,9 @@ import pytest
 
 from agent.errors import ScanFailure, StorageFailure
 from agent.workers.scan import store as store_module
+from agent.workers.scan.found import Host, Port
 from agent.workers.scan.plan import Chunk, Plan, make_plan
-from agent.workers.scan.results import ChunkResult, Host, Port
+from agent.workers.scan.results import ChunkResult
 from agent.workers.scan.store import KEEP_RUNS, RESUME_WITHIN, Run, ScanStore
 
 NOW = 1_750_000_000.0
@@ -35,7 +36,7 @@ def plan() -> Plan:
 
 def result(chunk: Chunk) -> ChunkResult:
     ports = (
-        Port(*SSH),
+        Port("tcp", *SSH[1:]),
         Port("tcp", 23, "closed", "reset"),
     )
     return ChunkResult((Host(chunk.addresses[0], "up", "arp-response", "02:00:00:00:00:01", ("a",), ports),), "7.93")

@@ -1,0 +1,110 @@
+"""What is known of a host after it was asked, in the one shape in which all parts of a scan hand it on. Pure.
+
+States are those of nmap(1): a port is ``open``, ``closed``, ``filtered`` (silent, or refused by something on the way),
+``open|filtered`` (UDP: silence says no more) or ``unfiltered``. All text of strangers in here has been through
+``stream.clean``: one line, printable, bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from agent.workers.scan.plan import Ranges
+
+Protocol = Literal["tcp", "udp", "sctp"]
+PROTOCOLS: Final[tuple[Protocol, ...]] = ("tcp", "udp", "sctp")
+STATES: Final = ("open", "closed", "filtered", "open|filtered", "unfiltered", "closed|filtered")
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What a port showed. ``sha256`` is of its DER form, in hexadecimal; times are unix seconds, 0 when unknown."""
+
+    sha256: str
+    subject: str = ""
+    issuer: str = ""
+    not_before: int = 0
+    not_after: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """What one of nmap's scripts said."""
+
+    name: str
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """One port that is told of by itself: open ones always, others when they are few.
+
+    ``method`` is how the service is known: ``probed`` (it answered), ``table`` (by the number of the port alone) or
+    empty. ``tunnel`` is ``ssl`` where TLS is spoken. ``ttl`` is that of the answering packet, 0 when unknown.
+    """
+
+    protocol: Protocol
+    number: int
+    state: str
+    reason: str
+    service: str = ""
+    product: str = ""
+    version: str = ""
+    extrainfo: str = ""
+    tunnel: str = ""
+    cpe: tuple[str, ...] = ()
+    method: str = ""
+    hostname: str = ""
+    ostype: str = ""
+    devicetype: str = ""
+    ttl: int = 0
+    fingerprint: str = ""
+    certificate: Certificate | None = None
+    scripts: tuple[Script, ...] = ()
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """``(protocol, number)``."""
+        return self.protocol, self.number
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Ports that are told of together: all in one state for one reason. ``ports`` is sorted, disjoint, not adjacent."""
+
+    protocol: Protocol
+    state: str
+    reason: str
+    ports: Ranges
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One host that was asked. ``state`` is ``up`` or ``down``; ``mac`` is known on the same link only.
+
+    ``ports`` and ``rest`` together are all that it was asked for; a port stands in one of them, once.
+    """
+
+    address: str
+    state: str
+    reason: str
+    mac: str = ""
+    names: tuple[str, ...] = ()
+    ports: tuple[Port, ...] = ()
+    rest: tuple[Rest, ...] = ()
+    os: tuple[str, ...] = ()
+
+    def state_of(self, protocol: str, number: int) -> str | None:
+        """The state of a port; ``None`` when it was not asked for."""
+        for port in self.ports:
+            if port.key == (protocol, number):
+                return port.state
+        for rest in self.rest:
+            if rest.protocol == protocol and any(low <= number <= high for low, high in rest.ports):
+                return rest.state
+        return None
+
+    def open_ports(self) -> Iterator[Port]:
+        return (port for port in self.ports if port.state == "open")

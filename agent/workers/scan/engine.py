@@ -1,8 +1,8 @@
 """What the sweep asks of whoever sends its probes and hears the answers.
 
-An engine knows how one kind of probe is sent (by connect, as a raw SYN, as a datagram) and how its answers are told from
-anything else. It decides nothing: which probe goes out, when, how often, and what silence means, is the sweep's. It is
-made for the addresses of one chunk, driven from the worker's own loop, and none of its methods ever waits.
+An engine knows how one kind of probe is sent (by connect, as a raw SYN, as a datagram) and how its answers are told
+from anything else. It decides nothing: which probe goes out, when, how often, and what silence means, is the sweep's.
+It is made for the addresses of one chunk, driven from the worker's own loop, and none of its methods ever waits.
 """
 
 from __future__ import annotations

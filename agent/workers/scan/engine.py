@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, Protocol
 State = Literal["open", "closed", "filtered"]
 
 Probe = tuple[int, int]
-"""``(index, port)``: the index is the place of the address among those that the engine was made for, from 0."""
+"""``(place, port)``: where the address stands among those that the engine was made for, from 0."""
 
 
 class Reply(NamedTuple):
@@ -24,7 +24,7 @@ class Reply(NamedTuple):
     unknown; ``rtt`` is in seconds, 0 when unknown (an engine need not remember when it sent what).
     """
 
-    index: int
+    place: int
     port: int
     state: State
     reason: str

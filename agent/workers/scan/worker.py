@@ -25,9 +25,10 @@ from agent.workers.scan.argv import (
     privileges,
     target_list,
 )
+from agent.workers.scan.found import Host
 from agent.workers.scan.nmap import run_nmap
 from agent.workers.scan.plan import Chunk, make_plan
-from agent.workers.scan.results import read_results
+from agent.workers.scan.results import ChunkResult, read_host, without_zones
 from agent.workers.scan.store import Ending, Run, ScanStore
 from agent.workers.scan.stream import XmlStream
 
@@ -128,14 +129,18 @@ class ScanWorker:
             self._environment[MARK] = mark
 
     async def _scan(self, store: ScanStore, run: Run, chunk: Chunk) -> None:
-        stream = XmlStream(stages=_STAGES[self._service.profile])
+        asked = without_zones(chunk.addresses)
+        hosts: list[Host] = []
+        stream = XmlStream(
+            stages=_STAGES[self._service.profile], on_host=lambda element: hosts.append(read_host(element, asked))
+        )
 
         def turn() -> None:
             self._context.beat()
             self._tell(run, stream.fraction * len(chunk.addresses))
 
         try:
-            answer = await run_nmap(
+            verdict = await run_nmap(
                 lambda targets: self._argv(chunk, targets),
                 self._environment,
                 target_list(chunk.addresses),
@@ -146,7 +151,9 @@ class ScanWorker:
                 turn=turn,
                 turn_every=self._context.beat_interval,
             )
-            result = read_results(answer, chunk.addresses)
+            order = {address: place for place, address in enumerate(chunk.addresses)}
+            hosts.sort(key=lambda host: order[host.address])
+            result = ChunkResult(tuple(hosts), verdict.version)
         except ScanFailure as error:
             if self._plan.chunk_count == 1:
                 raise

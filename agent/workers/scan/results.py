@@ -8,8 +8,9 @@ before it is stored or shown.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
@@ -33,22 +34,6 @@ _HEAD = b"<nmaprun>"
 _TAIL = b"<runstats><finished/><hosts/></runstats></nmaprun>"
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkResult:
-    """What one chunk found, hosts and ports in ascending order."""
-
-    hosts: tuple[Host, ...]
-    nmap_version: str
-
-    @property
-    def hosts_up(self) -> int:
-        return sum(host.state == "up" for host in self.hosts)
-
-    @property
-    def ports_open(self) -> int:
-        return sum(port.state == "open" for host in self.hosts for port in host.ports)
-
-
 def read_host(element: bytes, asked: Mapping[str, str]) -> Host:
     """Read one ``<host>`` element of nmap's XML.
 
@@ -69,6 +54,15 @@ def read_host(element: bytes, asked: Mapping[str, str]) -> Host:
     if host.address not in asked:
         raise ScanFailure(f"nmap answered for {host.address}, which was not asked for")
     return replace(host, address=asked[host.address])
+
+
+def document(elements: Iterable[bytes], version: str) -> bytes:
+    """Hosts, as bytes of their elements, as one document of nmap's, such as it is kept and can be read again."""
+    number = re.sub("[^A-Za-z0-9.]", "", version)
+    head = '<?xml version="1.0" encoding="UTF-8"?>\n<!DOCTYPE nmaprun>\n<nmaprun scanner="nmap" version="{}">'
+    elements = tuple(elements)
+    tail = f'<runstats><finished exit="success"/><hosts total="{len(elements)}"/></runstats>\n</nmaprun>\n'
+    return b"\n".join((head.format(number).encode(), *elements, tail.encode()))
 
 
 def without_zones(addresses: tuple[str, ...]) -> dict[str, str]:

@@ -66,7 +66,7 @@ async def look(
     asked: Mapping[str, Sequence[int]],
     *,
     permit: Callable[[str], Awaitable[None]] = _at_once,
-    clock: Clock = Clock(),  # noqa: B008  # it is frozen
+    clock: Clock = Clock(),  # it is frozen
 ) -> dict[str, dict[int, How]]:
     """Ask TCP ports, by address (which may carry a zone), whether they speak.
 
@@ -95,7 +95,7 @@ async def hear(
     port: int,
     *,
     permit: Callable[[str], Awaitable[None]] = _at_once,
-    clock: Clock = Clock(),  # noqa: B008  # it is frozen
+    clock: Clock = Clock(),  # it is frozen
 ) -> How:
     """Ask one TCP port, which must not be one of ``NEVER_ASKED``."""
     try:
@@ -120,7 +120,7 @@ async def hear(
     return "nothing"
 
 
-async def _first_reaction(speaking: list[asyncio.Future[How]]) -> How:
+async def _first_reaction(speaking: Sequence[asyncio.Future[How]]) -> How:
     """The first that is a word; a connection that was closed counts when no other brought more at the same time."""
     waiting = set(speaking)
     while waiting:

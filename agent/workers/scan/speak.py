@@ -66,16 +66,19 @@ async def look(
     asked: Mapping[str, Sequence[int]],
     *,
     permit: Callable[[str], Awaitable[None]] = _at_once,
-    clock: Clock = Clock(),  # it is frozen
+    clock: Clock = Clock(),
+    into: dict[str, dict[int, How]] | None = None,
 ) -> dict[str, dict[int, How]]:
     """Ask TCP ports, by address (which may carry a zone), whether they speak.
 
-    ``permit`` is awaited before each connection to an address. Ports of ``NEVER_ASKED`` are left out of the result.
-    Takes about ``limit`` seconds for each ``PORTS_AT_ONCE`` silent ports.
+    ``permit`` is awaited before each connection to an address. Ports of ``NEVER_ASKED`` are left out of the result,
+    which is ``into`` where that is given: each port is there as soon as it is known. Takes about ``limit`` seconds
+    for each ``PORTS_AT_ONCE`` silent ports.
     """
+    found = {} if into is None else into
+    found.update({address: {} for address in asked})
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     everybody = asyncio.Semaphore(max(1, min(PORTS_AT_ONCE, (soft - _SPARED) // CONNECTIONS)))
-    found: dict[str, dict[int, How]] = {address: {} for address in asked}
 
     async def one(address: str, port: int, of_host: asyncio.Semaphore) -> None:
         async with of_host, everybody:

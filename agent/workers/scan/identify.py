@@ -19,7 +19,7 @@ from agent.workers.scan.detect import PortKey, Stage, Task, askable, better, set
 from agent.workers.scan.found import Host, Port, Script
 from agent.workers.scan.nmap import run_nmap
 from agent.workers.scan.program import Program, ScriptFile
-from agent.workers.scan.results import read_host, without_zones
+from agent.workers.scan.results import given_as, read_host
 from agent.workers.scan.speak import How, look
 from agent.workers.scan.stream import XmlStream
 
@@ -316,7 +316,7 @@ class _Identification:
     async def _ask(self, task: Task, addresses: tuple[str, ...], take: Callable[[Host, bytes], None]) -> None:
         if not addresses:
             return
-        given = without_zones(addresses)
+        given = given_as(addresses)
         program, rate = self._program, max(1, self._want.rate // max(1, self._want.processes))
         stream = XmlStream(
             stages=task.ask.stages, on_host=lambda element: take(read_host(element, given), element), limit=LARGEST

@@ -32,7 +32,7 @@ from agent.workers.scan.memory.migration import with_rest
 from agent.workers.scan.nmap import run_nmap
 from agent.workers.scan.pausing import Ended, gate_of
 from agent.workers.scan.plan import Chunk, make_plan
-from agent.workers.scan.results import document, read_host, without_zones
+from agent.workers.scan.results import document, given_as, read_host
 from agent.workers.scan.store import DETECTED, Ending, Run, ScanStore, Task
 from agent.workers.scan.stream import XmlStream
 
@@ -144,7 +144,7 @@ class ScanWorker:
                 self._tell(run, 0.0)
 
     async def _scan(self, store: ScanStore, run: Run, chunk: Chunk) -> None:
-        given = without_zones(chunk.addresses)
+        given = given_as(chunk.addresses)
         hosts: list[Host] = []
         elements: list[bytes] = []
 

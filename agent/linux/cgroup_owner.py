@@ -59,7 +59,7 @@ def owner_of(path: str) -> Owner:
     unit = container = service = ""
     above = ""
     for part in path.split("/"):
-        if _UNIT.fullmatch(part):
+        if _UNIT.fullmatch(part) and (part != "init.scope" or not unit):
             unit = part
         if ours := _OURS.fullmatch(part):
             service = ours[1]
@@ -73,7 +73,8 @@ def _container(part: str, above: str) -> str:
         if match := pattern.fullmatch(part):
             name = _ESCAPE.sub(lambda digits: chr(int(digits[1], 16)), match[1])
             return f"{kind}/{name[:12] if len(name) == 64 else name}"
-    if kind := _BY_PARENT.get(above):
+    kind = _BY_PARENT.get(above, "")
+    if kind:
         name = part.removeprefix("libpod-")
         if re.fullmatch(r"[0-9a-f]{64}", name):
             return f"{kind}/{name[:12]}"

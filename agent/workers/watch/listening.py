@@ -8,7 +8,6 @@ the cgroup even so, and by that the unit and the container (``agent.linux.sock_d
 from __future__ import annotations
 
 import ipaddress
-import os
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -183,14 +182,14 @@ def _holders(inodes: set[int]) -> dict[int, list[Process]]:
 
 def _sockets(pid: int) -> Iterator[int]:
     """The inodes of the sockets of a process, proc_pid_fd(5); none of one that is gone or not ours to look at."""
-    directory = f"/proc/{pid}/fd"
+    directory = Path(f"/proc/{pid}/fd")
     try:
-        names = os.listdir(directory)
+        links = list(directory.iterdir())
     except OSError:
         return
-    for name in names:
+    for link in links:
         try:
-            target = os.readlink(f"{directory}/{name}")
+            target = str(link.readlink())
         except OSError:
             continue
         if target.startswith("socket:["):
@@ -218,7 +217,7 @@ def _owner(processes: Iterable[Process]) -> Owner:
 
 
 def _path(membership: str) -> str:
-    """The cgroup in the text of /proc/PID/cgroup: of version 2, or else, of both mounted, the one that systemd names."""
+    """The cgroup in the text of /proc/PID/cgroup: of version 2, or else, where both are mounted, systemd's own."""
     path = parse_membership(membership) or "/"
     if path == "/":
         for line in membership.splitlines():

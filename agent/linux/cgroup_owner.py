@@ -54,6 +54,9 @@ class Owner(NamedTuple):
         return self.container or self.unit
 
 
+NOBODY = Owner()
+
+
 def owner_of(path: str) -> Owner:
     """Whose the cgroup of that path is, as in /proc/PID/cgroup. The innermost name of each kind counts."""
     unit = container = service = ""

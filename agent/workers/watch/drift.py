@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from agent.workers.scan.found import Port
 from agent.workers.watch import evidence
 from agent.workers.watch.expectation import Bearing, Bearings, Expectation, Wanted, answers, differs
-from agent.workers.watch.listening import Listener
+from agent.workers.watch.listening import WILDCARDS, Listener
 from agent.workers.watch.moved import moved
 from agent.workers.watch.row import Evidence, Kind, Row, Severity, graver
 from agent.workers.watch.sources import Claim, Known, Look, Looks, Scanned, Sight, Sources
@@ -27,7 +27,7 @@ SEEN_WITHIN: Final = 7 * 86400.0
 """Seconds for which a sight counts: what talks once a week is still there."""
 
 _TOLD = 5  # of many ports, by their numbers
-_ANY = ("", "0.0.0.0", "::")
+_ANY = ("", *WILDCARDS)
 
 Key = tuple[str, int]
 Pair = tuple[Expectation, Wanted]

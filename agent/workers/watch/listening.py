@@ -19,10 +19,12 @@ import psutil
 
 from agent.errors import RuntimeFailure
 from agent.linux import sock_diag
-from agent.linux.cgroup_owner import Owner, owner_of, paths_of
+from agent.linux.cgroup_owner import NOBODY, Owner, owner_of, paths_of
 from agent.linux.cgroup_place import parse_membership
 from agent.linux.files import why
 from agent.linux.sock_diag import Bound
+
+WILDCARDS = ("0.0.0.0", "::")  # noqa: S104  # compared with, and bound to nothing
 
 MOST_PROCESSES = 16
 """Of one socket; servers that fork share one among hundreds."""
@@ -51,12 +53,12 @@ class Listener:
     dual: bool = False
     interface: str = ""
     uid: int = -1
-    owner: Owner = Owner()
+    owner: Owner = NOBODY
     processes: tuple[Process, ...] = ()
 
     @property
     def wildcard(self) -> bool:
-        return self.address in ("0.0.0.0", "::")
+        return self.address in WILDCARDS
 
     @property
     def loopback(self) -> bool:
@@ -213,7 +215,7 @@ def _owner(processes: Iterable[Process]) -> Owner:
             continue
         if any(found := owner_of(_path(text))):
             return found
-    return Owner()
+    return NOBODY
 
 
 def _path(membership: str) -> str:

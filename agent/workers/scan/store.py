@@ -27,7 +27,7 @@ KEEP_RUNS = 100
 RESUME_WITHIN = 24 * 3600.0
 """Seconds. What an interrupted run found before that is too old to be part of a new picture."""
 
-Ending = Literal["finished", "failed", "interrupted"]
+Ending = Literal["finished", "failed", "interrupted", "stopped"]
 
 _SCHEMA = (
     """
@@ -35,7 +35,7 @@ _SCHEMA = (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
         started REAL NOT NULL,      -- unix seconds, as all times here
         ended REAL,
-        status TEXT NOT NULL CHECK (status IN ('running', 'finished', 'failed', 'interrupted')),
+        status TEXT NOT NULL CHECK (status IN ('running', 'finished', 'failed', 'interrupted', 'stopped')),
         message TEXT NOT NULL DEFAULT '',
         plan_hash TEXT NOT NULL,
         coverage TEXT NOT NULL,     -- JSON: what was declared; with the chunks done, what was covered

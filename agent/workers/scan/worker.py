@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -26,6 +27,7 @@ from agent.workers.scan.argv import (
     target_list,
 )
 from agent.workers.scan.nmap import run_nmap
+from agent.workers.scan.pausing import Ended, gate_of
 from agent.workers.scan.plan import Chunk, make_plan
 from agent.workers.scan.results import read_results
 from agent.workers.scan.store import Ending, Run, ScanStore
@@ -55,6 +57,7 @@ class ScanWorker:
         self._privileged = False
         self._environment: dict[str, str] = {}
         self._store: ScanStore | None = None
+        self._gate = gate_of(context)
 
     async def start(self) -> None:
         """Find nmap and open the database. Raises ``ScanFailure`` or ``StorageFailure``."""
@@ -84,16 +87,16 @@ class ScanWorker:
             run = store.begin(self._plan, self._coverage(), self._argv(next(self._plan.chunks()), 0), time.time())
             if run.resumed:
                 self._context.log(f"continuing run {run.id}: {run.hosts_done} of {self._plan.hosts} hosts were done")
-            for chunk in self._plan.chunks():
-                if chunk.number not in run.done:
-                    await self._scan(store, run, chunk)
-                    self._tell(run, 0.0)
+            await self._scan_all(store, run)
             store.end(run, "finished", time.time())
+        except Ended:
+            self._ended(store, run)
+            return
         except BaseException as error:
             # A stop arrives as a cancellation, which is no Exception.
             self._broke_off(store, run, str(error) if isinstance(error, Exception) else None)
             raise
-        took = time.monotonic() - began
+        took = time.monotonic() - began - self._gate.held
         self._context.event(
             "scan_finished",
             f"{self._summary()}: {_count(run.hosts_up, 'host')} up, {_count(run.ports_open, 'port')} open,"
@@ -127,6 +130,16 @@ class ScanWorker:
         if mark := os.environ.get(MARK):  # an nmap that outlives us is recognised by it
             self._environment[MARK] = mark
 
+    async def _scan_all(self, store: ScanStore, run: Run) -> None:
+        def turn() -> None:
+            self._context.beat()
+            self._tell(run, 0.0)
+
+        for chunk in self._plan.chunks():
+            if chunk.number not in run.done:
+                await self._gate.redo(partial(self._scan, store, run, chunk), turn)
+                self._tell(run, 0.0)
+
     async def _scan(self, store: ScanStore, run: Run, chunk: Chunk) -> None:
         stream = XmlStream(stages=_STAGES[self._service.profile])
 
@@ -155,6 +168,13 @@ class ScanWorker:
         store.store(run, chunk, result, time.time())
         self._context.beat()
 
+    def _ended(self, store: ScanStore, run: Run | None) -> None:
+        """Tell and store that somebody ended the run."""
+        message = f"ended by hand after {run.hosts_done if run else 0} of {_count(self._plan.hosts, 'host')}"
+        self._context.event("scan_stopped", f"{self._summary()}: {message}", run=run.id if run else None)
+        if run is not None:
+            store.end(run, "stopped", time.time(), message)
+
     def _broke_off(self, store: ScanStore, run: Run | None, failure: str | None) -> None:
         """Tell and store that the run did not finish: it failed, or was stopped."""
         status: Ending = "failed" if failure is not None else "interrupted"
@@ -180,8 +200,9 @@ class ScanWorker:
         """``underway``: the part of the chunk at hand that is done, in hosts."""
         total = self._plan.hosts
         percent = int(100 * (run.hosts_done + underway) / total)
+        held = f"{self._gate.why}: " if self._gate.why else ""
         self._context.status(
-            f"{run.hosts_done} of {_count(total, 'host')}, {_count(run.ports_open, 'open port')}, {percent} %",
+            f"{held}{run.hosts_done} of {_count(total, 'host')}, {_count(run.ports_open, 'open port')}, {percent} %",
             {
                 "hosts_done": run.hosts_done,
                 "hosts_total": total,
@@ -190,6 +211,7 @@ class ScanWorker:
                 "hosts_up": run.hosts_up,
                 "ports_open": run.ports_open,
                 "percent": percent,
+                "held": self._gate.why,
             },
         )
 

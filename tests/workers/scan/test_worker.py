@@ -231,6 +231,7 @@ def test_a_scan_finds_what_is_there_and_tells_about_it(bench: Bench, network: tu
         "hosts_up": 4,
         "ports_open": 4,
         "percent": 100,
+        "held": "",
     }
     assert {"READY": "1"} in ended.notes
     assert bench.heartbeat.exists()

@@ -18,7 +18,7 @@ from agent.workers.watch.expectation import Bearing, Bearings, Expectation, Want
 from agent.workers.watch.listening import WILDCARDS, Listener
 from agent.workers.watch.moved import moved
 from agent.workers.watch.row import Evidence, Kind, Row, Severity, graver
-from agent.workers.watch.sources import Claim, Known, Look, Looks, Scanned, Sight, Sources
+from agent.workers.watch.sources import Claim, Key, Known, Look, Looks, Scanned, Sight, Sources
 
 MOST: Final = 10_000
 """Rows; the gravest are kept."""
@@ -29,7 +29,7 @@ SEEN_WITHIN: Final = 7 * 86400.0
 _TOLD = 5  # of many ports, by their numbers
 _ANY = ("", *WILDCARDS)
 
-Key = tuple[str, int]
+
 Pair = tuple[Expectation, Wanted]
 
 

@@ -15,6 +15,9 @@ CLOSED = ("closed", "filtered", "closed|filtered")
 """What says that nobody answers. ``open|filtered`` and ``unfiltered`` say neither."""
 
 
+Key = tuple[str, int]
+
+
 class DeclaredPort(NamedTuple):
     """A port of this host that a declared service is known to listen at; ``where`` in its declaration that is said."""
 
@@ -65,8 +68,8 @@ class Known:
     host: Host
     run: int
     at: float
-    since: Mapping[tuple[str, int], float] = field(default_factory=dict)
-    looked: Mapping[tuple[str, int], float] = field(default_factory=dict)
+    since: Mapping[Key, float] = field(default_factory=dict)
+    looked: Mapping[Key, float] = field(default_factory=dict)
 
     def port(self, protocol: str, number: int) -> Port | None:
         """The port, if it is told of by itself."""

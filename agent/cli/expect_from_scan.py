@@ -12,7 +12,7 @@ from agent.cli.base import Session, command
 from agent.cli.declared import services
 from agent.cli.names import SCAN
 from agent.cli.stores import place, unknown
-from agent.cli.target import STDOUT, told, writing, written_to
+from agent.cli.target import told, writing, written_to
 from agent.errors import RuntimeFailure, UsageError
 from agent.paths import Paths
 
@@ -101,8 +101,9 @@ def _now(memory: Memory, site: str) -> Found:
 
 def _then(memory: Memory, run: int) -> Found:
     for host in memory.hosts(run):
-        yield host.address, frozenset(
-            _opened(port.protocol, port.number, port.service, port) for port in host.open_ports()
+        yield (
+            host.address,
+            frozenset(_opened(port.protocol, port.number, port.service, port) for port in host.open_ports()),
         )
 
 

@@ -55,7 +55,7 @@ def text(made: Sequence[Table], source: str) -> str:
     """The tables as TOML. ``source`` says on which scan they rest, for the comment above them."""
     lines = [
         f"# What {_comment(source)} found open, for you to edit: take out what should not be, add what should be.",
-        "# Patterns are those of a shell: version = \"OpenSSH 9.*\" lets updates pass; without it, any version will do.",
+        '# Patterns are those of a shell: version = "OpenSSH 9.*" lets updates pass; without it, any version will do.',
         "# Put it into key/env.toml or a project, and `agentctl drift` holds everything against it.",
     ]
     for one in made[:MOST_TABLES]:

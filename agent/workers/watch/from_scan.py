@@ -38,7 +38,7 @@ def read(path: Path, service: str, site: str, wanted: Iterable[str], now: float)
     Raises ``StorageFailure``, and of it ``Stale``.
     """
     with Memory(path) as memory:
-        runs = [run for run in memory.runs(RUNS) if run.trusted and run.ended is not None]
+        runs = [run for run in memory.runs(RUNS) if run.trusted and run.folded and run.ended is not None]
         if not runs:
             raise Stale(f"scan {service}: no run has come to its end")
         fresh = freshness(runs)

@@ -1,0 +1,84 @@
+"""What is told of drift that came and went: events, so many at the most, and the rest by their numbers. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple
+
+from agent.workers.watch.row import SEVERITIES, Row
+from agent.workers.watch.standing import Fold, Stands
+
+FOUND: Final = "drift_found"
+GONE: Final = "drift_gone"
+
+MOST_TOLD: Final = 20
+"""Of what came, and of what went, in one judgement; the rest is told together in one event."""
+
+_EVIDENCE = 6
+_LONGEST = 200  # characters of one piece of evidence, so that an event fits into one message
+
+
+class Told(NamedTuple):
+    """One event."""
+
+    kind: str
+    message: str
+    data: dict[str, Any]
+
+
+def events(fold: Fold) -> list[Told]:
+    """What to tell of it: what came first, the gravest first."""
+    found = [_found(row) for row in fold.found[:MOST_TOLD]]
+    gone = [_gone(one) for one in fold.gone[:MOST_TOLD]]
+    if rest := fold.found[MOST_TOLD:]:
+        found.append(_many(FOUND, "more differences", [(row.severity, row.host) for row in rest]))
+    if left := fold.gone[MOST_TOLD:]:
+        gone.append(_many(GONE, "more differences are gone", [(one.severity, one.host) for one in left]))
+    return found + gone
+
+
+def _found(row: Row) -> Told:
+    subject = f"{row.host} {row.service}".rstrip()
+    message = f"{row.severity}: {subject} {row.what}"
+    data = {
+        "key": row.key,
+        "drift": row.kind,
+        "severity": row.severity,
+        "site": row.site or None,
+        "host": row.host,
+        "service": row.service or None,
+        "since": row.since,
+        "expectations": list(row.expectations[:_EVIDENCE]),
+        "evidence": [f"{one.source}: {one.text}"[:_LONGEST] for one in row.evidence[:_EVIDENCE]],
+    }
+    return Told(FOUND, message, data)
+
+
+def _gone(one: Stands) -> Told:
+    subject = f"{one.host} {one.service}".rstrip()
+    data = {
+        "key": one.key,
+        "drift": one.kind,
+        "severity": one.severity,
+        "site": one.site or None,
+        "host": one.host,
+        "service": one.service or None,
+        "since": one.since,
+        "found": one.found,
+        "expectations": list(one.expectations[:_EVIDENCE]),
+    }
+    return Told(GONE, f"no more: {subject} {one.what}", data)
+
+
+def _many(kind: str, words: str, rest: Iterable[tuple[str, str]]) -> Told:
+    severities: Counter[str] = Counter()
+    hosts = set()
+    for severity, host in rest:
+        severities[severity] += 1
+        hosts.add(host)
+    worst = next(severity for severity in reversed(SEVERITIES) if severity in severities)
+    listed = ", ".join(f"{severities[one]} {one}" for one in reversed(SEVERITIES) if one in severities)
+    count = severities.total()
+    message = f"{worst}: {count} {words} on {len(hosts)} hosts ({listed}); see `agentctl drift`"
+    return Told(kind, message, {"more": count, "hosts": len(hosts), "severity": worst, "severities": dict(severities)})

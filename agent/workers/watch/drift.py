@@ -60,15 +60,15 @@ class _Unasked:
                 yield f"expect.{name}: no scan has asked for {len(left)} of its {len(expected)} ports: {_some(left)}"
 
 
-def judge(sources: Sources, now: float) -> Judged:
-    """Hold the sources against each other at ``now``, unix seconds."""
+def judge(sources: Sources, now: float, *, most: int = MOST) -> Judged:
+    """Hold the sources against each other at ``now``, unix seconds; at most so many rows."""
     rows: list[Row] = []
     bearings, unasked = Bearings(sources.expectations), _Unasked()
     for site in sorted({"", *(scanned.site for scanned in sources.scans)}):
         rows += _Place(sources, site, bearings, unasked, now).rows()
     rows += _not_listening(sources, now)
     rows.sort(key=lambda row: row.order)
-    return Judged(rows[:MOST], list(unasked.notes()), max(0, len(rows) - MOST))
+    return Judged(rows[:most], list(unasked.notes()), max(0, len(rows) - most))
 
 
 class _Place:

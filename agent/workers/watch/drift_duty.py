@@ -1,8 +1,8 @@
 """The watch's duty to know of drift: judges after each scan and at an interval, and tells what came and what went.
 
 What stands is kept in ``spool/watch/drift.json``, so that a difference is told once, and not again after a restart.
-Judging reads files, looks at sockets and may ask a name server, which takes a while: it is done in a thread, so that the
-watch goes on beating.
+Judging reads files, looks at sockets and may ask a name server, which takes a while: it is done in a thread, so that
+the watch goes on beating. What came is told first and kept then: killed in between, the watch tells it twice.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
@@ -52,10 +52,7 @@ class _Round(NamedTuple):
 
 
 class DriftDuty:
-    """Made for the settings of a watch whose directory is ``data``; ``server`` is the name of this host.
-
-    ``figures``: how many differences there are, by how grave they are, for the watch to tell with its own.
-    """
+    """A duty of the watch (``agent.workers.watch.worker``) whose directory is ``data`` on the host named ``server``."""
 
     def __init__(self, teller: Teller, service: Watch, data: Path, server: str = "") -> None:
         self._teller = teller
@@ -63,18 +60,38 @@ class DriftDuty:
         self._server = server
         self._data = data
         self._names: Names | None = None
-        self._standing: Standing | None = None
+        self._standing: Standing = {}
         self._noticed: Noticed = {}
         self._said: set[str] = set()
+        self._failure = ""
         self._scans = [one.name for one in service.declared if one.kind == "scan"]
         self._looked: dict[str, tuple[int, int]] = {}
         self._ended: dict[str, tuple[object, ...]] = {}
-        self.figures: dict[str, int] = {}
+        self._figures: dict[str, int] = {}
 
-    async def run(self) -> None:
-        """Judge until it is cancelled. Raises ``StorageFailure`` when a newer version wrote what stands."""
+    async def start(self) -> None:
+        """Take in what stood before. Raises ``StorageFailure`` when a newer version wrote it."""
+        self._standing, self._noticed = self._read()
+
+    async def stop(self) -> None:
+        """Nothing is held."""
+
+    def status(self) -> str:
+        """How many differences stand."""
+        count = self._figures.get("drift")
+        if count is None:
+            return ""
+        return f"{count} differences stand" if count != 1 else "1 difference stands"
+
+    def figures(self) -> Mapping[str, int]:
+        """How many there are, and of them how many so grave."""
+        return self._figures
+
+    async def run(self, turn: Callable[[], None]) -> None:
+        """Judge after each scan and at an interval, until it is cancelled."""
         again = 0.0
         while True:
+            turn()
             now = time.monotonic()
             if self._scanned() or now >= again:
                 await self.judge()
@@ -84,16 +101,14 @@ class DriftDuty:
 
     async def judge(self) -> None:
         """Once: look at everything, and tell what has changed."""
-        if self._standing is None:
-            self._standing, self._noticed = self._read()
         done = await asyncio.to_thread(self._round, self._standing, self._noticed)
-        self._standing, self._noticed, self.figures = done.standing, done.noticed, done.figures
+        self._standing, self._noticed, self._figures = done.standing, done.noticed, done.figures
+        self._said &= {*done.notes, self._failure}
         for note in done.notes:
-            if note not in self._said:
-                self._teller.log(note)
-        self._said = set(done.notes)
+            self._note(note)
         for kind, message, data in done.told:
             self._teller.event(kind, message, **data)
+        await asyncio.to_thread(self._write, done.standing, done.noticed)
 
     def _round(self, before: Standing, noticed: Noticed) -> _Round:
         """In a thread of its own: nothing of this object is changed, but the names it has resolved."""
@@ -102,6 +117,7 @@ class DriftDuty:
         from agent.workers.watch.drift_events import events
         from agent.workers.watch.from_declaration import Names
         from agent.workers.watch.gather import Watched, gather
+        from agent.workers.watch.row import SEVERITIES
 
         self._names = self._names or Names()
         now = time.time()
@@ -113,12 +129,8 @@ class DriftDuty:
             noticed = standing.notice(noticed, ((one.protocol, one.address, one.port) for one in listening), now)
         folded = standing.fold(before, judged, gathered.sources.blind, now)
         notes = [*gathered.notes, *judged.notes]
-        try:
-            standing.write(self._data / standing.NAME, folded.standing, noticed)
-        except StorageFailure as error:
-            notes.append(str(error))
         counts = Counter(one.severity for one in folded.standing.values())
-        figures = {"drift": len(folded.standing), **{f"drift_{severity}": counts[severity] for severity in counts}}
+        figures = {"drift": len(folded.standing), **{f"drift_{severity}": counts[severity] for severity in SEVERITIES}}
         return _Round(folded.standing, noticed, events(folded), notes, figures)
 
     def _read(self) -> tuple[Standing, Noticed]:
@@ -129,6 +141,22 @@ class DriftDuty:
         except standing.Damaged as error:
             self._teller.log(str(error))
             return {}, {}
+
+    def _write(self, standing: Standing, noticed: Noticed) -> None:
+        from agent.workers.watch.standing import NAME, write
+
+        try:
+            write(self._data / NAME, standing, noticed)
+            self._failure = ""
+        except StorageFailure as error:
+            self._failure = str(error)
+            self._note(self._failure)
+
+    def _note(self, note: str) -> None:
+        """Into the log, once for as long as it holds."""
+        if note not in self._said:
+            self._said.add(note)
+            self._teller.log(note)
 
     def _scanned(self) -> bool:
         """Whether a run of any scan has ended, or was taken in, since this was asked last."""

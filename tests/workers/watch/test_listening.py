@@ -82,7 +82,8 @@ def test_somebody_else_learns_the_user_and_the_unit(server: tuple[int, int, int]
 
 def asked_as_nobody(port: int) -> Any:
     ask = (
-        "import json, os, sys\nfrom agent.workers.watch.listening import listeners\nos.setgid(65534); os.setuid(65534)\n"
+        "import json, os, sys\nfrom agent.workers.watch.listening import listeners\n"
+        "os.setgid(65534); os.setuid(65534)\n"
         "(one,) = [one for one in listeners() if (one.protocol, one.port) == ('tcp', int(sys.argv[1]))]\n"
         "print(json.dumps({'pids': [process.pid for process in one.processes], 'uid': one.uid,"
         " 'unit': one.owner.unit, 'since': one.since}))"

@@ -7,6 +7,7 @@ whole of ``MANY_PREFIX``: a route of the kind ``local`` says that each address o
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import json
 import os
@@ -33,6 +34,7 @@ from tests.workers.scan.truth import (
 )
 
 PATIENCE = 20.0
+CLONE_NEWNET = 0x40000000  # linux/sched.h
 PREFIX, PREFIX6 = "10.99.0.0/24", "fd99::/64"
 FAR_PREFIX = "10.98.0.0/24"
 MANY_PREFIX = "10.97.0.0/20"
@@ -80,6 +82,22 @@ def network(place: Path) -> Iterator[Network]:
         net.reload(_rules())
         _await_listeners(net)
         yield net
+
+
+@contextmanager
+def entered(net: Network) -> Iterator[None]:
+    """This thread is where the scanner is; a socket that it makes there stays there."""
+    with open("/proc/thread-self/ns/net") as back, open(f"/run/netns/{net.near}") as there:  # noqa: PTH123  # descriptors
+        _enter(there.fileno())
+        try:
+            yield
+        finally:
+            _enter(back.fileno())
+
+
+def _enter(namespace: int) -> None:
+    if ctypes.CDLL(None, use_errno=True).setns(namespace, CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "setns")
 
 
 def _wire(net: Network) -> None:
@@ -242,6 +260,7 @@ def _rules() -> str:
       }}
       chain resets {{
         type filter hook output priority filter;
+        meta nfproto ipv6 accept
         ip saddr != {addresses("limits its resets")} accept
         tcp flags & rst == rst limit rate over 1000/second burst 50 packets drop
       }}

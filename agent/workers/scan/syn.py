@@ -65,7 +65,7 @@ class SynEngine:
         self._six = ":" in plain
         self._scope = socket.if_nametoindex(self._zone) if self._zone else 0
         self._addresses = addresses
-        self._packed = {ip_address(each.partition("%")[0]).packed: index for index, each in enumerate(addresses)}
+        self._packed = {ip_address(each.partition("%")[0]).packed: place for place, each in enumerate(addresses)}
         self._secret = os.urandom(32)
         self._keys: dict[int, Key | str] = {}
         self._replies: list[Reply] = []
@@ -77,7 +77,7 @@ class SynEngine:
         self._due = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)  # readable while there are ``_replies``
         self._poll.register(self._due, select.EPOLLIN)
         try:
-            self._port = self._reserve()
+            self.source_port = self._reserve()
             self._raw, self._icmp = self._open6() if self._six else self._open4()
         except BaseException:
             self.close()
@@ -99,18 +99,18 @@ class SynEngine:
 
     def send(self, probes: Sequence[Probe], now: float) -> int:
         """As ``Engine`` says. A probe that this host's own firewall refuses is taken, and told of as ``trouble``."""
-        buffer, source_port, put, sendto = self._syn, self._port, rawtcp.put_syn, self._raw.sendto
-        for taken, (index, port) in enumerate(probes):
-            key = self._keys.get(index) or self._key(index)
+        buffer, source_port, put, sendto = self._syn, self.source_port, rawtcp.put_syn, self._raw.sendto
+        for taken, (place, port) in enumerate(probes):
+            key = self._keys.get(place) or self._key(place)
             if isinstance(key, str):
-                self._at_once(Reply(index, port, "filtered", key))
+                self._at_once(Reply(place, port, "filtered", key))
                 continue
             put(buffer, key, source_port, port, now)
-            end = (self._addresses[index], 0) if not self._six else (self._addresses[index], 0, 0, self._scope)
+            end = (self._addresses[place], 0) if not self._six else (self._addresses[place], 0, 0, self._scope)
             try:
                 sendto(buffer, end)
             except OSError as error:
-                if not self._refused(error, index, port):
+                if not self._refused(error, place, port):
                     return taken
         return len(probes)
 
@@ -148,17 +148,17 @@ class SynEngine:
         return int(held.getsockname()[1])
 
     def _open4(self) -> tuple[socket.socket, socket.socket]:
-        raw = self._open(socket.AF_INET, socket.IPPROTO_TCP, synfilter.answers(self._port))
-        quoting = synfilter.errors(socket.IPPROTO_TCP, self._port)
+        raw = self._open(socket.AF_INET, socket.IPPROTO_TCP, synfilter.answers(self.source_port))
+        quoting = synfilter.errors(socket.IPPROTO_TCP, self.source_port)
         icmp = self._open(socket.AF_INET, socket.IPPROTO_ICMP, quoting)
         icmp.setsockopt(_SOL_RAW, _ICMP_FILTER, _all_but(TYPES, 1))
         return raw, icmp
 
     def _open6(self) -> tuple[socket.socket, socket.socket]:
-        raw = self._open(socket.AF_INET6, socket.IPPROTO_TCP, synfilter.answers6(self._port))
+        raw = self._open(socket.AF_INET6, socket.IPPROTO_TCP, synfilter.answers6(self.source_port))
         raw.setsockopt(socket.IPPROTO_IPV6, _IPV6_CHECKSUM, CHECKSUM_OFFSET)
         raw.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 1)
-        quoting = synfilter.errors6(socket.IPPROTO_TCP, self._port)
+        quoting = synfilter.errors6(socket.IPPROTO_TCP, self.source_port)
         icmp = self._open(socket.AF_INET6, socket.IPPROTO_ICMPV6, quoting)
         icmp.setsockopt(socket.IPPROTO_ICMPV6, _ICMP6_FILTER, _all_but(TYPES6, 8))
         return raw, icmp
@@ -179,27 +179,27 @@ class SynEngine:
         self._poll.register(made, select.EPOLLIN)
         return made
 
-    def _key(self, index: int) -> Key | str:
+    def _key(self, place: int) -> Key | str:
         """The key of an address; or the reason why nothing goes there."""
         if len(self._keys) >= _KEYS:
             self._keys.clear()
-        packed = ip_address(self._addresses[index].partition("%")[0]).packed
+        packed = ip_address(self._addresses[place].partition("%")[0]).packed
         made: Key | str
         if self._six:
             made = rawtcp.make_key(self._secret, packed)  # the kernel makes the checksum
         else:
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:  # sends nothing: from where it would
                 try:
-                    asking.connect((self._addresses[index], 9))
+                    asking.connect((self._addresses[place], 9))
                     source = socket.inet_aton(asking.getsockname()[0])
                 except OSError as error:
                     made = _NOWHERE.get(error.errno or 0, "net-unreach")
                 else:
-                    made = rawtcp.make_key(self._secret, packed, rawtcp.checksum_base(source, packed, self._port))
-        self._keys[index] = made
+                    made = rawtcp.make_key(self._secret, packed, rawtcp.checksum_base(source, packed, self.source_port))
+        self._keys[place] = made
         return made
 
-    def _refused(self, error: OSError, index: int, port: int) -> bool:
+    def _refused(self, error: OSError, place: int, port: int) -> bool:
         """Whether a probe that did not go out is done with all the same."""
         if error.errno in (errno.EAGAIN, errno.ENOBUFS):
             if error.errno == errno.ENOBUFS:
@@ -212,9 +212,9 @@ class SynEngine:
             return True
         reason = _NOWHERE.get(error.errno or 0)
         if reason is None:
-            self.trouble = f"this host cannot send to {self._addresses[index]}: {error.strerror}"
+            self.trouble = f"this host cannot send to {self._addresses[place]}: {error.strerror}"
         else:
-            self._at_once(Reply(index, port, "filtered", reason))
+            self._at_once(Reply(place, port, "filtered", reason))
         return True
 
     def _receive4(self, replies: list[Reply], now: float) -> None:
@@ -225,11 +225,11 @@ class SynEngine:
             except BlockingIOError:
                 break
             at = ip_header(packet, 0, length)
-            index = find(bytes(packet[12:16]))
-            if at and index is not None and isinstance(key := self._keys.get(index) or self._key(index), Key):
-                answer = rawtcp.read(packet, at, length, key, self._port, now)
+            place = find(bytes(packet[12:16]))
+            if at and place is not None and isinstance(key := self._keys.get(place) or self._key(place), Key):
+                answer = rawtcp.read(packet, at, length, key, self.source_port, now)
                 if answer is not None:
-                    replies.append(_reply(index, answer, packet[8]))
+                    replies.append(_reply(place, answer, packet[8]))
         for _ in range(MOST_READ):
             try:
                 length = self._icmp.recv_into(self._read)
@@ -243,12 +243,12 @@ class SynEngine:
                 length, controls, _flags, end = self._raw.recvmsg_into([self._read], _HOP_LIMIT_SPACE)
             except BlockingIOError:
                 break
-            index = self._packed.get(socket.inet_pton(socket.AF_INET6, end[0].partition("%")[0]))
-            if index is not None and isinstance(key := self._keys.get(index) or self._key(index), Key):
-                answer = rawtcp.read(self._seen, 0, length, key, self._port, now)
+            place = self._packed.get(socket.inet_pton(socket.AF_INET6, end[0].partition("%")[0]))
+            if place is not None and isinstance(key := self._keys.get(place) or self._key(place), Key):
+                answer = rawtcp.read(self._seen, 0, length, key, self.source_port, now)
                 if answer is not None:
                     limit = int.from_bytes(controls[0][2][:1], "little") if controls else 0
-                    replies.append(_reply(index, answer, limit))
+                    replies.append(_reply(place, answer, limit))
         for _ in range(MOST_READ):
             try:
                 length = self._icmp.recv_into(self._read)
@@ -262,12 +262,12 @@ class SynEngine:
         if found is None:
             return
         reason, asked, at = found
-        index = self._packed.get(asked)
-        if index is None or not isinstance(key := self._keys.get(index) or self._key(index), Key):
+        place = self._packed.get(asked)
+        if place is None or not isinstance(key := self._keys.get(place) or self._key(place), Key):
             return
-        answer = rawtcp.read_quoted(self._seen, at, length, key, self._port, reason, now)
+        answer = rawtcp.read_quoted(self._seen, at, length, key, self.source_port, reason, now)
         if answer is not None:
-            replies.append(_reply(index, answer, ttl))
+            replies.append(_reply(place, answer, ttl))
 
 
 def _all_but(types: Sequence[int], words: int) -> bytes:
@@ -275,6 +275,6 @@ def _all_but(types: Sequence[int], words: int) -> bytes:
     return struct.pack(f"={words}I", sum(1 << kind for kind in types) ^ 0xFFFFFFFF, *[0xFFFFFFFF] * (words - 1))
 
 
-def _reply(index: int, answer: Answer, ttl: int) -> Reply:
+def _reply(place: int, answer: Answer, ttl: int) -> Reply:
     state: State = answer.state
-    return Reply(index, answer.port, state, answer.reason, ttl, max(answer.age, _SHORTEST))
+    return Reply(place, answer.port, state, answer.reason, ttl, max(answer.age, _SHORTEST))

@@ -34,11 +34,12 @@ def answers(port: int) -> bytes:
 
 def answers6(port: int) -> bytes:
     """The same over IPv6."""
-    return _assembled((_LDH, 2), (_EQUAL, port), (_LDB, 13), (_ANY_BIT, _ACK), (_ANY_BIT, _SYN_OR_RST))
+    flags = ((_LDB, 13), (_ANY_BIT, _ACK), (_ANY_BIT, _SYN_OR_RST))
+    return _assembled((_LDH, 2), (_EQUAL, port), *flags)
 
 
 def errors(protocol: int, port: int) -> bytes:
-    """ICMP messages that quote a packet of that protocol from that port of ours. Their types are the socket's to choose."""
+    """ICMP messages that quote a packet of that protocol from that port of ours. Which types, another filter says."""
     return _assembled(
         (_LDX_HEADER, 0),
         (_LDB_X, _MESSAGE + _PROTOCOL),

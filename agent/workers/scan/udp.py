@@ -105,16 +105,16 @@ class UdpEngine:
 
     def send(self, probes: Sequence[Probe], now: float) -> int:
         """As ``Engine`` says. What is taken for a host that is asked slowly goes out at its time, by ``receive``."""
-        for taken, (index, port) in enumerate(probes):
-            host = self._hosts.setdefault(index, _Host())
+        for taken, (place, port) in enumerate(probes):
+            host = self._hosts.setdefault(place, _Host())
             if host.waiting or now < host.due:
                 if self._held >= QUEUED:
                     return taken
                 if not host.waiting:
-                    heapq.heappush(self._turns, (host.due, index))
+                    heapq.heappush(self._turns, (host.due, place))
                 host.waiting.append(port)
                 self._held += 1
-            elif len(self._attempts) >= self._most or not self._ask(host, index, port, now):
+            elif len(self._attempts) >= self._most or not self._ask(host, place, port, now):
                 return taken
         return len(probes)
 
@@ -147,17 +147,17 @@ class UdpEngine:
     def _turn(self, now: float) -> None:
         """Ask the hosts whose time has come."""
         while self._turns and self._turns[0][0] <= now and len(self._attempts) < self._most:
-            _, index = heapq.heappop(self._turns)
-            host = self._hosts[index]
-            if not self._ask(host, index, host.waiting[0], now):
-                heapq.heappush(self._turns, (now, index))
+            _, place = heapq.heappop(self._turns)
+            host = self._hosts[place]
+            if not self._ask(host, place, host.waiting[0], now):
+                heapq.heappush(self._turns, (now, place))
                 return
             host.waiting.popleft()
             self._held -= 1
             if host.waiting:
-                heapq.heappush(self._turns, (max(host.due, now), index))
+                heapq.heappush(self._turns, (max(host.due, now), place))
 
-    def _ask(self, host: _Host, index: int, port: int, now: float) -> bool:
+    def _ask(self, host: _Host, place: int, port: int, now: float) -> bool:
         """Whether it went out, or this host's own kernel had an answer."""
         one: socket.socket | None = None
         try:
@@ -167,24 +167,26 @@ class UdpEngine:
             if self._six:
                 one.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
                 one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 1)
-                one.connect((self._addresses[index], port, 0, self._scope))
+                one.connect((self._addresses[place], port, 0, self._scope))
             else:
                 one.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
                 one.setsockopt(socket.IPPROTO_IP, _IP_RECVTTL, 1)
-                one.connect((self._addresses[index], port))
-            with suppress(ConnectionRefusedError):  # the first is answered already; the message waits in the queue
-                for payload in payloads(port):
+                one.connect((self._addresses[place], port))
+            first, *others = payloads(port)
+            one.send(first)
+            with suppress(OSError):  # an answer to the first may be there by now: it waits in the error queue
+                for payload in others:
                     one.send(payload)
         except OSError as error:
             if one is not None:
                 one.close()
-            return self._refused(error, index, port)
-        self._attempts[one.fileno()] = (one, index, port, now)
+            return self._refused(error, place, port)
+        self._attempts[one.fileno()] = (one, place, port, now)
         self._poll.register(one, select.EPOLLIN)
         host.due = now + host.gap
         return True
 
-    def _refused(self, error: OSError, index: int, port: int) -> bool:
+    def _refused(self, error: OSError, place: int, port: int) -> bool:
         """Whether a probe that did not go out is done with all the same."""
         if error.errno in _NO_ROOM:
             self.trouble = f"this host has no room for more UDP probes: {error.strerror}"
@@ -194,12 +196,12 @@ class UdpEngine:
             return True
         if not self._replies:
             os.eventfd_write(self._due, 1)
-        self._replies.append(Reply(index, port, "filtered", _NOWHERE.get(error.errno or 0, "net-unreach")))
+        self._replies.append(Reply(place, port, "filtered", _NOWHERE.get(error.errno or 0, "net-unreach")))
         return True
 
     def _hear(self, fd: int, replies: list[Reply], now: float) -> None:
-        one, index, port, asked = self._attempts[fd]
-        host, rtt = self._hosts[index], max(_SHORTEST, now - asked)
+        one, place, port, asked = self._attempts[fd]
+        host, rtt = self._hosts[place], max(_SHORTEST, now - asked)
         try:
             _, controls, _, _ = one.recvmsg(_ANSWER, 64)
         except OSError as error:
@@ -209,12 +211,12 @@ class UdpEngine:
             if reason == "port-unreach":
                 host.says, host.silent = True, 0
                 host.gap *= _FASTER
-                replies.append(Reply(index, port, "closed", reason, 0, rtt))
+                replies.append(Reply(place, port, "closed", reason, 0, rtt))
             else:
-                replies.append(Reply(index, port, "filtered", reason, 0, rtt))
+                replies.append(Reply(place, port, "filtered", reason, 0, rtt))
         else:
             ttl = next((int.from_bytes(data[:1], "little") for _, kind, data in controls if kind in _TTLS), 0)
-            replies.append(Reply(index, port, "open", "udp-response", ttl, rtt))
+            replies.append(Reply(place, port, "open", "udp-response", ttl, rtt))
         del self._attempts[fd]
         one.close()
 
@@ -222,12 +224,12 @@ class UdpEngine:
         """Give up what is old, and ask hosts more slowly that have fallen silent."""
         old = now - self.patience
         while self._attempts:
-            fd, (one, index, _, asked) = next(iter(self._attempts.items()))  # the oldest is the first
+            fd, (one, place, _, asked) = next(iter(self._attempts.items()))  # the oldest is the first
             if asked > old:
                 return
             del self._attempts[fd]
             one.close()
-            host = self._hosts[index]
+            host = self._hosts[place]
             host.silent += 1
             if host.says and host.silent >= _FALLEN_SILENT:
                 host.silent = 0

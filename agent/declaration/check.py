@@ -33,7 +33,8 @@ _EVENT_PATTERN = re.compile(r"[a-z0-9_*?\[\]!-]{1,128}", re.ASCII)
 _LONGEST_WORDING = 200  # characters
 
 _SCRIPT_CATEGORIES = frozenset(
-    "all auth broadcast brute default discovery dos exploit external fuzzer intrusive malware safe version vuln".split()
+    {"all", "auth", "broadcast", "brute", "default", "discovery", "dos", "exploit", "external", "fuzzer"}
+    | {"intrusive", "malware", "safe", "version", "vuln"}
 )
 """Of nmap(1), "--script": a word that means many scripts, and others tomorrow."""
 

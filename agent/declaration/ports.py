@@ -68,7 +68,7 @@ class Ports(NamedTuple):
         return not (self.top_tcp or self.top_udp)
 
     @property
-    def count(self) -> int:
+    def number(self) -> int:
         """How many ports, of both protocols; a word counts for what it will be at most."""
         return sum(high - low + 1 for low, high in (*self.tcp, *self.udp)) + self.top_tcp + self.top_udp
 

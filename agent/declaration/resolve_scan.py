@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, NamedTuple
 
 from agent.declaration import targets
 from agent.declaration.locate import Path
@@ -49,50 +49,61 @@ def check_scan(values: Values, target_file: TargetFile, fail: Fail) -> None:
     allowed = None
     if not values.unclear("allow_public"):
         allowed = targets.permitted(values.good.get("allow_public", ()))
-    wanted: list[str] = []
-    broadcasts = targets.broadcasts(text for _, text in values.items("targets"))
-    names = 0
-    whole = not values.unclear("targets", "exclude")
-    for position, text in values.items("targets"):
-        path = ("targets", position)
-        if (file := targets.file_of(text)) is not None:
+    wanted = _written(values, "targets", target_file, fail)
+    excluded = _written(values, "exclude", target_file, fail)
+    broadcasts = targets.broadcasts(text for _, text in values.items("targets") if not _is_word(text))
+    for path, place, text in wanted.addresses:
+        if objection := _objection(text, allowed, broadcasts):
+            otherwise = "is public or must never be scanned"
+            fail(path, f"{place}{text} {objection}", otherwise, (path, ("targets",)) if text in broadcasts else ())
+            if place:  # one line for each file
+                break
+    _check_whole(wanted, excluded, fail)
+
+
+class _Written(NamedTuple):
+    """What one list of targets holds, with that of its files.
+
+    ``addresses`` have the key that they are from, and where in a file. ``names`` is how many names there are, and
+    ``whole`` whether all that stands there could be read.
+    """
+
+    addresses: list[tuple[Path, str, str]]
+    names: int
+    whole: bool
+
+    @property
+    def texts(self) -> list[str]:
+        return [text for _, _, text in self.addresses]
+
+
+def _written(values: Values, key: str, target_file: TargetFile, fail: Fail) -> _Written:
+    found: list[tuple[Path, str, str]] = []
+    whole = not values.unclear(key)
+    for position, text in values.items(key):
+        path = (key, position)
+        if (file := targets.file_of(text)) is None:
+            found.append((path, "", text))
+        else:
             lines = _lines(file, path, target_file, fail)
             whole = whole and lines is not None
-            for number, item in lines or ():
-                if targets.is_name(item):
-                    names += 1
-                elif objection := _objection(item, allowed, broadcasts):
-                    fail(path, f"{printable(file)}:{number}: {item} {objection}")
-                    break
-                else:
-                    wanted.append(item)
-        elif targets.is_name(text):
-            names += 1
-        elif objection := _objection(text, allowed, broadcasts):
-            fail(path, f"{text} {objection}", "is public or must never be scanned")
-            whole = False
-        else:
-            wanted.append(text)
-    excluded: list[str] = []
-    for position, text in values.items("exclude"):
-        if (file := targets.file_of(text)) is None:
-            excluded += [text] if not targets.is_name(text) else []
-        else:
-            lines = _lines(file, ("exclude", position), target_file, fail)
-            whole = whole and lines is not None
-            excluded += [item for _, item in lines or () if not targets.is_name(item)]
-    _check_whole(wanted, names, excluded, whole, fail)
+            found += [(path, f"{printable(file)}:{number}: ", item) for number, item in lines or ()]
+    addresses = [one for one in found if not targets.is_name(one[2])]
+    return _Written(addresses, len(found) - len(addresses), whole)
 
 
-def _check_whole(wanted: list[str], names: int, excluded: list[str], whole: bool, fail: Fail) -> None:
+def _is_word(text: str) -> bool:
+    return targets.file_of(text) is not None or targets.is_name(text)
+
+
+def _check_whole(wanted: _Written, excluded: _Written, fail: Fail) -> None:
     """How many addresses there are, with and without those that are excluded."""
-    number = targets.count(wanted) + names
+    number = targets.count(wanted.texts) + wanted.names
     if number > targets.MOST_ADDRESSES:
         fail(("targets",), f"{number} addresses are too many; {_TOO_MANY}", f"makes too many addresses; {_TOO_MANY}")
-    elif whole and not names and wanted and targets.all_excluded(wanted, excluded):
+    known = wanted.whole and excluded.whole and not wanted.names and wanted.addresses
+    if known and targets.all_excluded(wanted.texts, excluded.texts):
         fail(("exclude",), "leaves nothing to scan")
-    elif whole and not names and not wanted:
-        fail(("targets",), "its files name nothing to scan")
 
 
 def _check_profile(values: Values, fail: Fail) -> None:
@@ -125,4 +136,6 @@ def _lines(file: str, path: Path, target_file: TargetFile, fail: Fail) -> list[L
         return None
     for number, message in wrong:
         fail(path, f"{printable(file)}:{number}: {message}", "is a file of targets with mistakes in it")
-    return None if wrong else found
+    if not found and not wrong:
+        fail(path, f"{printable(file)} names no target", "is a file that names no target")
+    return found if found and not wrong else None

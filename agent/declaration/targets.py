@@ -5,8 +5,8 @@ organisation itself are allowed as they are (RFC 1918, RFC 4193, loopback, link-
 ``allow_public`` names it; and some addresses never, whatever is declared, because no host stands behind them or because
 it must not be asked: multicast, broadcast, unspecified, reserved, and the metadata services of clouds.
 
-A name may point elsewhere when it is scanned than when it was declared. So it is a name here, and counts as one address:
-the worker resolves it once for each plan, pins what it found, and holds that against the same rules.
+A name may point elsewhere when it is scanned than when it was declared. So it stays a name here, and counts as one
+address: the worker resolves it once for each plan, pins what it found, and holds that against the same rules.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _NUMBER = re.compile(r"[0-9_-]+|0x[0-9a-f]*", re.ASCII)
 _LAST_PART = re.compile(r"[0-9]{1,3}|[0-9a-f]{1,4}", re.ASCII | re.IGNORECASE)
 _LONGEST_NAME = 253  # characters: RFC 1035, 2.3.4
 _LONGEST_PATH = 4095  # bytes: PATH_MAX, linux/limits.h
-_HINT = 'write one such as "10.20.0.0/24", "10.20.0.1-50" or "fd00:20::1"'
+_HINT = 'write one such as "10.20.0.0/24", "10.20.0.1-50" or "nas.example.org"'
 
 OWN: tuple[Network, ...] = (
     IPv4Network("10.0.0.0/8"),
@@ -258,4 +258,4 @@ def _why_not(text: str) -> str:
     try:
         return f"{shown(text)} has host bits set; write {ip_network(text, strict=False)}"
     except ValueError:
-        return f"{shown(text)} is not an address, a network, a range or a name; {_HINT}"
+        return f"{shown(text)} is no address, network, range or name; {_HINT}"

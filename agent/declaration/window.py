@@ -1,8 +1,8 @@
 """When a scan may run: ``"22:00-06:00"``, ``"Mon..Fri 20:00-06:00"``, ``"Sat,Sun 00:00-24:00"``. Pure.
 
-A window is what a clock on the wall says, in local time: it is open while the hands stand between its ends, on its days.
-One that ends before it begins goes over midnight, and belongs to the day on which it begins. So an hour that comes twice,
-when clocks are set back, is open twice or not at all, and one that is left out is never open.
+A window is what a clock on the wall says, in local time: it is open while the hands stand between its ends, on its
+days. One that ends before it begins goes over midnight, and belongs to the day on which it begins. So an hour that
+comes twice, when clocks are set back, is open twice or not at all, and one that is left out is never open.
 """
 
 from __future__ import annotations
@@ -86,6 +86,11 @@ def next_change(windows: Sequence[Window], moment: float, offset_at: OffsetAt | 
         if is_open(windows, now, offset_at) != before:
             return now
     return None
+
+
+def opens(windows: Sequence[Window], moment: float, offset_at: OffsetAt | None = None) -> int | None:
+    """When one of them opens next, if all are closed at a unix time; ``None``: one is open."""
+    return None if is_open(windows, moment, offset_at) else next_change(windows, moment, offset_at)
 
 
 def _until(offset_at: OffsetAt, after: int, last: int, offset: int) -> int:

@@ -19,7 +19,8 @@ from agent.paths import Paths
 if TYPE_CHECKING:
     from agent.cli.expect_text import Opened
     from agent.workers.scan.found import Port
-    from agent.workers.scan.memory.reading import Memory, Service
+    from agent.workers.scan.memory.reading import Memory
+    from agent.workers.scan.memory.state import Service
 
 Found = Iterator[tuple[str, "frozenset[Opened]"]]
 

@@ -80,6 +80,9 @@ KINDS = {
     "scan_paused": Kind("bd36ab50364f47d7842c4cb641890c75", NOTICE),
     "scan_resumed": Kind("448dbe135d384a5995464092c9609f74", NOTICE),
     "database_replaced": Kind("17ad4eaf7d384e88ac2ed7b757eb4242", WARNING),
+    # of the watch
+    "drift_found": Kind("e4f0ca088eba4481a78813bfcf35ae35", WARNING),
+    "drift_gone": Kind("bb1215dcd2d844ebb3481e2e177bd612", NOTICE),
     # of the agent
     "agent_started": Kind("45f91372c91c494a8e3ba6ec24041472", INFO),
     "agent_ready": Kind("ce533da99e824112bf1a6d758aac7519", INFO),

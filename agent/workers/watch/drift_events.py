@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
@@ -16,7 +17,10 @@ MOST_TOLD: Final = 20
 """Of what came, and of what went, in one judgement; the rest is told together in one event."""
 
 _EVIDENCE = 6
-_LONGEST = 200  # characters of one piece of evidence, so that an event fits into one message
+_LONGEST = 200  # characters of one piece of evidence
+_MESSAGE = 1200
+_FIELD = 3800
+"""Bytes of JSON, the first of a message and the second of all of an event: less than what a worker may tell at once."""
 
 
 class Told(NamedTuple):
@@ -29,8 +33,8 @@ class Told(NamedTuple):
 
 def events(fold: Fold) -> list[Told]:
     """What to tell of it: what came first, the gravest first."""
-    found = [_found(row) for row in fold.found[:MOST_TOLD]]
-    gone = [_gone(one) for one in fold.gone[:MOST_TOLD]]
+    found = [_fitting(_found(row)) for row in fold.found[:MOST_TOLD]]
+    gone = [_fitting(_gone(one)) for one in fold.gone[:MOST_TOLD]]
     if rest := fold.found[MOST_TOLD:]:
         found.append(_many(FOUND, "more differences", [(row.severity, row.host) for row in rest]))
     if left := fold.gone[MOST_TOLD:]:
@@ -69,6 +73,17 @@ def _gone(one: Stands) -> Told:
         "expectations": list(one.expectations[:_EVIDENCE]),
     }
     return Told(GONE, f"no more: {subject} {one.what}", data)
+
+
+def _fitting(told: Told) -> Told:
+    """The same in so many bytes: strangers choose what their banners say, and an event that is too long loses all."""
+    message, data = told.message, {**told.data}
+    while len(json.dumps(message)) > _MESSAGE:
+        message = message[: len(message) * 3 // 4]
+    for key in ("evidence", "expectations"):
+        while data.get(key) and len(json.dumps([told.kind, message, data])) > _FIELD:
+            data[key] = data[key][:-1]
+    return Told(told.kind, message, data)
 
 
 def _many(kind: str, words: str, rest: Iterable[tuple[str, str]]) -> Told:

@@ -1,8 +1,8 @@
 """Files that a service gets as descriptors, because it could not open them itself.
 
 A scan gets ``run/scan.budget``, by which all scans of this agent keep to one budget: see
-``agent.workers.scan.budget_file``. The file is ours alone, and a scan may run as another user. Each start opens it anew:
-a lock on it is then the worker's, and goes when that dies.
+``agent.workers.scan.budget_file``. The file is ours alone, and a scan may run as another user. Each start opens it
+anew: a lock on it is then the worker's, and goes when that dies.
 """
 
 from __future__ import annotations

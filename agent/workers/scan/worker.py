@@ -26,11 +26,13 @@ from agent.workers.scan.argv import (
     privileges,
     target_list,
 )
+from agent.workers.scan.memory.coverage import asked
+from agent.workers.scan.memory.migration import with_rest
 from agent.workers.scan.nmap import run_nmap
 from agent.workers.scan.pausing import Ended, gate_of
 from agent.workers.scan.plan import Chunk, make_plan
 from agent.workers.scan.results import read_results
-from agent.workers.scan.store import Ending, Run, ScanStore
+from agent.workers.scan.store import DETECTED, Ending, Run, ScanStore, Task
 from agent.workers.scan.stream import XmlStream
 
 _STAGES = {"discovery": 1, "ports": 2, "services": 3}
@@ -63,7 +65,7 @@ class ScanWorker:
         """Find nmap and open the database. Raises ``ScanFailure`` or ``StorageFailure``."""
         try:
             self._find_nmap()
-            self._store = ScanStore(self._context.data / "scan.db")
+            self._store = ScanStore(self._context.data / "scan.db", site=os.environ.get("SERVICE_SERVER", ""))
         except AgentError as error:
             self._context.event("scan_failed", f"{self._summary()}: {error}")
             raise
@@ -74,7 +76,7 @@ class ScanWorker:
                 f"{self._store.path} could not be read ({reason}): it is now {moved}, and a new one was made",
                 moved_aside=str(moved),
             )
-        self._tell(Run(0, set()), 0.0)
+        self._tell(Run(0), 0.0)
 
     async def run(self) -> None:
         """Scan what is left to scan. Raises what made it fail; what was stored before stays."""
@@ -84,7 +86,7 @@ class ScanWorker:
         began = time.monotonic()
         run: Run | None = None
         try:
-            run = store.begin(self._plan, self._coverage(), self._argv(next(self._plan.chunks()), 0), time.time())
+            run = store.begin(self._task(), time.time())
             if run.resumed:
                 self._context.log(f"continuing run {run.id}: {run.hosts_done} of {self._plan.hosts} hosts were done")
             await self._scan_all(store, run)
@@ -165,7 +167,18 @@ class ScanWorker:
                 raise
             place = f"{chunk.addresses[0]} to {chunk.addresses[-1]}"
             raise ScanFailure(f"chunk {chunk.number + 1} of {self._plan.chunk_count} ({place}): {error}") from error
-        store.store(run, chunk, result, time.time())
+        found = {host.address for host in result.hosts}
+        store.store(
+            run,
+            [with_rest(host, self._ports) for host in result.hosts],
+            time.time(),
+            chunk=chunk.number,
+            addresses=len(chunk.addresses),
+            asked=asked(address for address in chunk.addresses if address not in found),
+            stage=DETECTED,
+            raw=answer.document,
+        )
+        store.tally(run, sent=0, answered=0, nmap_version=result.nmap_version)
         self._context.beat()
 
     def _ended(self, store: ScanStore, run: Run | None) -> None:
@@ -219,17 +232,24 @@ class ScanWorker:
         first, *others = self._service.targets
         return f"{first} and {len(others)} more" if others else first
 
-    def _coverage(self) -> str:
-        """What this scan covers, so that later readers compare only what two runs both asked."""
+    def _task(self) -> Task:
         service = self._service
-        covered = {
+        declared = {
             "targets": service.targets,
             "exclude": service.exclude,
             "ports": format_ports(self._ports),
             "profile": service.profile,
             "chunk_size": self._plan.chunk_size,
         }
-        return msgspec.json.encode(covered).decode()
+        return Task(
+            self._plan.plan_hash,
+            self._plan.hosts,
+            self._plan.chunk_count,
+            msgspec.json.encode(declared).decode(),
+            self._argv(next(self._plan.chunks()), 0),
+            profile=service.profile,
+            engine="nmap",
+        )
 
 
 def _count(number: int, noun: str) -> str:

@@ -184,11 +184,11 @@ def test_a_secret_in_a_url_is_shown_nowhere(read: Read) -> None:
     [
         ("expect = 5", ["1: expect: 5 is not a table; write [expect.NAME]"]),
         ("expect.x = 5", ["1: expect.x: 5 is not a table; write [expect.x]"]),
-        ("[expect.a-b]\nhosts = ['10.0.0.1']\nothers = true", ["1: expect.a-b: a name holds no dash; use an underscore"]),
+        ("[expect.a-b]\nhosts = ['10.0.0.1']\nothers = true", ["1: expect.a-b: a name holds no dash; use an"]),
         ("[expect.x]\nopen = [22]", ['1: expect.x: hosts is missing; write hosts = ["10.20.0.10"]']),
         ("[expect.x]\nhosts = []\nothers = true", ["2: expect.x.hosts: an empty list is not a list of addresses"]),
-        ("[expect.x]\nhosts = ['file:/x']\nothers = true", ['2: expect.x.hosts: "file:/x" is no address, network, ran']),
-        ("[expect.x]\nhosts = ['10.0.0.1']", ['1: expect.x: expects nothing; write open = ["tcp/22"], closed or others']),
+        ("[expect.x]\nhosts = ['file:/x']\nothers = true", ['2: expect.x.hosts: "file:/x" is no address, network']),
+        ("[expect.x]\nhosts = ['10.0.0.1']", ['1: expect.x: expects nothing; write open = ["tcp/22"]']),
         (
             "[expect.x]\nhosts = ['10.0.0.1']\nopen = [22]\nclosed = ['1-30']",
             ["4: expect.x.closed: tcp/22 is to be open, and closed; keep one of them"],
@@ -212,7 +212,7 @@ def test_a_secret_in_a_url_is_shown_nowhere(read: Read) -> None:
         ("[notify.x]", ["1: notify.x: says nobody to tell; write one of webhook, email and command"]),
         (
             "[notify.x]\nemail = 'root'\ncommand = ['/bin/x']",
-            ["3: notify.x.command: email and command are different ways to tell; keep one, or declare another [notify]"],
+            ["3: notify.x.command: email and command are different ways to tell; keep one, or declare another"],
         ),
         (
             "[notify.x]\nemail = 'root'\nsecret = 'hook'",
@@ -223,7 +223,7 @@ def test_a_secret_in_a_url_is_shown_nowhere(read: Read) -> None:
             ["3: notify.x.secret: /k/secrets/missing does not exist"],
         ),
         ("[notify.x]\nwebhoook = 'https://a'", ["2: notify.x.webhoook: unknown key; did you mean webhook?"]),
-        ("[notify.x]\nemail = 'root'\nkinds = ['Drift']", ['3: notify.x.kinds: "Drift" is not a kind of event or a pat']),
+        ("[notify.x]\nemail = 'root'\nkinds = ['Drift']", ['3: notify.x.kinds: "Drift" is not a kind of event']),
     ],
 )  # fmt: skip
 def test_a_mistake_is_told_in_these_words(read: Read, text: str, messages: list[str]) -> None:

@@ -35,7 +35,8 @@ def test_where_the_file_has_fewer_the_others_follow() -> None:
 
 
 def test_a_frequency_is_a_decimal_or_a_fraction() -> None:
-    text = "# x\nhttp\t80/tcp\t0.484143\t# World Wide Web\na 7/tcp 1/2\nb 8/tcp 1/0\nc 9/udp .1\nd 10/sctp 0.9\ne 11/tcp 0\n"
+    text = "# x\nhttp\t80/tcp\t0.484143\t# World Wide Web\na 7/tcp 1/2\nb 8/tcp 1/0\n"
+    text += "c 9/udp .1\nd 10/sctp 0.9\ne 11/tcp 0\n"
     assert parse_services(text) == Ranks((7, 80), (9,))
 
 
@@ -51,7 +52,8 @@ def test_a_file_that_cannot_be_used_is_told_in_one_line(tmp_path: Path) -> None:
     with (tmp_path / "huge").open("wb") as file:
         file.truncate(17 * 1024 * 1024)
     for name, told in {
-        "missing": "No such file or directory; top-N needs the list of ports that comes with nmap (apt-get install nmap)",
+        "missing": "No such file or directory; top-N needs the list of ports that comes with nmap "
+        "(apt-get install nmap)",
         "empty": "names no port; top-N needs nmap's list of ports",
         "pipe": "is not a regular file; top-N needs nmap's list of ports",
         "huge": "is larger than 16777216 bytes; top-N needs nmap's list of ports",

@@ -22,6 +22,7 @@ from agent.workers.scan.memory.coverage import Asked
 from agent.workers.scan.memory.migration import migrate
 from agent.workers.scan.memory.picture import decode
 from agent.workers.scan.memory.settling import Doubt, doubts, settle
+from agent.workers.scan.memory.telling import Event, tell
 from agent.workers.scan.memory.writing import DETECTED, SWEPT, Run, Task
 
 __all__ = ["DETECTED", "RESUME_WITHIN", "SWEPT", "Ending", "Run", "ScanStore", "Task"]
@@ -193,6 +194,11 @@ class ScanStore:
         with _told(self.path):
             for _ in settle(self._connection, self.path, self._misses):
                 turn()
+
+    def tell(self, event: Callable[[Event], None]) -> None:
+        """Hand each change that was not told yet to ``event``, many of one run as one. After ``begin`` and ``end``."""
+        with _told(self.path):
+            tell(self._connection, self.path, event)
 
     def end(
         self,

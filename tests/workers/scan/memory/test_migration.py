@@ -18,7 +18,8 @@ from tests.workers.scan.memory.history import TASK, told
 
 SCHEMA_1 = gzip.decompress(Path(__file__).with_name("schema1.db.gz").read_bytes())
 """Written by the version before this schema, commit 1e1bf90: three scans of 127.0.0.0/29 without .5 and of
-fd00:dead::/126, the last one after port 80 of .2 was closed, and one of 127.0.0.0/24 that was killed after its first chunk."""
+fd00:dead::/126, the last one after port 80 of .2 was closed,
+and one of 127.0.0.0/24 that was killed after its first chunk."""
 
 
 @pytest.fixture

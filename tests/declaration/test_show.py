@@ -145,19 +145,15 @@ EXPECT = st.fixed_dictionaries(
         "severity": SEVERITY,
     },
 )
-NOTIFY = st.tuples(
-    st.sampled_from(
-        [
-            {"webhook": "https://x.example.org/a?b=c$", "secret": "token"},
-            {"email": "a@b"},
-            {"command": ["/bin/x", "$y"]},
-        ]
-    ),
-    st.fixed_dictionaries(
-        {},
-        optional={"kinds": st.just(["drift_*"]), "services": st.just(["lan"]), "severity": SEVERITY, "group": DURATION},
-    ),
-).map(lambda parts: parts[0] | parts[1])
+SINKS: list[dict[str, Any]] = [
+    {"webhook": "https://x.example.org/a?b=c$", "secret": "token"},
+    {"email": "a@b"},
+    {"command": ["/bin/x", "$y"]},
+]
+FILTER = {"kinds": st.just(["drift_*"]), "services": st.just(["lan"]), "severity": SEVERITY, "group": DURATION}
+NOTIFY = st.tuples(st.sampled_from(SINKS), st.fixed_dictionaries({}, optional=FILTER)).map(
+    lambda parts: parts[0] | parts[1]
+)
 MORE = st.fixed_dictionaries(
     {"ports": st.just({"shop": "9777,udp/9778"}) | st.just({"shop": 9777})},
     optional={

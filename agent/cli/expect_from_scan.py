@@ -112,7 +112,7 @@ def _opened(protocol: str, number: int, name: str, known: Service | Port) -> Ope
     """An open port; of what answers there what it said itself, and not what its number makes one think."""
     from agent.cli.expect_text import Opened
 
-    if known.method != "probed":
+    if known.method == "table" or not (known.method or known.product):
         return Opened(protocol, number)
     service = f"{known.tunnel}/{name}" if known.tunnel and name else name
     version = f"{known.product} {known.version}".strip() if known.version else ""

@@ -152,7 +152,7 @@ class _Place:
                 "listening_unreachable",
                 "high" if declared else "info",
                 view,
-                f"listens here, and the scan finds it {look.state}",
+                f"listens here, and the scan finds it {_state(look)}",
                 look.since,
                 (*declared, *view.listening(), evidence.scanned(look, view.key)),
             )
@@ -161,7 +161,7 @@ class _Place:
             what = "answers others, and no scan has asked for it"
             yield self._row("seen_not_scanned", "low", view, what, first, tuple(map(evidence.seen, view.sights)))
         if look is not None and (around := view.sights_around):
-            what = f"answers others, and the scan finds it {look.state}"
+            what = f"answers others, and the scan finds it {_state(look)}"
             found = (*map(evidence.seen, around), evidence.scanned(look, view.key))
             yield self._row("seen_unreachable", "info", view, what, look.since, found)
 
@@ -209,11 +209,11 @@ class _Place:
             return
         scan = evidence.scanned(look, view.key)
         if kept_out:
-            what = f"is declared and listens here, and the scan finds it {look.state}"
+            what = f"is declared and listens here, and the scan finds it {_state(look)}"
             every = (*found, *view.listening(), scan)
             yield self._row("listening_unreachable", "high", view, what, look.since, every, wanting)
         elif look.closed and not view.sights_after and not view.listeners:
-            what = f"is declared, and {look.state}"
+            what = f"is declared, and {_state(look)}"
             yield self._row("declared_closed", "high", view, what, look.since, (*found, scan), wanting)
         elif look.open and (port := look.known.port(*view.key)) is not None:
             yield from self._differs(view, wanted, look, port)
@@ -237,7 +237,7 @@ class _Place:
         ports = [f"{protocol}/{number}" for protocol, number in keys]
         expecting = [one for one in bearing.expectations if one.open]
         found = (*(evidence.expects(one, "open") for one in expecting), evidence.down(scan, known))
-        what = f"does not answer, expected are {_some(ports)}"
+        what = f"does not answer, and should at {_some(ports)}"
         since = known.since.get(("", 0), known.at)
         return self._whole("host_down", "high", host, what, since, found, expecting)
 
@@ -368,6 +368,10 @@ def _not_listening(sources: Sources, now: float) -> Iterator[Row]:
             what = f"is declared for {declared.service}, and nothing listens"
             depends = evidence.depends(said)
             yield Row("declared_closed", "medium", host, declared.protocol, declared.port, what, now, said, depends)
+
+
+def _state(look: Look) -> str:
+    return look.state.replace("|", " or ")
 
 
 def _some(words: list[str]) -> str:

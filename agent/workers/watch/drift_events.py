@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
-from agent.workers.watch.row import SEVERITIES, Row
+from agent.workers.watch.row import PRIORITY, SEVERITIES, Row
 from agent.workers.watch.standing import Fold, Stands
 
 FOUND: Final = "drift_found"
@@ -49,6 +49,7 @@ def _found(row: Row) -> Told:
         "key": row.key,
         "drift": row.kind,
         "severity": row.severity,
+        "priority": PRIORITY[row.severity],
         "site": row.site or None,
         "host": row.host,
         "port": row.service or None,
@@ -65,6 +66,7 @@ def _gone(one: Stands) -> Told:
         "key": one.key,
         "drift": one.kind,
         "severity": one.severity,
+        "priority": PRIORITY[one.severity],
         "site": one.site or None,
         "host": one.host,
         "port": one.service or None,
@@ -96,4 +98,5 @@ def _many(kind: str, words: str, rest: Iterable[tuple[str, str]]) -> Told:
     listed = ", ".join(f"{severities[one]} {one}" for one in reversed(SEVERITIES) if one in severities)
     count = severities.total()
     message = f"{worst}: {count} {words} on {len(hosts)} hosts ({listed}); see `agentctl drift`"
-    return Told(kind, message, {"more": count, "hosts": len(hosts), "severity": worst, "severities": dict(severities)})
+    data = {"more": count, "hosts": len(hosts), "severity": worst, "priority": PRIORITY[worst]}
+    return Told(kind, message, {**data, "severities": dict(severities)})

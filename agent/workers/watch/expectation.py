@@ -117,7 +117,7 @@ def differs(wanted: Wanted, port: Port) -> Literal["service", "version"] | None:
 
     The number of a port alone (``method`` ``table``) says nothing about what answers there.
     """
-    if port.method != "probed":
+    if not identified(port):
         return None
     if wanted.service and not matches(wanted.service, _services(port)):
         return "service"
@@ -127,6 +127,11 @@ def differs(wanted: Wanted, port: Port) -> Literal["service", "version"] | None:
     return None
 
 
+def identified(port: Port) -> bool:
+    """Whether what answers there has said what it is."""
+    return port.method == "probed" or (port.method != "table" and bool(port.product))
+
+
 def matches(pattern: str, texts: Iterable[str]) -> bool:
     """Whether one of the texts is as the pattern says, in whichever case."""
     return any(fnmatchcase(text.lower(), pattern.lower()) for text in texts)
@@ -134,7 +139,9 @@ def matches(pattern: str, texts: Iterable[str]) -> bool:
 
 def _services(port: Port) -> list[str]:
     """What may be meant by the service of a port: ``https``, ``ssl/http``, ``nginx``, ``nginx 1.22.1``."""
-    names = [port.service, port.product, f"{port.product} {port.version}".strip()]
+    names = [port.service, port.product]
+    if port.product and port.version:
+        names.append(f"{port.product} {port.version}")
     if port.tunnel and port.service:
         names += [f"{port.tunnel}/{port.service}", f"{port.service}s"]
     return [name for name in names if name]
@@ -149,5 +156,6 @@ def _versions(port: Port) -> list[str]:
 def answers(port: Port) -> str:
     """What answers at a port, in words: ``http nginx 1.22.1``; empty when that is not known."""
     name = f"{port.tunnel}/{port.service}" if port.tunnel and port.service else port.service
-    told = name if port.method == "probed" else ""
-    return " ".join(filter(None, (told, port.product, port.version)))
+    if not identified(port) or port.product.lower().startswith(name.lower()):
+        name = ""
+    return " ".join(filter(None, (name, port.product, port.version)))

@@ -114,7 +114,7 @@ def test_a_named_host_that_is_down_is_one_row_and_one_of_a_network_none() -> Non
     ports = [f"tcp/{number}" for number in range(1, 9)]
     (row,) = rows(scans=(gone,), expectations=(expect(*ports),))
     assert (row.severity, row.key, row.since) == ("high", f"host_down {WEB}", NOW - DAY)
-    assert row.what == "does not answer, expected are tcp/1, tcp/2, tcp/3, tcp/4, tcp/5 and 3 more"
+    assert row.what == "does not answer, and should at tcp/1, tcp/2, tcp/3, tcp/4, tcp/5 and 3 more"
     assert rows(scans=(gone,), expectations=(expect(*ports, hosts=("10.20.0.0/24",)),)) == []
 
 

@@ -33,7 +33,7 @@ class Teller:
         self.data: list[dict[str, Any]] = []
         self.lines: list[str] = []
 
-    def event(self, kind: str, message: str, **data: Any) -> None:
+    def event(self, kind: str, message: str, /, **data: Any) -> None:
         self.events.append((kind, message))
         self.data.append(data)
 

@@ -95,6 +95,8 @@ class Host:
     ports: tuple[Port, ...] = ()
     rest: tuple[Rest, ...] = ()
     os: tuple[str, ...] = ()
+    scripts: tuple[Script, ...] = ()
+    """Of the host as a whole."""
 
     def state_of(self, protocol: str, number: int) -> str | None:
         """The state of a port; ``None`` when it was not asked for."""

@@ -13,7 +13,7 @@ this process however it ends; only with the machine goes what was not written ba
     64  8   when the file was made, unix seconds as a double
     4096    the bytes
 
-A byte below 128 says how often the probe was sent so far, in vain. From 128 on it is
+A byte below 127 says how often the probe was sent so far, in vain, 127 that it will not be sent again. Beyond it is
 ``128 | answer << 3 | attempts - 1``: the answer as an index of ``ANSWERS``, and at which attempt it came (8 is 8 or
 more).
 """
@@ -33,6 +33,7 @@ from typing import Final
 from agent.errors import StorageFailure
 
 ANSWERED: Final = 128
+BELIEVED: Final = 127
 ANSWERS: Final = (
     ("open", "syn-ack"),
     ("open", "udp-response"),
@@ -56,6 +57,7 @@ MOST_SENT: Final = 100
 
 _CODES: Final = {answer: code for code, answer in enumerate(ANSWERS)}
 _OTHER: Final = _CODES[("filtered", "unreachable")]
+_SILENCE: Final = bytes(BELIEVED if byte < ANSWERED else byte for byte in range(256))
 _MAGIC: Final = b"SWEEP\r\n\x01"
 _HEADER: Final = 4096
 _FIXED = struct.Struct("<8s32sI")
@@ -117,6 +119,10 @@ class Ledger:
         """How many probes from number ``start`` to ``stop - 1`` have each byte."""
         return Counter(bytes(self.states[start:stop]))
 
+    def believe(self, start: int, stop: int) -> None:
+        """Of those from number ``start`` to ``stop - 1`` none that is silent is sent again."""
+        self.states[start:stop] = bytes(self.states[start:stop]).translate(_SILENCE)
+
     def close(self) -> None:
         """Let go of it; the file stays. Twice does no harm."""
         self.states.release()
@@ -164,7 +170,7 @@ def _objection(fd: int, key: bytes, count: int, now: float, within: float) -> st
     if found.st_size != _HEADER + count or not settled <= sent <= count:
         return "it is damaged"
     highest = ANSWERED | len(ANSWERS) - 1 << 3 | 7
-    strange = set(os.pread(fd, count, _HEADER)) - {*range(MOST_SENT + 1), *range(ANSWERED, highest + 1)}
+    strange = set(os.pread(fd, count, _HEADER)) - {*range(MOST_SENT + 1), BELIEVED, *range(ANSWERED, highest + 1)}
     return "it is damaged" if strange else ""
 
 

@@ -19,7 +19,7 @@ from typing import Final
 FIRST: Final = 500.0
 """Probes a second before anything is known."""
 
-FLOOR: Final = 20.0
+FLOOR: Final = 50.0
 """The rate is never learned below this, in probes a second."""
 
 WINDOW: Final = 0.05
@@ -34,7 +34,8 @@ SILENT: Final = 0.02
 _BURST = 0.02  # seconds of sending that may be made up for when the loop was late
 _FALLEN = 0.75  # of the yield that is known: below it, something is wrong
 _BELOW = 0.85  # of the rate that was delivered, to be away from the edge
-_STEP = 1.05
+_STEP = 1.1
+_CREEP = 1.01
 _EVIDENCE = 200  # probes that must have been sent before silence is believed to be that of the targets
 PATIENCE: Final = (0.3, 3.0)
 """Least and most seconds for which an answer is waited for."""
@@ -113,6 +114,10 @@ class Pace:
             self._recent.append((now, count))
         return self._window.number
 
+    def charge(self, count: int) -> None:
+        """That many were sent besides, canaries say: they count against the rate and teach nothing."""
+        self._tokens -= count
+
     def answered(self, window: int, rtt: float) -> None:
         """The first answer came to a probe of that window, after ``rtt`` seconds (0: unknown)."""
         if (found := self._windows.get(window)) is not None:
@@ -133,7 +138,7 @@ class Pace:
         return sum(count for _, count in self._recent) / max(0.2, now - self._recent[0][0])
 
     def halve(self) -> None:
-        """Go at half the rate, and no faster than that from now on."""
+        """Go at half the rate, and be careful from now on."""
         self.rate = max(min(FLOOR, self.ceiling), self.rate / 2)
         self._limit = self.rate
         self._doubling = False
@@ -146,6 +151,10 @@ class Pace:
         self._yield = None
         self._learned_sent = self._learned_answered = 0
         self._trial = None
+        self._forget(now)
+
+    def stalled(self, now: float) -> None:
+        """Nobody looked for a while: what was answered late, was only heard late."""
         self._forget(now)
 
     def judge(self, now: float) -> None:
@@ -161,8 +170,11 @@ class Pace:
         elif not window.sent:
             window.began = now
         lag = 0.02 + (1.5 * self._round_trip + 2 * self._variation if self._round_trip is not None else 0.3)
-        while self._closed and now - self._closed[0].ended >= lag:
-            window = self._closed.popleft()
+        while self._closed and (age := now - self._closed[0].ended) >= lag:
+            window = self._closed[0]
+            if age < self.patience and window.answered < _FALLEN * (self._yield or 1.0) * window.sent:
+                break  # good news is believed at once, bad news when no more answers can come
+            self._closed.popleft()
             if window.began >= self._since:
                 self._consider(window, now)
 
@@ -205,16 +217,16 @@ class Pace:
         if actual < 0.6 * self.rate:
             return  # something else holds it up: a higher number would mean nothing
         if self._doubling:
-            self.rate = min(self.ceiling, self._limit, max(self.rate, 2 * min(actual, self.rate)))
-        else:
-            self.rate = min(self.ceiling, self._limit, self.rate * _STEP)
+            self.rate = min(self.ceiling, max(self.rate, 2 * min(actual, self.rate)))
+        else:  # what was too much once is tried again, carefully: the path may have been busy
+            self.rate = min(self.ceiling, self.rate * (_STEP if self.rate < self._limit else _CREEP))
 
     def _retreat(self, share: float, delivered: float, now: float) -> None:
         """So many answers a second is what the path carries; go below the rate that brings them."""
         known = self._yield or 1.0
         self._trial = (share, self.rate, known)
         self.rate = max(min(FLOOR, self.ceiling), min(self.rate, _BELOW * delivered / known))
-        self._limit = min(self.ceiling, 1.1 * self.rate)
+        self._limit = self.rate
         self._doubling = False
         self.saturated = True
         self._forget(now)

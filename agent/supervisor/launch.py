@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import msgspec
 
@@ -32,12 +33,18 @@ class Launch(msgspec.Struct, frozen=True):
 
 
 def launch(
-    service: AnyService, settings: AgentSettings, paths: Paths, mark: str, notify: str, environ: Mapping[str, str]
+    service: AnyService,
+    settings: AgentSettings,
+    paths: Paths,
+    mark: str,
+    notify: str,
+    environ: Mapping[str, str],
+    files: Mapping[str, int] = MappingProxyType({}),
 ) -> Launch:
     """How to start ``service``.
 
     ``mark`` makes its descendants recognisable, ``notify`` is the address it may report to, ``environ`` the agent's
-    environment.
+    environment. ``files`` are descriptors that it is given, by the variables that name them.
     """
     own = not isinstance(service, Command)
     argv = service.command if isinstance(service, Command) else (*own_program(), "worker", service.kind)
@@ -47,6 +54,7 @@ def launch(
     environment.update(contract(service, settings, paths, argv))
     environment["NOTIFY_SOCKET"] = notify
     environment[MARK] = mark
+    environment.update({name: str(fd) for name, fd in files.items()})
     return Launch(tuple(argv), environment, own, capabilities)
 
 

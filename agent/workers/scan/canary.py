@@ -19,11 +19,11 @@ MOST: Final = 8
 EACH: Final = 8
 """How often canaries are asked in one stretch."""
 
-STRETCH: Final = 1.0
+STRETCH: Final = 0.5
 """Seconds, at the least."""
 
 TRIES: Final = 3
-_TELLING = 4  # asked fewer times than that, they tell nothing of a stretch
+_TELLING = 4  # asked fewer times than that, but twice at least, it takes that none was answered
 _SEEN = 0.5  # below this part of them answered, the stretch is not to be believed
 _SHARE = 0.05  # of the rate may go to canaries
 
@@ -135,7 +135,8 @@ class Canaries:
         """The stretch in which most of them went unanswered, once; what was sent in it and since has to be redone."""
         while self._stretches and (first := self._stretches[0]).ended and now - first.ended >= patience:
             self._stretches.pop(0)
-            if first.asked >= _TELLING and first.seen < _SEEN * first.asked:
+            least = _SEEN * first.asked if first.asked >= _TELLING else 1
+            if first.asked >= 2 and first.seen < least:
                 self.reset()
                 return first
         return None

@@ -16,7 +16,7 @@ AT_LEAST: Final = 2
 MISSING: Final = 0.02
 """How many answers of a host may still be expected when it is no longer asked."""
 
-_LOST, _SEEN = 0.1, 10.0  # what is believed of a path before anything is known of it: 1 in 100 is lost
+_LOST, _SEEN = 0.5, 10.0  # what is believed of a path before anything is known of it: 1 in 20 is lost
 
 _GAP, _LONGEST = 0.3, 1.5
 

@@ -20,7 +20,7 @@ from agent.workers.scan.engine import Engine, Probe, Reply
 from agent.workers.scan.everything import suspicious, unlikely
 from agent.workers.scan.grid import Grid
 from agent.workers.scan.ledger import ANSWERED, BELIEVED, MOST_SENT, Ledger, decode, encode
-from agent.workers.scan.pace import Pace
+from agent.workers.scan.pace import FLOOR, Pace
 from agent.workers.scan.permute import Permutation
 from agent.workers.scan.rounds import enough, gap, loss
 
@@ -32,6 +32,7 @@ _REVIEW: Final = 65_536  # bytes of the ledger that one turn counts
 BACKLOG: Final = 256
 """Replies at once that make it likely that there are more."""
 
+_STUBBORN: Final = 3  # how often a stretch is redone, and up to three times that while it can go slower
 _STALL: Final = 0.1  # seconds between two turns: this process, or this machine, was busy with something else
 _IDLE: Final = 0.02  # longest time between two turns, in seconds
 _SLACK: Final = 0.2  # how much longer than its patience an attempt is taken to be in flight
@@ -245,14 +246,20 @@ class Sweep:
             return max(0.001, min(_IDLE, self._pace.pause(now)))
         probe = self._canaries.due(now, self._pace.rate, self._round, self._position)
         if probe is not None:
-            self._send_apart([probe], now)
             room -= 1
         batch = self._held + self._next(room - len(self._held)) if room > len(self._held) else self._held
         if not batch and self._cursor >= self._grid.size:
             self._canaries.close(now)
+            if probe is not None:
+                self._send_apart([probe], now)
             self.phase, self._until = "waiting", now + max(gap(self._round + 1), self._pace.patience)
             return _IDLE
-        self._dispatch(batch, room, now)
+        # A canary fares as any other probe only if it has no place of its own among them.
+        before = self._sent % (min(room, len(batch)) + 1) if probe is not None else min(room, BATCH)
+        self._dispatch(batch, before, now)
+        if probe is not None:
+            self._send_apart([probe], now)
+            self._dispatch(self._held, room - before, now)
         return 0.0 if self._pace.pause(now) <= 0.0 and self._engine.room else max(0.001, self._pace.pause(now))
 
     def _next(self, most: int) -> list[tuple[int, int]]:
@@ -377,7 +384,7 @@ class Sweep:
     def _redo(self, position: int, now: float) -> None:
         """The canaries were not seen: go slower, and ask again whatever was not answered since."""
         self._misses += 1
-        if self._misses > 3:
+        if self._misses > _STUBBORN and (self._pace.rate <= FLOOR or self._misses > 3 * _STUBBORN):
             self.degraded = self.degraded or "open ports stopped answering while it ran, however slowly it was asked"
             self._canaries.alive = []
             return

@@ -19,6 +19,8 @@ from agent.linux.spawn import base_environment, own_program
 from agent.linux.sweep import MARK
 from agent.paths import Paths
 
+_OF_WORKERS: dict[str, tuple[str, ...]] = {"capture": (NET_RAW,), "scan": (NET_RAW,), "watch": ()}
+
 
 class Launch(msgspec.Struct, frozen=True):
     """``own_program`` is true for workers of our own: they keep the library path of a frozen build.
@@ -48,7 +50,7 @@ def launch(
     """
     own = not isinstance(service, Command)
     argv = service.command if isinstance(service, Command) else (*own_program(), "worker", service.kind)
-    capabilities = service.capabilities if isinstance(service, Command) else (NET_RAW,)
+    capabilities = service.capabilities if isinstance(service, Command) else _OF_WORKERS[service.kind]
     environment = base_environment(environ)
     environment.update(service.environment)
     environment.update(contract(service, settings, paths, argv))

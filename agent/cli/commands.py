@@ -50,6 +50,7 @@ CAPTURE: dict[str, tuple[str, str]] = {
 """As ``COMMANDS``, for ``agentctl capture``."""
 
 SCAN: dict[str, tuple[str, str]] = {
+    "now": ("scan_now:now", "Start a scan that is not due, and watch it."),
     "pause": ("scan_orders:pause", "Have scans pause, or wait when they are started."),
     "resume": ("scan_orders:resume", "Have paused scans go on."),
     "stop": ("scan_orders:stop", "End the runs that are under way, and keep what they found."),

@@ -17,6 +17,7 @@ from agent.linux.capability_sets import NET_RAW
 from agent.linux.spawn import base_environment
 from agent.linux.sweep import MARK
 from agent.workers.runtime import Context
+from agent.workers.scan.afterwards import afterwards, tell_changes
 from agent.workers.scan.argv import (
     count_ports,
     format_ports,
@@ -66,7 +67,7 @@ class ScanWorker:
         """Find nmap and open the database. Raises ``ScanFailure`` or ``StorageFailure``."""
         try:
             self._find_nmap()
-            self._store = ScanStore(self._context.data / "scan.db", site=os.environ.get("SERVICE_SERVER", ""))
+            self._store = ScanStore(self._context.data / "scan.db", site=self._service.site)
         except AgentError as error:
             self._context.event("scan_failed", f"{self._summary()}: {error}")
             raise
@@ -87,11 +88,13 @@ class ScanWorker:
         began = time.monotonic()
         run: Run | None = None
         try:
-            run = store.begin(self._task(), time.time())
+            run = store.begin(self._task(), time.time(), self._context.beat)
+            tell_changes(self._context, store)
             if run.resumed:
                 self._context.log(f"continuing run {run.id}: {run.hosts_done} of {self._plan.hosts} hosts were done")
             await self._scan_all(store, run)
-            store.end(run, "finished", time.time())
+            store.end(run, "finished", time.time(), turn=self._context.beat)
+            afterwards(self._context, store, self._service.history, time.time())
         except Ended:
             self._ended(store, run)
             return
@@ -194,7 +197,8 @@ class ScanWorker:
         message = f"ended by hand after {run.hosts_done if run else 0} of {_count(self._plan.hosts, 'host')}"
         self._context.event("scan_stopped", f"{self._summary()}: {message}", run=run.id if run else None)
         if run is not None:
-            store.end(run, "stopped", time.time(), message)
+            store.end(run, "stopped", time.time(), message, turn=self._context.beat)
+            afterwards(self._context, store, self._service.history, time.time())
 
     def _broke_off(self, store: ScanStore, run: Run | None, failure: str | None) -> None:
         """Tell and store that the run did not finish: it failed, or was stopped."""

@@ -24,6 +24,7 @@ TABLES: Final = (
         site TEXT NOT NULL,
         started REAL NOT NULL,
         ended REAL,
+        stored REAL NOT NULL,               -- when it was begun here, or taken in
         status TEXT NOT NULL
             CHECK (status IN ('running', 'finished', 'failed', 'interrupted', 'stopped', 'imported')),
         message TEXT NOT NULL DEFAULT '',
@@ -43,6 +44,7 @@ TABLES: Final = (
         ports_open INTEGER NOT NULL DEFAULT 0,
         chunks_total INTEGER NOT NULL,
         chunks_done INTEGER NOT NULL DEFAULT 0,
+        quiet INTEGER NOT NULL DEFAULT 0,   -- 1: of the past, so that its changes are no events
         folded_to INTEGER NOT NULL DEFAULT 0, -- hosts up to this id were folded into what is so now
         folded INTEGER NOT NULL DEFAULT 0   -- 1: all were
     )
@@ -71,7 +73,7 @@ TABLES: Final = (
         zone TEXT NOT NULL,
         low BLOB NOT NULL,                  -- 4 or 16 bytes, big-endian
         high BLOB NOT NULL,
-        ports INTEGER NOT NULL REFERENCES port_sets,
+        ports INTEGER NOT NULL,             -- of port_sets
         outcome TEXT NOT NULL,              -- silent: nobody answered. What else: it is not known, and why
         PRIMARY KEY (run, family, zone, low, high, ports, outcome)
     ) WITHOUT ROWID
@@ -80,7 +82,7 @@ TABLES: Final = (
     CREATE TABLE pictures (                 -- all that was found out about a host, without its address
         id INTEGER PRIMARY KEY,
         key BLOB NOT NULL UNIQUE,
-        ports INTEGER NOT NULL REFERENCES port_sets,  -- what the host was asked for
+        ports INTEGER NOT NULL,             -- of port_sets: what the host was asked for
         last_run INTEGER NOT NULL,          -- the last that has it
         data BLOB NOT NULL
     )
@@ -97,12 +99,12 @@ TABLES: Final = (
         mac TEXT NOT NULL DEFAULT '',
         names TEXT NOT NULL DEFAULT '[]',   -- JSON
         os TEXT NOT NULL DEFAULT '[]',      -- JSON
-        first_seen REAL,
-        last_seen REAL,
-        last_looked REAL,                   -- when a run last covered it
-        last_changed REAL,
-        misses INTEGER NOT NULL DEFAULT 0,  -- runs in a row that covered it and did not see it
-        history INTEGER NOT NULL DEFAULT 0, -- bits: seen or not in the last runs that covered it, lowest is last
+        first_seen REAL NOT NULL DEFAULT 0,
+        last_seen REAL NOT NULL DEFAULT 0,
+        last_looked REAL NOT NULL DEFAULT 0, -- when a run last covered it
+        last_changed REAL NOT NULL DEFAULT 0,
+        misses INTEGER NOT NULL DEFAULT 0,  -- looks in a row that covered it and did not see it
+        history INTEGER NOT NULL DEFAULT 1, -- bits below a leading one: seen or not; the lowest is the last look
         flapping INTEGER NOT NULL DEFAULT 0,
         UNIQUE (site, address)
     )
@@ -111,11 +113,20 @@ TABLES: Final = (
     """
     CREATE TABLE seen (
         run INTEGER NOT NULL REFERENCES runs ON DELETE CASCADE,
-        host INTEGER NOT NULL REFERENCES hosts,
+        host INTEGER NOT NULL,
         at INTEGER NOT NULL,                -- seconds after the run began
-        picture INTEGER NOT NULL REFERENCES pictures,
+        picture INTEGER NOT NULL,
         stage INTEGER NOT NULL,             -- how far the host is done
         PRIMARY KEY (run, host)
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE rechecked (                -- what the run looked at twice, until it is folded
+        run INTEGER NOT NULL REFERENCES runs ON DELETE CASCADE,
+        host INTEGER NOT NULL,
+        proto TEXT NOT NULL,                -- empty: the host itself
+        port INTEGER NOT NULL,
+        PRIMARY KEY (run, host, proto, port)
     ) WITHOUT ROWID
     """,
     """
@@ -134,21 +145,22 @@ TABLES: Final = (
     """,
     """
     CREATE TABLE ports (
-        host INTEGER NOT NULL REFERENCES hosts,
+        host INTEGER NOT NULL,
         proto TEXT NOT NULL,
         port INTEGER NOT NULL,
         state TEXT NOT NULL,                -- open, closed, filtered …; empty: open once, not confirmed yet
         reason TEXT NOT NULL,
-        service INTEGER REFERENCES services,
+        service INTEGER,
         source TEXT NOT NULL,
         first_seen REAL NOT NULL,           -- open
         last_seen REAL NOT NULL,            -- open
         last_looked REAL NOT NULL,
         last_changed REAL NOT NULL,
-        misses INTEGER NOT NULL DEFAULT 0,  -- runs in a row that covered it and did not find it as it was
-        history INTEGER NOT NULL DEFAULT 0, -- bits: open or not
-        service_history INTEGER NOT NULL DEFAULT 0, -- bits: another service than before or not
-        flapping INTEGER NOT NULL DEFAULT 0,
+        pending TEXT NOT NULL,              -- the state that the last looks saw instead
+        misses INTEGER NOT NULL,            -- how many looks in a row did
+        history INTEGER NOT NULL,           -- bits: open or not
+        service_history INTEGER NOT NULL,   -- bits: another service than before or not
+        flapping INTEGER NOT NULL,          -- bits: 1 the state, 2 the service
         PRIMARY KEY (host, proto, port)
     ) WITHOUT ROWID
     """,

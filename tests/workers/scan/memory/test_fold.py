@@ -87,10 +87,14 @@ def test_a_host_is_told_at_once_and_a_port_when_it_was_seen_open_twice() -> None
     )
 
 
-@pytest.mark.parametrize("how", ["rechecked", "answered a question"])
-def test_a_second_look_in_the_same_run_confirms_an_open_port(how: str) -> None:
+@pytest.mark.parametrize(
+    ("port", "twice"),
+    [(BARE, (SSH,)), (ssh(), ()), (replace(ssh("9.2"), method=""), ())],
+    ids=["again", "asked", "product"],
+)
+def test_a_second_look_in_the_same_run_confirms_an_open_port(port: Port, twice: tuple[Key, ...]) -> None:
     memory = Memory()
-    folded = memory.run(look(BARE), twice=(SSH,)) if how == "rechecked" else memory.run(look(ssh("9.2")))
+    folded = memory.run(look(port), twice=twice)
     assert folded.doubts == ()
     assert memory.told() == ["host_new", "port_opened"]
 

@@ -136,6 +136,14 @@ class Paths(NamedTuple):
         """What happened, for an armed capture that runs as another user than the agent."""
         return self.run / f"{service}.triggers"
 
+    def paused(self, service: str) -> Path:
+        """There while a scan is paused by hand, whether it runs or not; what is in it is for people."""
+        return self.run / f"{service}.paused"
+
+    def ended(self, service: str) -> Path:
+        """There when the run of a scan that is under way is to end now. The next start removes it."""
+        return self.run / f"{service}.ended"
+
     def notify(self, service: str) -> Path:
         return self.run / f"{service}.notify"
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.cli.commands import CAPTURE, COMMANDS, FLOWS
+from agent.cli.commands import CAPTURE, COMMANDS, FLOWS, SCAN
 from agent.cli.main import main
 from agent.declaration.envfile import parse_env
 from agent.declaration.load import load_text
@@ -196,7 +196,8 @@ def test_every_state_is_described(phase: Phase) -> None:
     assert f"| `{phase.value}` |" in (ROOT / "docs" / "supervision.md").read_text()
 
 
-SUBCOMMANDS = [*(f"capture {name}" for name in CAPTURE), *(f"flows {name}" for name in FLOWS)]
+GROUPS = {"capture": CAPTURE, "flows": FLOWS, "scan": SCAN}
+SUBCOMMANDS = [f"{group} {name}" for group, table in GROUPS.items() for name in table]
 
 
 @pytest.mark.parametrize("words", SUBCOMMANDS)
@@ -215,9 +216,8 @@ def shapes() -> dict[str, str]:
 
 
 def test_every_command_that_prints_json_has_its_shape_in_the_table() -> None:
-    groups = {"capture", "flows"}  # `flows` alone is in the table, too
     named = {words.partition(" NAME")[0] for words in shapes()}
-    needed = {*COMMANDS, *SUBCOMMANDS} - groups
+    needed = {*COMMANDS, *SUBCOMMANDS} - {*GROUPS}  # `flows` alone is in the table, too
     assert not {words for words in needed if not any(one == words or one.startswith(f"{words} ") for one in named)}
 
 

@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "logs": ("logs:logs", "Show what a service printed."),
     "events": ("events:events", "Show what happened to the services."),
     "capture": ("capture:capture", "Ask captures for packets, and tell them what to keep."),
+    "scan": ("scan:scan", "Run, hold and end scans."),
     "hosts": ("hosts:hosts", "Show the hosts that captures have seen."),
     "flows": ("flows:flows", "Show who talked to whom, or export it."),
     "timers": ("timers:timers", "Show when jobs run next and how they ended last."),
@@ -45,6 +46,13 @@ CAPTURE: dict[str, tuple[str, str]] = {
     "report": ("capture_report:report", "Make one page of what was captured, lost, and seen."),
 }
 """As ``COMMANDS``, for ``agentctl capture``."""
+
+SCAN: dict[str, tuple[str, str]] = {
+    "pause": ("scan_orders:pause", "Have scans pause, or wait when they are started."),
+    "resume": ("scan_orders:resume", "Have paused scans go on."),
+    "stop": ("scan_orders:stop", "End the runs that are under way, and keep what they found."),
+}
+"""As ``COMMANDS``, for ``agentctl scan``."""
 
 FLOWS: dict[str, tuple[str, str]] = {
     "top": ("flows_top:top", "Show what was most."),

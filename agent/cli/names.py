@@ -62,3 +62,4 @@ class ServiceName(click.ParamType[str]):
 
 SERVICE = ServiceName()
 CAPTURE = ServiceName("capture")
+SCAN = ServiceName("scan")

@@ -22,7 +22,7 @@ from agent.linux.cgroup import CgroupTree
 from agent.linux.process import Identity, family, reap_strangers
 from agent.linux.sweep import everything, signal_all
 from agent.paths import Paths
-from agent.supervisor import lifecycle
+from agent.supervisor import lifecycle, scanning
 from agent.supervisor.command import carry_out, turn
 from agent.supervisor.containment import CgroupContainment, Containment, Held, SweepContainment
 from agent.supervisor.generation import Generation
@@ -233,6 +233,7 @@ class Supervisor:
     def remove(self, unit: Unit) -> None:
         """A service that is down and no longer declared; what was remembered of it is of no use to another."""
         self.forget(unit)
+        scanning.forget(unit.name, self.paths)
         del self.units[unit.name]
         for key in ("stopped", "last_run", "served"):
             self._events.forget(f"{key}:{unit.name}")
@@ -330,19 +331,23 @@ class Supervisor:
     # -- changes ------------------------------------------------------------------------------------------------
 
     async def act(self, action: Action, name: str, wait: bool) -> Outcome:
-        """Start, stop or restart one service, and answer with what became of it.
+        """Do something with one service, such as to start it, and answer with what became of it.
 
         Commands on one service queue; services never wait for each other. Raises ``NoSuchService``, also when the
         service went while the command waited for its turn.
         """
+        if action in scanning.AT_ONCE:
+            return await scanning.carry_out(self.unit(name), self.paths, self.record, action, wait)
         while True:
             unit = self.unit(name)
-            async with turn(unit, impatient=action == "stop"):
+            async with turn(unit, impatient=action in ("stop", "end")):
                 if self.units.get(name) is not unit:
                     continue  # a reload took it away meanwhile
                 if self._closing:
                     why = "the agent is stopping"
                     return Outcome(name=name, action=action, ok=False, state=unit.phase.value, message=why)
+                if action in scanning.ACTIONS:
+                    return await scanning.carry_out(unit, self.paths, self.record, action, wait)
                 if action != "rotate":
                     self._remember(unit, action)
                 return await carry_out(unit, action, wait)

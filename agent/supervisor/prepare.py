@@ -47,6 +47,8 @@ def prepare(service: AnyService, paths: Paths) -> int:
     if owner is not None:
         _give_to(service, data, owner, is_directory)
     write_settings(service, paths)
+    with suppress(FileNotFoundError):  # it was for the run before
+        paths.ended(service.name).unlink()
     if service.heartbeat is not None:
         heartbeat = paths.heartbeat(service.name)
         touch(heartbeat)
@@ -76,7 +78,7 @@ def drop_secrets(name: str, paths: Paths) -> None:
 def tidy(name: str, paths: Paths) -> None:
     """Take back what ``prepare`` laid, apart from data. A monitor must not find the heartbeat of a stopped service."""
     drop_secrets(name, paths)
-    for path in (paths.heartbeat(name), paths.config(name), paths.triggers(name)):
+    for path in (paths.heartbeat(name), paths.config(name), paths.triggers(name), paths.ended(name)):
         with suppress(OSError):
             path.unlink()
 

@@ -16,7 +16,8 @@ from agent.errors import RequestRefused
 State = Literal["stopped", "waiting", "starting", "running", "backoff", "stopping", "completed", "failed"]
 AgentState = Literal["starting", "running", "degraded", "reloading", "stopping"]
 Health = Literal["healthy", "unhealthy", "unknown"]
-Action = Literal["start", "stop", "restart", "rotate"]
+Action = Literal["start", "stop", "restart", "rotate", "now", "pause", "resume", "end"]
+"""The last four are for scans: start a run that is not due, hold and go on, and end the run that is under way."""
 
 
 class AgentReport(msgspec.Struct, kw_only=True):

@@ -445,8 +445,12 @@ class Unit:
             self._host.record(self.name, notice.event.kind, notice.event.message, notice.event.data)
 
     def _extend(self, seconds: float) -> None:
-        """More time to start or to stop; as with systemd never less than there was, sd_notify(3)."""
-        for timer in ("start", "stop"):
+        """More time to start or to stop; as with systemd never less than there was, sd_notify(3).
+
+        To a scan also more time to run: that for which it is paused does not count.
+        """
+        timers: tuple[Timer, ...] = ("start", "stop", "run") if self.service.kind == "scan" else ("start", "stop")
+        for timer in timers:
             handle = self._timers.get(timer)
             if handle is not None and handle.when() < self.now() + seconds:
                 self._arm(timer, seconds)

@@ -76,6 +76,9 @@ KINDS = {
     "scan_finished": Kind("8ff8a096ed9a4c7096c2cb93f0cc3161", INFO),
     "scan_failed": Kind("5444d4475fe2485e85f616984726b694", ERR),
     "scan_interrupted": Kind("87a8813a9c5649dfbae9fd68ba43117a", NOTICE),
+    "scan_stopped": Kind("ea8ebd9464d14786b76cab4041d05429", NOTICE),
+    "scan_paused": Kind("bd36ab50364f47d7842c4cb641890c75", NOTICE),
+    "scan_resumed": Kind("448dbe135d384a5995464092c9609f74", NOTICE),
     "database_replaced": Kind("17ad4eaf7d384e88ac2ed7b757eb4242", WARNING),
     # of the agent
     "agent_started": Kind("45f91372c91c494a8e3ba6ec24041472", INFO),

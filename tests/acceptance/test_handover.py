@@ -7,13 +7,12 @@ import os
 import re
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ import pytest
 
 from agent.errors import RequestRefused
 from agent.linux.process import descendants
+from agent.workers.scan.memory.reading import Memory
 from tests.acceptance.versions import (
     COUNTING,
     Versions,
@@ -234,9 +234,12 @@ timeout = "5min"
     agent.until("local", state="waiting", last_exit="exited 0", restarts=0, health="healthy")
     assert timer(agent, "local")["next_run"] == next_run
     assert not alive(nmap[0])
-    with closing(sqlite3.connect(agent.prefix / "spool" / "local" / "scan.db")) as database:
-        assert database.execute("SELECT status, message FROM runs").fetchall() == [("finished", "")]
-        assert (port, "open") in database.execute("SELECT port, state FROM ports").fetchall()
+    with Memory(agent.prefix / "spool" / "local" / "scan.db") as memory:
+        [run] = memory.runs()
+        assert (run.status, run.message) == ("finished", "")
+        assert [(found.number, found.state) for host in memory.hosts(run.id) for found in host.ports] == [
+            (port, "open")
+        ]
 
 
 def nmaps_of(agent: Agent, name: str) -> list[int]:

@@ -28,7 +28,16 @@ from agent.supervisor.report import (
 from agent.telemetry.events import EventStore
 from agent.telemetry.logs import LogFile
 
-AFTER: dict[Action, State] = {"start": "running", "stop": "stopped", "restart": "running", "rotate": "running"}
+AFTER: dict[Action, State] = {
+    "start": "running",
+    "stop": "stopped",
+    "restart": "running",
+    "rotate": "running",
+    "now": "starting",
+    "pause": "running",
+    "resume": "running",
+    "end": "waiting",
+}
 
 
 class InMemoryAgent:

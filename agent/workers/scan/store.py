@@ -1,123 +1,48 @@
-"""The memory of one scan service: ``spool/NAME/scan.db``.
+"""The memory of one scan service as its worker writes it: ``spool/NAME/scan.db``.
 
-A chunk is stored whole, in one transaction, once it is known to be complete; so a run that is killed at any point
-leaves only chunks that can be trusted, and the next run of the same plan does the rest.
+What a chunk or a host told is stored whole, in one transaction, once it is known to be complete; so a run that is
+killed at any point leaves only what can be trusted, and the next run of the same plan does the rest.
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
-import sqlite3
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
 from agent.errors import ScanFailure, StorageFailure
 from agent.telemetry.database import Opened, open_database, transaction
-from agent.workers.scan.plan import Chunk, Plan
-from agent.workers.scan.results import ChunkResult
+from agent.workers.scan.found import Host
+from agent.workers.scan.memory import reading, schema, writing
+from agent.workers.scan.memory.coverage import Asked
+from agent.workers.scan.memory.migration import migrate
+from agent.workers.scan.memory.picture import decode
+from agent.workers.scan.memory.writing import DETECTED, SWEPT, Run, Task
 
-SCHEMA_VERSION = 1
-KEEP_RUNS = 100
-"""Runs that are kept, besides the last one that finished."""
+__all__ = ["DETECTED", "RESUME_WITHIN", "SWEPT", "Ending", "Run", "ScanStore", "Task"]
 
 RESUME_WITHIN = 24 * 3600.0
 """Seconds. What an interrupted run found before that is too old to be part of a new picture."""
 
-Ending = Literal["finished", "failed", "interrupted"]
-
-_SCHEMA = (
-    """
-    CREATE TABLE runs (
-        id INTEGER PRIMARY KEY AUTOINCREMENT,
-        started REAL NOT NULL,      -- unix seconds, as all times here
-        ended REAL,
-        status TEXT NOT NULL CHECK (status IN ('running', 'finished', 'failed', 'interrupted')),
-        message TEXT NOT NULL DEFAULT '',
-        plan_hash TEXT NOT NULL,
-        coverage TEXT NOT NULL,     -- JSON: what was declared; with the chunks done, what was covered
-        nmap_version TEXT NOT NULL DEFAULT '',
-        argv TEXT NOT NULL,         -- JSON: of the first chunk
-        hosts_total INTEGER NOT NULL,
-        chunks_total INTEGER NOT NULL,
-        chunks_done INTEGER NOT NULL DEFAULT 0
-    )
-    """,
-    """
-    CREATE TABLE chunks (
-        run INTEGER NOT NULL REFERENCES runs ON DELETE CASCADE,
-        number INTEGER NOT NULL,
-        ended REAL NOT NULL,
-        first TEXT NOT NULL,        -- addresses
-        last TEXT NOT NULL,
-        hosts INTEGER NOT NULL,
-        hosts_up INTEGER NOT NULL,
-        ports_open INTEGER NOT NULL,
-        PRIMARY KEY (run, number)
-    ) WITHOUT ROWID
-    """,
-    """
-    CREATE TABLE hosts (
-        run INTEGER NOT NULL REFERENCES runs ON DELETE CASCADE,
-        address TEXT NOT NULL,
-        state TEXT NOT NULL,
-        reason TEXT NOT NULL,
-        mac TEXT NOT NULL,
-        names TEXT NOT NULL,        -- JSON list
-        PRIMARY KEY (run, address)
-    ) WITHOUT ROWID
-    """,
-    """
-    CREATE TABLE ports (
-        run INTEGER NOT NULL,
-        address TEXT NOT NULL,
-        proto TEXT NOT NULL,
-        port INTEGER NOT NULL,
-        state TEXT NOT NULL,
-        reason TEXT NOT NULL,
-        service TEXT NOT NULL,
-        product TEXT NOT NULL,
-        version TEXT NOT NULL,
-        extrainfo TEXT NOT NULL,
-        tunnel TEXT NOT NULL,
-        cpe TEXT NOT NULL,          -- JSON list
-        PRIMARY KEY (run, address, proto, port),
-        FOREIGN KEY (run, address) REFERENCES hosts ON DELETE CASCADE
-    ) WITHOUT ROWID
-    """,
-)
-
-
-@dataclass(slots=True)
-class Run:
-    """A run under way. The counts include what an interrupted predecessor had done."""
-
-    id: int
-    done: set[int]
-    hosts_done: int = 0
-    hosts_up: int = 0
-    ports_open: int = 0
-
-    @property
-    def resumed(self) -> bool:
-        return bool(self.done)
+Ending = Literal["finished", "failed", "interrupted", "stopped"]
+"""``interrupted`` is to be continued; ``stopped``, by a person, is not."""
 
 
 class ScanStore:
     """Opened by one process at a time; a second one is refused. Every method raises ``StorageFailure``."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, site: str = "") -> None:
         """Open or create the database at ``path``; ``opened`` tells whether a damaged one was moved aside.
 
-        Raises ``ScanFailure`` while another process has it open.
+        ``site`` tells one 192.168.0.1 from another. Raises ``ScanFailure`` while another process has it open.
         """
         self.path = path
+        self.site = site
         self._lock = _lock(path)
         try:
-            self.opened: Opened = open_database(path, SCHEMA_VERSION, _migrate)
+            self.opened: Opened = open_database(path, schema.VERSION, lambda *found: migrate(*found, site=site))
         except BaseException:
             os.close(self._lock)
             raise
@@ -130,7 +55,7 @@ class ScanStore:
             fd, self._lock = self._lock, -1
             os.close(fd)
 
-    def begin(self, plan: Plan, coverage: str, argv: Sequence[str], now: float) -> Run:
+    def begin(self, task: Task, now: float) -> Run:
         """Start a run, or continue the last one if it was interrupted and had the same plan.
 
         Whatever is still marked as running was killed: only one process has the file open.
@@ -138,95 +63,127 @@ class ScanStore:
         with transaction(self._connection, self.path):
             execute = self._connection.execute
             execute("UPDATE runs SET status = 'interrupted', ended = ? WHERE status = 'running'", (now,))
-            last = execute("SELECT id, status, plan_hash, started FROM runs ORDER BY id DESC LIMIT 1").fetchone()
-            if last and last[1:3] == ("interrupted", plan.plan_hash) and abs(now - last[3]) <= RESUME_WITHIN:
-                execute("UPDATE runs SET status = 'running', ended = NULL WHERE id = ?", (last[0],))
-                return self._resumed(last[0])
-            cursor = execute(
-                "INSERT INTO runs (started, status, plan_hash, coverage, argv, hosts_total, chunks_total)"
-                " VALUES (?, 'running', ?, ?, ?, ?, ?)",
-                (now, plan.plan_hash, coverage, json.dumps(list(argv)), plan.hosts, plan.chunk_count),
-            )
-            return Run(int(cursor.lastrowid or 0), set())
+            last = execute(
+                "SELECT id, started, seed, hosts_up, ports_open FROM runs"
+                " WHERE id = (SELECT max(id) FROM runs WHERE status != 'imported')"
+                " AND status = 'interrupted' AND plan_hash = ? AND site = ? AND NOT folded AND abs(? - started) <= ?",
+                (task.plan_hash, self.site, now, RESUME_WITHIN),
+            ).fetchone()
+            if last is None:
+                return writing.add_run(self._connection, task, self.site, now, "running")
+            number, started, seed, hosts_up, ports_open = last
+            execute("UPDATE runs SET status = 'running', ended = NULL WHERE id = ?", (number,))
+            chunks = execute("SELECT number, hosts FROM chunks WHERE run = ?", (number,)).fetchall()
+            done, hosts = {chunk for chunk, _ in chunks}, sum(hosts for _, hosts in chunks)
+            return Run(number, done, hosts, hosts_up, ports_open, seed, started, self.site, resumed=True)
 
-    def store(self, run: Run, chunk: Chunk, result: ChunkResult, now: float) -> None:
-        """Keep what one chunk found and mark it done, or nothing of it."""
+    def store(
+        self,
+        run: Run,
+        hosts: Iterable[Host],
+        now: float,
+        *,
+        chunk: int | None = None,
+        addresses: int = 0,
+        asked: Iterable[Asked] = (),
+        stage: int = SWEPT,
+        raw: bytes = b"",
+    ) -> None:
+        """Keep what a chunk, or one host, told, or nothing of it.
+
+        ``chunk``: mark this one, of so many ``addresses``, as done. ``asked``: the addresses of which there is nothing
+        to tell, by what came of them; those that nobody answered at belong there, or they were not covered (hosts that
+        are down count as such). A host that was stored in this run already gets what is new added. ``raw`` is nmap's
+        XML.
+        """
+        kept, silent = writing.split(hosts)
+        more_up = more_open = 0
         with transaction(self._connection, self.path):
-            execute, many = self._connection.execute, self._connection.executemany
-            execute(
-                "INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    run.id,
-                    chunk.number,
-                    now,
-                    chunk.addresses[0],
-                    chunk.addresses[-1],
-                    len(chunk.addresses),
-                    result.hosts_up,
-                    result.ports_open,
-                ),
+            for host in kept:
+                up, ports = self._add(run, host, now, stage)
+                more_up, more_open = more_up + up, more_open + ports
+            writing.add_asked(self._connection, run.id, [*silent, *asked])
+            if raw:
+                writing.add_raw(self._connection, run.id, raw, now)
+            fresh = chunk is not None and chunk not in run.done
+            if fresh:
+                self._connection.execute("INSERT INTO chunks VALUES (?, ?, ?, ?)", (run.id, chunk, now, addresses))
+            self._connection.execute(
+                "UPDATE runs SET chunks_done = chunks_done + ?, hosts_up = ?, ports_open = ? WHERE id = ?",
+                (int(fresh), run.hosts_up + more_up, run.ports_open + more_open, run.id),
             )
-            many(
-                "INSERT INTO hosts VALUES (?, ?, ?, ?, ?, ?)",
-                (
-                    (run.id, host.address, host.state, host.reason, host.mac, json.dumps(host.names))
-                    for host in result.hosts
-                ),
-            )
-            many(
-                "INSERT INTO ports VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    (
-                        run.id,
-                        host.address,
-                        port.protocol,
-                        port.number,
-                        port.state,
-                        port.reason,
-                        port.service,
-                        port.product,
-                        port.version,
-                        port.extrainfo,
-                        port.tunnel,
-                        json.dumps(port.cpe),
-                    )
-                    for host in result.hosts
-                    for port in host.ports
-                ),
-            )
-            execute(
-                "UPDATE runs SET chunks_done = chunks_done + 1, nmap_version = ? WHERE id = ?",
-                (result.nmap_version, run.id),
-            )
-        run.done.add(chunk.number)
-        run.hosts_done += len(chunk.addresses)
-        run.hosts_up += result.hosts_up
-        run.ports_open += result.ports_open
+        run.hosts_up += more_up
+        run.ports_open += more_open
+        if fresh and chunk is not None:
+            run.done.add(chunk)
+            run.hosts_done += addresses
 
-    def end(self, run: Run, status: Ending, now: float, message: str = "") -> None:
-        """Close a run and forget the oldest ones."""
+    def tally(
+        self, run: Run, *, sent: int, answered: int, loss: float | None = None, engine: str = "", nmap_version: str = ""
+    ) -> None:
+        """Keep the figures of a run: all of its probes so far, the share that got lost (0 to 1), and with what."""
         with transaction(self._connection, self.path):
             self._connection.execute(
-                "UPDATE runs SET status = ?, ended = ?, message = ? WHERE id = ?", (status, now, message, run.id)
-            )
-            self._connection.execute(
-                "DELETE FROM runs WHERE id NOT IN (SELECT id FROM runs ORDER BY id DESC LIMIT ?)"
-                " AND id NOT IN (SELECT id FROM runs WHERE status = 'finished' ORDER BY id DESC LIMIT 1)",
-                (KEEP_RUNS,),
+                "UPDATE runs SET sent = ?, answered = ?, loss = ?, engine = CASE ? WHEN '' THEN engine ELSE ?4 END,"
+                " nmap_version = CASE ?5 WHEN '' THEN nmap_version ELSE ?5 END WHERE id = ?6",
+                (sent, answered, loss, engine, nmap_version, run.id),
             )
 
-    def _resumed(self, run: int) -> Run:
+    def waiting(self, run: Run, stage: int) -> Iterator[Host]:
+        """The hosts of a run that have not got to this stage, by address. A checkpoint: what ``store`` took is done."""
         rows = self._connection.execute(
-            "SELECT number, hosts, hosts_up, ports_open FROM chunks WHERE run = ?", (run,)
+            "SELECT hosts.address, pictures.data FROM seen JOIN hosts ON hosts.id = seen.host"
+            " JOIN pictures ON pictures.id = seen.picture WHERE seen.run = ? AND seen.stage < ? ORDER BY hosts.place",
+            (run.id, stage),
         ).fetchall()
-        numbers, hosts, hosts_up, ports_open = zip(*rows, strict=True) if rows else ((), (), (), ())
-        return Run(run, set(numbers), sum(hosts), sum(hosts_up), sum(ports_open))
+        return (decode(address, data) for address, data in rows)
 
+    def canaries(self, limit: int = 16) -> list[reading.Canary]:
+        """TCP ports of this site that the last runs found open without fail, each of another host."""
+        return reading.canaries(self._connection, limit, self.site)
 
-def _migrate(connection: sqlite3.Connection, found: int) -> None:
-    if found < 1:
-        for statement in _SCHEMA:
-            connection.execute(statement)
+    def end(self, run: Run, status: Ending, now: float, message: str = "", *, degraded: str = "") -> None:
+        """Close a run. ``degraded``: why what it did not find may well be there."""
+        with transaction(self._connection, self.path):
+            writing.gather(self._connection, run.id)
+            self._connection.execute(
+                "UPDATE runs SET status = ?, ended = ?, message = ?, degraded = ? WHERE id = ?",
+                (status, now, message, degraded, run.id),
+            )
+
+    def take_in(
+        self,
+        task: Task,
+        hosts: Iterable[Host],
+        *,
+        started: float,
+        ended: float,
+        asked: Iterable[Asked] = (),
+        message: str = "",
+        raw: bytes = b"",
+    ) -> int:
+        """Keep another program's scan as a run of its own, whole or not at all; returns its id."""
+        kept, silent = writing.split(hosts)
+        with transaction(self._connection, self.path):
+            run = writing.add_run(self._connection, task, self.site, started, "imported")
+            for host in kept:
+                up, ports = self._add(run, host, ended, DETECTED)
+                run.hosts_up, run.ports_open = run.hosts_up + up, run.ports_open + ports
+            writing.add_asked(self._connection, run.id, [*silent, *asked])
+            if raw:
+                writing.add_raw(self._connection, run.id, raw, ended)
+            self._connection.execute(
+                "UPDATE runs SET ended = ?, message = ?, hosts_up = ?, ports_open = ?, chunks_done = chunks_total"
+                " WHERE id = ?",
+                (ended, message, run.hosts_up, run.ports_open, run.id),
+            )
+        return run.id
+
+    def _add(self, run: Run, host: Host, now: float, stage: int) -> tuple[int, int]:
+        try:
+            return writing.add_host(self._connection, run, host, now, stage)
+        except ValueError as error:
+            raise StorageFailure(f"{self.path}: {host.address[:60]!r} is not an address: {error}") from error
 
 
 def _lock(path: Path) -> int:

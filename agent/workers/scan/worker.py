@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -25,10 +26,13 @@ from agent.workers.scan.argv import (
     privileges,
     target_list,
 )
+from agent.workers.scan.memory.coverage import asked
+from agent.workers.scan.memory.migration import with_rest
 from agent.workers.scan.nmap import run_nmap
+from agent.workers.scan.pausing import Ended, gate_of
 from agent.workers.scan.plan import Chunk, make_plan
 from agent.workers.scan.results import read_results
-from agent.workers.scan.store import Ending, Run, ScanStore
+from agent.workers.scan.store import DETECTED, Ending, Run, ScanStore, Task
 from agent.workers.scan.stream import XmlStream
 
 _STAGES = {"discovery": 1, "ports": 2, "services": 3}
@@ -55,12 +59,13 @@ class ScanWorker:
         self._privileged = False
         self._environment: dict[str, str] = {}
         self._store: ScanStore | None = None
+        self._gate = gate_of(context)
 
     async def start(self) -> None:
         """Find nmap and open the database. Raises ``ScanFailure`` or ``StorageFailure``."""
         try:
             self._find_nmap()
-            self._store = ScanStore(self._context.data / "scan.db")
+            self._store = ScanStore(self._context.data / "scan.db", site=os.environ.get("SERVICE_SERVER", ""))
         except AgentError as error:
             self._context.event("scan_failed", f"{self._summary()}: {error}")
             raise
@@ -71,7 +76,7 @@ class ScanWorker:
                 f"{self._store.path} could not be read ({reason}): it is now {moved}, and a new one was made",
                 moved_aside=str(moved),
             )
-        self._tell(Run(0, set()), 0.0)
+        self._tell(Run(0), 0.0)
 
     async def run(self) -> None:
         """Scan what is left to scan. Raises what made it fail; what was stored before stays."""
@@ -81,19 +86,19 @@ class ScanWorker:
         began = time.monotonic()
         run: Run | None = None
         try:
-            run = store.begin(self._plan, self._coverage(), self._argv(next(self._plan.chunks()), 0), time.time())
+            run = store.begin(self._task(), time.time())
             if run.resumed:
                 self._context.log(f"continuing run {run.id}: {run.hosts_done} of {self._plan.hosts} hosts were done")
-            for chunk in self._plan.chunks():
-                if chunk.number not in run.done:
-                    await self._scan(store, run, chunk)
-                    self._tell(run, 0.0)
+            await self._scan_all(store, run)
             store.end(run, "finished", time.time())
+        except Ended:
+            self._ended(store, run)
+            return
         except BaseException as error:
             # A stop arrives as a cancellation, which is no Exception.
             self._broke_off(store, run, str(error) if isinstance(error, Exception) else None)
             raise
-        took = time.monotonic() - began
+        took = time.monotonic() - began - self._gate.held
         self._context.event(
             "scan_finished",
             f"{self._summary()}: {_count(run.hosts_up, 'host')} up, {_count(run.ports_open, 'port')} open,"
@@ -127,6 +132,16 @@ class ScanWorker:
         if mark := os.environ.get(MARK):  # an nmap that outlives us is recognised by it
             self._environment[MARK] = mark
 
+    async def _scan_all(self, store: ScanStore, run: Run) -> None:
+        def turn() -> None:
+            self._context.beat()
+            self._tell(run, 0.0)
+
+        for chunk in self._plan.chunks():
+            if chunk.number not in run.done:
+                await self._gate.redo(partial(self._scan, store, run, chunk), turn)
+                self._tell(run, 0.0)
+
     async def _scan(self, store: ScanStore, run: Run, chunk: Chunk) -> None:
         stream = XmlStream(stages=_STAGES[self._service.profile])
 
@@ -152,8 +167,26 @@ class ScanWorker:
                 raise
             place = f"{chunk.addresses[0]} to {chunk.addresses[-1]}"
             raise ScanFailure(f"chunk {chunk.number + 1} of {self._plan.chunk_count} ({place}): {error}") from error
-        store.store(run, chunk, result, time.time())
+        found = {host.address for host in result.hosts}
+        store.store(
+            run,
+            [with_rest(host, self._ports) for host in result.hosts],
+            time.time(),
+            chunk=chunk.number,
+            addresses=len(chunk.addresses),
+            asked=asked(address for address in chunk.addresses if address not in found),
+            stage=DETECTED,
+            raw=answer.document,
+        )
+        store.tally(run, sent=0, answered=0, nmap_version=result.nmap_version)
         self._context.beat()
+
+    def _ended(self, store: ScanStore, run: Run | None) -> None:
+        """Tell and store that somebody ended the run."""
+        message = f"ended by hand after {run.hosts_done if run else 0} of {_count(self._plan.hosts, 'host')}"
+        self._context.event("scan_stopped", f"{self._summary()}: {message}", run=run.id if run else None)
+        if run is not None:
+            store.end(run, "stopped", time.time(), message)
 
     def _broke_off(self, store: ScanStore, run: Run | None, failure: str | None) -> None:
         """Tell and store that the run did not finish: it failed, or was stopped."""
@@ -180,8 +213,9 @@ class ScanWorker:
         """``underway``: the part of the chunk at hand that is done, in hosts."""
         total = self._plan.hosts
         percent = int(100 * (run.hosts_done + underway) / total)
+        held = f"{self._gate.why}: " if self._gate.why else ""
         self._context.status(
-            f"{run.hosts_done} of {_count(total, 'host')}, {_count(run.ports_open, 'open port')}, {percent} %",
+            f"{held}{run.hosts_done} of {_count(total, 'host')}, {_count(run.ports_open, 'open port')}, {percent} %",
             {
                 "hosts_done": run.hosts_done,
                 "hosts_total": total,
@@ -190,6 +224,7 @@ class ScanWorker:
                 "hosts_up": run.hosts_up,
                 "ports_open": run.ports_open,
                 "percent": percent,
+                "held": self._gate.why,
             },
         )
 
@@ -197,17 +232,24 @@ class ScanWorker:
         first, *others = self._service.targets
         return f"{first} and {len(others)} more" if others else first
 
-    def _coverage(self) -> str:
-        """What this scan covers, so that later readers compare only what two runs both asked."""
+    def _task(self) -> Task:
         service = self._service
-        covered = {
+        declared = {
             "targets": service.targets,
             "exclude": service.exclude,
             "ports": format_ports(self._ports),
             "profile": service.profile,
             "chunk_size": self._plan.chunk_size,
         }
-        return msgspec.json.encode(covered).decode()
+        return Task(
+            self._plan.plan_hash,
+            self._plan.hosts,
+            self._plan.chunk_count,
+            msgspec.json.encode(declared).decode(),
+            self._argv(next(self._plan.chunks()), 0),
+            profile=service.profile,
+            engine="nmap",
+        )
 
 
 def _count(number: int, noun: str) -> str:

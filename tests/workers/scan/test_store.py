@@ -2,159 +2,242 @@
 
 from __future__ import annotations
 
-import json
-import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from agent.errors import ScanFailure, StorageFailure
 from agent.workers.scan import store as store_module
-from agent.workers.scan.found import Host, Port
-from agent.workers.scan.plan import Chunk, Plan, make_plan
-from agent.workers.scan.results import ChunkResult
-from agent.workers.scan.store import KEEP_RUNS, RESUME_WITHIN, Run, ScanStore
+from agent.workers.scan.found import Host, Port, Rest
+from agent.workers.scan.memory import reading
+from agent.workers.scan.memory.coverage import asked
+from agent.workers.scan.memory.reading import Memory
+from agent.workers.scan.plan import Chunk, make_plan
+from agent.workers.scan.store import DETECTED, RESUME_WITHIN, SWEPT, Run, ScanStore, Task
 
 NOW = 1_750_000_000.0
-SSH = ("tcp", 22, "open", "syn-ack", "ssh", "OpenSSH", "9.2", "protocol 2.0", "", ("cpe:/a:x", "cpe:/o:y"))
+SSH = Port(
+    "tcp", 22, "open", "syn-ack", "ssh", "OpenSSH", "9.2", "protocol 2.0", "", ("cpe:/a:x", "cpe:/o:y"), "probed"
+)
+CLOSED = Rest("tcp", "closed", "reset", ((1, 21), (23, 100)))
+PLAN = make_plan(["10.0.0.0/24"])
+"""Four chunks of 64."""
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[ScanStore]:
-    opened = ScanStore(tmp_path / "lan" / "scan.db")
+    opened = ScanStore(tmp_path / "lan" / "scan.db", site="here")
     yield opened
     opened.close()
 
 
-def plan() -> Plan:
-    """Four chunks of 64."""
-    return make_plan(["10.0.0.0/24"])
+def task(plan_hash: str = "plan", seed: int = 0) -> Task:
+    return Task(plan_hash, PLAN.hosts, PLAN.chunk_count, '{"targets":["10.0.0.0/24"]}', ("nmap", "-n"), seed)
 
 
-def result(chunk: Chunk) -> ChunkResult:
-    ports = (
-        Port("tcp", *SSH[1:]),
-        Port("tcp", 23, "closed", "reset"),
-    )
-    return ChunkResult((Host(chunk.addresses[0], "up", "arp-response", "02:00:00:00:00:01", ("a",), ports),), "7.93")
-
-
-def begin(store: ScanStore, now: float = NOW, wanted: Plan | None = None) -> Run:
-    return store.begin(wanted or plan(), "{}", ("nmap", "-n"), now)
+def host(address: str) -> Host:
+    return Host(address, "up", "arp-response", "02:00:00:00:00:01", ("a",), (SSH,), (CLOSED,))
 
 
 def scan(store: ScanStore, run: Run, *numbers: int) -> None:
-    for chunk in plan().chunks():
+    for chunk in PLAN.chunks():
         if chunk.number in numbers:
-            store.store(run, chunk, result(chunk), NOW + chunk.number)
+            keep(store, run, chunk)
 
 
-def rows(store: ScanStore, query: str) -> list[Any]:
-    """As any other program would read them, while the store is open."""
-    with closing(sqlite3.connect(store.path)) as connection:
-        return connection.execute(query).fetchall()
-
-
-def test_a_run_and_its_findings_can_be_read_by_any_program(store: ScanStore) -> None:
-    run = begin(store)
-    scan(store, run, 0, 1, 2, 3)
-    store.end(run, "finished", NOW + 9)
-    assert rows(
-        store, "SELECT status, started, ended, hosts_total, chunks_total, chunks_done, nmap_version FROM runs"
-    ) == [("finished", NOW, NOW + 9, 256, 4, 4, "7.93")]
-    assert json.loads(rows(store, "SELECT argv FROM runs")[0][0]) == ["nmap", "-n"]
-    assert rows(store, "SELECT number, first, last, hosts FROM chunks")[1] == (1, "10.0.0.64", "10.0.0.127", 64)
-    assert rows(store, "SELECT address, state, reason, mac, names FROM hosts")[0] == (
-        "10.0.0.0",
-        "up",
-        "arp-response",
-        "02:00:00:00:00:01",
-        '["a"]',
+def keep(store: ScanStore, run: Run, chunk: Chunk) -> None:
+    first, *others = chunk.addresses
+    store.store(
+        run, [host(first)], NOW + chunk.number, chunk=chunk.number, addresses=64, asked=asked(others), raw=b"<nmaprun/>"
     )
-    assert rows(store, "SELECT * FROM ports WHERE address = '10.0.0.64' AND port = 22") == [
-        (run.id, "10.0.0.64", "tcp", 22, *SSH[2:9], '["cpe:/a:x", "cpe:/o:y"]')
-    ]
-    assert (run.hosts_done, run.hosts_up, run.ports_open) == (256, 4, 4)
 
 
-def test_each_chunk_is_there_as_soon_as_it_is_stored(store: ScanStore) -> None:
-    run = begin(store)
-    scan(store, run, 0)
-    assert rows(store, "SELECT count(*) FROM hosts") == [(1,)]
-    assert rows(store, "SELECT status, chunks_done FROM runs") == [("running", 1)]
+def runs(store: ScanStore) -> list[reading.Run]:
+    """As any other program would read them, while the store is open; the oldest first."""
+    with Memory(store.path) as memory:
+        return memory.runs()[::-1]
+
+
+def test_a_run_and_its_findings_can_be_read_by_another_program_while_it_is_written(store: ScanStore) -> None:
+    run = store.begin(task(), NOW)
+    scan(store, run, 0, 1)
+    with Memory(store.path) as memory:
+        [found] = memory.runs()
+        assert (found.status, found.ended, found.chunks_done, found.hosts_up) == ("running", None, 2, 2)
+        scan(store, run, 2, 3)
+        store.tally(run, sent=300, answered=270, loss=0.05, nmap_version="7.93")
+        store.end(run, "finished", NOW + 9)
+        [found] = memory.runs()
+        assert (found.status, found.started, found.ended, found.site) == ("finished", NOW, NOW + 9, "here")
+        assert (found.hosts_total, found.hosts_up, found.ports_open, found.chunks_done) == (256, 4, 4, 4)
+        assert (found.sent, found.answered, found.loss, found.nmap_version) == (300, 270, 0.05, "7.93")
+        assert (found.declared, found.argv) == ({"targets": ["10.0.0.0/24"]}, ["nmap", "-n"])
+        assert found == memory.run(run.id) == memory.last_finished()
+        assert list(memory.hosts(run.id)) == [host(f"10.0.0.{number}") for number in (0, 64, 128, 192)]
+        assert list(memory.raw(run.id)) == [b"<nmaprun/>"] * 4
+
+
+def test_what_was_asked_is_known_for_hosts_that_answered_and_for_those_that_did_not(store: ScanStore) -> None:
+    run = store.begin(task(), NOW)
+    scan(store, run, 0, 1)
+    store.store(run, (), NOW, asked=asked(["10.0.0.130"], outcome="timed_out"))
+    store.store(run, (), NOW, asked=asked(["10.0.0.131"], (("udp", ((53, 53),)),)))
+    store.store(run, [Host("fe80::1%eth0", "down", "no-response")], NOW)
+    store.end(run, "finished", NOW)
+    with Memory(store.path) as memory:
+        coverage = memory.coverage(run.id)
+        assert [coverage.outcome(f"10.0.0.{number}") for number in (0, 1, 127, 128, 130)] == [
+            "answered",
+            "silent",
+            "silent",
+            "",
+            "timed_out",
+        ]
+        assert coverage.asked("10.0.0.0", "tcp", 22)
+        assert coverage.asked("10.0.0.0", "tcp", 100)
+        assert not coverage.asked("10.0.0.0", "tcp", 101)
+        assert not coverage.asked("10.0.0.0", "udp", 22)
+        assert not coverage.asked("10.0.0.1", "tcp", 22), "only whether it is there"
+        assert coverage.asked("10.0.0.131", "udp", 53)
+        assert [coverage.looked(f"10.0.0.{number}") for number in (1, 130, 200)] == [True, False, False]
+        assert [coverage.looked(address) for address in ("fe80::1%eth0", "fe80::1%eth1", "fe80::1", "garbage")] == [
+            True,
+            False,
+            False,
+            False,
+        ]
+        assert sum(1 for part in coverage.without_picture() if not part.ports and part.outcome == "silent") == 3
+
+
+def test_ranges_that_chunks_brought_one_by_one_become_one(store: ScanStore) -> None:
+    run = store.begin(task(), NOW)
+    for chunk in PLAN.chunks():
+        store.store(run, (), NOW, chunk=chunk.number, addresses=64, asked=asked(chunk.addresses))
+    store.end(run, "finished", NOW)
+    with Memory(store.path) as memory:
+        [part] = memory.coverage(run.id).without_picture()
+        assert list(part.each()) == [address for chunk in PLAN.chunks() for address in chunk.addresses]
 
 
 def test_a_chunk_that_cannot_be_stored_leaves_nothing(store: ScanStore) -> None:
-    run = begin(store)
-    chunk = next(plan().chunks())
-    twice = ChunkResult(result(chunk).hosts * 2, "7.93")
-    with pytest.raises(StorageFailure, match="UNIQUE"):
-        store.store(run, chunk, twice, NOW)
-    assert rows(store, "SELECT (SELECT count(*) FROM chunks), (SELECT count(*) FROM hosts)") == [(0, 0)]
-    assert (run.done, run.hosts_done) == (set(), 0)
+    run = store.begin(task(), NOW)
+    with pytest.raises(StorageFailure, match="is not an address"):
+        store.store(run, [host("10.0.0.1"), host("10.0.0.1/24")], NOW, chunk=0, addresses=64)
+    with Memory(store.path) as memory:
+        assert list(memory.hosts(run.id)) == []
+    assert (run.done, run.hosts_done, run.hosts_up) == (set(), 0, 0)
     scan(store, run, 0)
     assert run.done == {0}
+
+
+def test_a_host_that_is_looked_at_again_in_a_run_gets_what_is_new_added(store: ScanStore) -> None:
+    run = store.begin(task(), NOW)
+    bare = Port("tcp", 22, "open", "syn-ack", ttl=64)
+    store.store(run, [Host("10.0.0.1", "up", "syn-ack", ports=(bare,), rest=(CLOSED,))], NOW)
+    store.store(run, [Host("10.0.0.2", "up", "syn-ack", rest=(CLOSED,))], NOW, stage=DETECTED)
+    [waiting] = store.waiting(run, DETECTED)
+    assert waiting.address == "10.0.0.1"
+    web = Port("tcp", 101, "open", "syn-ack")
+    store.store(run, [replace(waiting, ports=(SSH, web), rest=())], NOW, stage=DETECTED)
+    assert list(store.waiting(run, DETECTED)) == []
+    store.store(run, [Host("10.0.0.1", "up", "syn-ack", ports=(bare,), rest=(CLOSED,))], NOW, stage=SWEPT)
+    assert list(store.waiting(run, DETECTED)) == [], "nothing goes back"
+    assert (run.hosts_up, run.ports_open) == (2, 2)
+    with Memory(store.path) as memory:
+        found = memory.host(run.id, "10.0.0.1")
+        assert found is not None
+        assert found.ports == (replace(SSH, ttl=64), web)
+        assert found.rest == (CLOSED,)
+        assert memory.host(run.id, "10.0.0.3") is None
+        [kept] = memory.runs()
+        assert (kept.hosts_up, kept.ports_open) == (2, 2)
 
 
 @pytest.mark.parametrize("told", [True, False], ids=["stopped", "killed"])
 def test_an_interrupted_run_of_the_same_plan_is_continued(
     store: ScanStore, told: bool, request: pytest.FixtureRequest
 ) -> None:
-    run = begin(store)
+    run = store.begin(task(seed=7), NOW)
     scan(store, run, 0, 1)
     if told:
         store.end(run, "interrupted", NOW + 5)
     store.close()
-    request.addfinalizer((store := ScanStore(store.path)).close)
-    again = begin(store, NOW + 60)
+    request.addfinalizer((store := ScanStore(store.path, site="here")).close)
+    again = store.begin(task(seed=8), NOW + 60)
     assert again.resumed
-    assert (again.id, again.done) == (run.id, {0, 1})
+    assert (again.id, again.done, again.seed, again.started) == (run.id, {0, 1}, 7, NOW)
     assert (again.hosts_done, again.hosts_up, again.ports_open) == (128, 2, 2)
-    scan(store, again, 2, 3)
+    scan(store, again, 1, 2, 3)
     store.end(again, "finished", NOW + 99)
-    assert rows(store, "SELECT status, chunks_done FROM runs") == [("finished", 4)]
+    [found] = runs(store)
+    assert (found.status, found.chunks_done, found.hosts_up) == ("finished", 4, 4)
 
 
-@pytest.mark.parametrize("ending", ["finished", "failed"])
+@pytest.mark.parametrize("ending", ["finished", "failed", "stopped"])
 def test_a_run_that_ended_is_not_continued(store: ScanStore, ending: store_module.Ending) -> None:
-    run = begin(store)
+    run = store.begin(task(), NOW)
     scan(store, run, 0)
     store.end(run, ending, NOW)
-    assert not begin(store).resumed
+    assert not store.begin(task(), NOW).resumed
 
 
-def test_an_interrupted_run_of_another_plan_is_not_continued(store: ScanStore) -> None:
-    run = begin(store)
+def test_an_interrupted_run_of_another_plan_or_site_is_not_continued(store: ScanStore) -> None:
+    run = store.begin(task(), NOW)
     scan(store, run, 0)
     store.end(run, "interrupted", NOW)
-    other = begin(store, NOW, make_plan(["10.0.1.0/24"]))
+    store.site = "there"
+    assert store.begin(task(), NOW).id != run.id
+    store.site = "here"
+    other = store.begin(task("other"), NOW)
     assert (other.id != run.id, other.done) == (True, set())
 
 
 @pytest.mark.parametrize("later", [RESUME_WITHIN + 1, -RESUME_WITHIN - 1])
 def test_an_interrupted_run_is_not_continued_a_day_later(store: ScanStore, later: float) -> None:
-    run = begin(store)
+    run = store.begin(task(), NOW)
     scan(store, run, 0)
     store.end(run, "interrupted", NOW)
-    assert begin(store, NOW + later).id != run.id
+    assert store.begin(task(), NOW + later).id != run.id
 
 
-def test_old_runs_are_forgotten_with_all_they_found_but_never_the_last_good_one(store: ScanStore) -> None:
-    good = begin(store)
-    scan(store, good, 0, 1, 2, 3)
-    store.end(good, "finished", NOW)
-    for _ in range(KEEP_RUNS + 5):
-        run = begin(store)
-        scan(store, run, 0)
-        store.end(run, "failed", NOW, "no route")
-    assert rows(store, "SELECT count(*) FROM runs") == [(KEEP_RUNS + 1,)]
-    assert rows(store, f"SELECT chunks_done FROM runs WHERE id = {good.id}") == [(4,)]
-    for table in ("chunks", "hosts", "ports"):
-        assert rows(store, f"SELECT count(*) FROM {table} WHERE run NOT IN (SELECT id FROM runs)") == [(0,)]
-    assert rows(store, "SELECT count(*) FROM hosts") == [(KEEP_RUNS + 4,)]
+def test_another_programs_scan_becomes_a_run_of_its_own_and_stands_in_nobodys_way(store: ScanStore) -> None:
+    run = store.begin(task(), NOW)
+    scan(store, run, 0)
+    store.end(run, "interrupted", NOW)
+    number = store.take_in(
+        Task("", 2, 0, '{"file":"old.xml"}'),
+        [host("10.0.0.9")],
+        started=NOW - 60,
+        ended=NOW - 50,
+        raw=b"<x/>",
+    )
+    with Memory(store.path) as memory:
+        found = memory.run(number)
+        assert found is not None
+        assert (found.status, found.started, found.ended, found.ports_open) == ("imported", NOW - 60, NOW - 50, 1)
+        assert list(memory.hosts(number)) == [host("10.0.0.9")]
+    assert store.begin(task(), NOW + 1).id == run.id
+
+
+def test_hosts_that_look_different_in_two_runs_are_found_without_the_others(store: ScanStore) -> None:
+    first = store.begin(task(), NOW)
+    store.store(first, [host(f"10.0.0.{number}") for number in range(1, 10)], NOW)
+    store.end(first, "finished", NOW)
+    second = store.begin(task(), NOW + 60)
+    changed = replace(host("10.0.0.3"), ports=(replace(SSH, version="9.3"),))
+    store.store(second, [host(f"10.0.0.{number}") for number in range(4, 12)] + [changed], NOW + 60)
+    store.end(second, "finished", NOW + 60)
+    with Memory(store.path) as memory:
+        assert [tuple(pair) for pair in memory.differing(first.id, second.id)] == [
+            (host("10.0.0.1"), None),
+            (host("10.0.0.2"), None),
+            (host("10.0.0.3"), changed),
+            (None, host("10.0.0.10")),
+            (None, host("10.0.0.11")),
+        ]
 
 
 def test_a_second_scan_of_the_same_service_is_refused_until_the_first_lets_go(store: ScanStore) -> None:
@@ -162,7 +245,7 @@ def test_a_second_scan_of_the_same_service_is_refused_until_the_first_lets_go(st
         ScanStore(store.path)
     store.close()
     with closing(ScanStore(store.path)) as second:
-        assert not begin(second).resumed
+        assert not second.begin(task(), NOW).resumed
 
 
 def test_a_damaged_database_is_moved_aside_and_told(tmp_path: Path) -> None:
@@ -170,7 +253,7 @@ def test_a_damaged_database_is_moved_aside_and_told(tmp_path: Path) -> None:
     with closing(ScanStore(tmp_path / "scan.db")) as opened:
         assert opened.opened.moved_aside is not None
         assert opened.opened.moved_aside.read_bytes() == b"garbage" * 1000
-        begin(opened)
+        opened.begin(task(), NOW)
 
 
 def test_a_database_that_cannot_be_opened_leaves_no_lock_behind(tmp_path: Path) -> None:

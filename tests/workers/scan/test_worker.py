@@ -20,6 +20,8 @@ import pytest
 
 import agent
 from agent.declaration.model import Heartbeat, Profile, Scan
+from agent.workers.scan.found import Host
+from agent.workers.scan.memory.reading import Memory
 
 ROOT = Path(agent.__file__).parent.parent
 ENTRY = "import sys; from agent.workers.main import main; sys.exit(main('scan'))"
@@ -107,9 +109,18 @@ class Bench:
         with closing(sqlite3.connect(self.data / "scan.db")) as connection:
             return connection.execute(query).fetchall()
 
+    def found(self) -> list[Host]:
+        """What the last run found."""
+        with Memory(self.data / "scan.db") as memory:
+            return list(memory.hosts(memory.runs(1)[0].id))
+
+    def open(self) -> list[tuple[str, int]]:
+        """The open ports of the last run."""
+        return [(host.address, port.number) for host in self.found() for port in host.open_ports()]
+
     def everything(self, run: int) -> list[list[Any]]:
         """All that is stored about one run."""
-        tables = {"runs": "id", "chunks": "run", "hosts": "run", "ports": "run"}
+        tables = {"runs": "id", "chunks": "run", "seen": "run", "coverage": "run", "raw": "run"}
         return [self.rows(f"SELECT * FROM {table} WHERE {key} = {run}") for table, key in tables.items()]
 
     def close(self) -> None:
@@ -204,16 +215,15 @@ def loopback(*targets: str) -> Scan:
 
 
 OPEN = [("10.77.0.2", 22), ("10.77.0.2", 8080), ("10.77.0.3", 25)]
-OPEN_SQL = "SELECT address, port FROM ports WHERE state = 'open' ORDER BY address, port"
 
 
 def test_a_scan_finds_what_is_there_and_tells_about_it(bench: Bench, network: tuple[str, ...]) -> None:
     ended = bench.run(lan("10.77.0.0/29", "fd00:77::2"), prefix=network)
     assert ended.code == 0, ended.stderr
-    assert bench.rows(OPEN_SQL) == [*OPEN, ("fd00:77::2", 22)]
+    assert bench.open() == [*OPEN, ("fd00:77::2", 22)]
     up = ["10.77.0.1", "10.77.0.2", "10.77.0.3", "fd00:77::2"]
-    assert bench.rows("SELECT address FROM hosts WHERE state = 'up' ORDER BY address") == [(text,) for text in up]
-    assert bench.rows("SELECT count(*) FROM hosts WHERE mac != ''") == [(3,)]
+    assert [host.address for host in bench.found() if host.state == "up"] == up
+    assert sum(host.mac != "" for host in bench.found()) == 3
     assert bench.rows("SELECT status, hosts_total, chunks_total, chunks_done FROM runs") == [("finished", 9, 2, 2)]
     argv = json.loads(bench.rows("SELECT argv FROM runs")[0][0])
     assert argv[0] == NMAP
@@ -231,6 +241,7 @@ def test_a_scan_finds_what_is_there_and_tells_about_it(bench: Bench, network: tu
         "hosts_up": 4,
         "ports_open": 4,
         "percent": 100,
+        "held": "",
     }
     assert {"READY": "1"} in ended.notes
     assert bench.heartbeat.exists()
@@ -239,14 +250,17 @@ def test_a_scan_finds_what_is_there_and_tells_about_it(bench: Bench, network: tu
 def test_discovery_finds_hosts_and_asks_no_port(bench: Bench, network: tuple[str, ...]) -> None:
     ended = bench.run(lan("10.77.0.2/31", profile="discovery"), prefix=network)
     assert ended.code == 0, ended.stderr
-    assert bench.rows("SELECT address FROM hosts") == [("10.77.0.2",), ("10.77.0.3",)]
-    assert bench.rows("SELECT count(*) FROM ports") == [(0,)]
+    assert [(host.address, host.ports, host.rest) for host in bench.found()] == [
+        ("10.77.0.2", (), ()),
+        ("10.77.0.3", (), ()),
+    ]
 
 
 def test_services_are_named(bench: Bench, network: tuple[str, ...]) -> None:
     ended = bench.run(lan("10.77.0.2", ports="22,8080", profile="services"), prefix=network)
     assert ended.code == 0, ended.stderr
-    assert bench.rows("SELECT port, service, product, version FROM ports") == [
+    [host] = bench.found()
+    assert [(port.number, port.service, port.product, port.version) for port in host.ports] == [
         (22, "ssh", "OpenSSH", "9.2p1 Debian 2"),
         (8080, "http", "nginx", "1.22.1"),
     ]
@@ -255,7 +269,7 @@ def test_services_are_named(bench: Bench, network: tuple[str, ...]) -> None:
 def test_without_the_right_to_raw_packets_ports_are_asked_by_connect(bench: Bench, network: tuple[str, ...]) -> None:
     ended = bench.run(lan("10.77.0.2/31"), prefix=(*network, "setpriv", "--bounding-set=-net_raw"))
     assert ended.code == 0, ended.stderr
-    assert bench.rows(OPEN_SQL) == OPEN
+    assert bench.open() == OPEN
     assert "-sT" in json.loads(bench.rows("SELECT argv FROM runs")[0][0])
     assert "lacks CAP_NET_RAW" in ended.stderr
 
@@ -275,7 +289,7 @@ def test_excluded_hosts_get_no_packet(bench: Bench, network: tuple[str, ...]) ->
     # By connect, so that the kernel's own neighbour table tells who was asked for.
     ended = bench.run(scan, prefix=(*network, "setpriv", "--bounding-set=-net_raw"))
     assert ended.code == 0, ended.stderr
-    assert bench.rows("SELECT address FROM hosts") == [("10.77.0.2",)]
+    assert [host.address for host in bench.found()] == ["10.77.0.2"]
     neighbours = subprocess.run([*network, "ip", "neigh"], capture_output=True, text=True, check=True).stdout
     assert "10.77.0.2" in neighbours
     assert "10.77.0.3" not in neighbours
@@ -327,7 +341,7 @@ def test_what_was_scanned_before_a_failure_is_kept_and_the_failure_says_where(be
     assert ended.code == 2
     assert ended.stderr == "chunk 2 of 2 (127.0.0.64 to 127.0.0.127): nmap failed (exited 9)\n"
     assert bench.rows("SELECT status, chunks_done FROM runs") == [("failed", 1)]
-    assert bench.rows("SELECT count(*) FROM hosts") == [(64,)]
+    assert len(bench.found()) == 64
 
 
 # The first two chunks are scanned; the third tells that it is there, and waits.
@@ -365,7 +379,7 @@ def test_a_stopped_scan_kills_nmap_and_the_next_one_continues(bench: Bench) -> N
     assert again.code == 0, again.stderr
     assert len((bench.directory / "fake" / "calls").read_text()) == 2
     assert bench.rows("SELECT status, chunks_done FROM runs") == [("finished", 4)]
-    assert bench.rows("SELECT count(*) FROM hosts") == [(256,)]
+    assert len(bench.found()) == 256
     assert again.figures["hosts_up"] == 256
 
 

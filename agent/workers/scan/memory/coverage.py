@@ -1,0 +1,149 @@
+"""What a run really asked, and whether the answer counts.
+
+Two runs can be compared only where both asked. A host that answered was asked for what stands in its picture. For the
+others ranges of addresses are kept, each with the ports that were asked for there and what came of it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, Literal
+
+import msgspec
+
+from agent.errors import StorageFailure
+from agent.workers.scan.found import PROTOCOLS
+from agent.workers.scan.memory.picture import PortSet
+from agent.workers.scan.memory.place import Line, pack, place, ranges, text, unpack
+from agent.workers.scan.plan import Family, Ranges, merge
+
+Outcome = Literal["silent", "timed_out", "skipped", "error"]
+"""Of addresses without a picture. ``silent``: asked to the end, and nobody answered. The others were not."""
+
+COVERED: Final = ("answered", "silent")
+"""Outcomes that say something about a host."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Addresses of one line that were asked for the same ports with the same outcome. No ports: only for a sign."""
+
+    line: Line
+    addresses: Ranges
+    ports: PortSet
+    outcome: Outcome
+
+    def each(self) -> Iterator[str]:
+        """Every address."""
+        return (text(self.line, number) for low, high in self.addresses for number in range(low, high + 1))
+
+
+def asked(addresses: Iterable[str], ports: PortSet = (), outcome: Outcome = "silent") -> tuple[Asked, ...]:
+    """These addresses as ``Asked``. Raises ``ValueError`` for what is no address."""
+    return tuple(Asked(line, found, ports, outcome) for line, found in ranges(addresses).items())
+
+
+def joined(parts: Iterable[Asked]) -> tuple[Asked, ...]:
+    """The same with ranges that touch made one."""
+    found: dict[tuple[Line, PortSet, Outcome], list[tuple[int, int]]] = {}
+    for part in parts:
+        found.setdefault((part.line, part.ports, part.outcome), []).extend(part.addresses)
+    return tuple(Asked(line, merge(every), ports, outcome) for (line, ports, outcome), every in found.items())
+
+
+def write_ports(ports: PortSet) -> str:
+    """A set of ports as the database keeps it: equal sets as equal text."""
+    return msgspec.json.encode(ports).decode()
+
+
+def read_ports(written: str) -> PortSet:
+    """What ``write_ports`` wrote. Raises ``StorageFailure``."""
+    try:
+        ports = msgspec.json.decode(written, type=PortSet)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise StorageFailure(f"the database holds {written[:40]!r} where a set of ports should be") from error
+    return tuple((protocol, merge(found)) for protocol, found in ports if protocol in PROTOCOLS)
+
+
+def holds(ports: PortSet, protocol: str, number: int) -> bool:
+    """Whether a set has this port."""
+    return any(low <= number <= high for name, found in ports if name == protocol for low, high in found)
+
+
+class Coverage:
+    """What one run asked; each question costs a look or two into the database."""
+
+    def __init__(self, connection: sqlite3.Connection, run: int, site: str) -> None:
+        self._ask: Callable[[str, tuple[object, ...]], sqlite3.Cursor] = partial(_ask, connection)
+        self._run = run
+        self._site = site
+        self._sets: dict[int, PortSet] = {}
+
+    def outcome(self, address: str) -> str:
+        """``answered``, an ``Outcome``, or empty: not asked."""
+        found = [outcome for outcome, _ in self._of(address)]
+        return next((outcome for outcome in COVERED if outcome in found), found[0] if found else "")
+
+    def looked(self, address: str) -> bool:
+        """Whether the run would have seen a host there."""
+        return self.outcome(address) in COVERED
+
+    def ports(self, address: str) -> PortSet:
+        """The ports about which the run can tell there."""
+        return union(ports for outcome, ports in self._of(address) if outcome in COVERED)
+
+    def asked(self, address: str, protocol: str, number: int) -> bool:
+        """Whether the run can tell about this port."""
+        return any(outcome in COVERED and holds(ports, protocol, number) for outcome, ports in self._of(address))
+
+    def without_picture(self) -> Iterator[Asked]:
+        """The addresses of which no host is known, in order."""
+        rows = self._ask("SELECT family, zone, low, high, ports, outcome FROM coverage WHERE run = ?", (self._run,))
+        for family, zone, low, high, ports, outcome in rows:
+            yield Asked(Line(_family(family), zone), ((unpack(low), unpack(high)),), self._set(ports), outcome)
+
+    def _of(self, address: str) -> Iterator[tuple[str, PortSet]]:
+        row = self._ask(
+            "SELECT pictures.ports FROM hosts JOIN seen ON seen.run = ? AND seen.host = hosts.id"
+            " JOIN pictures ON pictures.id = seen.picture WHERE hosts.site = ? AND hosts.address = ?",
+            (self._run, self._site, address),
+        ).fetchone()
+        if row is not None:
+            yield "answered", self._set(row[0])
+        try:
+            (family, zone), number = place(address)
+        except ValueError:
+            return
+        packed = pack(family, number)
+        rows = self._ask(
+            "SELECT ports, outcome FROM coverage WHERE run = ? AND family = ? AND zone = ? AND low <= ? AND high >= ?",
+            (self._run, family, zone, packed, packed),
+        )
+        for ports, outcome in rows.fetchall():
+            yield outcome, self._set(ports)
+
+    def _set(self, number: int) -> PortSet:
+        if number not in self._sets:
+            row = self._ask("SELECT ports FROM port_sets WHERE id = ?", (number,)).fetchone()
+            self._sets[number] = read_ports(row[0]) if row else ()
+        return self._sets[number]
+
+
+def union(sets: Iterable[PortSet]) -> PortSet:
+    """All ports that any of the sets has."""
+    found: dict[str, list[tuple[int, int]]] = {}
+    for ports in sets:
+        for protocol, ranges_ in ports:
+            found.setdefault(protocol, []).extend(ranges_)
+    return tuple((protocol, merge(found[protocol])) for protocol in PROTOCOLS if protocol in found)
+
+
+def _family(number: int) -> Family:
+    return 4 if number == 4 else 6
+
+
+def _ask(connection: sqlite3.Connection, query: str, values: tuple[object, ...]) -> sqlite3.Cursor:
+    return connection.execute(query, values)

@@ -1,0 +1,506 @@
+"""Reading the memory of a scan service, also while its worker writes. Nothing is ever changed.
+
+For ``agentctl`` and the watch. The files are somebody else's: root reads them inside ``seen_by`` of agent.linux.owner,
+from the opening to the closing, because SQLite opens files beside the database when it needs them. Every method raises
+``StorageFailure``, with one line for a person.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote
+
+import msgspec
+
+from agent.errors import StorageFailure
+from agent.telemetry.database import APPLICATION_ID, BUSY_TIMEOUT, MAGIC, storage_failure
+from agent.workers.scan.found import Certificate, Host
+from agent.workers.scan.memory import schema
+from agent.workers.scan.memory.coverage import Coverage
+from agent.workers.scan.memory.picture import decode
+
+LONGEST_XML: Final = 64 << 20
+"""Bytes of one document of nmap's when it is inflated; as ``stream.MAX_XML``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run. Times are unix seconds. ``loss`` is the part of the probes that got lost, ``None`` when not measured.
+
+    ``degraded`` says why what it did not find is not to be believed, and is empty otherwise. ``folded``: what it found
+    is part of what is so now. ``declared`` is what was to be scanned, as the worker wrote it down.
+    """
+
+    id: int
+    site: str
+    started: float
+    ended: float | None
+    status: str
+    message: str
+    degraded: str
+    plan_hash: str
+    seed: int
+    profile: str
+    engine: str
+    nmap_version: str
+    declared: dict[str, Any]
+    argv: list[str]
+    sent: int
+    answered: int
+    loss: float | None
+    hosts_total: int
+    hosts_up: int
+    ports_open: int
+    chunks_total: int
+    chunks_done: int
+    folded: bool
+
+    @property
+    def trusted(self) -> bool:
+        """Whether what it asked and did not find is not there: it came to its end, and nothing went wrong."""
+        return self.status in ("finished", "imported") and not self.degraded
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What answers at a port; fields as in ``found.Port``."""
+
+    name: str = ""
+    product: str = ""
+    version: str = ""
+    extrainfo: str = ""
+    tunnel: str = ""
+    cpe: tuple[str, ...] = ()
+    method: str = ""
+    certificate: Certificate | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PortNow:
+    """What is so now at a port that was open at least once.
+
+    ``state`` is settled: one run that did not find it so changes ``misses`` only. ``first_seen`` and ``last_seen`` are
+    of being open, ``last_looked`` is when a run last asked, ``last_changed`` when the state, the service or its version
+    became what it is. ``source``: ``sweep``, ``nmap``, ``passive`` or ``import``: who told last. ``confidence``:
+    ``certain``, ``likely`` (told by one look or by a capture) or ``doubtful`` (missed since, or flapping).
+    """
+
+    address: str
+    protocol: str
+    number: int
+    state: str
+    reason: str
+    service: Service
+    source: str
+    first_seen: float
+    last_seen: float
+    last_looked: float
+    last_changed: float
+    misses: int
+    flapping: bool
+    confidence: str
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """``(protocol, number)``."""
+        return self.protocol, self.number
+
+
+@dataclass(frozen=True, slots=True)
+class HostNow:
+    """What is so now of a host: ``state`` is ``up`` or ``gone``. The other fields as in ``PortNow``.
+
+    The ports of a host that is gone are as they were when it went.
+    """
+
+    address: str
+    site: str
+    state: str
+    source: str
+    mac: str
+    names: tuple[str, ...]
+    os: tuple[str, ...]
+    first_seen: float
+    last_seen: float
+    last_looked: float
+    last_changed: float
+    misses: int
+    flapping: bool
+    ports: tuple[PortNow, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change, as it was reported, once. ``kind`` as in docs/journal.md.
+
+    ``protocol`` is empty and ``number`` 0 for a change of the host. ``run`` may be forgotten by now, and is ``None``
+    for what a capture saw.
+    """
+
+    id: int
+    run: int | None
+    time: float
+    site: str
+    address: str
+    protocol: str
+    number: int
+    kind: str
+    old: str
+    new: str
+    source: str
+
+
+class Canary(NamedTuple):
+    """A port that has been open for a while, and is known to answer."""
+
+    address: str
+    protocol: str
+    number: int
+
+
+class Quarantined(NamedTuple):
+    """A port that accepts and then says nothing: asked on a slow clock. Times are unix seconds."""
+
+    address: str
+    protocol: str
+    number: int
+    since: float
+    tries: int
+    next_try: float
+
+
+class Pair(NamedTuple):
+    """A host in two runs; ``None`` where there is no picture of it."""
+
+    before: Host | None
+    after: Host | None
+
+
+_RUN: Final = (
+    "SELECT id, site, started, ended, status, message, degraded, plan_hash, seed, profile, engine, nmap_version,"
+    " declared, argv, sent, answered, loss, hosts_total, hosts_up, ports_open, chunks_total, chunks_done, folded"
+    " FROM runs"
+)
+_CHANGE: Final = "SELECT id, run, time, site, address, proto, port, kind, old, new, source FROM changes"
+_CERTAIN: Final = 0b11
+"""In the history of a port: open in each of the last two runs that asked."""
+
+
+class Memory:
+    """One ``scan.db``, open for reading; a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises ``StorageFailure`` when there is none, or it cannot be read, or is of another version."""
+        self.path = path
+        self._connection = _open(path)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def __enter__(self) -> Memory:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def runs(self, limit: int = 50, *, before: int | None = None) -> list[Run]:
+        """The newest runs, newest first; ``before``: only those with a lower id."""
+        below = 2**63 - 1 if before is None else before
+        return [_run(row) for row in self._rows(f"{_RUN} WHERE id < ? ORDER BY id DESC LIMIT ?", below, limit)]
+
+    def run(self, number: int) -> Run | None:
+        """One run; ``None`` when there is none of this id, or no more."""
+        return next((_run(row) for row in self._rows(f"{_RUN} WHERE id = ?", number)), None)
+
+    def last_finished(self) -> Run | None:
+        """The newest run that came to its end."""
+        query = f"{_RUN} WHERE status = 'finished' ORDER BY id DESC LIMIT 1"
+        return next((_run(row) for row in self._rows(query)), None)
+
+    def hosts(self, run: int) -> Iterator[Host]:
+        """What a run found, by address. Hosts that did not answer are in its ``coverage`` only."""
+        query = (
+            "SELECT hosts.address, pictures.data FROM seen JOIN hosts ON hosts.id = seen.host"
+            " JOIN pictures ON pictures.id = seen.picture WHERE seen.run = ? ORDER BY hosts.place"
+        )
+        return (decode(address, data) for address, data in self._each(query, run))
+
+    def host(self, run: int, address: str) -> Host | None:
+        """What a run found at one address."""
+        query = (
+            "SELECT pictures.data FROM hosts JOIN seen ON seen.host = hosts.id AND seen.run = ?"
+            " JOIN pictures ON pictures.id = seen.picture"
+            " WHERE hosts.site = (SELECT site FROM runs WHERE id = ?) AND hosts.address = ?"
+        )
+        return next((decode(address, data) for (data,) in self._rows(query, run, run, address)), None)
+
+    def differing(self, before: int, after: int) -> Iterator[Pair]:
+        """The hosts that do not look the same in two runs, by address, those that only one of them has among them.
+
+        Whether the other one would have seen such a host is for its ``coverage`` to say.
+        """
+        query = """
+            SELECT address, old, new FROM (
+                SELECT hosts.address, hosts.place, one.picture AS old, other.picture AS new
+                FROM seen AS one JOIN hosts ON hosts.id = one.host
+                LEFT JOIN seen AS other ON other.run = ?2 AND other.host = one.host
+                WHERE one.run = ?1 AND other.picture IS NOT one.picture
+                UNION ALL
+                SELECT hosts.address, hosts.place, NULL, other.picture
+                FROM seen AS other JOIN hosts ON hosts.id = other.host
+                WHERE other.run = ?2 AND NOT EXISTS (SELECT 1 FROM seen WHERE run = ?1 AND host = other.host)
+            ) ORDER BY place
+        """
+        for address, old, new in self._each(query, before, after):
+            yield Pair(self._picture(address, old), self._picture(address, new))
+
+    def now(self, *, site: str | None = None, gone: bool = False) -> Iterator[HostNow]:
+        """What is so now, by address: hosts with their ports, of ``site`` or of all. ``gone``: also those that went."""
+        query = (
+            "SELECT id, address, site, state, source, mac, names, os, first_seen, last_seen, last_looked,"
+            " last_changed, misses, flapping FROM hosts WHERE state IN ('up', ?) AND (?2 IS NULL OR site = ?2)"
+            " ORDER BY site, place"
+        )
+        ports = (
+            "SELECT proto, port, state, reason, source, first_seen, last_seen, last_looked, last_changed, misses,"
+            " flapping, history, service FROM ports WHERE host = ? AND state != '' ORDER BY proto, port"
+        )
+        services: dict[int | None, Service] = {None: Service()}
+        for number, address, *rest in self._each(query, "gone" if gone else "up", site):
+            found = [self._port(address, row, services) for row in self._rows(ports, number)]
+            yield _host_now(address, rest, tuple(found))
+
+    def changes(
+        self,
+        *,
+        since: float | None = None,
+        until: float | None = None,
+        run: int | None = None,
+        after: int | None = None,
+        limit: int = 1000,
+    ) -> list[Change]:
+        """Changes in the order in which they were told.
+
+        ``since`` and ``until`` (not included) are unix seconds. With ``after``, the id of a change, the first ``limit``
+        beyond it, for a reader that goes on where it was; otherwise the last ``limit``.
+        """
+        wanted = ["time >= ?", "time < ?"]
+        values: list[object] = [since if since is not None else -1e300, until if until is not None else 1e300]
+        if run is not None:
+            wanted.append("run = ?")
+            values.append(run)
+        if after is not None:
+            wanted.append("id > ?")
+            values.append(after)
+        way = "ASC" if after is not None else "DESC"
+        query = f"{_CHANGE} WHERE {' AND '.join(wanted)} ORDER BY id {way} LIMIT ?"
+        found = [Change(*row) for row in self._rows(query, *values, limit)]
+        return found if after is not None else found[::-1]
+
+    def coverage(self, run: int) -> Coverage:
+        """What a run asked; an unknown one asked nothing."""
+        row = next(self._rows("SELECT site FROM runs WHERE id = ?", run), None)
+        return Coverage(self._connection, run, row[0] if row else "")
+
+    def canaries(self, limit: int = 16, *, site: str | None = None) -> list[Canary]:
+        """TCP ports that the last runs found open without fail, each of another host, those known longest first."""
+        return canaries(self._connection, limit, site)
+
+    def quarantine(self) -> list[Quarantined]:
+        """The silent ports."""
+        query = "SELECT address, proto, port, since, tries, next_try FROM quarantine ORDER BY address, proto, port"
+        return [Quarantined(*row) for row in self._rows(query)]
+
+    def raw(self, run: int) -> Iterator[bytes]:
+        """nmap's own XML, one document after the other, as long as it is kept."""
+        for (xml,) in self._each("SELECT xml FROM raw WHERE run = ? ORDER BY id", run):
+            inflater = zlib.decompressobj()
+            try:
+                document = inflater.decompress(xml, LONGEST_XML)
+            except zlib.error as error:
+                raise StorageFailure(f"{self.path}: nmap's XML of run {run} cannot be inflated: {error}") from error
+            if not inflater.eof:
+                raise StorageFailure(f"{self.path}: nmap's XML of run {run} is cut short, or too much")
+            yield document
+
+    def _picture(self, address: str, number: int | None) -> Host | None:
+        if number is None:
+            return None
+        return next(
+            (decode(address, data) for (data,) in self._rows("SELECT data FROM pictures WHERE id = ?", number)), None
+        )
+
+    def _port(self, address: str, row: tuple[Any, ...], services: dict[int | None, Service]) -> PortNow:
+        *fields, misses, flapping, history, service = row
+        if service not in services:
+            services[service] = self._service(service)
+        protocol, number, state, reason, source, first_seen, last_seen, last_looked, last_changed = fields
+        if misses or flapping:
+            confidence = "doubtful"
+        else:
+            confidence = "certain" if state != "open" or history & _CERTAIN == _CERTAIN else "likely"
+        return PortNow(
+            address,
+            protocol,
+            number,
+            state,
+            reason,
+            services[service],
+            source,
+            first_seen,
+            last_seen,
+            last_looked,
+            last_changed,
+            misses,
+            bool(flapping),
+            confidence,
+        )
+
+    def _service(self, number: int | None) -> Service:
+        query = "SELECT name, product, version, extrainfo, tunnel, cpe, method, certificate FROM services WHERE id = ?"
+        row = next(self._rows(query, number), None)
+        return service_of(row) if row else Service()
+
+    def _rows(self, query: str, *values: object) -> Iterator[tuple[Any, ...]]:
+        """All rows at once: for few of them."""
+        with _told(self.path):
+            return iter(self._connection.execute(query, values).fetchall())
+
+    def _each(self, query: str, *values: object) -> Iterator[tuple[Any, ...]]:
+        """Row by row: for many of them."""
+        with _told(self.path):
+            yield from self._connection.execute(query, values)
+
+
+def canaries(connection: sqlite3.Connection, limit: int, site: str | None) -> list[Canary]:
+    """See ``Memory.canaries``; the worker asks on its own connection."""
+    rows = connection.execute(
+        "SELECT hosts.address, ports.proto, min(ports.port), ports.first_seen FROM hosts"
+        " JOIN ports ON ports.host = hosts.id"
+        " WHERE hosts.state = 'up' AND NOT hosts.misses AND (?1 IS NULL OR hosts.site = ?1) AND ports.proto = 'tcp'"
+        " AND ports.state = 'open' AND NOT ports.misses AND NOT ports.flapping AND ports.history & ?2 = ?2"
+        " GROUP BY hosts.id ORDER BY min(ports.first_seen), hosts.place LIMIT ?3",
+        (site, _CERTAIN, limit),
+    )
+    return [Canary(address, protocol, number) for address, protocol, number, _ in rows]
+
+
+def service_of(row: tuple[Any, ...]) -> Service:
+    """A row of ``services`` without its id. Raises ``StorageFailure``."""
+    name, product, version, extrainfo, tunnel, cpe, method, certificate = row
+    return Service(
+        name,
+        product,
+        version,
+        extrainfo,
+        tunnel,
+        _json(cpe, tuple[str, ...]),
+        method,
+        _json(certificate, Certificate) if certificate else None,
+    )
+
+
+def _run(row: tuple[Any, ...]) -> Run:
+    fields = list(row)
+    fields[12] = _json(row[12], dict[str, Any])
+    fields[13] = _json(row[13], list[str])
+    fields[-1] = bool(row[-1])
+    return Run(*fields)
+
+
+def _host_now(address: str, row: list[Any], ports: tuple[PortNow, ...]) -> HostNow:
+    site, state, source, mac, names, os, *times, misses, flapping = row
+    first_seen, last_seen, last_looked, last_changed = times
+    return HostNow(
+        address,
+        site,
+        state,
+        source,
+        mac,
+        _json(names, tuple[str, ...]),
+        _json(os, tuple[str, ...]),
+        first_seen,
+        last_seen,
+        last_looked,
+        last_changed,
+        misses,
+        bool(flapping),
+        ports,
+    )
+
+
+def _json(written: str, kind: Any) -> Any:
+    try:
+        return msgspec.json.decode(written, type=kind)
+    except (msgspec.MsgspecError, TypeError, RecursionError) as error:
+        raise StorageFailure(f"the database holds {str(written)[:40]!r}, which is not what belongs there") from error
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """Without a write-ahead log nobody writes, and the file is read as one that does not change.
+
+    That is also the only way where the reader may not make the files that come with a log.
+    """
+    with _told(path):
+        try:
+            with path.open("rb") as file:
+                start = file.read(len(MAGIC))
+        except FileNotFoundError as error:
+            raise StorageFailure(f"{path}: there is none: nothing was scanned yet") from error
+        except OSError as error:
+            raise StorageFailure(f"{path}: cannot be read: {error.strerror}") from error
+        if start != MAGIC:
+            raise StorageFailure(f"{path}: not a database: the next scan moves it aside and makes a new one")
+        try:
+            return _connect(path, "mode=ro")
+        except sqlite3.OperationalError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+                raise
+            log = path.with_name(path.name + "-wal")
+            if log.exists() and log.stat().st_size:
+                raise
+            return _connect(path, "mode=ro&immutable=1")
+
+
+def _connect(path: Path, how: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"file:{quote(str(path.absolute()))}?{how}", uri=True, timeout=BUSY_TIMEOUT, isolation_level=None
+    )
+    try:
+        connection.execute("PRAGMA trusted_schema=OFF")
+        connection.execute("PRAGMA query_only=ON")
+        application, version = (
+            int(connection.execute(f"PRAGMA {name}").fetchone()[0]) for name in ("application_id", "user_version")
+        )
+        if application != APPLICATION_ID:
+            raise StorageFailure(f"{path}: another program's database")
+        if version > schema.VERSION:
+            raise StorageFailure(
+                f"{path}: written by a newer version of this program (schema {version}, this one knows"
+                f" {schema.VERSION}): upgrade"
+            )
+        if version < schema.VERSION:
+            raise StorageFailure(
+                f"{path}: written by an older version of this program (schema {version}): the next scan brings it up"
+                " to date"
+            )
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise storage_failure(path, error) from error
+    except OSError as error:
+        raise StorageFailure(f"{path}: cannot be read: {error.strerror}") from error

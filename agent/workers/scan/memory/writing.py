@@ -1,0 +1,214 @@
+"""Putting what a run found into the tables. Each function is called inside a transaction of its caller."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from agent.workers.scan.found import Host, Port
+from agent.workers.scan.memory.coverage import Asked, asked, joined, read_ports, write_ports
+from agent.workers.scan.memory.picture import PortSet, decode, encode, join, tidy
+from agent.workers.scan.memory.picture import asked as asked_of
+from agent.workers.scan.memory.place import Line, order, pack, unpack
+
+SWEPT: Final = 1
+DETECTED: Final = 2
+"""Stages of a host: its ports were asked; and what answers at those that are open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a run is to do. ``declared`` is JSON, for people and for whoever compares; ``hosts`` are addresses.
+
+    Only a run of the same ``plan_hash`` goes on with what an interrupted one found; it goes on with its ``seed`` too.
+    """
+
+    plan_hash: str
+    hosts: int
+    chunks: int
+    declared: str = "{}"
+    argv: Sequence[str] = ()
+    seed: int = 0
+    profile: str = ""
+    engine: str = ""
+    nmap_version: str = ""
+
+
+@dataclass(slots=True)
+class Run:
+    """A run under way. The counts include what an interrupted predecessor had done."""
+
+    id: int
+    done: set[int] = field(default_factory=set)
+    hosts_done: int = 0
+    hosts_up: int = 0
+    ports_open: int = 0
+    seed: int = 0
+    started: float = 0.0
+    site: str = ""
+    resumed: bool = False
+
+
+def add_run(connection: sqlite3.Connection, task: Task, site: str, started: float, status: str) -> Run:
+    """A new run."""
+    cursor = connection.execute(
+        "INSERT INTO runs (site, started, status, plan_hash, seed, profile, engine, nmap_version, declared, argv,"
+        " hosts_total, chunks_total) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            site,
+            started,
+            status,
+            task.plan_hash,
+            task.seed,
+            task.profile,
+            task.engine,
+            task.nmap_version,
+            task.declared,
+            json.dumps(list(task.argv)),
+            task.hosts,
+            task.chunks,
+        ),
+    )
+    return Run(int(cursor.lastrowid or 0), seed=task.seed, started=started, site=site)
+
+
+def add_host(connection: sqlite3.Connection, run: Run, host: Host, now: float, stage: int) -> tuple[int, int]:
+    """Keep what was found out about one host, together with what this run knew of it already.
+
+    Returns how many hosts up and open ports there are more than before. Raises ``ValueError`` for no address.
+    """
+    number = host_id(connection, run.site, host.address)
+    row = connection.execute(
+        "SELECT pictures.data, seen.stage FROM seen JOIN pictures ON pictures.id = seen.picture"
+        " WHERE seen.run = ? AND seen.host = ?",
+        (run.id, number),
+    ).fetchone()
+    before = decode(host.address, row[0]) if row else None
+    host = tidy(host) if before is None else join(before, host)
+    connection.execute(
+        "INSERT OR REPLACE INTO seen (run, host, at, picture, stage) VALUES (?, ?, ?, ?, ?)",
+        (run.id, number, int(now - run.started), _picture(connection, run.id, host), max(stage, row[1] if row else 0)),
+    )
+    old = (0, 0) if before is None else _counts(before)
+    new = _counts(host)
+    return new[0] - old[0], new[1] - old[1]
+
+
+def add_asked(connection: sqlite3.Connection, run: int, parts: Iterable[Asked]) -> None:
+    """Keep that addresses were asked and that there is no picture of them."""
+    for part in joined(parts):
+        ports = _port_set(connection, part.ports)
+        family, zone = part.line
+        connection.executemany(
+            "INSERT OR IGNORE INTO coverage VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                (run, family, zone, pack(family, low), pack(family, high), ports, part.outcome)
+                for low, high in part.addresses
+            ),
+        )
+
+
+def gather(connection: sqlite3.Connection, run: int) -> None:
+    """Make one range of those that touch: each chunk has brought its own."""
+    rows = connection.execute(
+        "SELECT family, zone, low, high, port_sets.ports, outcome FROM coverage"
+        " JOIN port_sets ON port_sets.id = coverage.ports WHERE run = ?",
+        (run,),
+    ).fetchall()
+    parts = [
+        Asked(Line(family, zone), ((unpack(low), unpack(high)),), read_ports(ports), outcome)
+        for family, zone, low, high, ports, outcome in rows
+    ]
+    if sum(len(part.addresses) for part in joined(parts)) < len(rows):
+        connection.execute("DELETE FROM coverage WHERE run = ?", (run,))
+        add_asked(connection, run, parts)
+
+
+def add_raw(connection: sqlite3.Connection, run: int, document: bytes, now: float) -> None:
+    """Keep a document of nmap's."""
+    connection.execute("INSERT INTO raw (run, made, xml) VALUES (?, ?, ?)", (run, now, zlib.compress(document, 6)))
+
+
+def split(hosts: Iterable[Host]) -> tuple[list[Host], list[Asked]]:
+    """Those of which a picture is worth keeping, and the others as addresses that were asked in vain."""
+    kept: list[Host] = []
+    silent: dict[PortSet, list[str]] = {}
+    for host in hosts:
+        if host.state == "up" or host.ports:
+            kept.append(host)
+        else:
+            silent.setdefault(asked_of(host), []).append(host.address)
+    return kept, [part for ports, addresses in silent.items() for part in asked(addresses, ports)]
+
+
+def host_id(connection: sqlite3.Connection, site: str, address: str) -> int:
+    """The number of an address at a site. Raises ``ValueError`` for text that is none."""
+    row = connection.execute("SELECT id FROM hosts WHERE site = ? AND address = ?", (site, address)).fetchone()
+    if row is None:
+        cursor = connection.execute(
+            "INSERT INTO hosts (site, address, place) VALUES (?, ?, ?)", (site, address, order(address))
+        )
+        return int(cursor.lastrowid or 0)
+    return int(row[0])
+
+
+def service_id(connection: sqlite3.Connection, port: Port) -> int | None:
+    """The number of the service of a port; ``None`` when nothing is known of it."""
+    if not (port.service or port.tunnel or port.certificate or port.product):
+        return None
+    certificate = msgspec.json.encode(port.certificate).decode() if port.certificate else ""
+    values = (
+        port.service,
+        port.product,
+        port.version,
+        port.extrainfo,
+        port.tunnel,
+        json.dumps(port.cpe),
+        port.method,
+        certificate,
+    )
+    row = connection.execute(
+        "SELECT id FROM services WHERE name = ? AND product = ? AND version = ? AND extrainfo = ? AND tunnel = ?"
+        " AND cpe = ? AND method = ? AND certificate = ?",
+        values,
+    ).fetchone()
+    if row is None:
+        cursor = connection.execute(
+            "INSERT INTO services (name, product, version, extrainfo, tunnel, cpe, method, certificate)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            values,
+        )
+        return int(cursor.lastrowid or 0)
+    return int(row[0])
+
+
+def _picture(connection: sqlite3.Connection, run: int, host: Host) -> int:
+    key, data = encode(host)
+    row = connection.execute("SELECT id, last_run FROM pictures WHERE key = ?", (key,)).fetchone()
+    if row is None:
+        cursor = connection.execute(
+            "INSERT INTO pictures (key, ports, last_run, data) VALUES (?, ?, ?, ?)",
+            (key, _port_set(connection, asked_of(host)), run, data),
+        )
+        return int(cursor.lastrowid or 0)
+    if row[1] < run:
+        connection.execute("UPDATE pictures SET last_run = ? WHERE id = ?", (run, row[0]))
+    return int(row[0])
+
+
+def _port_set(connection: sqlite3.Connection, ports: PortSet) -> int:
+    written = write_ports(ports)
+    row = connection.execute("SELECT id FROM port_sets WHERE ports = ?", (written,)).fetchone()
+    if row is None:
+        return int(connection.execute("INSERT INTO port_sets (ports) VALUES (?)", (written,)).lastrowid or 0)
+    return int(row[0])
+
+
+def _counts(host: Host) -> tuple[int, int]:
+    return int(host.state == "up"), sum(port.state == "open" for port in host.ports)

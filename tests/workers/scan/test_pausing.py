@@ -1,0 +1,267 @@
+"""A scan sends nothing while it is paused or outside its window, and ends when it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.workers.scan.pausing import EXTEND_EVERY, LOOK, Ended, Gate
+from tests.workers.scan.test_worker import Bench, bench, loopback
+
+__all__ = ["bench"]
+
+
+class Clock:
+    """Ticks when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    return tmp_path / "lan.json"
+
+
+@pytest.fixture
+def extended() -> list[float]:
+    return []
+
+
+@pytest.fixture
+def gate(config: Path, clock: Clock, extended: list[float]) -> Gate:
+    """Its window is closed from 1100 to 1200."""
+
+    def opens(now: float) -> float | None:
+        return 1200.0 if 1100 <= now < 1200 else None
+
+    return Gate(config, opens, timeout=60.0, extend=extended.append, clock=clock, ticks=clock)
+
+
+def test_it_is_closed_while_the_file_is_there_and_looks_no_oftener_than_it_says(
+    gate: Gate, config: Path, clock: Clock
+) -> None:
+    assert gate.look()
+    config.with_suffix(".paused").touch()
+    assert gate.look()
+    clock.now += LOOK
+    assert not gate.look()
+    assert (gate.open, gate.why) == (False, "paused by hand")
+    config.with_suffix(".paused").unlink()
+    assert not gate.look()
+    clock.now += LOOK
+    assert gate.look()
+    assert gate.held == pytest.approx(LOOK)
+
+
+def test_a_link_to_nowhere_pauses_too(gate: Gate, config: Path) -> None:
+    config.with_suffix(".paused").symlink_to("nowhere")
+    assert not gate.look()
+
+
+def test_outside_its_window_it_is_closed_and_says_until_when(gate: Gate, clock: Clock, config: Path) -> None:
+    clock.now = 1150.0
+    assert not gate.look()
+    assert gate.why == f"outside its window until {time.strftime('%Y-%m-%d %H:%M', time.localtime(1200))}"
+    config.with_suffix(".paused").touch()
+    clock.now = 1250.0
+    assert not gate.look()
+    assert gate.why == "paused by hand"
+    config.with_suffix(".paused").unlink()
+    clock.now = 1260.0
+    assert gate.look()
+    assert gate.held == pytest.approx(110.0)
+
+
+def test_the_time_for_which_it_is_closed_does_not_count_for_the_timeout(
+    gate: Gate, config: Path, clock: Clock, extended: list[float]
+) -> None:
+    """Asked for is always what was left of 60 seconds when it closed, and when it is open what is left by then."""
+    gate.look()
+    clock.now += 20
+    config.with_suffix(".paused").touch()
+    for _ in range(20):
+        assert not gate.look()
+        clock.now += EXTEND_EVERY / 2
+    assert extended == pytest.approx([40.0] * 10)
+    config.with_suffix(".paused").unlink()
+    assert gate.look()
+    clock.now += 15
+    assert gate.look()
+    assert extended[-2:] == pytest.approx([40.0, 25.0])
+    clock.now += 50
+    assert gate.look()
+    assert extended[-1] == 0.0
+
+
+def test_nobody_is_asked_for_time_that_was_not_lost(gate: Gate, clock: Clock, extended: list[float]) -> None:
+    for _ in range(9):
+        assert gate.look()
+        clock.now += 10
+    assert not extended
+
+
+def test_an_order_to_end_ends_whatever_waits(gate: Gate, config: Path) -> None:
+    config.with_suffix(".ended").touch()
+    with pytest.raises(Ended):
+        gate.look()
+    with pytest.raises(Ended):
+        asyncio.run(gate.passage())
+
+
+def test_without_settings_on_disk_it_is_open() -> None:
+    assert Gate(None).look()
+
+
+async def _forever(begun: list[str], ended: list[str]) -> str:
+    begun.append("")
+    try:
+        await asyncio.Event().wait()
+    finally:
+        ended.append("")
+    return "never"
+
+
+def test_what_cannot_be_asked_is_cancelled_and_done_anew(config: Path) -> None:
+    begun: list[str] = []
+    turns: list[str] = []
+    pause = config.with_suffix(".paused")
+
+    async def work() -> str:
+        if len(begun) == 1:
+            return "done"
+        loop = asyncio.get_running_loop()
+        loop.call_soon(pause.touch)
+        return await _forever(begun, [])
+
+    def turn() -> None:
+        turns.append(own.why)
+        if len(turns) == 3:
+            pause.unlink()
+
+    own = Gate(config)
+    assert asyncio.run(own.redo(work, turn)) == "done"
+    assert turns == ["paused by hand"] * 3
+
+
+@pytest.mark.parametrize("suffix", [".ended", None])
+def test_nothing_goes_on_when_the_run_ends_or_the_worker_is_stopped(config: Path, suffix: str | None) -> None:
+    begun: list[str] = []
+    ended: list[str] = []
+
+    async def stop() -> None:
+        task = asyncio.ensure_future(Gate(config).redo(lambda: _forever(begun, ended)))
+        while not begun:
+            await asyncio.sleep(0)
+        if suffix:
+            config.with_suffix(suffix).touch()
+        else:
+            task.cancel()
+        with pytest.raises(Ended if suffix else asyncio.CancelledError):
+            await task
+
+    asyncio.run(stop())
+    assert (len(begun), len(ended)) == (1, 1)
+
+
+def test_what_fails_fails_as_it_does(config: Path) -> None:
+    async def fail() -> None:
+        raise OSError("no")
+
+    with pytest.raises(OSError, match="no"):
+        asyncio.run(Gate(config).redo(fail))
+
+
+# -- the worker as a process, with an nmap that takes its time ------------------------------------------------------
+
+WAITING = 'echo $$ >> "$HERE/began"; [ -e "$HERE/go" ] && exec "$NMAP" "$@"; exec sleep 600'
+"""An nmap that scans once it may."""
+
+
+@pytest.fixture
+def here(bench: Bench) -> Iterator[Path]:
+    yield bench.directory / "fake"
+
+
+def until(condition: Any, seconds: float = 20.0) -> float:
+    """Seconds until it was so."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < seconds
+        time.sleep(0.01)
+    return time.monotonic() - began
+
+
+def pids(here: Path) -> list[int]:
+    """Of all that were started in place of nmap."""
+    began = here / "began"
+    return [int(line) for line in began.read_text().split()] if began.exists() else []
+
+
+def lives(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def told(bench: Bench, words: str) -> None:
+    """Wait until the worker says so of itself."""
+    while not any(words in note.get("STATUS", "") for note in bench.notes):
+        bench.receive()
+
+
+def test_a_pause_ends_nmap_within_a_second_and_what_it_was_at_is_done_anew(bench: Bench, here: Path) -> None:
+    process = bench.start(loopback(), path=bench.fake(WAITING))
+    until(lambda: pids(here))
+    (bench.directory / "lan.paused").touch()
+    assert until(lambda: not lives(pids(here)[0])) < 1.0
+    told(bench, "paused by hand: 0 of 1 host")
+    (here / "go").touch()
+    (bench.directory / "lan.paused").unlink()
+    ended = bench.finish(process)
+    assert ended.code == 0, ended.stderr
+    assert len(pids(here)) == 2
+    assert bench.rows("SELECT status, chunks_done FROM runs") == [("finished", 1)]
+    assert ended.figures["held"] == ""
+
+
+def test_a_scan_that_is_paused_before_it_starts_is_ready_and_waits(bench: Bench, here: Path) -> None:
+    path = bench.fake(WAITING)
+    (here / "go").touch()
+    (bench.directory / "lan.paused").touch()
+    process = bench.start(loopback(), path=path)
+    told(bench, "paused by hand")
+    before = bench.heartbeat.stat().st_mtime_ns
+    until(lambda: bench.heartbeat.stat().st_mtime_ns != before)
+    assert {"READY": "1"} in bench.notes
+    assert not pids(here)
+    (bench.directory / "lan.paused").unlink()
+    assert bench.finish(process).code == 0
+
+
+def test_an_ended_run_keeps_what_it_found_and_the_next_one_begins_anew(bench: Bench, here: Path) -> None:
+    path = bench.fake('echo $$ >> "$HERE/began"; [ $(wc -l < "$HERE/began") = 2 ] && exec sleep 600; exec "$NMAP" "$@"')
+    process = bench.start(loopback("127.0.0.0/25"), path=path)
+    until(lambda: len(pids(here)) == 2)
+    began = time.monotonic()
+    (bench.directory / "lan.ended").touch()
+    ended = bench.finish(process)
+    assert time.monotonic() - began < 1.0
+    assert ended.code == 0, ended.stderr
+    message = "ended by hand after 64 of 128 hosts"
+    assert ended.events["scan_stopped"]["message"] == f"127.0.0.0/25: {message}"
+    assert bench.rows("SELECT status, chunks_done, message FROM runs") == [("stopped", 1, message)]
+    (bench.directory / "lan.ended").unlink()
+    assert bench.run(loopback("127.0.0.0/25")).code == 0
+    assert bench.rows("SELECT id, status, chunks_done FROM runs") == [(1, "stopped", 1), (2, "finished", 2)]

@@ -1,25 +1,36 @@
-"""What nmap found, as plain typed values.
+"""What nmap found of a host, as plain typed values.
 
-The document is read with python-nmap's parser. Only its parser: python-nmap's runner would take a target for an option
-and an empty answer for a good one. What it drops (the tunnel of a service, all CPEs but the last) was seen when the
-document went by (``stream``). Everything a stranger's banner can influence is cleaned and cut here, once, before it is
-stored or shown.
+The element is read with python-nmap's parser. Only its parser: python-nmap's runner would take a target for an option
+and an empty answer for a good one. What it drops (the tunnel of a service, all CPEs but the last, certificates) is read
+from the same bytes beside it (``dropped``). Everything a stranger's banner can influence is cleaned and cut here, once,
+before it is stored or shown.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Any
 
 from agent.errors import ScanFailure
-from agent.workers.scan.found import PROTOCOLS, Host, Port, Protocol
+from agent.workers.scan.dropped import PortFacts, read_dropped
+from agent.workers.scan.found import PROTOCOLS, Host, Port, Protocol, Script
 from agent.workers.scan.library import nmap
-from agent.workers.scan.nmap import Answer
 from agent.workers.scan.stream import clean
 
 NAMES_LIMIT = 16
-"""Most names of one host, and most CPEs of one port."""
+"""Most names of one host, CPEs of one port, guesses of an operating system."""
+
+SCRIPTS_LIMIT = 64
+"""Most scripts of which the output of one port or host is kept."""
+
+OUTPUT_LIMIT = 4096
+"""Most characters of what one script said."""
+
+# What python-nmap asks of a document beside its hosts. The element comes from `stream`, so it holds no entity.
+_HEAD = b"<nmaprun>"
+_TAIL = b"<runstats><finished/><hosts/></runstats></nmaprun>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,36 +49,42 @@ class ChunkResult:
         return sum(port.state == "open" for host in self.hosts for port in host.ports)
 
 
-def read_results(answer: Answer, addresses: tuple[str, ...]) -> ChunkResult:
-    """Read a judged answer about ``addresses``.
+def read_host(element: bytes, asked: Mapping[str, str]) -> Host:
+    """Read one ``<host>`` element of nmap's XML.
+
+    ``asked`` holds the addresses that nmap was given: without their zone, which nmap leaves out, to with it.
 
     Raises ``ScanFailure`` when it cannot be understood, or tells of an address that was not asked for.
     """
     # The constructor starts `nmap -V`; the parser needs nothing of what it sets up.
     parser = nmap.PortScanner.__new__(nmap.PortScanner)
     try:
-        found: dict[str, dict[str, Any]] = parser.analyse_nmap_xml_scan(answer.document)["scan"]
-        hosts = [_host(address, entry, answer) for address, entry in found.items()]
-    except (nmap.PortScannerError, AttributeError, KeyError, TypeError, ValueError) as error:
+        found: dict[str, dict[str, Any]] = parser.analyse_nmap_xml_scan(_HEAD + element + _TAIL)["scan"]
+        ((address, entry),) = found.items()
+        facts = read_dropped(element)
+        host = _host(address, entry, facts.ports)
+    except (nmap.PortScannerError, AttributeError, KeyError, TypeError, ValueError, SyntaxError) as error:
         # Not the text of the error: PortScannerError holds the whole document.
         raise ScanFailure(f"nmap's XML cannot be understood ({type(error).__name__})") from error
-    # nmap leaves the zone of a link-local address out, and a chunk has one zone only.
-    asked = {address.partition("%")[0]: (place, address) for place, address in enumerate(addresses)}
-    for host in hosts:
-        if host.address not in asked:
-            raise ScanFailure(f"nmap answered for {host.address}, which was not asked for")
-    hosts.sort(key=lambda host: asked[host.address][0])
-    named = (replace(host, address=asked[host.address][1]) for host in hosts)
-    return ChunkResult(tuple(named), answer.verdict.version)
+    if host.address not in asked:
+        raise ScanFailure(f"nmap answered for {host.address}, which was not asked for")
+    return replace(host, address=asked[host.address])
 
 
-def _host(address: str, entry: dict[str, Any], answer: Answer) -> Host:
+def without_zones(addresses: tuple[str, ...]) -> dict[str, str]:
+    """Addresses as nmap tells them to as they were given to it; a run of nmap has addresses of one zone only."""
+    return {address.partition("%")[0]: address for address in addresses}
+
+
+def _host(address: str, entry: dict[str, Any], facts: Mapping[tuple[str, int], PortFacts]) -> Host:
     ports = [
-        _port(address, protocol, number, fields, answer)
+        _port(protocol, number, fields, facts.get((protocol, number), PortFacts()))
         for protocol in PROTOCOLS
         for number, fields in entry.get(protocol, {}).items()
     ]
     names = (clean(name["name"]) for name in entry["hostnames"][:NAMES_LIMIT])
+    guesses = (f"{match['name']} ({match['accuracy']} %)" for match in entry.get("osmatch", [])[:NAMES_LIMIT])
+    scripts = {script["id"]: script["output"] for script in entry.get("hostscript", [])}
     return Host(
         address=str(ip_address(address)),
         state=clean(entry["status"]["state"]),
@@ -75,13 +92,14 @@ def _host(address: str, entry: dict[str, Any], answer: Answer) -> Host:
         mac=clean(entry["addresses"].get("mac")).lower(),
         names=tuple(name for name in names if name),
         ports=tuple(sorted(ports, key=lambda port: (PROTOCOLS.index(port.protocol), port.number))),
+        os=tuple(clean(guess) for guess in guesses),
+        scripts=_scripts(scripts),
     )
 
 
-def _port(address: str, protocol: Protocol, number: int, fields: dict[str, Any], answer: Answer) -> Port:
+def _port(protocol: Protocol, number: int, fields: dict[str, Any], facts: PortFacts) -> Port:
     if not 0 <= number <= 65535:
         raise ValueError(number)
-    tunnel, cpe = answer.verdict.details.get((address, protocol, number), ("", ()))
     return Port(
         protocol=protocol,
         number=number,
@@ -91,6 +109,20 @@ def _port(address: str, protocol: Protocol, number: int, fields: dict[str, Any],
         product=clean(fields["product"]),
         version=clean(fields["version"]),
         extrainfo=clean(fields["extrainfo"]),
-        tunnel=clean(tunnel),
-        cpe=tuple(clean(text) for text in cpe[:NAMES_LIMIT]),
+        tunnel=clean(facts.tunnel),
+        cpe=tuple(clean(text) for text in facts.cpe[:NAMES_LIMIT]),
+        method=clean(facts.method),
+        hostname=clean(facts.hostname),
+        ostype=clean(facts.ostype),
+        devicetype=clean(facts.devicetype),
+        ttl=facts.ttl,
+        fingerprint=clean(facts.fingerprint, OUTPUT_LIMIT),
+        certificate=facts.certificate,
+        scripts=_scripts(fields.get("script", {})),
     )
+
+
+def _scripts(said: Mapping[str, str]) -> tuple[Script, ...]:
+    """Sorted by name: nmap tells them as they end."""
+    names = sorted(said)[:SCRIPTS_LIMIT]
+    return tuple(Script(clean(name), clean(said[name], OUTPUT_LIMIT)) for name in names)

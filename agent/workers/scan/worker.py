@@ -26,12 +26,13 @@ from agent.workers.scan.argv import (
     privileges,
     target_list,
 )
+from agent.workers.scan.found import Host
 from agent.workers.scan.memory.coverage import asked
 from agent.workers.scan.memory.migration import with_rest
 from agent.workers.scan.nmap import run_nmap
 from agent.workers.scan.pausing import Ended, gate_of
 from agent.workers.scan.plan import Chunk, make_plan
-from agent.workers.scan.results import read_results
+from agent.workers.scan.results import ChunkResult, read_host, without_zones
 from agent.workers.scan.store import DETECTED, Ending, Run, ScanStore, Task
 from agent.workers.scan.stream import XmlStream
 
@@ -143,14 +144,18 @@ class ScanWorker:
                 self._tell(run, 0.0)
 
     async def _scan(self, store: ScanStore, run: Run, chunk: Chunk) -> None:
-        stream = XmlStream(stages=_STAGES[self._service.profile])
+        given = without_zones(chunk.addresses)
+        hosts: list[Host] = []
+        stream = XmlStream(
+            stages=_STAGES[self._service.profile], on_host=lambda element: hosts.append(read_host(element, given))
+        )
 
         def turn() -> None:
             self._context.beat()
             self._tell(run, stream.fraction * len(chunk.addresses))
 
         try:
-            answer = await run_nmap(
+            verdict = await run_nmap(
                 lambda targets: self._argv(chunk, targets),
                 self._environment,
                 target_list(chunk.addresses),
@@ -161,7 +166,9 @@ class ScanWorker:
                 turn=turn,
                 turn_every=self._context.beat_interval,
             )
-            result = read_results(answer, chunk.addresses)
+            order = {address: place for place, address in enumerate(chunk.addresses)}
+            hosts.sort(key=lambda host: order[host.address])
+            result = ChunkResult(tuple(hosts), verdict.version)
         except ScanFailure as error:
             if self._plan.chunk_count == 1:
                 raise
@@ -176,7 +183,6 @@ class ScanWorker:
             addresses=len(chunk.addresses),
             asked=asked(address for address in chunk.addresses if address not in found),
             stage=DETECTED,
-            raw=answer.document,
         )
         store.tally(run, sent=0, answered=0, nmap_version=result.nmap_version)
         self._context.beat()

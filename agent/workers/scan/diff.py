@@ -2,11 +2,12 @@
 
 Only what both runs asked is compared, port by port, however each tells of it: a port that stands by itself in one and
 among ``997 closed`` in the other has not changed when it was closed both times. A run that did not see all that it
-asked for (``Coverage.doubt``) closes nothing and takes nobody away: what would have been told is counted, and said.
+asked for (``Side.doubt``) closes nothing and takes nobody away: what would have been told is counted, and said.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -15,9 +16,10 @@ from typing import Final, Literal, NamedTuple
 
 from agent.declaration.amounts import count
 from agent.workers.scan import volatile
-from agent.workers.scan.coverage import Coverage
 from agent.workers.scan.found import PROTOCOLS, Certificate, Host, Port, Script
+from agent.workers.scan.memory.picture import asked as asked_of
 from agent.workers.scan.plan import Ranges, merge
+from agent.workers.scan.side import Side
 from agent.workers.scan.spans import common, holds, size, without
 
 Kind = Literal[
@@ -47,6 +49,7 @@ NOT_OPEN: Final = "not-open"
 _OPEN: Final = frozenset({"open", "open|filtered"})
 _ANSWERED: Final = frozenset({"open", "closed", "unfiltered"})
 _SILENT: Final = frozenset({"filtered", "open|filtered", "closed|filtered"})
+_SURE = re.compile(r" \([0-9]{1,3} ?%\)$")
 _NAMED = 8
 """Most open ports that are named where a host as a whole comes or goes."""
 
@@ -106,15 +109,15 @@ class Span(NamedTuple):
 class _Sides(NamedTuple):
     """What holds for two runs as a whole."""
 
-    first: Coverage
-    second: Coverage
+    first: Side
+    second: Side
     names: bool
     macs: bool
     os: bool
     scripts: bool
 
 
-def compare(first: Iterable[Host], before: Coverage, second: Iterable[Host], after: Coverage) -> Difference:
+def compare(first: Iterable[Host], before: Side, second: Iterable[Host], after: Side) -> Difference:
     """What changed from the hosts of the ``first`` run to those of the ``second``.
 
     An address is told of once in each. Time and memory grow with what the runs tell of, not with what they asked.
@@ -124,8 +127,8 @@ def compare(first: Iterable[Host], before: Coverage, second: Iterable[Host], aft
     told = Difference(notes=notes)
     for address in sorted(old.keys() | new.keys(), key=_place):
         was, now = old.get(address), new.get(address)
-        was = was or (Host(address, "down", "") if before.asked(address) else None)
-        now = now or (Host(address, "down", "") if after.asked(address) else None)
+        was = was or (Host(address, "down", "") if before.looked(address) else None)
+        now = now or (Host(address, "down", "") if after.looked(address) else None)
         if was is None or now is None:
             told.only_first += was is not None and present(was)
             told.only_second += now is not None and present(now)
@@ -148,37 +151,27 @@ def present(host: Host) -> bool:
     return host.reason != "user-set" or bool(states & _ANSWERED)
 
 
-def asked_of(host: Host) -> dict[str, Ranges]:
-    """The ports that a host was asked for, by protocol."""
-    found: dict[str, Ranges] = {}
-    for protocol in PROTOCOLS:
-        single = ((port.number, port.number) for port in host.ports if port.protocol == protocol)
-        together = (one for rest in host.rest if rest.protocol == protocol for one in rest.ports)
-        if ranges := merge((*single, *together)):
-            found[protocol] = ranges
-    return found
-
-
-def _sides(
-    old: Mapping[str, Host], before: Coverage, new: Mapping[str, Host], after: Coverage
-) -> tuple[_Sides, list[str]]:
+def _sides(old: Mapping[str, Host], before: Side, new: Mapping[str, Host], after: Side) -> tuple[_Sides, list[str]]:
     """What both runs know at all: without that, each host would have lost its name."""
     known = [
-        (any(host.names for host in hosts), any(host.mac for host in hosts), any(host.os for host in hosts))
-        for hosts in (old.values(), new.values())
+        (
+            any(host.names for host in hosts),
+            any(host.mac for host in hosts),
+            any(host.os for host in hosts),
+            side.scripts or any(host.scripts or any(port.scripts for port in host.ports) for host in hosts),
+        )
+        for hosts, side in ((old.values(), before), (new.values(), after))
     ]
-    scripts = before.scripts, after.scripts
     notes = [
         f"{what} are not compared: the {'first' if both[1] else 'second'} run knows none"
         for what, both in zip(
             ("names", "MAC addresses", "operating systems", "answers of scripts"),
-            (*zip(*known, strict=True), scripts),
+            zip(*known, strict=True),
             strict=True,
         )
         if both[0] != both[1]
     ]
-    names, macs, systems = (all(both) for both in zip(*known, strict=True))
-    return _Sides(before, after, names, macs, systems, all(scripts)), notes
+    return _Sides(before, after, *(all(both) for both in zip(*known, strict=True))), notes
 
 
 def _of_host(was: Host, now: Host, sides: _Sides, told: Difference) -> Iterator[Change]:
@@ -189,23 +182,25 @@ def _of_host(was: Host, now: Host, sides: _Sides, told: Difference) -> Iterator[
         return
     if here and not there and was.state != "up":
         yield Change("host_new", address, after=_opened(now))
+        asked = dict(sides.first.ports(address))
         for port in now.open_ports():
-            if holds(sides.first.ports.get(port.protocol, ()), port.number):
+            if holds(asked.get(port.protocol, ()), port.number):
                 yield Change("port_opened", address, port.protocol, ((port.number, port.number),), "", "open")
         return
     if sides.macs and was.mac != now.mac:
         yield Change("mac_changed", address, before=was.mac, after=now.mac)
     if sides.names and _names(was) != _names(now):
         yield Change("names_changed", address, before=" ".join(_names(was)), after=" ".join(_names(now)))
-    if sides.os and (set(was.os) != set(now.os) or was.os[:1] != now.os[:1]):
-        yield Change("os_changed", address, before=", ".join(was.os[:3]), after=", ".join(now.os[:3]))
+    systems, others = _systems(was), _systems(now)
+    if sides.os and (set(systems), systems[:1]) != (set(others), others[:1]):
+        yield Change("os_changed", address, before=", ".join(systems[:3]), after=", ".join(others[:3]))
     if sides.scripts:
         yield from _scripts(Change("script_changed", address), was.scripts, now.scripts)
     yield from _of_ports(was, now, sides, told)
 
 
 def _of_ports(was: Host, now: Host, sides: _Sides, told: Difference) -> Iterator[Change]:
-    asked_then, asked_now = asked_of(was), asked_of(now)
+    asked_then, asked_now = dict(asked_of(was)), dict(asked_of(now))
     for protocol in PROTOCOLS:
         both = common(then := asked_then.get(protocol, ()), later := asked_now.get(protocol, ()))
         told.ports += size(both)
@@ -341,6 +336,11 @@ def _names(host: Host) -> list[str]:
     return sorted({name.rstrip(".").lower() for name in host.names})
 
 
+def _systems(host: Host) -> list[str]:
+    """The guesses, best first, without how sure each is (``Linux 5.0 (96 %)``): that sways from run to run."""
+    return [_SURE.sub("", guess) for guess in host.os]
+
+
 def _opened(host: Host) -> str:
     """The first few open ports of a host."""
     names = [f"{port.protocol}/{port.number}" for port in host.open_ports()]
@@ -364,7 +364,7 @@ def _gain(change: Change) -> bool:
     return not change.before
 
 
-def _limits(told: Difference, before: Coverage, after: Coverage) -> list[str]:
+def _limits(told: Difference, before: Side, after: Side) -> list[str]:
     """A line for each thing that was not compared, or not told."""
     lines = []
     if after.doubt:

@@ -49,10 +49,11 @@ class ChunkResult:
         return sum(port.state == "open" for host in self.hosts for port in host.ports)
 
 
-def read_host(element: bytes, asked: Mapping[str, str]) -> Host:
+def read_host(element: bytes, asked: Mapping[str, str] | None) -> Host:
     """Read one ``<host>`` element of nmap's XML.
 
-    ``asked`` holds the addresses that nmap was given: without their zone, which nmap leaves out, to with it.
+    ``asked`` holds the addresses that nmap was given: without their zone, which nmap leaves out, to with it. ``None``:
+    nobody knows them, since somebody else ran it.
 
     Raises ``ScanFailure`` when it cannot be understood, or tells of an address that was not asked for.
     """
@@ -66,6 +67,8 @@ def read_host(element: bytes, asked: Mapping[str, str]) -> Host:
     except (nmap.PortScannerError, AttributeError, KeyError, TypeError, ValueError, SyntaxError) as error:
         # Not the text of the error: PortScannerError holds the whole document.
         raise ScanFailure(f"nmap's XML cannot be understood ({type(error).__name__})") from error
+    if asked is None:
+        return host
     if host.address not in asked:
         raise ScanFailure(f"nmap answered for {host.address}, which was not asked for")
     return replace(host, address=asked[host.address])

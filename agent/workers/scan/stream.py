@@ -151,7 +151,10 @@ class XmlStream:
             self._on_beside(name, attributes)
         if self._depth == 1:
             verdict.version = clean(attributes.get("version"), 40)
-            _refuse_old(verdict.version)
+            if (
+                attributes.get("scanner", "nmap") == "nmap"
+            ):  # masscan writes such documents too, of a version of its own
+                _refuse_old(verdict.version)
         elif self._depth == 2 and name == "host":
             self._begun = self._parser.CurrentByteIndex
             self._timed_out = attributes.get("timedout") == "true"

@@ -294,7 +294,7 @@ def _comparable(was: Port, now: Port, sides: _Sides) -> bool:
     """Whether both runs looked at a port in the same way: its number says ``https-alt`` what turns out as ``http``."""
     if (was.method == "probed") == (now.method == "probed"):
         return True
-    return sides.first.detection == sides.second.detection != "some"
+    return sides.first.detection == sides.second.detection == "every"
 
 
 def _details(port: Port) -> tuple[str, ...]:

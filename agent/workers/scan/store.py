@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterable, Iterator
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from agent.errors import ScanFailure, StorageFailure
-from agent.telemetry.database import Opened, open_database, transaction
+from agent.telemetry.database import Opened, open_database, storage_failure, transaction
 from agent.workers.scan.found import Host
 from agent.workers.scan.memory import reading, schema, writing
 from agent.workers.scan.memory.coverage import Asked
 from agent.workers.scan.memory.migration import migrate
 from agent.workers.scan.memory.picture import decode
+from agent.workers.scan.memory.settling import Doubt, doubts, settle
 from agent.workers.scan.memory.writing import DETECTED, SWEPT, Run, Task
 
 __all__ = ["DETECTED", "RESUME_WITHIN", "SWEPT", "Ending", "Run", "ScanStore", "Task"]
@@ -26,20 +29,37 @@ __all__ = ["DETECTED", "RESUME_WITHIN", "SWEPT", "Ending", "Run", "ScanStore", "
 RESUME_WITHIN = 24 * 3600.0
 """Seconds. What an interrupted run found before that is too old to be part of a new picture."""
 
+MISSES: Final = 2
+"""Looks in a row that miss something until it counts as closed or gone."""
+
 Ending = Literal["finished", "failed", "interrupted", "stopped"]
 """``interrupted`` is to be continued; ``stopped``, by a person, is not."""
+
+
+def _nothing() -> None:
+    pass
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise storage_failure(path, error) from error
 
 
 class ScanStore:
     """Opened by one process at a time; a second one is refused. Every method raises ``StorageFailure``."""
 
-    def __init__(self, path: Path, *, site: str = "") -> None:
+    def __init__(self, path: Path, *, site: str = "", misses: int = MISSES) -> None:
         """Open or create the database at ``path``; ``opened`` tells whether a damaged one was moved aside.
 
-        ``site`` tells one 192.168.0.1 from another. Raises ``ScanFailure`` while another process has it open.
+        ``site`` tells one 192.168.0.1 from another. ``misses``: looks in a row until something that was there counts
+        as closed or gone. Raises ``ScanFailure`` while another process has it open.
         """
         self.path = path
         self.site = site
+        self._misses = misses
         self._lock = _lock(path)
         try:
             self.opened: Opened = open_database(path, schema.VERSION, lambda *found: migrate(*found, site=site))
@@ -55,11 +75,17 @@ class ScanStore:
             fd, self._lock = self._lock, -1
             os.close(fd)
 
-    def begin(self, task: Task, now: float) -> Run:
+    def begin(self, task: Task, now: float, turn: Callable[[], None] = _nothing) -> Run:
         """Start a run, or continue the last one if it was interrupted and had the same plan.
 
-        Whatever is still marked as running was killed: only one process has the file open.
+        Whatever is still marked as running was killed: only one process has the file open. Runs before that one are
+        folded if they were not yet; ``turn`` is called between two steps of that, some 50 ms each.
         """
+        run = self._begin(task, now)
+        self.settle(turn)
+        return run
+
+    def _begin(self, task: Task, now: float) -> Run:
         with transaction(self._connection, self.path):
             execute = self._connection.execute
             execute("UPDATE runs SET status = 'interrupted', ended = ? WHERE status = 'running'", (now,))
@@ -142,14 +168,53 @@ class ScanStore:
         """TCP ports of this site that the last runs found open without fail, each of another host."""
         return reading.canaries(self._connection, limit, self.site)
 
-    def end(self, run: Run, status: Ending, now: float, message: str = "", *, degraded: str = "") -> None:
-        """Close a run. ``degraded``: why what it did not find may well be there."""
+    def doubts(self, run: Run) -> Iterator[Doubt]:
+        """Where a second look now would settle what this run has left open so far; for ``recheck``."""
+        with _told(self.path):
+            yield from doubts(self._connection, run.id, self._misses)
+
+    def recheck(self, run: Run, hosts: Iterable[Host], now: float) -> None:
+        """Keep what second looks told: hosts with nothing but the ports that were asked again.
+
+        A host that did not answer again is one that is ``down``.
+        """
+        with transaction(self._connection, self.path):
+            for host in hosts:
+                if host.state == "up" or writing.has_picture(self._connection, run, host.address):
+                    more = self._add(run, host, now, SWEPT)
+                    run.hosts_up, run.ports_open = run.hosts_up + more[0], run.ports_open + more[1]
+                writing.add_rechecked(self._connection, run, host)
+            self._connection.execute(
+                "UPDATE runs SET hosts_up = ?, ports_open = ? WHERE id = ?", (run.hosts_up, run.ports_open, run.id)
+            )
+
+    def settle(self, turn: Callable[[], None] = _nothing) -> None:
+        """Fold what runs have found into what is so now. ``begin`` and ``end`` do it."""
+        with _told(self.path):
+            for _ in settle(self._connection, self.path, self._misses):
+                turn()
+
+    def end(
+        self,
+        run: Run,
+        status: Ending,
+        now: float,
+        message: str = "",
+        *,
+        degraded: str = "",
+        turn: Callable[[], None] = _nothing,
+    ) -> None:
+        """Close a run, and fold what it found into what is so now, unless it is to be continued.
+
+        ``degraded``: why what it did not find may well be there. ``turn`` as for ``begin``.
+        """
         with transaction(self._connection, self.path):
             writing.gather(self._connection, run.id)
             self._connection.execute(
                 "UPDATE runs SET status = ?, ended = ?, message = ?, degraded = ? WHERE id = ?",
                 (status, now, message, degraded, run.id),
             )
+        self.settle(turn)
 
     def take_in(
         self,
@@ -177,6 +242,8 @@ class ScanStore:
                 " WHERE id = ?",
                 (ended, message, run.hosts_up, run.ports_open, run.id),
             )
+            self._connection.execute("UPDATE runs SET quiet = 1 WHERE id = ?", (run.id,))
+        self.settle()
         return run.id
 
     def _add(self, run: Run, host: Host, now: float, stage: int) -> tuple[int, int]:

@@ -7,6 +7,7 @@ whole of ``MANY_PREFIX``: a route of the kind ``local`` says that each address o
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import json
 import os
@@ -33,6 +34,7 @@ from tests.workers.scan.truth import (
 )
 
 PATIENCE = 20.0
+CLONE_NEWNET = 0x40000000  # linux/sched.h
 PREFIX, PREFIX6 = "10.99.0.0/24", "fd99::/64"
 FAR_PREFIX = "10.98.0.0/24"
 MANY_PREFIX = "10.97.0.0/20"
@@ -82,10 +84,32 @@ def network(place: Path) -> Iterator[Network]:
         yield net
 
 
+@contextmanager
+def entered(net: Network) -> Iterator[None]:
+    """This thread is where the scanner is; a socket that it makes there stays there."""
+    with open("/proc/thread-self/ns/net") as back, open(f"/run/netns/{net.near}") as there:  # noqa: PTH123  # descriptors
+        _enter(there.fileno())
+        try:
+            yield
+        finally:
+            _enter(back.fileno())
+
+
+def _enter(namespace: int) -> None:
+    if ctypes.CDLL(None, use_errno=True).setns(namespace, CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "setns")
+
+
 def _wire(net: Network) -> None:
-    duplicates = "echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad"  # 1 s of waiting, else
+    # No waiting for duplicate addresses; and Linux limits its ICMP messages by whom they go to, which is one for all.
+    settings = ["net.ipv6.conf.default.accept_dad=0", "net.ipv6.icmp.ratelimit=0", "net.ipv4.icmp_ratelimit=0"]
+    optional = [
+        "net.ipv4.icmp_msgs_per_sec=1000000",
+        "net.ipv4.icmp_msgs_burst=100000",
+    ]  # of each namespace, since 6.12
     for name in (net.near, net.far):
-        run("ip", "netns", "exec", name, "sh", "-c", duplicates)
+        run("ip", "netns", "exec", name, "sysctl", "-q", "-w", *settings)
+        run("ip", "netns", "exec", name, "sysctl", "-q", "-e", "-w", *optional)
     own = [host.address for host in (*HOSTS, *FAR_HOSTS) if ":" not in host.address]
     six = [host.address for host in HOSTS if ":" in host.address]
     batch(
@@ -97,6 +121,7 @@ def _wire(net: Network) -> None:
         f"address add {NEAR6}/64 dev {INTERFACE} nodad",
         f"link set {INTERFACE} up",
         f"route add {MANY_PREFIX} via {FAR}",
+        f"ntable change name arp_cache dev {INTERFACE} retrans 100",  # who is not there is known soon
     )
     batch(
         net.far,
@@ -240,8 +265,13 @@ def _rules() -> str:
         ip daddr {addresses("behind a firewall that rejects")} tcp dport != 80 reject with icmp type admin-prohibited
         ip daddr {addresses("behind a firewall that rejects")} meta l4proto udp reject with icmp type admin-prohibited
       }}
+      chain slowly {{
+        limit rate over 1/second burst 6 packets drop
+      }}
       chain resets {{
         type filter hook output priority filter;
+        meta nfproto ipv6 accept
+        ip saddr {addresses("says once a second that a port is closed")} icmp type destination-unreachable jump slowly
         ip saddr != {addresses("limits its resets")} accept
         tcp flags & rst == rst limit rate over 1000/second burst 50 packets drop
       }}

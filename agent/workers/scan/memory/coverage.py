@@ -105,6 +105,11 @@ class Coverage:
         for family, zone, low, high, ports, outcome in rows:
             yield Asked(Line(_family(family), zone), ((unpack(low), unpack(high)),), self._set(ports), outcome)
 
+    def silent(self, address: str) -> PortSet | None:
+        """The ports that were asked there when nobody answered, beyond any picture; ``None`` when it was not asked."""
+        found = [ports for outcome, ports in self._ranges(address) if outcome == "silent"]
+        return union(found) if found else None
+
     def _of(self, address: str) -> Iterator[tuple[str, PortSet]]:
         row = self._ask(
             "SELECT pictures.ports FROM hosts JOIN seen ON seen.run = ? AND seen.host = hosts.id"
@@ -113,6 +118,9 @@ class Coverage:
         ).fetchone()
         if row is not None:
             yield "answered", self._set(row[0])
+        yield from self._ranges(address)
+
+    def _ranges(self, address: str) -> Iterator[tuple[str, PortSet]]:
         try:
             (family, zone), number = place(address)
         except ValueError:

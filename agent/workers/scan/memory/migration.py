@@ -36,9 +36,9 @@ def migrate(connection: sqlite3.Connection, found: int, *, site: str) -> None:
     schema.create(connection)
     connection.execute(
         "INSERT INTO runs (id, site, started, ended, status, message, plan_hash, profile, nmap_version, declared, argv,"
-        " hosts_total, chunks_total, chunks_done)"
+        " hosts_total, chunks_total, chunks_done, quiet)"
         " SELECT id, ?, started, ended, status, message, plan_hash, '', nmap_version, coverage, argv, hosts_total,"
-        " chunks_total, chunks_done FROM old_runs ORDER BY id",
+        " chunks_total, chunks_done, status IN ('finished', 'failed', 'stopped') FROM old_runs ORDER BY id",
         (site,),
     )
     connection.execute(

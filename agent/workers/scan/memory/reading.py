@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
-import msgspec
-
 from agent.errors import StorageFailure
 from agent.telemetry.database import APPLICATION_ID, BUSY_TIMEOUT, MAGIC, storage_failure
-from agent.workers.scan.found import Certificate, Host
+from agent.workers.scan.found import Host
 from agent.workers.scan.memory import schema
+from agent.workers.scan.memory.beliefs import SERVICE, read_json, read_service
 from agent.workers.scan.memory.coverage import Coverage
 from agent.workers.scan.memory.picture import decode
+from agent.workers.scan.memory.state import Service
 
 LONGEST_XML: Final = 64 << 20
 """Bytes of one document of nmap's when it is inflated; as ``stream.MAX_XML``."""
@@ -68,27 +68,13 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
-    """What answers at a port; fields as in ``found.Port``."""
-
-    name: str = ""
-    product: str = ""
-    version: str = ""
-    extrainfo: str = ""
-    tunnel: str = ""
-    cpe: tuple[str, ...] = ()
-    method: str = ""
-    certificate: Certificate | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class PortNow:
     """What is so now at a port that was open at least once.
 
     ``state`` is settled: one run that did not find it so changes ``misses`` only. ``first_seen`` and ``last_seen`` are
     of being open, ``last_looked`` is when a run last asked, ``last_changed`` when the state, the service or its version
     became what it is. ``source``: ``sweep``, ``nmap``, ``passive`` or ``import``: who told last. ``confidence``:
-    ``certain``, ``likely`` (told by one look or by a capture) or ``doubtful`` (missed since, or flapping).
+    ``certain``, ``likely`` (open, told by one look or by a capture alone) or ``doubtful`` (missed since, or flapping).
     """
 
     address: str
@@ -188,8 +174,8 @@ _RUN: Final = (
     " FROM runs"
 )
 _CHANGE: Final = "SELECT id, run, time, site, address, proto, port, kind, old, new, source FROM changes"
-_CERTAIN: Final = 0b11
-"""In the history of a port: open in each of the last two runs that asked."""
+_BOTH: Final = 0b11
+"""In the history of a port: open at each of the last two looks, if there were two."""
 
 
 class Memory:
@@ -269,7 +255,7 @@ class Memory:
         )
         ports = (
             "SELECT proto, port, state, reason, source, first_seen, last_seen, last_looked, last_changed, misses,"
-            " flapping, history, service FROM ports WHERE host = ? AND state != '' ORDER BY proto, port"
+            " flapping, service FROM ports WHERE host = ? ORDER BY proto, port"
         )
         services: dict[int | None, Service] = {None: Service()}
         for number, address, *rest in self._each(query, "gone" if gone else "up", site):
@@ -337,14 +323,16 @@ class Memory:
         )
 
     def _port(self, address: str, row: tuple[Any, ...], services: dict[int | None, Service]) -> PortNow:
-        *fields, misses, flapping, history, service = row
+        *fields, misses, flapping, service = row
         if service not in services:
             services[service] = self._service(service)
         protocol, number, state, reason, source, first_seen, last_seen, last_looked, last_changed = fields
-        if misses or flapping:
+        if not state:
+            state, confidence = "open", "likely"
+        elif misses or flapping:
             confidence = "doubtful"
         else:
-            confidence = "certain" if state != "open" or history & _CERTAIN == _CERTAIN else "likely"
+            confidence = "likely" if source == "passive" else "certain"
         return PortNow(
             address,
             protocol,
@@ -363,9 +351,8 @@ class Memory:
         )
 
     def _service(self, number: int | None) -> Service:
-        query = "SELECT name, product, version, extrainfo, tunnel, cpe, method, certificate FROM services WHERE id = ?"
-        row = next(self._rows(query, number), None)
-        return service_of(row) if row else Service()
+        row = next(self._rows(f"{SERVICE} WHERE id = ?", number), None)
+        return read_service(row) if row else Service()
 
     def _rows(self, query: str, *values: object) -> Iterator[tuple[Any, ...]]:
         """All rows at once: for few of them."""
@@ -384,32 +371,18 @@ def canaries(connection: sqlite3.Connection, limit: int, site: str | None) -> li
         "SELECT hosts.address, ports.proto, min(ports.port), ports.first_seen FROM hosts"
         " JOIN ports ON ports.host = hosts.id"
         " WHERE hosts.state = 'up' AND NOT hosts.misses AND (?1 IS NULL OR hosts.site = ?1) AND ports.proto = 'tcp'"
-        " AND ports.state = 'open' AND NOT ports.misses AND NOT ports.flapping AND ports.history & ?2 = ?2"
+        " AND ports.state = 'open' AND NOT ports.misses AND NOT ports.flapping"
+        " AND ports.history > ?2 AND ports.history & ?2 = ?2"
         " GROUP BY hosts.id ORDER BY min(ports.first_seen), hosts.place LIMIT ?3",
-        (site, _CERTAIN, limit),
+        (site, _BOTH, limit),
     )
     return [Canary(address, protocol, number) for address, protocol, number, _ in rows]
 
 
-def service_of(row: tuple[Any, ...]) -> Service:
-    """A row of ``services`` without its id. Raises ``StorageFailure``."""
-    name, product, version, extrainfo, tunnel, cpe, method, certificate = row
-    return Service(
-        name,
-        product,
-        version,
-        extrainfo,
-        tunnel,
-        _json(cpe, tuple[str, ...]),
-        method,
-        _json(certificate, Certificate) if certificate else None,
-    )
-
-
 def _run(row: tuple[Any, ...]) -> Run:
     fields = list(row)
-    fields[12] = _json(row[12], dict[str, Any])
-    fields[13] = _json(row[13], list[str])
+    fields[12] = read_json(row[12], dict[str, Any])
+    fields[13] = read_json(row[13], list[str])
     fields[-1] = bool(row[-1])
     return Run(*fields)
 
@@ -423,8 +396,8 @@ def _host_now(address: str, row: list[Any], ports: tuple[PortNow, ...]) -> HostN
         state,
         source,
         mac,
-        _json(names, tuple[str, ...]),
-        _json(os, tuple[str, ...]),
+        read_json(names, tuple[str, ...]),
+        read_json(os, tuple[str, ...]),
         first_seen,
         last_seen,
         last_looked,
@@ -433,13 +406,6 @@ def _host_now(address: str, row: list[Any], ports: tuple[PortNow, ...]) -> HostN
         bool(flapping),
         ports,
     )
-
-
-def _json(written: str, kind: Any) -> Any:
-    try:
-        return msgspec.json.decode(written, type=kind)
-    except (msgspec.MsgspecError, TypeError, RecursionError) as error:
-        raise StorageFailure(f"the database holds {str(written)[:40]!r}, which is not what belongs there") from error
 
 
 def _open(path: Path) -> sqlite3.Connection:

@@ -43,6 +43,7 @@ TABLES: Final = (
         ports_open INTEGER NOT NULL DEFAULT 0,
         chunks_total INTEGER NOT NULL,
         chunks_done INTEGER NOT NULL DEFAULT 0,
+        quiet INTEGER NOT NULL DEFAULT 0,   -- 1: of the past, so that its changes are no events
         folded_to INTEGER NOT NULL DEFAULT 0, -- hosts up to this id were folded into what is so now
         folded INTEGER NOT NULL DEFAULT 0   -- 1: all were
     )
@@ -97,12 +98,12 @@ TABLES: Final = (
         mac TEXT NOT NULL DEFAULT '',
         names TEXT NOT NULL DEFAULT '[]',   -- JSON
         os TEXT NOT NULL DEFAULT '[]',      -- JSON
-        first_seen REAL,
-        last_seen REAL,
-        last_looked REAL,                   -- when a run last covered it
-        last_changed REAL,
-        misses INTEGER NOT NULL DEFAULT 0,  -- runs in a row that covered it and did not see it
-        history INTEGER NOT NULL DEFAULT 0, -- bits: seen or not in the last runs that covered it, lowest is last
+        first_seen REAL NOT NULL DEFAULT 0,
+        last_seen REAL NOT NULL DEFAULT 0,
+        last_looked REAL NOT NULL DEFAULT 0, -- when a run last covered it
+        last_changed REAL NOT NULL DEFAULT 0,
+        misses INTEGER NOT NULL DEFAULT 0,  -- looks in a row that covered it and did not see it
+        history INTEGER NOT NULL DEFAULT 1, -- bits below a leading one: seen or not; the lowest is the last look
         flapping INTEGER NOT NULL DEFAULT 0,
         UNIQUE (site, address)
     )
@@ -116,6 +117,15 @@ TABLES: Final = (
         picture INTEGER NOT NULL REFERENCES pictures,
         stage INTEGER NOT NULL,             -- how far the host is done
         PRIMARY KEY (run, host)
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE rechecked (                -- what the run looked at twice, until it is folded
+        run INTEGER NOT NULL REFERENCES runs ON DELETE CASCADE,
+        host INTEGER NOT NULL REFERENCES hosts,
+        proto TEXT NOT NULL,                -- empty: the host itself
+        port INTEGER NOT NULL,
+        PRIMARY KEY (run, host, proto, port)
     ) WITHOUT ROWID
     """,
     """
@@ -145,10 +155,11 @@ TABLES: Final = (
         last_seen REAL NOT NULL,            -- open
         last_looked REAL NOT NULL,
         last_changed REAL NOT NULL,
-        misses INTEGER NOT NULL DEFAULT 0,  -- runs in a row that covered it and did not find it as it was
-        history INTEGER NOT NULL DEFAULT 0, -- bits: open or not
-        service_history INTEGER NOT NULL DEFAULT 0, -- bits: another service than before or not
-        flapping INTEGER NOT NULL DEFAULT 0,
+        pending TEXT NOT NULL,              -- the state that the last looks saw instead
+        misses INTEGER NOT NULL,            -- how many looks in a row did
+        history INTEGER NOT NULL,           -- bits: open or not
+        service_history INTEGER NOT NULL,   -- bits: another service than before or not
+        flapping INTEGER NOT NULL,          -- bits: 1 the state, 2 the service
         PRIMARY KEY (host, proto, port)
     ) WITHOUT ROWID
     """,

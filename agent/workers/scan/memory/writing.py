@@ -9,13 +9,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-import msgspec
-
-from agent.workers.scan.found import Host, Port
+from agent.workers.scan.found import Host
 from agent.workers.scan.memory.coverage import Asked, asked, joined, read_ports, write_ports
 from agent.workers.scan.memory.picture import PortSet, decode, encode, join, tidy
 from agent.workers.scan.memory.picture import asked as asked_of
 from agent.workers.scan.memory.place import Line, order, pack, unpack
+from agent.workers.scan.memory.state import HOST
 
 SWEPT: Final = 1
 DETECTED: Final = 2
@@ -135,6 +134,24 @@ def add_raw(connection: sqlite3.Connection, run: int, document: bytes, now: floa
     connection.execute("INSERT INTO raw (run, made, xml) VALUES (?, ?, ?)", (run, now, zlib.compress(document, 6)))
 
 
+def has_picture(connection: sqlite3.Connection, run: Run, address: str) -> bool:
+    """Whether a run has found out anything about a host."""
+    row = connection.execute(
+        "SELECT 1 FROM hosts JOIN seen ON seen.run = ? AND seen.host = hosts.id WHERE site = ? AND address = ?",
+        (run.id, run.site, address),
+    ).fetchone()
+    return row is not None
+
+
+def add_rechecked(connection: sqlite3.Connection, run: Run, host: Host) -> None:
+    """Note that this host, and the ports it was asked for, were looked at twice in this run."""
+    number = host_id(connection, run.site, host.address)
+    ports = [(protocol, at) for protocol, found in asked_of(host) for low, high in found for at in range(low, high + 1)]
+    connection.executemany(
+        "INSERT OR IGNORE INTO rechecked VALUES (?, ?, ?, ?)", ((run.id, number, *key) for key in (HOST, *ports))
+    )
+
+
 def split(hosts: Iterable[Host]) -> tuple[list[Host], list[Asked]]:
     """Those of which a picture is worth keeping, and the others as addresses that were asked in vain."""
     kept: list[Host] = []
@@ -153,36 +170,6 @@ def host_id(connection: sqlite3.Connection, site: str, address: str) -> int:
     if row is None:
         cursor = connection.execute(
             "INSERT INTO hosts (site, address, place) VALUES (?, ?, ?)", (site, address, order(address))
-        )
-        return int(cursor.lastrowid or 0)
-    return int(row[0])
-
-
-def service_id(connection: sqlite3.Connection, port: Port) -> int | None:
-    """The number of the service of a port; ``None`` when nothing is known of it."""
-    if not (port.service or port.tunnel or port.certificate or port.product):
-        return None
-    certificate = msgspec.json.encode(port.certificate).decode() if port.certificate else ""
-    values = (
-        port.service,
-        port.product,
-        port.version,
-        port.extrainfo,
-        port.tunnel,
-        json.dumps(port.cpe),
-        port.method,
-        certificate,
-    )
-    row = connection.execute(
-        "SELECT id FROM services WHERE name = ? AND product = ? AND version = ? AND extrainfo = ? AND tunnel = ?"
-        " AND cpe = ? AND method = ? AND certificate = ?",
-        values,
-    ).fetchone()
-    if row is None:
-        cursor = connection.execute(
-            "INSERT INTO services (name, product, version, extrainfo, tunnel, cpe, method, certificate)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            values,
         )
         return int(cursor.lastrowid or 0)
     return int(row[0])

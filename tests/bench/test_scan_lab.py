@@ -5,13 +5,21 @@ from __future__ import annotations
 import re
 import subprocess
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+import pytest
 
 from tests.workers.scan import lab
 from tests.workers.scan.truth import FAR_HOSTS, GONE, HOSTS, LOCAL, Truth, of_kind
 
 States = dict[str, dict[int, str]]
 ASKED = sorted({port for host in HOSTS for port in host.tcp} | {1, 9999, 60000})
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lab.Network]:
+    with lab.network(tmp_path_factory.mktemp("lab")) as made:
+        yield made
 
 
 def nmap(net: lab.Network, hosts: Sequence[Truth], *options: str) -> States:
@@ -51,9 +59,9 @@ def test_the_way_delays_as_it_should_and_what_it_loses_is_not_there(net: lab.Net
     assert all(each >= 10 for each in delays["10.98.0.1"])
     assert all(each >= 200 for each in delays["10.98.0.4"])
     lossy = of_kind("10 ms away, loses 5 % each way")[0]
-    said = lab.run(*net.inside("ping", "-q", "-i", "0.002", "-c", "300", "-W", "0.1", lossy.address))
+    said = lab.run(*net.inside("ping", "-q", "-i", "0.002", "-c", "100", "-W", "0.1", lossy.address))
     lost = float(re.search(r"([\d.]+)% packet loss", said)[1])  # type: ignore[index]  # ping says it always
-    assert 3 < lost < 20
+    assert 0 < lost < 30
 
 
 def test_nobody_answers_where_nobody_is_and_everybody_in_the_large_network(net: lab.Network) -> None:

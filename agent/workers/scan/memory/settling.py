@@ -1,0 +1,179 @@
+"""Folding runs that have ended into what is believed now, host by host, in steps that a kill between them cannot harm.
+
+Each step is one transaction that folds a few hosts and notes how far it came; so every run is folded once, whatever
+happens meanwhile.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from agent.telemetry.database import transaction
+from agent.workers.scan.found import PROTOCOLS, Host, Rest
+from agent.workers.scan.memory.beliefs import Beliefs
+from agent.workers.scan.memory.coverage import Coverage
+from agent.workers.scan.memory.fold import Change, Folded, Policy, fold
+from agent.workers.scan.memory.picture import PortSet, decode, join
+from agent.workers.scan.memory.state import HOST, HostState, Key
+
+STEP: Final = 100
+"""Hosts that one transaction folds: some 30 ms."""
+
+
+class Doubt(NamedTuple):
+    """Where a second look now would settle what one look left open: the host itself, or some of its ports."""
+
+    address: str
+    host: bool
+    ports: tuple[Key, ...]
+
+
+class _Run(NamedTuple):
+    id: int
+    site: str
+    started: float
+    ended: float
+    quiet: bool
+    policy: Policy
+
+
+def settle(connection: sqlite3.Connection, path: Path, misses: int) -> Iterator[int]:
+    """Fold every run that has ended and is not folded yet; gives the id of the run after each step.
+
+    ``misses``: looks in a row until something is closed. Runs that are to be continued wait. Raises ``StorageFailure``.
+    """
+    while run := _next(connection, misses):
+        coverage = Coverage(connection, run.id, run.site)
+        beliefs = Beliefs(connection)
+        done = False
+        while not done:
+            with transaction(connection, path):
+                done = _step(connection, run, coverage, beliefs)
+            yield run.id
+
+
+def doubts(connection: sqlite3.Connection, run: int, misses: int) -> Iterator[Doubt]:
+    """What a run under way, taken as it is now, would leave open. Nothing is changed."""
+    row = connection.execute(_RUN, (run,)).fetchone()
+    if row is None:
+        return
+    taken = _run(row, misses)
+    taken = taken._replace(policy=replace(taken.policy, closing=True))
+    coverage = Coverage(connection, run, taken.site)
+    beliefs = Beliefs(connection)
+    after = 0
+    while hosts := _hosts(connection, taken, after):
+        for number, address, _, folded in _fold(connection, taken, coverage, beliefs, hosts):
+            after = number
+            if folded and folded.doubts:
+                yield Doubt(address, HOST in folded.doubts, tuple(key for key in folded.doubts if key != HOST))
+
+
+_RUN: Final = "SELECT id, site, started, ended, status, degraded, quiet FROM runs WHERE id = ?"
+
+
+def _next(connection: sqlite3.Connection, misses: int) -> _Run | None:
+    """The oldest run that can be folded. An interrupted one can when another one has begun since."""
+    [number] = connection.execute(
+        "SELECT min(id) FROM runs WHERE NOT folded AND status != 'running' AND (status != 'interrupted'"
+        " OR id < (SELECT max(id) FROM runs WHERE status != 'imported'))"
+    ).fetchone()
+    return _run(connection.execute(_RUN, (number,)).fetchone(), misses) if number is not None else None
+
+
+def _run(row: tuple[Any, ...], misses: int) -> _Run:
+    number, site, started, ended, status, degraded, quiet = row
+    imported = status == "imported"
+    policy = Policy(
+        misses=misses,
+        closing=status == "finished" and not degraded,
+        late=imported,
+        source="import" if imported else "",
+    )
+    return _Run(number, site, started, ended or started, bool(quiet), policy)
+
+
+def _step(connection: sqlite3.Connection, run: _Run, coverage: Coverage, beliefs: Beliefs) -> bool:
+    """Fold some hosts; whether that were the last."""
+    [after] = connection.execute("SELECT folded_to FROM runs WHERE id = ?", (run.id,)).fetchone()
+    hosts = _hosts(connection, run, after)
+    for number, address, before, folded in _fold(connection, run, coverage, beliefs, hosts):
+        after = number
+        if folded:
+            beliefs.save(number, before, folded.state)
+            tell(connection, run.id, run.site, address, folded.changes, run.ended, run.quiet)
+    done = len(hosts) < STEP
+    connection.execute("UPDATE runs SET folded_to = ?, folded = ? WHERE id = ?", (after, done, run.id))
+    if done:
+        connection.execute("DELETE FROM rechecked WHERE run = ?", (run.id,))
+    return done
+
+
+def tell(
+    connection: sqlite3.Connection,
+    run: int | None,
+    site: str,
+    address: str,
+    changes: Iterable[Change],
+    now: float,
+    quiet: bool = False,
+    source: str = "",
+) -> None:
+    """Write down changes of a host."""
+    connection.executemany(
+        "INSERT INTO changes (run, time, site, address, proto, port, kind, old, new, source, told)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            (run, now, site, address, *change.port, change.kind, change.old, change.new, source, quiet)
+            for change in changes
+        ),
+    )
+
+
+_Row = tuple[Any, ...]
+
+
+def _hosts(connection: sqlite3.Connection, run: _Run, after: int) -> list[_Row]:
+    """The next hosts that the run may have something to say about: those it saw, and those that are believed up."""
+    return connection.execute(
+        "SELECT hosts.id, hosts.address, seen.at, pictures.data FROM hosts"
+        " LEFT JOIN seen ON seen.run = ? AND seen.host = hosts.id LEFT JOIN pictures ON pictures.id = seen.picture"
+        " WHERE hosts.id > ? AND hosts.site = ? AND (hosts.state != '' OR seen.host IS NOT NULL)"
+        " ORDER BY hosts.id LIMIT ?",
+        (run.id, after, run.site, STEP),
+    ).fetchall()
+
+
+def _fold(
+    connection: sqlite3.Connection, run: _Run, coverage: Coverage, beliefs: Beliefs, hosts: Iterable[_Row]
+) -> Iterator[tuple[int, str, HostState, Folded | None]]:
+    for number, address, at, data in hosts:
+        silent = coverage.silent(address)
+        observed = decode(address, data) if data is not None else None
+        if observed is None and silent is None:
+            yield number, address, HostState(), None
+            continue
+        if observed is not None and silent:
+            observed = join(_unanswered(address, silent), observed)
+        rows = connection.execute(
+            "SELECT proto, port FROM rechecked WHERE run = ? AND host = ?", (run.id, number)
+        ).fetchall()
+        rechecked = {(protocol, port) for protocol, port in rows}
+        now = run.started + at if at is not None else run.ended
+        before = beliefs.load(number)
+        yield number, address, before, fold(before, observed, silent is not None, run.policy, now, rechecked)
+
+
+def _unanswered(address: str, ports: PortSet) -> Host:
+    """Ports that were asked at a time when nobody answered there."""
+    rest = (
+        Rest(protocol, "filtered", "no-response", found)
+        for protocol in PROTOCOLS
+        for name, found in ports
+        if name == protocol
+    )
+    return Host(address, "down", "no-response", rest=tuple(rest))

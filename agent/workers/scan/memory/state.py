@@ -1,0 +1,134 @@
+"""What is believed of a host and its ports between two runs. Pure data; ``fold`` is what changes it.
+
+``history`` is what the last looks saw, as bits below a leading one: the lowest is the last look, ``1`` is none yet. It
+holds looks that can be believed: a single silence is not in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
+
+from agent.workers.scan.found import Certificate, Port
+
+Key = tuple[str, int]
+"""A port: protocol and number."""
+
+HOST: Final[Key] = ("", 0)
+"""Where a port could stand: the host itself."""
+
+NONE: Final = 1
+"""A history of nothing."""
+
+WINDOW: Final = 8
+"""Looks that a history holds."""
+
+BY_STATE: Final = 1
+BY_SERVICE: Final = 2
+"""What of a port is flapping, as bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What answers at a port; fields as in ``found.Port``."""
+
+    name: str = ""
+    product: str = ""
+    version: str = ""
+    extrainfo: str = ""
+    tunnel: str = ""
+    cpe: tuple[str, ...] = ()
+    method: str = ""
+    certificate: Certificate | None = None
+
+    @property
+    def label(self) -> str:
+        """In a few words: ``ssl/http nginx 1.22.1``."""
+        name = f"{self.tunnel}/{self.name}" if self.tunnel else self.name
+        extra = f"({self.extrainfo})" if self.extrainfo else ""
+        return " ".join(word for word in (name, self.product, self.version, extra) if word)
+
+
+@dataclass(frozen=True, slots=True)
+class PortState:
+    """A port that was open at least once. Times are unix seconds.
+
+    ``state`` is what was told of it; empty while it was seen open once only. ``pending`` is the state that the last
+    ``misses`` looks saw instead, empty when the last one agreed.
+    """
+
+    state: str
+    reason: str
+    source: str
+    first_seen: float
+    last_seen: float
+    last_looked: float
+    last_changed: float
+    service: Service = Service()
+    pending: str = ""
+    misses: int = 0
+    history: int = NONE
+    service_history: int = NONE
+    flapping: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class HostState:
+    """A host; ``state`` is ``up``, ``gone`` or empty: never seen. Times as above, 0 before it was."""
+
+    state: str = ""
+    source: str = ""
+    mac: str = ""
+    names: tuple[str, ...] = ()
+    os: tuple[str, ...] = ()
+    first_seen: float = 0.0
+    last_seen: float = 0.0
+    last_looked: float = 0.0
+    last_changed: float = 0.0
+    misses: int = 0
+    history: int = NONE
+    flapping: int = 0
+    ports: Mapping[Key, PortState] = field(default_factory=lambda: MappingProxyType({}))
+
+
+def shown(history: int, bit: bool) -> int:
+    """A history after one more look."""
+    history = history << 1 | bit
+    return history if history < 2 << WINDOW else history & ((1 << WINDOW) - 1) | 1 << WINDOW
+
+
+def looks(history: int) -> int:
+    """How many looks it holds."""
+    return history.bit_length() - 1
+
+
+def turns(history: int) -> int:
+    """How often it turned from one to the other."""
+    return ((history ^ history >> 1) & ((1 << max(0, looks(history) - 1)) - 1)).bit_count()
+
+
+def steady(history: int, count: int) -> bool:
+    """Whether the last ``count`` looks all saw the same."""
+    last = history & ((1 << count) - 1)
+    return looks(history) >= count and last in (0, (1 << count) - 1)
+
+
+def latest(history: int, count: int) -> int:
+    """A history of the last ``count`` looks alone."""
+    return history & ((1 << count) - 1) | 1 << count if looks(history) > count else history
+
+
+def service_of(port: Port) -> Service:
+    """The service that a look at a port found."""
+    return Service(
+        port.service,
+        port.product,
+        port.version,
+        port.extrainfo,
+        port.tunnel,
+        port.cpe,
+        port.method,
+        port.certificate,
+    )

@@ -31,6 +31,7 @@ BENCH_PACKAGES := $(RUN_PACKAGES) runit s6
 # wireshark-common: dumpcap, capinfos
 BENCH_CAPTURE_PACKAGES := $(RUN_PACKAGES) iproute2 tcpdump wireshark-common netsniff-ng tcpreplay softflowd nfdump pmacct \
   stenographer curl openssl
+BENCH_SCAN_PACKAGES := $(RUN_PACKAGES) iproute2 nftables tcpdump nginx-light openssh-server redis-tools dnsmasq-base openssl
 BENCH_INSTALLED_PACKAGES = $(BINARY_PACKAGES) debootstrap systemd-container
 
 # $(call packages,NAMES): installs the Debian packages that are missing; says nothing when none is.
@@ -113,6 +114,10 @@ bench-installed: bench-installed-packages $(VENV)/binary ## measure the installe
 bench-capture: bench-capture-packages $(VENV)/run ## measure capturing against tcpdump, dumpcap and others, as root (ARGS=--write)
 	@$(BIN)/python -m bench.capture $(ARGS)
 
+.PHONY: bench-scan
+bench-scan: bench-scan-packages $(VENV)/run ## measure scanning against nmap, as root (ARGS=--write)
+	@$(BIN)/python -m bench.scan $(ARGS)
+
 .PHONY: clean
 clean: ## remove all that make has made, what the agent stored below ./var included
 	@if [[ -s var/run/agent.pid ]] && kill -0 "$$(<var/run/agent.pid)" 2>/dev/null; then \
@@ -127,7 +132,7 @@ lock: venv-packages ## pin the newest versions that pyproject.toml allows into r
 	@.cache/lock/bin/python requirements/lock.py
 
 .PHONY: run-packages binary-packages test-packages bench-packages bench-installed-packages \
-  bench-capture-packages venv-packages
+  bench-capture-packages bench-scan-packages venv-packages
 run-packages:
 	$(call packages,$(RUN_PACKAGES))
 
@@ -146,6 +151,9 @@ bench-installed-packages:
 
 bench-capture-packages:
 	$(call packages,$(BENCH_CAPTURE_PACKAGES))
+
+bench-scan-packages:
+	$(call packages,$(BENCH_SCAN_PACKAGES))
 
 venv-packages:
 	$(call packages,python3-venv)

@@ -125,6 +125,11 @@ class Paths(NamedTuple):
         """Who our workers are, for a successor that starts after we were killed."""
         return self.run / "agent.generation.json"
 
+    @property
+    def scan_budget(self) -> Path:
+        """What all scans together may send, and have sent."""
+        return self.run / "scan.budget"
+
     def pid(self, service: str) -> Path:
         return self.run / f"{service}.pid"
 

@@ -18,7 +18,7 @@ from agent.cli.commands import CAPTURE, COMMANDS, FLOWS, SCAN
 from agent.cli.main import main
 from agent.declaration.envfile import parse_env
 from agent.declaration.load import load_text
-from agent.declaration.schema import AGENT, OF_KIND, SHARED, Spec
+from agent.declaration.schema import AGENT, EXPECT, NOTIFY, OF_KIND, SCANNING, SHARED, Spec
 from agent.declaration.show import effective
 from agent.declaration.sources import Disk
 from agent.paths import Paths
@@ -47,11 +47,20 @@ trigger = {}
 [service.scan]
 kind = "scan"
 targets = ["127.0.0.1"]
+[service.asking]
+kind = "scan"
+targets = ["127.0.0.1"]
+profile = "services"
 [service.command]
 kind = "command"
 command = ["/bin/true"]
+[expect.hosts]
+hosts = ["127.0.0.1"]
+open = [22]
+[notify.root]
+email = "root"
 """
-"""A service of each kind with no key that could be left out; a capture with a table that is none unless written."""
+"""A service of each kind with no key that could be left out, and those that more keys belong to."""
 
 
 class Documented(Disk):
@@ -91,6 +100,8 @@ def keys(fields: Mapping[str, Spec], above: str = "") -> Iterator[str]:
             yield from keys(spec.fields, f"{above}{name}.")
         else:
             yield f"{above}{name}"
+        if spec.item is not None and spec.item.table is not None:
+            yield from keys(spec.item.table.fields, f"{above}{name}.")
 
 
 def without_code(text: str) -> str:
@@ -133,7 +144,9 @@ def test_a_declaration_in_a_page_has_no_mistakes(page: Path, body: str) -> None:
     assert not parse_env(variables)[1]
     declaration = load_text(body, Paths.of("/srv"), {}, Documented(variables))
     written = tomllib.loads(body)
-    assert set(declaration.services) == set(written.get("service", {}))
+    assert set(declaration.services) - {"watch"} == set(written.get("service", {}))
+    assert set(declaration.expects) == set(written.get("expect", {}))
+    assert set(declaration.notifies) == set(written.get("notify", {}))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -150,15 +163,24 @@ def test_each_kind_has_a_whole_example() -> None:
     assert kinds == set(OF_KIND)
 
 
-@pytest.mark.parametrize(
-    "fields", [SHARED, AGENT, *OF_KIND.values()], ids=["shared", "agent", *(kind for kind in OF_KIND)]
-)
-def test_every_key_of_a_declaration_is_described(fields: Mapping[str, Spec]) -> None:
-    assert not set(keys(fields)) - set(described())
+SECTIONS = {"scanning": SCANNING, "expect": EXPECT, "notify": NOTIFY}
+"""Tables whose keys are described with the name of the section before them."""
+
+DECLARED: dict[str, list[str]] = {
+    "shared": list(keys(SHARED)),
+    "agent": list(keys(AGENT)),
+    **{kind: list(keys(fields)) for kind, fields in OF_KIND.items()},
+    **{name: list(keys(fields, f"{name}.")) for name, fields in SECTIONS.items()},
+}
+
+
+@pytest.mark.parametrize("table", DECLARED)
+def test_every_key_of_a_declaration_is_described(table: str) -> None:
+    assert not set(DECLARED[table]) - set(described())
 
 
 def test_every_key_that_is_described_can_be_declared() -> None:
-    known = {key for fields in (SHARED, AGENT, *OF_KIND.values()) for key in keys(fields)}
+    known = {key for found in DECLARED.values() for key in found}
     assert not set(described()) - known
 
 
@@ -172,9 +194,11 @@ DEFAULTS = {
 @pytest.mark.parametrize("key", DEFAULTS)
 def test_a_default_that_is_described_is_in_force(key: str) -> None:
     shown = effective(load_text(LEAST, Paths.of("/srv"), {}, Documented("")))
-    in_force = [
-        value for table in (shown["agent"], *shown["service"].values()) if (value := dig(table, key)) is not None
-    ]
+    written = tomllib.loads(LEAST)["service"]
+    services = [table for name, table in shown["service"].items() if dig(written[name], key) is None]
+    sections = [{name: one} for name in ("expect", "notify") for one in shown[name].values()]
+    tables = [shown["agent"], {"scanning": shown["scanning"]}, *services, *sections]
+    in_force = [value for table in tables if (value := dig(table, key)) is not None]
     assert in_force
     assert set(in_force) == {DEFAULTS[key]}
 

@@ -13,7 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from agent.declaration.capture_limits import ENDLESS, LONGEST_FILTER, endless, is_interface_pattern
 from agent.declaration.collector import parse_collector
 from agent.declaration.model import Reserve
+from agent.declaration.ports import parse_ports
 from agent.declaration.units import parse_duration, parse_percent, parse_size
+from agent.declaration.window import parse_window
 from agent.declaration.wording import shown
 from agent.errors import UsageError
 from agent.linux.capability_sets import NAMES as CAPABILITIES
@@ -25,7 +27,16 @@ _SERVER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 _ACCOUNT = re.compile(r"[a-z_][a-z0-9_.-]{0,31}|0|[1-9][0-9]{0,9}", re.IGNORECASE)
 _CRON_FIELD = re.compile(r"[A-Za-z0-9*/,~-]{1,200}")
 _CALENDAR = re.compile(r"[ -~]{1,400}")
-_PORTS = re.compile(r"([0-9]{1,9})(?:\s*-\s*([0-9]{1,9}))?")
+
+_SCRIPT = re.compile(r"[a-z0-9][a-z0-9-]{0,63}", re.ASCII)
+_EVENT_PATTERN = re.compile(r"[a-z0-9_*?\[\]!-]{1,128}", re.ASCII)
+_LONGEST_WORDING = 200  # characters
+
+_SCRIPT_CATEGORIES = frozenset(
+    {"all", "auth", "broadcast", "brute", "default", "discovery", "dos", "exploit", "external", "fuzzer"}
+    | {"intrusive", "malware", "safe", "version", "vuln"}
+)
+"""Of nmap(1), "--script": a word that means many scripts, and others tomorrow."""
 
 RESERVED_NAMES = frozenset({"agent"})
 """``tmp/agent.heartbeat``, ``log/agent.log`` and ``spool/agent/`` are the agent's own."""
@@ -59,9 +70,14 @@ class Unknown(UsageError):
 
 def service_name(name: str) -> str:
     """The name of a service or project."""
+    if name in RESERVED_NAMES:
+        raise UsageError(f"the name {name} is the agent's own; choose another")
+    return declared_name(name)
+
+
+def declared_name(name: str) -> str:
+    """The name of anything that is declared by name."""
     if _SERVICE_NAME.fullmatch(name):
-        if name in RESERVED_NAMES:
-            raise UsageError(f"the name {name} is the agent's own; choose another")
         return name
     if "-" in name and _SERVICE_NAME.fullmatch(better := name.replace("-", "_").lower()):
         raise UsageError(f"a name holds no dash; use an underscore: {better}")
@@ -70,6 +86,13 @@ def service_name(name: str) -> str:
     if _SERVICE_NAME.fullmatch(name[:63]):
         raise UsageError("a name has at most 63 characters")
     raise UsageError("a name begins with a letter a to z; letters, digits and underscores follow, 63 characters in all")
+
+
+def site(text: str) -> str:
+    """Where addresses are that others may have too."""
+    if not _SERVER_NAME.fullmatch(text):
+        raise UsageError(f"{shown(text)} is not the name of a site; use letters, digits, dots, dashes and underscores")
+    return text
 
 
 def server(text: str) -> str:
@@ -219,25 +242,50 @@ def secrets(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def ports(value: str | int) -> str:
-    """TCP ports and ranges, sorted and joined: ``22,1-10,5-20`` is ``1-20,22``."""
-    ranges: list[tuple[int, int]] = []
-    for item in str(value).split(","):
-        match = _PORTS.fullmatch(item.strip())
-        if match is None:
-            raise UsageError(f'{shown(item.strip())} is not a port; write ports and ranges, such as "1-1024,5432"')
-        first, last = int(match[1]), int(match[2] or match[1])
-        if not 1 <= first <= 65535 or not 1 <= last <= 65535:
-            raise UsageError(f"{shown(item.strip())} is not a port; ports go from 1 to 65535")
-        if first > last:
-            raise UsageError(f"{shown(item.strip())} runs backwards; write {last}-{first}")
-        ranges.append((first, last))
-    merged: list[tuple[int, int]] = []
-    for first, last in sorted(ranges):
-        if merged and first <= merged[-1][1] + 1:
-            merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
-        else:
-            merged.append((first, last))
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in merged)
+    """Ports as they were written: what the names of sets in it mean is known once all of these have been read."""
+    return str(value)
+
+
+def port_set(value: str | int) -> str:
+    """The ports of a set that an operator declares, in normal form. It may name our own sets, not others of his."""
+    return str(parse_ports(value))
+
+
+def script(name: str) -> str:
+    """The name of a script of nmap: no path, no category, no expression, and none that asks whom nobody declared."""
+    if name in _SCRIPT_CATEGORIES:
+        raise UsageError(f"{shown(name)} is a category of scripts; write the names of those that are to run")
+    if not _SCRIPT.fullmatch(name):
+        raise UsageError(f'{shown(name)} is not a script\'s name; write one such as "ssh-hostkey", without a path')
+    if name.startswith(("broadcast-", "targets-")):
+        raise UsageError(f"{shown(name)} asks hosts that are not among the targets; leave it out")
+    return name
+
+
+def window(text: str) -> str:
+    """A window of time in its normal form."""
+    return str(parse_window(text))
+
+
+def event_pattern(text: str) -> str:
+    """A pattern of kinds of events, or of names of services."""
+    if not _EVENT_PATTERN.fullmatch(text):
+        raise UsageError(f'{shown(text)} is not a kind of event or a pattern of them, such as "drift_*"')
+    return text
+
+
+def service_pattern(text: str) -> str:
+    """A pattern of names of services."""
+    if not _EVENT_PATTERN.fullmatch(text):
+        raise UsageError(f'{shown(text)} is not the name of a service or a pattern of names, such as "lan_*"')
+    return text
+
+
+def wording_pattern(text: str) -> str:
+    """A pattern that the words of a scan are held against."""
+    if len(text) > _LONGEST_WORDING or not text.isprintable():
+        raise UsageError(f'{shown(text)} is not a pattern of up to {_LONGEST_WORDING} characters, such as "nginx 1.2*"')
+    return text
 
 
 def cron_field(value: str | int) -> str:

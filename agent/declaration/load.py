@@ -20,10 +20,21 @@ from agent.declaration.check import service_name, variable_name
 from agent.declaration.envfile import Mistake, parse_env
 from agent.declaration.locate import DEEPEST, Lines, TooDeep, locate
 from agent.declaration.masking import looks_secret
-from agent.declaration.model import AgentSettings, AnyService, Declaration
+from agent.declaration.model import AgentSettings, AnyService, Declaration, Expect, Notify
 from agent.declaration.reader import Bad, Findings, Reader, Values
 from agent.declaration.resolve import Host, resolve
 from agent.declaration.schema import AGENT, KINDS, MOST_SERVICES, OF_KIND, SHARED, Kind
+from agent.declaration.sections import (
+    OF_ALL,
+    OF_HOST,
+    WATCH,
+    read_expect,
+    read_notify,
+    read_port_sets,
+    read_scanning,
+    tables,
+    watch,
+)
 from agent.declaration.sources import AS_ROOT, Disk, Sources, Unreadable
 from agent.declaration.wording import dotted, listed, plain, printable, shown
 from agent.errors import DeclarationError, UsageError
@@ -83,14 +94,22 @@ class _Loading:
         self.shared_variables: dict[str, str] = {}
         self.broken_variables: set[str] = set()
         self.env_files: dict[Path, tuple[dict[str, str], list[Mistake]]] = {}
-        self.host = Host(sources.memory(), self._elapses)
+        self.host = Host(sources.memory(), self._elapses, self._target_file)
         self.spent_left = MOST_SPENT
+        self.expects: dict[str, Expect] = {}
+        self.notifies: dict[str, Notify] = {}
+        self.target_files: dict[Path, str] = {}
 
     def result(self) -> Declaration:
+        watching = watch(self.services, self.expects, self.notifies)
         return Declaration(
             agent=self.settings,
-            services=self.services,
+            services=self.services | ({} if watching is None else {WATCH: watching}),
             file=str(self.file),
+            scanning=self.host.scanning,
+            ports=dict(self.host.sets),
+            expects=self.expects,
+            notifies=self.notifies,
             masked=frozenset(self.findings.secrets),
             masked_fields=frozenset(self.findings.secret_fields),
         )
@@ -114,8 +133,10 @@ class _Loading:
         main = self._document(self.file, text, None) if text is not None else None
         if main is not None:
             self._agent(main)
+            self._of_host(main)
             self._services(main, "service")
-            self._check_sections(main, ("agent", "service"))
+            self._expects(main)
+            self._check_sections(main, (*OF_HOST, *OF_ALL))
         for path in self._projects():
             try:
                 project = service_name(path.stem)
@@ -125,7 +146,10 @@ class _Loading:
             document = self._document(path, None, project)
             if document is not None:
                 self._services(document, "service")
-                self._check_sections(document, ("service",))
+                self._expects(document)
+                self._check_sections(document, OF_ALL)
+        if WATCH in self.places and (self.expects or self.notifies):
+            self._taken(WATCH)
 
     def _main_text(self) -> str | None:
         """The text of the declaration, which may be a credential; ``None`` when there is none, and that is noted.
@@ -205,8 +229,10 @@ class _Loading:
         for section in document.table:
             if section in known:
                 continue
-            if section == "agent":
-                reader.fail((section,), f"a project declares services only; move this to {self.paths.declaration.name}")
+            if section in OF_HOST:
+                reader.fail(
+                    (section,), f"a project declares services and what is expected; move this to {self.file.name}"
+                )
             else:
                 hint = self.findings.nearest(section, known)
                 advice = f"did you mean {hint}?" if hint else f"known are {listed(known, 'and')}"
@@ -228,6 +254,47 @@ class _Loading:
             scheduler=values.get("scheduler", self.settings.scheduler),
         )
 
+    def _of_host(self, document: _Document) -> None:
+        """What concerns the whole host: budgets, sets of ports, who is told."""
+        reader = self._reader(document)
+        self.host = self.host._replace(
+            server=self.settings.server,
+            scanning=read_scanning(reader, document.table.get("scanning", {})),
+            sets=read_port_sets(reader, document.table.get("ports", {})),
+        )
+        for name, raw in tables(reader, document.table.get("notify", {}), "notify").items():
+            notify = read_notify(reader, name, raw)
+            if notify is None:
+                continue
+            self.notifies[name] = notify
+            if notify.secret is not None:
+                self._secret(notify.secret, reader, ("notify", name, "secret"))
+
+    def _expects(self, document: _Document) -> None:
+        reader = self._reader(document)
+        for name, raw in tables(reader, document.table.get("expect", {}), "expect").items():
+            self._once(reader, ("expect", name), "an expectation")
+            expect = read_expect(reader, name, raw, document.project, self.host.sets)
+            if expect is not None:
+                self.expects[name] = expect
+
+    def _once(self, reader: Reader, path: tuple[str, str], what: str) -> None:
+        """Tell of what is declared a second time."""
+        place = f"{reader.file}:{reader.line(path)}"
+        key = path[1] if path[0] != "expect" else f"expect.{path[1]}"
+        if (first := self.places.setdefault(key, place)) != place:
+            reader.fail(path, f"declared before, at {first}; {what} is declared once")
+
+    def _taken(self, name: str) -> None:
+        file, _, line = self.places[name].rpartition(":")
+        text = f"the name {name} is that of the service which [expect] and [notify] start; choose another"
+        self.findings.add(file, int(line), f"service.{name}", text)
+
+    def _target_file(self, path: Path) -> str:
+        if path not in self.target_files:
+            self.target_files[path] = self.sources.read(path)
+        return self.target_files[path]
+
     def _services(self, document: _Document, section: str) -> None:
         reader = self._reader(document)
         table = document.table.get(section, {})
@@ -243,9 +310,7 @@ class _Loading:
                 service_name(name)
             except UsageError as error:
                 reader.fail(path, str(error))
-            place = f"{document.file}:{reader.line(path)}"
-            if (first := self.places.setdefault(name, place)) != place:
-                reader.fail(path, f"declared before, at {first}; a service is declared once")
+            self._once(reader, path, "a service")
             if isinstance(raw, dict):
                 self._service(document, path, raw)
             else:
@@ -274,9 +339,12 @@ class _Loading:
             if looks_secret(variable) and variable not in values.good.get("environment", {}):
                 self.findings.hide((*path, "environment", variable), value)
         for number, secret in values.items("secrets"):
-            file = self.paths.secret(secret)
-            if objection := self.sources.objection(file, credential=file.parent == self.paths.credentials):
-                reader.fail((*path, "secrets", number), objection, "names no file that can be used as a secret")
+            self._secret(secret, reader, (*path, "secrets", number))
+
+    def _secret(self, secret: str, reader: Reader, path: tuple[str | int, ...]) -> None:
+        file = self.paths.secret(secret)
+        if objection := self.sources.objection(file, credential=file.parent == self.paths.credentials):
+            reader.fail(path, objection, "names no file that can be used as a secret")
 
     def _kind(self, raw: dict[str, Any], reader: Reader, path: tuple[str, str]) -> Kind | None:
         kind = reader.read(raw["kind"], SHARED["kind"], (*path, "kind")) if "kind" in raw else None

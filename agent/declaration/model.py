@@ -14,7 +14,10 @@ from agent.declaration.calendar import Calendar
 
 Restart = Literal["no", "always", "on-failure", "unless-stopped"]
 Ready = Literal["immediate", "notify", "heartbeat"]
-Profile = Literal["discovery", "ports", "services"]
+Profile = Literal["discovery", "ports", "services", "full"]
+Engine = Literal["auto", "connect", "syn"]
+Severity = Literal["info", "notice", "warning", "err"]
+"""How grave a thing is, in the words of syslog(3), the least first."""
 Scheduler = Literal["agent", "systemd"]
 
 
@@ -88,8 +91,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     project: str | None = None
 
     @property
-    def kind(self) -> Literal["capture", "scan", "command"]:
-        """The word after ``kind =``."""
+    def kind(self) -> Literal["capture", "scan", "command", "watch"]:
+        """The word after ``kind =``, or ``watch``, which nobody writes."""
         return self.__struct_config__.tag  # type: ignore[return-value]  # msgspec types a tag as str | int | None
 
     @property
@@ -148,10 +151,40 @@ class Capture(Service, frozen=True, kw_only=True, tag_field="kind", tag="capture
     fanout: int = 1
 
 
-class Scan(Service, frozen=True, kw_only=True, tag_field="kind", tag="scan"):
-    """``kind = "scan"``: nmap on ``targets`` (addresses and CIDR networks, normalised) and TCP ``ports``.
+class Scanning(msgspec.Struct, frozen=True):
+    """``[scanning]``: packets per second at most, over all scans that run at once.
 
-    ``rate`` is in packets per second. ``timeout`` bounds a scan outside timer mode; a job has its own in ``timer``.
+    ``rate`` is of this whole host, ``network_rate`` to any one network (a /24, a /64), ``target_rate`` to any one
+    address.
+    """
+
+    rate: int = 20_000
+    network_rate: int = 10_000
+    target_rate: int = 5_000
+
+
+class History(msgspec.Struct, frozen=True):
+    """``history``: what a scan remembers, and for how long.
+
+    ``max_age`` and ``raw`` (of nmap's own XML) are seconds, ``size`` is bytes of the database.
+    """
+
+    max_age: float = 400 * 86_400.0
+    size: int = 1024**3
+    raw: float = 30 * 86_400.0
+
+
+class Scan(Service, frozen=True, kw_only=True, tag_field="kind", tag="scan"):
+    """``kind = "scan"``: who answers on ``targets``, on which ports, and what runs there.
+
+    ``targets`` and ``exclude`` are in the normal form of ``agent.declaration.targets`` (addresses, networks, ranges,
+    names, files), ``ports`` in that of ``agent.declaration.ports``, ``window`` in that of ``agent.declaration.window``:
+    outside of these times it pauses. ``scripts`` are names of scripts of nmap, for the profile ``full`` alone.
+
+    ``rate`` is in packets per second, within the ``budget`` that all scans share. ``retries`` is how often a port that
+    did not answer is asked again at most. ``site`` says where these addresses are: the server's own name unless
+    declared. Ports that accept and say nothing are asked what they are once in ``silent_again`` seconds. ``timeout``
+    bounds a scan outside timer mode; a job has its own in ``timer``.
     """
 
     targets: tuple[str, ...]
@@ -159,7 +192,15 @@ class Scan(Service, frozen=True, kw_only=True, tag_field="kind", tag="scan"):
     allow_public: tuple[str, ...] = ()
     ports: str = "1-1024"
     profile: Profile = "ports"
+    scripts: tuple[str, ...] = ()
+    engine: Engine = "auto"
     rate: int = 1000
+    retries: int = 4
+    window: tuple[str, ...] = ()
+    site: str = ""
+    history: History = History()
+    silent_again: float = 7 * 86_400.0
+    budget: Scanning = Scanning()
     timeout: float | None = None
 
     @property
@@ -171,14 +212,91 @@ class Command(Service, frozen=True, kw_only=True, tag_field="kind", tag="command
     """``kind = "command"``: any program, as a list of arguments; there is no shell.
 
     ``capabilities`` are names of capabilities(7), sorted, and all that it holds. ``None`` is what it has by being the
-    user that it is: nothing, or as root everything.
+    user that it is: nothing, or as root everything. ``listens`` are the ports on which it is said to listen, in the
+    normal form of ``agent.declaration.ports``: nothing is done about them, but that drift is told.
     """
 
     command: tuple[str, ...]
     capabilities: tuple[str, ...] | None = None
+    listens: str = ""
 
 
-AnyService = Capture | Scan | Command
+class ExpectedPorts(msgspec.Struct, frozen=True):
+    """Ports ``first`` to ``last`` of one protocol, and what is to run there.
+
+    ``service`` and ``version`` are patterns as a shell has them, ``None`` for anything. The first is held against the
+    name of the service (``http``), the second against its product and version (``nginx 1.22.1``).
+    """
+
+    protocol: Literal["tcp", "udp"]
+    first: int
+    last: int
+    service: str | None = None
+    version: str | None = None
+
+
+class Expect(msgspec.Struct, frozen=True):
+    """``[expect.NAME]``: what is to be found on ``hosts`` (addresses, networks, ranges and names, normalised).
+
+    Each of ``open`` is to be open and each of ``closed`` is not. ``others``: whether anything else may be open.
+    ``severity`` is how grave it is when that is not so.
+    """
+
+    name: str
+    hosts: tuple[str, ...]
+    open: tuple[ExpectedPorts, ...] = ()
+    closed: tuple[ExpectedPorts, ...] = ()
+    others: bool = True
+    severity: Severity = "warning"
+    project: str | None = None
+
+
+class Notify(msgspec.Struct, frozen=True):
+    """``[notify.NAME]``: who is told of events, by exactly one of ``webhook``, ``email`` and ``command``.
+
+    ``secret`` is the name of the secret that webhooks are signed with. Told is of events whose kind and whose service
+    match one of ``kinds`` and ``services`` (patterns as a shell has them; the agent itself is the service ``agent``)
+    and that are at least as grave as ``severity``. What happens within ``group`` seconds is one message.
+    """
+
+    name: str
+    webhook: str | None = None
+    email: str | None = None
+    command: tuple[str, ...] | None = None
+    secret: str | None = None
+    kinds: tuple[str, ...] = ("*",)
+    services: tuple[str, ...] = ("*",)
+    severity: Severity = "warning"
+    group: float = 30.0
+
+
+class Declared(msgspec.Struct, frozen=True):
+    """A declared service, as far as drift is concerned with it. ``listens`` is that of a command."""
+
+    name: str
+    kind: Literal["capture", "scan", "command"]
+    enabled: bool = True
+    job: bool = False
+    user: str | None = None
+    project: str | None = None
+    program: str = ""
+    listens: str = ""
+    site: str = ""
+
+
+class Watch(Service, frozen=True, kw_only=True, tag_field="kind", tag="watch"):
+    """The service ``watch``, which is there when something is expected or somebody is to be told.
+
+    Nobody declares it: it is made of everything that it has to know of the rest of the declaration. Names of scans and
+    captures are those in ``declared`` of that kind.
+    """
+
+    expects: tuple[Expect, ...] = ()
+    notifies: tuple[Notify, ...] = ()
+    declared: tuple[Declared, ...] = ()
+
+
+AnyService = Capture | Scan | Command | Watch
 
 
 class AgentSettings(msgspec.Struct, frozen=True):
@@ -197,6 +315,7 @@ class AgentSettings(msgspec.Struct, frozen=True):
 class Declaration(msgspec.Struct, frozen=True):
     """A whole declaration, read from ``file``: the one of ``Paths``, or a credential.
 
+    ``ports`` are the sets of ports that it names. ``services`` has ``watch`` where anything is expected or to be told.
     ``masked`` holds the secret values that must never be shown, and ``masked_fields`` the dotted keys that they were
     written into, list positions included (``service.api.command.2``): a short secret hides its whole field.
     """
@@ -204,5 +323,9 @@ class Declaration(msgspec.Struct, frozen=True):
     agent: AgentSettings
     services: dict[str, AnyService]
     file: str = ""
+    scanning: Scanning = Scanning()
+    ports: dict[str, str] = {}
+    expects: dict[str, Expect] = {}
+    notifies: dict[str, Notify] = {}
     masked: frozenset[str] = frozenset()
     masked_fields: frozenset[str] = frozenset()

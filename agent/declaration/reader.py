@@ -191,6 +191,8 @@ class Reader:
 
     def read(self, raw: Any, spec: Spec, path: Path) -> Any:
         """The value of one key in the model's terms, or ``BAD``."""
+        if spec.table is not None and isinstance(raw, dict):
+            spec = spec.table
         match spec.shape:
             case "table":
                 if not isinstance(raw, dict):

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from agent.declaration import targets
 from agent.declaration.capture_limits import least_budget, record_limit
 from agent.declaration.check import LEAST_MEMORY, Share
 from agent.declaration.model import (
@@ -21,9 +20,11 @@ from agent.declaration.model import (
     LogPolicy,
     Rotate,
     Scan,
+    Scanning,
     Trigger,
 )
 from agent.declaration.reader import Fail, Values
+from agent.declaration.resolve_scan import TargetFile, check_scan, ports_of, scan_settings
 from agent.declaration.schema import Kind
 from agent.declaration.timing import OF_TIMES, TIMER_KEYS, Elapses, timer
 from agent.declaration.units import format_duration, format_size
@@ -31,7 +32,7 @@ from agent.declaration.wording import shown
 
 _NOT_IN_MODEL = {*TIMER_KEYS, *OF_TIMES, "kind", "env_file", "timeout"}
 _CAPTURE = Capture(name="", interfaces=())
-_KIND: dict[Kind, type[AnyService]] = {"capture": Capture, "scan": Scan, "command": Command}
+_KIND: dict[Kind, type[Capture | Scan | Command]] = {"capture": Capture, "scan": Scan, "command": Command}
 _NEEDED: dict[Kind, tuple[str, str]] = {
     "capture": ("interfaces", 'interfaces = ["eth0"]'),
     "scan": ("targets", 'targets = ["10.20.0.0/24"]'),
@@ -40,10 +41,18 @@ _NEEDED: dict[Kind, tuple[str, str]] = {
 
 
 class Host(NamedTuple):
-    """What the meaning of a declaration depends on besides its text: bytes of memory, and which calendars are over."""
+    """What the meaning of a service depends on besides its own text.
+
+    ``memory`` is in bytes, ``elapses`` tells which calendars are over, ``target_file`` reads one, ``server`` is the
+    name of this server, ``sets`` are those of ``[ports]``, ``scanning`` is what all scans share.
+    """
 
     memory: int
     elapses: Elapses
+    target_file: TargetFile
+    server: str = ""
+    sets: Mapping[str, str] = {}
+    scanning: Scanning = Scanning()
 
 
 def resolve(
@@ -75,7 +84,10 @@ def resolve(
         _check_capture(values, fail)
         _check_trigger(values, fail)
     if kind in ("scan", None):
-        _check_scan(values, fail)
+        check_scan(values, host.target_file, fail)
+    for key in ("ports", "listens"):
+        if key in good:
+            settings[key] = ports_of(good[key], (key,), host.sets, fail, top=key == "ports")
     if kind is None:
         return None
     needed, example = _NEEDED[kind]
@@ -86,8 +98,10 @@ def resolve(
     if kind == "capture":
         settings["rotate"] = Rotate(**values.part("rotate"))
         settings["trigger"] = Trigger(**values.part("trigger")) if values.given("trigger") else None
-    if kind == "scan" and not job:
-        settings["timeout"] = good.get("timeout")
+    if kind == "scan":
+        settings |= scan_settings(values, host.server, host.scanning)
+        if not job:
+            settings["timeout"] = good.get("timeout")
     return _KIND[kind](name=name, project=project, **settings)
 
 
@@ -191,26 +205,3 @@ def _check_trigger(values: Values, fail: Fail) -> None:
         fail(("fanout",), "an armed capture is one process; leave out fanout or trigger")
     if "memory" in trigger and trigger.get("keep", "disk") != "memory" and not values.unclear("trigger"):
         fail(("trigger", "memory"), 'bounds what is kept in memory; write keep = "memory", or leave it out')
-
-
-def _check_scan(values: Values, fail: Fail) -> None:
-    if values.good.get("profile") == "discovery" and values.written("ports"):
-        fail(("ports",), 'the profile discovery looks at no ports; leave them out or write profile = "ports"')
-    allowed = None
-    if not values.unclear("allow_public"):
-        allowed = targets.collapse([targets.network(text) for text in values.good.get("allow_public", ())])
-    wanted = values.items("targets")
-    for position, text in wanted:
-        if objection := targets.objection(text, allowed):
-            fail(("targets", position), f"{text} {objection}", "is public or must never be scanned")
-    texts = [text for _, text in wanted]
-    number = targets.count(texts)
-    if number > targets.MOST_ADDRESSES:
-        fail(
-            ("targets",),
-            f"{number} addresses are too many; one scan takes at most {targets.MOST_ADDRESSES}",
-            f"makes too many addresses; one scan takes at most {targets.MOST_ADDRESSES}",
-        )
-    excluded = [text for _, text in values.items("exclude")]
-    if texts and not values.unclear("targets") and targets.all_excluded(texts, excluded):
-        fail(("exclude",), "leaves nothing to scan")

@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal, NamedTuple, TypedDict, get_args, get
 
 from msgspec import Meta
 
-from agent.declaration import check, targets, triggers
+from agent.declaration import check, sinks, targets, triggers
 from agent.declaration.capture_limits import LARGEST_SNAPLEN, MOST_INTERFACES, MOST_PROCESSES, RING
-from agent.declaration.model import Profile, Ready, Restart, Scheduler
+from agent.declaration.model import Engine, Profile, Ready, Restart, Scheduler, Severity
 from agent.declaration.units import format_size
 from agent.declaration.wording import listed
 
@@ -54,6 +54,9 @@ Size = str | int
 Account = Annotated[Text, _key("the name of a user or group", check.account)]
 CronField = Annotated[str | int, _key('a cron field such as 30, "*/5" or "mon-fri"', check.cron_field)]
 CalendarText = Annotated[Text, _key('a calendar event such as "Mon..Fri 02:30"', check.calendar_text)]
+Target = Annotated[str, _key("an address, a network, a range, a name or a file of these", targets.target)]
+PortsText = Annotated[str | int, _key('ports such as "1-1024,5432,udp/53"', check.ports)]
+WindowText = Annotated[Text, _key('a window of time such as "22:00-06:00"', check.window)]
 EnvFile = Annotated[Text, _key("the path of a file", check.path)]
 
 
@@ -176,24 +179,98 @@ class CaptureKeys(TypedDict, total=False):
     ipfix: Annotated[str, _key('a collector such as "flows.example.org:4739"', check.collector)]
 
 
+class HistoryKeys(TypedDict, total=False):
+    max_age: Annotated[Duration, _duration("1d", "3650d")]
+    size: Annotated[Size, _size("1MiB", "1TiB")]
+    raw: Annotated[Duration, _duration("0s", "3650d")]
+
+
 class ScanKeys(TypedDict, total=False):
     """``kind = "scan"``."""
 
     targets: Annotated[
-        list[Annotated[str, _key("an address or network", targets.target)]],
-        _key("a list of addresses and networks, with at least one", min_length=1, max_length=MOST_ITEMS),
+        list[Target],
+        _key("a list of targets, with at least one", min_length=1, max_length=MOST_ITEMS),
     ]
-    exclude: Annotated[
-        list[Annotated[str, _key("an address or network", targets.target)]],
-        _key("a list of addresses and networks", max_length=MOST_ITEMS),
-    ]
+    exclude: Annotated[list[Target], _key("a list of targets", max_length=MOST_ITEMS)]
     allow_public: Annotated[
-        list[Annotated[str, _key("an address or network", targets.target)]],
-        _key("a list of addresses and networks", max_length=MOST_ITEMS),
+        list[Annotated[str, _key("an address, a network or a range", targets.addresses)]],
+        _key("a list of addresses, networks and ranges", max_length=MOST_ITEMS),
     ]
-    ports: Annotated[str | int, _key('ports such as "1-1024,5432"', check.ports)]
+    ports: PortsText
     profile: Profile
+    scripts: Annotated[
+        list[Annotated[Text, _key('the name of a script such as "ssh-hostkey"', check.script)]],
+        _key("a list of names of nmap's scripts", check.distinct, max_length=64),
+    ]
+    engine: Engine
     rate: Annotated[int, _whole(1, 1_000_000, " of packets per second")]
+    retries: Annotated[int, _whole(0, 10)]
+    window: (
+        WindowText
+        | Annotated[
+            list[WindowText], _key("a window of time or a list of them", check.distinct, min_length=1, max_length=32)
+        ]
+    )
+    site: Annotated[Text, _key("the name of a site", check.site)]
+    history: HistoryKeys
+    silent_again: Annotated[Duration, _duration("1m", "3650d")]
+
+
+class ScanningKeys(TypedDict, total=False):
+    """``[scanning]``."""
+
+    rate: Annotated[int, _whole(1, 1_000_000, " of packets per second")]
+    network_rate: Annotated[int, _whole(1, 1_000_000, " of packets per second")]
+    target_rate: Annotated[int, _whole(1, 1_000_000, " of packets per second")]
+
+
+class ExpectedKeys(TypedDict, total=False):
+    """A port of ``open`` in ``[expect.NAME]`` of which more is said."""
+
+    port: PortsText
+    service: Annotated[Text, _key('a pattern of names such as "http*"', check.wording_pattern)]
+    version: Annotated[Text, _key('a pattern such as "nginx 1.2*"', check.wording_pattern)]
+
+
+class ExpectKeys(TypedDict, total=False):
+    """``[expect.NAME]``."""
+
+    hosts: Annotated[
+        list[Annotated[str, _key("an address, a network, a range or a name", targets.host)]],
+        _key("a list of addresses, networks, ranges and names, with at least one", min_length=1, max_length=MOST_ITEMS),
+    ]
+    open: Annotated[list[PortsText | ExpectedKeys], _key("a list of ports", max_length=MOST_ITEMS)]
+    closed: Annotated[list[PortsText], _key("a list of ports", max_length=MOST_ITEMS)]
+    others: bool
+    severity: Severity
+
+
+class NotifyKeys(TypedDict, total=False):
+    """``[notify.NAME]``."""
+
+    webhook: Annotated[Text, _key('a URL such as "https://hooks.example.org/agent"', sinks.webhook)]
+    secret: Annotated[Text, _key("the name of a secret", check.secret_name)]
+    email: Annotated[Text, _key('an address such as "ops@example.org"', sinks.email)]
+    command: Annotated[
+        list[Annotated[str, _key("a text", check.argument)]],
+        _key(
+            "a list of texts: a program and its arguments",
+            first=Annotated[str, _key("the path or the name of a program", check.program)],
+            min_length=1,
+            max_length=MOST_ITEMS,
+        ),
+    ]
+    kinds: Annotated[
+        list[Annotated[Text, _key('a kind of event such as "drift_*"', check.event_pattern)]],
+        _key("a list of kinds of events, with at least one", check.distinct, min_length=1, max_length=64),
+    ]
+    services: Annotated[
+        list[Annotated[Text, _key('the name of a service such as "lan_*"', check.service_pattern)]],
+        _key("a list of names of services, with at least one", check.distinct, min_length=1, max_length=64),
+    ]
+    severity: Severity
+    group: Annotated[Duration, _duration("0s", "1d")]
 
 
 class CommandKeys(TypedDict, total=False):
@@ -212,6 +289,7 @@ class CommandKeys(TypedDict, total=False):
         list[Annotated[Text, _key('a capability such as "CAP_NET_BIND_SERVICE"', check.capability)]],
         _key("a list of capabilities", check.capabilities, max_length=64),
     ]
+    listens: PortsText
 
 
 class Spec(NamedTuple):
@@ -220,8 +298,8 @@ class Spec(NamedTuple):
     ``shape`` is how its value is walked: a ``table`` has ``fields``, a ``list`` and a table of ``variables`` have
     an ``item`` (and a list may have another ``first``), and a ``value`` is converted to ``type``. ``parse`` of a list
     is given those of its items that could be read. ``expected`` goes on after "is not", ``choices`` are the
-    words of a closed list. ``lone`` lets a list of one be written without its brackets. ``elsewhere`` says of keys
-    that a table could be thought to have why it has not.
+    words of a closed list. ``lone`` lets a list of one be written without its brackets. ``table`` is what a value may
+    be in place of itself. ``elsewhere`` says of keys that a table could be thought to have why it has not.
     """
 
     shape: Literal["value", "list", "variables", "table"]
@@ -234,6 +312,7 @@ class Spec(NamedTuple):
     least: int = 0
     most: int = MOST_ITEMS
     lone: bool = False
+    table: Spec | None = None
     elsewhere: Mapping[str, str] = {}
     choices: tuple[str, ...] = ()
 
@@ -269,8 +348,10 @@ def _spec(hint: Any) -> Spec:
         return Spec("value", f"one of {', '.join(words)}", type=hint, choices=words)
     if hint is bool:
         return Spec("value", "true or false", type=bool)
-    _one, many = get_args(hint)  # what may be one value or a list of them
-    return _spec(many)._replace(lone=True)
+    one, other = get_args(hint)
+    if is_typeddict(other):  # what may be one value, or a table that says more of it
+        return _spec(one)._replace(table=_spec(other))
+    return _spec(other)._replace(lone=True)  # what may be one value or a list of them
 
 
 def _fields(table: type) -> dict[str, Spec]:
@@ -278,6 +359,12 @@ def _fields(table: type) -> dict[str, Spec]:
 
 
 AGENT = _fields(AgentKeys)
+SCANNING = _fields(ScanningKeys)
+EXPECT = _fields(ExpectKeys)
+NOTIFY = _fields(NotifyKeys)
+PORT_SET = _spec(Annotated[str | int, _key('ports such as "8080,8443,udp/5060"', check.port_set)])
+"""A value of ``[ports]``, whose keys are names."""
+
 SHARED = _fields(SharedKeys)
 OF_KIND: dict[Kind, dict[str, Spec]] = {
     "capture": _fields(CaptureKeys),

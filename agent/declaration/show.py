@@ -9,9 +9,26 @@ from __future__ import annotations
 import signal
 from typing import Any
 
+from msgspec import to_builtins
+
 from agent.declaration.interpolate import escape
 from agent.declaration.masking import MASK, mask, mask_field
-from agent.declaration.model import AnyService, Capture, Command, Declaration, Heartbeat, Reserve, Scan, Timer, Trigger
+from agent.declaration.model import (
+    AnyService,
+    Capture,
+    Command,
+    Declaration,
+    Expect,
+    ExpectedPorts,
+    Heartbeat,
+    Notify,
+    Reserve,
+    Scan,
+    Scanning,
+    Timer,
+    Trigger,
+    Watch,
+)
 from agent.declaration.timing import CRON_FIELDS
 from agent.declaration.units import format_duration, format_size
 from agent.declaration.wording import printable
@@ -29,25 +46,72 @@ def effective(declaration: Declaration) -> dict[str, Any]:
         scheduler=settings.scheduler,
         heartbeat={"interval": format_duration(settings.heartbeat_interval)},
     )
-    services = {name: _service(service) for name, service in declaration.services.items()}
-    masked: dict[str, Any] = _masked({"agent": agent, "service": services}, "", declaration)
+    services = {
+        name: _service(service) for name, service in declaration.services.items() if not isinstance(service, Watch)
+    }
+    scans = any(isinstance(service, Scan) for service in declaration.services.values())
+    whole = {
+        "agent": agent,
+        **({"scanning": to_builtins(declaration.scanning)} if scans or declaration.scanning != Scanning() else {}),
+        **_present(ports=declaration.ports),
+        "service": services,
+        **_present(
+            expect={name: _expect(expect) for name, expect in declaration.expects.items()},
+            notify={name: _notify(notify) for name, notify in declaration.notifies.items()},
+        ),
+    }
+    masked: dict[str, Any] = _masked(whole, "", declaration)
     return masked
 
 
 def render(declaration: Declaration) -> str:
-    """``effective`` as TOML text. Services of projects say in a comment where they come from."""
+    """``effective`` as TOML text. What projects declare says in a comment where it comes from."""
 
     import tomli_w  # the agent itself shows declarations too, as JSON, and need not carry the writer
 
     document = _escaped(effective(declaration))
-    services = document.pop("service")
+    named = {section: document.pop(section, {}) for section in ("service", "expect", "notify")}
+    projects: dict[str, dict[str, str | None]] = {
+        "service": {name: service.project for name, service in declaration.services.items()},
+        "expect": {name: expect.project for name, expect in declaration.expects.items()},
+    }
     parts = [f"# Effective declaration of {printable(declaration.file)}\n"]
     parts.append(tomli_w.dumps(document))
-    for name, table in services.items():
-        project = declaration.services[name].project
-        comment = f"# from projects/{project}.toml\n" if project else ""
-        parts.append(comment + tomli_w.dumps({"service": {name: table}}))
+    for section, tables in named.items():
+        for name, table in tables.items():
+            project = projects.get(section, {}).get(name)
+            comment = f"# from projects/{project}.toml\n" if project else ""
+            parts.append(comment + tomli_w.dumps({section: {name: table}}))
     return "\n".join(parts)
+
+
+def _expect(expect: Expect) -> dict[str, Any]:
+    return _present(
+        hosts=list(expect.hosts),
+        open=[_expected(ports) for ports in expect.open],
+        closed=[_expected(ports) for ports in expect.closed],
+        others=expect.others,
+        severity=expect.severity,
+    )
+
+
+def _expected(ports: ExpectedPorts) -> str | dict[str, Any]:
+    span = str(ports.first) if ports.first == ports.last else f"{ports.first}-{ports.last}"
+    more = _present(service=ports.service, version=ports.version)
+    return {"port": f"{ports.protocol}/{span}", **more} if more else f"{ports.protocol}/{span}"
+
+
+def _notify(notify: Notify) -> dict[str, Any]:
+    return _present(
+        webhook=notify.webhook,
+        secret=notify.secret,
+        email=notify.email,
+        command=None if notify.command is None else list(notify.command),
+        kinds=list(notify.kinds),
+        services=list(notify.services),
+        severity=notify.severity,
+        group=format_duration(notify.group),
+    )
 
 
 def _service(service: AnyService) -> dict[str, Any]:
@@ -99,15 +163,31 @@ def _own_keys(service: AnyService) -> dict[str, Any]:
                 exclude=list(service.exclude),
                 allow_public=list(service.allow_public),
                 profile=service.profile,
-                ports=None if service.profile == "discovery" else service.ports,
+                **({} if service.profile == "discovery" else _ports(service)),
+                scripts=list(service.scripts),
                 rate=service.rate,
+                window=list(service.window),
+                site=service.site,
+                history={
+                    "max_age": format_duration(service.history.max_age),
+                    "size": format_size(service.history.size),
+                    "raw": format_duration(service.history.raw),
+                },
                 timeout=None if service.timeout is None else format_duration(service.timeout),
             )
         case Command():
             command: dict[str, Any] = {"command": list(service.command)}
             if service.capabilities is not None:
                 command["capabilities"] = list(service.capabilities)
-            return command
+            return command | _present(listens=service.listens or None)
+        case Watch():
+            return {}
+
+
+def _ports(scan: Scan) -> dict[str, Any]:
+    """What only a scan of ports has."""
+    silent_again = {"silent_again": format_duration(scan.silent_again)} if scan.profile in ("services", "full") else {}
+    return {"ports": scan.ports, "engine": scan.engine, "retries": scan.retries, **silent_again}
 
 
 def _trigger(trigger: Trigger) -> dict[str, Any]:

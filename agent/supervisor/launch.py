@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import msgspec
 
@@ -17,6 +18,8 @@ from agent.linux.capability_sets import NET_RAW
 from agent.linux.spawn import base_environment, own_program
 from agent.linux.sweep import MARK
 from agent.paths import Paths
+
+_OF_WORKERS: dict[str, tuple[str, ...]] = {"capture": (NET_RAW,), "scan": (NET_RAW,), "watch": ()}
 
 
 class Launch(msgspec.Struct, frozen=True):
@@ -32,21 +35,28 @@ class Launch(msgspec.Struct, frozen=True):
 
 
 def launch(
-    service: AnyService, settings: AgentSettings, paths: Paths, mark: str, notify: str, environ: Mapping[str, str]
+    service: AnyService,
+    settings: AgentSettings,
+    paths: Paths,
+    mark: str,
+    notify: str,
+    environ: Mapping[str, str],
+    files: Mapping[str, int] = MappingProxyType({}),
 ) -> Launch:
     """How to start ``service``.
 
     ``mark`` makes its descendants recognisable, ``notify`` is the address it may report to, ``environ`` the agent's
-    environment.
+    environment. ``files`` are descriptors that it is given, by the variables that name them.
     """
     own = not isinstance(service, Command)
     argv = service.command if isinstance(service, Command) else (*own_program(), "worker", service.kind)
-    capabilities = service.capabilities if isinstance(service, Command) else (NET_RAW,)
+    capabilities = service.capabilities if isinstance(service, Command) else _OF_WORKERS[service.kind]
     environment = base_environment(environ)
     environment.update(service.environment)
     environment.update(contract(service, settings, paths, argv))
     environment["NOTIFY_SOCKET"] = notify
     environment[MARK] = mark
+    environment.update({name: str(fd) for name, fd in files.items()})
     return Launch(tuple(argv), environment, own, capabilities)
 
 

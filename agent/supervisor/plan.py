@@ -16,6 +16,7 @@ from agent.declaration.model import AnyService
 LIVE = frozenset(
     {
         "enabled",
+        "listens",
         "log",
         "max_restarts",
         "project",

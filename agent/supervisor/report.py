@@ -44,7 +44,7 @@ class ServiceReport(msgspec.Struct, kw_only=True):
     """
 
     name: str
-    kind: Literal["capture", "scan", "command"]
+    kind: Literal["capture", "scan", "command", "watch"]
     state: State
     ready: bool
     health: Health

@@ -20,6 +20,7 @@ from agent.supervisor import lifecycle
 from agent.supervisor.agenda import Agenda, Plan
 from agent.supervisor.budget import Budget
 from agent.supervisor.containment import Containment, Held
+from agent.supervisor.handed import handed
 from agent.supervisor.launch import launch
 from agent.supervisor.lifecycle import Event, Phase, Policy, State, Timer
 from agent.supervisor.liveness import Liveness
@@ -345,16 +346,18 @@ class Unit:
         check_descriptors()
         address = self._premises.take(service)
         self.liveness = self._watch(service, run)  # before the process: its very first heartbeat counts
-        orders = Orders(
-            name=service.name,
-            launch=launch(service, host.settings, host.paths, mark, address, host.environ),
-            user=service.user,
-            group=service.group,
-            working_directory=service.working_directory,
-            mark=mark,
-            pass_fds=(self._premises.lock_fd,) if host.lock_follows_child else (),
-        )
-        return self._hold(run, orders, host.contain(service, mark))
+        lock = (self._premises.lock_fd,) if host.lock_follows_child else ()
+        with handed(service, host.paths) as files:
+            orders = Orders(
+                name=service.name,
+                launch=launch(service, host.settings, host.paths, mark, address, host.environ, files),
+                user=service.user,
+                group=service.group,
+                working_directory=service.working_directory,
+                mark=mark,
+                pass_fds=(*lock, *files.values()),
+            )
+            return self._hold(run, orders, host.contain(service, mark))
 
     def _hold(self, run: int, orders: Orders | RunState, containment: Containment) -> Run:
         return Run(

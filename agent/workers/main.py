@@ -19,6 +19,7 @@ WORKERS = {
     "member": "agent.workers.capture.member:MemberWorker",
     "index": "agent.workers.index.worker:IndexWorker",
     "scan": "agent.workers.scan.worker:ScanWorker",
+    "watch": "agent.workers.watch.worker:WatchWorker",
 }
 
 

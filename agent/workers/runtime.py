@@ -25,7 +25,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from agent.declaration.model import Capture, Heartbeat, Scan
+from agent.declaration.model import Capture, Heartbeat, Scan, Watch
 from agent.errors import EXIT_OK, EXIT_RUNTIME, AgentError, ConfigurationError, RuntimeFailure
 from agent.linux.notify import SystemdNotifier
 from agent.telemetry import breakdown
@@ -66,7 +66,7 @@ class Context:
 
     def __init__(
         self,
-        service: Capture | Scan,
+        service: Capture | Scan | Watch,
         data: Path,
         notifier: SystemdNotifier | channel.Sender,
         *,
@@ -260,19 +260,19 @@ async def _serve(factory: Callable[[Context], Worker]) -> None:
 def context_from(environ: MutableMapping[str, str]) -> Context:
     """Read what the agent handed over in the environment.
 
-    Raises ``ConfigurationError`` when a variable is missing or the settings are not those of a capture or scan service,
-    ``RuntimeFailure`` when the settings cannot be read.
+    Raises ``ConfigurationError`` when a variable is missing or the settings are not those of a capture, a scan or the
+    watch, ``RuntimeFailure`` when the settings cannot be read.
     """
     for name in ("SERVICE_CONFIG", "SERVICE_DATA"):
         if not environ.get(name):
             raise ConfigurationError(f"{name} is not set: a worker is started by the agent, not by hand")
     path = environ["SERVICE_CONFIG"]
     try:
-        service: Capture | Scan = msgspec.json.decode(Path(path).read_bytes(), type=Capture | Scan)
+        service: Capture | Scan | Watch = msgspec.json.decode(Path(path).read_bytes(), type=Capture | Scan | Watch)
     except OSError as error:
         raise RuntimeFailure(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # a DecodeError, or bytes that are no text
-        raise ConfigurationError(f"{path}: not the settings of a capture or scan service: {error}") from error
+        raise ConfigurationError(f"{path}: not the settings of a capture, a scan or the watch: {error}") from error
     companion = channel.VARIABLE in environ  # which beats to its worker alone
     heartbeat = None if companion else environ.get("SERVICE_HEARTBEAT_FILE")
     return Context(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -197,47 +197,30 @@ def test_a_secret_is_a_plain_name(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "normal"),
-    [
-        ("1-1024,5432", "1-1024,5432"),
-        (" 443 , 80 ", "80,443"),
-        ("5-20,1-10,22", "1-20,22"),
-        ("1,2,3", "1-3"),
-        ("1-65535", "1-65535"),
-        ("00080", "80"),
-        (22, "22"),
-    ],
-)
-def test_ports_are_sorted_and_joined(text: str | int, normal: str) -> None:
-    assert check.ports(text) == normal
-
-
-@pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("0", '"0" is not a port; ports go from 1 to 65535'),
-        ("1-65536", '"1-65536" is not a port; ports go from 1 to 65535'),
-        ("20-10", '"20-10" runs backwards; write 10-20'),
-        ("", '"" is not a port; write ports and ranges, such as "1-1024,5432"'),
-        ("80,", '"" is not a port; write ports and ranges, such as "1-1024,5432"'),
-        ("U:53", '"U:53" is not a port; write ports and ranges, such as "1-1024,5432"'),
-        ("-", '"-" is not a port; write ports and ranges, such as "1-1024,5432"'),
-        ("http", '"http" is not a port; write ports and ranges, such as "1-1024,5432"'),
-        (-1, '"-1" is not a port; write ports and ranges, such as "1-1024,5432"'),
+        ("vuln", '"vuln" is a category of scripts; write the names of those that are to run'),
+        ("default", '"default" is a category of scripts; write the names of those that are to run'),
+        ("/tmp/x.nse", '"/tmp/x.nse" is not a script\'s name; write one such as "ssh-hostkey", without a path'),
+        ("ssh-* and safe", '"ssh-* and safe" is not a script\'s name; write one such as "ssh-hostkey", without a path'),
+        ("+ssh-hostkey", '"+ssh-hostkey" is not a script\'s name; write one such as "ssh-hostkey", without a path'),
+        ("-oN", '"-oN" is not a script\'s name; write one such as "ssh-hostkey", without a path'),
+        ("broadcast-ping", '"broadcast-ping" asks hosts that are not among the targets; leave it out'),
+        ("targets-asn", '"targets-asn" asks hosts that are not among the targets; leave it out'),
     ],
 )
-def test_what_is_no_port_is_refused(text: str | int, message: str) -> None:
-    assert refusal(check.ports, text) == message
+def test_what_is_no_name_of_a_script_is_refused(text: str, message: str) -> None:
+    assert refusal(check.script, text) == message
 
 
-@given(st.lists(st.tuples(st.integers(1, 65535), st.integers(0, 300)), min_size=1, max_size=20))
-def test_normal_ports_are_the_same_ports_and_stay_as_they_are(spans: list[tuple[int, int]]) -> None:
-    ranges = [(first, min(first + more, 65535)) for first, more in spans]
-    normal = check.ports(",".join(f"{first}-{last}" for first, last in ranges))
-    meant = {port for first, last in ranges for port in range(first, last + 1)}
-    told = [tuple(map(int, re.split("-", item))) for item in normal.split(",")]
-    assert {port for span in told for port in range(span[0], span[-1] + 1)} == meant
-    assert check.ports(normal) == normal
+def test_every_script_that_nmap_brings_can_be_named_unless_it_asks_others() -> None:
+    scripts = [path.stem for path in Path("/usr/share/nmap/scripts").glob("*.nse")]
+    assert len(scripts) > 400
+    for name in scripts:
+        if name.startswith(("broadcast-", "targets-")) or name == "http-robots.txt":  # the one that looks like a file
+            refusal(check.script, name)
+        else:
+            assert check.script(name) == name
 
 
 def test_a_duration_has_the_range_of_its_key() -> None:
@@ -288,7 +271,8 @@ def test_more_than_a_word_is_no_cron_field(value: str) -> None:
 def test_any_text_is_a_value_or_is_refused_in_one_line(text: str) -> None:
     for parse in (
         check.service_name, check.server, check.account, check.stop_signal, check.absolute_path, check.path,
-        check.secret_name, check.variable_name, check.interface, check.ports, check.cron_field, check.calendar_text,
+        check.secret_name, check.variable_name, check.interface, check.port_set, check.script, check.window,
+        check.wording_pattern, check.cron_field, check.calendar_text,
         check.memory, check.reserve,
     ):  # fmt: skip
         try:

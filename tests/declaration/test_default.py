@@ -9,7 +9,7 @@ import pytest
 
 from agent.declaration.default import DEMO, TEMPLATE
 from agent.declaration.model import Capture, Command, Declaration, Scan
-from agent.declaration.targets import network
+from agent.declaration.targets import span
 
 Read = Callable[..., Declaration]
 
@@ -26,7 +26,7 @@ def test_the_demonstration_stays_on_the_loopback_interface_and_is_small(read: Re
                 assert service.interfaces == ("lo",)
                 assert service.budget <= 64 * 1024**2
             case Scan():
-                assert all(network(target).is_loopback for target in service.targets)
+                assert [span(target).low >> 24 for target in service.targets] == [127]
                 assert service.timer is not None
             case Command():
                 assert "127.0.0.1" in service.command

@@ -135,7 +135,7 @@ ports = "80"
 """
     assert complaints(read, text) == [
         "/k/env.toml:2: agent.sever: unknown key; did you mean server?",
-        "/k/env.toml:4: expect: unknown section; known are agent and service",
+        '/k/env.toml:4: expect.web: hosts is missing; write hosts = ["10.20.0.10"]',
         "/k/env.toml:7: service.edge-capture: a name holds no dash; use an underscore: edge_capture",
         "/k/env.toml:10: service.edge-capture.restrat: unknown key; did you mean restart?",
         "/k/env.toml:11: service.edge-capture.rate: rate belongs to kind scan, and this is a capture",
@@ -148,7 +148,9 @@ ports = "80"
         '/k/env.toml:20: service.api.environment.B: a lone $ in "5$"; write $$ for a dollar sign, '
         "or ${NAME}, ${NAME:-default} or ${NAME:?message}",
         '/k/env.toml:23: service.scan.kind: "scna" is not one of capture, scan, command; did you mean scan?',
-        '/k/env.toml:25: service.scan.ports: "http" is not a port; write ports and ranges, such as "1-1024,5432"',
+        '/k/env.toml:25: service.scan.ports: "http" is neither a port nor a set of ports; there are containers, '
+        "databases, files, industrial, mail, management, messaging, names, printing, remote, voip, web and windows, "
+        "and [ports] declares more",
         '/k/env.toml:27: service.nothing: kind is missing; write kind = "scan"',
     ]
 
@@ -261,7 +263,7 @@ def test_a_project_declares_services_only_and_has_the_name_of_one(read: Read) ->
     }
     assert complaints(read, "", files=files) == [
         "/k/projects/My-App.toml: the file's name is the project's: a name holds no dash; use an underscore: my_app",
-        "/k/projects/web.toml:1: agent: a project declares services only; move this to env.toml",
+        "/k/projects/web.toml:1: agent: a project declares services and what is expected; move this to env.toml",
         "/k/projects/web.toml:3: servce: unknown section; did you mean service?",
         "/k/projects/x\\n.toml: the file's name is the project's: a name begins with a letter a to z; "
         "letters, digits and underscores follow, 63 characters in all",

@@ -103,9 +103,9 @@ FIELDS: list[tuple[str, st.SearchStrategy[str]]] = [
     (CAPTURE + 'rotate = { size = "16KiB" }\nbudget = "100KiB"\nsnaplen = "${X_TOKEN}"', number(60_000, 262_144)),
     (CAPTURE + 'filter = "${X_TOKEN}"', st.integers(4097, 5000).map("q".__mul__)),
     ('[service.x]\nkind = "scan"\ntargets = ["${X_TOKEN}"]', number(1, 200, "8.8.8.{}") | number(224, 239, "{}.0.0.1")),
-    ('[service.x]\nkind = "scan"\ntargets = ["${X_TOKEN}"]', number(1, 9, "10.0.0.{}/8") | NONSENSE),
+    ('[service.x]\nkind = "scan"\ntargets = ["${X_TOKEN}"]', number(1, 9, "10.0.0.{}/8") | NONSENSE.map("?{}".format)),
     ('[service.x]\nkind = "scan"\ntargets = ["10.0.0.0/${X_TOKEN}"]', number(9, 15)),
-    (SCAN + 'exclude = ["${X_TOKEN}"]', NONSENSE | number(256, 999, "10.0.0.{}")),
+    (SCAN + 'exclude = ["${X_TOKEN}"]', NONSENSE.map("?{}".format) | number(256, 999, "10.0.0.{}")),
     (SCAN + 'ports = "${X_TOKEN}"', NONSENSE | number(65_536, 99_999) | number(1, 6, "7-{}")),
 ]
 SOURCES = st.sampled_from(["environment", ".env", "default"])

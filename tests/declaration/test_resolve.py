@@ -51,7 +51,7 @@ def test_a_capture_needs_its_interfaces_only(read: Read) -> None:
 
 def test_a_scan_runs_once_unless_told_otherwise(read: Read) -> None:
     assert service(read, "scan") == Scan(
-        name="x", targets=("10.0.0.1",), restart="no", ready="notify", heartbeat=Heartbeat(10, 30)
+        name="x", targets=("10.0.0.1",), site="host", restart="no", ready="notify", heartbeat=Heartbeat(10, 30)
     )
     assert service(read, "scan", 'restart = "always"').restart == "always"
 
@@ -151,6 +151,7 @@ def test_the_keys_of_a_scan_arrive_in_the_model(read: Read) -> None:
         ports="80,443",
         profile="services",
         rate=2000,
+        site="host",
         timeout=7200.0,
         restart="no",
         ready="notify",

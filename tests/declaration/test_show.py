@@ -73,18 +73,31 @@ OWN: list[dict[str, st.SearchStrategy[Any]]] = [
     },
     {
         "kind": st.just("scan"),
-        "targets": st.just(["10.0.0.0/24", "fe80::1%eth0", "8.8.8.8"]),
-        "exclude": st.sampled_from([[], ["10.0.0.7"]]),
+        "targets": st.just(["10.0.0.0/24", "10.1.0.7-9", "NAS.example.org", "fe80::1%eth0", "8.8.8.8"]),
+        "exclude": st.sampled_from([[], ["10.0.0.7"], ["printer", "10.0.0.1-2"]]),
         "allow_public": st.just(["8.8.8.8"]),
-        "ports": st.sampled_from(["1-100", "443,80", 22]),
+        "ports": st.sampled_from(["1-100", "443,80", 22, "web,udp/53,top-9", "shop,udp/top-3"]),
         "profile": st.sampled_from(["ports", "services"]),
         "rate": st.integers(1, 1_000_000),
+        "retries": st.integers(0, 10),
+        "engine": st.sampled_from(["auto", "connect", "syn"]),
+        "window": st.sampled_from(["22:00-6:00", ["Fri..Mon 1:00-2:00", "Sat 00:00-24:00"]]),
+        "history": st.fixed_dictionaries({}, optional={"max_age": st.just("9d"), "size": SIZE, "raw": DURATION}),
+    },
+    {
+        "kind": st.just("scan"),
+        "targets": st.just(["10.0.0.1"]),
+        "profile": st.just("full"),
+        "scripts": st.sampled_from([[], ["ssh-hostkey", "ssl-cert"]]),
+        "silent_again": st.sampled_from(["1m", "3d"]),
+        "site": st.just("berlin"),
     },
     {"kind": st.just("scan"), "targets": st.just(["::1"]), "profile": st.just("discovery")},
     {"kind": st.just("command"), "command": st.lists(TEXT, max_size=3).map(lambda arguments: ["/bin/x", *arguments])},
     {
         "kind": st.just("command"),
         "command": st.just(["/bin/x"]),
+        "listens": st.sampled_from([80, "shop,udp/1-3"]),
         "capabilities": st.lists(st.sampled_from(["net_raw", "CAP_CHOWN", "Sys_Time"]), unique=True),
     },
 ]
@@ -118,10 +131,45 @@ AGENT = st.fixed_dictionaries(
 )
 
 
+SEVERITY = st.sampled_from(["info", "notice", "warning", "err"])
+PATTERN = TEXT.filter(str.isprintable)
+EXPECT = st.fixed_dictionaries(
+    {"hosts": st.sampled_from([["10.0.0.1"], ["10.0.0.0/24", "10.1.0.1-9", "NAS"]]), "others": st.booleans()},
+    optional={
+        "open": st.lists(
+            st.sampled_from([22, "80,udp/53", "web"])
+            | st.fixed_dictionaries({"port": st.just("8000-8003")}, optional={"service": PATTERN, "version": PATTERN}),
+            max_size=3,
+        ),
+        "closed": st.sampled_from([[], ["23,shop"]]),
+        "severity": SEVERITY,
+    },
+)
+SINKS: list[dict[str, Any]] = [
+    {"webhook": "https://x.example.org/a?b=c$", "secret": "token"},
+    {"email": "a@b"},
+    {"command": ["/bin/x", "$y"]},
+]
+FILTER = {"kinds": st.just(["drift_*"]), "services": st.just(["lan"]), "severity": SEVERITY, "group": DURATION}
+NOTIFY = st.tuples(st.sampled_from(SINKS), st.fixed_dictionaries({}, optional=FILTER)).map(
+    lambda parts: parts[0] | parts[1]
+)
+MORE = st.fixed_dictionaries(
+    {"ports": st.just({"shop": "9777,udp/9778"}) | st.just({"shop": 9777})},
+    optional={
+        "scanning": st.fixed_dictionaries({}, optional={"rate": st.integers(1, 9), "target_rate": st.just(7)}),
+        "expect": st.dictionaries(NAME, EXPECT, max_size=2),
+        "notify": st.dictionaries(NAME, NOTIFY, max_size=2),
+    },
+)
+
+
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
-@given(AGENT, st.dictionaries(NAME, SERVICE, max_size=3))
-def test_what_is_rendered_reads_back_the_same(read: Read, agent: dict[str, Any], services: dict[str, Any]) -> None:
-    declaration = read(tomli_w.dumps(written({"agent": agent, "service": services})))
+@given(AGENT, st.dictionaries(NAME, SERVICE, max_size=3), MORE)
+def test_what_is_rendered_reads_back_the_same(
+    read: Read, agent: dict[str, Any], services: dict[str, Any], more: dict[str, Any]
+) -> None:
+    declaration = read(tomli_w.dumps(written({"agent": agent, "service": services, **more})))
     again = read(render(msgspec.structs.replace(declaration, masked=frozenset(), masked_fields=frozenset())))
     assert again == declaration
     assert render(again) == render(declaration)

@@ -8,8 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.declaration.targets import NEVER, OWN, all_excluded, collapse, count, network, objection, target
+from agent.declaration.targets import (
+    NEVER,
+    OWN,
+    all_excluded,
+    count,
+    objection,
+    permitted,
+    target,
+)
 from agent.errors import UsageError
+
+NONE = 'is no address, network, range or name; write one such as "10.20.0.0/24", "10.20.0.1-50" or "nas.example.org"'
 
 
 @pytest.mark.parametrize(
@@ -21,9 +31,19 @@ from agent.errors import UsageError
         ("FD00:20:0::0/120", "fd00:20::/120"),
         ("::1", "::1"),
         ("fe80::1%eth0", "fe80::1%eth0"),
+        ("10.0.0.1-10.0.0.50", "10.0.0.1-10.0.0.50"),
+        ("10.0.0.1 - 50", "10.0.0.1-10.0.0.50"),
+        ("10.0.0.7-7", "10.0.0.7"),
+        ("10.0.0.250-10.0.1.5", "10.0.0.250-10.0.1.5"),
+        ("FD00::1-ff", "fd00::1-fd00::ff"),
+        ("fd00::1-fd00::1:0", "fd00::1-fd00::1:0"),
+        ("NAS.Example.org.", "nas.example.org"),
+        ("3com", "3com"),
+        ("srv-a_1", "srv-a_1"),
+        ("file:/srv/key/a b.txt", "file:/srv/key/a b.txt"),
     ],
 )
-def test_an_address_or_network_is_normalised(text: str, normal: str) -> None:
+def test_a_target_is_normalised(text: str, normal: str) -> None:
     assert target(text) == normal
 
 
@@ -32,15 +52,21 @@ def test_an_address_or_network_is_normalised(text: str, normal: str) -> None:
     [
         ("10.0.0.1/24", '"10.0.0.1/24" has host bits set; write 10.0.0.0/24'),
         ("fd00::1/64", '"fd00::1/64" has host bits set; write fd00::/64'),
-        (
-            "example.org",
-            '"example.org" is a name; write addresses or networks, such as "10.20.0.0/24" or "fd00:20::1"',
-        ),
-        ("--script", '"--script" is a name; write addresses or networks, such as "10.20.0.0/24" or "fd00:20::1"'),
-        ("10.0.0", '"10.0.0" is not an address or network; write one such as "10.20.0.0/24" or "fd00:20::1"'),
-        ("10.0.0.256", '"10.0.0.256" is not an address or network; write one such as "10.20.0.0/24" or "fd00:20::1"'),
-        ("10.0.0.0/33", '"10.0.0.0/33" is not an address or network; write one such as "10.20.0.0/24" or "fd00:20::1"'),
-        ("010.0.0.1", '"010.0.0.1" is not an address or network; write one such as "10.20.0.0/24" or "fd00:20::1"'),
+        ("--script", f'"--script" {NONE}'),
+        ("a b", f'"a b" {NONE}'),
+        ("10.0.0.1,10.0.0.2", f'"10.0.0.1,10.0.0.2" {NONE}'),
+        ("10.0.0.1-", f'"10.0.0.1-" {NONE}'),
+        ("10.0.0.1-300", f'"10.0.0.1-300" {NONE}'),
+        ("10.0.0.50-1", '"10.0.0.50-1" runs backwards; write 10.0.0.1-10.0.0.50'),
+        ("fd00::2-1", '"fd00::2-1" runs backwards; write fd00::1-fd00::2'),
+        ("fd00::1-10.0.0.1", '"fd00::1-10.0.0.1" begins and ends in different families; write both ends in one'),
+        ("0x7f000001", f'"0x7f000001" {NONE}'),
+        ("127.1", f'"127.1" {NONE}'),
+        ("file:hosts", '"file:hosts" is not an absolute path; write one such as "file:/srv/key/hosts.txt"'),
+        ("10.0.0", f'"10.0.0" {NONE}'),
+        ("10.0.0.256", f'"10.0.0.256" {NONE}'),
+        ("10.0.0.0/33", f'"10.0.0.0/33" {NONE}'),
+        ("010.0.0.1", f'"010.0.0.1" {NONE}'),
         (
             "fd00::1%eth0",
             '"fd00::1%eth0" is not an address; only a link-local one may name its interface: fe80::1%eth0',
@@ -48,7 +74,7 @@ def test_an_address_or_network_is_normalised(text: str, normal: str) -> None:
         ("fe80::1%a b", '"fe80::1%a b" is not an address; only a link-local one may name its interface: fe80::1%eth0'),
     ],
 )
-def test_what_is_neither_is_refused(text: str, message: str) -> None:
+def test_what_is_no_target_is_refused(text: str, message: str) -> None:
     with pytest.raises(UsageError) as error:
         target(text)
     assert str(error.value) == message
@@ -56,7 +82,7 @@ def test_what_is_neither_is_refused(text: str, message: str) -> None:
 
 def judged(targets: list[str], allow_public: list[str] | None) -> list[tuple[int, str]]:
     """The objections, each with the position of its target and as it is read after it."""
-    allowed = None if allow_public is None else collapse([network(text) for text in allow_public])
+    allowed = None if allow_public is None else permitted(allow_public)
     found = ((position, text, objection(text, allowed)) for position, text in enumerate(targets))
     return [(position, f"{text} {told}") for position, text, told in found if told is not None]
 

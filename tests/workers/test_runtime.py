@@ -306,7 +306,7 @@ def test_started_by_hand_it_says_what_is_missing(agent: Agent) -> None:
 def test_settings_that_are_none_are_a_mistake_in_one_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "service.json"
     path.write_bytes(content)
-    with pytest.raises(ConfigurationError, match="not the settings of a capture or scan service") as raised:
+    with pytest.raises(ConfigurationError, match="not the settings of a capture, a scan or the watch") as raised:
         context_from({"SERVICE_CONFIG": str(path), "SERVICE_DATA": str(tmp_path)})
     assert "\n" not in str(raised.value)
 

@@ -15,11 +15,12 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from itertools import accumulate
 from typing import Literal
 
-from agent.declaration.targets import MOST_ADDRESSES, NEVER, OWN
+from agent.declaration.targets import MOST_ADDRESSES, NEVER, OWN, Span
+from agent.declaration.targets import span as parse_span
 from agent.errors import ConfigurationError
 
 Family = Literal[4, 6]
@@ -33,7 +34,6 @@ CHUNK_PROBES = 65_536
 """Most pairs of address and port in one run of nmap: bounds its time, its answer and what an interruption can lose."""
 
 _ZONE = re.compile(r"[A-Za-z0-9_.-]{1,15}", re.ASCII)  # what a name of an interface is here, IFNAMSIZ in linux/if.h
-_LINK_LOCAL = IPv6Network("fe80::/10")  # RFC 4291, 2.5.6: the only addresses that need a zone
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,23 +104,23 @@ def make_plan(
     ports: int = 1,
     identity: Iterable[str] = (),
 ) -> Plan:
-    """Turn addresses and networks into a plan.
+    """Turn addresses, networks and ranges into a plan. Names and files have become addresses before.
 
     ``ports`` is how many ports each address is asked for (0 or more), ``identity`` what else makes two scans the same
     (their ports and profile), for the hash. An address of ``exclude`` without a zone is left out in every zone.
 
-    Raises ``ConfigurationError`` for a target that is not an address or network, and for a plan that holds an address
+    Raises ``ConfigurationError`` for a target that is none of these, and for a plan that holds an address
     that is never scanned, or one that is public and not allowed, or none, or too many.
     """
     holes = [_parse("exclude", text) for text in exclude]
-    allowed = [*OWN, *(_parse("allow_public", text)[0] for text in allow_public)]
-    wanted: dict[tuple[Family, str], list[IPv4Network | IPv6Network]] = {}
-    for network, zone in (_parse("targets", text) for text in targets):
-        wanted.setdefault((network.version, zone), []).append(network)
+    allowed = _permitted([_parse("allow_public", text) for text in allow_public])
+    wanted: dict[tuple[Family, str], list[Span]] = {}
+    for span in (_parse("targets", text) for text in targets):
+        wanted.setdefault((span.family, span.zone), []).append(span)
     groups = []
-    for (family, zone), networks in sorted(wanted.items()):
-        excluded = [network for network, where in holes if where in ("", zone)]
-        if ranges := subtract(_ranges(family, networks), _ranges(family, excluded)):
+    for (family, zone), spans in sorted(wanted.items()):
+        excluded = [span for span in holes if span.zone in ("", zone)]
+        if ranges := subtract(_ranges(family, spans), _ranges(family, excluded)):
             _judge(family, ranges, allowed)
             groups.append(Group(family, zone, ranges))
     hosts = sum(group.size for group in groups)
@@ -157,39 +157,43 @@ def subtract(ranges: Ranges, holes: Ranges) -> Ranges:
     return tuple(result)
 
 
-def _judge(family: Family, ranges: Ranges, allowed: Iterable[IPv4Network | IPv6Network]) -> None:
+def _permitted(allow_public: Iterable[Span]) -> list[Span]:
+    """What may be scanned at all: what is ours, and what was named."""
+    return [*(_span(network) for network in OWN), *allow_public]
+
+
+def _judge(family: Family, ranges: Ranges, allowed: Iterable[Span]) -> None:
     """Raise ``ConfigurationError`` unless every address of ``ranges`` may be scanned."""
 
     def text(value: int) -> str:
         return str(IPv4Address(value) if family == 4 else IPv6Address(value))
 
     for never, reason in NEVER:
-        rest = subtract(ranges, _ranges(family, [never]))
+        rest = subtract(ranges, _ranges(family, [_span(never)]))
         if touched := subtract(ranges, rest):
             raise ConfigurationError(f"targets: {text(touched[0][0])} is {reason}: that is never scanned")
     if strange := subtract(ranges, _ranges(family, allowed)):
         raise ConfigurationError(f"targets: {text(strange[0][0])} is public: allow_public does not name it")
 
 
-def _parse(key: str, text: str) -> tuple[IPv4Network | IPv6Network, str]:
-    """An address or network, and the zone of a link-local address."""
-    plain, percent, zone = text.partition("%")
+def _parse(key: str, text: str) -> Span:
+    """An address, network or range as the numbers of its addresses, with the zone of a link-local address."""
     try:
-        network = ip_network(plain)
+        span = parse_span(text)
     except ValueError as error:
-        raise ConfigurationError(f"{key}: {text[:80]!r} is not an address or network: {error}") from error
+        raise ConfigurationError(f"{key}: {text[:80]!r} is not an address, network or range: {error}") from error
     # The zone is free text that goes into nmap's list of targets: nothing but a name of an interface may pass.
-    if percent and not (_ZONE.fullmatch(zone) and network.version == 6 and network.subnet_of(_LINK_LOCAL)):
+    if span.zone and not _ZONE.fullmatch(span.zone):
         raise ConfigurationError(f"{key}: {text[:80]!r} is not a link-local address with the name of an interface")
-    return network, zone
+    return span
 
 
-def _ranges(family: Family, networks: Iterable[IPv4Network | IPv6Network]) -> Ranges:
-    return merge(
-        (int(network.network_address), int(network.broadcast_address))
-        for network in networks
-        if network.version == family
-    )
+def _span(network: IPv4Network | IPv6Network) -> Span:
+    return Span(network.version, int(network.network_address), int(network.broadcast_address))
+
+
+def _ranges(family: Family, spans: Iterable[Span]) -> Ranges:
+    return merge((span.low, span.high) for span in spans if span.family == family)
 
 
 def _hash(groups: Iterable[Group], chunk_size: int, identity: Iterable[str]) -> str:

@@ -21,7 +21,9 @@ from agent.workers.scan.memory import reading, schema, writing
 from agent.workers.scan.memory.coverage import Asked
 from agent.workers.scan.memory.migration import migrate
 from agent.workers.scan.memory.picture import decode
+from agent.workers.scan.memory.retention import prune
 from agent.workers.scan.memory.settling import Doubt, doubts, settle
+from agent.workers.scan.memory.telling import Event, tell
 from agent.workers.scan.memory.writing import DETECTED, SWEPT, Run, Task
 
 __all__ = ["DETECTED", "RESUME_WITHIN", "SWEPT", "Ending", "Run", "ScanStore", "Task"]
@@ -96,7 +98,7 @@ class ScanStore:
                 (task.plan_hash, self.site, now, RESUME_WITHIN),
             ).fetchone()
             if last is None:
-                return writing.add_run(self._connection, task, self.site, now, "running")
+                return writing.add_run(self._connection, task, self.site, now, "running", now)
             number, started, seed, hosts_up, ports_open = last
             execute("UPDATE runs SET status = 'running', ended = NULL WHERE id = ?", (number,))
             chunks = execute("SELECT number, hosts FROM chunks WHERE run = ?", (number,)).fetchall()
@@ -194,6 +196,17 @@ class ScanStore:
             for _ in settle(self._connection, self.path, self._misses):
                 turn()
 
+    def tell(self, event: Callable[[Event], None]) -> None:
+        """Hand each change that was not told yet to ``event``, many of one run as one. After ``begin`` and ``end``."""
+        with _told(self.path):
+            tell(self._connection, self.path, event)
+
+    def prune(self, max_age: float, size: int, raw: float, now: float, turn: Callable[[], None] = _nothing) -> None:
+        """Forget what is older than declared (seconds) or too much (bytes), in small steps; see ``retention``."""
+        with _told(self.path):
+            for _ in prune(self._connection, self.path, max_age=max_age, size=size, raw=raw, now=now):
+                turn()
+
     def end(
         self,
         run: Run,
@@ -226,11 +239,15 @@ class ScanStore:
         asked: Iterable[Asked] = (),
         message: str = "",
         raw: bytes = b"",
+        now: float | None = None,
     ) -> int:
-        """Keep another program's scan as a run of its own, whole or not at all; returns its id."""
+        """Keep another program's scan as a run of its own, whole or not at all; returns its id.
+
+        It is kept as long as a run of ``now``, whatever its age.
+        """
         kept, silent = writing.split(hosts)
         with transaction(self._connection, self.path):
-            run = writing.add_run(self._connection, task, self.site, started, "imported")
+            run = writing.add_run(self._connection, task, self.site, started, "imported", ended if now is None else now)
             for host in kept:
                 up, ports = self._add(run, host, ended, DETECTED)
                 run.hosts_up, run.ports_open = run.hosts_up + up, run.ports_open + ports

@@ -29,6 +29,7 @@ from agent.workers.scan.argv import (
 from agent.workers.scan.found import Host
 from agent.workers.scan.memory.coverage import asked
 from agent.workers.scan.memory.migration import with_rest
+from agent.workers.scan.memory.telling import Event
 from agent.workers.scan.nmap import run_nmap
 from agent.workers.scan.pausing import Ended, gate_of
 from agent.workers.scan.plan import Chunk, make_plan
@@ -87,11 +88,13 @@ class ScanWorker:
         began = time.monotonic()
         run: Run | None = None
         try:
-            run = store.begin(self._task(), time.time())
+            run = store.begin(self._task(), time.time(), self._context.beat)
+            store.tell(self._changed)
             if run.resumed:
                 self._context.log(f"continuing run {run.id}: {run.hosts_done} of {self._plan.hosts} hosts were done")
             await self._scan_all(store, run)
-            store.end(run, "finished", time.time())
+            store.end(run, "finished", time.time(), turn=self._context.beat)
+            store.tell(self._changed)
         except Ended:
             self._ended(store, run)
             return
@@ -203,6 +206,9 @@ class ScanWorker:
         if run is not None:
             with suppress(StorageFailure):  # the first failure is the one to tell, and `begin` sees a run without end
                 store.end(run, status, time.time(), message)
+
+    def _changed(self, event: Event) -> None:
+        self._context.event(event.kind, event.message, **event.data)
 
     def _argv(self, chunk: Chunk, targets: int) -> tuple[str, ...]:
         return nmap_argv(

@@ -427,7 +427,7 @@ def test_a_second_scan_of_the_same_service_is_refused(bench: Bench) -> None:
 
 def test_a_disk_that_fills_up_is_one_line_and_what_was_stored_stays(bench: Bench) -> None:
     bench.data.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "none", bench.data], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", bench.data], check=True)
     try:
         assert bench.run(loopback()).code == 0
         path = bench.fake(f'cat /dev/zero > {bench.data}/filler 2>/dev/null; exec "$NMAP" "$@"')

@@ -35,10 +35,10 @@ def migrate(connection: sqlite3.Connection, found: int, *, site: str) -> None:
         connection.execute(f"ALTER TABLE {table} RENAME TO old_{table}")
     schema.create(connection)
     connection.execute(
-        "INSERT INTO runs (id, site, started, ended, status, message, plan_hash, profile, nmap_version, declared, argv,"
+        "INSERT INTO runs (id, site, started, ended, stored, status, message, plan_hash, nmap_version, declared, argv,"
         " hosts_total, chunks_total, chunks_done, quiet)"
-        " SELECT id, ?, started, ended, status, message, plan_hash, '', nmap_version, coverage, argv, hosts_total,"
-        " chunks_total, chunks_done, status IN ('finished', 'failed', 'stopped') FROM old_runs ORDER BY id",
+        " SELECT id, ?, started, ended, started, status, message, plan_hash, nmap_version, coverage, argv,"
+        " hosts_total, chunks_total, chunks_done, 1 FROM old_runs ORDER BY id",
         (site,),
     )
     connection.execute(

@@ -141,6 +141,11 @@ class Change:
     new: str
     source: str
 
+    @property
+    def key(self) -> tuple[str, int]:
+        """``(protocol, number)``."""
+        return self.protocol, self.number
+
 
 class Canary(NamedTuple):
     """A port that has been open for a while, and is known to answer."""

@@ -24,6 +24,7 @@ TABLES: Final = (
         site TEXT NOT NULL,
         started REAL NOT NULL,
         ended REAL,
+        stored REAL NOT NULL,               -- when it was begun here, or taken in
         status TEXT NOT NULL
             CHECK (status IN ('running', 'finished', 'failed', 'interrupted', 'stopped', 'imported')),
         message TEXT NOT NULL DEFAULT '',
@@ -72,7 +73,7 @@ TABLES: Final = (
         zone TEXT NOT NULL,
         low BLOB NOT NULL,                  -- 4 or 16 bytes, big-endian
         high BLOB NOT NULL,
-        ports INTEGER NOT NULL REFERENCES port_sets,
+        ports INTEGER NOT NULL,             -- of port_sets
         outcome TEXT NOT NULL,              -- silent: nobody answered. What else: it is not known, and why
         PRIMARY KEY (run, family, zone, low, high, ports, outcome)
     ) WITHOUT ROWID
@@ -81,7 +82,7 @@ TABLES: Final = (
     CREATE TABLE pictures (                 -- all that was found out about a host, without its address
         id INTEGER PRIMARY KEY,
         key BLOB NOT NULL UNIQUE,
-        ports INTEGER NOT NULL REFERENCES port_sets,  -- what the host was asked for
+        ports INTEGER NOT NULL,             -- of port_sets: what the host was asked for
         last_run INTEGER NOT NULL,          -- the last that has it
         data BLOB NOT NULL
     )
@@ -112,9 +113,9 @@ TABLES: Final = (
     """
     CREATE TABLE seen (
         run INTEGER NOT NULL REFERENCES runs ON DELETE CASCADE,
-        host INTEGER NOT NULL REFERENCES hosts,
+        host INTEGER NOT NULL,
         at INTEGER NOT NULL,                -- seconds after the run began
-        picture INTEGER NOT NULL REFERENCES pictures,
+        picture INTEGER NOT NULL,
         stage INTEGER NOT NULL,             -- how far the host is done
         PRIMARY KEY (run, host)
     ) WITHOUT ROWID
@@ -122,7 +123,7 @@ TABLES: Final = (
     """
     CREATE TABLE rechecked (                -- what the run looked at twice, until it is folded
         run INTEGER NOT NULL REFERENCES runs ON DELETE CASCADE,
-        host INTEGER NOT NULL REFERENCES hosts,
+        host INTEGER NOT NULL,
         proto TEXT NOT NULL,                -- empty: the host itself
         port INTEGER NOT NULL,
         PRIMARY KEY (run, host, proto, port)
@@ -144,12 +145,12 @@ TABLES: Final = (
     """,
     """
     CREATE TABLE ports (
-        host INTEGER NOT NULL REFERENCES hosts,
+        host INTEGER NOT NULL,
         proto TEXT NOT NULL,
         port INTEGER NOT NULL,
         state TEXT NOT NULL,                -- open, closed, filtered …; empty: open once, not confirmed yet
         reason TEXT NOT NULL,
-        service INTEGER REFERENCES services,
+        service INTEGER,
         source TEXT NOT NULL,
         first_seen REAL NOT NULL,           -- open
         last_seen REAL NOT NULL,            -- open

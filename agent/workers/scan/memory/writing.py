@@ -54,14 +54,15 @@ class Run:
     resumed: bool = False
 
 
-def add_run(connection: sqlite3.Connection, task: Task, site: str, started: float, status: str) -> Run:
-    """A new run."""
+def add_run(connection: sqlite3.Connection, task: Task, site: str, started: float, status: str, now: float) -> Run:
+    """A new run; ``now`` is when it is stored."""
     cursor = connection.execute(
-        "INSERT INTO runs (site, started, status, plan_hash, seed, profile, engine, nmap_version, declared, argv,"
-        " hosts_total, chunks_total) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO runs (site, started, stored, status, plan_hash, seed, profile, engine, nmap_version, declared,"
+        " argv, hosts_total, chunks_total) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             site,
             started,
+            now,
             status,
             task.plan_hash,
             task.seed,

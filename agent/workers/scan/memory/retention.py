@@ -1,0 +1,92 @@
+"""Forgetting: what is old, and the oldest of what is too much. In small steps, each a transaction of its own.
+
+What is so now is never forgotten, nor the last run of a site that finished, nor one that is under way or to be
+continued. Pages that are freed are used again; the file itself does not shrink.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from agent.telemetry.database import transaction
+
+DOCUMENTS: Final = 20
+CHANGES: Final = 2000
+"""Rows of which one step removes at most so many: documents of nmap's, and changes."""
+
+
+def prune(
+    connection: sqlite3.Connection, path: Path, *, max_age: float, size: int, raw: float, now: float
+) -> Iterator[None]:
+    """Forget step by step. ``max_age`` and ``raw`` (of nmap's XML) are seconds, ``size`` is bytes of the database.
+
+    Raises ``StorageFailure``.
+    """
+    removed = False
+    for old in (_old_documents(now - raw), _old_runs(now - max_age), _old_changes(now - max_age)):
+        while _step(connection, path, *old):
+            removed = True
+            yield
+    too_much = (_old_documents(1e300), _old_runs(1e300), _old_changes(1e300))
+    while _used(connection) > size and any(_step(connection, path, *oldest) for oldest in too_much):
+        removed = True
+        yield
+    if removed:
+        with transaction(connection, path):
+            connection.execute(
+                "DELETE FROM services WHERE NOT EXISTS (SELECT 1 FROM ports WHERE ports.service = services.id)"
+            )
+        yield
+
+
+_Oldest = tuple[str, float, int, str]
+"""A query for the rows to remove next, its bound and limit, and the table."""
+
+
+def _old_documents(before: float) -> _Oldest:
+    return "SELECT id FROM raw WHERE made < ? ORDER BY made LIMIT ?", before, DOCUMENTS, "raw"
+
+
+def _old_changes(before: float) -> _Oldest:
+    return "SELECT id FROM changes WHERE time < ? AND told ORDER BY time, id LIMIT ?", before, CHANGES, "changes"
+
+
+def _old_runs(before: float) -> _Oldest:
+    query = (
+        "SELECT id FROM runs WHERE stored < ? AND folded AND id NOT IN"
+        " (SELECT max(id) FROM runs WHERE status = 'finished' GROUP BY site) ORDER BY id LIMIT ?"
+    )
+    return query, before, 1, "runs"
+
+
+def _step(connection: sqlite3.Connection, path: Path, query: str, before: float, limit: int, table: str) -> bool:
+    """Remove the oldest; whether there were any."""
+    with transaction(connection, path):
+        oldest = connection.execute(query, (before, limit)).fetchall()
+        for (number,) in oldest:
+            if table == "runs":
+                _drop_pictures(connection, number)
+            connection.execute(f"DELETE FROM {table} WHERE id = ?", (number,))  # noqa: S608 - one of three names above
+    return bool(oldest)
+
+
+def _drop_pictures(connection: sqlite3.Connection, run: int) -> None:
+    """Remove the pictures that this run was the last to have, but for those that an older one that is kept has too."""
+    for (older,) in connection.execute("SELECT id FROM runs WHERE id < ? ORDER BY id DESC", (run,)).fetchall():
+        connection.execute(
+            "UPDATE pictures SET last_run = ?1 WHERE last_run = ?2"
+            " AND id IN (SELECT picture FROM seen WHERE seen.run = ?1)",
+            (older, run),
+        )
+    connection.execute("DELETE FROM pictures WHERE last_run = ?", (run,))
+
+
+def _used(connection: sqlite3.Connection) -> int:
+    """Bytes of the database that hold something."""
+    [pages], [free], [page] = (
+        connection.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "freelist_count", "page_size")
+    )
+    return int(pages - free) * int(page)

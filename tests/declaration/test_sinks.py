@@ -1,0 +1,82 @@
+"""URLs of webhooks and addresses of mail."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.declaration.sinks import Url, email, parse_url, webhook
+from agent.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("https://hooks.example.org", Url("https", "hooks.example.org", 443, "/")),
+        ("https://hooks.example.org:8443/a/b?c=d&e", Url("https", "hooks.example.org", 8443, "/a/b?c=d&e")),
+        ("https://hooks.example.org?x", Url("https", "hooks.example.org", 443, "/?x")),
+        ("https://[fd00::1]:9/x", Url("https", "fd00::1", 9, "/x")),
+        ("http://127.0.0.1:8000/x", Url("http", "127.0.0.1", 8000, "/x")),
+        ("http://10.1.2.3/", Url("http", "10.1.2.3", 80, "/")),
+        ("http://[::1]/", Url("http", "::1", 80, "/")),
+        ("http://localhost/", Url("http", "localhost", 80, "/")),
+    ],
+)
+def test_a_url_is_taken_apart(text: str, parts: Url) -> None:
+    assert parse_url(text) == parts
+
+
+HINT = 'write one such as "https://hooks.example.org/agent"'
+PLAIN = "would go out unencrypted; write https (http is for private addresses alone)"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("hooks.example.org", f'"hooks.example.org" is not a URL that can be posted to; {HINT}'),
+        ("ftp://a/b", f'"ftp://a/b" is not a URL that can be posted to; {HINT}'),
+        ("https://a/b c", f'"https://a/b c" is not a URL that can be posted to; {HINT}'),
+        ('https://a/"x', f'"https://a/"x" is not a URL that can be posted to; {HINT}'),
+        ("https://a/#x", f'"https://a/#x" is not a URL that can be posted to; {HINT}'),
+        ("https://a/\n", f'"https://a/\\n" is not a URL that can be posted to; {HINT}'),
+        ("https://ann:pw@a/", f"a URL holds no user and no password here; {HINT}"),
+        ("https://a:0/", '"https://a:0/" names no port; ports go from 1 to 65535'),
+        ("https://[::g]/", f'"https://[::g]/" is not a URL that can be posted to; {HINT}'),
+        ("https://[1.2]/", f'"https://[1.2]/" has no IPv6 address in its brackets; {HINT}'),
+        ("http://hooks.example.org/", f'"http://hooks.example.org/" {PLAIN}'),
+        ("http://8.8.8.8/", f'"http://8.8.8.8/" {PLAIN}'),
+        ("http://169.254.169.254/", f'"http://169.254.169.254/" {PLAIN}'),
+    ],
+)
+def test_what_cannot_be_posted_to_is_refused(text: str, message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        webhook(text)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize("text", ["root", "ops@example.org", "a.b+c@x-y.example.org", "o'neil@localhost", "x@h_1.y"])
+def test_an_address_of_mail_is_taken_as_it_is(text: str) -> None:
+    assert email(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["-oQ/tmp", "a b@c", "a@b,c@d", "a@b\nBcc: x@y", '"a"@b', "a@", "@b", "a@b@c", "a..b@c", "ä@b", "x" * 65 + "@b"],
+)
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="is not an address of mail; write one such as"):
+        email(text)
+
+
+@given(st.text(max_size=60) | st.text(alphabet="htps:/.[]@a1-", max_size=30).map("https://{}".format))
+def test_any_text_is_a_url_of_plain_characters_or_is_refused_in_one_line(text: str) -> None:
+    try:
+        found = parse_url(text)
+    except UsageError as error:
+        assert str(error).isprintable()
+    else:
+        assert text.isascii()
+        assert text.isprintable()
+        assert not set(text) & set(" \"'\\<>^`{|}#")
+        assert 1 <= found.port <= 65535

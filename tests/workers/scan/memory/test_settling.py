@@ -1,0 +1,272 @@
+"""Runs become what is so now: each once, whatever cut it short, in however many pieces it came."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.workers.scan.found import Certificate, Host, Port, Rest
+from agent.workers.scan.memory import settling
+from agent.workers.scan.memory.coverage import asked
+from agent.workers.scan.memory.reading import Canary, HostNow, Memory
+from agent.workers.scan.memory.settling import Doubt
+from agent.workers.scan.plan import subtract
+from agent.workers.scan.store import Ending, ScanStore, Task
+from tests.workers.scan.memory.history import NOW, TASK, Service, host, told
+
+NGINX = Port("tcp", 80, "open", "syn-ack", "http", "nginx", "1.22", method="probed")
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Service:
+    return Service(tmp_path / "lan" / "scan.db")
+
+
+def test_what_is_so_now_has_since_when_and_by_whom_it_is_known(service: Service) -> None:
+    certificate = Certificate("ab" * 32, "CN=a", not_after=1_800_000_000)
+    secure = Port("tcp", 99, "open", "syn-ack", tunnel="ssl", certificate=certificate)
+    first = replace(host(1, NGINX, 22, secure), mac="02:00:00:00:00:01", names=("web",))
+    service.run([first, host(2, 22)], silent=range(3, 15))
+    service.run([first, host(2, 22)], silent=range(3, 15))
+    with Memory(service.path) as memory:
+        one, two = memory.now()
+        assert (one.address, one.site, one.state, one.mac, one.names) == (
+            "10.0.0.1",
+            "here",
+            "up",
+            "02:00:00:00:00:01",
+            ("web",),
+        )
+        ssh, web, tls = one.ports
+        assert (web.number, web.service.label, web.source, web.confidence) == (80, "http nginx 1.22", "nmap", "certain")
+        assert (ssh.state, ssh.source, ssh.confidence) == ("open", "sweep", "certain")
+        assert tls.service.certificate == certificate
+        assert (ssh.first_seen, ssh.last_seen, ssh.last_looked, ssh.last_changed) == (
+            NOW + 3601,
+            NOW + 7201,
+            NOW + 7201,
+            NOW + 7201,
+        )
+        assert [port.number for port in two.ports] == [22]
+        assert memory.canaries() == [Canary("10.0.0.1", "tcp", 22), Canary("10.0.0.2", "tcp", 22)]
+        assert memory.canaries(1) == [Canary("10.0.0.1", "tcp", 22)]
+
+
+def test_a_port_that_one_look_found_is_open_and_likely(service: Service) -> None:
+    service.run([host(1, 22)])
+    with Memory(service.path) as memory:
+        [one] = memory.now()
+        assert [(port.number, port.state, port.confidence) for port in one.ports] == [(22, "open", "likely")]
+        assert memory.canaries() == []
+
+
+def test_changes_are_stored_with_their_run_and_told_once(service: Service) -> None:
+    service.run([host(1, NGINX, 22)], silent=[2])
+    assert service.run([host(1, NGINX, 22)], silent=[2]) == ["port_opened 10.0.0.1 22"]
+    assert service.run([host(1, replace(NGINX, version="1.24"))], silent=[2]) == ["version_changed 10.0.0.1 80"]
+    assert service.run([host(1, NGINX), host(2)]) == [
+        "host_new 10.0.0.2",
+        "port_closed 10.0.0.1 22",
+        "version_changed 10.0.0.1 80",
+    ]
+    assert service.run([host(1, NGINX)], silent=[2]) == []
+    assert service.run([host(1, NGINX)], silent=[2]) == ["host_gone 10.0.0.2"]
+    with Memory(service.path) as memory:
+        every = memory.changes()
+        assert [change.run for change in every] == [1, 1, 2, 3, 4, 4, 4, 6]
+        assert (every[3].old, every[3].new, every[3].key) == ("http nginx 1.22", "http nginx 1.24", ("tcp", 80))
+        assert memory.changes(limit=2) == every[-2:]
+        assert memory.changes(after=every[1].id, limit=2) == every[2:4]
+        assert memory.changes(run=4) == every[4:7]
+        assert memory.changes(since=every[3].time, until=every[7].time) == every[3:7]
+
+
+def test_a_second_look_in_the_same_run_settles_what_the_first_left_open(service: Service) -> None:
+    service.run([host(1, NGINX), host(2, NGINX), host(3, NGINX)], silent=[4])
+    with closing(service.open()) as store:
+        run = store.begin(TASK, service.now + 3600)
+        service.keep(store, run, [host(1, 22), host(2, NGINX, 22)], [3, 4])
+        assert list(store.doubts(run)) == [
+            Doubt("10.0.0.1", False, (("tcp", 80), ("tcp", 22))),
+            Doubt("10.0.0.2", False, (("tcp", 22),)),
+            Doubt("10.0.0.3", True, ()),
+        ]
+        shut = Port("tcp", 80, "closed", "reset")
+        silent = Rest("tcp", "filtered", "no-response", ((22, 22),))
+        looks = [
+            Host("10.0.0.1", "up", "syn-ack", ports=(Port("tcp", 22, "open", "syn-ack"), shut)),
+            Host("10.0.0.2", "down", "no-response", rest=(silent,)),
+            Host("10.0.0.3", "down", "no-response"),
+        ]
+        store.recheck(run, looks, service.now + 3601)
+        assert list(store.doubts(run)) == []
+        store.end(run, "finished", service.now + 3602)
+        assert sorted(told(store)) == ["host_gone 10.0.0.3", "port_closed 10.0.0.1 80", "port_opened 10.0.0.1 22"]
+    assert service.now_open() == ["10.0.0.1 22", "10.0.0.2 80"]
+
+
+@pytest.mark.parametrize("how", ["degraded", "failed", "stopped", "interrupted"])
+def test_a_run_that_cannot_be_trusted_closes_nothing_and_still_opens(
+    service: Service, how: Ending | Literal["degraded"]
+) -> None:
+    service.run([host(1, NGINX), host(2, NGINX)])
+    found = [host(1, replace(NGINX, number=81))]
+    for _ in range(4):
+        if how == "degraded":
+            service.run(found, silent=[2], degraded="canaries are missing")
+        else:
+            service.run(found, silent=[2], status=how)
+            with closing(service.open()) as store:  # another plan, so that it is not continued
+                store.end(store.begin(Task("other", 0, 0), service.now + 20), "stopped", service.now + 20)
+    assert service.now_open() == ["10.0.0.1 80", "10.0.0.1 81", "10.0.0.2 80"]
+    with Memory(service.path) as memory:
+        assert [change.kind for change in memory.changes()].count("port_opened") == 3
+        assert all(port.misses == 0 for one in memory.now() for port in one.ports)
+
+
+def test_an_interrupted_run_waits_until_it_is_continued(service: Service) -> None:
+    service.run([host(1, NGINX), host(2, NGINX)])
+    assert service.run([host(1)], status="interrupted") == []
+    with closing(service.open()) as store:
+        run = store.begin(TASK, service.now + 60)
+        assert run.resumed
+        service.keep(store, run, [host(2)])
+        store.end(run, "finished", service.now + 70)
+        assert [doubt.address for doubt in store.doubts(run)] == []
+        assert told(store) == []
+    assert service.run([host(1), host(2)]) == ["port_closed 10.0.0.1 80", "port_closed 10.0.0.2 80"]
+
+
+def test_folding_that_is_killed_half_way_goes_on_where_it_was(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settling, "STEP", 3)
+    service.run([host(last, NGINX) for last in range(1, 13)])
+
+    class Killed(BaseException):
+        pass
+
+    steps = 0
+
+    def turn() -> None:
+        nonlocal steps
+        steps += 1
+        if steps == 2:
+            raise Killed
+
+    service.now += 3600
+    with closing(service.open()) as store:
+        run = store.begin(TASK, service.now)
+        service.keep(store, run, [host(last, replace(NGINX, version="1.23")) for last in range(1, 13)])
+        with pytest.raises(Killed):
+            store.end(run, "finished", service.now + 10, turn=turn)
+    with closing(service.open()) as store:
+        store.settle()
+        assert told(store) == [f"version_changed 10.0.0.{last} 80" for last in range(1, 13)]
+
+
+def test_another_programs_scan_opens_what_was_not_known_and_tells_nobody(service: Service) -> None:
+    service.run([host(1, NGINX)])
+    for age in (100.0, -100.0):
+        with closing(service.open()) as store:
+            store.take_in(
+                Task("", 1, 0),
+                [host(1, 22)],
+                started=service.now - age,
+                ended=service.now - age,
+                asked=asked(["10.0.0.2"]),
+            )
+            assert told(store) == []
+    assert service.now_open() == ["10.0.0.1 22", "10.0.0.1 80"]
+
+
+def test_an_address_at_another_site_is_another_host(service: Service) -> None:
+    service.run([host(1, NGINX)])
+    for moment in (1, 2, 3):
+        with closing(ScanStore(service.path, site="there")) as store:
+            run = store.begin(TASK, service.now + moment)
+            store.store(run, [host(1, 22)], service.now + moment, asked=asked(["10.0.0.2"]))
+            store.end(run, "finished", service.now + moment)
+    with Memory(service.path) as memory:
+        assert [(one.site, [port.number for port in one.ports]) for one in memory.now()] == [
+            ("here", [80]),
+            ("there", [22]),
+        ]
+        assert [one.site for one in memory.now(site="there")] == ["there"]
+
+
+# -- pieces ------------------------------------------------------------------------------------------------------------
+
+
+def pieces(found: list[Host], random: random.Random) -> Iterator[Host]:
+    """The same findings in an order of their own, each host in up to three looks at parts of its ports."""
+    parts: list[Host] = []
+    for one in found:
+        cuts = sorted(random.sample(range(2, 100), random.randrange(3)))
+        for low, high in zip([1, *cuts], [*(cut - 1 for cut in cuts), 100], strict=True):
+            outside = tuple(span for span in ((1, low - 1), (high + 1, 100)) if span[0] <= span[1])
+            rest = (replace(rest, ports=subtract(rest.ports, outside)) for rest in one.rest)
+            parts.append(
+                replace(
+                    one,
+                    ports=tuple(port for port in one.ports if low <= port.number <= high),
+                    rest=tuple(part for part in rest if part.ports),
+                )
+            )
+    random.shuffle(parts)
+    return iter(parts)
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[list[tuple[int, set[int]]]]:
+    """For each run the hosts that answered, and their open ports."""
+    found = st.dictionaries(st.integers(1, 3), st.sets(st.sampled_from((22, 80, 99)))).map(lambda d: sorted(d.items()))
+    return draw(st.lists(found, min_size=1, max_size=5))
+
+
+@settings(max_examples=12, deadline=None)
+@given(histories(), st.randoms(use_true_random=False))
+def test_a_run_in_any_pieces_and_with_a_break_gives_the_same(
+    history: list[list[tuple[int, set[int]]]], random: random.Random
+) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        whole, parts = Service(Path(directory, "a.db")), Service(Path(directory, "b.db"))
+        for run in history:
+            found = [host(last, *ports) for last, ports in run]
+            silent = [last for last in (1, 2, 3) if last not in dict(run)]
+            expected = whole.run(found, silent=silent)
+            assert sorted(in_pieces(parts, found, silent, random)) == sorted(expected)
+        assert believed(parts) == believed(whole)
+
+
+def in_pieces(service: Service, found: list[Host], silent: list[int], random: random.Random) -> list[str]:
+    service.now += 3600
+    every = list(pieces(found, random))
+    broken = random.randrange(len(every) + 1)
+    with closing(service.open()) as store:
+        run = store.begin(TASK, service.now)
+        for part in every[:broken]:
+            service.keep(store, run, [part])
+    with closing(service.open()) as store:  # killed, and continued
+        run = store.begin(TASK, service.now + 1)
+        assert run.resumed
+        for part in every[broken:]:
+            service.keep(store, run, [part])
+        for last in silent:
+            service.keep(store, run, (), [last])
+        store.end(run, "finished", service.now + 10)
+        return told(store)
+
+
+def believed(service: Service) -> list[HostNow]:
+    with Memory(service.path) as memory:
+        return list(memory.now(gone=True))

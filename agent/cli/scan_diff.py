@@ -111,18 +111,18 @@ def _of_run(name: str, memory: Memory, run: Run) -> One:
     return One(f"{name} {run.id}", run.id, run.started, list(memory.hosts(run.id)), side(run, memory.coverage(run.id)))
 
 
-def _believed(*both: One) -> tuple[One, One]:
+def _believed(first: One, second: One) -> tuple[One, One]:
     """As if each had asked for the hosts of the other, and for the same ports there as of its own."""
     from dataclasses import replace
 
     from agent.workers.scan.memory.coverage import union
     from agent.workers.scan.memory.picture import asked
 
-    made = []
-    for one in both:
+    def believed(one: One) -> One:
         ports = union(asked(host) for host in one.hosts)
-        made.append(one._replace(side=replace(one.side, looked=lambda _: True, ports=lambda _, ports=ports: ports)))
-    return made[0], made[1]
+        return one._replace(side=replace(one.side, looked=lambda _: True, ports=lambda _: ports))
+
+    return believed(first), believed(second)
 
 
 def _document(first: One, second: One, found: Difference) -> dict[str, Any]:

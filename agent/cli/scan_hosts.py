@@ -123,6 +123,8 @@ def _state(port: PortNow) -> str:
     """``open``, and in few words why that may be wrong."""
     if port.flapping:
         return f"{port.state} (flapping)"
+    if port.misses and port.confidence == "likely":
+        return f"{port.state} (seen once)"
     return f"{port.state} (missed {port.misses}x)" if port.misses else port.state
 
 

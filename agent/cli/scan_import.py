@@ -67,7 +67,7 @@ def _store(paths: Paths, store: Store, reports: list[tuple[str, Report]]) -> lis
     from agent.workers.scan.stored import declared
 
     _insist_on_a_place(paths, store)
-    site = _site(paths, store.name)
+    site = _site(paths, store)
     told = []
     with store.seen() as directory:
         database = directory / DATABASE
@@ -99,6 +99,7 @@ def _store(paths: Paths, store: Store, reports: list[tuple[str, Report]]) -> lis
                     ended=max(started, min(report.ended or started, now)),
                     asked=report.asked,
                     message=f"imported from {short(path)}",
+                    now=now,
                 )
                 known[report.digest] = run
                 told.append(
@@ -114,6 +115,7 @@ def _store(paths: Paths, store: Store, reports: list[tuple[str, Report]]) -> lis
                         "notes": report.notes,
                     }
                 )
+            writer.settle()
     return told
 
 
@@ -133,8 +135,17 @@ def _insist_on_a_place(paths: Paths, store: Store) -> None:
             raise UsageError(f"{directory} holds something else; choose another name")
 
 
-def _site(paths: Paths, name: str) -> str:
-    """Where the addresses of a scan are: as its declaration says, else this server."""
-    from agent.declaration.load import server_name
+def _site(paths: Paths, store: Store) -> str:
+    """Where the addresses of a scan are: as its declaration says, else as its runs do, else at this server."""
+    from agent.declaration.model import Scan
+    from agent.declaration.sources import Disk
+    from agent.workers.scan.memory.reading import Memory
 
-    return server_name(paths) if name else ""
+    service = services(paths).get(store.name)
+    if isinstance(service, Scan):
+        return service.site
+    with store.seen() as directory:
+        if (directory / DATABASE).exists():
+            with Memory(directory / DATABASE) as memory:
+                return next((run.site for run in memory.runs(1)), Disk().server())
+    return Disk().server()

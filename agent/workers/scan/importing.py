@@ -228,7 +228,9 @@ class _Reader:
         arguments = clean(self._root.get("args"), OUTPUT_LIMIT)
         words = arguments.split()
         hosts = self._hosts or {
-            address: Host(address, "up", "", ports=tuple(sorted(found.values(), key=_order)))
+            address: Host(
+                address, "up", next(iter(found.values())).reason, ports=tuple(sorted(found.values(), key=_order))
+            )
             for address, found in self._seen.items()
             if found
         }

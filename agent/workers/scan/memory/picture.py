@@ -44,7 +44,7 @@ class _Picture(msgspec.Struct, frozen=True):
     """``found.Host`` without ``address``."""
 
     state: str
-    reason: str
+    reason: str = ""
     mac: str = ""
     names: tuple[str, ...] = ()
     ports: tuple[Port, ...] = ()

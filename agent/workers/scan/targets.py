@@ -34,13 +34,10 @@ def given(arguments: str, total: int) -> dict[Line, Ranges]:
             holes += [one for part in word.partition("=")[2].split(",") for one in _ranges(part)]
         else:
             wanted += _ranges(word)
-    found = {line: without(ranges, _union(holes, line)) for line, ranges in _unions(wanted).items()}
-    return found if sum(size(ranges) for ranges in found.values()) == total else {}
-
-
-def _unions(parts: Iterable[tuple[Line, Ranges]]) -> dict[Line, Ranges]:
-    parts = list(parts)
-    return {line: _union(parts, line) for line in dict.fromkeys(line for line, _ in parts)}
+    lines = dict.fromkeys(line for line, _ in wanted)
+    found = {line: without(_union(wanted, line), _union(holes, line)) for line in lines}
+    twice = sum(size(without(ranges, _union(holes, line))) for line, ranges in wanted)  # nmap counts them as they come
+    return found if total in (twice, sum(map(size, found.values()))) else {}
 
 
 def _union(parts: Iterable[tuple[Line, Ranges]], line: Line) -> Ranges:

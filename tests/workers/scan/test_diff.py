@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -158,14 +159,14 @@ def test_everything_that_ndiff_finds_is_found(network: dict[str, tuple[Machine, 
             assert any(where == address and port for where, port in kinds), (address, what)
             continue
         ours = kinds.get((address, number), set())
-        wanted = {
+        wanted: set[str] = {
             "host": {"host_gone", "host_new", "names_changed"},
             "state": {"host_gone", "host_new"},
             "mac": {"mac_changed"},
             "names": {"names_changed"},
             "os": {"os_changed"},
             "script": {"script_changed"},
-            "port": set(KINDS),
+            "port": {*KINDS},
         }[what]
         assert ours & wanted, (address, what, number, found.changes)
 
@@ -261,11 +262,11 @@ def test_ndiff_does_not_see_that_tls_came_or_went_and_we_do(added: bool) -> None
     plain, secure = report(web()), report(web(tunnel="ssl"))
     before, after = (plain, secure) if added else (secure, plain)
     assert run_ndiff(before, after).returncode == 0
-    texts = ("http nginx 1.22.1", "ssl/http nginx 1.22.1")
+    http, https = "http nginx 1.22.1", "ssl/http nginx 1.22.1"
     assert difference(before, after).changes == [
-        Change("tls_added", "10.0.0.5", "tcp", ((3, 3),), *texts)
+        Change("tls_added", "10.0.0.5", "tcp", ((3, 3),), http, https)
         if added
-        else Change("tls_removed", "10.0.0.5", "tcp", ((3, 3),), *reversed(texts))
+        else Change("tls_removed", "10.0.0.5", "tcp", ((3, 3),), https, http)
     ]
 
 
@@ -324,11 +325,11 @@ def test_what_differs_each_time_is_no_change() -> None:
     assert difference(first, second).changes == []
 
 
-def port(number: int = 443, **fields: object) -> Port:
+def port(number: int = 443, **fields: Any) -> Port:
     return replace(Port("tcp", number, "open", "syn-ack", service="https", tunnel="ssl", method="probed"), **fields)
 
 
-def host(*ports: Port, **fields: object) -> Host:
+def host(*ports: Port, **fields: Any) -> Host:
     return replace(Host("10.0.0.1", "up", "syn-ack", ports=ports), **fields)
 
 

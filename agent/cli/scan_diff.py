@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -77,7 +76,7 @@ def diff(session: Session, words: tuple[str, ...], by_code: bool, same_targets: 
     else:
         _show(first, second, found)
     if by_code and found.changes:
-        sys.exit(EXIT_RUNTIME)
+        click.get_current_context().exit(EXIT_RUNTIME)
 
 
 def _both(session: Session, words: tuple[str, ...], stack: ExitStack) -> tuple[One, One]:

@@ -12,7 +12,7 @@ from agent.workers.scan.plan import merge
 PORTS = range(1, 31)
 """What every host is asked for, TCP."""
 
-START = 1_795_788_000
+START = 1_700_000_000
 
 
 @dataclass(frozen=True)

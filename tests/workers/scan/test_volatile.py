@@ -27,7 +27,7 @@ from agent.workers.scan import volatile
         (
             "mysql-info",
             "Version: 8.0 Thread ID: 41 Salt: a_b Status: x",
-            "Version: 8.0 Thread ID: 42 Salt: c)d Role: x",
+            "Version: 8.0 Thread ID: 42 Salt: c)d Status: x",
         ),
         ("redis-info", "Version: 7.0 Uptime: 5 seconds Role: master", "Version: 7.0 Uptime: 17 seconds Role: master"),
         ("ssl-date", "TLS randomness does not represent time", "2026-11-27T16:00:01+00:00; 0s from scanner time."),
@@ -72,9 +72,7 @@ def test_saying_it_twice_makes_no_difference(name: str, text: str) -> None:
     assert volatile.script(name, once) == once
 
 
-@pytest.mark.parametrize(
-    "text", ["a" * 4096, "Mon " * 1024, "date: " * 680, "0a" * 2048, "Uptime: A B C D " * 256, " A: " * 1000]
-)
+@pytest.mark.parametrize("word", ["a", "Mon ", "date: ", "0a", "Uptime: A B C D ", " A: ", "used memory "])
 def test_a_hostile_text_takes_no_longer_than_another(word: str) -> None:
     text = word * (4096 // len(word))
     began = time.process_time()

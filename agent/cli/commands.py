@@ -54,6 +54,7 @@ SCAN: dict[str, tuple[str, str]] = {
     "diff": ("scan_diff:diff", "Show what changed between two runs."),
     "export": ("scan_export:export", "Write a run as XML of nmap's, JSON, CSV or Markdown."),
     "import": ("scan_import:import_reports", "Take reports of nmap and masscan into a scan."),
+    "now": ("scan_now:now", "Start a scan that is not due, and watch it."),
     "pause": ("scan_orders:pause", "Have scans pause, or wait when they are started."),
     "resume": ("scan_orders:resume", "Have paused scans go on."),
     "stop": ("scan_orders:stop", "End the runs that are under way, and keep what they found."),

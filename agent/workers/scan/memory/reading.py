@@ -367,7 +367,7 @@ class Memory:
     def _each(self, query: str, *values: object) -> Iterator[tuple[Any, ...]]:
         """Row by row: for many of them."""
         with _told(self.path):
-            for row in self._connection.execute(query, values):  # noqa: UP028  # that closes a cursor, perhaps late
+            for row in self._connection.execute(query, values):  # noqa: UP028 - a cursor does not close a closed database
                 yield row
 
 

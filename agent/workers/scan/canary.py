@@ -1,0 +1,152 @@
+"""Ports that are known to be open, asked again and again to see whether the scan itself still sees. Pure.
+
+A port that does not answer may be filtered, or the scan may have become blind: too fast for a device on the way, shut
+out by a firewall, unplugged. Only what is known to answer can tell the two apart. So canaries are asked before anything
+else, at least eight times in each stretch of the sweep, under its full load, and once more at its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from agent.workers.scan.engine import Probe, Reply
+
+MOST: Final = 8
+"""Canaries of one chunk."""
+
+EACH: Final = 8
+"""How often canaries are asked in one stretch."""
+
+STRETCH: Final = 0.5
+"""Seconds, at the least."""
+
+TRIES: Final = 3
+_TELLING = 4  # asked fewer times than that, but twice at least, it takes that none was answered
+_SEEN = 0.5  # below this part of them answered, the stretch is not to be believed
+_SHARE = 0.05  # of the rate may go to canaries
+
+
+class Asking:
+    """A few probes that are asked apart from the others, each up to ``tries`` times, one patience apart."""
+
+    def __init__(self, probes: Iterable[Probe], tries: int = TRIES) -> None:
+        self.answers: dict[Probe, str] = {}
+        """The state of each that was answered."""
+        self._left = dict.fromkeys(probes, 0)
+        self._tries = tries
+        self._next = 0.0
+
+    def due(self, now: float, patience: float) -> list[Probe]:
+        """What to ask now."""
+        if now < self._next:
+            return []
+        due = [probe for probe, tried in self._left.items() if tried < self._tries]
+        for probe in due:
+            self._left[probe] += 1
+        if due:
+            self._next = now + patience
+        return due
+
+    def heard(self, reply: Reply) -> bool:
+        """Whether it was asked here."""
+        if (probe := (reply.place, reply.port)) in self._left:
+            del self._left[probe]
+            self.answers[probe] = reply.state
+            return True
+        return probe in self.answers
+
+    def over(self, now: float) -> bool:
+        """Whether each was answered, or asked as often as it may be."""
+        return not self._left or (now >= self._next and all(tried >= self._tries for tried in self._left.values()))
+
+    @property
+    def silent(self) -> list[Probe]:
+        """Those that were not answered so far."""
+        return list(self._left)
+
+
+@dataclass(slots=True)
+class Stretch:
+    """A piece of the sweep: from which ``position`` of which round on it was sent, and how canaries fared in it."""
+
+    round: int
+    position: int
+    began: float
+    ended: float = 0.0
+    asked: int = 0
+    seen: int = 0
+
+
+@dataclass(slots=True)
+class Canaries:
+    """The canaries of a sweep under way. ``alive`` are those that answered."""
+
+    alive: list[Probe] = field(default_factory=list)
+    _stretches: list[Stretch] = field(default_factory=list)
+    _waiting: dict[Probe, list[Stretch]] = field(default_factory=dict)
+    _next: float = 0.0
+    _turn: int = 0
+
+    def found(self, probe: Probe) -> None:
+        """An open port was found: it may be a canary. Those of different hosts are preferred."""
+        if (len(self.alive) < MOST // 2 and probe[0] not in {place for place, _ in self.alive}) or (
+            not self.alive[1:] and probe not in self.alive
+        ):
+            self.alive.append(probe)
+
+    def due(self, now: float, rate: float, round_number: int, position: int) -> Probe | None:
+        """The one to ask now while ``rate`` is sent. The sweep is at ``position``: a new stretch may begin there."""
+        if not self.alive:
+            return None
+        length = max(STRETCH, EACH / (_SHARE * rate))
+        current = self._stretches[-1] if self._stretches else None
+        if current is None or current.ended or now - current.began >= length:
+            if current is not None and not current.ended:
+                current.ended = now
+            current = Stretch(round_number, position, now)
+            self._stretches.append(current)
+            self._next = now
+        if now < self._next:
+            return None
+        self._next = max(self._next + length / EACH, now)
+        self._turn += 1
+        probe = self.alive[self._turn % len(self.alive)]
+        current.asked += 1
+        self._waiting.setdefault(probe, []).append(current)
+        return probe
+
+    def heard(self, reply: Reply) -> bool:
+        """Whether the reply is that of a canary."""
+        probe = (reply.place, reply.port)
+        if waiting := self._waiting.get(probe):
+            stretch = waiting.pop(0)
+            stretch.seen += reply.state == "open"
+            return True
+        return probe in self.alive
+
+    def close(self, now: float) -> None:
+        """The round ends: so does the stretch."""
+        if self._stretches and not self._stretches[-1].ended:
+            self._stretches[-1].ended = now
+
+    def missed(self, now: float, patience: float) -> Stretch | None:
+        """The stretch in which most of them went unanswered, once; what was sent in it and since has to be redone."""
+        while self._stretches and (first := self._stretches[0]).ended and now - first.ended >= patience:
+            self._stretches.pop(0)
+            least = _SEEN * first.asked if first.asked >= _TELLING else 1
+            if first.asked >= 2 and first.seen < least:
+                self.reset()
+                return first
+        return None
+
+    @property
+    def pending(self) -> bool:
+        """Whether a stretch is still to be judged."""
+        return bool(self._stretches)
+
+    def reset(self) -> None:
+        """Begin a new stretch, whatever becomes of what was asked."""
+        self._stretches.clear()
+        self._waiting.clear()

@@ -1,0 +1,229 @@
+"""Probes by connect(2): no privilege, and the same answers as by raw packets.
+
+A socket for each attempt, none of which is ever waited for: one epoll descriptor tells which of them got an answer. No
+byte of data is sent, and what was accepted is reset (``SO_LINGER``), so that no connection lingers here.
+
+A refusal by the target (RST) and one by something on the way (ICMP port unreachable, which is what most firewalls
+reject with) are both ``ECONNREFUSED``. Which it was, stands in the socket's error queue since Linux 5.12
+(``IP_RECVERR``, ip(7); ``tcp_v4_err`` in net/ipv4/tcp_ipv4.c); an older kernel leaves it empty, and both are called a
+reset.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import select
+import socket
+import struct
+from collections.abc import Sequence
+from typing import Final
+
+from agent.errors import ScanFailure
+from agent.workers.scan.engine import Probe, Reply, State
+
+SPARED: Final = 128
+"""Descriptors that are left to everything else in this process."""
+
+MOST: Final = 16_384
+"""Attempts at once: a patience of 1 s at this many a second. Each takes some 3 KiB of the kernel's memory."""
+
+_IP_RECVERR = 11  # linux/in.h
+_IPV6_RECVERR = 25  # linux/in6.h
+_MSG_ERRQUEUE = 0x2000  # linux/socket.h
+_EXTENDED_ERR = struct.Struct("=IBBBBII")  # struct sock_extended_err, linux/errqueue.h
+_ORIGIN_ICMP, _ORIGIN_ICMP6 = 2, 3
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+_SYNCNT_FROM = 1.0  # the kernel sends a SYN again after 1 s (RFC 6298); before that there is nothing to hold back
+
+_UNREACHABLE: Final = {
+    0: "net-unreach",
+    1: "host-unreach",
+    2: "proto-unreach",
+    3: "port-unreach",
+    9: "net-prohibited",
+    10: "host-prohibited",
+    13: "admin-prohibited",
+}
+"""Codes of ICMP destination unreachable (RFC 1812, 5.2.7.1), by nmap's words."""
+
+_UNREACHABLE6: Final = {0: "net-unreach", 1: "admin-prohibited", 3: "host-unreach", 4: "port-unreach"}
+"""Those of ICMPv6 (RFC 4443, 3.1)."""
+
+_FULL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_PLAIN: Final[dict[int, tuple[State, str]]] = {
+    errno.ECONNREFUSED: ("closed", "reset"),
+    errno.ECONNRESET: ("closed", "reset"),
+    errno.EHOSTUNREACH: ("filtered", "host-unreach"),
+    errno.EHOSTDOWN: ("filtered", "host-unreach"),
+    errno.ENETUNREACH: ("filtered", "net-unreach"),
+    errno.ENETDOWN: ("filtered", "net-unreach"),
+    errno.ENOPROTOOPT: ("filtered", "proto-unreach"),
+    errno.EACCES: ("filtered", "admin-prohibited"),
+    errno.EPERM: ("filtered", "admin-prohibited"),
+}
+
+
+class ConnectEngine:
+    """See ``Engine``. ``addresses`` are of one family, a link-local one with its zone (``fe80::1%eth0``)."""
+
+    def __init__(self, addresses: Sequence[str], most: int = MOST) -> None:
+        """Raises ``ScanFailure`` when a zone is no interface of this host, or no descriptor is to be had."""
+        self.patience = 1.0
+        self.trouble = ""
+        self._family = socket.AF_INET6 if ":" in addresses[0] else socket.AF_INET
+        self._peers = [_peer(address) for address in addresses]
+        self._most = max(1, min(most, _descriptors() - SPARED))
+        self._limit = self._most
+        self._retry_at = 0.0
+        self._now = 0.0
+        self._attempts: dict[int, tuple[socket.SocketType, int, int, float]] = {}
+        self._instant: list[Reply] = []
+        try:
+            self._epoll = select.epoll()
+        except OSError as error:
+            raise ScanFailure(f"ports cannot be asked: {error.strerror}") from error
+
+    @property
+    def room(self) -> int:
+        if self._now < self._retry_at:
+            return 0
+        return max(0, self._limit - len(self._attempts))
+
+    @property
+    def waiting(self) -> int:
+        return len(self._attempts)
+
+    def fileno(self) -> int:
+        return self._epoll.fileno()
+
+    def send(self, probes: Sequence[Probe], now: float) -> int:
+        self._now = now
+        for taken, (place, port) in enumerate(probes):
+            if len(self._attempts) >= self._limit or not self._ask(place, port, now):
+                return taken
+        return len(probes)
+
+    def _ask(self, place: int, port: int, now: float) -> bool:
+        """Whether it went out, or was answered by this host's own kernel."""
+        try:
+            one = socket.SocketType(self._family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise ScanFailure(f"ports cannot be asked: {error.strerror}") from error
+            self._full(now, f"{error.strerror}: {len(self._attempts)} ports are asked at a time")
+            return False
+        if self._family == socket.AF_INET:
+            one.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
+            code = one.connect_ex((self._peers[place][0], port))
+        else:
+            address, scope = self._peers[place]
+            one.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
+            code = one.connect_ex((address, port, 0, scope))
+        if code == errno.EINPROGRESS:
+            if self.patience > _SYNCNT_FROM:
+                one.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, 1)
+            fd = one.fileno()
+            self._attempts[fd] = (one, place, port, now)
+            self._epoll.register(fd, select.EPOLLOUT)
+            return True
+        if code in (errno.EADDRNOTAVAIL, errno.EAGAIN) and self._attempts:
+            one.close()
+            self._full(now, "no local port is free for more connections")
+            return False
+        if code in _FULL:
+            one.close()
+            self._full(now, os.strerror(code))
+            return False
+        self._instant.append(self._reply(one, place, port, code, 0.0))
+        one.close()
+        return True
+
+    def _full(self, now: float, why: str) -> None:
+        """The kernel takes no more: stay at what there is, and try again shortly."""
+        self.trouble = why
+        self._limit = max(1, min(self._limit, len(self._attempts)) * 9 // 10)
+        self._retry_at = now + 0.05
+
+    def _reply(self, one: socket.SocketType, place: int, port: int, code: int, rtt: float) -> Reply:
+        if code == 0:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            return Reply(place, port, "open", "syn-ack", 0, rtt)
+        if code in (errno.EPERM, errno.EACCES):
+            self.trouble = f"this host's own rules forbid connections to {self._peers[place][0]}"
+        elif (reason := _told_by_icmp(one)) is not None:
+            return Reply(place, port, "filtered", reason, 0, rtt)
+        state, reason = _PLAIN.get(code, ("filtered", "unreachable"))
+        return Reply(place, port, state, reason, 0, rtt)
+
+    def receive(self, now: float) -> list[Reply]:
+        self._now = now
+        replies, self._instant = self._instant, []
+        attempts = self._attempts
+        for fd, _ in self._epoll.poll(0, 512):
+            one, place, port, asked = attempts.pop(fd)
+            code = one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if code != errno.ETIMEDOUT:
+                replies.append(self._reply(one, place, port, code, max(1e-6, now - asked)))
+            one.close()
+        if len(replies) < 512:  # an answer that is there already is not given up
+            old = now - self.patience
+            expired: list[int] = []
+            for fd, attempt in attempts.items():  # in the order in which they were sent
+                if attempt[3] > old or len(expired) >= 1024:
+                    break
+                expired.append(fd)
+            for fd in expired:
+                attempts.pop(fd)[0].close()
+        if self._limit < self._most and now >= self._retry_at:
+            self._limit += 1
+        return replies
+
+    def forget(self) -> None:
+        for attempt in self._attempts.values():
+            attempt[0].close()
+        self._attempts.clear()
+        self._instant.clear()
+
+    def close(self) -> None:
+        self.forget()
+        self._epoll.close()
+
+
+def _told_by_icmp(one: socket.SocketType) -> str | None:
+    """What a host or router said in ICMP, if that is what ended the attempt."""
+    try:
+        _, ancillary, _, _ = one.recvmsg(1, 512, _MSG_ERRQUEUE)
+    except OSError:
+        return None
+    for _, _, data in ancillary:
+        if len(data) >= _EXTENDED_ERR.size:
+            _, origin, kind, code, *_ = _EXTENDED_ERR.unpack_from(data)
+            if origin == _ORIGIN_ICMP and kind == 3:
+                return _UNREACHABLE.get(code, "unreachable")
+            if origin == _ORIGIN_ICMP6 and kind == 1:
+                return _UNREACHABLE6.get(code, "unreachable")
+            if (origin, kind) in ((_ORIGIN_ICMP, 11), (_ORIGIN_ICMP6, 3)):
+                return "time-exceeded"
+    return None
+
+
+def _peer(address: str) -> tuple[str, int]:
+    plain, _, zone = address.partition("%")
+    try:
+        return plain, socket.if_nametoindex(zone) if zone else 0
+    except OSError as error:
+        raise ScanFailure(f"{address}: this host has no interface {zone}") from error
+
+
+def _descriptors() -> int:
+    """How many this process may have; as many as it is allowed are asked for."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST + SPARED
+    if hard == resource.RLIM_INFINITY or hard > wanted:
+        hard = wanted
+    if soft != resource.RLIM_INFINITY and soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+        soft = hard
+    return wanted if soft == resource.RLIM_INFINITY else soft

@@ -1,0 +1,424 @@
+"""Phase 1 of a scan: every probe of a chunk is sent until it is answered or silence is believed.
+
+The sweep sends nothing itself (``engine``) and never looks at a clock: whoever drives it calls ``turn`` every few
+milliseconds with the time. So hours of it are tested in seconds against a model of a network. All it has to remember is
+in the ledger: it may be killed at any instruction, and whoever continues asks again only what was in flight.
+
+A probe that was answered is never sent again; only a few open ports are, as canaries. What was not answered is sent
+once more in the next round, never sooner.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from agent.workers.scan.canary import MOST, Asking, Canaries
+from agent.workers.scan.engine import Engine, Probe, Reply
+from agent.workers.scan.everything import suspicious, unlikely
+from agent.workers.scan.grid import Grid
+from agent.workers.scan.ledger import ANSWERED, BELIEVED, MOST_SENT, Ledger, decode, encode
+from agent.workers.scan.pace import FLOOR, Pace
+from agent.workers.scan.permute import Permutation
+from agent.workers.scan.rounds import enough, gap, loss
+
+BATCH: Final = 128
+"""Most probes sent in one turn, so that a turn takes a few milliseconds."""
+
+_LOOK: Final = 4096  # positions of the order that one turn looks at
+_REVIEW: Final = 65_536  # bytes of the ledger that one turn counts
+BACKLOG: Final = 256
+"""Replies at once that make it likely that there are more."""
+
+_STUBBORN: Final = 3  # how often a stretch is redone, and up to three times that while it can go slower
+_STALL: Final = 0.1  # seconds between two turns: this process, or this machine, was busy with something else
+_IDLE: Final = 0.02  # longest time between two turns, in seconds
+_SLACK: Final = 0.2  # how much longer than its patience an attempt is taken to be in flight
+
+Permit = Callable[[Sequence[Probe], float], int]
+"""How many of these probes, from the first on, other scans and the limits of targets leave room for now."""
+
+Phase = Literal["start", "sending", "waiting", "review", "checks", "end", "done"]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a sweep is. ``rate`` is what was sent in the last second, ``lost`` from 0 to 1, ``left`` seconds.
+
+    ``sent`` counts every probe, canaries and repetitions included, since this process took it up.
+    """
+
+    fraction: float
+    answered: int
+    open: int
+    rate: float
+    lost: float
+    left: float
+    sent: int
+    round: int
+
+
+def _anything(probes: Sequence[Probe], now: float) -> int:
+    return len(probes)
+
+
+class Sweep:
+    """One chunk. ``seed`` decides the order, ``known`` are ports that were open before."""
+
+    def __init__(
+        self,
+        grid: Grid,
+        ledger: Ledger,
+        engine: Engine,
+        pace: Pace,
+        now: float,
+        *,
+        seed: bytes,
+        retries: int,
+        known: Sequence[Probe] = (),
+        permit: Permit = _anything,
+    ) -> None:
+        self.degraded = ""
+        """Why what this sweep found must not be taken for all there is; empty when it may."""
+        self.everything: frozenset[int] = frozenset()
+        """The places of addresses that say "open" whatever they are asked."""
+        self.phase: Phase = "start"
+        self._grid = grid
+        self._ledger = ledger
+        self._states = ledger.states
+        self._engine = engine
+        self._pace = pace
+        self._order = Permutation(grid.size, seed)
+        self._seed = seed
+        self._retries = min(retries, MOST_SENT - 2)
+        self._permit = permit
+        places = len(grid.addresses)
+        self._windows = bytearray(grid.size)
+        self._finished = [True] * places
+        self._opens = [0] * places
+        self._attempts = [0] * 8
+        self._answered = 0
+        self._sent = 0
+        self._held: list[tuple[int, int]] = []
+        self._in_flight: deque[tuple[float, int]] = deque()
+        self._until = self._turned = now
+        self._began = now
+        self._furthest = 0.0
+        self._misses = 0
+        self._asking = Asking(known[:MOST])
+        self._canaries = Canaries()
+        self._review: Iterator[None] = iter(())
+        self._stopped: float | None = None
+        self._resume()
+
+    def _resume(self) -> None:
+        """Take up what the ledger says; what was in flight goes back to not sent in this round."""
+        self._round, self._settled, sent = self._ledger.place
+        waiting = self._round + 1
+        for number in self._order.items(self._settled, sent):
+            if self._states[number] == waiting:
+                self._states[number] = self._round
+        self._turn_to(self._settled)
+        width = self._grid.width
+        for place in range(len(self._grid.addresses)):
+            for byte, count in self._ledger.tally(place * width, (place + 1) * width).items():
+                if byte >= ANSWERED:
+                    self._count(byte, place, count)
+                elif byte < BELIEVED:
+                    self._finished[place] = False
+
+    def _turn_to(self, position: int) -> None:
+        self._cursor = position
+        self._upcoming = self._order.items(position, self._grid.size)
+        self._held.clear()
+        self._in_flight.clear()
+        self._settled = min(self._settled, position)
+
+    def _count(self, byte: int, place: int, count: int) -> None:
+        self._answered += count
+        self._attempts[byte & 7] += count
+        if (decode(byte) or ("", ""))[0] == "open":
+            self._opens[place] += count
+
+    @property
+    def done(self) -> bool:
+        return self.phase == "done"
+
+    @property
+    def open(self) -> int:
+        """How many open ports were found so far."""
+        return sum(self._opens)
+
+    @property
+    def loss(self) -> float:
+        """Which part of what was sent to ports that answer was lost, from 0 to below 1."""
+        return loss(self._attempts)
+
+    def turn(self, now: float) -> float:
+        """Do what is to be done now. Returns after how many seconds to call again, 0 for at once."""
+        engine, pace = self._engine, self._pace
+        if self._stopped is not None:
+            self._go_on(now)
+        if now - self._turned > _STALL:
+            pace.stalled(now)
+            self._canaries.reset()
+        self._turned = now
+        replies = engine.receive(now)
+        for reply in replies:
+            self._hear(reply)
+        engine.patience = pace.patience
+        if len(replies) < BACKLOG:  # else there are more, and what is not heard yet is not missing
+            pace.judge(now)
+        self._settle(now)
+        match self.phase:
+            case "start" | "checks" | "end":
+                return self._ask_apart(now)
+            case "sending":
+                return self._send(now)
+            case "waiting":
+                return self._wait(now)
+            case "review":
+                if next(self._review, self) is self:
+                    self._decide(now)
+                return 0.0
+            case "done":
+                return _IDLE
+
+    def hold(self, now: float) -> float:
+        """Instead of ``turn``: send nothing now, only listen. Nothing that passes meanwhile is held against anybody."""
+        if self._stopped is None:
+            self._stopped = now
+        for reply in self._engine.receive(now):
+            self._hear(reply)
+        self._settle(now)
+        return _IDLE
+
+    def _go_on(self, now: float) -> None:
+        self._stopped = None
+        self._turned = now
+        self._canaries.reset()
+        self._pace.stalled(now)
+
+    def _hear(self, reply: Reply) -> None:
+        number = self._grid.number(reply.place, reply.port)
+        apart = self._asking.heard(reply)
+        if number is None:
+            return
+        state = self._states[number]
+        if state >= ANSWERED:
+            self._canaries.heard(reply)
+            return
+        if apart and not state:
+            return  # asked by itself before its turn came: it is asked again, and so counts in the pace
+        if state <= 1 and reply.reason == "host-unreach":
+            return  # the neighbour may only have been slow to be found: that is not believed the first time
+        attempt = self._round + 1 if state in (0, BELIEVED) else state
+        byte = encode(reply.state, reply.reason, attempt)
+        self._states[number] = byte
+        self._pace.answered(self._windows[number], reply.rtt if state <= 1 else 0.0)
+        self._count(byte, reply.place, 1)
+        if reply.state == "open":
+            self._canaries.found((reply.place, reply.port))
+
+    def _settle(self, now: float) -> None:
+        """What was sent so long ago that no answer can come any more is behind us, whatever happens next."""
+        old = now - self._engine.patience - _SLACK
+        settled = self._settled
+        while self._in_flight and self._in_flight[0][0] <= old:
+            settled = self._in_flight.popleft()[1]
+        if settled != self._settled:
+            self._settled = settled
+            self._ledger.mark(self._round, settled, max(settled, self._position))
+
+    @property
+    def _position(self) -> int:
+        """Up to where this round's probes were taken by the engine."""
+        return self._held[0][0] if self._held else self._cursor
+
+    def _send(self, now: float) -> float:
+        missed = self._canaries.missed(now, self._pace.patience)
+        if missed is not None:
+            self._redo(missed.position if missed.round == self._round else 0, now)
+        room = min(self._pace.allowance(now), self._engine.room, BATCH)
+        if room <= 0:
+            return max(0.001, min(_IDLE, self._pace.pause(now)))
+        probe = self._canaries.due(now, self._pace.rate, self._round, self._position)
+        if probe is not None:
+            room -= 1
+        batch = self._held + self._next(room - len(self._held)) if room > len(self._held) else self._held
+        if not batch and self._cursor >= self._grid.size:
+            self._canaries.close(now)
+            if probe is not None:
+                self._send_apart([probe], now)
+            self.phase, self._until = "waiting", now + max(gap(self._round + 1), self._pace.patience)
+            return _IDLE
+        # A canary fares as any other probe only if it has no place of its own among them.
+        before = self._sent % (min(room, len(batch)) + 1) if probe is not None else min(room, BATCH)
+        self._dispatch(batch, before, now)
+        if probe is not None:
+            self._send_apart([probe], now)
+            self._dispatch(self._held, room - before, now)
+        return 0.0 if self._pace.pause(now) <= 0.0 and self._engine.room else max(0.001, self._pace.pause(now))
+
+    def _next(self, most: int) -> list[tuple[int, int]]:
+        """Positions and numbers of the next probes that are to be sent in this round."""
+        found: list[tuple[int, int]] = []
+        states, round_number = self._states, self._round
+        position = self._cursor
+        end = min(self._grid.size, position + _LOOK)
+        upcoming = self._upcoming
+        while len(found) < most and position < end:
+            number = next(upcoming)
+            if states[number] <= round_number:
+                found.append((position, number))
+            position += 1
+        self._cursor = position
+        return found
+
+    def _dispatch(self, batch: list[tuple[int, int]], room: int, now: float) -> None:
+        probes = [self._grid.probe(number) for _, number in batch[:room]]
+        allowed = self._permit(probes, now) if probes else 0
+        states = self._states
+        # First what is told to a successor, then the packet: one that was sent and not written down would be lost.
+        self._ledger.mark(self._round, self._settled, self._cursor)
+        for _, number in batch[:allowed]:
+            states[number] += 1
+        taken = self._engine.send(probes[:allowed], now) if allowed else 0
+        for _, number in batch[taken:allowed]:
+            states[number] -= 1
+        window = self._pace.sent(taken, now)
+        for _, number in batch[:taken]:
+            self._windows[number] = window
+        self._sent += taken
+        self._held = batch[taken:]
+        self._in_flight.append((now, self._position))
+
+    def _send_apart(self, probes: list[Probe], now: float) -> None:
+        taken = self._engine.send(probes, now)
+        self._pace.charge(taken)
+        self._sent += taken
+
+    def _ask_apart(self, now: float) -> float:
+        """Ask what is asked by itself: canaries before and after, odd ports of who seems to be open everywhere."""
+        if due := self._asking.due(now, max(self._pace.patience, gap(1))):
+            self._send_apart(due, now)
+        if not self._asking.over(now):
+            return _IDLE
+        match self.phase:
+            case "start":
+                self._canaries.alive = [probe for probe, state in self._asking.answers.items() if state == "open"]
+                places = {place for place, _ in self._asking.silent}
+                if not self._asking.answers and len(places) > 1:
+                    self.degraded = f"none of {len(self._asking.silent)} ports known to be open answered at the start"
+                self._asking = Asking(())
+                self.phase = "sending"
+            case "checks":
+                odd = {place: [0, 0] for place, _ in self._asking.answers} | {p: [0, 0] for p, _ in self._asking.silent}
+                for (place, _), state in self._asking.answers.items():
+                    odd[place][state == "open"] += 1
+                silent = {place for place, _ in self._asking.silent}
+                self.everything = frozenset(p for p, (no, yes) in odd.items() if yes and not no and p not in silent)
+                self._asking = Asking(self._canaries.alive)
+                self.phase = "end"
+            case _:
+                alive = self._canaries.alive
+                if alive and not self._asking.answers:
+                    self.degraded = self.degraded or f"none of {len(alive)} open ports answered any more at the end"
+                self.phase = "done"
+        return 0.0
+
+    def _wait(self, now: float) -> float:
+        """The round is over when nothing of it can be answered any more."""
+        missed = self._canaries.missed(now, self._pace.patience)
+        if missed is not None:
+            self._redo(missed.position if missed.round == self._round else 0, now)
+            return 0.0
+        if self._answered < self._grid.size and (now < self._until or self._canaries.pending):
+            return _IDLE
+        self.phase, self._review = "review", self._review_places()
+        return 0.0
+
+    def _review_places(self) -> Iterator[None]:
+        """Decide of each host whether its silence is believed; a few of them at a time."""
+        width, attempts, elsewhere = self._grid.width, self._round + 1, self.loss
+        counted = 0
+        for place in range(len(self._grid.addresses)):
+            if self._finished[place]:
+                continue
+            answered, silent = [0] * 8, 0
+            for byte, count in self._ledger.tally(place * width, (place + 1) * width).items():
+                if byte >= ANSWERED:
+                    answered[byte & 7] += count
+                else:
+                    silent += count
+            if enough(answered, silent, attempts, self._retries, elsewhere):
+                self._finished[place] = True
+                self._ledger.believe(place * width, (place + 1) * width)
+            counted += width
+            if counted >= _REVIEW:
+                counted = 0
+                yield
+
+    def _decide(self, now: float) -> None:
+        self._misses = 0
+        if not all(self._finished):
+            self._round += 1
+            self._settled = 0
+            self._turn_to(0)
+            self._ledger.mark(self._round, 0, 0)
+            self._pace.renew(now, self.loss)
+            self.phase = "sending"
+            return
+        self._ledger.mark(self._round, self._grid.size, self._grid.size)
+        suspects = [
+            (place, port)
+            for place, count in enumerate(self._opens)
+            if suspicious(count, self._grid.width)
+            for port in unlikely(self._seed, place)
+        ]
+        self._asking = Asking(suspects)
+        self.phase = "checks"
+
+    def _redo(self, position: int, now: float) -> None:
+        """The canaries were not seen: go slower, and ask again whatever was not answered since."""
+        self._misses += 1
+        if self._misses > _STUBBORN and (self._pace.rate <= FLOOR or self._misses > 3 * _STUBBORN):
+            self.degraded = self.degraded or "open ports stopped answering while it ran, however slowly it was asked"
+            self._canaries.alive = []
+            return
+        self._pace.halve()
+        waiting, states = self._round + 1, self._states
+        end = self._cursor
+        self._settled = min(self._settled, position)
+        self._ledger.mark(self._round, self._settled, end)
+        for number in self._order.items(position, end):
+            if states[number] == waiting:
+                states[number] = self._round
+        self._turn_to(position)
+        self.phase = "sending"
+
+    def progress(self, now: float) -> Progress:
+        """How far it is."""
+        size = self._grid.size
+        unanswered = size - self._answered
+        ahead = size - self._position if self.phase in ("start", "sending") else 0
+        if self._round:
+            ahead = int(ahead * unanswered / size)
+        else:  # what has been silent so far will be asked once more
+            ahead += int(unanswered * self._position / size) if self._retries else 0
+        rate = self._pace.measured(now)
+        left = ahead / max(1.0, rate or self._pace.rate) + self._pace.patience
+        fraction = 1.0 if self.done else min(0.99, (now - self._began) / (now - self._began + left))
+        self._furthest = max(self._furthest, fraction)
+        return Progress(
+            self._furthest,
+            self._answered,
+            self.open,
+            rate,
+            self.loss,
+            0.0 if self.done else left,
+            self._sent,
+            self._round,
+        )

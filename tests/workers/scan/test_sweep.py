@@ -1,0 +1,252 @@
+"""The sweep against a model of a network: what it finds, how often it asks, and how it is continued."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path as File
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.workers.scan.grid import Grid
+from agent.workers.scan.ledger import Ledger, decode
+from agent.workers.scan.pace import Pace
+from agent.workers.scan.sweep import Sweep
+from tests.workers.scan.path import Path, Says, made, run
+
+OPEN = frozenset(random.Random(3).sample(range(1, 16_384), 60))
+
+
+@pytest.fixture
+def grid() -> Grid:
+    return Grid("tcp", ["10.0.0.1"], ((1, 16_384),))
+
+
+@pytest.fixture
+def ledger(tmp_path: File, grid: Grid) -> Iterator[Ledger]:
+    opened = Ledger(tmp_path / "chunk", grid.key("plan"), grid.size, now=0.0, within=60.0)
+    yield opened
+    opened.close()
+
+
+def closed(place: int, port: int) -> str:
+    return "open" if port in OPEN else "closed"
+
+
+def silent(place: int, port: int) -> str:
+    return "open" if port in OPEN else "drop"
+
+
+def found(grid: Grid, ledger: Ledger, state: str) -> set[int]:
+    return {grid.probe(n)[1] for n in range(grid.size) if (decode(ledger.states[n]) or ("",))[0] == state}
+
+
+def judged(grid: Grid, ledger: Ledger, says: Says) -> None:
+    """Everything was found, and nothing that is not there."""
+    assert found(grid, ledger, "open") == OPEN
+    assert found(grid, ledger, "closed") == {p for p in grid.ports if says(0, p) == "closed"}
+
+
+@pytest.mark.parametrize("says", [closed, silent])
+@pytest.mark.parametrize("lost", [0.0, 0.05])
+def test_loss_hides_nothing(grid: Grid, ledger: Ledger, says: Says, lost: float) -> None:
+    path = Path(says, lost=lost)
+    sweep = made(grid, ledger, path, 20_000)
+    took = run(sweep, 0.0)
+    judged(grid, ledger, says)
+    assert sweep.degraded == ""
+    assert took < 12
+    assert max(path.sent[probe] for probe in path.sent if probe[1] not in OPEN) <= 5
+    if says is closed:
+        assert sweep.loss == pytest.approx(1 - (1 - lost) ** 2, abs=0.02)
+    assert not [probe for probe, times in path.repeated.items() if times and probe[1] not in OPEN]
+
+
+def test_what_is_never_answered_is_sent_twice_where_nothing_gets_lost(grid: Grid, ledger: Ledger) -> None:
+    path = Path(silent)
+    run(made(grid, ledger, path, 20_000), 0.0)
+    assert {path.sent[(0, port)] for port in grid.ports if port not in OPEN} == {2}
+
+
+@pytest.mark.parametrize("cap", [1000, 5000])
+def test_a_device_that_passes_less_than_was_declared_is_found_out(grid: Grid, ledger: Ledger, cap: int) -> None:
+    path = Path(closed, cap=cap)
+    sweep = made(grid, ledger, path, 100_000)
+    took = run(sweep, 0.0)
+    judged(grid, ledger, closed)
+    assert sweep.degraded == ""
+    assert took < 2.5 * grid.size / cap + 4
+    assert sum(path.sent.values()) < 1.7 * grid.size
+
+
+def test_a_silent_host_behind_such_a_device_is_seen_through_by_its_open_ports(grid: Grid, ledger: Ledger) -> None:
+    path = Path(silent, cap=2000)
+    sweep = made(grid, ledger, path, 20_000, known=[(0, min(OPEN)), (0, max(OPEN))])
+    run(sweep, 0.0)
+    assert found(grid, ledger, "open") == OPEN
+
+
+def test_a_host_that_answers_slower_than_it_is_asked_is_still_told_right(grid: Grid, ledger: Ledger) -> None:
+    path = Path(closed, resets=1500)
+    run(made(grid, ledger, path, 50_000), 0.0)
+    assert found(grid, ledger, "open") == OPEN
+    assert len(found(grid, ledger, "closed")) > 0.999 * (grid.size - len(OPEN))
+
+
+def test_random_loss_does_not_slow_it_down(grid: Grid, ledger: Ledger) -> None:
+    pace = Pace(20_000, 0.0)
+    sweep = Sweep(grid, ledger, Path(closed, lost=0.05), pace, 0.0, seed=b"", retries=4)
+    fastest = 0.0
+
+    def look(now: float) -> None:
+        nonlocal fastest
+        fastest = max(fastest, pace.rate)
+
+    run(sweep, 0.0, each=look)
+    assert fastest == 20_000
+    assert not pace.saturated
+
+
+def test_it_never_sends_faster_than_declared(grid: Grid, ledger: Ledger) -> None:
+    path = Path(closed)
+    took = run(made(grid, ledger, path, 3000), 0.0)
+    assert sum(path.sent.values()) <= 3000 * took
+    assert took < 1.3 * grid.size / 3000 + 2
+
+
+def test_a_full_engine_holds_nothing_up_for_ever(grid: Grid, ledger: Ledger) -> None:
+    path = Path(silent, most=500)
+    run(made(grid, ledger, path, 20_000), 0.0)
+    assert found(grid, ledger, "open") == OPEN
+
+
+def test_a_path_that_goes_dark_for_a_while_loses_nothing(grid: Grid, ledger: Ledger) -> None:
+    path = Path(silent, dark=(2.0, 4.0))
+    sweep = made(grid, ledger, path, 4000, known=[(0, port) for port in sorted(OPEN)[:4]])
+    run(sweep, 0.0)
+    assert found(grid, ledger, "open") == OPEN
+
+
+def test_a_path_that_stays_dark_is_degraded_and_closes_nothing(grid: Grid, ledger: Ledger) -> None:
+    path = Path(closed, dark=(1.0, 1e9))
+    sweep = made(grid, ledger, path, 4000, known=[(0, port) for port in sorted(OPEN)[:4]])
+    run(sweep, 0.0)
+    assert "open ports" in sweep.degraded
+    assert found(grid, ledger, "closed") <= {port for _, port in path.answered}
+
+
+def test_ports_known_to_be_open_that_nobody_answers_from_the_start_degrade_it(tmp_path: File) -> None:
+    grid = Grid("tcp", ["10.0.0.1", "10.0.0.2"], ((1, 50),))
+    ledger = Ledger(tmp_path / "two", grid.key(""), grid.size, now=0.0, within=60.0)
+    sweep = made(grid, ledger, Path(silent, dark=(0.0, 1e9)), 1000, known=[(0, 22), (1, 22)])
+    run(sweep, 0.0)
+    assert sweep.degraded == "none of 2 ports known to be open answered at the start"
+
+
+def test_a_single_host_that_is_gone_is_no_fault_of_the_scan(tmp_path: File) -> None:
+    grid = Grid("tcp", ["10.0.0.1"], ((1, 50),))
+    ledger = Ledger(tmp_path / "one", grid.key(""), grid.size, now=0.0, within=60.0)
+    sweep = made(grid, ledger, Path(silent, dark=(0.0, 1e9)), 1000, known=[(0, 22)])
+    run(sweep, 0.0)
+    assert sweep.degraded == ""
+
+
+def test_who_says_open_to_everything_is_recognised_and_who_has_many_ports_is_not(tmp_path: File) -> None:
+    grid = Grid("tcp", ["10.0.0.1", "10.0.0.2", "10.0.0.3"], ((1, 300),))
+    ledger = Ledger(tmp_path / "three", grid.key(""), grid.size, now=0.0, within=60.0)
+
+    def says(place: int, port: int) -> str:
+        return "open" if place == 1 or (place == 2 and port <= 200) else "closed"
+
+    path = Path(says, lost=0.02)
+    sweep = made(grid, ledger, path, 5000)
+    run(sweep, 0.0)
+    assert sweep.everything == {1}
+    assert {port for place, port in path.sent if place == 1 and port > 300}  # odd ones were asked
+    assert not {port for place, port in path.sent if place == 0 and port > 300}
+
+
+def test_a_neighbour_that_is_slow_to_be_found_is_asked_again(tmp_path: File) -> None:
+    grid = Grid("tcp", ["10.0.0.1"], ((1, 20),))
+    ledger = Ledger(tmp_path / "one", grid.key(""), grid.size, now=0.0, within=60.0)
+    path = Path(lambda place, port: "host-unreach")
+    run(made(grid, ledger, path, 1000), 0.0)
+    assert set(path.sent.values()) == {2}
+    assert {decode(byte) for byte in ledger.states} == {("filtered", "host-unreach")}
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.floats(0.001, 1.5), min_size=1, max_size=4), st.integers(0, 99), st.sampled_from([0.0, 0.1]))
+def test_killed_at_any_moments_it_is_continued_and_asks_nothing_twice_that_was_answered(
+    tmp_path_factory: pytest.TempPathFactory, lives: list[float], seed: int, lost: float
+) -> None:
+    grid = Grid("tcp", ["10.0.0.1", "10.0.0.2"], ((1, 700),))
+    where = tmp_path_factory.mktemp("killed") / "chunk"
+    heard: set[tuple[int, int]] = set()
+    opens = {port for port in OPEN if port <= 700} | {7}
+
+    def says(place: int, port: int) -> str:
+        return "drop" if port % 7 == 1 and port != 7 else "open" if port in opens else "closed"
+
+    sent: list[Path] = []
+    for life in [*lives, 3600.0]:
+        ledger = Ledger(where, grid.key(""), grid.size, now=0.0, within=60.0)
+        assert ledger.fresh == (not sent)
+        path = Path(says, lost=lost, seed=seed + len(sent))
+        path.answered |= heard
+        sweep = made(grid, ledger, path, 2000)
+        run(sweep, 0.0, until=life)
+        heard = set(path.answered)
+        sent.append(path)
+        # Killed: the file stays as it is at this moment, and what is on its way answers nobody.
+        ledger.close()
+    assert sweep.done
+    for path in sent:
+        assert not [probe for probe, times in path.repeated.items() if times and says(*probe) != "open"]
+    ledger = Ledger(where, grid.key(""), grid.size, now=0.0, within=60.0)
+    for number in range(grid.size):
+        place, port = grid.probe(number)
+        state = (decode(ledger.states[number]) or ("silent",))[0]
+        truth = {"drop": "silent"}.get(says(place, port), says(place, port))
+        assert state in (truth, "silent")  # never another answer than was given
+        if truth == "open" or not lost:
+            assert state == truth
+    ledger.close()
+
+
+def test_held_it_sends_nothing_and_goes_on_as_if_nothing_had_been(grid: Grid, ledger: Ledger) -> None:
+    path = Path(closed)
+    pace = Pace(5000, 0.0)
+    sweep = Sweep(grid, ledger, path, pace, 0.0, seed=b"", retries=4)
+    now = run(sweep, 0.0, until=1.0)
+    sent = sum(path.sent.values())
+    for _ in range(500):
+        now += sweep.hold(now)
+    assert sum(path.sent.values()) == sent
+    run(sweep, now)
+    judged(grid, ledger, closed)
+    assert not pace.saturated
+    assert sweep.degraded == ""
+
+
+def test_limits_of_others_are_kept(grid: Grid, ledger: Ledger) -> None:
+    path, asked = Path(closed), []
+
+    def permit(probes: object, now: float) -> int:
+        asked.append(now)
+        return len(asked) % 2  # every other time one
+
+    sweep = made(Grid("tcp", ["10.0.0.1"], ((1, 30),)), ledger, path, 1000, permit=permit)
+    run(sweep, 0.0)
+    assert sum(path.sent.values()) <= len(asked)
+
+
+def test_progress_only_rises_and_ends_at_all(grid: Grid, ledger: Ledger) -> None:
+    sweep = made(grid, ledger, Path(silent, lost=0.05), 5000)
+    seen: list[float] = []
+    now = run(sweep, 0.0, each=lambda now: seen.append(sweep.progress(now).fraction))
+    assert seen == sorted(seen)
+    last = sweep.progress(now)
+    assert (last.fraction, last.left, last.open) == (1.0, 0.0, len(OPEN))

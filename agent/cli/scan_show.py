@@ -86,7 +86,8 @@ def _pairs(name: str, run: Run, hosts: Sequence[Host], asked: Sequence[Asked]) -
         pairs.append(("profile", run.profile))
     if run.engine or run.nmap_version:
         version = f"nmap {run.nmap_version}" if run.nmap_version else ""
-        pairs.append(("by", ", ".join(part for part in (run.engine, version) if part)))
+        engine = "" if version and run.engine == "nmap" else run.engine
+        pairs.append(("by", ", ".join(part for part in (engine, version) if part)))
     pairs.append(("covered", covered(run, hosts, asked)))
     pairs.append(("found", f"{text.count(run.hosts_up, 'host')} up, {text.count(run.ports_open, 'port')} open"))
     if run.sent:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
+from agent.workers.scan.argv import format_ports
 from agent.workers.scan.found import Host
 from agent.workers.scan.importing import Report
 from agent.workers.scan.memory.coverage import Asked, Coverage
@@ -89,7 +90,7 @@ def declared(report: Report, name: str) -> dict[str, Any]:
         "tool": report.tool,
         "version": report.version,
         "sha256": report.digest,
-        "ports": report.ports,
+        "ports": "; ".join(f"{protocol} {format_ports(ports)}" for protocol, ports in report.ports),
         "detection": report.detection,
         "scripts": report.scripts,
         "notes": report.notes,

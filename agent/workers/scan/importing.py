@@ -167,7 +167,7 @@ class _Reader:
         if tree.get("timedout") == "true":
             self._timed_out += [clean(one.get("addr"), 60) for one in tree.iterfind("address")][:1]
             return
-        host = read_host(element, None)
+        host = read_host(element, str)
         if host.state not in ("up", "down"):  # nmap -sL lists what it would scan
             return
         for port in host.ports:

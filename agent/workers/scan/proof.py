@@ -8,7 +8,7 @@ from agent.workers.scan import worker
 from agent.workers.scan.found import Host
 from agent.workers.scan.nmap import judge
 from agent.workers.scan.plan import make_plan
-from agent.workers.scan.results import read_host, without_zones
+from agent.workers.scan.results import given_as, read_host
 from agent.workers.scan.stream import XmlStream
 
 WORKER = worker.ScanWorker
@@ -30,7 +30,7 @@ ANSWER = (
 def understood() -> str:
     """Judge and read the answer as a worker does; returns what it says. Raises ``ScanFailure``."""
     chunk = next(make_plan([ADDRESS], allow_public=[ADDRESS], ports=len(OPEN)).chunks())
-    asked = without_zones(chunk.addresses)
+    asked = given_as(chunk.addresses)
     hosts: list[Host] = []
     stream = XmlStream(stages=2, on_host=lambda element: hosts.append(read_host(element, asked)))
     for part in (ANSWER[: len(ANSWER) // 2], ANSWER[len(ANSWER) // 2 :]):

@@ -8,8 +8,9 @@ before it is stored or shown.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
@@ -33,50 +34,52 @@ _HEAD = b"<nmaprun>"
 _TAIL = b"<runstats><finished/><hosts/></runstats></nmaprun>"
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkResult:
-    """What one chunk found, hosts and ports in ascending order."""
-
-    hosts: tuple[Host, ...]
-    nmap_version: str
-
-    @property
-    def hosts_up(self) -> int:
-        return sum(host.state == "up" for host in self.hosts)
-
-    @property
-    def ports_open(self) -> int:
-        return sum(port.state == "open" for host in self.hosts for port in host.ports)
+def read_host(element: bytes, given: Callable[[str], str | None]) -> Host:
+    """Read one ``<host>`` element of nmap's XML, as ``read_hosts`` does."""
+    (host,) = read_hosts((element,), given)
+    return host
 
 
-def read_host(element: bytes, asked: Mapping[str, str] | None) -> Host:
-    """Read one ``<host>`` element of nmap's XML.
+def read_hosts(elements: Sequence[bytes], given: Callable[[str], str | None]) -> list[Host]:
+    """Read ``<host>`` elements of nmap's XML, each about another host; together they cost less.
 
-    ``asked`` holds the addresses that nmap was given: without their zone, which nmap leaves out, to with it. ``None``:
-    nobody knows them, since somebody else ran it.
+    ``given`` turns an address, without the zone that nmap leaves out, into how nmap was given it, ``None`` if it was
+    not.
 
-    Raises ``ScanFailure`` when it cannot be understood, or tells of an address that was not asked for.
+    Raises ``ScanFailure`` when one cannot be understood, or tells of an address that was not asked for.
     """
     # The constructor starts `nmap -V`; the parser needs nothing of what it sets up.
     parser = nmap.PortScanner.__new__(nmap.PortScanner)
     try:
-        found: dict[str, dict[str, Any]] = parser.analyse_nmap_xml_scan(_HEAD + element + _TAIL)["scan"]
-        ((address, entry),) = found.items()
-        facts = read_dropped(element)
-        host = _host(address, entry, facts.ports)
+        found: dict[str, dict[str, Any]] = parser.analyse_nmap_xml_scan(b"".join((_HEAD, *elements, _TAIL)))["scan"]
+        hosts = [
+            _host(address, entry, read_dropped(element).ports if b"<port" in element else {})
+            for (address, entry), element in zip(found.items(), elements, strict=True)
+        ]
     except (nmap.PortScannerError, AttributeError, KeyError, TypeError, ValueError, SyntaxError) as error:
         # Not the text of the error: PortScannerError holds the whole document.
         raise ScanFailure(f"nmap's XML cannot be understood ({type(error).__name__})") from error
-    if asked is None:
-        return host
-    if host.address not in asked:
+    return [_as_given(host, given(host.address)) for host in hosts]
+
+
+def _as_given(host: Host, address: str | None) -> Host:
+    if address is None:
         raise ScanFailure(f"nmap answered for {host.address}, which was not asked for")
-    return replace(host, address=asked[host.address])
+    return host if address == host.address else replace(host, address=address)
 
 
-def without_zones(addresses: tuple[str, ...]) -> dict[str, str]:
-    """Addresses as nmap tells them to as they were given to it; a run of nmap has addresses of one zone only."""
-    return {address.partition("%")[0]: address for address in addresses}
+def document(elements: Iterable[bytes], version: str) -> bytes:
+    """Hosts, as bytes of their elements, as one document of nmap's, such as it is kept and can be read again."""
+    number = re.sub("[^A-Za-z0-9.]", "", version)
+    head = '<?xml version="1.0" encoding="UTF-8"?>\n<!DOCTYPE nmaprun>\n<nmaprun scanner="nmap" version="{}">'
+    elements = tuple(elements)
+    tail = f'<runstats><finished exit="success"/><hosts total="{len(elements)}"/></runstats>\n</nmaprun>\n'
+    return b"\n".join((head.format(number).encode(), *elements, tail.encode()))
+
+
+def given_as(addresses: Iterable[str]) -> Callable[[str], str | None]:
+    """For ``read_host``, when nmap was given these; a run of nmap has addresses of one zone only."""
+    return {address.partition("%")[0]: address for address in addresses}.get
 
 
 def _host(address: str, entry: dict[str, Any], facts: Mapping[tuple[str, int], PortFacts]) -> Host:

@@ -257,7 +257,8 @@ class ScanStore:
     ) -> None:
         """Close a run, and fold what it found into what is so now, unless it is to be continued.
 
-        One that has ended already stays as it ended: what goes wrong afterwards makes no failure of it. ``degraded``: why what it did not find may well be there. ``turn`` as for ``begin``.
+        One that has ended already stays as it ended: what goes wrong afterwards makes no failure of it. ``degraded``:
+        why what it did not find may well be there. ``turn`` as for ``begin``.
         """
         with transaction(self._connection, self.path):
             writing.gather(self._connection, run.id)

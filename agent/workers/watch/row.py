@@ -29,15 +29,6 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 Severity = Literal["info", "low", "medium", "high", "critical"]
 SEVERITIES: Final[tuple[Severity, ...]] = get_args(Severity)
 
-PRIORITY: Final[dict[str, str]] = {
-    "critical": "err",
-    "high": "err",
-    "medium": "warning",
-    "low": "notice",
-    "info": "info",
-}
-"""How grave that is in the words of syslog(3), by which it is decided who is told."""
-
 Kind = Literal[
     "open_forbidden",
     "other_mac",

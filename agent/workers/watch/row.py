@@ -105,8 +105,3 @@ def address_order(address: str) -> tuple[int, int, str]:
 def graver(severity: Severity, steps: int) -> Severity:
     """So many steps more grave, or less; no further than there are."""
     return SEVERITIES[max(0, min(len(SEVERITIES) - 1, SEVERITIES.index(severity) + steps))]
-
-
-def at_least(severity: Severity, least: Severity) -> bool:
-    """Whether one is as grave as the other, or graver."""
-    return SEVERITIES.index(severity) >= SEVERITIES.index(least)

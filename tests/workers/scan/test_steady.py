@@ -2,16 +2,23 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import time
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from agent.declaration.model import Scanning
 from agent.workers.scan.budget import Limits
 from agent.workers.scan.budget_file import Budget
 from agent.workers.scan.steady import steadily
+from tests.workers.scan.test_pausing import until
+from tests.workers.scan.test_worker import Bench, bench, loopback
+
+__all__ = ["bench"]
 
 ROW = [ip_address("10.0.0.1"), ip_address("10.0.0.2")]
 LIMITS = Limits(1_000, 900, 800)
@@ -104,3 +111,26 @@ def test_whatever_ends_it_nothing_stays_reserved(budgets: list[Budget]) -> None:
         asyncio.run(steadily(one, one.of(ROW), 2, 800, fail))
     asyncio.run(stop())
     assert two.reserve(1_000) == 1_000
+
+
+def test_two_workers_at_once_share_the_rate_of_the_host(bench: Bench, tmp_path: Path) -> None:
+    """Each by its nmap, which is told what is left; a third has its rate when the first has ended."""
+    scan = msgspec.structs.replace(loopback(), rate=1_000, budget=Scanning(rate=1_500))
+    script = 'echo "$@" > $HERE/argv; while [ ! -e $HERE/go ]; do sleep 0.05; done; exec "$NMAP" "$@"'
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/scan.budget").symlink_to(tmp_path / "scan.budget")
+    other = Bench(tmp_path / "other")
+    try:
+        begun = []
+        for one in (bench, other):
+            begun.append(one.start(scan, path=one.fake(script)))
+            until(lambda one=one: (one.directory / "fake/argv").exists())
+        rates = [re.findall(r"--max-rate (\d+)", (one.directory / "fake/argv").read_text()) for one in (bench, other)]
+        assert rates == [["1000"], ["500"]]
+        for one, process in zip((bench, other), begun, strict=True):
+            (one.directory / "fake/go").touch()
+            assert one.finish(process).code == 0
+        assert other.run(scan, path=other.fake(script)).code == 0
+        assert "--max-rate 1000 " in (tmp_path / "other/fake/argv").read_text()
+    finally:
+        other.close()

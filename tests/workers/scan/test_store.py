@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -14,7 +17,7 @@ from agent.workers.scan import store as store_module
 from agent.workers.scan.found import Host, Port, Rest
 from agent.workers.scan.memory import reading
 from agent.workers.scan.memory.coverage import asked
-from agent.workers.scan.memory.reading import Memory
+from agent.workers.scan.memory.reading import Memory, Quarantined
 from agent.workers.scan.plan import Chunk, make_plan
 from agent.workers.scan.store import DETECTED, RESUME_WITHIN, SWEPT, Run, ScanStore, Task
 
@@ -203,6 +206,47 @@ def test_an_interrupted_run_is_not_continued_a_day_later(store: ScanStore, later
     assert store.begin(task(), NOW + later).id != run.id
 
 
+WRITING = """
+import sys
+from pathlib import Path
+from agent.workers.scan.store import ScanStore
+from tests.workers.scan import test_store as here
+
+store = ScanStore(Path(sys.argv[1]), site="here")
+while True:
+    run = store.begin(here.task(), here.NOW)
+    for chunk in here.PLAN.chunks():
+        if chunk.number not in run.done:
+            print(run.id, flush=True)
+            here.keep(store, run, chunk)
+    store.end(run, "finished", here.NOW)
+"""
+
+
+def test_a_kill_at_any_moment_leaves_whole_chunks_and_whole_runs(tmp_path: Path) -> None:
+    path = tmp_path / "scan.db"
+    chance = random.Random(1)
+    for _ in range(6):
+        process = subprocess.Popen([sys.executable, "-c", WRITING, path], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        for _ in range(chance.randrange(1, 40)):
+            process.stdout.readline()
+        process.kill()
+        process.communicate()
+        with closing(ScanStore(path, site="here")) as store:
+            assert store.opened.moved_aside is None
+            run = store.begin(task(), NOW)
+            store.end(run, "interrupted", NOW)
+        with Memory(path) as memory:
+            told = [(change.address, change.kind) for change in memory.changes()]
+            assert len(told) == len(set(told)), "each once"
+            for found in memory.runs():
+                hosts = list(memory.hosts(found.id))
+                assert (found.chunks_done, found.hosts_up) == (len(hosts), len(hosts))
+                if found.id != run.id:
+                    assert (found.status, len(hosts), found.folded) == ("finished", 4, True)
+
+
 def test_another_programs_scan_becomes_a_run_of_its_own_and_stands_in_nobodys_way(store: ScanStore) -> None:
     run = store.begin(task(), NOW)
     scan(store, run, 0)
@@ -238,6 +282,21 @@ def test_hosts_that_look_different_in_two_runs_are_found_without_the_others(stor
             (None, host("10.0.0.10")),
             (None, host("10.0.0.11")),
         ]
+
+
+def test_silent_ports_are_remembered_until_they_are_heard(store: ScanStore) -> None:
+    first = Quarantined("10.0.0.1", "tcp", 4000, NOW, 1, NOW + 60)
+    other = Quarantined("10.0.0.2", "tcp", 4000, NOW, 1, NOW + 60)
+    store.silence([first, other])
+    again = first._replace(tries=2, next_try=NOW + 600)
+    store.silence([again])
+    assert store.silent() == [again, other]
+    with Memory(store.path) as memory:
+        assert memory.quarantine() == [again, other]
+    store.silence([], heard=[("10.0.0.1", "tcp", 4000)])
+    assert store.silent() == [other]
+    store.site = "there"
+    assert store.silent() == []
 
 
 def test_a_second_scan_of_the_same_service_is_refused_until_the_first_lets_go(store: ScanStore) -> None:

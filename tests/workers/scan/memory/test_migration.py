@@ -14,7 +14,7 @@ from agent.workers.scan.found import Rest
 from agent.workers.scan.memory import schema
 from agent.workers.scan.memory.reading import Memory
 from agent.workers.scan.store import ScanStore
-from tests.workers.scan.memory.history import TASK, told
+from tests.workers.scan.memory.history import TASK, fill, told
 
 SCHEMA_1 = gzip.decompress(Path(__file__).with_name("schema1.db.gz").read_bytes())
 """Written by the version before this schema, commit 1e1bf90: three scans of 127.0.0.0/29 without .5 and of
@@ -46,11 +46,10 @@ def test_all_runs_of_an_older_version_are_kept_with_what_they_found_and_asked(pa
         hosts = {host.address: host for host in memory.hosts(1)}
         assert list(hosts) == [f"127.0.0.{last}" for last in (0, 1, 2, 3, 4, 6, 7)]
         ssh, web = hosts["127.0.0.2"].open_ports()
-        assert (ssh.product, ssh.version, ssh.extrainfo, ssh.method) == (
+        assert (ssh.product, ssh.version, ssh.extrainfo) == (
             "OpenSSH",
             "9.2p1 Debian 2+deb12u3",
             "protocol 2.0",
-            "probed",
         )
         assert web.cpe == ("cpe:/a:python:simplehttpserver:0.6",)
         assert hosts["127.0.0.3"].rest == (Rest("tcp", "closed|filtered", "", ((1, 24), (26, 100))),)
@@ -86,6 +85,20 @@ def test_a_migration_that_is_cut_short_leaves_the_file_as_it_was(path: Path, mon
             ScanStore(path)
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT count(*), max(id) FROM runs").fetchone() == (4, 4)
+        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+    ScanStore(path).close()
+
+
+def test_a_migration_on_a_full_disk_is_one_line_and_leaves_the_file_as_it_was(small_disk: Path) -> None:
+    path = small_disk / "scan.db"
+    path.write_bytes(SCHEMA_1)
+    fill(small_disk)
+    with pytest.raises(StorageFailure, match="the disk is full") as full:
+        ScanStore(path)
+    assert "\n" not in str(full.value)
+    (small_disk / "filler").unlink()
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT count(*) FROM hosts").fetchone() == (85,)
         assert connection.execute("PRAGMA user_version").fetchone() == (1,)
     ScanStore(path).close()
 

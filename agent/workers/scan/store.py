@@ -17,9 +17,10 @@ from typing import Final, Literal
 from agent.errors import ScanFailure, StorageFailure
 from agent.telemetry.database import Opened, open_database, storage_failure, transaction
 from agent.workers.scan.found import Host
-from agent.workers.scan.memory import reading, schema, writing
+from agent.workers.scan.memory import passive, reading, schema, writing
 from agent.workers.scan.memory.coverage import Asked
 from agent.workers.scan.memory.migration import migrate
+from agent.workers.scan.memory.passive import Sighting
 from agent.workers.scan.memory.picture import decode
 from agent.workers.scan.memory.retention import prune
 from agent.workers.scan.memory.settling import Doubt, doubts, settle
@@ -200,6 +201,33 @@ class ScanStore:
         """Hand each change that was not told yet to ``event``, many of one run as one. After ``begin`` and ``end``."""
         with _told(self.path):
             tell(self._connection, self.path, event)
+
+    def sighted(self, seen: Iterable[Sighting], now: float, turn: Callable[[], None] = _nothing) -> None:
+        """Take in what captures saw answer (``passive.sightings``); only ``tell`` what that changed comes after it."""
+        with _told(self.path):
+            for _ in passive.take_in(self._connection, self.path, self.site, seen, now):
+                turn()
+
+    def silent(self) -> list[reading.Quarantined]:
+        """The ports of this site that accept and say nothing: not to be asked what they are before ``next_try``."""
+        with _told(self.path):
+            rows = self._connection.execute(
+                "SELECT address, proto, port, since, tries, next_try FROM quarantine WHERE site = ?", (self.site,)
+            ).fetchall()
+        return [reading.Quarantined(*row) for row in rows]
+
+    def silence(self, ports: Iterable[reading.Quarantined], heard: Iterable[tuple[str, str, int]] = ()) -> None:
+        """Put these ports under quarantine, in place of what was known of them; those that were ``heard`` are free."""
+        with transaction(self._connection, self.path):
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO quarantine (site, address, proto, port, since, tries, next_try)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                ((self.site, *port) for port in ports),
+            )
+            self._connection.executemany(
+                "DELETE FROM quarantine WHERE site = ? AND address = ? AND proto = ? AND port = ?",
+                ((self.site, *key) for key in heard),
+            )
 
     def prune(self, max_age: float, size: int, raw: float, now: float, turn: Callable[[], None] = _nothing) -> None:
         """Forget what is older than declared (seconds) or too much (bytes), in small steps; see ``retention``."""

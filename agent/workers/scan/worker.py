@@ -17,6 +17,7 @@ from agent.linux.capability_sets import NET_RAW
 from agent.linux.spawn import base_environment
 from agent.linux.sweep import MARK
 from agent.workers.runtime import Context
+from agent.workers.scan.afterwards import afterwards, tell_changes
 from agent.workers.scan.argv import (
     count_ports,
     format_ports,
@@ -29,7 +30,6 @@ from agent.workers.scan.argv import (
 from agent.workers.scan.found import Host
 from agent.workers.scan.memory.coverage import asked
 from agent.workers.scan.memory.migration import with_rest
-from agent.workers.scan.memory.telling import Event
 from agent.workers.scan.nmap import run_nmap
 from agent.workers.scan.pausing import Ended, gate_of
 from agent.workers.scan.plan import Chunk, make_plan
@@ -67,7 +67,7 @@ class ScanWorker:
         """Find nmap and open the database. Raises ``ScanFailure`` or ``StorageFailure``."""
         try:
             self._find_nmap()
-            self._store = ScanStore(self._context.data / "scan.db", site=os.environ.get("SERVICE_SERVER", ""))
+            self._store = ScanStore(self._context.data / "scan.db", site=self._service.site)
         except AgentError as error:
             self._context.event("scan_failed", f"{self._summary()}: {error}")
             raise
@@ -89,12 +89,12 @@ class ScanWorker:
         run: Run | None = None
         try:
             run = store.begin(self._task(), time.time(), self._context.beat)
-            store.tell(self._changed)
+            tell_changes(self._context, store)
             if run.resumed:
                 self._context.log(f"continuing run {run.id}: {run.hosts_done} of {self._plan.hosts} hosts were done")
             await self._scan_all(store, run)
             store.end(run, "finished", time.time(), turn=self._context.beat)
-            store.tell(self._changed)
+            afterwards(self._context, store, self._service.history, time.time())
         except Ended:
             self._ended(store, run)
             return
@@ -197,7 +197,8 @@ class ScanWorker:
         message = f"ended by hand after {run.hosts_done if run else 0} of {_count(self._plan.hosts, 'host')}"
         self._context.event("scan_stopped", f"{self._summary()}: {message}", run=run.id if run else None)
         if run is not None:
-            store.end(run, "stopped", time.time(), message)
+            store.end(run, "stopped", time.time(), message, turn=self._context.beat)
+            afterwards(self._context, store, self._service.history, time.time())
 
     def _broke_off(self, store: ScanStore, run: Run | None, failure: str | None) -> None:
         """Tell and store that the run did not finish: it failed, or was stopped."""
@@ -208,9 +209,6 @@ class ScanWorker:
         if run is not None:
             with suppress(StorageFailure):  # the first failure is the one to tell, and `begin` sees a run without end
                 store.end(run, status, time.time(), message)
-
-    def _changed(self, event: Event) -> None:
-        self._context.event(event.kind, event.message, **event.data)
 
     def _argv(self, chunk: Chunk, targets: int) -> tuple[str, ...]:
         return nmap_argv(

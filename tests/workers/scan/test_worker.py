@@ -19,7 +19,7 @@ import msgspec
 import pytest
 
 import agent
-from agent.declaration.model import Heartbeat, Profile, Scan
+from agent.declaration.model import Heartbeat, History, Profile, Scan
 from agent.workers.scan.found import Host
 from agent.workers.scan.memory.reading import Memory
 
@@ -403,6 +403,31 @@ def test_the_heartbeat_goes_on_while_nmap_works(bench: Bench) -> None:
         bench.receive()
     process.terminate()
     assert bench.finish(process).code == 0
+
+
+def test_what_changed_between_runs_is_told_once_and_what_is_old_is_forgotten(bench: Bench) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        scan = msgspec.structs.replace(loopback(), ports=str(port), history=History(raw=0.0), site="here")
+        first = bench.run(scan).events["scan_changes"]
+        assert first["message"] == "the first scan of this network: 1 host_new"
+        opened = bench.run(scan).events["port_opened"]
+        assert opened["message"] == f"127.0.0.1 tcp/{port} is open"
+        assert {key: opened["data"][key] for key in ("address", "protocol", "port", "old", "new")} == {
+            "address": "127.0.0.1",
+            "protocol": "tcp",
+            "port": port,
+            "old": "",
+            "new": "open",
+        }
+    assert "port_closed" not in bench.run(scan).events, "one miss"
+    closed = bench.run(scan).events["port_closed"]
+    assert closed["message"] == f"127.0.0.1 tcp/{port} is closed, was open"
+    assert not bench.run(scan).events.keys() & {"port_closed", "port_opened", "scan_changes"}
+    with Memory(bench.data / "scan.db") as memory:
+        assert [change.kind for change in memory.changes()] == ["host_new", "port_opened", "port_closed"]
+        assert {run.site for run in memory.runs()} == {"here"}
+        assert [list(memory.raw(run.id)) for run in memory.runs()] == [[]] * 5
 
 
 def test_a_damaged_database_is_moved_aside_and_the_scan_goes_on(bench: Bench) -> None:

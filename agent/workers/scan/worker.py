@@ -1,14 +1,13 @@
 """The worker of ``kind = "scan"``: find hosts, sweep their ports, learn what answers, store, tell.
 
-A run goes chunk by chunk, a few dozen addresses each. Networks and ranges are asked first who is there at all
-(``discover``), and addresses that were named one by one are taken to be. Their ports are swept (``sweeping``), the open
+A run goes chunk by chunk, a few dozen addresses each. First it is asked who is there at all (``discover``); addresses
+that were named one by one are taken to be there in any case. Their ports are swept (``sweeping``), the open
 ones identified (``identify``). Each of these steps is stored when it is done, and what is not stored yet can be
 continued: so a run that is killed loses next to nothing.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from collections.abc import Callable, Coroutine, Iterable
@@ -41,7 +40,9 @@ from agent.workers.scan.plan import Chunk, Plan, make_plan, merge
 from agent.workers.scan.program import Program, choose_scripts, find_nmap
 from agent.workers.scan.results import document
 from agent.workers.scan.services_file import read_services, settle
+from agent.workers.scan.steady import steadily
 from agent.workers.scan.store import DETECTED, SWEPT, Ending, Run, ScanStore, Task
+from agent.workers.scan.stream import Verdict
 from agent.workers.scan.sweep import Progress
 from agent.workers.scan.sweeping import Chunk as Asking
 from agent.workers.scan.sweeping import Kind, Sweeper, may_send_raw
@@ -228,9 +229,6 @@ class ScanWorker:
         """The addresses of a chunk that are to be asked further. Those that answered are stored."""
         single = self._pinned.single if self._service.profile != "discovery" else frozenset()
         present = {address for address in chunk.addresses if address in single}
-        others = [address for address in chunk.addresses if address not in single]
-        if not others:
-            return present
         elements: list[bytes] = []
         hosts: dict[str, Host] = {}
 
@@ -243,24 +241,23 @@ class ScanWorker:
             self._figures.discovering(fraction, self._service.profile == "discovery")
             self._tell(run)
 
-        zone = others[0].partition("%")[2]
-        numbers = merge((number, number) for number in (int(ip_address(text.partition("%")[0])) for text in others))
-        rate = await self._reserved(budget)
-        try:
-            make = partial(
-                discover,
+        plain = [ip_address(text.partition("%")[0]) for text in chunk.addresses]
+
+        def ask(rate: int) -> Coroutine[Any, Any, Verdict]:
+            return discover(
                 chunk.family,
-                numbers,
+                merge((int(address), int(address)) for address in plain),
                 self._program,
                 rate=rate,
-                zone=zone,
+                zone=chunk.addresses[0].partition("%")[2],
                 on_host=on_host,
                 turn=turn,
                 turn_every=min(0.5, self._context.beat_interval),
             )
-            verdict = await self._gate.redo(make, partial(self._tell, run))
-        finally:
-            budget.reserve(0)
+
+        tell = partial(self._tell, run)
+        work = partial(steadily, budget, budget.of(plain), len(plain), self._service.rate, ask, tell)
+        verdict = await self._gate.redo(work, tell)
         store.store(
             run,
             hosts.values(),
@@ -270,14 +267,6 @@ class ScanWorker:
         )
         store.tally(run, sent=self._figures.sent, answered=self._figures.answered, nmap_version=verdict.version)
         return present | hosts.keys()
-
-    async def _reserved(self, budget: Budget) -> int:
-        """A rate for nmap, once there is one to be had."""
-        while not (rate := budget.reserve(self._service.rate)):
-            self._gate.look()
-            self._context.beat()
-            await asyncio.sleep(0.2)
-        return rate
 
     async def _sweep(
         self, store: ScanStore, run: Run, sweeper: Sweeper, chunk: Chunk, present: set[str] | None

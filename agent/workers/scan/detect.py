@@ -23,7 +23,7 @@ Stage = Literal["light", "deep", "slow"]
 INTENSITY: Final[Mapping[Stage, int]] = {"light": 2, "deep": 7, "slow": 2}
 """``--version-intensity`` of nmap(1): 2 is what ``--version-light`` is, 7 what it does by itself."""
 
-GROUP_HOSTS: Final = 8
+GROUP_HOSTS: Final = 16
 """Most hosts of one run."""
 
 GROUP_PORTS: Final = 256
@@ -31,6 +31,15 @@ GROUP_PORTS: Final = 256
 
 AT_ONCE: Final = 64
 """Most ports that one run identifies at a time. nmap's own 20 make it wait for the same 6 s again and again."""
+
+LIMIT: Final[Mapping[Stage, float]] = {"light": 60.0, "deep": 200.0, "slow": 120.0}
+"""Seconds after which a run is broken off and done in halves. A port that never answers costs a light run 41 s and a
+deep one 157 s (measured, nmap 7.93). One that never stops talking (a tarpit) costs any amount."""
+
+_PER_ROUND: Final = 15.0
+"""Seconds more for each further ``AT_ONCE`` ports of a run."""
+
+_FOR_SCRIPTS: Final = 120.0
 
 PortKey = tuple[str, int]
 """``found.Port.key``."""
@@ -43,6 +52,44 @@ class Task:
     stage: Stage
     addresses: tuple[str, ...]
     ask: Ask
+
+    @property
+    def ports(self) -> tuple[PortKey, ...]:
+        """What each of its addresses is asked for."""
+        both = (("tcp", self.ask.tcp), ("udp", self.ask.udp))
+        return tuple(
+            (protocol, number) for protocol, ranges in both for low, high in ranges for number in range(low, high + 1)
+        )
+
+    @property
+    def limit(self) -> float:
+        """Seconds that it may take."""
+        rounds = len(self.addresses) * len(self.ports) // AT_ONCE
+        beside = _FOR_SCRIPTS if self.ask.system or len(self.ask.scripts) > 1 else 0.0
+        return LIMIT[self.stage] + _PER_ROUND * rounds + beside
+
+
+def halves(task: Task, left: Sequence[str]) -> tuple[Task, ...]:
+    """What to do instead of a run that took too long and had not told of ``left`` by then; nothing for a single port.
+
+    First the hosts are parted and then the ports, so that what holds it up is soon alone.
+    """
+    if len(left) > 1:
+        middle = len(left) // 2
+        return tuple(replace(task, addresses=tuple(some)) for some in (left[:middle], left[middle:]))
+    if len(left) == 0 or len(task.ports) < 2:
+        return ()
+    middle = len(task.ports) // 2
+    return tuple(
+        replace(task, addresses=tuple(left), ask=_only(task.ask, some))
+        for some in (task.ports[:middle], task.ports[middle:])
+    )
+
+
+def _only(ask: Ask, ports: Sequence[PortKey]) -> Ask:
+    """The same of fewer ports, without what may have taken so long beside."""
+    tcp, udp = (_ranges(number for each, number in ports if each == protocol) for protocol in ("tcp", "udp"))
+    return replace(ask, tcp=tcp, udp=udp, at_once=min(ask.at_once, len(ports)), system=False, scripts=ask.scripts[:1])
 
 
 def askable(host: Host) -> tuple[PortKey, ...]:

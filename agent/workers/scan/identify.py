@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 
 from agent.errors import ScanFailure
 from agent.workers.scan.argv import ask_argv, target_list
-from agent.workers.scan.detect import PortKey, Stage, Task, askable, better, settled, tasks, unknown
+from agent.workers.scan.detect import PortKey, Stage, Task, askable, better, halves, settled, tasks, unknown
 from agent.workers.scan.found import Host, Port, Script
 from agent.workers.scan.nmap import run_nmap
 from agent.workers.scan.program import Program, ScriptFile
@@ -26,14 +26,14 @@ from agent.workers.scan.stream import XmlStream
 PROCESSES: Final = 4
 """Runs of nmap at the same time. One of them does no slow work, so that there is always a way past it."""
 
-BATCH_HOSTS: Final = 32
+BATCH_HOSTS: Final = 64
 BATCH_PORTS: Final = 512
 """Most hosts, and about as many ports, of one look."""
 
 EARLY: Final = 1.5
 """Seconds after which nmap gets the ports that have spoken, so that it need not wait for the silent ones."""
 
-UNDERWAY: Final = 64
+UNDERWAY: Final = 96
 """Hosts begun and not done at which no more are begun."""
 
 SLOW_HOSTS: Final = 8
@@ -174,13 +174,14 @@ class _Knowledge:
     remarks: dict[PortKey, str] = field(default_factory=dict)
     silent: set[PortKey] = field(default_factory=set)
     tried: set[PortKey] = field(default_factory=set)
+    given_up: set[PortKey] = field(default_factory=set)
     raw: list[bytes] = field(default_factory=list)
     system: tuple[str, ...] = ()
     scripts: tuple[Script, ...] = ()
 
     def identified(self, *, complete: bool) -> Identified:
         ports, remarks = dict(self.ports), dict(self.remarks)
-        nothing = {key for key in self.wanted - self.silent if key in ports and unknown(ports[key])}
+        nothing = self.given_up | {key for key in self.wanted - self.silent if key in ports and unknown(ports[key])}
         for key in self.silent:
             if key in ports and not unknown(ports[key]):
                 continue  # nmap got a word out of it
@@ -288,9 +289,9 @@ class _Identification:
         self._add(tasks("light", light, scripts=self._files, beside=system))
         self._add(tasks("slow", chosen))
 
-    def _add(self, made: Iterable[Task]) -> None:
+    def _add(self, made: Iterable[Task], *, quick: bool = True) -> None:
         for task in made:
-            (self._quick if task.stage == "light" else self._slow).append(task)
+            (self._quick if quick and task.stage == "light" else self._slow).append(task)
             for address in task.addresses:
                 self._known[address].waiting += 1
                 self._known[address].light += task.stage == "light"
@@ -306,12 +307,29 @@ class _Identification:
                 self._learn(task.stage, host, element)
 
         self.progress.running += 1
+        too_long = False
         try:
             await self._redo(lambda: self._ask(task, tuple(left), take))
+        except TimeoutError:
+            too_long = True
         finally:
             self.progress.running -= 1
+        if too_long:
+            self._part(task, tuple(left))
         for address in left:  # nmap had nothing to say of it, or too much
             self._done(task.stage, address)
+
+    def _part(self, task: Task, left: tuple[str, ...]) -> None:
+        """A run took too long: its halves are done instead, among what is slow; a port alone is given up."""
+        instead = halves(task, left)
+        self._add(instead, quick=False)
+        if not instead:
+            for address in left:
+                known = self._known[address]
+                for key in known.wanted.intersection(task.ports):
+                    known.remarks[key] = f"nmap was not through with it after {task.limit:.0f} s"
+                    known.tried.add(key)
+                    known.given_up.add(key)
 
     async def _ask(self, task: Task, addresses: tuple[str, ...], take: Callable[[Host, bytes], None]) -> None:
         if not addresses:
@@ -322,16 +340,19 @@ class _Identification:
             stages=task.ask.stages, on_host=lambda element: take(read_host(element, given), element), limit=LARGEST
         )
         try:
-            verdict = await run_nmap(
-                lambda fd: ask_argv(task.ask, nmap=program.path, rate=rate, privileged=program.privileged, targets=fd),
-                program.environment,
-                target_list(addresses),
-                capabilities=program.capabilities,
-                hosts=len(addresses),
-                stream=stream,
-                turn=lambda: None,
-                turn_every=1.0,
-            )
+            async with asyncio.timeout(task.limit):
+                verdict = await run_nmap(
+                    lambda fd: ask_argv(
+                        task.ask, nmap=program.path, rate=rate, privileged=program.privileged, targets=fd
+                    ),
+                    program.environment,
+                    target_list(addresses),
+                    capabilities=program.capabilities,
+                    hosts=len(addresses),
+                    stream=stream,
+                    turn=lambda: None,
+                    turn_every=1.0,
+                )
         except ScanFailure as error:
             others = f" and {len(addresses) - 1} more" if len(addresses) > 1 else ""
             raise ScanFailure(f"services of {addresses[0]}{others}: {error}") from error

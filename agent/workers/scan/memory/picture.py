@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from agent.errors import StorageFailure
-from agent.workers.scan.found import PROTOCOLS, Host, Port, Rest
+from agent.workers.scan.found import PROTOCOLS, Host, Port, Rest, Script
 from agent.workers.scan.memory.state import spoke
 from agent.workers.scan.plan import Ranges, merge, subtract
 
@@ -45,12 +45,13 @@ class _Picture(msgspec.Struct, frozen=True):
     """``found.Host`` without ``address``."""
 
     state: str
-    reason: str
+    reason: str = ""
     mac: str = ""
     names: tuple[str, ...] = ()
     ports: tuple[Port, ...] = ()
     rest: tuple[Rest, ...] = ()
     os: tuple[str, ...] = ()
+    scripts: tuple[Script, ...] = ()
 
 
 _FIELDS: Final = _Picture.__struct_fields__
@@ -114,6 +115,7 @@ def join(before: Host, now: Host) -> Host:
         tuple(sorted(ports.values(), key=_by_number)),
         _gathered(rest),
         now.os or before.os,
+        now.scripts or before.scripts,
     )
 
 

@@ -21,7 +21,6 @@ import msgspec
 
 from agent.declaration.model import Scan
 from agent.declaration.ports import Ports, parse_ports
-from agent.declaration.window import opens, parse_window
 from agent.errors import AgentError, ConfigurationError, ScanFailure, StorageFailure
 from agent.workers.runtime import Context
 from agent.workers.scan.afterwards import afterwards, tell_changes
@@ -63,8 +62,7 @@ class ScanWorker:
         self._service = service = context.service
         self._ports = parse_ports(service.ports) if service.profile != "discovery" else Ports((), ())
         self._allowed = Allowed(service.allow_public, service.exclude)
-        windows = [parse_window(text) for text in service.window]
-        self._gate = gate_of(context, lambda now: opens(windows, now))
+        self._gate = gate_of(context)
         self._budget: Budget | None = None
         self._store: ScanStore | None = None
         self._figures = Figures()

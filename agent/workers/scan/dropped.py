@@ -10,7 +10,7 @@ from __future__ import annotations
 import binascii
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from xml.etree import ElementTree
@@ -21,6 +21,7 @@ from agent.workers.scan.stream import clean
 CERTIFICATE_SCRIPT = "ssl-cert"
 """nmap's script that shows what certificate a port has, through STARTTLS as well where a protocol has that."""
 
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _NAME_PARTS = 32
 _DER_LIMIT = 65536
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]{1,100000})-----END CERTIFICATE-----", re.ASCII)
@@ -80,23 +81,30 @@ def _certificate(script: ElementTree.Element) -> Certificate | None:
     """``None`` when the script saw none, or wrote it in a way that cannot be read."""
     elements = {element.get("key"): element.text or "" for element in script.iterfind("elem")}
     tables = {table.get("key"): table for table in script.iterfind("table")}
-    match = _PEM.search(elements.get("pem", ""))
-    if match is None:
-        return None
-    try:
-        der = binascii.a2b_base64(match[1])
-    except binascii.Error:
-        return None
-    if not 0 < len(der) <= _DER_LIMIT:
+    digest = _digest(elements)
+    if not digest:
         return None
     validity = {element.get("key"): element.text or "" for element in _elements(tables.get("validity"))}
     return Certificate(
-        sha256=hashlib.sha256(der).hexdigest(),
+        sha256=digest,
         subject=_name(tables.get("subject")),
         issuer=_name(tables.get("issuer")),
         not_before=_seconds(validity.get("notBefore", "")),
         not_after=_seconds(validity.get("notAfter", "")),
     )
+
+
+def _digest(elements: Mapping[str | None, str]) -> str:
+    """SHA-256 of the certificate; as it is told where there is no PEM, as in what ``exporting`` writes."""
+    match = _PEM.search(elements.get("pem", ""))
+    if match is None:
+        told = elements.get("sha256", "").replace(":", "").lower()
+        return told if _SHA256.fullmatch(told) else ""
+    try:
+        der = binascii.a2b_base64(match[1])
+    except binascii.Error:
+        return ""
+    return hashlib.sha256(der).hexdigest() if 0 < len(der) <= _DER_LIMIT else ""
 
 
 def _elements(table: ElementTree.Element | None) -> Iterator[ElementTree.Element]:

@@ -61,15 +61,24 @@ class Verdict:
 class XmlStream:
     """Feed it what nmap writes; each host comes out as it is complete, and ``close`` gives the verdict."""
 
-    def __init__(self, *, stages: int, on_host: Callable[[bytes], None] | None = None, limit: int = MAX_HOST) -> None:
+    def __init__(
+        self,
+        *,
+        stages: int,
+        on_host: Callable[[bytes], None] | None = None,
+        limit: int = MAX_HOST,
+        on_beside: Callable[[str, dict[str, str]], None] | None = None,
+    ) -> None:
         """``stages``: 1 when hosts are only discovered, 2 with ports, 3 with services.
 
-        ``on_host`` gets the bytes of each ``<host>`` element, whole, at most ``limit`` of them.
+        ``on_host`` gets the bytes of each ``<host>`` element, whole, at most ``limit`` of them, ``on_beside``
+        each element that is outside of hosts, down to the third level, with its attributes.
         """
         self.fraction = 0.0
         """From 0 to below 1, never falling. A guess: nmap tells of the task at hand, not of what is to come."""
         self._stages = stages
         self._on_host = on_host
+        self._on_beside = on_beside
         self._limit = limit
         self._verdict = Verdict()
         self._depth = 0
@@ -138,9 +147,14 @@ class XmlStream:
         if self._depth > MAX_DEPTH or (self._depth == 1 and name != "nmaprun"):
             raise ScanFailure(f"nmap wrote something that is not its XML: an element {name[:40]!r}")
         verdict = self._verdict
+        if self._on_beside is not None and self._begun is None and self._depth <= 3:
+            self._on_beside(name, attributes)
         if self._depth == 1:
             verdict.version = clean(attributes.get("version"), 40)
-            _refuse_old(verdict.version)
+            if (
+                attributes.get("scanner", "nmap") == "nmap"
+            ):  # masscan writes such documents too, of a version of its own
+                _refuse_old(verdict.version)
         elif self._depth == 2 and name == "host":
             self._begun = self._parser.CurrentByteIndex
             self._timed_out = attributes.get("timedout") == "true"

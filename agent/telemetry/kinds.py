@@ -92,6 +92,10 @@ KINDS = {
     "flapping": Kind("f418ec590706486d880f98783dc6c17b", WARNING),
     "scan_changes": Kind("a7628d168d2f4525b222682fc3e13506", NOTICE),
     "database_replaced": Kind("17ad4eaf7d384e88ac2ed7b757eb4242", WARNING),
+    # of notifications
+    "notify_failed": Kind("92b6311af90161394e262679d461e349", WARNING),
+    "notify_resumed": Kind("c870b1e5408fe36e49ae22a839448009", NOTICE),
+    "notify_dropped": Kind("405b29e169708fb8ec95835b99adfb34", ERR),
     # of the agent
     "agent_started": Kind("45f91372c91c494a8e3ba6ec24041472", INFO),
     "agent_ready": Kind("ce533da99e824112bf1a6d758aac7519", INFO),

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.cli import commands
 from agent.cli.commands import CAPTURE, COMMANDS, FLOWS, SCAN
 from agent.cli.main import main
 from agent.declaration.envfile import parse_env
@@ -220,7 +221,7 @@ def test_every_state_is_described(phase: Phase) -> None:
     assert f"| `{phase.value}` |" in (ROOT / "docs" / "supervision.md").read_text()
 
 
-GROUPS = {"capture": CAPTURE, "flows": FLOWS, "scan": SCAN}
+GROUPS = {"capture": CAPTURE, "expect": commands.EXPECT, "flows": FLOWS, "scan": SCAN}
 SUBCOMMANDS = [f"{group} {name}" for group, table in GROUPS.items() for name in table]
 
 

@@ -59,16 +59,8 @@ restart = _action(
 
 def perform(session: Session, action: str, names: Sequence[str], *, wait: bool) -> None:
     """Do it to all of them and report each as it is done; raises when a name is unknown or an outcome is not ok."""
+    insist_on_services(session, names)
     client = session.client()
-    known = [str(service["name"]) for service in client.request("GET", "/v1/status")["services"]]
-    if unknown := [name for name in names if name not in known]:
-        since = _declared(session)
-        raise UsageError(
-            "; ".join(
-                _not_read(name, session.paths()) if name in since else no_such("service", name, known)
-                for name in unknown
-            )
-        )
     patient = session.client(WAIT_TIMEOUT) if wait else client
     failed = []
     outcomes: dict[str, dict[str, Any]] = {}
@@ -82,6 +74,21 @@ def perform(session: Session, action: str, names: Sequence[str], *, wait: bool) 
         output.document({"outcomes": [outcomes[name] for name in names]})
     if failed:
         click.get_current_context().exit(EXIT_RUNTIME)
+
+
+def insist_on_services(session: Session, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The reports of these services, by name. Raises ``UsageError`` when there is none of a name."""
+    services = session.client().request("GET", "/v1/status")["services"]
+    known = {str(service["name"]): service for service in services}
+    if unknown := [name for name in names if name not in known]:
+        since = _declared(session)
+        raise UsageError(
+            "; ".join(
+                _not_read(name, session.paths()) if name in since else no_such("service", name, known)
+                for name in unknown
+            )
+        )
+    return {name: known[name] for name in names}
 
 
 def _not_read(name: str, paths: Paths) -> str:

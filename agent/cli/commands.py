@@ -23,6 +23,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "capture": ("capture:capture", "Ask captures for packets, and tell them what to keep."),
     "scan": ("scan:scan", "Run, hold and end scans."),
     "hosts": ("hosts:hosts", "Show the hosts that captures have seen."),
+    "drift": ("drift:drift", "Show where declaration, sockets, captures and scans contradict each other."),
+    "expect": ("expect:expect", "Write down what is to be expected."),
     "flows": ("flows:flows", "Show who talked to whom, or export it."),
     "timers": ("timers:timers", "Show when jobs run next and how they ended last."),
     "calendar": ("calendar:calendar", "Show when a calendar expression elapses."),
@@ -48,6 +50,7 @@ CAPTURE: dict[str, tuple[str, str]] = {
 """As ``COMMANDS``, for ``agentctl capture``."""
 
 SCAN: dict[str, tuple[str, str]] = {
+    "now": ("scan_now:now", "Start a scan that is not due, and watch it."),
     "pause": ("scan_orders:pause", "Have scans pause, or wait when they are started."),
     "resume": ("scan_orders:resume", "Have paused scans go on."),
     "stop": ("scan_orders:stop", "End the runs that are under way, and keep what they found."),
@@ -59,6 +62,11 @@ FLOWS: dict[str, tuple[str, str]] = {
     "export": ("flows_export:export", "Send flow records to a collector, or write them as lines of JSON."),
 }
 """As ``COMMANDS``, for ``agentctl flows``."""
+
+EXPECT: dict[str, tuple[str, str]] = {
+    "from-scan": ("expect_from_scan:from_scan", "Write an expectation of what a scan found, to be edited."),
+}
+"""As ``COMMANDS``, for ``agentctl expect``."""
 
 COMPLETE_VARIABLE = "_AGENTCTL_COMPLETE"
 """The variable by which a completion script asks; click's scripts derive it from the program's name."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
-from agent.cli.actions import perform
+from agent.cli.actions import insist_on_services, perform
 from agent.cli.base import Session, command
 from agent.cli.names import SCAN
 from agent.errors import UsageError
@@ -49,11 +50,19 @@ def stop(session: Session, names: tuple[str, ...], no_wait: bool) -> None:
     perform(session, "end", list(dict.fromkeys(names)), wait=not no_wait)
 
 
-def insist_on_scans(session: Session, names: Sequence[str]) -> None:
-    """Raise ``UsageError`` when one of these is declared and no scan; nothing has been done to the others then."""
-    kinds = {one["name"]: one["kind"] for one in session.client().request("GET", "/v1/status")["services"]}
-    wrong = [
-        f"{name} is no scan, but a {kinds[name]}" for name in dict.fromkeys(names) if kinds.get(name, "scan") != "scan"
-    ]
-    if wrong:
-        raise UsageError("; ".join(wrong))
+def insist_on_scans(session: Session, names: Sequence[str], *, enabled: bool = False) -> None:
+    """Raise ``UsageError`` when one of these is no scan, or if so asked, a disabled one.
+
+    Nothing has been done to the others then.
+    """
+    wrong = [_objection(service, enabled) for service in insist_on_services(session, names).values()]
+    if any(wrong):
+        raise UsageError("; ".join(filter(None, wrong)))
+
+
+def _objection(service: dict[str, Any], enabled: bool) -> str:
+    if service["kind"] != "scan":
+        return f"{service['name']} is no scan, but a {service['kind']}"
+    if enabled and not service["enabled"]:
+        return f"{service['name']} is disabled in the declaration (enabled = false)"
+    return ""

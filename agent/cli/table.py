@@ -34,6 +34,11 @@ STYLES = {
     "unchecked": "yellow",
     "unhealthy": "bold red",
     "stopped": "dim",
+    "critical": "bold red",
+    "high": "red",
+    "medium": "yellow",
+    "low": "cyan",
+    "info": "dim",
 }
 
 GAP = 2

@@ -171,8 +171,13 @@ def watch(
         secrets=tuple(sorted({notify.secret for notify in notifies.values() if notify.secret})),
         expects=tuple(expects.values()),
         notifies=tuple(notifies.values()),
-        declared=tuple(_declared(service) for service in services.values() if service.name != WATCH),
+        declared=declared(services),
     )
+
+
+def declared(services: Mapping[str, AnyService]) -> tuple[Declared, ...]:
+    """All services but the one that watches, as far as drift is concerned with them."""
+    return tuple(_declared(service) for service in services.values() if service.name != WATCH)
 
 
 def _declared(service: AnyService) -> Declared:

@@ -137,7 +137,7 @@ class Supervisor:
         return self._sink(service)
 
     def record(self, name: str, kind: str, message: str, data: dict[str, Any]) -> None:
-        self._events.append(kind, message, service=name, **data)
+        self._events.append(kind, message, name, **data)
 
     def spawned(self, name: str, identity: Identity, mark: str) -> None:
         self._workers[name] = identity.pid

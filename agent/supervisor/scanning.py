@@ -45,8 +45,10 @@ async def carry_out(unit: Unit, paths: Paths, record: Recorder, action: Action, 
                 return _now(unit, paths)
             case _:
                 return await _end(unit, paths, wait)
-    except (AgentError, OSError) as error:
+    except AgentError as error:
         return _told(unit, action, False, str(error))
+    except OSError as error:
+        return _told(unit, action, False, f"{error.filename}: {error.strerror}")
 
 
 def forget(name: str, paths: Paths) -> None:

@@ -114,7 +114,7 @@ class EventStore:
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
-    def append(self, kind: str, message: str, service: str | None = None, **data: Any) -> Event:
+    def append(self, kind: str, message: str, service: str | None = None, /, **data: Any) -> Event:
         """Record an event now. Never raises for want of disk, nor for what a subscriber does."""
         now = self._clock()
         cursor = max(self._newest + 1, int(now * 1000))

@@ -92,6 +92,9 @@ KINDS = {
     "flapping": Kind("f418ec590706486d880f98783dc6c17b", WARNING),
     "scan_changes": Kind("a7628d168d2f4525b222682fc3e13506", NOTICE),
     "database_replaced": Kind("17ad4eaf7d384e88ac2ed7b757eb4242", WARNING),
+    # of the watch
+    "drift_found": Kind("e4f0ca088eba4481a78813bfcf35ae35", WARNING),
+    "drift_gone": Kind("bb1215dcd2d844ebb3481e2e177bd612", NOTICE),
     # of notifications
     "notify_failed": Kind("92b6311af90161394e262679d461e349", WARNING),
     "notify_resumed": Kind("c870b1e5408fe36e49ae22a839448009", NOTICE),

@@ -144,7 +144,7 @@ class Context:
             self._last_status = self._clock()
             self._send(**fields)
 
-    def event(self, kind: str, message: str, **data: Any) -> None:
+    def event(self, kind: str, message: str, /, **data: Any) -> None:
         """Report that something happened; the agent stores it as an event of this service.
 
         ``kind`` is a short word with underscores. ``data`` that would not fit into one notify field is left out.

@@ -398,7 +398,7 @@ def test_what_a_full_disk_has_not_taken_is_read_and_stored_by_another_program(sm
     store.remember("gone", "stored")
     assert store.flush()
     filler = fill(small_disk)
-    store.append("meanwhile", "x" * MESSAGE_LIMIT, service="api", number=1)
+    store.append("meanwhile", "x" * MESSAGE_LIMIT, "api", number=1)
     for _ in range(20):
         store.append("meanwhile", "x" * MESSAGE_LIMIT)
     store.remember("kept", "changed")
@@ -478,3 +478,10 @@ def test_nothing_is_lost_or_doubled_whenever_another_program_follows(steps: list
         assert [event.message for event in store.read(limit=100) if event.kind == "step"] == expected
         assert {key: store.recall(key) for key in ("key0", "key1", "key2") if store.recall(key) is not None} == memory
         store.close()
+
+
+def test_data_may_have_any_names(store: EventStore) -> None:
+    """A service chooses them."""
+    data = {"kind": 1, "message": 2, "service": 3, "self": 4}
+    event = store.append("told", "a message", "api", **data)
+    assert (event.kind, event.message, event.service, event.data) == ("told", "a message", "api", data)

@@ -89,6 +89,7 @@ class Budget:
         self._me = secrets.randbits(62) + 1
         self._row = -1
         self._claim: Claim | None = None
+        self._steady = 0
         self._busy_since: int | None = None
         self._begun_told = self._busy_told = False
         self._expected = _HEADER.pack(_MAGIC, _VERSION, SLOTS, UUID(boot_id()).bytes)
@@ -111,26 +112,38 @@ class Budget:
     def reserve(self, rate: int, least: int = 1) -> int:
         """Up to ``rate`` probes per second for a program that cannot ask before it sends, such as nmap.
 
-        Returns how many there are: not those of the host's that others have reserved, and 0 where fewer than ``least``
-        are left. It lasts until the next one, be that of 0, as long as this scan asks or charges every 10 seconds.
+        Returns how many there are: not those of the host's that are reserved already, and 0 where fewer than ``least``
+        are left. They are ours until ``release``, as long as this scan asks or charges at least every 10 seconds.
         """
         if not self._lock():
             return 0
         try:
             now = self._look()
-            members = self._members
-            taken = sum(
-                members[row + _STEADY]
+            others = sum(
+                self._members[row + _STEADY]
                 for row in _ROWS
-                if members[row + _OWNER] != self._me and not self._free(row, now) and members[row + _STEADY] > 0
+                if self._members[row + _OWNER] != self._me
+                and not self._free(row, now)
+                and self._members[row + _STEADY] > 0
             )
-            granted = min(rate, self.limits.host - taken)
-            granted = granted if granted >= least else 0
-            if self._row >= 0:
-                members[self._row + _STEADY] = granted
+            granted = min(rate, self.limits.host - others - self._steady)
+            if granted < least:
+                return 0
+            self._steady += granted
+            self._note()
             return granted
         finally:
             self._unlock()
+
+    def release(self, rate: int) -> None:
+        """Give back what was reserved."""
+        self._steady -= rate
+        if self._lock():  # else the next who asks for anything writes it down
+            try:
+                self._look()
+                self._note()
+            finally:
+                self._unlock()
 
     def close(self) -> None:
         """Let go of the file. Twice does no harm."""
@@ -146,16 +159,16 @@ class Budget:
             fd, self._fd = self._fd, -1
             os.close(fd)
 
-    def take(self, there: Places, asked: Sequence[int]) -> Allowed:
+    def take(self, there: Places, asked: Sequence[int], *, in_order: bool = False) -> Allowed:
         """See ``Share.take``."""
         if not self._lock():
             return Allowed([], (self._clock() + BUSY) / SECOND)
         try:
             now = self._look()
             yielding = budget.yielded(self._claims_of_others(now), self._claim, now)
-            grant = budget.take(self._slots, self._rules, there, asked, now, yielding)
+            grant = budget.take(self._slots, self._rules, there, asked, now, yielding, in_order=in_order)
             self._claim = budget.claim_after(self._claim, there, asked, grant, now)
-            self._stake()
+            self._note()
             return Allowed(grant.positions, grant.again / SECOND)
         finally:
             self._unlock()
@@ -246,13 +259,14 @@ class Budget:
             if members[row + _UNTIL] > now and members[row + _OWNER] not in (0, self._me)
         ]
 
-    def _stake(self) -> None:
-        """Write our claim down."""
+    def _note(self) -> None:
+        """Write down what we claim and have reserved."""
         if self._row >= 0:
             slot, since, until = self._claim or (0, 0, 0)
             self._members[self._row + _SLOT] = slot
             self._members[self._row + _SINCE] = since
             self._members[self._row + _UNTIL] = until
+            self._members[self._row + _STEADY] = self._steady
 
     def _lock(self) -> bool:
         """Whether we have the lock. Whoever does not get it sends nothing for now."""
@@ -285,6 +299,7 @@ class Share:
     def __init__(self, shared: Budget, there: Places) -> None:
         self._shared = shared
         self._there = there
+        self._again = 0.0
 
     def take(self, asked: Sequence[int]) -> Allowed:
         """Which of these probes may be sent now, each named by where its address stands in the row; those are paid for.
@@ -293,6 +308,18 @@ class Share:
         most. A batch is some hundred probes, asked for at least every 50 ms. Cheap: about 1 microsecond a probe.
         """
         return self._shared.take(self._there, asked)
+
+    def permit(self, probes: Sequence[tuple[int, int]], now: float) -> int:
+        """How many of these probes may be sent at ``now`` (monotonic seconds), from the first on; those are paid for.
+
+        Each is the place of an address and a port. Whoever was refused is refused at once until it may come back.
+        """
+        if now < self._again or not probes:
+            return 0
+        allowed = self._shared.take(self._there, [place for place, _ in probes], in_order=True)
+        if len(allowed.positions) < len(probes):
+            self._again = allowed.again
+        return len(allowed.positions)
 
     def charge(self, sent: Sequence[int]) -> None:
         """Pay for probes that are sent without asking. Up to 2 seconds' worth is remembered."""

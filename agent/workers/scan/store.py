@@ -1,7 +1,17 @@
 """The memory of one scan service as its worker writes it: ``spool/NAME/scan.db``.
 
 What a chunk or a host told is stored whole, in one transaction, once it is known to be complete; so a run that is
-killed at any point leaves only what can be trusted, and the next run of the same plan does the rest.
+killed at any point leaves only what can be trusted, and the next run of the same plan does the rest. A run goes so::
+
+    run = store.begin(task, now)            # a new one, or the rest of one that was cut short: run.done, run.seed
+    store.canaries(), store.silent()        # what should answer, and what should be left alone
+    store.store(run, hosts, now, chunk=…)   # for each chunk; then for each host whose services were looked at,
+                                            #   with stage=DETECTED: store.waiting(run, DETECTED) are those to do
+    store.tally(run, sent=…)                # now and then
+    store.doubts(run)                       # where a second look now would settle what one look left open,
+    store.recheck(run, hosts, now)          #   and what that found: else it waits for the next run
+    store.end(run, "finished", now, degraded=…)
+    afterwards(context, store, …)           # of agent.workers.scan.afterwards: tells, and forgets
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The engine that asks TCP ports by SYNs of its own making, on raw sockets. Needs ``CAP_NET_RAW``, and nothing else.
 
-The kernel routes, finds neighbours and writes the IP header; we write 24 bytes of TCP and keep nothing of a probe
-(``rawtcp``). A SYN-ACK meets no connection of this host's, so its kernel answers with a RST. That is welcome: the host
-that was asked forgets the half-open connection at once, and a listener never sees it.
+The kernel routes, finds neighbours and writes the IP header; we write 24 bytes of TCP, and keep nothing of a probe
+(``rawtcp``) but of some when they were sent, for the round trip. A SYN-ACK meets no connection of this host's, so its
+kernel answers with a RST. That is welcome: the host that was asked forgets the half-open connection at once, and a
+listener never sees it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Final
 
 from agent.workers.capture.socket_filter import attach
 from agent.workers.scan import rawtcp, synfilter
-from agent.workers.scan.engine import Probe, Reply, State
+from agent.workers.scan.engine import Probe, Reply
 from agent.workers.scan.rawtcp import CHECKSUM_OFFSET, LONGEST_ANSWER, SYN_LENGTH, Answer, Key
 from agent.workers.scan.unreachable import TYPES, TYPES6, ip_header, quoted, quoted6
 
@@ -34,7 +35,9 @@ BUFFER: Final = 8 * 1024 * 1024
 
 _KEYS = 65_536  # remembered, of 200 bytes each; they can be made again at any time
 _PATIENCE = 1.0
-_SHORTEST = 0.0005  # seconds: the clock of a cookie cannot tell less, and 0 means unknown
+_SHORTEST = 1e-6  # seconds: 0 means unknown
+_TIMED = 4096
+"""Probes of which it is noted when they were sent: all while they are answered, few among many that are not."""
 
 # asm-generic/socket.h, linux/in6.h, linux/icmp.h and linux/icmpv6.h, which Python does not name.
 _SO_RCVBUFFORCE, _SO_MEMINFO = 33, 55
@@ -68,6 +71,7 @@ class SynEngine:
         self._packed = {ip_address(each.partition("%")[0]).packed: place for place, each in enumerate(addresses)}
         self._secret = os.urandom(32)
         self._keys: dict[int, Key | str] = {}
+        self._timed: dict[Probe, float] = {}
         self._replies: list[Reply] = []
         self._syn = bytearray(SYN_LENGTH)
         self._read = bytearray(LONGEST_ANSWER)
@@ -100,18 +104,24 @@ class SynEngine:
     def send(self, probes: Sequence[Probe], now: float) -> int:
         """As ``Engine`` says. A probe that this host's own firewall refuses is taken, and told of as ``trouble``."""
         buffer, source_port, put, sendto = self._syn, self.source_port, rawtcp.put_syn, self._raw.sendto
+        timed, latest = self._timed, now - self.patience
         for taken, (place, port) in enumerate(probes):
             key = self._keys.get(place) or self._key(place)
             if isinstance(key, str):
                 self._at_once(Reply(place, port, "filtered", key))
                 continue
-            put(buffer, key, source_port, port, now)
+            put(buffer, key, source_port, port)
             end = (self._addresses[place], 0) if not self._six else (self._addresses[place], 0, 0, self._scope)
             try:
                 sendto(buffer, end)
             except OSError as error:
                 if not self._refused(error, place, port):
                     return taken
+                continue
+            if len(timed) >= _TIMED and timed[oldest := next(iter(timed))] < latest:
+                del timed[oldest]
+            if (place, port) in timed or len(timed) < _TIMED:
+                timed[place, port] = now
         return len(probes)
 
     def receive(self, now: float) -> list[Reply]:
@@ -125,7 +135,7 @@ class SynEngine:
         return self._poll.fileno()
 
     def forget(self) -> None:
-        """Nothing is remembered."""
+        self._timed.clear()
 
     def close(self) -> None:
         if not self._poll.closed:
@@ -227,9 +237,9 @@ class SynEngine:
             at = ip_header(packet, 0, length)
             place = find(bytes(packet[12:16]))
             if at and place is not None and isinstance(key := self._keys.get(place) or self._key(place), Key):
-                answer = rawtcp.read(packet, at, length, key, self.source_port, now)
+                answer = rawtcp.read(packet, at, length, key, self.source_port)
                 if answer is not None:
-                    replies.append(_reply(place, answer, packet[8]))
+                    replies.append(self._reply(place, answer, packet[8], now))
         for _ in range(MOST_READ):
             try:
                 length = self._icmp.recv_into(self._read)
@@ -245,10 +255,10 @@ class SynEngine:
                 break
             place = self._packed.get(socket.inet_pton(socket.AF_INET6, end[0].partition("%")[0]))
             if place is not None and isinstance(key := self._keys.get(place) or self._key(place), Key):
-                answer = rawtcp.read(self._seen, 0, length, key, self.source_port, now)
+                answer = rawtcp.read(self._seen, 0, length, key, self.source_port)
                 if answer is not None:
                     limit = int.from_bytes(controls[0][2][:1], "little") if controls else 0
-                    replies.append(_reply(place, answer, limit))
+                    replies.append(self._reply(place, answer, limit, now))
         for _ in range(MOST_READ):
             try:
                 length = self._icmp.recv_into(self._read)
@@ -265,16 +275,16 @@ class SynEngine:
         place = self._packed.get(asked)
         if place is None or not isinstance(key := self._keys.get(place) or self._key(place), Key):
             return
-        answer = rawtcp.read_quoted(self._seen, at, length, key, self.source_port, reason, now)
+        answer = rawtcp.read_quoted(self._seen, at, length, key, self.source_port, reason)
         if answer is not None:
-            replies.append(_reply(place, answer, ttl))
+            replies.append(self._reply(place, answer, ttl, now))
+
+    def _reply(self, place: int, answer: Answer, ttl: int, now: float) -> Reply:
+        sent = self._timed.pop((place, answer.port), None)
+        rtt = 0.0 if sent is None else max(_SHORTEST, now - sent)
+        return Reply(place, answer.port, answer.state, answer.reason, ttl, rtt)
 
 
 def _all_but(types: Sequence[int], words: int) -> bytes:
     """``struct icmp_filter`` or ``struct icmp6_filter``, of so many words: a bit for each type that is not wanted."""
     return struct.pack(f"={words}I", sum(1 << kind for kind in types) ^ 0xFFFFFFFF, *[0xFFFFFFFF] * (words - 1))
-
-
-def _reply(place: int, answer: Answer, ttl: int) -> Reply:
-    state: State = answer.state
-    return Reply(place, answer.port, state, answer.reason, ttl, max(answer.age, _SHORTEST))

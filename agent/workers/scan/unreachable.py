@@ -30,16 +30,16 @@ REASONS: Final = {
 """By type and code, RFC 792 and RFC 1812, 5.2.7.1."""
 
 REASONS6: Final = {
-    (1, 0): "no-route",
+    (1, 0): "net-unreach",
     (1, 1): "admin-prohibited",
-    (1, 2): "beyond-scope",
-    (1, 3): "addr-unreach",
+    (1, 2): "net-unreach",
+    (1, 3): "host-unreach",
     (1, 4): "port-unreach",
-    (1, 5): "failpolicy",
-    (1, 6): "reject-route",
+    (1, 5): "admin-prohibited",
+    (1, 6): "net-unreach",
     (3, 0): "time-exceeded",
 }
-"""By type and code, RFC 4443, 3.1 and 3.3."""
+"""By type and code, RFC 4443, 3.1 and 3.3, in the words for the same of IPv4: what is stored knows no other."""
 
 _MSG_ERRQUEUE = 0x2000  # linux/socket.h
 _EXTENDED_ERROR = struct.Struct("=IBBB")  # how struct sock_extended_err begins, linux/errqueue.h

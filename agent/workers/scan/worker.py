@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 
 import msgspec
@@ -27,12 +29,15 @@ from agent.workers.scan.argv import (
     privileges,
     target_list,
 )
+from agent.workers.scan.budget import Limits
+from agent.workers.scan.budget_file import Budget, budget_of
 from agent.workers.scan.memory.coverage import asked
 from agent.workers.scan.memory.migration import with_rest
 from agent.workers.scan.nmap import run_nmap
 from agent.workers.scan.pausing import Ended, gate_of
 from agent.workers.scan.plan import Chunk, make_plan
 from agent.workers.scan.results import read_results
+from agent.workers.scan.steady import steadily
 from agent.workers.scan.store import DETECTED, Ending, Run, ScanStore, Task
 from agent.workers.scan.stream import XmlStream
 
@@ -61,11 +66,16 @@ class ScanWorker:
         self._environment: dict[str, str] = {}
         self._store: ScanStore | None = None
         self._gate = gate_of(context)
+        self._budget: Budget | None = None
 
     async def start(self) -> None:
         """Find nmap and open the database. Raises ``ScanFailure`` or ``StorageFailure``."""
         try:
             self._find_nmap()
+            limits = self._service.budget
+            self._budget = budget_of(
+                os.environ, Limits(limits.rate, limits.network_rate, limits.target_rate), self._context.log
+            )
             self._store = ScanStore(self._context.data / "scan.db", site=self._service.site)
         except AgentError as error:
             self._context.event("scan_failed", f"{self._summary()}: {error}")
@@ -114,7 +124,9 @@ class ScanWorker:
         )
 
     async def stop(self) -> None:
-        """Close the database."""
+        """Close the database, and let others have what was reserved of the budget."""
+        if self._budget is not None:
+            self._budget.close()
         if self._store is not None:
             self._store.close()
             self._store = None
@@ -142,10 +154,17 @@ class ScanWorker:
 
         for chunk in self._plan.chunks():
             if chunk.number not in run.done:
-                await self._gate.redo(partial(self._scan, store, run, chunk), turn)
+                await self._gate.redo(partial(self._within_budget, store, run, chunk, turn), turn)
                 self._tell(run, 0.0)
 
-    async def _scan(self, store: ScanStore, run: Run, chunk: Chunk) -> None:
+    async def _within_budget(self, store: ScanStore, run: Run, chunk: Chunk, turn: Callable[[], None]) -> None:
+        if self._budget is None:
+            raise RuntimeError("run before start")
+        share, addresses = self._budget.of(map(ip_address, chunk.addresses)), len(chunk.addresses)
+        work = partial(self._scan, store, run, chunk)
+        await steadily(self._budget, share, addresses, self._service.rate, work, turn)
+
+    async def _scan(self, store: ScanStore, run: Run, chunk: Chunk, rate: int) -> None:
         stream = XmlStream(stages=_STAGES[self._service.profile])
 
         def turn() -> None:
@@ -154,7 +173,7 @@ class ScanWorker:
 
         try:
             answer = await run_nmap(
-                lambda targets: self._argv(chunk, targets),
+                lambda targets: self._argv(chunk, targets, rate),
                 self._environment,
                 target_list(chunk.addresses),
                 # As root nmap has it without that.
@@ -202,12 +221,12 @@ class ScanWorker:
             with suppress(StorageFailure):  # the first failure is the one to tell, and `begin` sees a run without end
                 store.end(run, status, time.time(), message)
 
-    def _argv(self, chunk: Chunk, targets: int) -> tuple[str, ...]:
+    def _argv(self, chunk: Chunk, targets: int, rate: int) -> tuple[str, ...]:
         return nmap_argv(
             nmap=self._nmap,
             profile=self._service.profile,
             ports=self._ports,
-            rate=self._service.rate,
+            rate=rate,
             family=chunk.family,
             privileged=self._privileged,
             targets=targets,
@@ -250,7 +269,7 @@ class ScanWorker:
             self._plan.hosts,
             self._plan.chunk_count,
             msgspec.json.encode(declared).decode(),
-            self._argv(next(self._plan.chunks()), 0),
+            self._argv(next(self._plan.chunks()), 0, self._service.rate),
             profile=service.profile,
             engine="nmap",
         )

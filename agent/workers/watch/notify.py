@@ -41,7 +41,7 @@ LARGEST_SECRET: Final = 64 * 1024
 class Teller(Protocol):
     """What a worker's ``Context`` offers, as far as it is needed here."""
 
-    def event(self, kind: str, message: str, **data: Any) -> None:
+    def event(self, kind: str, message: str, /, **data: Any) -> None:
         """Report that something happened."""
 
     def log(self, message: str) -> None:

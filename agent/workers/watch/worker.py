@@ -7,6 +7,7 @@ A duty is told to start, run and stop as a worker is. It calls ``turn`` whenever
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
@@ -14,6 +15,7 @@ from typing import Protocol
 from agent.declaration.model import Watch
 from agent.errors import ConfigurationError
 from agent.workers.runtime import Context
+from agent.workers.watch.drift_duty import DriftDuty
 from agent.workers.watch.notify import NotifyDuty
 
 ALLOWANCE = 120.0
@@ -43,7 +45,10 @@ class Duty(Protocol):
 
 def duties_of(context: Context, service: Watch) -> list[Duty]:
     """All of them, in the order in which they start."""
-    return [NotifyDuty(context, service, context.data)]
+    return [
+        DriftDuty(context, service, context.data, os.environ.get("SERVICE_SERVER", "")),
+        NotifyDuty(context, service, context.data),
+    ]
 
 
 class WatchWorker:

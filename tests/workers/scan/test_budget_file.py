@@ -108,6 +108,16 @@ def test_it_is_asked_again_when_it_said(scans: Scans, clock: Clock) -> None:
     assert share.take([0]).positions == [0]
 
 
+def test_a_sweep_is_told_how_many_may_go_and_not_asked_again_before_some_may(scans: Scans, clock: Clock) -> None:
+    share = scans.add(Limits(999, 999, 40)).of(ROW)
+    now = clock.now / SECOND
+    assert share.permit([], now) == 0
+    assert share.permit([(0, 80), (0, 81), (0, 82), (1, 80)], now) == 2
+    clock.now += SECOND
+    assert share.permit([(1, 80)], now + 0.024) == 0
+    assert share.permit([(0, 82), (1, 80)], now + 0.026) == 2
+
+
 def test_where_there_is_no_file_a_scan_keeps_to_its_own_budget(lines: list[str]) -> None:
     for environ in ({}, {VARIABLE: "none"}, {VARIABLE: "99999"}):
         made = budget_of(environ, Limits(100, 100, 100), lines.append)
@@ -201,18 +211,21 @@ def test_whoever_does_not_get_the_lock_sends_nothing_and_says_who_has_it(scans: 
     assert share.take([0]).positions == [0]
 
 
-def test_what_others_have_reserved_is_theirs_until_they_are_gone(scans: Scans, clock: Clock) -> None:
+def test_what_is_reserved_is_nobody_elses_until_it_is_given_back_or_its_scan_is_gone(
+    scans: Scans, clock: Clock
+) -> None:
     limits = Limits(1_000, 1_000, 1_000)
     one, two, three = scans.add(limits), scans.add(limits), scans.add(limits)
-    assert [one.reserve(600), two.reserve(600), three.reserve(600)] == [600, 400, 0]
-    assert one.reserve(0) == 0
+    assert [one.reserve(400), one.reserve(200), two.reserve(600), three.reserve(600)] == [400, 200, 400, 0]
+    one.release(400)
     assert three.reserve(300) == 300
-    assert two.reserve(700, least=500) == 700
+    assert two.reserve(700, least=101) == 0
+    assert two.reserve(700, least=100) == 100
     two.close()
     clock.now += GONE - 1
-    assert one.reserve(5_000) == 700
+    assert one.reserve(5_000) == 500
     clock.now += 2
-    assert one.reserve(5_000) == 1_000
+    assert one.reserve(5_000) == 300
 
 
 def test_what_is_sent_without_asking_others_wait_for(scans: Scans, clock: Clock) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -201,6 +204,47 @@ def test_an_interrupted_run_is_not_continued_a_day_later(store: ScanStore, later
     scan(store, run, 0)
     store.end(run, "interrupted", NOW)
     assert store.begin(task(), NOW + later).id != run.id
+
+
+WRITING = """
+import sys
+from pathlib import Path
+from agent.workers.scan.store import ScanStore
+from tests.workers.scan import test_store as here
+
+store = ScanStore(Path(sys.argv[1]), site="here")
+while True:
+    run = store.begin(here.task(), here.NOW)
+    for chunk in here.PLAN.chunks():
+        if chunk.number not in run.done:
+            print(run.id, flush=True)
+            here.keep(store, run, chunk)
+    store.end(run, "finished", here.NOW)
+"""
+
+
+def test_a_kill_at_any_moment_leaves_whole_chunks_and_whole_runs(tmp_path: Path) -> None:
+    path = tmp_path / "scan.db"
+    chance = random.Random(1)
+    for _ in range(6):
+        process = subprocess.Popen([sys.executable, "-c", WRITING, path], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        for _ in range(chance.randrange(1, 40)):
+            process.stdout.readline()
+        process.kill()
+        process.communicate()
+        with closing(ScanStore(path, site="here")) as store:
+            assert store.opened.moved_aside is None
+            run = store.begin(task(), NOW)
+            store.end(run, "interrupted", NOW)
+        with Memory(path) as memory:
+            told = [(change.address, change.kind) for change in memory.changes()]
+            assert len(told) == len(set(told)), "each once"
+            for found in memory.runs():
+                hosts = list(memory.hosts(found.id))
+                assert (found.chunks_done, found.hosts_up) == (len(hosts), len(hosts))
+                if found.id != run.id:
+                    assert (found.status, len(hosts), found.folded) == ("finished", 4, True)
 
 
 def test_another_programs_scan_becomes_a_run_of_its_own_and_stands_in_nobodys_way(store: ScanStore) -> None:

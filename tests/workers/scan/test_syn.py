@@ -78,12 +78,27 @@ def test_silence_is_no_answer_and_a_refusal_is_told_by_its_reason(net: lab.Netwo
     }
 
 
-def test_how_long_an_answer_took_is_known_although_nothing_was_kept(net: lab.Network) -> None:
+def test_how_long_an_answer_took_is_known(net: lab.Network) -> None:
     near, far = of_kind("10 ms away")[0], of_kind("200 ms away")[0]
     with engine(net, near.address, far.address) as syn:
         found = replies(syn, every((near, far), tuple(HUNDRED)[:5]), expected=10)
     assert all(0.010 <= reply.rtt < 0.2 for (place, _), reply in found.items() if place == 0)
     assert all(0.199 <= reply.rtt < 2 for (place, _), reply in found.items() if place == 1)
+
+
+def test_an_open_port_whose_answer_was_lost_is_open_when_it_is_asked_again(net: lab.Network) -> None:
+    """Its host remembers the first SYN, and would reset the connection if the second were another."""
+    host = of_kind("web")[1]
+    deaf = "table inet deaf { chain in { type filter hook prerouting priority -400; tcp sport 80 drop; }; }"
+    with engine(net, host.address) as syn:
+        lab.run(*net.inside("nft", deaf))
+        try:
+            syn.send([(0, 80), (0, 81)], time.monotonic())
+            assert replies(syn, [], expected=1).keys() == {(0, 81)}
+        finally:
+            lab.run(*net.inside("nft", "delete table inet deaf"))
+        found = replies(syn, [(0, 80)], expected=1)
+    assert found[0, 80].state == "open"
 
 
 def test_where_no_route_leads_the_kernel_says_so_at_once(net: lab.Network) -> None:

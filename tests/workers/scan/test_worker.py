@@ -66,6 +66,7 @@ class Bench:
         config = self.directory / "lan.json"
         config.write_bytes(msgspec.json.encode(scan))
         self.notes = []
+        budget = os.open(self.directory / "scan.budget", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         process = subprocess.Popen(
             [*prefix, sys.executable, "-c", ENTRY],
             env={
@@ -77,10 +78,13 @@ class Bench:
                 "SERVICE_HEARTBEAT_FILE": str(self.heartbeat),
                 "NOTIFY_SOCKET": str(self.directory / "notify"),
                 "AGENT_MARK": "0123456789abcdef",
+                "SERVICE_BUDGET_FD": str(budget),
             },
+            pass_fds=(budget,),
             stderr=subprocess.PIPE,
             text=True,
         )
+        os.close(budget)
         self._processes.append(process)
         return process
 

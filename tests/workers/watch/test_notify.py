@@ -30,7 +30,7 @@ class Told:
         self.events: list[tuple[str, str, dict[str, Any]]] = []
         self.lines: list[str] = []
 
-    def event(self, kind: str, message: str, **data: Any) -> None:
+    def event(self, kind: str, message: str, /, **data: Any) -> None:
         self.events.append((kind, message, data))
 
     def log(self, message: str) -> None:

@@ -35,6 +35,7 @@ from agent.workers.scan.memory.state import (
     looks,
     service_of,
     shown,
+    spoke,
     steady,
     turns,
 )
@@ -228,13 +229,13 @@ def _port(
     if not is_open and not state.state:
         return replace(state, pending="")  # it was seen open once, and that was all
     if is_open:
-        source = policy.source or ("nmap" if seen.method == "probed" else "sweep")
+        source = policy.source or ("nmap" if spoke(seen) else "sweep")
         state = replace(state, first_seen=min(now, state.first_seen), last_seen=now, source=source)
         state = _service(state, key, service_of(seen), policy, now, changes)
     agree = _agree(state.state, seen.state)
     needed = SEEN_AT_ONCE if is_open else policy.misses
     in_a_row = state.misses if state.state == "open" or _agree(state.pending, seen.state) else 0
-    misses = 0 if agree else in_a_row + (needed if twice or seen.method == "probed" else 1)
+    misses = 0 if agree else in_a_row + (needed if twice or spoke(seen) else 1)
     state = replace(state, last_looked=now, misses=misses, pending="" if agree else seen.state)
     if agree or misses >= needed or seen.state in ("open", "closed"):  # one silence alone may be a lost packet
         state = _port_flaps(replace(state, history=shown(state.history, is_open)), key, policy, changes)

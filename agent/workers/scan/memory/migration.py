@@ -93,10 +93,7 @@ def _hosts(connection: sqlite3.Connection, run: int, wanted: Ranges) -> Iterator
 
 def _port(row: tuple[Any, ...]) -> Port:
     protocol, number, state, reason, service, product, version, extrainfo, tunnel, cpe = row
-    method = "probed" if product or version or extrainfo else ""
-    return Port(
-        protocol, number, state, reason, service, product, version, extrainfo, tunnel, tuple(json.loads(cpe)), method
-    )
+    return Port(protocol, number, state, reason, service, product, version, extrainfo, tunnel, tuple(json.loads(cpe)))
 
 
 def with_rest(host: Host, wanted: Ranges) -> Host:

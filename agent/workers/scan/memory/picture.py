@@ -18,6 +18,7 @@ import msgspec
 
 from agent.errors import StorageFailure
 from agent.workers.scan.found import PROTOCOLS, Host, Port, Rest
+from agent.workers.scan.memory.state import spoke
 from agent.workers.scan.plan import Ranges, merge, subtract
 
 PortSet = tuple[tuple[str, Ranges], ...]
@@ -122,7 +123,7 @@ def tidy(host: Host) -> Host:
 
 
 def _with_service(port: Port, before: Port | None) -> Port:
-    if before is None or port.state != before.state or port.method == "probed" or before.method != "probed":
+    if before is None or port.state != before.state or spoke(port) or not spoke(before):
         return port
     return replace(before, reason=port.reason, ttl=port.ttl or before.ttl)
 

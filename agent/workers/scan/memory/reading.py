@@ -367,7 +367,8 @@ class Memory:
     def _each(self, query: str, *values: object) -> Iterator[tuple[Any, ...]]:
         """Row by row: for many of them."""
         with _told(self.path):
-            yield from self._connection.execute(query, values)
+            for row in self._connection.execute(query, values):  # noqa: UP028 - a cursor does not close a closed database
+                yield row
 
 
 def canaries(connection: sqlite3.Connection, limit: int, site: str | None) -> list[Canary]:

@@ -120,6 +120,11 @@ def latest(history: int, count: int) -> int:
     return history & ((1 << count) - 1) | 1 << count if looks(history) > count else history
 
 
+def spoke(port: Port) -> bool:
+    """Whether the port answered a question, so that more is known of it than its number."""
+    return port.method == "probed" or bool(port.product or port.version or port.extrainfo)
+
+
 def service_of(port: Port) -> Service:
     """The service that a look at a port found."""
     return Service(
@@ -129,6 +134,6 @@ def service_of(port: Port) -> Service:
         port.extrainfo,
         port.tunnel,
         port.cpe,
-        port.method,
+        "probed" if spoke(port) else port.method,
         port.certificate,
     )

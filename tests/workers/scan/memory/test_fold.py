@@ -87,10 +87,14 @@ def test_a_host_is_told_at_once_and_a_port_when_it_was_seen_open_twice() -> None
     )
 
 
-@pytest.mark.parametrize("how", ["rechecked", "answered a question"])
-def test_a_second_look_in_the_same_run_confirms_an_open_port(how: str) -> None:
+@pytest.mark.parametrize(
+    ("port", "twice"),
+    [(BARE, (SSH,)), (ssh(), ()), (replace(ssh("9.2"), method=""), ())],
+    ids=["again", "asked", "product"],
+)
+def test_a_second_look_in_the_same_run_confirms_an_open_port(port: Port, twice: tuple[Key, ...]) -> None:
     memory = Memory()
-    folded = memory.run(look(BARE), twice=(SSH,)) if how == "rechecked" else memory.run(look(ssh("9.2")))
+    folded = memory.run(look(port), twice=twice)
     assert folded.doubts == ()
     assert memory.told() == ["host_new", "port_opened"]
 
@@ -386,6 +390,37 @@ def test_nothing_is_closed_without_enough_covered_misses_nor_told_twice(
             assert last.get(key, "") == port.state, "what was told is what is believed"
         again = fold(folded.state, None, False, Policy(), memory.now + 1)
         assert again == Folded(folded.state, (), ())
+
+
+@settings(max_examples=150, deadline=None)
+@given(runs(), st.lists(st.tuples(st.sampled_from(PORTS), st.integers(-3, 3)), min_size=24, max_size=24))
+def test_a_capture_closes_nothing_and_what_was_told_stays_what_is_believed(
+    history: list[Look], sighted: list[tuple[int, int]]
+) -> None:
+    """Sightings up to three runs old or ahead fall between the runs, each of them twice."""
+    memory = Memory()
+    last: dict[Key, str] = {}
+    for (is_open, asked, lost, host_lost, trusted, twice), (number, age) in zip(history, sighted, strict=False):
+        observed = None if host_lost else seen(is_open, asked, lost)
+        keys = tuple(("tcp", n) for n in PORTS)
+        changes = list(memory.run(observed, Policy(closing=trusted), twice=(*keys, HOST) if twice else ()).changes)
+        before = memory.state
+        when = memory.now + 100 * age + 50
+        folded = memory.take(fold_passive(memory.state, ("tcp", number), when - 10, when))
+        assert {change.kind for change in folded.changes} <= {"host_new", "port_opened"}
+        assert memory.take(fold_passive(memory.state, ("tcp", number), when - 10, when)).changes == ()
+        if age < 0 and before.state == "up":
+            looked = before.ports[key].last_looked if (key := ("tcp", number)) in before.ports else 0.0
+            assert when >= looked or folded.changes == (), "a run has looked since"
+        for key, port in before.ports.items():
+            after = folded.state.ports[key]
+            assert port.state in (after.state, "", "closed", "filtered")
+            assert after.last_seen >= port.last_seen
+        for change in (*changes, *folded.changes):
+            if change.kind != "flapping":
+                assert last.get(change.port, "") == change.old
+                last[change.port] = change.new
+        assert all(last.get(key, "") == port.state for key, port in memory.state.ports.items())
 
 
 @settings(max_examples=100, deadline=None)

@@ -46,11 +46,10 @@ def test_all_runs_of_an_older_version_are_kept_with_what_they_found_and_asked(pa
         hosts = {host.address: host for host in memory.hosts(1)}
         assert list(hosts) == [f"127.0.0.{last}" for last in (0, 1, 2, 3, 4, 6, 7)]
         ssh, web = hosts["127.0.0.2"].open_ports()
-        assert (ssh.product, ssh.version, ssh.extrainfo, ssh.method) == (
+        assert (ssh.product, ssh.version, ssh.extrainfo) == (
             "OpenSSH",
             "9.2p1 Debian 2+deb12u3",
             "protocol 2.0",
-            "probed",
         )
         assert web.cpe == ("cpe:/a:python:simplehttpserver:0.6",)
         assert hosts["127.0.0.3"].rest == (Rest("tcp", "closed|filtered", "", ((1, 24), (26, 100))),)

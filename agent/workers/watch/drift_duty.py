@@ -1,0 +1,197 @@
+"""The watch's duty to know of drift: judges after each scan and at an interval, and tells what came and what went.
+
+What stands is kept in ``spool/watch/drift.json``, so that a difference is told once, and not again after a restart.
+Judging reads files, looks at sockets and may ask a name server, which takes a while: it is done in a thread, so that
+the watch goes on beating. What came is told first and kept then: killed in between, the watch tells it twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+from agent.errors import StorageFailure
+
+if TYPE_CHECKING:
+    from agent.declaration.model import Watch
+    from agent.workers.watch.drift_events import Told
+    from agent.workers.watch.from_declaration import Names
+    from agent.workers.watch.standing import Noticed, Standing
+
+INTERVAL: Final = 60.0
+"""Seconds from one judgement to the next, at least, while no scan ends."""
+
+LOOK: Final = 1.0
+"""Seconds from one look at whether a scan has ended to the next."""
+
+_SPARING = 50
+"""So many times as long as it took is waited until the next judgement."""
+
+
+class Teller(Protocol):
+    """What a worker's ``Context`` offers, as far as it is needed here."""
+
+    def event(self, kind: str, message: str, /, **data: Any) -> None: ...
+
+    def log(self, message: str) -> None: ...
+
+
+class _Round(NamedTuple):
+    """What one judgement has come to."""
+
+    standing: Standing
+    noticed: Noticed
+    told: list[Told]
+    notes: list[str]
+    figures: dict[str, int]
+
+
+class DriftDuty:
+    """A duty of the watch (``agent.workers.watch.worker``) whose directory is ``data`` on the host named ``server``."""
+
+    def __init__(self, teller: Teller, service: Watch, data: Path, server: str = "") -> None:
+        self._teller = teller
+        self._service = service
+        self._server = server
+        self._data = data
+        self._names: Names | None = None
+        self._standing: Standing = {}
+        self._noticed: Noticed = {}
+        self._said: set[str] = set()
+        self._failure = ""
+        self._scans = [one.name for one in service.declared if one.kind == "scan"]
+        self._looked: dict[str, tuple[int, int]] = {}
+        self._ended: dict[str, tuple[object, ...]] = {}
+        self._figures: dict[str, int] = {}
+
+    async def start(self) -> None:
+        """Take in what stood before. Raises ``StorageFailure`` when a newer version wrote it."""
+        self._standing, self._noticed = self._read()
+
+    async def stop(self) -> None:
+        """Nothing is held."""
+
+    def status(self) -> str:
+        """How many differences stand."""
+        count = self._figures.get("drift")
+        if count is None:
+            return ""
+        return f"{count} differences stand" if count != 1 else "1 difference stands"
+
+    def figures(self) -> Mapping[str, int]:
+        """How many there are, and of them how many so grave."""
+        return self._figures
+
+    async def run(self, turn: Callable[[], None]) -> None:
+        """Judge after each scan and at an interval, until it is cancelled."""
+        again = 0.0
+        while True:
+            turn()
+            now = time.monotonic()
+            if self._scanned() or now >= again:
+                await self.judge()
+                took = time.monotonic() - now
+                again = now + took + max(INTERVAL, _SPARING * took)
+            await asyncio.sleep(LOOK)
+
+    async def judge(self) -> None:
+        """Once: look at everything, and tell what has changed."""
+        done = await asyncio.to_thread(self._round, self._standing, self._noticed)
+        self._standing, self._noticed, self._figures = done.standing, done.noticed, done.figures
+        self._said &= {*done.notes, self._failure}
+        for note in done.notes:
+            self._note(note)
+        for kind, message, data in done.told:
+            self._teller.event(kind, message, **data)
+        await asyncio.to_thread(self._write, done.standing, done.noticed)
+
+    def _round(self, before: Standing, noticed: Noticed) -> _Round:
+        """In a thread of its own: nothing of this object is changed, but the names it has resolved."""
+        from agent.workers.watch import standing
+        from agent.workers.watch.drift import judge
+        from agent.workers.watch.drift_events import events
+        from agent.workers.watch.from_declaration import Names
+        from agent.workers.watch.gather import Watched, gather
+        from agent.workers.watch.row import SEVERITIES
+
+        self._names = self._names or Names()
+        now = time.time()
+        watched = Watched(self._service.expects, self._service.declared, self._server)
+        gathered = gather(watched, self._seen, now, names=self._names, noticed=noticed)
+        judged = judge(gathered.sources, now)
+        listening = gathered.sources.listening
+        if listening is not None:
+            noticed = standing.notice(noticed, ((one.protocol, one.address, one.port) for one in listening), now)
+        folded = standing.fold(before, judged, gathered.sources.blind, now)
+        notes = [*gathered.notes, *judged.notes]
+        counts = Counter(one.severity for one in folded.standing.values())
+        figures = {"drift": len(folded.standing), **{f"drift_{severity}": counts[severity] for severity in SEVERITIES}}
+        return _Round(folded.standing, noticed, events(folded), notes, figures)
+
+    def _read(self) -> tuple[Standing, Noticed]:
+        from agent.workers.watch import standing
+
+        try:
+            return standing.read(self._data / standing.NAME)
+        except standing.Damaged as error:
+            self._teller.log(str(error))
+            return {}, {}
+
+    def _write(self, standing: Standing, noticed: Noticed) -> None:
+        from agent.workers.watch.standing import NAME, write
+
+        try:
+            write(self._data / NAME, standing, noticed)
+            self._failure = ""
+        except StorageFailure as error:
+            self._failure = str(error)
+            self._note(self._failure)
+
+    def _note(self, note: str) -> None:
+        """Into the log, once for as long as it holds."""
+        if note not in self._said:
+            self._said.add(note)
+            self._teller.log(note)
+
+    def _scanned(self) -> bool:
+        """Whether a run of any scan has ended, or was taken in, since this was asked last."""
+        found = False
+        for name in self._scans:
+            path = self._data.parent / name / "scan.db"
+            looked = _size_and_time(path)
+            if looked is None or looked == self._looked.get(name):
+                continue
+            self._looked[name] = looked
+            ended = _ended(path)
+            if ended != self._ended.get(name):
+                self._ended[name] = ended
+                found = True
+        return found
+
+    @contextmanager
+    def _seen(self, name: str) -> Iterator[Path]:
+        yield self._data.parent / name
+
+
+def _size_and_time(path: Path) -> tuple[int, int] | None:
+    """What changes whenever somebody writes into a database with a log; ``None`` where there is none."""
+    for file in (path.with_name(path.name + "-wal"), path):
+        with suppress(OSError):
+            status = file.stat()
+            if status.st_size:
+                return status.st_size, status.st_mtime_ns
+    return None
+
+
+def _ended(path: Path) -> tuple[object, ...]:
+    """What is another when a run has ended or was taken in; nothing where that cannot be read now."""
+    from agent.workers.scan.memory.reading import Memory
+
+    with suppress(StorageFailure), Memory(path) as memory:
+        return tuple((run.id, run.status, run.folded) for run in memory.runs(2) if run.status != "running")
+    return ()

@@ -1,0 +1,102 @@
+"""What is told of drift that came and went: events, so many at the most, and the rest by their numbers. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple
+
+from agent.workers.watch.row import PRIORITY, SEVERITIES, Row
+from agent.workers.watch.standing import Fold, Stands
+
+FOUND: Final = "drift_found"
+GONE: Final = "drift_gone"
+
+MOST_TOLD: Final = 20
+"""Of what came, and of what went, in one judgement; the rest is told together in one event."""
+
+_EVIDENCE = 6
+_LONGEST = 200  # characters of one piece of evidence
+_MESSAGE = 1200
+_FIELD = 3800
+"""Bytes of JSON, the first of a message and the second of all of an event: less than what a worker may tell at once."""
+
+
+class Told(NamedTuple):
+    """One event."""
+
+    kind: str
+    message: str
+    data: dict[str, Any]
+
+
+def events(fold: Fold) -> list[Told]:
+    """What to tell of it: what came first, the gravest first."""
+    found = [_fitting(_found(row)) for row in fold.found[:MOST_TOLD]]
+    gone = [_fitting(_gone(one)) for one in fold.gone[:MOST_TOLD]]
+    if rest := fold.found[MOST_TOLD:]:
+        found.append(_many(FOUND, "more differences", [(row.severity, row.host) for row in rest]))
+    if left := fold.gone[MOST_TOLD:]:
+        gone.append(_many(GONE, "more differences are gone", [(one.severity, one.host) for one in left]))
+    return found + gone
+
+
+def _found(row: Row) -> Told:
+    subject = f"{row.host} {row.service}".rstrip()
+    message = f"{row.severity}: {subject} {row.what}"
+    data = {
+        "key": row.key,
+        "drift": row.kind,
+        "severity": row.severity,
+        "priority": PRIORITY[row.severity],
+        "site": row.site or None,
+        "host": row.host,
+        "port": row.service or None,
+        "since": row.since,
+        "expectations": list(row.expectations[:_EVIDENCE]),
+        "evidence": [f"{one.source}: {one.text}"[:_LONGEST] for one in row.evidence[:_EVIDENCE]],
+    }
+    return Told(FOUND, message, data)
+
+
+def _gone(one: Stands) -> Told:
+    subject = f"{one.host} {one.service}".rstrip()
+    data = {
+        "key": one.key,
+        "drift": one.kind,
+        "severity": one.severity,
+        "priority": PRIORITY[one.severity],
+        "site": one.site or None,
+        "host": one.host,
+        "port": one.service or None,
+        "since": one.since,
+        "found": one.found,
+        "expectations": list(one.expectations[:_EVIDENCE]),
+    }
+    return Told(GONE, f"no more: {subject} {one.what}", data)
+
+
+def _fitting(told: Told) -> Told:
+    """The same in so many bytes: strangers choose what their banners say, and an event that is too long loses all."""
+    message, data = told.message, {**told.data}
+    while len(json.dumps(message)) > _MESSAGE:
+        message = message[: len(message) * 3 // 4]
+    for key in ("evidence", "expectations"):
+        while data.get(key) and len(json.dumps([told.kind, message, data])) > _FIELD:
+            data[key] = data[key][:-1]
+    return Told(told.kind, message, data)
+
+
+def _many(kind: str, words: str, rest: Iterable[tuple[str, str]]) -> Told:
+    severities: Counter[str] = Counter()
+    hosts = set()
+    for severity, host in rest:
+        severities[severity] += 1
+        hosts.add(host)
+    worst = next(severity for severity in reversed(SEVERITIES) if severity in severities)
+    listed = ", ".join(f"{severities[one]} {one}" for one in reversed(SEVERITIES) if one in severities)
+    count = severities.total()
+    message = f"{worst}: {count} {words} on {len(hosts)} hosts ({listed}); see `agentctl drift`"
+    data = {"more": count, "hosts": len(hosts), "severity": worst, "priority": PRIORITY[worst]}
+    return Told(kind, message, {**data, "severities": dict(severities)})

@@ -1,0 +1,130 @@
+"""The four sources, read: for the watch and for ``agentctl drift``. No agent need run.
+
+What cannot be read, or is too old, is told of and keeps nobody from the rest; rows that depend on it are neither made
+nor taken back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from agent.declaration.model import Declared, Expect
+from agent.errors import RuntimeFailure, StorageFailure
+from agent.workers.inventory import local
+from agent.workers.inventory.sighting import unicast
+from agent.workers.watch import from_capture, from_declaration, from_scan
+from agent.workers.watch.evidence import LISTENING
+from agent.workers.watch.expectation import Expectation
+from agent.workers.watch.from_declaration import Names, Unresolved
+from agent.workers.watch.listening import Listener, listeners
+from agent.workers.watch.sources import Claim, Scanned, Sight, Sources
+
+OLD_INVENTORY: Final = 3600.0
+"""Seconds after which it is told that a capture has not written its inventory."""
+
+Seen = Callable[[str], AbstractContextManager[Path]]
+"""The spool directory of a service, while the block runs with the eyes of whoever may look into it."""
+
+
+class Watched(NamedTuple):
+    """What of a declaration drift is about. ``server`` is the name of this host: scans of that site are its own."""
+
+    expects: tuple[Expect, ...]
+    declared: tuple[Declared, ...]
+    server: str = ""
+
+
+class Gathered(NamedTuple):
+    """``notes``: a line for each source that says less than it should. ``captures`` are those that were read."""
+
+    sources: Sources
+    notes: list[str]
+    captures: tuple[str, ...]
+
+
+def gather(
+    watched: Watched,
+    seen: Seen,
+    now: float,
+    *,
+    names: Names | None = None,
+    noticed: Mapping[tuple[str, str, int], float] | None = None,
+) -> Gathered:
+    """Read everything at ``now``, unix seconds. Raises nothing but what is a bug."""
+    notes: list[str] = []
+    blind: set[str] = set()
+    expectations = _expectations(watched.expects, names or Names(), notes, blind)
+    listening = _listening(notes, blind)
+    own = frozenset(address for address in local.own() if unicast(address) == address)
+    captures = [one.name for one in watched.declared if one.kind == "capture"]
+    sights: list[Sight] = []
+    claims: list[Claim] = []
+    for name in captures:
+        _capture(name, seen, now, sights, claims, notes, blind)
+    wanted = {address for one in expectations for address in one.named} | own | {one.address for one in sights}
+    scans: list[Scanned] = []
+    for one in watched.declared:
+        if one.kind == "scan":
+            site = "" if one.site in ("", watched.server) else one.site
+            try:
+                with seen(one.name) as directory:
+                    scans.append(from_scan.read(directory / "scan.db", one.name, site, wanted, now))
+            except StorageFailure as error:
+                blind.add(f"scan {one.name}")
+                notes.append(str(error))
+    sources = Sources(
+        tuple(expectations),
+        tuple(from_declaration.services(watched.declared)),
+        listening,
+        own,
+        tuple(sights),
+        tuple(claims),
+        tuple(scans),
+        frozenset(blind),
+        noticed or {},
+    )
+    return Gathered(sources, notes, tuple(captures))
+
+
+def _expectations(expects: Iterable[Expect], names: Names, notes: list[str], blind: set[str]) -> list[Expectation]:
+    found = []
+    for one in expects:
+        try:
+            found.append(from_declaration.expectation(one, names))
+        except Unresolved as error:
+            blind.add(f"expect {one.name}")
+            notes.append(f"expect.{one.name}: {error}")
+    return found
+
+
+def _listening(notes: list[str], blind: set[str]) -> tuple[Listener, ...] | None:
+    try:
+        return tuple(listeners())
+    except RuntimeFailure as error:
+        blind.add(LISTENING)
+        notes.append(str(error))
+        return None
+
+
+def _capture(
+    name: str, seen: Seen, now: float, sights: list[Sight], claims: list[Claim], notes: list[str], blind: set[str]
+) -> None:
+    try:
+        with seen(name) as directory:
+            found = from_capture.read(directory, name)
+    except StorageFailure as error:
+        blind.add(f"capture {name}")
+        notes.append(str(error))
+        return
+    if found is None:
+        blind.add(f"capture {name}")
+        notes.append(f"capture {name}: it knows of no hosts yet")
+        return
+    sights += found.sights
+    claims += found.claims
+    if now - found.written > OLD_INVENTORY:
+        hours = (now - found.written) / 3600
+        notes.append(f"capture {name}: it has seen nobody for {hours:.0f} hours")

@@ -1,0 +1,229 @@
+"""The sockets of this host that take what strangers send, with whoever holds them.
+
+Of this network namespace only: what listens in a container with a network of its own is that network's, and is found by
+scanning its address. Without privilege the processes of other users are not to be seen: the kernel tells the user and
+the cgroup even so, and by that the unit and the container (``agent.linux.sock_diag``).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+from agent.errors import RuntimeFailure
+from agent.linux import sock_diag
+from agent.linux.cgroup_owner import NOBODY, Owner, owner_of, paths_of
+from agent.linux.cgroup_place import parse_membership
+from agent.linux.files import why
+from agent.linux.sock_diag import Bound
+
+WILDCARDS = ("0.0.0.0", "::")  # noqa: S104  # compared with, and bound to nothing
+
+MOST_PROCESSES = 16
+"""Of one socket; servers that fork share one among hundreds."""
+
+_EPHEMERAL = (32768, 60999)  # ip(7), ip_local_port_range, as the kernel has it by default
+
+
+class Process(NamedTuple):
+    """``started`` is unix seconds, ``name`` the kernel's (at most 15 bytes, or more where psutil knows them)."""
+
+    pid: int
+    name: str
+    started: float
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """One address and port where something listens. ``address`` may be a wildcard; ``dual``: also for IPv4.
+
+    ``processes`` is empty where they cannot be seen; ``uid`` is -1, and ``owner`` empty, where nobody tells.
+    """
+
+    protocol: str
+    address: str
+    port: int
+    dual: bool = False
+    interface: str = ""
+    uid: int = -1
+    owner: Owner = NOBODY
+    processes: tuple[Process, ...] = ()
+
+    @property
+    def wildcard(self) -> bool:
+        return self.address in WILDCARDS
+
+    @property
+    def loopback(self) -> bool:
+        """Whether nobody but this host reaches it."""
+        return ipaddress.ip_address(self.address).is_loopback or self.interface == "lo"
+
+    def takes(self, address: str) -> bool:
+        """Whether what is sent to this address of ours comes to it."""
+        if not self.wildcard:
+            return self.address == address
+        return self.dual or (":" in address) == (self.address == "::")
+
+    @property
+    def since(self) -> float:
+        """When the oldest process that holds it began, unix seconds; 0 when none is seen."""
+        return min((process.started for process in self.processes), default=0.0)
+
+
+def listeners() -> list[Listener]:
+    """What listens on this host: TCP, and UDP but for the ports of clients. Sorted. Raises ``RuntimeFailure``."""
+    try:
+        try:
+            return _gathered(sock_diag.bound())
+        except OSError:  # a kernel without inet_diag, or a sandbox that forbids it
+            return _by_psutil()
+    except (OSError, psutil.Error) as error:
+        reason = why(error) if isinstance(error, OSError) else str(error)
+        raise RuntimeFailure(f"the sockets of this host cannot be listed: {reason}") from error
+
+
+def _gathered(bound: Iterable[Bound]) -> list[Listener]:
+    low, high = ephemeral()
+    wanted = [one for one in bound if one.protocol == "tcp" or not low <= one.port <= high]
+    held = _holders({one.inode for one in wanted if one.inode})
+    unseen = {one.cgroup for one in wanted if one.cgroup and not held.get(one.inode)}
+    paths = paths_of(unseen) if unseen else {}
+    merged: dict[tuple[str, str, int, int], Listener] = {}
+    for one in wanted:
+        processes = held.get(one.inode, [])
+        owner = _owner(processes) if processes else owner_of(paths.get(one.cgroup, ""))
+        found = Listener(
+            one.protocol,
+            one.address,
+            one.port,
+            one.dual,
+            _interface(one.interface),
+            one.uid,
+            owner,
+            tuple(processes[:MOST_PROCESSES]),
+        )
+        _merge(merged, (one.protocol, one.address, one.port, one.interface), found)
+    return sorted(merged.values(), key=_order)
+
+
+def _by_psutil() -> list[Listener]:
+    """The same without cgroups of those who are not seen, nor which IPv6 wildcards take IPv4: taken to, as most do."""
+    low, high = ephemeral()
+    merged: dict[tuple[str, str, int, int], Listener] = {}
+    for one in psutil.net_connections("inet"):
+        protocol = "tcp" if one.type == socket.SOCK_STREAM else "udp"
+        listens = one.status == psutil.CONN_LISTEN if protocol == "tcp" else not one.raddr
+        if not listens or not one.laddr or (protocol == "udp" and low <= one.laddr.port <= high):
+            continue
+        processes = [known] if one.pid and (known := _process(one.pid)) else []
+        address = one.laddr.ip.partition("%")[0]
+        found = Listener(
+            *(protocol, address, one.laddr.port, address == "::"),
+            owner=_owner(processes),
+            processes=tuple(processes),
+        )
+        _merge(merged, (protocol, address, one.laddr.port, 0), found)
+    return sorted(merged.values(), key=_order)
+
+
+def _merge(merged: dict[tuple[str, str, int, int], Listener], key: tuple[str, str, int, int], found: Listener) -> None:
+    """Sockets that share an address and port (SO_REUSEPORT) are one listener."""
+    before = merged.get(key)
+    if before is None:
+        merged[key] = found
+        return
+    processes = tuple(sorted({*before.processes, *found.processes}))[:MOST_PROCESSES]
+    owner = before.owner if any(before.owner) else found.owner
+    merged[key] = Listener(
+        *(found.protocol, found.address, found.port, before.dual or found.dual, found.interface),
+        *(before.uid, owner, processes),
+    )
+
+
+def _order(one: Listener) -> tuple[str, int, str, str]:
+    return one.protocol, one.port, one.address, one.interface
+
+
+def ephemeral() -> tuple[int, int]:
+    """The ports that the kernel gives to clients: an unconnected UDP socket on one of these is most likely a client."""
+    with suppress(OSError, ValueError):
+        low, high = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
+        return int(low), int(high)
+    return _EPHEMERAL
+
+
+def _interface(index: int) -> str:
+    with suppress(OSError):
+        return socket.if_indextoname(index) if index else ""
+    return ""
+
+
+def _holders(inodes: set[int]) -> dict[int, list[Process]]:
+    """Who holds these sockets, as far as that can be seen, the oldest first; systemd, which keeps sockets for others,
+    only where it is the only one.
+    """
+    pids: dict[int, set[int]] = {}
+    for pid in psutil.pids():
+        for inode in _sockets(pid):
+            if inode in inodes:
+                pids.setdefault(inode, set()).add(pid)
+    known = {pid: _process(pid) for found in pids.values() for pid in found}
+    held: dict[int, list[Process]] = {}
+    for inode, found in pids.items():
+        others = found - {1} or found
+        held[inode] = sorted(filter(None, (known[pid] for pid in others)), key=lambda one: (one.started, one.pid))
+    return held
+
+
+def _sockets(pid: int) -> Iterator[int]:
+    """The inodes of the sockets of a process, proc_pid_fd(5); none of one that is gone or not ours to look at."""
+    directory = Path(f"/proc/{pid}/fd")
+    try:
+        links = list(directory.iterdir())
+    except OSError:
+        return
+    for link in links:
+        try:
+            target = str(link.readlink())
+        except OSError:
+            continue
+        if target.startswith("socket:["):
+            yield int(target[8:-1])
+
+
+def _process(pid: int) -> Process | None:
+    try:
+        process = psutil.Process(pid)
+        return Process(pid, process.name(), process.create_time())
+    except (psutil.Error, OSError):
+        return None
+
+
+def _owner(processes: Iterable[Process]) -> Owner:
+    """Whose the first of these processes is whose cgroup says so."""
+    for process in processes:
+        try:
+            text = Path(f"/proc/{process.pid}/cgroup").read_text()
+        except OSError:
+            continue
+        if any(found := owner_of(_path(text))):
+            return found
+    return NOBODY
+
+
+def _path(membership: str) -> str:
+    """The cgroup in the text of /proc/PID/cgroup: of version 2, or else, where both are mounted, systemd's own."""
+    path = parse_membership(membership) or "/"
+    if path == "/":
+        for line in membership.splitlines():
+            _, _, rest = line.partition(":")
+            if rest.startswith("name=systemd:/"):
+                return rest.partition(":")[2]
+    return path

@@ -1,0 +1,75 @@
+"""Whose a cgroup is: names as systemd, docker, podman and others give them, and cgroups that are really there."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.linux.cgroup_owner import Owner, owner_of, paths_of
+from agent.linux.cgroup_place import home
+
+A = "0123456789abcdef" * 4
+SHORT = A[:12]
+
+
+@pytest.mark.parametrize(
+    ("path", "unit", "container", "service"),
+    [
+        ("/", "", "", ""),
+        ("/system.slice/ssh.service", "ssh.service", "", ""),
+        ("/system.slice/system-getty.slice/getty@tty1.service", "getty@tty1.service", "", ""),
+        ("/user.slice/user-1000.slice/user@1000.service/app.slice/app-foo.service", "app-foo.service", "", ""),
+        ("/user.slice/user-1000.slice/session-3.scope", "session-3.scope", "", ""),
+        ("/system.slice/agent.service/service.api", "agent.service", "", "api"),
+        ("/agent-0badc0de/service.api/aside", "", "", "api"),
+        (f"/system.slice/docker-{A}.scope", f"docker-{A}.scope", f"docker/{SHORT}", ""),
+        (f"/docker/{A}", "", f"docker/{SHORT}", ""),
+        (f"/machine.slice/libpod-{A}.scope/container", f"libpod-{A}.scope", f"podman/{SHORT}", ""),
+        (f"/libpod_parent/libpod-{A}", "", f"podman/{SHORT}", ""),
+        (
+            f"/kubepods.slice/kubepods-pod1.slice/cri-containerd-{A}.scope",
+            *(f"cri-containerd-{A}.scope", f"containerd/{SHORT}", ""),
+        ),
+        ("/machine.slice/systemd-nspawn@web.service/payload", "systemd-nspawn@web.service", "nspawn/web", ""),
+        (
+            r"/machine.slice/machine-my\x2dbox.scope/init.scope/system.slice/nginx.service",
+            *("nginx.service", "machine/my-box", ""),
+        ),
+        ("/lxc.payload.web/system.slice/nginx.service", "nginx.service", "lxc/web", ""),
+        ("/lxc/web", "", "lxc/web", ""),
+        ("/init.scope", "init.scope", "", ""),
+    ],
+)
+def test_names_are_understood(path: str, unit: str, container: str, service: str) -> None:
+    assert owner_of(path) == Owner(unit, container, service)
+
+
+@given(st.text())
+def test_no_path_is_too_strange(path: str) -> None:
+    owner_of(path)
+
+
+@pytest.fixture
+def cgroup() -> Iterator[tuple[Path, str]]:
+    """A cgroup of a service's name, and the path by which /proc would call it."""
+    mount, _ = home()
+    if mount.root != "/":
+        pytest.fail("the tests need the root of the cgroup file system")
+    directory = mount.point / f"drift-{uuid.uuid4().hex[:8]}.slice" / "web.service"
+    directory.mkdir(parents=True)
+    yield directory, f"/{directory.parent.name}/web.service"
+    directory.rmdir()
+    directory.parent.rmdir()
+
+
+def test_a_cgroup_is_found_by_its_number(cgroup: tuple[Path, str]) -> None:
+    directory, path = cgroup
+    number = directory.stat().st_ino
+    assert paths_of({number, 2**60}) == {number: path}
+    assert paths_of(set()) == {}
+    assert paths_of({number}, mountinfo="") == {}

@@ -1,0 +1,177 @@
+"""The watch's duty: what it finds in real stores it tells once, also after a restart, and only while it can see."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.declaration.model import Declared, Expect, ExpectedPorts, Watch
+from agent.errors import StorageFailure
+from agent.workers.watch import drift_duty
+from agent.workers.watch.drift_duty import DriftDuty
+from agent.workers.watch.standing import NAME
+from tests.workers.watch.memories import remember, up
+from tests.workers.watch.scenes import port
+
+WEB = "10.20.0.10"
+SETTINGS = Watch(
+    name="watch",
+    expects=(Expect("web", (WEB,), (ExpectedPorts("tcp", 22, 22),), others=False),),
+    declared=(Declared("lan_scan", "scan"), Declared("edge", "capture")),
+)
+
+
+class Teller:
+    """Takes down what is told."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, str]] = []
+        self.data: list[dict[str, Any]] = []
+        self.lines: list[str] = []
+
+    def event(self, kind: str, message: str, /, **data: Any) -> None:
+        self.events.append((kind, message))
+        self.data.append(data)
+
+    def log(self, message: str) -> None:
+        self.lines.append(message)
+
+
+def duty(spool: Path, teller: Teller) -> DriftDuty:
+    (spool / "watch").mkdir(exist_ok=True)
+    return DriftDuty(teller, SETTINGS, spool / "watch", "here")
+
+
+async def judged(one: DriftDuty) -> None:
+    await one.start()
+    await one.judge()
+    await one.stop()
+
+
+def scanned(spool: Path, *ports: str, ago: float, site: str = "here") -> None:
+    (spool / "lan_scan").mkdir(exist_ok=True)
+    remember(spool / "lan_scan", [up(WEB, *map(port, ports))], time.time() - ago, site=site)
+
+
+def test_each_difference_is_told_once_also_by_a_successor_and_what_cannot_be_seen_is_let_stand(tmp_path: Path) -> None:
+    teller = Teller()
+
+    async def story() -> None:
+        one = duty(tmp_path, teller)
+        await judged(one)
+        assert teller.events == []
+        assert one.status() == "0 differences stand"
+        for ago in (300, 200):
+            scanned(tmp_path, "tcp/22", "tcp/80", ago=ago)
+        await one.judge()
+        found = ("drift_found", f"high: {WEB} tcp/80 is open and is not declared")
+        assert teller.events == [found]
+        assert one.figures() == {
+            "drift": 1,
+            "drift_info": 0,
+            "drift_low": 0,
+            "drift_medium": 0,
+            "drift_high": 1,
+            "drift_critical": 0,
+        }
+        assert one.status() == "1 difference stands"
+        await judged(duty(tmp_path, teller))
+        assert teller.events == [found]
+        (tmp_path / "lan_scan" / "scan.db").rename(tmp_path / "aside")
+        await judged(duty(tmp_path, teller))
+        assert teller.events == [found]
+        (tmp_path / "aside").rename(tmp_path / "lan_scan" / "scan.db")
+        for ago in (100, 50):
+            scanned(tmp_path, "tcp/22", ago=ago)
+        await judged(duty(tmp_path, teller))
+        assert teller.events == [found, ("drift_gone", f"no more: {WEB} tcp/80 is open and is not declared")]
+
+    asyncio.run(story())
+
+
+def test_why_something_cannot_be_seen_is_logged_once_for_as_long_as_it_holds(tmp_path: Path) -> None:
+    teller = Teller()
+
+    async def story() -> None:
+        one = duty(tmp_path, teller)
+        await judged(one)
+        await one.judge()
+        assert teller.lines == [
+            "capture edge: it knows of no hosts yet",
+            f"{tmp_path}/lan_scan/scan.db: there is none: nothing was scanned yet",
+            f"expect.web: no scan has asked for 1 of its 1 ports: {WEB} tcp/22",
+        ]
+        scanned(tmp_path, "tcp/22", ago=9)
+        await one.judge()
+        (tmp_path / "lan_scan" / "scan.db").unlink()
+        await one.judge()
+        assert len(teller.lines) == 5
+
+    asyncio.run(story())
+
+
+def test_a_scan_of_another_site_is_about_other_hosts(tmp_path: Path) -> None:
+    teller = Teller()
+    elsewhere = Watch(name="watch", expects=SETTINGS.expects, declared=(Declared("lan_scan", "scan", site="branch"),))
+    for ago in (300, 200):
+        scanned(tmp_path, "tcp/22", "tcp/80", ago=ago, site="branch")
+    (tmp_path / "watch").mkdir()
+    asyncio.run(judged(DriftDuty(teller, elsewhere, tmp_path / "watch", "here")))
+    (data,) = teller.data
+    assert (data["site"], data["key"]) == ("branch", f"open_undeclared {WEB}@branch tcp/80")
+
+
+def test_what_stood_and_is_damaged_is_begun_anew_and_that_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+    teller = Teller()
+    one = duty(tmp_path, teller)
+    (tmp_path / "watch" / NAME).write_text("{")
+    asyncio.run(judged(one))
+    assert "a new one is begun" in teller.lines[0]
+    (tmp_path / "watch" / NAME).write_text('{"version": 99}')
+    with pytest.raises(StorageFailure, match="of version 99"):
+        asyncio.run(judged(duty(tmp_path, teller)))
+
+
+def test_a_directory_that_takes_nothing_is_told_and_stops_nobody(tmp_path: Path) -> None:
+    teller = Teller()
+    one = duty(tmp_path, teller)
+    for ago in (300, 200):
+        scanned(tmp_path, "tcp/22", "tcp/80", ago=ago)
+    (tmp_path / "watch").rmdir()
+    (tmp_path / "watch").touch()
+    asyncio.run(one.judge())
+    asyncio.run(one.judge())
+    assert len(teller.events) == 1
+    assert [line for line in teller.lines if "drift.json" in line] == [
+        f"{tmp_path}/watch/drift.json: cannot be written: Not a directory"
+    ]
+
+
+def test_it_judges_at_once_and_as_soon_as_a_scan_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drift_duty, "LOOK", 0.01)
+    teller = Teller()
+    turns: list[None] = []
+
+    async def story() -> None:
+        one = duty(tmp_path, teller)
+        await one.start()
+        running = asyncio.create_task(one.run(lambda: turns.append(None)))
+        while not teller.lines:
+            await asyncio.sleep(0.01)
+        for ago in (300, 200):
+            scanned(tmp_path, "tcp/80", ago=ago)
+        while len(teller.events) < 2:
+            await asyncio.sleep(0.01)
+        running.cancel()
+        await asyncio.wait({running})
+
+    asyncio.run(asyncio.wait_for(story(), 20))
+    assert turns
+    assert sorted(message for _, message in teller.events) == [
+        f"high: {WEB} tcp/22 is declared, and closed",
+        f"high: {WEB} tcp/80 is open and is not declared",
+    ]

@@ -1,0 +1,137 @@
+"""Sockets of this host with who holds them: real listeners, in a real cgroup, seen by root and by somebody else."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.linux.cgroup_place import home
+from agent.workers.watch import listening
+from agent.workers.watch.listening import Listener, listeners
+
+SERVER = """
+import os, socket, sys
+open(sys.argv[1] + "/cgroup.procs", "w").write("0")
+tcp = socket.create_server(("127.0.0.1", 0))
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for port in range(20900, 21000):
+    try:
+        udp.bind(("127.0.0.1", port))
+        break
+    except OSError:
+        pass
+print(tcp.getsockname()[1], udp.getsockname()[1], flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def cgroup() -> Iterator[Path]:
+    """As systemd makes it for a unit."""
+    mount, _ = home()
+    directory = mount.point / f"drift-{uuid.uuid4().hex[:8]}.slice" / "web.service"
+    directory.mkdir(parents=True)
+    yield directory
+    directory.rmdir()
+    directory.parent.rmdir()
+
+
+@pytest.fixture
+def server(cgroup: Path) -> Iterator[tuple[int, int, int]]:
+    """A process of a unit that listens: its PID, and its ports of TCP and UDP."""
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVER, str(cgroup)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        tcp, udp = map(int, process.stdout.readline().split())
+        yield process.pid, tcp, udp
+        process.communicate()
+
+
+def found(protocol: str, port: int) -> Listener:
+    (one,) = (one for one in listeners() if (one.protocol, one.port) == (protocol, port))
+    return one
+
+
+def test_who_listens_is_told_with_process_and_unit(server: tuple[int, int, int]) -> None:
+    pid, tcp, udp = server
+    for protocol, port in (("tcp", tcp), ("udp", udp)):
+        one = found(protocol, port)
+        assert (one.address, one.uid, one.owner.unit) == ("127.0.0.1", os.getuid(), "web.service")
+        assert [process.pid for process in one.processes] == [pid]
+        assert one.processes[0].name.startswith("python")
+        assert abs(one.since - Path(f"/proc/{pid}").stat().st_ctime) < 5
+        assert one.loopback
+        assert not one.wildcard
+
+
+def test_somebody_else_learns_the_user_and_the_unit(server: tuple[int, int, int]) -> None:
+    _, tcp, _ = server
+    seen = asked_as_nobody(tcp)
+    assert seen == {"pids": [], "uid": os.getuid(), "unit": "web.service", "since": 0.0}
+
+
+def asked_as_nobody(port: int) -> Any:
+    ask = (
+        "import json, os, sys\nfrom agent.workers.watch.listening import listeners\n"
+        "os.setgid(65534); os.setuid(65534)\n"
+        "(one,) = [one for one in listeners() if (one.protocol, one.port) == ('tcp', int(sys.argv[1]))]\n"
+        "print(json.dumps({'pids': [process.pid for process in one.processes], 'uid': one.uid,"
+        " 'unit': one.owner.unit, 'since': one.since}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", ask, str(port)], capture_output=True, text=True, check=False, timeout=30
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_without_the_kernels_list_psutil_tells_nearly_the_same(server: tuple[int, int, int]) -> None:
+    pid, tcp, udp = server
+    told = {(one.protocol, one.port): one for one in listening._by_psutil()}
+    for key in (("tcp", tcp), ("udp", udp)):
+        one = told[key]
+        assert ([process.pid for process in one.processes], one.owner.unit) == ([pid], "web.service")
+
+
+def test_clients_of_udp_do_not_listen() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.bind(("127.0.0.1", 0))  # as the kernel does for who sends first
+        low, high = listening.ephemeral()
+        port = client.getsockname()[1]
+        assert low <= port <= high
+        assert ("udp", port) not in {(one.protocol, one.port) for one in listeners()}
+
+
+def test_sockets_that_share_a_port_are_one() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0), reuse_port=True) as first,
+        socket.create_server(first.getsockname(), reuse_port=True),
+    ):
+        one = found("tcp", first.getsockname()[1])
+    assert [process.pid for process in one.processes] == [os.getpid()]
+
+
+@pytest.mark.parametrize(
+    ("address", "dual", "taken", "not_taken"),
+    [
+        ("0.0.0.0", False, "10.0.0.1", "fd00::1"),
+        ("::", True, "10.0.0.1", None),
+        ("::", True, "fd00::1", None),
+        ("::", False, "fd00::1", "10.0.0.1"),
+        ("10.0.0.1", False, "10.0.0.1", "10.0.0.2"),
+    ],
+)
+def test_what_comes_to_a_listener(address: str, dual: bool, taken: str, not_taken: str | None) -> None:
+    one = Listener("tcp", address, 80, dual)
+    assert one.takes(taken)
+    assert not_taken is None or not one.takes(not_taken)

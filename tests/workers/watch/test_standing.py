@@ -1,0 +1,114 @@
+"""Drift over time: told once when it comes and once when it goes, whatever is blind in between; and kept in a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.errors import StorageFailure
+from agent.workers.watch.drift import Judged
+from agent.workers.watch.row import Row
+from agent.workers.watch.standing import NAME, Damaged, Standing, fold, notice, read, write
+
+SOURCES = ("scan a", "scan b", "listening")
+
+
+def row(number: int, since: float = 5.0, depends: frozenset[str] = frozenset()) -> Row:
+    return Row("open_undeclared", "high", "10.0.0.1", "tcp", number, "is open", since, (), depends)
+
+
+def judged(*rows: Row, left_out: int = 0) -> Judged:
+    return Judged(list(rows), [], left_out)
+
+
+rounds = st.lists(
+    st.tuples(st.sets(st.integers(1, 4)), st.sets(st.sampled_from(SOURCES))),
+    max_size=12,
+)
+
+
+@given(rounds)
+def test_each_difference_is_told_once_when_it_comes_and_once_when_it_goes(
+    history: list[tuple[set[int], set[str]]],
+) -> None:
+    """What is real comes and goes; a difference can be judged only while what it depends on is looked at."""
+    standing: Standing = {}
+    told: dict[str, list[str]] = {}
+    for now, (real, blind) in enumerate(history):
+        depends = {number: SOURCES[number % 3] for number in range(1, 5)}
+        rows = [row(number, depends=frozenset({depends[number]})) for number in real if depends[number] not in blind]
+        before = set(standing)
+        folded = fold(standing, judged(*rows), blind, float(now))
+        standing = folded.standing
+        for found in folded.found:
+            told.setdefault(found.key, []).append("found")
+        for gone in folded.gone:
+            told.setdefault(gone.key, []).append("gone")
+        assert {one.key for one in folded.found} == set(standing) - before
+        assert {one.key for one in folded.gone} == before - set(standing)
+        for number, source in depends.items():
+            if source not in blind:
+                assert (row(number).key in standing) == (number in real)
+            else:
+                assert (row(number).key in standing) == (row(number).key in before)
+    for words in told.values():
+        assert words == (["found", "gone"] * len(words))[: len(words)]
+
+
+def test_since_is_as_it_was_found_and_how_grave_as_it_is_now() -> None:
+    first = fold({}, judged(row(1, since=100.0)), (), 200.0)
+    later = fold(first.standing, judged(row(1, since=150.0)), (), 300.0)
+    (one,) = later.standing.values()
+    assert (one.since, one.found) == (100.0, 200.0)
+    assert not (later.found or later.gone)
+
+
+def test_what_was_left_out_for_want_of_room_is_not_gone() -> None:
+    first = fold({}, judged(row(1), row(2)), (), 1.0)
+    crowded = fold(first.standing, judged(row(1), left_out=1), (), 2.0)
+    assert len(crowded.standing) == 2
+    assert len(fold(crowded.standing, judged(row(1)), (), 3.0).gone) == 1
+
+
+def test_listeners_are_noticed_once() -> None:
+    ssh, web = ("tcp", "::", 22), ("tcp", "::", 80)
+    first = notice({}, [ssh], 1.0)
+    assert notice(first, [ssh, web], 2.0) == {ssh: 1.0, web: 2.0}
+    assert notice(notice(first, [web], 2.0), [ssh], 3.0) == {ssh: 3.0}
+
+
+def test_what_stands_is_read_back(tmp_path: Path) -> None:
+    standing = fold({}, judged(row(1, depends=frozenset({"scan a"}))), (), 7.0).standing
+    noticed = {("tcp", "::", 22): 1.5}
+    write(tmp_path / NAME, standing, noticed)
+    assert read(tmp_path / NAME) == (standing, noticed)
+    assert read(tmp_path / "none") == ({}, {})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        '{"version": 1}',
+        '{"rows": [{"key": 5}], "version": 1}',
+        '{"rows": [], "noticed": [["tcp", "::", 70000, 1.0]]}',
+        "[" * 100_000,
+        "\xff",
+    ],
+)
+def test_a_damaged_file_is_told_in_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / NAME).write_bytes(text.encode("latin-1"))
+    with pytest.raises(Damaged, match=r"no list of drift .*; a new one is begun") as told:
+        read(tmp_path / NAME)
+    assert "\n" not in str(told.value)
+
+
+def test_a_file_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_text('{"version": 2}')
+    with pytest.raises(StorageFailure, match="of version 2; this program knows up to 1") as told:
+        read(tmp_path / NAME)
+    assert not isinstance(told.value, Damaged)

@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from agent.declaration.amounts import count
 from agent.declaration.model import Notify, Watch
 from agent.errors import SpawnFailed, StorageFailure
 from agent.linux.spawn import base_environment
@@ -28,6 +29,9 @@ from agent.workers.watch.notify_webhook import Outcome
 
 LOOK: Final = 0.5
 """Seconds from one look for events to the next."""
+
+BEFORE: Final = 60.0
+"""Seconds before the first watch of all in which what happened is told of, too."""
 
 MOST_REFUSALS: Final = 3
 """So often a message is offered to who says that it is not wanted."""
@@ -74,7 +78,6 @@ class NotifyDuty:
         self._port = port
         self._source = EventSource(data.parent / "agent" / "events.db")
         self._queue: Queue | None = None
-        self._begun = False
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._failing: dict[str, str] = {}
         self._delivered = self._dropped = self._waiting = 0
@@ -91,7 +94,9 @@ class NotifyDuty:
                 f"{self._data / 'notify.db'} could not be read ({queue.opened.reason}): it is now"
                 f" {queue.opened.moved_aside}, and a new one was made",
             )
-        self._begin(queue)
+        # The first watch of all begins with what its agent began with. A cursor is at least unix milliseconds.
+        cursor = queue.cursor
+        queue.begin(int((self._clock() - BEFORE) * 1000) if cursor is None else cursor, self._notifies)
 
     async def run(self, turn: Callable[[], None]) -> None:
         """Tell until cancelled. A disk that is full or broken is waited for."""
@@ -127,7 +132,7 @@ class NotifyDuty:
             name, why = next(iter(self._failing.items()))
             more = f" and {len(self._failing) - 1} more" if len(self._failing) > 1 else ""
             return f"{name}{more} cannot be told: {why}"
-        return f"{self._waiting} notifications wait" if self._waiting else ""
+        return f"{count(self._waiting, 'notification')} waiting" if self._waiting else ""
 
     def figures(self) -> Mapping[str, int | float | str | None]:
         """Since the watch began, but for those that wait."""
@@ -138,22 +143,9 @@ class NotifyDuty:
             "notifications_failing": len(self._failing),
         }
 
-    def _begin(self, queue: Queue) -> None:
-        """Read on where the last watch stopped. The first one of all begins with what happens from now on."""
-        cursor = queue.cursor
-        if cursor is None:
-            cursor = self._source.newest()
-        if cursor is not None:
-            queue.begin(cursor, self._notifies)
-            self._begun = True
-
     def _read(self, queue: Queue) -> bool:
         """Take in what has happened; whether there may be more."""
-        if not self._begun:
-            self._begin(queue)
-        cursor = queue.cursor
-        if not self._begun or cursor is None:
-            return False
+        cursor = queue.cursor or 0
         events = self._source.after(cursor)
         if self._source.problem != self._problem:
             self._problem = self._source.problem

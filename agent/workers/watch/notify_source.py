@@ -32,11 +32,6 @@ class EventSource:
         self._database: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
 
-    def newest(self) -> int | None:
-        """The cursor of the newest event, 0 when there is none; ``None`` when it cannot be told."""
-        found = self._ask("SELECT coalesce(max(cursor), 0) FROM event")
-        return int(found[0][0]) if found else None
-
     def forgotten(self) -> int:
         """The newest cursor that is gone, as the agent says; 0 when nothing is or it cannot be told."""
         found = self._ask("SELECT value FROM memory WHERE key = 'events.forgotten'")

@@ -27,6 +27,7 @@ from agent.supervisor.lifecycle import Phase
 from agent.workers.capture import pins
 from tests.workers.flows import traffic
 from tests.workers.flows.traffic import NOON
+from tests.workers.scan.reports import START, Answer, Machine, report
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -257,8 +258,16 @@ def prefix(tmp_path: Path) -> Path:
     (prefix / "key" / "env.toml").write_text(
         '[service.edge]\nkind = "capture"\ninterfaces = ["eth0"]\ntrigger = { before = "1s" }\n'
     )
+    reports = report({"10.0.0.1": WEB}), report({"10.0.0.1": Machine()}, start=START + 60)
+    for number, text in enumerate(reports):
+        (tmp_path / f"{number}.xml").write_bytes(text)
+    assert (
+        main(["--prefix", str(prefix), "scan", "import", "lab", *(str(tmp_path / f"{one}.xml") for one in (0, 1))]) == 0
+    )
     return prefix
 
+
+WEB = Machine({3: Answer("open", (("name", "http"), ("product", "nginx"), ("method", "probed")))})
 
 SPAN = ("--from", "2026-11-20T14:00Z", "--to", "2026-11-20T15:00Z")
 
@@ -277,6 +286,12 @@ SPAN = ("--from", "2026-11-20T14:00Z", "--to", "2026-11-20T15:00Z")
         ("capture report", (*SPAN, "-o", "FILE")),
         *(("flows", ("--by", by, *SPAN)) for by in ("host", "pair", "port", "proto", "flow")),
         ("flows export", ("-o", "FILE", *SPAN)),
+        ("scan list", ()),
+        ("scan show", ("lab", "1")),
+        ("scan hosts", ()),
+        ("scan diff", ("lab", "1", "2")),
+        ("scan export", ("csv", "lab", "1", "-o", "FILE")),
+        ("scan import", ("other", "REPORT")),
         ("hosts", ()),
         ("top", ("--interval", "200ms")),
         ("calendar", ("daily",)),
@@ -296,7 +311,9 @@ def test_the_json_of_a_command_has_the_keys_that_are_described(
     if "PIN" in options:
         (pin,) = pins.read_all(prefix / "spool" / "edge")
         options = tuple(pin.id if word == "PIN" else word for word in options)
-    options = tuple(str(tmp_path / "file") if word == "FILE" else word for word in options)
+    files = {"FILE": str(tmp_path / "file"), "REPORT": str(tmp_path / "0.xml")}
+    options = tuple(files.get(word, word) for word in options)
+    capsys.readouterr()
     assert main(["--prefix", str(prefix), *words.split(), *options, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     described = shapes()[words] + "".join(shapes()[other] for other in REFERRED.get(words, ()))
@@ -307,8 +324,8 @@ def test_the_json_of_a_command_has_the_keys_that_are_described(
     assert not {key for key in keys_of(told) if f'"{key}"' not in described and f"`{key}`" not in described}
 
 
-REFERRED = {"capture query": ("capture stream",), "capture report": ("flows",)}
-"""Where a shape has the words PACKET and ROW, their keys are told in the rows of others."""
+REFERRED = {"capture query": ("capture stream",), "capture report": ("flows",), "scan show": ("scan list",)}
+"""Where a shape has the words PACKET, ROW and RUN, their keys are told in the rows of others."""
 
 
 def keys_of(value: object) -> set[str]:

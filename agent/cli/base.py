@@ -53,7 +53,7 @@ def command(
         made = click.command(
             name,
             cls=click.Command,
-            context_settings=CONTEXT_SETTINGS,
+            context_settings={**CONTEXT_SETTINGS, **attributes.pop("context_settings", {})},
             epilog=epilog(examples, exit_codes),
             **{"short_help": COMMANDS[name][1] if name in COMMANDS else None, **attributes},
         )(click.pass_obj(function))

@@ -50,6 +50,12 @@ CAPTURE: dict[str, tuple[str, str]] = {
 """As ``COMMANDS``, for ``agentctl capture``."""
 
 SCAN: dict[str, tuple[str, str]] = {
+    "list": ("scan_list:list_runs", "Show the scans and their runs."),
+    "show": ("scan_show:show", "Show one run: what it covered and found."),
+    "hosts": ("scan_hosts:hosts", "Show what is so now: hosts, ports, since when."),
+    "diff": ("scan_diff:diff", "Show what changed between two runs."),
+    "export": ("scan_export:export", "Write a run as XML of nmap's, JSON, CSV or Markdown."),
+    "import": ("scan_import:import_reports", "Take reports of nmap and masscan into a scan."),
     "now": ("scan_now:now", "Start a scan that is not due, and watch it."),
     "pause": ("scan_orders:pause", "Have scans pause, or wait when they are started."),
     "resume": ("scan_orders:resume", "Have paused scans go on."),

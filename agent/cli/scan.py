@@ -20,11 +20,19 @@ class ScanCommands(Commands):
     context_settings=CONTEXT_SETTINGS,
     params=[*shared_options()],
     epilog=epilog(
-        ("agentctl scan pause lan_scan", "agentctl scan resume lan_scan", "agentctl scan stop lan_scan"), EXIT_CODES
+        (
+            "agentctl scan now lan_scan",
+            "agentctl scan diff lan_scan",
+            "agentctl scan hosts",
+            "agentctl scan export csv lan_scan -o hosts.csv",
+            "agentctl scan pause lan_scan",
+        ),
+        EXIT_CODES,
     ),
 )
 def scan() -> None:
-    """Run, hold and end scans.
+    """Run, hold and end scans, and show what they found.
 
-    Scans run at their declared times without any of this.
+    Scans run at their declared times without any of this. What they found is read from PREFIX/spool, whether the agent
+    runs or not; now, pause, resume and stop ask the agent.
     """

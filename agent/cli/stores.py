@@ -74,8 +74,8 @@ def find(paths: Paths, names: Sequence[str] = ()) -> Found:
         return Found([_named(paths, name, agent) for name in dict.fromkeys(names)], [])
     found: list[Store] = []
     left_out: dict[str, AgentError] = {}
-    for name in _directories(paths, agent):
-        store = Store(name, paths.data(name), _eyes(paths.data(name), agent))
+    for name in directories(paths, agent):
+        store = Store(name, paths.data(name), eyes(paths.data(name), agent))
         try:
             found += [store] if _is_store(store) else []
         except (StorageFailure, ConfigurationError) as error:
@@ -89,7 +89,7 @@ def find(paths: Paths, names: Sequence[str] = ()) -> Found:
 
 def place(paths: Paths, name: str) -> Store:
     """Where the store of this capture is, or will be."""
-    return Store(name, paths.data(name), _eyes(paths.data(name), owner(*paths.owned)))
+    return Store(name, paths.data(name), eyes(paths.data(name), owner(*paths.owned)))
 
 
 def nothing(paths: Paths) -> str:
@@ -127,7 +127,7 @@ def warn(lines: Sequence[str]) -> None:
 
 
 def _named(paths: Paths, name: str, agent: Credentials | None) -> Store:
-    store = Store(name, paths.data(name), _eyes(paths.data(name), agent))
+    store = Store(name, paths.data(name), eyes(paths.data(name), agent))
     if _is_store(store):
         return store
     declared = captures(paths)
@@ -140,7 +140,7 @@ def _named(paths: Paths, name: str, agent: Credentials | None) -> Store:
     raise UsageError(unknown("capture", name, sorted(stored | declared.keys())))
 
 
-def _directories(paths: Paths, agent: Credentials | None) -> list[str]:
+def directories(paths: Paths, agent: Credentials | None) -> list[str]:
     """What may be the store of a service, by its name."""
     with seen_by(agent):
         try:
@@ -153,7 +153,7 @@ def _directories(paths: Paths, agent: Credentials | None) -> list[str]:
     return sorted(name for name in names - {paths.agent_spool.name} if _NAME.fullmatch(name))
 
 
-def _eyes(directory: Path, agent: Credentials | None) -> Credentials | None:
+def eyes(directory: Path, agent: Credentials | None) -> Credentials | None:
     """Whose eyes root looks into a store with, on a prefix of the agent's user."""
     if agent is None:
         return None

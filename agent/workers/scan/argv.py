@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from agent.declaration.model import Profile
@@ -23,6 +24,13 @@ STATS_EVERY: Final = 1
 MAX_RATE: Final = 1_000_000
 """Packets per second, more than nmap can send."""
 
+SCRIPT_TIMEOUT: Final = 60
+"""Seconds after which nmap gives up on one script at one port; what it found besides stays."""
+
+PORTS_AT_ONCE: Final = 2048
+"""Most ports of one command line: in words they stay below what one argument may hold (128 KiB, execve(2))."""
+
+_SCRIPT = re.compile(r"/[A-Za-z0-9/._+-]{1,200}/[a-z0-9][a-z0-9._-]{0,63}\.nse", re.ASCII)
 _RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", re.ASCII)
 
 
@@ -46,6 +54,84 @@ def count_ports(ports: Ranges) -> int:
 def format_ports(ports: Ranges) -> str:
     """The ranges as nmap's ``-p`` takes them."""
     return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in ports)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What nmap is to find out about addresses of one family.
+
+    Without ports: whether a host is there. With ports it is taken to be there, and they are asked whether they are
+    open; ``udp`` needs raw packets. ``intensity`` (0 to 9) then asks the open ones what they are, ``at_once`` of them
+    at a time, ``scripts`` are files to run on them, and ``system`` guesses the operating system, which needs raw
+    packets.
+    """
+
+    family: Family
+    tcp: Ranges = ()
+    udp: Ranges = ()
+    intensity: int | None = None
+    at_once: int = 1
+    scripts: tuple[str, ...] = ()
+    system: bool = False
+
+    @property
+    def stages(self) -> int:
+        """As in ``XmlStream``."""
+        return 1 if not (self.tcp or self.udp) else 2 if self.intensity is None and not self.scripts else 3
+
+
+def ask_argv(ask: Ask, *, nmap: str, rate: int, privileged: bool, targets: int) -> tuple[str, ...]:
+    """The whole command line.
+
+    ``nmap`` is the absolute path of the program, ``targets`` the descriptor, inherited by nmap, of a file with one
+    address a line (``target_list``), ``rate`` at most how many packets per second are sent (1 or more; nmap does not
+    count those of service detection and scripts). ``privileged`` chooses raw SYN packets over ``connect``.
+
+    ``--host-timeout`` is never used: it throws away what was found before it struck. Nor is ``--noninteractive``: it
+    silences ``--stats-every`` too, and a session of its own keeps nmap from any terminal just as well. Scripts are
+    given as files: a name alone could be that of a category.
+
+    Raises ``ConfigurationError`` for what cannot be asked.
+    """
+    _check(ask, rate, privileged)
+    argv = [nmap, "-n", "--no-stylesheet", "--stats-every", f"{STATS_EVERY}s", "-oX", "-"]
+    argv += ["--max-rate", str(rate)]
+    if ask.family == 6:
+        argv.append("-6")
+    if not ask.tcp and not ask.udp:
+        return (*argv, "-sn", "-iL", f"/proc/self/fd/{targets}")
+    argv.append("-Pn")
+    parts = []
+    if ask.tcp:
+        argv.append("-sS" if privileged else "-sT")
+        parts.append(f"T:{format_ports(ask.tcp)}")
+    if ask.udp:
+        argv.append("-sU")
+        parts.append(f"U:{format_ports(ask.udp)}")
+    argv += ["-p", ",".join(parts)]
+    if ask.intensity is not None:
+        argv += ["-sV", "--version-intensity", str(ask.intensity), "--min-parallelism", str(ask.at_once)]
+    if ask.system:
+        argv.append("-O")
+    if ask.scripts:
+        argv += ["--script-timeout", f"{SCRIPT_TIMEOUT}s", "--script", ",".join(ask.scripts)]
+    return (*argv, "-iL", f"/proc/self/fd/{targets}")
+
+
+def _check(ask: Ask, rate: int, privileged: bool) -> None:
+    if not 1 <= rate <= MAX_RATE:
+        raise ConfigurationError(f"rate: {rate} is not a number of packets per second from 1 to {MAX_RATE}")
+    if ask.intensity is not None and not 0 <= ask.intensity <= 9:
+        raise ConfigurationError(f"intensity: {ask.intensity} is not a number from 0 to 9")
+    if not 1 <= ask.at_once <= 300:
+        raise ConfigurationError(f"at once: {ask.at_once} is not a number of ports from 1 to 300")
+    if (count := count_ports(ask.tcp) + count_ports(ask.udp)) > PORTS_AT_ONCE and ask.intensity is not None:
+        raise ConfigurationError(f"{count} ports are too many for one run of nmap, which takes {PORTS_AT_ONCE}")
+    for script in ask.scripts:
+        if not _SCRIPT.fullmatch(script):
+            raise ConfigurationError(f"scripts: {script[:80]!r} is not the path of a script of nmap")
+    if not privileged and (ask.udp or ask.system):
+        raise ConfigurationError("UDP ports and operating systems need CAP_NET_RAW")
 
 
 def nmap_argv(

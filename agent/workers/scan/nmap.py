@@ -12,7 +12,6 @@ import select
 import signal
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 
 from agent.errors import ScanFailure
 from agent.linux.process import ExitStatus
@@ -34,14 +33,6 @@ _NOISE = ("WARNING: No targets were specified", "QUITTING!", "See the output of 
 """Lines that follow the one that says what is wrong."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What nmap said about one chunk, judged complete. ``document`` is its XML."""
-
-    document: bytes
-    verdict: Verdict
-
-
 async def run_nmap(
     make_argv: Callable[[int], Sequence[str]],
     environment: Mapping[str, str],
@@ -53,13 +44,13 @@ async def run_nmap(
     turn: Callable[[], None],
     turn_every: float,
     silence: float = SILENCE,
-) -> Answer:
+) -> Verdict:
     """Run nmap to its end.
 
     ``make_argv`` gets the descriptor from which nmap reads ``targets``, the list of ``hosts`` addresses, and nmap those
     ``capabilities`` (as in ``SpawnRequest``). ``turn`` is called whenever nmap wrote something and at least every
     ``turn_every`` seconds, as long as nmap is alive and was not silent for ``silence`` seconds. Cancellation kills nmap
-    within a second.
+    within a second. Hosts come out of ``stream`` while nmap runs, and whatever ends it, also all that it had written.
 
     Raises ``ScanFailure`` when nmap failed, was killed, hangs, or did not scan what it was asked to, ``SpawnFailed``
     when it cannot be started.
@@ -82,14 +73,21 @@ async def run_nmap(
                 child = spawn(request)
             try:
                 await _follow(child, out, err, stream, complaint, turn, turn_every, silence)
-            finally:
+            except asyncio.CancelledError:
                 status = _end(child)
+                with suppress(ScanFailure):
+                    _hear(out, stream.feed)  # it was said, so it is not lost
+                raise
+            except BaseException:
+                status = _end(child)
+                raise
+            status = _end(child)
     except OSError as error:
         raise ScanFailure(f"nmap cannot be run: {error.strerror}") from error
     return judge(status, stream, hosts, complaint.decode("utf-8", "replace"))
 
 
-def judge(status: ExitStatus, stream: XmlStream, hosts: int, complaint: str) -> Answer:
+def judge(status: ExitStatus, stream: XmlStream, hosts: int, complaint: str) -> Verdict:
     """Whether nmap did what it was asked to: scan ``hosts`` addresses and say so to the end.
 
     Its exit status alone is not enough: it is 0 when no target could be reached. Raises ``ScanFailure`` with nmap's own
@@ -97,7 +95,8 @@ def judge(status: ExitStatus, stream: XmlStream, hosts: int, complaint: str) -> 
     """
     said = _last_words(complaint)
     if status.code is None:
-        raise ScanFailure(f"nmap was {status}{said}")
+        why = ", by hand or for want of memory" if status.signal == signal.SIGKILL else ""
+        raise ScanFailure(f"nmap was {status}{why}{said}")
     if status.code != 0:
         raise ScanFailure(f"nmap failed ({status}){said}")
     verdict = stream.close()
@@ -108,7 +107,7 @@ def judge(status: ExitStatus, stream: XmlStream, hosts: int, complaint: str) -> 
         raise ScanFailure(f"nmap scanned {verdict.hosts_total or 0} of {hosts} addresses{skipped}{said}")
     if verdict.timed_out:
         raise ScanFailure(f"nmap gave up on {len(verdict.timed_out)} hosts, {verdict.timed_out[0]} first{said}")
-    return Answer(bytes(stream.document), verdict)
+    return verdict
 
 
 def _last_words(complaint: str) -> str:
@@ -134,6 +133,11 @@ async def _follow(
     for fd in watched:
         loop.add_reader(fd, woken.set)
     heard = loop.time()
+
+    def complain(data: bytes) -> None:
+        complaint.extend(data)
+        del complaint[:-STDERR_KEPT]
+
     try:
         while True:
             with suppress(TimeoutError):
@@ -142,18 +146,10 @@ async def _follow(
             woken.clear()
             ended = child.pidfd.exited()  # asked before reading: a dead nmap adds nothing to its pipes
             said = False
-            for fd in (out, err):
-                for _ in range(_READS_PER_TURN):
-                    data = _read(fd)
-                    if not data:
-                        break
-                    said = True
-                    if fd == out:
-                        stream.feed(data)
-                    else:
-                        complaint += data
-                        del complaint[:-STDERR_KEPT]
-                if data == b"" and fd in watched:  # its end: it would be readable for ever
+            for fd, take in ((out, stream.feed), (err, complain)):
+                some, at_end = _hear(fd, take)
+                said = said or some
+                if at_end and fd in watched:  # it would be readable for ever
                     loop.remove_reader(fd)
                     watched.remove(fd)
             if ended:
@@ -166,6 +162,18 @@ async def _follow(
     finally:
         for fd in watched:
             loop.remove_reader(fd)
+
+
+def _hear(fd: int, take: Callable[[bytes], None]) -> tuple[bool, bool]:
+    """Take what is there now: whether there was something, and whether that was the end of the stream."""
+    some = False
+    for _ in range(_READS_PER_TURN):
+        data = _read(fd)
+        if not data:
+            return some, data == b""
+        some = True
+        take(data)
+    return some, False
 
 
 def _read(fd: int) -> bytes | None:

@@ -14,11 +14,14 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from agent.declaration.model import Scan
+from agent.declaration.wall_clock import offsets_of
+from agent.declaration.window import FARTHEST, OffsetAt, Window, is_open, next_change, parse_window
 from agent.workers.runtime import Context
 
 LOOK = 0.2
@@ -149,14 +152,28 @@ class Gate:
             self._extend(max(0.0, self._timeout - (now - self._began - self.held)))
 
 
-def gate_of(context: Context, opens: Opens = always) -> Gate:
-    """The gate of the scan that this process is the worker of."""
-    config = os.environ.get("SERVICE_CONFIG")
+def opens(windows: Sequence[Window], offset_at: OffsetAt) -> Opens:
+    """When one of these windows opens next. One that never does (its hour is left out for ever) is far off."""
+
+    def next_opening(now: float) -> float | None:
+        if is_open(windows, now, offset_at):
+            return None
+        change = next_change(windows, now, offset_at)
+        return now + FARTHEST if change is None else change
+
+    return next_opening
+
+
+def gate_of(context: Context) -> Gate:
+    """The gate of the scan that this process is the worker of. Raises ``ConfigurationError``."""
+    config, service = os.environ.get("SERVICE_CONFIG"), context.service
+    windows = [parse_window(text) for text in service.window] if isinstance(service, Scan) else []
+    when = opens(windows, offsets_of(None))
 
     def extend(seconds: float) -> None:
         context.tell(EXTEND_TIMEOUT_USEC=str(int(seconds * 1e6)))
 
-    return Gate(Path(config) if config else None, opens, timeout=context.service.run_timeout, extend=extend)
+    return Gate(Path(config) if config else None, when, timeout=service.run_timeout, extend=extend)
 
 
 def _there(path: Path | None) -> bool:

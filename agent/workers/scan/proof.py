@@ -5,9 +5,10 @@ from __future__ import annotations
 from agent.errors import ScanFailure
 from agent.linux.process import ExitStatus
 from agent.workers.scan import worker
+from agent.workers.scan.found import Host
 from agent.workers.scan.nmap import judge
 from agent.workers.scan.plan import make_plan
-from agent.workers.scan.results import read_results
+from agent.workers.scan.results import given_as, read_host
 from agent.workers.scan.stream import XmlStream
 
 WORKER = worker.ScanWorker
@@ -29,11 +30,13 @@ ANSWER = (
 def understood() -> str:
     """Judge and read the answer as a worker does; returns what it says. Raises ``ScanFailure``."""
     chunk = next(make_plan([ADDRESS], allow_public=[ADDRESS], ports=len(OPEN)).chunks())
-    stream = XmlStream(stages=2)
+    asked = given_as(chunk.addresses)
+    hosts: list[Host] = []
+    stream = XmlStream(stages=2, on_host=lambda element: hosts.append(read_host(element, asked)))
     for part in (ANSWER[: len(ANSWER) // 2], ANSWER[len(ANSWER) // 2 :]):
         stream.feed(part)
-    result = read_results(judge(ExitStatus(0), stream, len(chunk.addresses), ""), chunk.addresses)
-    found = {port.number: port.service for host in result.hosts for port in host.ports if port.state == "open"}
+    judge(ExitStatus(0), stream, len(chunk.addresses), "")
+    found = {port.number: port.service for host in hosts for port in host.open_ports()}
     if found != OPEN:
         raise ScanFailure(f"an answer of nmap with open ports {sorted(OPEN)} was read as {sorted(found)}")
-    return f"{result.hosts_up} host, {result.ports_open} open ports read from nmap's XML"
+    return f"{len(hosts)} host, {len(found)} open ports read from nmap's XML"

@@ -1,21 +1,31 @@
-"""nmap's XML, judged while it arrives. No I/O.
+"""nmap's XML, judged and cut into hosts while it arrives. No I/O.
 
 nmap writes one document to its standard output and its exit status says little: it is 0 when no target could be
 reached, and a document that stops half-way is what a kill leaves. So every byte passes through here first: it is
-bounded, entities are refused (banners of strangers stand in it), progress is read from it, and at the end it is known
-whether nmap finished what it was asked to do. Elements and attributes are those of nmap.dtd.
+bounded, entities are refused (banners of strangers stand in it), progress is read from it, each host is handed out as
+soon as its element is closed and then forgotten, and at the end it is known whether nmap finished what it was asked to
+do. Elements and attributes are those of nmap.dtd.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 from xml.parsers import expat
 
 from agent.errors import ScanFailure
 
-MAX_XML = 64 * 1024 * 1024
-"""Bytes. A chunk in which every port is open and answers with a banner stays far below."""
+MAX_HOST = 8 * 1024 * 1024
+"""Bytes about one host. A thousand open ports, each with the longest fingerprint that nmap writes, stay below."""
+
+MAX_BESIDE = 64 * 1024 * 1024
+"""Bytes of everything else in one document: mostly progress, a line a second."""
+
+OLDEST: Final = (6, 25)
+"""The first release of nmap whose scripts tell what they found as elements and not only as text (its CHANGELOG), which
+is where certificates are read from."""
 
 TEXT_LIMIT = 256
 """Most characters of one text that leaves here or is stored."""
@@ -23,66 +33,100 @@ TEXT_LIMIT = 256
 MAX_DEPTH = 32
 """Of elements; nmap.dtd needs fewer than ten."""
 
-_STAGES = (("service", 2), ("ping", 0), ("scan", 1))
+_STAGES = (("service", 2), ("nse", 2), ("ping", 0), ("scan", 1))
 """A word in the name of nmap's task and the stage it belongs to; the first that fits counts."""
 
 _PERCENT = re.compile(r"[0-9]{1,3}(\.[0-9]{1,6})?", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
+_VERSION = re.compile(r"([0-9]{1,4})\.([0-9]{1,4})", re.ASCII)
 
 
 @dataclass(slots=True)
 class Verdict:
-    """What the document says about the run as a whole."""
+    """What the document says about the run as a whole. ``told`` is how many hosts it told of.
+
+    ``oversized`` counts hosts of which it said more than is read.
+    """
 
     version: str = ""
     exit: str | None = None
     error: str = ""
     hosts_total: int | None = None
+    told: int = 0
+    oversized: int = 0
     timed_out: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
-    details: dict[tuple[str, str, int], tuple[str, tuple[str, ...]]] = field(default_factory=dict)
-    """``(address, protocol, port)`` to ``(tunnel, CPEs)``, for ports that have either."""
 
 
 class XmlStream:
-    """Feed it what nmap writes; ``document`` is all of it, ``fraction`` how far it is, ``close`` gives the verdict."""
+    """Feed it what nmap writes; each host comes out as it is complete, and ``close`` gives the verdict."""
 
-    def __init__(self, *, stages: int) -> None:
-        """``stages``: 1 when hosts are only discovered, 2 with ports, 3 with services."""
-        self.document = bytearray()
+    def __init__(
+        self,
+        *,
+        stages: int,
+        on_host: Callable[[bytes], None] | None = None,
+        limit: int = MAX_HOST,
+        on_beside: Callable[[str, dict[str, str]], None] | None = None,
+    ) -> None:
+        """``stages``: 1 when hosts are only discovered, 2 with ports, 3 with services.
+
+        ``on_host`` gets the bytes of each ``<host>`` element, whole, at most ``limit`` of them, ``on_beside``
+        each element that is outside of hosts, down to the third level, with its attributes.
+        """
         self.fraction = 0.0
         """From 0 to below 1, never falling. A guess: nmap tells of the task at hand, not of what is to come."""
         self._stages = stages
+        self._on_host = on_host
+        self._on_beside = on_beside
+        self._limit = limit
         self._verdict = Verdict()
         self._depth = 0
-        self._address = ""
         self._timed_out = False
-        self._port: tuple[str, int] | None = None
-        self._tunnel = ""
-        self._cpes: list[str] = []
-        self._text: list[str] | None = None
+        self._held = bytearray()
+        """The bytes from ``_base`` on that are still needed: of the host at hand."""
+        self._base = 0
+        self._fed = 0
+        self._beside = 0
+        self._begun: int | None = None
+        """Where the host at hand begins; ``None`` outside of one, -1 when it has become too large."""
         parser = expat.ParserCreate()
         parser.buffer_text = True
         parser.StartElementHandler = self._start
         parser.EndElementHandler = self._end
-        parser.CharacterDataHandler = self._characters
         parser.StartDoctypeDeclHandler = self._doctype
         parser.EntityDeclHandler = self._entity
         self._parser = parser
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes. Raises ``ScanFailure`` when they cannot be nmap's or there are too many."""
-        if len(self.document) + len(data) > MAX_XML:
-            raise ScanFailure(f"nmap answered with more than {MAX_XML // 2**20} MiB: scan fewer ports")
-        self.document += data
+        self._held += data
+        self._fed += len(data)
         self._parse(data, final=False)
+        unread = self._fed - max(0, self._parser.CurrentByteIndex)
+        if unread > self._limit + len(data):  # one tag or text without an end
+            raise ScanFailure("nmap wrote something that is not its XML: an element without an end")
+        if self._begun is None:
+            self._beside += len(data)
+            if self._beside > MAX_BESIDE:
+                raise ScanFailure(f"nmap wrote more than {MAX_BESIDE // 2**20} MiB that tell of no host")
+            self._forget(self._fed - unread)
+        elif self._fed - self._begun > self._limit:
+            self._begun = -1
+        if self._begun == -1:
+            self._forget(self._fed)
 
     def close(self) -> Verdict:
         """The end of the output. Raises ``ScanFailure`` when the document is not complete."""
-        if not self.document:
+        if not self._fed:
             raise ScanFailure("nmap wrote nothing")
         self._parse(b"", final=True)
         return self._verdict
+
+    def _forget(self, until: int) -> None:
+        if until > self._base:
+            del self._held[: until - self._base]
+            self._base = until
 
     def _parse(self, data: bytes, *, final: bool) -> None:
         try:
@@ -103,46 +147,45 @@ class XmlStream:
         if self._depth > MAX_DEPTH or (self._depth == 1 and name != "nmaprun"):
             raise ScanFailure(f"nmap wrote something that is not its XML: an element {name[:40]!r}")
         verdict = self._verdict
-        match name:
-            case "nmaprun":
-                verdict.version = clean(attributes.get("version"), 40)
-            case "taskprogress":
-                self._progress(attributes)
-            case "host" | "hosthint":
-                self._address = ""
-                self._timed_out = attributes.get("timedout") == "true"
-            case "address" if attributes.get("addrtype") in ("ipv4", "ipv6"):
-                self._address = attributes.get("addr", "")
-                if self._timed_out:
-                    verdict.timed_out.append(clean(self._address))
-            case "port":
-                self._port = (attributes.get("protocol", ""), _number(attributes.get("portid")) or 0)
-                self._tunnel, self._cpes = "", []
-            case "service" if self._port is not None:
-                self._tunnel = attributes.get("tunnel", "")
-            case "cpe" if self._port is not None:
-                self._text = []
-            case "target" if attributes.get("status") == "skipped":
-                verdict.skipped.append(clean(attributes.get("specification")))
-            case "finished":
-                verdict.exit = attributes.get("exit", "")
-                verdict.error = clean(attributes.get("errormsg"))
-            case "hosts":
-                verdict.hosts_total = _number(attributes.get("total"))
+        if self._on_beside is not None and self._begun is None and self._depth <= 3:
+            self._on_beside(name, attributes)
+        if self._depth == 1:
+            verdict.version = clean(attributes.get("version"), 40)
+            if (
+                attributes.get("scanner", "nmap") == "nmap"
+            ):  # masscan writes such documents too, of a version of its own
+                _refuse_old(verdict.version)
+        elif self._depth == 2 and name == "host":
+            self._begun = self._parser.CurrentByteIndex
+            self._timed_out = attributes.get("timedout") == "true"
+        elif self._depth == 3:
+            match name:
+                case "address" if self._timed_out and attributes.get("addrtype") in ("ipv4", "ipv6"):
+                    verdict.timed_out.append(clean(attributes.get("addr")))
+                case "finished":
+                    verdict.exit = attributes.get("exit", "")
+                    verdict.error = clean(attributes.get("errormsg"))
+                case "hosts":
+                    verdict.hosts_total = _number(attributes.get("total"))
+        elif name == "taskprogress":
+            self._progress(attributes)
+        elif name == "target" and attributes.get("status") == "skipped" and len(verdict.skipped) < 16:
+            verdict.skipped.append(clean(attributes.get("specification")))
 
     def _end(self, name: str) -> None:
         self._depth -= 1
-        if name == "cpe" and self._text is not None:
-            self._cpes.append("".join(self._text))
-            self._text = None
-        elif name == "port" and self._port is not None:
-            if self._tunnel or self._cpes:
-                self._verdict.details[(self._address, *self._port)] = (self._tunnel, tuple(self._cpes))
-            self._port = None
-
-    def _characters(self, text: str) -> None:
-        if self._text is not None:
-            self._text.append(text)
+        if self._depth != 1 or name != "host" or self._begun is None:
+            return
+        begun, self._begun = self._begun, None
+        self._timed_out = False
+        self._verdict.told += 1
+        # The index is that of the closing tag, or for an empty element of its only one.
+        end = self._held.find(b">", self._parser.CurrentByteIndex - self._base) + 1
+        if begun < 0 or end + self._base - begun > self._limit:
+            self._verdict.oversized += 1
+            return
+        if self._on_host is not None:
+            self._on_host(bytes(self._held[begun - self._base : end]))
 
     def _progress(self, attributes: dict[str, str]) -> None:
         """Within a stage nmap counts percent; a stage begins anew for each group of hosts, so the furthest counts."""
@@ -159,6 +202,21 @@ def clean(text: str | None, limit: int = TEXT_LIMIT) -> str:
     if not cut.isprintable():
         cut = "".join(character if character.isprintable() else " " for character in cut)
     return " ".join(cut.split())[:limit]
+
+
+def _refuse_old(version: str) -> None:
+    """nmap says its version before it sends anything. Without one that can be read it is taken for new enough."""
+    match = _VERSION.match(version)
+    if match and (int(match[1]), _hundredths(match[2])) < OLDEST:
+        needed = ".".join(str(part) for part in OLDEST)
+        raise ScanFailure(
+            f"nmap {version} is too old: {needed} or newer is needed, whose scripts tell of certificates in XML"
+        )
+
+
+def _hundredths(text: str) -> int:
+    """What follows the point in nmap's versions is a fraction: 7.8 would be newer than 7.70."""
+    return int(text.ljust(2, "0")[:2])
 
 
 def _number(text: str | None) -> int | None:

@@ -31,12 +31,13 @@ from agent.workers.scan.argv import (
 )
 from agent.workers.scan.budget import Limits
 from agent.workers.scan.budget_file import Budget, budget_of
+from agent.workers.scan.found import Host
 from agent.workers.scan.memory.coverage import asked
 from agent.workers.scan.memory.migration import with_rest
 from agent.workers.scan.nmap import run_nmap
 from agent.workers.scan.pausing import Ended, gate_of
 from agent.workers.scan.plan import Chunk, make_plan
-from agent.workers.scan.results import read_results
+from agent.workers.scan.results import document, given_as, read_host
 from agent.workers.scan.steady import steadily
 from agent.workers.scan.store import DETECTED, Ending, Run, ScanStore, Task
 from agent.workers.scan.stream import XmlStream
@@ -165,14 +166,22 @@ class ScanWorker:
         await steadily(self._budget, share, addresses, self._service.rate, work, turn)
 
     async def _scan(self, store: ScanStore, run: Run, chunk: Chunk, rate: int) -> None:
-        stream = XmlStream(stages=_STAGES[self._service.profile])
+        given = given_as(chunk.addresses)
+        hosts: list[Host] = []
+        elements: list[bytes] = []
+
+        def take(element: bytes) -> None:
+            hosts.append(read_host(element, given))
+            elements.append(element)
+
+        stream = XmlStream(stages=_STAGES[self._service.profile], on_host=take)
 
         def turn() -> None:
             self._context.beat()
             self._tell(run, stream.fraction * len(chunk.addresses))
 
         try:
-            answer = await run_nmap(
+            verdict = await run_nmap(
                 lambda targets: self._argv(chunk, targets, rate),
                 self._environment,
                 target_list(chunk.addresses),
@@ -183,24 +192,23 @@ class ScanWorker:
                 turn=turn,
                 turn_every=self._context.beat_interval,
             )
-            result = read_results(answer, chunk.addresses)
         except ScanFailure as error:
             if self._plan.chunk_count == 1:
                 raise
             place = f"{chunk.addresses[0]} to {chunk.addresses[-1]}"
             raise ScanFailure(f"chunk {chunk.number + 1} of {self._plan.chunk_count} ({place}): {error}") from error
-        found = {host.address for host in result.hosts}
+        found = {host.address for host in hosts}
         store.store(
             run,
-            [with_rest(host, self._ports) for host in result.hosts],
+            [with_rest(host, self._ports) for host in hosts],
             time.time(),
             chunk=chunk.number,
             addresses=len(chunk.addresses),
             asked=asked(address for address in chunk.addresses if address not in found),
             stage=DETECTED,
-            raw=answer.document,
+            raw=document(elements, verdict.version),
         )
-        store.tally(run, sent=0, answered=0, nmap_version=result.nmap_version)
+        store.tally(run, sent=0, answered=0, nmap_version=verdict.version)
         self._context.beat()
 
     def _ended(self, store: ScanStore, run: Run | None) -> None:

@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from agent.workers.scan.pausing import EXTEND_EVERY, LOOK, Ended, Gate
+from agent.declaration.wall_clock import Offset
+from agent.declaration.window import DAY, parse_window
+from agent.workers.scan.pausing import EXTEND_EVERY, LOOK, Ended, Gate, opens
 from tests.workers.scan.test_worker import Bench, bench, loopback
 
 __all__ = ["bench"]
@@ -45,10 +48,10 @@ def extended() -> list[float]:
 def gate(config: Path, clock: Clock, extended: list[float]) -> Gate:
     """Its window is closed from 1100 to 1200."""
 
-    def opens(now: float) -> float | None:
+    def window(now: float) -> float | None:
         return 1200.0 if 1100 <= now < 1200 else None
 
-    return Gate(config, opens, timeout=60.0, extend=extended.append, clock=clock, ticks=clock)
+    return Gate(config, window, timeout=60.0, extend=extended.append, clock=clock, ticks=clock)
 
 
 def test_it_is_closed_while_the_file_is_there_and_looks_no_oftener_than_it_says(
@@ -185,6 +188,18 @@ def test_what_fails_fails_as_it_does(config: Path) -> None:
         asyncio.run(Gate(config).redo(fail))
 
 
+def test_the_windows_of_a_declaration_say_when_it_opens() -> None:
+    def utc(at: int) -> Offset:
+        return 0, False
+
+    monday = 4 * DAY  # 1970-01-05
+    when = opens([parse_window("Mon..Fri 20:00-06:00")], utc)
+    assert when(monday + 21 * 3600) is None
+    assert when(monday + 7 * 3600) == monday + 20 * 3600
+    assert when(monday + 5 * DAY + 7 * 3600) == monday + 7 * DAY + 20 * 3600
+    assert opens([], utc)(monday) is None
+
+
 # -- the worker as a process, with an nmap that takes its time ------------------------------------------------------
 
 WAITING = 'echo $$ >> "$HERE/began"; [ -e "$HERE/go" ] && exec "$NMAP" "$@"; exec sleep 600'
@@ -265,3 +280,16 @@ def test_an_ended_run_keeps_what_it_found_and_the_next_one_begins_anew(bench: Be
     (bench.directory / "lan.ended").unlink()
     assert bench.run(loopback("127.0.0.0/25")).code == 0
     assert bench.rows("SELECT id, status, chunks_done FROM runs") == [(1, "stopped", 1), (2, "finished", 2)]
+
+
+def test_outside_its_window_a_scan_is_ready_and_waits(bench: Bench, here: Path) -> None:
+    """The window is an hour of another day than today."""
+    path = bench.fake(WAITING)
+    day = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")[(time.localtime().tm_wday + 3) % 7]
+    scan = msgspec.structs.replace(loopback(), window=(f"{day} 03:00-04:00",))
+    process = bench.start(scan, path=path)
+    told(bench, "outside its window until ")
+    assert {"READY": "1"} in bench.notes
+    assert not pids(here)
+    (bench.directory / "lan.ended").touch()
+    assert bench.finish(process).events["scan_stopped"]["message"].endswith("ended by hand after 0 of 1 host")

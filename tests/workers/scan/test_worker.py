@@ -10,6 +10,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -20,6 +21,9 @@ import pytest
 
 import agent
 from agent.declaration.model import Heartbeat, History, Profile, Scan
+from agent.workers.inventory import snapshot
+from agent.workers.inventory.sighting import FLOW, SERVICE, Sighting
+from agent.workers.inventory.table import Table
 from agent.workers.scan.found import Host
 from agent.workers.scan.memory.reading import Memory
 
@@ -425,11 +429,20 @@ def test_what_changed_between_runs_is_told_once_and_what_is_old_is_forgotten(ben
             "new": "open",
         }
     assert "port_closed" not in bench.run(scan).events, "one miss"
-    closed = bench.run(scan).events["port_closed"]
+    flow = Sighting(0, time.time_ns() + 10**9, FLOW, 0, "", "127.0.0.1", SERVICE, "udp/53")
+    table = Table()
+    table.fold([flow], "lo")
+    (bench.directory / "edge").mkdir()
+    seen = snapshot.entries(table.addresses)
+    inventory = snapshot.Snapshot(written=1, counters={}, progress={}, own=[], stations=[], addresses=seen, heard=[])
+    snapshot.write(bench.directory / "edge" / snapshot.NAME, inventory)
+    ended = bench.run(scan)
+    assert ended.events["port_opened"]["message"] == "127.0.0.1 udp/53 is open", "a capture saw it answer"
+    closed = ended.events["port_closed"]
     assert closed["message"] == f"127.0.0.1 tcp/{port} is closed, was open"
     assert not bench.run(scan).events.keys() & {"port_closed", "port_opened", "scan_changes"}
     with Memory(bench.data / "scan.db") as memory:
-        assert [change.kind for change in memory.changes()] == ["host_new", "port_opened", "port_closed"]
+        assert [change.kind for change in memory.changes()] == ["host_new", "port_opened", "port_closed", "port_opened"]
         assert {run.site for run in memory.runs()} == {"here"}
         assert [list(memory.raw(run.id)) for run in memory.runs()] == [[]] * 5
 

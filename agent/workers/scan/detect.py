@@ -1,0 +1,216 @@
+"""Which runs of nmap identify the services of some hosts, and what their answers come to. Pure.
+
+nmap asks all addresses of one run for the same ports, and tells of a host when it is through with some of them. So
+hosts are put together by equal sets of ports, and few at a time: a slow one holds up few others, and a run that is
+killed is soon done anew. It is asked lightly first (its intensity 2); only ports of which that learned no product are
+asked at length (7), which takes minutes for a port that answers nothing nmap knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+from agent.workers.scan.argv import Ask
+from agent.workers.scan.found import Host, Port, Script
+from agent.workers.scan.plan import Family, Ranges, merge
+from agent.workers.scan.requests import NEVER_ASKED
+
+Stage = Literal["light", "deep", "slow"]
+"""``slow``: lightly, but of ports that said nothing, so that it takes long."""
+
+INTENSITY: Final[Mapping[Stage, int]] = {"light": 2, "deep": 7, "slow": 2}
+"""``--version-intensity`` of nmap(1): 2 is what ``--version-light`` is, 7 what it does by itself."""
+
+GROUP_HOSTS: Final = 16
+"""Most hosts of one run."""
+
+GROUP_PORTS: Final = 256
+"""Most ports of one run, over all of its hosts, and so of one host too."""
+
+AT_ONCE: Final = 64
+"""Most ports that one run identifies at a time. nmap's own 20 make it wait for the same 6 s again and again."""
+
+LIMIT: Final[Mapping[Stage, float]] = {"light": 60.0, "deep": 200.0, "slow": 120.0}
+"""Seconds after which a run is broken off and done in halves. A port that never answers costs a light run 41 s and a
+deep one 157 s (measured, nmap 7.93). One that never stops talking (a tarpit) costs any amount."""
+
+_PER_ROUND: Final = 15.0
+"""Seconds more for each further ``AT_ONCE`` ports of a run."""
+
+_FOR_SCRIPTS: Final = 120.0
+
+PortKey = tuple[str, int]
+"""``found.Port.key``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One run of nmap."""
+
+    stage: Stage
+    addresses: tuple[str, ...]
+    ask: Ask
+
+    @property
+    def ports(self) -> tuple[PortKey, ...]:
+        """What each of its addresses is asked for."""
+        both = (("tcp", self.ask.tcp), ("udp", self.ask.udp))
+        return tuple(
+            (protocol, number) for protocol, ranges in both for low, high in ranges for number in range(low, high + 1)
+        )
+
+    @property
+    def limit(self) -> float:
+        """Seconds that it may take."""
+        rounds = len(self.addresses) * len(self.ports) // AT_ONCE
+        beside = _FOR_SCRIPTS if self.ask.system or len(self.ask.scripts) > 1 else 0.0
+        return LIMIT[self.stage] + _PER_ROUND * rounds + beside
+
+
+def halves(task: Task, left: Sequence[str]) -> tuple[Task, ...]:
+    """What to do instead of a run that took too long and had not told of ``left`` by then; nothing for a single port.
+
+    First the hosts are parted and then the ports, so that what holds it up is soon alone.
+    """
+    if len(left) > 1:
+        middle = len(left) // 2
+        return tuple(replace(task, addresses=tuple(some)) for some in (left[:middle], left[middle:]))
+    if len(left) == 0 or len(task.ports) < 2:
+        return ()
+    middle = len(task.ports) // 2
+    return tuple(
+        replace(task, addresses=tuple(left), ask=_only(task.ask, some))
+        for some in (task.ports[:middle], task.ports[middle:])
+    )
+
+
+def _only(ask: Ask, ports: Sequence[PortKey]) -> Ask:
+    """The same of fewer ports, without what may have taken so long beside."""
+    tcp, udp = (_ranges(number for each, number in ports if each == protocol) for protocol in ("tcp", "udp"))
+    return replace(ask, tcp=tcp, udp=udp, at_once=min(ask.at_once, len(ports)), system=False, scripts=ask.scripts[:1])
+
+
+def askable(host: Host) -> tuple[PortKey, ...]:
+    """The open ports of a host that may be asked what they are: TCP and UDP ones, none of a printer's."""
+    return tuple(
+        port.key
+        for port in host.open_ports()
+        if port.protocol in ("tcp", "udp") and not (port.protocol == "tcp" and port.number in NEVER_ASKED)
+    )
+
+
+def tasks(
+    stage: Stage,
+    wanted: Mapping[str, Collection[PortKey]],
+    *,
+    scripts: Sequence[str] = (),
+    beside: Mapping[str, Host] | None = None,
+) -> list[Task]:
+    """The runs that ask each address for its ports. Every pair is in exactly one of them.
+
+    ``scripts`` are files to run beside. ``beside`` asks for operating systems as well, and says what is known of the
+    hosts: nmap wants one closed port for that.
+    """
+    groups: dict[tuple[Family, str, str, tuple[int, ...]], list[str]] = {}
+    for address, keys in wanted.items():
+        plain, _, zone = address.partition("%")
+        family: Family = 6 if ":" in plain else 4
+        for protocol in ("tcp", "udp"):
+            all_numbers = sorted({number for each, number in keys if each == protocol})
+            for start in range(0, len(all_numbers), GROUP_PORTS):
+                group = (family, zone, protocol, tuple(all_numbers[start : start + GROUP_PORTS]))
+                groups.setdefault(group, []).append(address)
+    made = []
+    for (family, _, protocol, numbers), addresses in groups.items():
+        size = max(1, min(GROUP_HOSTS, GROUP_PORTS // len(numbers)))
+        for start in range(0, len(addresses), size):
+            some = tuple(addresses[start : start + size])
+            ports = _ranges(numbers)
+            system = beside is not None and protocol == "tcp"
+            if system and beside is not None:
+                ports = merge([*ports, *_closed([beside[address] for address in some])])
+            ask = Ask(
+                family,
+                tcp=ports if protocol == "tcp" else (),
+                udp=ports if protocol == "udp" else (),
+                intensity=INTENSITY[stage],
+                at_once=min(AT_ONCE, len(some) * len(numbers)),
+                scripts=tuple(scripts),
+                system=system,
+            )
+            made.append(Task(stage, some, ask))
+    return made
+
+
+def _ranges(numbers: Iterable[int]) -> Ranges:
+    return merge((number, number) for number in numbers)
+
+
+def _closed(hosts: Sequence[Host]) -> Ranges:
+    """A TCP port that was closed at all of them, if a likely one was."""
+    first, *others = hosts
+    likely = [low for rest in first.rest if rest.protocol == "tcp" and rest.state == "closed" for low, _ in rest.ports]
+    likely += [port.number for port in first.ports if port.protocol == "tcp" and port.state == "closed"]
+    for number in likely[:16]:
+        if number not in NEVER_ASKED and all(host.state_of("tcp", number) == "closed" for host in others):
+            return ((number, number),)
+    return ()
+
+
+def unknown(port: Port) -> bool:
+    """Whether nmap took a port for open and learned no product."""
+    return "open" in port.state and not port.product and port.service != "tcpwrapped"
+
+
+def better(before: Port | None, now: Port) -> Port:
+    """What two runs told of a port: the later one, unless only the earlier one learned what it is."""
+    if before is None:
+        return now
+    chosen = before if unknown(now) and before.service and before.method == "probed" else now
+    return replace(
+        chosen,
+        certificate=now.certificate or before.certificate,
+        fingerprint=now.fingerprint or before.fingerprint,
+        scripts=now.scripts or before.scripts,
+    )
+
+
+def told(port: Port, nmap: Port) -> Port:
+    """An open port of the sweep with what nmap says it is.
+
+    Whether it is open was settled by the sweep, which asked more than once. That nmap found it otherwise a moment
+    later, or was shown the door (``tcpwrapped``), stands beside the reason.
+    """
+    if "open" not in nmap.state:
+        return replace(port, reason=f"{port.reason}; nmap: {nmap.state} ({nmap.reason})")
+    if nmap.service == "tcpwrapped":
+        return replace(port, reason=f"{port.reason}; nmap: tcpwrapped", ttl=port.ttl or nmap.ttl)
+    return replace(nmap, state=port.state, reason=port.reason, ttl=port.ttl or nmap.ttl)
+
+
+def settled(
+    host: Host,
+    ports: Mapping[PortKey, Port],
+    remarks: Mapping[PortKey, str],
+    *,
+    system: Sequence[str] = (),
+    scripts: Sequence[Script] = (),
+) -> Host:
+    """A host of the sweep with all that was learned since.
+
+    ``ports`` is what nmap told, ``remarks`` what else stands beside the reason of a port.
+    """
+
+    def one(port: Port) -> Port:
+        if port.key in ports and port.state == "open":
+            port = told(port, ports[port.key])
+        return replace(port, reason=f"{port.reason}; {remarks[port.key]}") if port.key in remarks else port
+
+    return replace(
+        host,
+        ports=tuple(one(port) for port in host.ports),
+        os=tuple(system) or host.os,
+        scripts=tuple(scripts) or host.scripts,
+    )

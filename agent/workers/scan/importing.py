@@ -1,0 +1,397 @@
+"""Reports that nmap and masscan wrote on their own, as hosts and what they were asked for. No I/O.
+
+Such a file may come from anywhere. It passes through ``stream``, which refuses entities and bounds depth and size, host
+by host; so what is held in memory is one element and what was understood of those before. A report that is not whole is
+not read at all: what it does not say would look as if it had gone.
+"""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
+from typing import Final
+from xml.etree import ElementTree
+
+from agent.declaration.amounts import count
+from agent.errors import ScanFailure
+from agent.workers.scan.diff import NOT_OPEN
+from agent.workers.scan.found import PROTOCOLS, STATES, Certificate, Host, Port, Protocol, Rest, Script
+from agent.workers.scan.memory.coverage import Asked
+from agent.workers.scan.memory.picture import PortSet, join
+from agent.workers.scan.memory.place import Line, place
+from agent.workers.scan.plan import Ranges, merge
+from agent.workers.scan.results import OUTPUT_LIMIT, SCRIPTS_LIMIT, read_host
+from agent.workers.scan.side import Detection, Side
+from agent.workers.scan.spans import common, holds, size, without
+from agent.workers.scan.stream import MAX_HOST, XmlStream, clean
+from agent.workers.scan.targets import given
+
+MAX_REPORT: Final = 256 * 2**20
+"""Bytes of one report."""
+
+MAX_HOSTS: Final = 65_536
+MAX_PORTS: Final = 500_000
+"""Most hosts, and ports told of by themselves, of one report: what is read is held in memory until it is stored."""
+
+_MAX_REASONS = 256
+"""Most groups of ports of one host that are told of together; nmap has some ten states and reasons."""
+
+_MAX_AGAIN = 256
+"""How often hosts may be told of once more."""
+
+_RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", re.ASCII)
+_SECONDS = re.compile(r"[0-9]{1,10}", re.ASCII)
+_DETECTS = re.compile(r"-s[A-Za-z]{0,10}V[A-Za-z]{0,10}|-A", re.ASCII)
+_SCRIPTS = re.compile(r"-s[A-Za-z]{0,10}C[A-Za-z]{0,10}|-A|--?script[=-]?.*", re.ASCII)
+
+_SPEAKS: Final = {
+    **{name: name for name in ("ssh", "http", "ftp", "smtp", "pop3", "imap", "vnc", "telnet", "snmp", "ntp")},
+    "smb": "microsoft-ds",
+    "dns-ver": "domain",
+    "memcached": "memcached",
+    "rdp": "ms-wbt-server",
+}
+"""What masscan calls a banner, and nmap the service that has it."""
+
+_WORDS = (
+    ("nmap wrote nothing", "it is empty"),
+    ("nmap wrote something that is not its XML", "it is no XML report of nmap or masscan"),
+    ("nmap's XML stops before its end", "the report stops before its end: whoever wrote it did not finish"),
+    ("nmap wrote more than", "it holds more than"),
+    ("nmap's XML cannot be understood", "the report cannot be understood"),
+)
+"""What ``stream`` and ``results`` say of the nmap that they listen to, and what that means of a file."""
+
+
+@dataclass(slots=True)
+class Report:
+    """One report. Times are unix seconds, 0 when it does not say. ``notes`` tell what of it is not used."""
+
+    tool: str
+    version: str
+    arguments: str
+    started: float
+    ended: float
+    hosts: tuple[Host, ...]
+    ports: PortSet
+    """What each address was to be asked for; empty when it does not say."""
+    asked: tuple[Asked, ...]
+    """Addresses that nobody answered at."""
+    total: int
+    """Addresses that were asked for."""
+    detection: Detection
+    scripts: bool
+    digest: str
+    """SHA-256 of the file, hexadecimal."""
+    notes: list[str] = field(default_factory=list)
+
+    def side(self) -> Side:
+        """For a comparison."""
+        silent = [part for part in self.asked if part.outcome == "silent"]
+
+        def parts(address: str) -> list[Asked]:
+            (line, number) = place(address)
+            return [part for part in silent if part.line == line and holds(part.addresses, number)]
+
+        return Side(
+            looked=lambda address: bool(parts(address)),
+            ports=lambda address: next((part.ports for part in parts(address)), self.ports),
+            detection=self.detection,
+            scripts=self.scripts,
+        )
+
+
+def read_report(data: Iterable[bytes]) -> Report:
+    """Read a report, given piece by piece. Raises ``ScanFailure`` with the reason, for a line that names the file."""
+    reader = _Reader()
+    digest = hashlib.sha256()
+    length = 0
+    try:
+        for piece in data:
+            length += len(piece)
+            if length > MAX_REPORT:
+                raise ScanFailure(f"it is larger than {MAX_REPORT // 2**20} MiB: give it in parts")
+            digest.update(piece)
+            reader.stream.feed(piece)
+        return reader.close(digest.hexdigest())
+    except ScanFailure as failure:
+        text = str(failure)
+        told = next(((words, means) for words, means in _WORDS if text.startswith(words)), None)
+        raise (ScanFailure(told[1] + text[len(told[0]) :]) if told else failure) from None
+
+
+class _Reader:
+    """Takes the parts of a document as ``stream`` hands them out."""
+
+    def __init__(self) -> None:
+        self.stream = XmlStream(stages=1, on_host=self._host, on_beside=self._beside)
+        self._root: dict[str, str] = {}
+        self._finished: dict[str, str] | None = None
+        self._asked: dict[Protocol, Ranges] = {}
+        self._hosts: dict[str, Host] = {}
+        self._seen: dict[str, dict[tuple[str, int], Port]] = {}
+        self._single = 0
+        self._again = 0
+        self._unplaced = 0
+        self._timed_out: list[str] = []
+        self._foreign: set[str] = set()
+
+    @property
+    def _tool(self) -> str:
+        return self._root.get("scanner", "nmap")
+
+    def _beside(self, name: str, attributes: dict[str, str]) -> None:
+        if name == "nmaprun" and not self._root:
+            self._root = attributes
+            if self._tool not in ("nmap", "masscan"):
+                raise ScanFailure(f"it was written by {clean(self._tool, 40)!r}; reports of nmap and masscan are read")
+        elif name == "scaninfo":
+            protocol = _protocol(attributes.get("protocol"))
+            if protocol is None:
+                self._foreign.add(clean(attributes.get("protocol"), 20))
+            else:
+                asked = _ranges(attributes.get("services", ""))
+                self._asked[protocol] = merge((*self._asked.get(protocol, ()), *asked))
+        elif name == "finished":
+            self._finished = attributes
+
+    def _host(self, element: bytes) -> None:
+        if self._tool == "masscan":
+            self._of_masscan(_element(element))
+            return
+        tree = _element(element)
+        if tree.get("timedout") == "true":
+            self._timed_out += [clean(one.get("addr"), 60) for one in tree.iterfind("address")][:1]
+            return
+        host = read_host(element, str)
+        if host.state not in ("up", "down"):  # nmap -sL lists what it would scan
+            return
+        for port in host.ports:
+            _check_state(port.state)
+        rest, unplaced = _rest(tree, host, self._asked, "--open" in self._root.get("args", "").split())
+        self._unplaced += unplaced
+        host = replace(host, rest=rest)
+        if host.address in self._hosts:
+            self._again += 1
+            if self._again > _MAX_AGAIN:
+                raise ScanFailure(f"it tells of hosts more than once, {host.address} among them")
+            host = join(self._hosts[host.address], host)
+        self._hosts[host.address] = host
+        self._count(len(host.ports), len(self._hosts))
+
+    def _of_masscan(self, tree: ElementTree.Element) -> None:
+        """Each element is one answer of a port: ``scaninfo`` does not say what else was asked."""
+        found = tree.find("address")
+        try:
+            address = str(ip_address(found.get("addr", "") if found is not None else ""))
+        except ValueError:
+            raise ScanFailure("the report cannot be understood: a host without an address") from None
+        ports = self._seen.setdefault(address, {})
+        for each in tree.iterfind("ports/port"):
+            protocol = _protocol(each.get("protocol"))
+            number = each.get("portid", "")
+            if protocol is None or not _RANGE.fullmatch(number) or "-" in number or int(number) > 65535:
+                continue  # an answer to a ping, say
+            known = ports.get((protocol, int(number)), Port(protocol, int(number), "", ""))
+            ports[known.key] = _answer(known, each)
+            self._count(1, len(self._seen))
+
+    def _count(self, ports: int, hosts: int) -> None:
+        self._single += ports
+        if hosts > MAX_HOSTS or self._single > MAX_PORTS:
+            raise ScanFailure(f"it tells of more than {MAX_HOSTS} hosts or {MAX_PORTS} ports: give it in parts")
+
+    def close(self, digest: str) -> Report:
+        verdict = self.stream.close()
+        if verdict.oversized:
+            raise ScanFailure(f"it says more than {MAX_HOST // 2**20} MiB about one host")
+        if self._finished is None:
+            raise ScanFailure("the report does not say that it is finished: whoever wrote it was stopped")
+        if self._tool == "nmap" and verdict.exit != "success":
+            raise ScanFailure(f"nmap did not finish: {verdict.error or 'it does not say why'}")
+        notes = []
+        if self._timed_out:
+            more = f", {self._timed_out[0]} first"
+            notes.append(f"nmap gave up on {count(len(self._timed_out), 'host')}{more}: not taken for down")
+        if self._unplaced:
+            notes.append(
+                f"which ports were in which state is not said of {count(self._unplaced, 'port')}, as an old nmap does:"
+                " they are left out"
+            )
+        if self._foreign:
+            notes.append(f"results for the protocol {', '.join(sorted(self._foreign))} are left out")
+        ports: PortSet = tuple((name, self._asked[name]) for name in PROTOCOLS if self._asked.get(name))
+        arguments = clean(self._root.get("args"), OUTPUT_LIMIT)
+        words = arguments.split()
+        hosts = self._hosts or {
+            address: Host(
+                address, "up", next(iter(found.values())).reason, ports=tuple(sorted(found.values(), key=_order))
+            )
+            for address, found in self._seen.items()
+            if found
+        }
+        silent = self._silent(verdict.hosts_total or 0, notes, ports)
+        probed = any(port.method == "probed" for host in hosts.values() for port in host.ports)
+        detection: Detection = "none"
+        if self._tool == "masscan":
+            detection = "some" if probed else "none"
+        elif probed or any(_DETECTS.fullmatch(word) for word in words):
+            detection = "every"
+        return Report(
+            tool=self._tool,
+            version=verdict.version,
+            arguments=arguments,
+            started=_seconds(self._root.get("start")),
+            ended=_seconds(self._finished.get("time")),
+            hosts=tuple(hosts[address] for address in sorted(hosts, key=place)),
+            ports=ports,
+            asked=silent,
+            total=(verdict.hosts_total or len(hosts)) if self._tool == "nmap" else len(hosts),
+            detection=detection,
+            scripts=self._tool == "nmap" and any(_SCRIPTS.fullmatch(word) for word in words),
+            digest=digest,
+            notes=notes,
+        )
+
+    def _silent(self, total: int, notes: list[str], ports: PortSet) -> tuple[Asked, ...]:
+        """The addresses that were asked and are not told of."""
+        told: dict[Line, list[tuple[int, int]]] = {}
+        late: dict[Line, list[tuple[int, int]]] = {}
+        for where, addresses in ((told, self._hosts), (late, self._timed_out)):
+            for address in addresses:
+                line, number = place(address)
+                where.setdefault(line, []).append((number, number))
+        gave_up = tuple(Asked(line, merge(numbers), ports, "timed_out") for line, numbers in late.items())
+        if self._tool != "nmap" or total <= len(self._hosts) + len(self._timed_out):
+            return gave_up
+        arguments = self._root.get("args", "")
+        found = given(arguments, total)
+        known = all(size(common(merge(numbers), found.get(line, ()))) == len(numbers) for line, numbers in told.items())
+        if not found or not known or "--open" in arguments.split():
+            notes.append(
+                f"{count(total - len(self._hosts), 'host')} that did not answer are not named: they are not taken for"
+                " down"
+            )
+            return gave_up
+        heard = {line: merge([*told.get(line, ()), *late.get(line, ())]) for line in found}
+        return (
+            *(
+                Asked(line, left, ports, "silent")
+                for line, ranges in found.items()
+                if (left := without(ranges, heard[line]))
+            ),
+            *gave_up,
+        )
+
+
+def _rest(
+    tree: ElementTree.Element, host: Host, asked: dict[Protocol, Ranges], only_open: bool
+) -> tuple[tuple[Rest, ...], int]:
+    """What a host says of ports together, and how many of these cannot be told apart."""
+    taken: dict[Protocol, Ranges] = {
+        protocol: merge((port.number, port.number) for port in host.ports if port.protocol == protocol)
+        for protocol in PROTOCOLS
+    }
+    groups = tree.findall("ports/extraports")
+    reasons = [(group, reason) for group in groups for reason in group.iterfind("extrareasons")]
+    if len(groups) > _MAX_REASONS or len(reasons) > _MAX_REASONS:
+        raise ScanFailure(f"the report cannot be understood: {host.address} has too many groups of ports")
+    found: list[Rest] = []
+    placed = 0
+    for group, reason in reasons:
+        protocol = _protocol(reason.get("proto"))
+        if protocol is None or not reason.get("ports"):
+            continue
+        ports = without(_ranges(reason.get("ports", "")), taken[protocol])
+        if ports:
+            found.append(Rest(protocol, _check_state(group.get("state", "")), clean(reason.get("reason"), 40), ports))
+            taken[protocol] = merge((*taken[protocol], *ports))
+            placed += size(ports)
+    counted = sum(int(number) for group in groups if _SECONDS.fullmatch(number := group.get("count", "")))
+    left = {protocol: ports for protocol in PROTOCOLS if (ports := without(asked.get(protocol, ()), taken[protocol]))}
+    if left and host.state == "up" and host.ports and not groups and only_open:
+        return tuple(Rest(name, "closed|filtered", NOT_OPEN, ports) for name, ports in left.items()), 0
+    if not found and len(groups) == 1 and len(left) == 1:  # before 7.90 or so nmap did not name them
+        ((name, ports),) = left.items()
+        if size(ports) == counted:
+            reason_of = clean(reasons[0][1].get("reason"), 40) if len(reasons) == 1 else ""
+            return (Rest(name, _check_state(groups[0].get("state", "")), reason_of, ports),), 0
+    return tuple(found), max(0, counted - placed)
+
+
+def _answer(known: Port, element: ElementTree.Element) -> Port:
+    """What masscan says of a port, added to what it said before."""
+    state, service = element.find("state"), element.find("service")
+    if state is not None and known.state != "open":
+        ttl = state.get("reason_ttl", "")
+        known = replace(
+            known,
+            state=_check_state(state.get("state", "")),
+            reason=clean(state.get("reason"), 40),
+            ttl=int(ttl) if _RANGE.fullmatch(ttl) and "-" not in ttl and int(ttl) < 256 else 0,
+        )
+    if not known.state:
+        known = replace(known, state="open")  # it has a banner
+    if service is None:
+        return known
+    name, banner = clean(service.get("name"), 40), service.get("banner", "")
+    if name in ("ssl", "X509"):
+        known = replace(known, tunnel="ssl", method="probed")
+    if name == "X509":
+        return replace(known, certificate=_certificate(banner) or known.certificate)
+    if name in _SPEAKS:
+        known = replace(known, service=_SPEAKS[name], method="probed")
+    if banner and name and len(known.scripts) < SCRIPTS_LIMIT:
+        said = Script(f"masscan-{name}", clean(banner, OUTPUT_LIMIT))
+        known = replace(known, scripts=tuple(sorted({*known.scripts, said}, key=lambda one: (one.name, one.output))))
+    return known
+
+
+def _certificate(text: str) -> Certificate | None:
+    """From its DER form in base64, as masscan prints it."""
+    try:
+        der = binascii.a2b_base64(text[:100_000].encode("ascii"), strict_mode=True)
+    except (binascii.Error, UnicodeEncodeError):
+        return None
+    return Certificate(hashlib.sha256(der).hexdigest()) if der else None
+
+
+def _element(data: bytes) -> ElementTree.Element:
+    try:
+        return ElementTree.fromstring(data)  # noqa: S314  # `stream` refuses entities, and bounds its size
+    except ElementTree.ParseError as error:
+        raise ScanFailure("the report cannot be understood: an element of another encoding") from error
+
+
+def _ranges(text: str) -> Ranges:
+    """``1-21,23`` as ranges. Raises ``ScanFailure``."""
+    found = []
+    for number, part in enumerate(text.split(",", 65_536) if text else ()):
+        match = _RANGE.fullmatch(part)
+        low, high = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if number >= 65_536 or not 0 <= low <= high <= 65535:
+            raise ScanFailure(f"the report cannot be understood: {clean(part, 40)!r} is not a range of ports")
+        found.append((low, high))
+    return merge(found)
+
+
+def _check_state(text: str) -> str:
+    if text not in STATES:
+        raise ScanFailure(f"the report cannot be understood: {clean(text, 40)!r} is not the state of a port")
+    return text
+
+
+def _protocol(text: str | None) -> Protocol | None:
+    return next((protocol for protocol in PROTOCOLS if protocol == text), None)
+
+
+def _seconds(text: str | None) -> float:
+    return float(text) if text and _SECONDS.fullmatch(text) else 0.0
+
+
+def _order(port: Port) -> tuple[int, int]:
+    return PROTOCOLS.index(port.protocol), port.number

@@ -1,0 +1,89 @@
+"""Which addresses a finished nmap had been given, judged by its command line. Pure.
+
+nmap writes down its words and how many addresses they made, but not which: hosts that are down are left out. So the
+words that can be targets are counted, and only when they make exactly as many addresses as nmap says are they believed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from ipaddress import ip_network
+from itertools import product
+
+from agent.workers.scan.memory.place import Line
+from agent.workers.scan.plan import Ranges, merge
+from agent.workers.scan.spans import size, without
+
+MOST_RANGES = 65_536
+"""Of one word such as ``10.0-255.0-255.1,3``; beyond that it is not believed."""
+
+_OCTET = re.compile(r"(\*|[0-9]{0,3}-?[0-9]{0,3})(,[0-9]{0,3}-?[0-9]{0,3}){0,255}", re.ASCII)
+_CHARACTERS = re.compile(r"[0-9a-fA-F.:,/*-]{1,400}", re.ASCII)
+
+
+def given(arguments: str, total: int) -> dict[Line, Ranges]:
+    """The addresses of nmap's command line, empty unless they are ``total``."""
+    words = arguments.split()[1:]
+    wanted: list[tuple[Line, Ranges]] = []
+    holes: list[tuple[Line, Ranges]] = []
+    for before, word in zip(["", *words], words, strict=False):
+        if before == "--exclude":
+            holes += [one for part in word.split(",") for one in _ranges(part)]
+        elif word.startswith("--exclude="):
+            holes += [one for part in word.partition("=")[2].split(",") for one in _ranges(part)]
+        else:
+            wanted += _ranges(word)
+    lines = dict.fromkeys(line for line, _ in wanted)
+    found = {line: without(_union(wanted, line), _union(holes, line)) for line in lines}
+    twice = sum(size(without(ranges, _union(holes, line))) for line, ranges in wanted)  # nmap counts them as they come
+    return found if total in (twice, sum(map(size, found.values()))) else {}
+
+
+def _union(parts: Iterable[tuple[Line, Ranges]], line: Line) -> Ranges:
+    return merge(one for where, ranges in parts if where == line for one in ranges)
+
+
+def _ranges(word: str) -> list[tuple[Line, Ranges]]:
+    """A target as nmap(1) takes it, ``TARGET SPECIFICATION``; nothing for a word that is none, or a name."""
+    if not _CHARACTERS.fullmatch(word):
+        return []
+    if word.count(".") != 3 or not re.search(r"[-,*]", word):
+        try:
+            network = ip_network(word, strict=False)
+        except ValueError:
+            return []
+        family = Line(4 if network.version == 4 else 6, "")
+        return [(family, ((int(network.network_address), int(network.broadcast_address)),))]
+    octets = [_octet(part) for part in word.split(".")]
+    rows = len(octets[0]) * len(octets[1]) * len(octets[2])
+    spread = [[number for low, high in octet for number in range(low, high + 1)] for octet in octets[:3]]
+    if not all(octets) or rows * len(octets[3]) == 0 or _length(spread) * len(octets[3]) > MOST_RANGES:
+        return []
+    found = []
+    for first, second, third in product(*spread):
+        base = (first << 24) | (second << 16) | (third << 8)
+        found += [(base | low, base | high) for low, high in octets[3]]
+    return [(Line(4, ""), merge(found))]
+
+
+def _length(spread: list[list[int]]) -> int:
+    result = 1
+    for numbers in spread:
+        result *= len(numbers)
+    return result
+
+
+def _octet(text: str) -> Ranges:
+    """``5``, ``1-3,7``, ``-100``, ``*``; nothing when it is none of these."""
+    if not _OCTET.fullmatch(text) or not text:
+        return ()
+    found = []
+    for part in text.split(","):
+        low, dash, high = ("0", "-", "255") if part == "*" else part.partition("-")
+        first = int(low or (0 if dash else -1))
+        last = int(high or 255) if dash else first
+        if not 0 <= first <= last <= 255:
+            return ()
+        found.append((first, last))
+    return merge(found)

@@ -1,0 +1,114 @@
+"""Reports as nmap writes them, made of what each port is to be: the truth that a comparison is held against."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from xml.sax.saxutils import quoteattr
+
+from agent.workers.scan.argv import format_ports
+from agent.workers.scan.plan import merge
+
+PORTS = range(1, 31)
+"""What every host is asked for, TCP."""
+
+START = 1_700_000_000
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one port says. ``service``: attributes of nmap's element. ``scripts``: names to outputs."""
+
+    state: str
+    service: tuple[tuple[str, str], ...] = ()
+    scripts: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A host that is up: ``others`` is the state of all ports that ``ports`` does not name.
+
+    States of which there are more than ``together`` ports, and that are not open, are told of together.
+    """
+
+    ports: dict[int, Answer] = field(default_factory=dict)
+    others: str = "closed"
+    names: tuple[str, ...] = ()
+    mac: str = ""
+    os: tuple[str, ...] = ()
+    scripts: tuple[tuple[str, str], ...] = ()
+    together: int = 5
+
+    def answer(self, number: int) -> Answer:
+        return self.ports.get(number, Answer(self.others))
+
+
+def report(
+    machines: dict[str, Machine],
+    *,
+    asked: int | None = None,
+    targets: str = "",
+    ports: range = PORTS,
+    options: str = "-sS -sV",
+    start: int = START,
+    turned: bool = False,
+) -> bytes:
+    """A finished report about these hosts out of ``asked`` addresses, all of ``targets``.
+
+    ``turned``: groups of ports in the other order.
+    """
+    ranges = format_ports(merge((number, number) for number in ports))
+    hosts = "".join(_host(address, machine, ports, turned) for address, machine in machines.items())
+    total = len(machines) if asked is None else asked
+    words = f"nmap {options} -oX - {targets or ' '.join(machines)}"
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?>\n<!DOCTYPE nmaprun>\n'
+        f'<nmaprun scanner="nmap" args={quoteattr(words)} start="{start}" version="7.93" xmloutputversion="1.05">\n'
+        f'<scaninfo type="syn" protocol="tcp" numservices="{len(ports)}" services="{ranges}"/>\n{hosts}'
+        f'<runstats><finished time="{start + 60}" timestr="" elapsed="60" exit="success"/>'
+        f'<hosts up="{len(machines)}" down="{total - len(machines)}" total="{total}"/></runstats></nmaprun>\n'
+    ).encode()
+
+
+def _host(address: str, machine: Machine, ports: range, turned: bool) -> str:
+    states = Counter(machine.answer(number).state for number in ports)
+    groups = [state for state, times in sorted(states.items()) if state != "open" and times > machine.together]
+    kind = "ipv6" if ":" in address else "ipv4"
+    mac = f'<address addr="{machine.mac}" addrtype="mac"/>' if machine.mac else ""
+    names = "".join(f'<hostname name={quoteattr(name)} type="PTR"/>' for name in machine.names)
+    extra = "".join(
+        f'<extraports state="{state}" count="{states[state]}">'
+        f'<extrareasons reason="reset" count="{states[state]}" proto="tcp" ports="{_in(state, machine, ports)}"/>'
+        "</extraports>"
+        for state in (reversed(groups) if turned else groups)
+    )
+    single = "".join(
+        _port(number, machine.answer(number)) for number in ports if machine.answer(number).state not in groups
+    )
+    guesses = "".join(f'<osmatch name={quoteattr(name)} accuracy="96" line="1"/>' for name in machine.os)
+    system = f"<os>{guesses}</os>" if guesses else ""
+    scripts = "".join(_script(*one) for one in sorted(machine.scripts))
+    said = f"<hostscript>{scripts}</hostscript>" if scripts else ""
+    return (
+        f'<host starttime="{START}" endtime="{START}"><status state="up" reason="arp-response" reason_ttl="0"/>'
+        f'<address addr="{address}" addrtype="{kind}"/>{mac}<hostnames>{names}</hostnames>'
+        f"<ports>{extra}{single}</ports>{system}{said}</host>\n"
+    )
+
+
+def _in(state: str, machine: Machine, ports: range) -> str:
+    return format_ports(merge((number, number) for number in ports if machine.answer(number).state == state))
+
+
+def _port(number: int, answer: Answer) -> str:
+    service = "".join(f" {name}={quoteattr(value)}" for name, value in answer.service)
+    found = f"<service{service}/>" if service else ""
+    scripts = "".join(_script(*one) for one in sorted(answer.scripts))
+    return (
+        f'<port protocol="tcp" portid="{number}"><state state="{answer.state}" reason="syn-ack" reason_ttl="64"/>'
+        f"{found}{scripts}</port>"
+    )
+
+
+def _script(name: str, output: str) -> str:
+    return f"<script id={quoteattr(name)} output={quoteattr(output)}/>"

@@ -1,0 +1,238 @@
+"""What is exported is read by others as it was, and harms nobody who opens it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.errors import ScanFailure
+from agent.workers.scan import exporting
+from agent.workers.scan.diff import compare
+from agent.workers.scan.found import Certificate, Host, Port, Rest, Script
+from agent.workers.scan.importing import read_report
+from agent.workers.scan.library import nmap
+from agent.workers.scan.memory.coverage import asked
+from agent.workers.scan.stored import Told
+from agent.workers.scan.stream import clean
+
+START = 1_795_788_000
+
+WEB = Port(
+    "tcp",
+    443,
+    "open",
+    "syn-ack",
+    service="http",
+    product="nginx",
+    version="1.22.1",
+    extrainfo="Debian",
+    tunnel="ssl",
+    cpe=("cpe:/a:igor_sysoev:nginx:1.22.1", "cpe:/o:linux:linux_kernel"),
+    method="probed",
+    hostname="web.lan",
+    ostype="Linux",
+    ttl=64,
+    certificate=Certificate("ab" * 32, "commonName=web.lan", "", 1_790_000_000, 1_800_000_000),
+    scripts=(Script("http-title", "Welcome"),),
+)
+HOST = Host(
+    "10.0.0.2",
+    "up",
+    "arp-response",
+    mac="02:00:00:00:00:0a",
+    names=("web.lan",),
+    ports=(Port("tcp", 22, "closed", "reset", service="ssh", method="table"), WEB),
+    rest=(
+        Rest("tcp", "closed", "reset", ((1, 21), (23, 442))),
+        Rest("udp", "open|filtered", "no-response", ((53, 53),)),
+    ),
+    os=("Linux 5.0 - 5.2 (96 %)", "Linux 3.1 (95 %)"),
+    scripts=(Script("smb-os-discovery", "OS: Unix"),),
+)
+
+
+def told(*hosts: Host, **others: object) -> Told:
+    found = Told(
+        name="lan 12",
+        started=float(START),
+        ended=START + 60.0,
+        tool="agent",
+        arguments="",
+        doubt="",
+        hosts=hosts,
+        asked=asked(["10.0.0.1", "10.0.0.3"], (("tcp", ((1, 443),)), ("udp", ((53, 53),)))),
+        total=len(hosts) + 2,
+        detection="some",
+        scripts=False,
+        run=12,
+    )
+    return replace(found, **others)  # type: ignore[arg-type]  # fields of it, by those who write these tests
+
+
+def document(found: Told) -> bytes:
+    return "".join(exporting.xml(found)).encode()
+
+
+# What `stream.clean` lets through, and no more.
+texts = st.text(max_size=12).map(clean)
+names = st.sampled_from(["http", "ssh", "domain", 'a"b', "<&>"])
+
+ports = st.builds(
+    Port,
+    protocol=st.just("tcp"),
+    number=st.integers(1, 100),
+    state=st.sampled_from(["open", "closed", "filtered"]),
+    reason=st.sampled_from(["syn-ack", "reset"]),
+    service=names,
+    product=texts,
+    version=texts,
+    extrainfo=texts,
+    tunnel=st.sampled_from(["", "ssl"]),
+    cpe=st.lists(texts.filter(bool), max_size=2).map(tuple),
+    method=st.sampled_from(["probed", "table"]),
+    hostname=texts,
+    ttl=st.integers(0, 255),
+    scripts=st.lists(st.builds(Script, st.sampled_from(["a", "b"]), texts), max_size=2, unique_by=lambda s: s.name).map(
+        lambda found: tuple(sorted(found, key=lambda script: script.name))
+    ),
+)
+
+
+guesses = st.dictionaries(st.sampled_from(["A", "B (x)"]), st.integers(1, 100))
+
+
+@st.composite
+def hosts(draw: st.DrawFn, address: str) -> Host:
+    found = draw(st.lists(ports, max_size=4, unique_by=lambda port: port.number))
+    return Host(
+        address,
+        "up",
+        "arp-response",
+        mac=draw(st.sampled_from(["", "02:00:00:00:00:01"])),
+        names=tuple(draw(st.lists(texts.filter(bool), max_size=2))),
+        ports=tuple(sorted(found, key=lambda port: port.number)),
+        rest=(
+            Rest("tcp", "closed", "reset", ((101, 200),)),
+            Rest("tcp", "filtered", "no-response", ((201, 201), (203, 203))),
+        ),
+        os=tuple(
+            f"{name} ({sure} %)"
+            for name, sure in draw(st.dictionaries(st.sampled_from(["A", "B (x)"]), st.integers(1, 100))).items()
+        ),
+        scripts=tuple(Script("smb", text) for text in draw(st.lists(texts, max_size=1))),
+    )
+
+
+@settings(max_examples=40)
+@given(hosts("10.0.0.2"), hosts("fd00::7"))
+def test_what_was_exported_as_xml_is_imported_as_it_was(first: Host, second: Host) -> None:
+    found = told(first, second)
+    back = read_report([document(found)])
+    assert back.hosts == (first, second)
+    assert back.notes == []
+    assert {address for part in back.asked for address in part.each()} == {"10.0.0.1", "10.0.0.3"}
+    assert (back.started, back.ended, back.total) == (START, START + 60, 4)
+    assert not compare(found.hosts, back.side(), back.hosts, back.side()).changes
+
+
+def test_a_certificate_survives() -> None:
+    (host,) = read_report([document(told(HOST))]).hosts
+    assert host.ports[1].certificate == replace(WEB.certificate, subject="")  # type: ignore[type-var]  # it has one
+    assert host.ports[1].scripts == (*WEB.scripts, Script("ssl-cert", "Subject: commonName=web.lan"))
+
+
+def test_python_nmap_reads_what_is_exported() -> None:
+    parser = nmap.PortScanner.__new__(nmap.PortScanner)
+    found = parser.analyse_nmap_xml_scan(document(told(HOST)).decode())
+    host = found["scan"]["10.0.0.2"]
+    assert found["nmap"]["scanstats"]["totalhosts"] == "3"
+    assert host["hostnames"][0]["name"] == "web.lan"
+    assert host["addresses"]["mac"] == "02:00:00:00:00:0A"
+    assert host["tcp"][443]["product"] == "nginx"
+    assert host["tcp"][443]["script"]["http-title"] == "Welcome"
+    assert host["osmatch"][0] | {"osclass": []} == {
+        "name": "Linux 5.0 - 5.2",
+        "accuracy": "96",
+        "line": "0",
+        "osclass": [],
+    }
+
+
+def test_ndiff_reads_what_is_exported_and_sees_what_changed(tmp_path: Path) -> None:
+    plain = replace(WEB, certificate=None)  # ndiff cannot read a port with two scripts
+    before, after = tmp_path / "a.xml", tmp_path / "b.xml"
+    before.write_bytes(document(told(replace(HOST, ports=(HOST.ports[0], plain)))))
+    after.write_bytes(document(told(replace(HOST, ports=(HOST.ports[0], replace(plain, version="1.26.0"))))))
+    same = subprocess.run(["ndiff", before, before], capture_output=True, text=True, check=False)
+    assert (same.returncode, same.stdout, same.stderr) == (0, "", "")
+    other = subprocess.run(["ndiff", before, after], capture_output=True, text=True, check=False)
+    assert other.returncode == 1
+    assert "-443/tcp open  ssl/http nginx 1.22.1 (Debian)" in other.stdout
+    assert "+443/tcp open  ssl/http nginx 1.26.0 (Debian)" in other.stdout
+
+
+def test_a_run_that_cannot_be_trusted_says_so_in_its_xml_and_is_not_imported_as_a_good_one() -> None:
+    with pytest.raises(ScanFailure, match="nmap did not finish: degraded: 2 canaries"):
+        read_report([document(told(HOST, doubt="degraded: 2 canaries"))])
+
+
+HOSTILE = '=cmd|"/c calc"!A1'
+EVIL = replace(
+    HOST,
+    names=("@SUM(1)", "[x](http://evil.example)"),
+    ports=(replace(WEB, product=HOSTILE, version="<script>alert(1)</script>", extrainfo="a | b `c` www.evil.example"),),
+)
+
+
+def test_no_cell_of_the_csv_is_calculated() -> None:
+    rows = list(csv.DictReader(io.StringIO("".join(exporting.table(told(EVIL))), newline="")))
+    assert [row["port"] for row in rows] == ["443", "1-21,23-442", "53"]
+    assert rows[0]["product"] == f"'{HOSTILE}"
+    assert rows[0]["names"].startswith("'@SUM(1)")
+    assert rows[0]["certificate_until"] == "2027-01-15"
+    assert not [cell for row in rows for cell in row.values() if cell.startswith(("=", "+", "-", "@", "\t"))]
+
+
+@given(st.text(max_size=20))
+def test_no_text_becomes_a_formula_and_none_is_lost(text: str) -> None:
+    cell = exporting.inert(text)
+    assert not cell.lstrip().startswith(("=", "+", "-", "@"))
+    assert cell in (text, f"'{text}")
+
+
+def test_nothing_in_the_markdown_is_markup() -> None:
+    page = "\n".join(exporting.markdown(told(EVIL)))
+    (line,) = (line for line in page.splitlines() if line.startswith("| 10.0.0.2"))
+    assert line.count("|") == 6
+    assert "<" not in page
+    assert "](" not in page
+    assert "http://" not in page
+    assert "www." not in page
+    assert "`" not in page
+    doubtful = "\n".join(exporting.markdown(told(HOST, doubt="degraded: *x*")))
+    assert "**Not to be relied on for what is missing: degraded&#58; &#42;x&#42;.**" in doubtful
+
+
+def test_the_json_holds_everything() -> None:
+    (host,) = json.loads(json.dumps(exporting.document(told(HOST))))["hosts"]
+    assert host["others"][0] == {"protocol": "tcp", "state": "closed", "reason": "reset", "ports": "1-21,23-442"}
+    assert host["ports"][1]["certificate"]["sha256"] == "ab" * 32
+    assert host["scripts"] == {"smb-os-discovery": "OS: Unix"}
+
+
+def test_the_xml_has_the_elements_and_attributes_of_nmap() -> None:
+    """Against the declarations of nmap.dtd, which the host's nmap has beside it."""
+    dtd = Path("/usr/share/nmap/nmap.dtd").read_text()
+    for element in ElementTree.fromstring(document(told(HOST))).iter():
+        assert f"<!ELEMENT {element.tag}" in " ".join(dtd.split())
+        for attribute in element.attrib:
+            assert attribute in dtd

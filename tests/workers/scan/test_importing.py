@@ -1,0 +1,232 @@
+"""Reports of other programs are believed as far as they go, and not at all when they are not whole."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import subprocess
+from base64 import b64encode
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.errors import ScanFailure
+from agent.workers.scan import importing
+from agent.workers.scan.diff import compare
+from agent.workers.scan.found import Host, Rest
+from agent.workers.scan.importing import Report, read_report
+from agent.workers.scan.memory.coverage import asked
+from tests.workers.scan.reports import Answer, Machine, report
+
+MASSCAN = b"""<?xml version="1.0"?>
+<!-- masscan v1.0 scan -->
+<nmaprun scanner="masscan" start="1795795716" version="1.0-BETA"  xmloutputversion="1.03">
+<scaninfo type="syn" protocol="tcp" />
+<host endtime="1795795716"><address addr="10.9.0.3" addrtype="ipv4"/><ports><port protocol="tcp" portid="8080">\
+<state state="open" reason="syn-ack" reason_ttl="64"/></port></ports></host>
+<host endtime="1795795716"><address addr="10.9.0.2" addrtype="ipv4"/><ports><port protocol="tcp" portid="22">\
+<state state="closed" reason="rst-ack" reason_ttl="64"/></port></ports></host>
+<host endtime="1795795716"><address addr="10.9.0.2" addrtype="ipv4"/><ports><port protocol="tcp" portid="80">\
+<state state="open" reason="syn-ack" reason_ttl="64"/></port></ports></host>
+%s<runstats>
+<finished time="1795795721" timestr="2026-11-27 16:08:41" elapsed="5" />
+<hosts up="2" down="1" total="3" />
+</runstats>
+</nmaprun>
+"""
+"""As masscan 1.3.2 wrote it about two hosts in a network of our own."""
+
+
+def of_masscan(more: bytes = b"") -> Report:
+    return read_report([MASSCAN.replace(b"%s", more)])
+
+
+def banner(port: int, name: str, text: str) -> bytes:
+    return (
+        f'<host endtime="1"><address addr="10.9.0.2" addrtype="ipv4"/><ports><port protocol="tcp" portid="{port}">'
+        f'<state state="open" reason="response" reason_ttl="64" /><service name="{name}" banner="{text}"></service>'
+        "</port></ports></host>\n"
+    ).encode()
+
+
+@pytest.fixture
+def listener() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def test_a_report_of_a_real_nmap_is_read(listener: int) -> None:
+    ports = f"1-20,{listener}"
+    words = ["nmap", "-n", "-sT", "-p", ports, "-oX", "-", "127.0.0.1", "127.0.0.2"]
+    written = subprocess.run(words, capture_output=True, check=True).stdout
+    found = read_report([written[:1000], written[1000:]])
+    assert (found.tool, found.total, found.detection, found.scripts) == ("nmap", 2, "none", False)
+    assert found.ports == (("tcp", ((1, 20), (listener, listener))),)
+    assert found.digest == hashlib.sha256(written).hexdigest()
+    assert found.started <= found.ended < found.started + 60
+    first, second = found.hosts
+    assert (first.address, first.state) == ("127.0.0.1", "up")
+    assert [port.number for port in first.open_ports()] == [listener]
+    assert {first.state_of("tcp", number) for number in range(1, 21)} == {"closed"}
+    assert second.state_of("tcp", listener) == "closed"
+
+
+def test_what_masscan_tells_of_a_host_in_pieces_is_one_host_that_was_asked_for_no_more() -> None:
+    found = of_masscan()
+    assert (found.tool, found.version, found.total, found.ports, found.asked) == ("masscan", "1.0-BETA", 2, (), ())
+    first, second = found.hosts
+    assert [(port.number, port.state, port.reason) for port in first.ports] == [
+        (22, "closed", "rst-ack"),
+        (80, "open", "syn-ack"),
+    ]
+    assert (second.address, second.rest) == ("10.9.0.3", ())
+    without = read_report([MASSCAN.replace(b"%s", b"").replace(b'portid="80"', b'portid="81"')])
+    gone = compare(found.hosts, found.side(), without.hosts, without.side())
+    assert gone.changes == []  # nobody knows whether port 80 was asked again
+
+
+def test_banners_of_masscan_are_kept() -> None:
+    der = b"\x30\x03\x02\x01\x05"
+    more = b"".join(
+        (
+            banner(80, "http", "HTTP/1.1 200 OK\\x0d\\x0aServer: x&#x9b;31m"),
+            banner(80, "title", "Welcome"),
+            banner(443, "X509", b64encode(der).decode()),
+            banner(443, "X509", "not base64!"),
+        )
+    )
+    web, secure = of_masscan(more).hosts[0].ports[1:]
+    assert (web.service, web.method) == ("http", "probed")
+    assert [(one.name, one.output) for one in web.scripts] == [
+        ("masscan-http", "HTTP/1.1 200 OK\\x0d\\x0aServer: x 31m"),
+        ("masscan-title", "Welcome"),
+    ]
+    assert secure.tunnel == "ssl"
+    assert secure.certificate is not None
+    assert secure.certificate.sha256 == hashlib.sha256(der).hexdigest()
+
+
+def test_addresses_that_nmap_does_not_name_were_down_if_its_command_line_says_which_they_are() -> None:
+    machines = {"10.0.0.2": Machine()}
+    found = read_report([report(machines, asked=4, targets="10.0.0.1-4")])
+    assert found.asked == asked(["10.0.0.1", "10.0.0.3", "10.0.0.4"], found.ports)
+    assert found.notes == []
+    side = found.side()
+    assert side.looked("10.0.0.3")
+    assert not side.looked("10.0.0.5")
+    assert side.ports("10.0.0.3") == found.ports
+    for targets in ("-iL hosts", "10.0.0.1-5", "10.0.1.1-4"):
+        found = read_report([report(machines, asked=4, targets=targets)])
+        assert found.asked == ()
+        assert found.notes == ["3 hosts that did not answer are not named: they are not taken for down"]
+
+
+def test_a_host_that_nmap_gave_up_on_is_neither_up_nor_down() -> None:
+    machines = {"10.0.0.1": Machine(), "10.0.0.2": Machine()}
+    found = read_report([report(machines).replace(b"<host ", b'<host timedout="true" ', 1)])
+    assert [host.address for host in found.hosts] == ["10.0.0.2"]
+    assert [(part.outcome, list(part.each())) for part in found.asked] == [("timed_out", ["10.0.0.1"])]
+    assert not found.side().looked("10.0.0.1")
+    assert found.notes == ["nmap gave up on 1 host, 10.0.0.1 first: not taken for down"]
+
+
+def test_ports_that_nmap_was_told_to_leave_out_were_not_open() -> None:
+    machine = Machine({3: Answer("open")}, "closed")
+    lines = report({"10.0.0.1": machine}, options="-sS --open")
+    begin, end = lines.index(b"<extraports"), lines.index(b"</extraports>") + len(b"</extraports>")
+    (host,) = read_report([lines[:begin] + lines[end:]]).hosts
+    assert host.state_of("tcp", 4) == "closed|filtered"
+    whole = read_report([report({"10.0.0.1": machine})])
+    known = read_report([lines[:begin] + lines[end:]])
+    assert compare(whole.hosts, whole.side(), known.hosts, known.side()).changes == []
+
+
+def old(document: bytes) -> bytes:
+    """As nmap wrote it before it named the ports that it tells of together."""
+    begin = document.index(b' proto="tcp" ports=')
+    return document[:begin] + document[document.index(b"/>", begin) :]
+
+
+def test_an_old_report_that_does_not_say_which_ports_were_closed_is_used_as_far_as_that_is_clear() -> None:
+    machine = Machine({3: Answer("open")})
+    (host,) = read_report([old(report({"10.0.0.1": machine}))]).hosts
+    assert host.rest == (Rest("tcp", "closed", "reset", ((1, 2), (4, 30))),)
+    machine = Machine({number: Answer("filtered") for number in range(1, 11)})
+    found = read_report([old(old(report({"10.0.0.1": machine})))])
+    assert found.hosts == (Host("10.0.0.1", "up", "arp-response"),)
+    assert found.notes == [
+        "which ports were in which state is not said of 30 ports, as an old nmap does: they are left out"
+    ]
+
+
+def test_what_is_told_twice_of_a_host_is_one_host() -> None:
+    document = report({"10.0.0.1": Machine({3: Answer("open")}, together=0)}, ports=range(1, 10))
+    more = report({"10.0.0.1": Machine({13: Answer("open")}, together=0)}, ports=range(10, 20))
+    begin, end = more.index(b"<host "), more.index(b"<runstats>")
+    (host,) = read_report([document.replace(b"<runstats>", more[begin:end] + b"<runstats>")]).hosts
+    assert [port.number for port in host.open_ports()] == [3, 13]
+
+
+@settings(max_examples=100)
+@given(st.data())
+def test_a_report_cut_anywhere_is_refused(data: st.DataObject) -> None:
+    whole = data.draw(
+        st.sampled_from([report({"10.0.0.1": Machine({3: Answer("open")})}), MASSCAN.replace(b"%s", b"")])
+    )
+    with pytest.raises(ScanFailure, match=r"stops before its end|is empty") as failure:
+        read_report([whole.rstrip()[: data.draw(st.integers(0, len(whole.rstrip()) - 1))]])
+    assert "\n" not in str(failure.value)
+
+
+@settings(max_examples=100)
+@given(st.binary(max_size=200), st.integers(0, 900))
+def test_a_damaged_report_is_read_or_refused_in_one_line(noise: bytes, place: int) -> None:
+    whole = report({"10.0.0.1": Machine({3: Answer("open", (("name", "http"),))}), "10.0.0.2": Machine()})
+    try:
+        read_report([whole[:place] + noise + whole[place + len(noise) :]])
+    except ScanFailure as failure:
+        assert "\n" not in str(failure)
+        assert len(str(failure)) < 300
+
+
+WHOLE = report({"10.0.0.1": Machine()})
+
+
+@pytest.mark.parametrize(
+    ("document", "reason"),
+    [
+        (b"", "it is empty"),
+        (b"GIF89a" + bytes(100), "it is no XML report of nmap or masscan"),
+        (b"<html></html>", "it is no XML report of nmap or masscan: an element 'html'"),
+        (
+            WHOLE.replace(b'scanner="nmap"', b'scanner="zgrab"'),
+            "it was written by 'zgrab'; reports of nmap and masscan",
+        ),
+        (WHOLE.replace(b"<!DOCTYPE nmaprun>", b'<!DOCTYPE nmaprun [<!ENTITY a "b">]>'), "it is no XML report"),
+        (WHOLE.replace(b'exit="success"', b'exit="error" errormsg="no route"'), "nmap did not finish: no route"),
+        (WHOLE.replace(b"<finished ", b"<started "), "the report does not say that it is finished"),
+        (WHOLE.replace(b'state="closed"', b'state="ajar"'), "'ajar' is not the state of a port"),
+        (WHOLE.replace(b'services="1-30"', b'services="1-70000"'), "'1-70000' is not a range of ports"),
+        (WHOLE.replace(b'addr="10.0.0.1"', b'addr="nobody"'), "the report cannot be understood"),
+        (WHOLE.replace(b'version="7.93"', b'version="5.00"'), "nmap 5.00 is too old"),
+        (MASSCAN.replace(b"%s", b"").replace(b"10.9.0.3", b"elsewhere"), "a host without an address"),
+    ],
+)
+def test_what_is_no_report_that_can_be_used_is_refused_with_the_reason(document: bytes, reason: str) -> None:
+    with pytest.raises(ScanFailure) as failure:
+        read_report([document])
+    assert reason in str(failure.value)
+
+
+def test_a_report_that_is_too_large_is_refused_before_it_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importing, "MAX_REPORT", 2**20)
+    with pytest.raises(ScanFailure, match="larger than 1 MiB"):
+        read_report(b" " * 2**16 if piece else b"<nmaprun>" for piece in range(300))
+    monkeypatch.setattr(importing, "MAX_HOSTS", 3)
+    with pytest.raises(ScanFailure, match="more than 3 hosts"):
+        read_report([report({f"10.0.0.{number}": Machine() for number in range(4)})])
+    monkeypatch.setattr(importing, "MAX_PORTS", 2)
+    with pytest.raises(ScanFailure, match="or 2 ports"):
+        of_masscan()

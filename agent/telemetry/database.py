@@ -99,7 +99,7 @@ def transaction(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
 def storage_failure(path: Path, error: sqlite3.Error) -> StorageFailure:
     """The one line for a person about an error of SQLite."""
     code = _primary_code(error)
-    if code == sqlite3.SQLITE_FULL:
+    if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _is_full(path)):
         return StorageFailure(f"{path}: the disk is full: free some space, nothing was stored")
     if code == sqlite3.SQLITE_READONLY:
         return StorageFailure(f"{path}: the database is read-only: its file and directory must be writable")
@@ -113,6 +113,14 @@ def storage_failure(path: Path, error: sqlite3.Error) -> StorageFailure:
 def is_damage(error: sqlite3.Error) -> bool:
     """Whether the error says that the file itself is broken, so that opening it again would move it aside."""
     return _primary_code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _is_full(path: Path) -> bool:
+    """Whether nothing more fits there. SQLite calls it an I/O error where it cannot even make its index of the log."""
+    try:
+        return os.statvfs(path.parent).f_bavail == 0
+    except OSError:
+        return False
 
 
 def _primary_code(error: sqlite3.Error) -> int:

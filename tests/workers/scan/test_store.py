@@ -17,7 +17,7 @@ from agent.workers.scan import store as store_module
 from agent.workers.scan.found import Host, Port, Rest
 from agent.workers.scan.memory import reading
 from agent.workers.scan.memory.coverage import asked
-from agent.workers.scan.memory.reading import Memory
+from agent.workers.scan.memory.reading import Memory, Quarantined
 from agent.workers.scan.plan import Chunk, make_plan
 from agent.workers.scan.store import DETECTED, RESUME_WITHIN, SWEPT, Run, ScanStore, Task
 
@@ -187,6 +187,15 @@ def test_a_run_that_ended_is_not_continued(store: ScanStore, ending: store_modul
     assert not store.begin(task(), NOW).resumed
 
 
+def test_what_goes_wrong_after_a_run_has_ended_makes_no_failure_of_it(store: ScanStore) -> None:
+    run = store.begin(task(), NOW)
+    scan(store, run, 0, 1, 2, 3)
+    store.end(run, "finished", NOW + 1)
+    store.end(run, "failed", NOW + 2, "the disk is full")
+    [found] = runs(store)
+    assert (found.status, found.ended, found.message) == ("finished", NOW + 1, "")
+
+
 def test_an_interrupted_run_of_another_plan_or_site_is_not_continued(store: ScanStore) -> None:
     run = store.begin(task(), NOW)
     scan(store, run, 0)
@@ -282,6 +291,21 @@ def test_hosts_that_look_different_in_two_runs_are_found_without_the_others(stor
             (None, host("10.0.0.10")),
             (None, host("10.0.0.11")),
         ]
+
+
+def test_silent_ports_are_remembered_until_they_are_heard(store: ScanStore) -> None:
+    first = Quarantined("10.0.0.1", "tcp", 4000, NOW, 1, NOW + 60)
+    other = Quarantined("10.0.0.2", "tcp", 4000, NOW, 1, NOW + 60)
+    store.silence([first, other])
+    again = first._replace(tries=2, next_try=NOW + 600)
+    store.silence([again])
+    assert store.silent() == [again, other]
+    with Memory(store.path) as memory:
+        assert memory.quarantine() == [again, other]
+    store.silence([], heard=[("10.0.0.1", "tcp", 4000)])
+    assert store.silent() == [other]
+    store.site = "there"
+    assert store.silent() == []
 
 
 def test_a_second_scan_of_the_same_service_is_refused_until_the_first_lets_go(store: ScanStore) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from agent.errors import StorageFailure
-from agent.workers.scan.found import PROTOCOLS, Host, Port, Rest, Script
+from agent.workers.scan.found import PROTOCOLS, Host, Port, Rest
 from agent.workers.scan.memory.state import spoke
 from agent.workers.scan.plan import Ranges, merge, subtract
 
@@ -41,25 +41,10 @@ _WORDS: Final = (
 """The dictionary of version 1 of the form; pictures cannot be read without it, so it never changes."""
 
 
-class _Picture(msgspec.Struct, frozen=True):
-    """``found.Host`` without ``address``."""
-
-    state: str
-    reason: str = ""
-    mac: str = ""
-    names: tuple[str, ...] = ()
-    ports: tuple[Port, ...] = ()
-    rest: tuple[Rest, ...] = ()
-    os: tuple[str, ...] = ()
-    scripts: tuple[Script, ...] = ()
-
-
-_FIELDS: Final = _Picture.__struct_fields__
-
-
 def encode(host: Host) -> tuple[bytes, bytes]:
     """The picture of a host and its key, 16 bytes. Equal hosts give equal keys, whatever their addresses."""
-    plain = {name: value for name in _FIELDS if (value := _plain(getattr(host, name)))}
+    plain = _plain(host)
+    del plain["address"]
     written = msgspec.json.encode(plain)
     deflater = zlib.compressobj(6, zlib.DEFLATED, -15, zdict=_WORDS)
     return hashlib.sha256(written).digest()[:16], deflater.compress(written) + deflater.flush()
@@ -72,12 +57,12 @@ def decode(address: str, data: bytes) -> Host:
         written = inflater.decompress(data, LONGEST)
         if not inflater.eof:
             raise StorageFailure(f"what the database holds of {address} is cut short, or too much")
-        picture = msgspec.json.decode(written, type=_Picture)
-        for rest in picture.rest:
+        host = msgspec.convert(msgspec.json.decode(written, type=dict[str, Any]) | {"address": address}, type=Host)
+        for rest in host.rest:
             _check(rest.ports)
-    except (zlib.error, msgspec.MsgspecError, ValueError, RecursionError) as error:
+    except (zlib.error, msgspec.MsgspecError, TypeError, ValueError, RecursionError) as error:
         raise StorageFailure(f"what the database holds of {address} cannot be understood: {error}") from error
-    return Host(address, *(getattr(picture, name) for name in _FIELDS))
+    return host
 
 
 def asked(host: Host) -> PortSet:
@@ -106,16 +91,16 @@ def join(before: Host, now: Host) -> Host:
         replace(one, ports=left) for one in before.rest if (left := subtract(one.ports, fresh.get(one.protocol, ())))
     )
     up = next((host for host in (now, before) if host.state == "up"), now)
-    return Host(
-        now.address,
-        up.state,
-        up.reason,
-        now.mac or before.mac,
-        now.names or before.names,
-        tuple(sorted(ports.values(), key=_by_number)),
-        _gathered(rest),
-        now.os or before.os,
-        now.scripts or before.scripts,
+    return replace(
+        now,
+        state=up.state,
+        reason=up.reason,
+        mac=now.mac or before.mac,
+        names=now.names or before.names,
+        ports=tuple(sorted(ports.values(), key=_by_number)),
+        rest=_gathered(rest),
+        os=now.os or before.os,
+        scripts=now.scripts or before.scripts,
     )
 
 

@@ -14,7 +14,7 @@ from agent.workers.scan.found import Rest
 from agent.workers.scan.memory import schema
 from agent.workers.scan.memory.reading import Memory
 from agent.workers.scan.store import ScanStore
-from tests.workers.scan.memory.history import TASK, told
+from tests.workers.scan.memory.history import TASK, fill, told
 
 SCHEMA_1 = gzip.decompress(Path(__file__).with_name("schema1.db.gz").read_bytes())
 """Written by the version before this schema, commit 1e1bf90: three scans of 127.0.0.0/29 without .5 and of
@@ -85,6 +85,20 @@ def test_a_migration_that_is_cut_short_leaves_the_file_as_it_was(path: Path, mon
             ScanStore(path)
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT count(*), max(id) FROM runs").fetchone() == (4, 4)
+        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+    ScanStore(path).close()
+
+
+def test_a_migration_on_a_full_disk_is_one_line_and_leaves_the_file_as_it_was(small_disk: Path) -> None:
+    path = small_disk / "scan.db"
+    path.write_bytes(SCHEMA_1)
+    fill(small_disk)
+    with pytest.raises(StorageFailure, match="the disk is full") as full:
+        ScanStore(path)
+    assert "\n" not in str(full.value)
+    (small_disk / "filler").unlink()
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT count(*) FROM hosts").fetchone() == (85,)
         assert connection.execute("PRAGMA user_version").fetchone() == (1,)
     ScanStore(path).close()
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import subprocess
-from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from agent.errors import StorageFailure
 from agent.workers.scan.found import Host
 from agent.workers.scan.memory.reading import Memory
 from agent.workers.scan.store import ScanStore, Task
-from tests.workers.scan.memory.history import TASK, Service, host
+from tests.workers.scan.memory.history import TASK, Service, fill, host
 
 HOUR = 3600.0
 YEARS = 10 * 365 * 86400.0
@@ -126,23 +124,6 @@ def test_nmaps_own_words_are_kept_for_a_time_of_their_own(service: Service) -> N
     with Memory(service.path) as memory:
         assert [list(memory.raw(run)) for run in (1, 2)] == [[], [b"<nmaprun/>"]]
         assert len(memory.runs()) == 2
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 2 MiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", disk], check=True)
-    yield disk
-    subprocess.run(["umount", "--lazy", disk], check=True)
-
-
-def fill(disk: Path) -> None:
-    """Leave nothing free."""
-    with suppress(OSError), (disk / "filler").open("ab", buffering=0) as file:
-        while True:
-            file.write(bytes(4096))
 
 
 def test_a_disk_that_is_full_costs_nothing_that_was_there(small_disk: Path) -> None:

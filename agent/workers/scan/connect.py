@@ -12,7 +12,6 @@ reset.
 from __future__ import annotations
 
 import errno
-import os
 import resource
 import select
 import socket
@@ -112,7 +111,7 @@ class ConnectEngine:
         except OSError as error:
             if error.errno not in _FULL:
                 raise ScanFailure(f"ports cannot be asked: {error.strerror}") from error
-            self._full(now, f"{error.strerror}: {len(self._attempts)} ports are asked at a time")
+            self._full(now)
             return False
         if self._family == socket.AF_INET:
             one.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
@@ -130,19 +129,18 @@ class ConnectEngine:
             return True
         if code in (errno.EADDRNOTAVAIL, errno.EAGAIN) and self._attempts:
             one.close()
-            self._full(now, "no local port is free for more connections")
+            self._full(now)
             return False
         if code in _FULL:
             one.close()
-            self._full(now, os.strerror(code))
+            self._full(now)
             return False
         self._instant.append(self._reply(one, place, port, code, 0.0))
         one.close()
         return True
 
-    def _full(self, now: float, why: str) -> None:
+    def _full(self, now: float) -> None:
         """The kernel takes no more: stay at what there is, and try again shortly."""
-        self.trouble = why
         self._limit = max(1, min(self._limit, len(self._attempts)) * 9 // 10)
         self._retry_at = now + 0.05
 

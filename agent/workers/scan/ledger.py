@@ -13,7 +13,8 @@ this process however it ends; only with the machine goes what was not written ba
     64  8   when the file was made, unix seconds as a double
     4096    the bytes
 
-A byte below 127 says how often the probe was sent so far, in vain, 127 that it will not be sent again. Beyond it is
+A byte below 126 says how often the probe was sent so far, in vain, 127 that it will not be sent again, and 126 that it
+is never sent, because its host is not there. Beyond it is
 ``128 | answer << 3 | attempts - 1``: the answer as an index of ``ANSWERS``, and at which attempt it came (8 is 8 or
 more).
 """
@@ -34,6 +35,7 @@ from agent.errors import StorageFailure
 
 ANSWERED: Final = 128
 BELIEVED: Final = 127
+SKIPPED: Final = 126
 ANSWERS: Final = (
     ("open", "syn-ack"),
     ("open", "udp-response"),
@@ -57,7 +59,7 @@ MOST_SENT: Final = 100
 
 _CODES: Final = {answer: code for code, answer in enumerate(ANSWERS)}
 _OTHER: Final = _CODES[("filtered", "unreachable")]
-_SILENCE: Final = bytes(BELIEVED if byte < ANSWERED else byte for byte in range(256))
+_SILENCE: Final = bytes(BELIEVED if byte < SKIPPED else byte for byte in range(256))
 _MAGIC: Final = b"SWEEP\r\n\x01"
 _HEADER: Final = 4096
 _FIXED = struct.Struct("<8s32sI")
@@ -123,6 +125,10 @@ class Ledger:
         """Of those from number ``start`` to ``stop - 1`` none that is silent is sent again."""
         self.states[start:stop] = bytes(self.states[start:stop]).translate(_SILENCE)
 
+    def skip(self, start: int, stop: int) -> None:
+        """Those from number ``start`` to ``stop - 1`` are not to be sent."""
+        self.states[start:stop] = bytes((SKIPPED,)) * (stop - start)
+
     def close(self) -> None:
         """Let go of it; the file stays. Twice does no harm."""
         self.states.release()
@@ -170,7 +176,12 @@ def _objection(fd: int, key: bytes, count: int, now: float, within: float) -> st
     if found.st_size != _HEADER + count or not settled <= sent <= count:
         return "it is damaged"
     highest = ANSWERED | len(ANSWERS) - 1 << 3 | 7
-    strange = set(os.pread(fd, count, _HEADER)) - {*range(MOST_SENT + 1), BELIEVED, *range(ANSWERED, highest + 1)}
+    strange = set(os.pread(fd, count, _HEADER)) - {
+        *range(MOST_SENT + 1),
+        SKIPPED,
+        BELIEVED,
+        *range(ANSWERED, highest + 1),
+    }
     return "it is damaged" if strange else ""
 
 

@@ -28,10 +28,10 @@ Ranges = tuple[tuple[int, int], ...]
 """Inclusive ranges: sorted, disjoint, not adjacent."""
 
 CHUNK_ADDRESSES = 64
-"""Most addresses in one run of nmap."""
+"""Most addresses in one chunk."""
 
-CHUNK_PROBES = 65_536
-"""Most pairs of address and port in one run of nmap: bounds its time, its answer and what an interruption can lose."""
+CHUNK_PROBES = 1 << 20
+"""Most pairs of address and port that are swept together (``grid.MOST_PROBES``)."""
 
 _ZONE = re.compile(r"[A-Za-z0-9_.-]{1,15}", re.ASCII)  # what a name of an interface is here, IFNAMSIZ in linux/if.h
 
@@ -103,11 +103,13 @@ def make_plan(
     *,
     ports: int = 1,
     identity: Iterable[str] = (),
+    most: int | None = None,
 ) -> Plan:
     """Turn addresses, networks and ranges into a plan. Names and files have become addresses before.
 
     ``ports`` is how many ports each address is asked for (0 or more), ``identity`` what else makes two scans the same
-    (their ports and profile), for the hash. An address of ``exclude`` without a zone is left out in every zone.
+    (their ports and profile), for the hash. ``most`` is how many addresses there are in a chunk, unless their ports are
+    too many: ``CHUNK_ADDRESSES`` by itself. An address of ``exclude`` without a zone is left out in every zone.
 
     Raises ``ConfigurationError`` for a target that is none of these, and for a plan that holds an address
     that is never scanned, or one that is public and not allowed, or none, or too many.
@@ -127,7 +129,7 @@ def make_plan(
     if not 1 <= hosts <= MOST_ADDRESSES:
         what = f"are {hosts} addresses, at most {MOST_ADDRESSES} can be scanned" if hosts else "leave nothing to scan"
         raise ConfigurationError(f"targets: without those excluded they {what}")
-    chunk_size = max(1, min(CHUNK_ADDRESSES, CHUNK_PROBES // max(1, ports)))
+    chunk_size = max(1, min(most or CHUNK_ADDRESSES, CHUNK_PROBES // max(1, ports)))
     return Plan(tuple(groups), chunk_size, _hash(groups, chunk_size, identity))
 
 

@@ -19,7 +19,7 @@ from agent.workers.scan.canary import MOST, Asking, Canaries
 from agent.workers.scan.engine import Engine, Probe, Reply
 from agent.workers.scan.everything import suspicious, unlikely
 from agent.workers.scan.grid import Grid
-from agent.workers.scan.ledger import ANSWERED, BELIEVED, MOST_SENT, Ledger, decode, encode
+from agent.workers.scan.ledger import ANSWERED, BELIEVED, MOST_SENT, SKIPPED, Ledger, decode, encode
 from agent.workers.scan.pace import FLOOR, Pace
 from agent.workers.scan.permute import Permutation
 from agent.workers.scan.rounds import enough, gap, loss
@@ -33,12 +33,13 @@ BACKLOG: Final = 256
 """Replies at once that make it likely that there are more."""
 
 _STUBBORN: Final = 3  # how often a stretch is redone, and up to three times that while it can go slower
+_MOST_HELD = 1024  # probes that may wait for a limit while others are looked for behind them
 _STALL: Final = 0.1  # seconds between two turns: this process, or this machine, was busy with something else
 _IDLE: Final = 0.02  # longest time between two turns, in seconds
 _SLACK: Final = 0.2  # how much longer than its patience an attempt is taken to be in flight
 
-Permit = Callable[[Sequence[Probe], float], int]
-"""How many of these probes, from the first on, other scans and the limits of targets leave room for now."""
+Permit = Callable[[Sequence[Probe]], Sequence[int]]
+"""Which of these probes may go now, by their places in the row, ascending: the limits that all scans share."""
 
 Phase = Literal["start", "sending", "waiting", "review", "checks", "end", "done"]
 
@@ -60,8 +61,12 @@ class Progress:
     round: int
 
 
-def _anything(probes: Sequence[Probe], now: float) -> int:
-    return len(probes)
+def _anything(probes: Sequence[Probe]) -> Sequence[int]:
+    return range(len(probes))
+
+
+def _nothing(probes: Sequence[Probe]) -> None:
+    pass
 
 
 class Sweep:
@@ -79,7 +84,9 @@ class Sweep:
         retries: int,
         known: Sequence[Probe] = (),
         permit: Permit = _anything,
+        charge: Callable[[Sequence[Probe]], None] = _nothing,
     ) -> None:
+        """``charge`` is told of the few probes that are sent without asking ``permit``."""
         self.degraded = ""
         """Why what this sweep found must not be taken for all there is; empty when it may."""
         self.everything: frozenset[int] = frozenset()
@@ -94,12 +101,14 @@ class Sweep:
         self._seed = seed
         self._retries = min(retries, MOST_SENT - 2)
         self._permit = permit
+        self._charge = charge
         places = len(grid.addresses)
         self._windows = bytearray(grid.size)
         self._finished = [True] * places
         self._opens = [0] * places
         self._attempts = [0] * 8
         self._answered = 0
+        self._skipped = 0
         self._sent = 0
         self._held: list[tuple[int, int]] = []
         self._in_flight: deque[tuple[float, int]] = deque()
@@ -126,6 +135,8 @@ class Sweep:
             for byte, count in self._ledger.tally(place * width, (place + 1) * width).items():
                 if byte >= ANSWERED:
                     self._count(byte, place, count)
+                elif byte == SKIPPED:
+                    self._skipped += count
                 elif byte < BELIEVED:
                     self._finished[place] = False
 
@@ -227,7 +238,7 @@ class Sweep:
         old = now - self._engine.patience - _SLACK
         settled = self._settled
         while self._in_flight and self._in_flight[0][0] <= old:
-            settled = self._in_flight.popleft()[1]
+            settled = min(self._in_flight.popleft()[1], self._position)
         if settled != self._settled:
             self._settled = settled
             self._ledger.mark(self._round, settled, max(settled, self._position))
@@ -247,7 +258,11 @@ class Sweep:
         probe = self._canaries.due(now, self._pace.rate, self._round, self._position)
         if probe is not None:
             room -= 1
-        batch = self._held + self._next(room - len(self._held)) if room > len(self._held) else self._held
+        # Others are looked for behind those that have to wait, or one target at its limit would hold up all.
+        full = len(self._held) >= _MOST_HELD
+        again = self._held[: room if full else -(-room // 2)]
+        batch = again + (self._next(room - len(again)) if not full else [])
+        self._held = self._held[len(again) :]
         if not batch and self._cursor >= self._grid.size:
             self._canaries.close(now)
             if probe is not None:
@@ -255,11 +270,12 @@ class Sweep:
             self.phase, self._until = "waiting", now + max(gap(self._round + 1), self._pace.patience)
             return _IDLE
         # A canary fares as any other probe only if it has no place of its own among them.
-        before = self._sent % (min(room, len(batch)) + 1) if probe is not None else min(room, BATCH)
-        self._dispatch(batch, before, now)
         if probe is not None:
+            before = self._sent % (len(batch) + 1)
+            self._dispatch(batch[:before], now)
             self._send_apart([probe], now)
-            self._dispatch(self._held, room - before, now)
+            batch = batch[before:]
+        self._dispatch(batch, now)
         return 0.0 if self._pace.pause(now) <= 0.0 and self._engine.room else max(0.001, self._pace.pause(now))
 
     def _next(self, most: int) -> list[tuple[int, int]]:
@@ -277,27 +293,30 @@ class Sweep:
         self._cursor = position
         return found
 
-    def _dispatch(self, batch: list[tuple[int, int]], room: int, now: float) -> None:
-        probes = [self._grid.probe(number) for _, number in batch[:room]]
-        allowed = self._permit(probes, now) if probes else 0
+    def _dispatch(self, batch: list[tuple[int, int]], now: float) -> None:
+        probes = [self._grid.probe(number) for _, number in batch]
+        allowed = self._permit(probes) if probes else ()
         states = self._states
         # First what is told to a successor, then the packet: one that was sent and not written down would be lost.
         self._ledger.mark(self._round, self._settled, self._cursor)
-        for _, number in batch[:allowed]:
-            states[number] += 1
-        taken = self._engine.send(probes[:allowed], now) if allowed else 0
-        for _, number in batch[taken:allowed]:
-            states[number] -= 1
+        for at in allowed:
+            states[batch[at][1]] += 1
+        taken = self._engine.send([probes[at] for at in allowed], now) if allowed else 0
+        for at in allowed[taken:]:
+            states[batch[at][1]] -= 1
         window = self._pace.sent(taken, now)
-        for _, number in batch[:taken]:
-            self._windows[number] = window
+        for at in allowed[:taken]:
+            self._windows[batch[at][1]] = window
         self._sent += taken
-        self._held = batch[taken:]
+        gone = frozenset(allowed[:taken])
+        if len(gone) < len(batch):
+            self._held = sorted([*self._held, *(one for at, one in enumerate(batch) if at not in gone)])
         self._in_flight.append((now, self._position))
 
     def _send_apart(self, probes: list[Probe], now: float) -> None:
         taken = self._engine.send(probes, now)
         self._pace.charge(taken)
+        self._charge(probes[:taken])
         self._sent += taken
 
     def _ask_apart(self, now: float) -> float:
@@ -335,7 +354,7 @@ class Sweep:
         if missed is not None:
             self._redo(missed.position if missed.round == self._round else 0, now)
             return 0.0
-        if self._answered < self._grid.size and (now < self._until or self._canaries.pending):
+        if self._answered + self._skipped < self._grid.size and (now < self._until or self._canaries.pending):
             return _IDLE
         self.phase, self._review = "review", self._review_places()
         return 0.0
@@ -402,7 +421,7 @@ class Sweep:
     def progress(self, now: float) -> Progress:
         """How far it is."""
         size = self._grid.size
-        unanswered = size - self._answered
+        unanswered = size - self._answered - self._skipped
         ahead = size - self._position if self.phase in ("start", "sending") else 0
         if self._round:
             ahead = int(ahead * unanswered / size)

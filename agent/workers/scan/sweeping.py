@@ -1,20 +1,217 @@
-"""The sweep of one chunk in the worker's own loop: who turns it, and what becomes of what it found."""
+"""The sweep of one chunk in the worker's own loop: which engine asks, who turns it, and what becomes of it."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Literal
 
-from agent.workers.scan.engine import Engine
+from agent.errors import ScanFailure, StorageFailure
+from agent.linux.capability_sets import NET_RAW, mask, parse_sets
+from agent.workers.scan.allowed import Allowed
+from agent.workers.scan.budget_file import Budget
+from agent.workers.scan.connect import ConnectEngine
+from agent.workers.scan.engine import Engine, Probe
+from agent.workers.scan.found import Host
+from agent.workers.scan.grid import Grid
+from agent.workers.scan.ledger import Ledger
+from agent.workers.scan.outcome import outcome
+from agent.workers.scan.pace import Pace
 from agent.workers.scan.pausing import Gate
-from agent.workers.scan.sweep import Sweep
+from agent.workers.scan.plan import Ranges
+from agent.workers.scan.store import RESUME_WITHIN
+from agent.workers.scan.sweep import Progress, Sweep
+from agent.workers.scan.syn import SynEngine
+from agent.workers.scan.udp import UdpEngine
 
+Kind = Literal["connect", "syn", "udp"]
+
+_NOTES = "sweep-degraded.txt"
 _ENOUGH = 0.005  # seconds of turns without a break: longer would keep others in this loop waiting
 
 
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What one sweep asks. ``present`` are those of ``addresses`` that are asked; of the others it is known that nobody
+    is there. ``None``: all of them. A chunk that was begun before goes on with those of then."""
+
+    addresses: tuple[str, ...]
+    ports: Ranges
+    present: Collection[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What a sweep came to. ``everything`` are the addresses that say open to everything, ``lost`` is from 0 to 1."""
+
+    hosts: tuple[Host, ...]
+    degraded: str
+    everything: frozenset[str]
+    sent: int
+    answered: int
+    lost: float
+
+
+class Sweeper:
+    """Sweeps chunks for one run. ``identity`` decides what a chunk that was begun belongs to: the plan and the run."""
+
+    def __init__(
+        self,
+        directory: Path,
+        identity: str,
+        *,
+        rate: float,
+        retries: int,
+        allowed: Allowed,
+        budget: Budget,
+        gate: Gate,
+        log: Callable[[str], None],
+    ) -> None:
+        self._directory = directory
+        self._identity = identity
+        self._rate = rate
+        self._retries = retries
+        self._allowed = allowed
+        self._budget = budget
+        self._gate = gate
+        self._log = log
+
+    def begun(self, number: int) -> bool:
+        """Whether something is known of this chunk already."""
+        return any(self._path(number, kind).exists() for kind in ("tcp", "udp"))
+
+    def discard(self) -> None:
+        """Forget everything that other runs left."""
+        for path in self._directory.glob("sweep-*.*"):
+            path.unlink(missing_ok=True)
+
+    def forget(self, number: int) -> None:
+        """Forget a chunk: what it told is stored elsewhere."""
+        for kind in ("tcp", "udp"):
+            self._path(number, kind).unlink(missing_ok=True)
+
+    def note(self, reason: str) -> None:
+        """Remember, for whoever continues this run, why it is degraded."""
+        try:
+            with (self._directory / _NOTES).open("a") as notes:
+                notes.write(f"{reason}\n")
+        except OSError as error:
+            raise StorageFailure(f"{self._directory / _NOTES}: cannot be written: {error.strerror}") from error
+
+    def notes(self) -> list[str]:
+        """What was noted."""
+        try:
+            return (self._directory / _NOTES).read_text("utf-8", "replace")[:4096].splitlines()
+        except OSError:
+            return []
+
+    def _path(self, number: int, kind: str) -> Path:
+        return self._directory / f"sweep-{number}.{kind}"
+
+    async def sweep(
+        self,
+        number: int,
+        kind: Kind,
+        chunk: Chunk,
+        *,
+        known: Iterable[Probe] = (),
+        turn: Callable[[Progress], None],
+    ) -> Swept:
+        """Sweep chunk ``number``, or what is left of it. ``known`` are ports that were open before.
+
+        ``turn`` gets how far it is, ten times a second. Raises ``ScanFailure``, ``StorageFailure``, and ``Ended`` once
+        the run is to end. Whatever ends it, it can be continued.
+        """
+        self._allowed.check(chunk.addresses)
+        protocol: Literal["tcp", "udp"] = "udp" if kind == "udp" else "tcp"
+        grid = Grid(protocol, chunk.addresses, chunk.ports)
+        key = grid.key(f"{self._identity} {number}")
+        path = self._path(number, protocol)
+        ledger = Ledger(path, key, grid.size, now=time.time(), within=RESUME_WITHIN)
+        try:
+            if ledger.discarded:
+                self._log(f"{path}: {ledger.discarded}: this part of the scan is begun anew")
+            if ledger.fresh and chunk.present is not None:
+                for place, address in enumerate(grid.addresses):
+                    if address not in chunk.present:
+                        ledger.skip(place * grid.width, (place + 1) * grid.width)
+            engine = make_engine(kind, grid.addresses)
+            try:
+                return await self._run(grid, ledger, engine, key, known, turn)
+            finally:
+                engine.close()
+        finally:
+            ledger.close()
+
+    async def _run(
+        self,
+        grid: Grid,
+        ledger: Ledger,
+        engine: Engine,
+        seed: bytes,
+        known: Iterable[Probe],
+        turn: Callable[[Progress], None],
+    ) -> Swept:
+        share = self._budget.of([ip_address(address.partition("%")[0]) for address in grid.addresses])
+
+        def permit(probes: Sequence[Probe]) -> Sequence[int]:
+            return share.take([place for place, _ in probes]).positions
+
+        def charge(probes: Sequence[Probe]) -> None:
+            share.charge([place for place, _ in probes])
+
+        now = time.monotonic()
+        sweep = Sweep(
+            grid,
+            ledger,
+            engine,
+            Pace(self._rate, now),
+            now,
+            seed=seed,
+            retries=self._retries,
+            known=tuple(known),
+            permit=permit,
+            charge=charge,
+        )
+        await drive(sweep, engine, self._gate, lambda: turn(sweep.progress(time.monotonic())))
+        last = sweep.progress(time.monotonic())
+        return Swept(
+            tuple(outcome(grid, ledger, sweep.everything)),
+            sweep.degraded or engine.trouble,
+            frozenset(grid.addresses[place] for place in sweep.everything),
+            last.sent,
+            last.answered,
+            last.lost,
+        )
+
+
+def make_engine(kind: Kind, addresses: Sequence[str]) -> Engine:
+    """Raises ``ScanFailure`` when this host cannot ask in this way."""
+    try:
+        match kind:
+            case "connect":
+                return ConnectEngine(addresses)
+            case "syn":
+                return SynEngine(addresses)
+            case "udp":
+                return UdpEngine(addresses)
+    except PermissionError as error:
+        raise ScanFailure(f'{kind}: CAP_NET_RAW is not held; engine = "connect" needs none') from error
+    except OSError as error:
+        raise ScanFailure(f"{kind}: ports cannot be asked: {error.strerror}") from error
+
+
+def may_send_raw() -> bool:
+    """Whether this process itself may open raw sockets."""
+    return bool(parse_sets(Path("/proc/self/status").read_text()).effective & mask([NET_RAW]))
+
+
 async def drive(sweep: Sweep, engine: Engine, gate: Gate, turn: Callable[[], None]) -> None:
-    """Turn the sweep until it is done. ``turn`` is called at least every tenth of a second: to beat, and to tell.
+    """Turn the sweep until it is done. ``turn`` is called ten times a second.
 
     Raises ``Ended`` once the run is to end, and what the engine raises. Whatever ends it, the ledger can be continued.
     """

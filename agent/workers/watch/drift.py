@@ -10,6 +10,8 @@ from __future__ import annotations
 import ipaddress
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from heapq import nsmallest
+from itertools import count
 from typing import Final, NamedTuple
 
 from agent.workers.scan.found import Port
@@ -62,13 +64,17 @@ class _Unasked:
 
 def judge(sources: Sources, now: float, *, most: int = MOST) -> Judged:
     """Hold the sources against each other at ``now``, unix seconds; at most so many rows."""
-    rows: list[Row] = []
-    bearings, unasked = Bearings(sources.expectations), _Unasked()
-    for site in sorted({"", *(scanned.site for scanned in sources.scans)}):
-        rows += _Place(sources, site, bearings, unasked, now).rows()
-    rows += _not_listening(sources, now)
-    rows.sort(key=lambda row: row.order)
-    return Judged(rows[:most], list(unasked.notes()), max(0, len(rows) - most))
+    bearings, unasked, made = Bearings(sources.expectations), _Unasked(), count()
+
+    def every() -> Iterator[Row]:
+        for site in sorted({"", *(scanned.site for scanned in sources.scans)}):
+            yield from _Place(sources, site, bearings, unasked, now).rows()
+        yield from _not_listening(sources, now)
+
+    # Rows are made one by one, and most of very many forgotten again.
+    numbered = ((row.order, next(made), row) for row in every())
+    rows = [row for _, _, row in nsmallest(most, numbered)]
+    return Judged(rows, list(unasked.notes()), max(0, next(made) - most))
 
 
 class _Place:

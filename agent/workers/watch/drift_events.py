@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
-from agent.workers.watch.row import PRIORITY, SEVERITIES, Row
+from agent.workers.watch.row import SEVERITIES, Row
 from agent.workers.watch.standing import Fold, Stands
 
 FOUND: Final = "drift_found"
@@ -49,7 +49,6 @@ def _found(row: Row) -> Told:
         "key": row.key,
         "drift": row.kind,
         "severity": row.severity,
-        "priority": PRIORITY[row.severity],
         "site": row.site or None,
         "host": row.host,
         "port": row.service or None,
@@ -66,7 +65,6 @@ def _gone(one: Stands) -> Told:
         "key": one.key,
         "drift": one.kind,
         "severity": one.severity,
-        "priority": PRIORITY[one.severity],
         "site": one.site or None,
         "host": one.host,
         "port": one.service or None,
@@ -98,5 +96,5 @@ def _many(kind: str, words: str, rest: Iterable[tuple[str, str]]) -> Told:
     listed = ", ".join(f"{severities[one]} {one}" for one in reversed(SEVERITIES) if one in severities)
     count = severities.total()
     message = f"{worst}: {count} {words} on {len(hosts)} hosts ({listed}); see `agentctl drift`"
-    data = {"more": count, "hosts": len(hosts), "severity": worst, "priority": PRIORITY[worst]}
+    data = {"more": count, "hosts": len(hosts), "severity": worst}
     return Told(kind, message, {**data, "severities": dict(severities)})

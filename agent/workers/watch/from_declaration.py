@@ -23,6 +23,10 @@ WEIGHTS: Final = {"info": -2, "notice": -1, "warning": 0, "err": 1}
 AGAIN: Final = 3600.0
 """Seconds until a name is resolved anew."""
 
+PATIENCE: Final = 5.0
+PAUSE: Final = 300.0
+"""Seconds: when a name server takes so long to say nothing, none is asked for so long."""
+
 MOST_ADDRESSES: Final = 64
 """Of one name."""
 
@@ -32,24 +36,32 @@ class Unresolved(Exception):
 
 
 class Names:
-    """Resolves names, and remembers them for a while."""
+    """Resolves names, and remembers them: what cannot be resolved again is where it was."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._known: dict[str, tuple[float, list[str]]] = {}
+        self._silent_until = float("-inf")
 
     def addresses(self, name: str) -> list[str]:
         """Its addresses. Raises ``Unresolved``."""
-        known = self._known.get(name)
-        now = self._clock()
-        if known is not None and now - known[0] < AGAIN:
-            return known[1]
-        try:
-            answers = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
-            raise Unresolved(f"{name} cannot be resolved: {getattr(error, 'strerror', None) or error}") from error
-        found = list(dict.fromkeys(str(answer[4][0]) for answer in answers))[:MOST_ADDRESSES]
-        self._known[name] = (now, found)
+        began = self._clock()
+        at, found = self._known.get(name, (float("-inf"), []))
+        if began - at < AGAIN:
+            return found
+        why = "no name server answered just now"
+        if began >= self._silent_until:
+            try:
+                answers = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+                found = list(dict.fromkeys(str(answer[4][0]) for answer in answers))[:MOST_ADDRESSES]
+                self._known[name] = (began, found)
+                return found
+            except (OSError, UnicodeError) as error:
+                why = str(getattr(error, "strerror", None) or error)
+                if (now := self._clock()) - began >= PATIENCE:
+                    self._silent_until = now + PAUSE
+        if not found:
+            raise Unresolved(f"{name} cannot be resolved: {why}")
         return found
 
 

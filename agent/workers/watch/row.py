@@ -29,15 +29,6 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 Severity = Literal["info", "low", "medium", "high", "critical"]
 SEVERITIES: Final[tuple[Severity, ...]] = get_args(Severity)
 
-PRIORITY: Final[dict[str, str]] = {
-    "critical": "err",
-    "high": "err",
-    "medium": "warning",
-    "low": "notice",
-    "info": "info",
-}
-"""How grave that is in the words of syslog(3), by which it is decided who is told."""
-
 Kind = Literal[
     "open_forbidden",
     "other_mac",
@@ -114,8 +105,3 @@ def address_order(address: str) -> tuple[int, int, str]:
 def graver(severity: Severity, steps: int) -> Severity:
     """So many steps more grave, or less; no further than there are."""
     return SEVERITIES[max(0, min(len(SEVERITIES) - 1, SEVERITIES.index(severity) + steps))]
-
-
-def at_least(severity: Severity, least: Severity) -> bool:
-    """Whether one is as grave as the other, or graver."""
-    return SEVERITIES.index(severity) >= SEVERITIES.index(least)

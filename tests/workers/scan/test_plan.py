@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from agent.declaration.targets import NEVER, OWN
 from agent.errors import ConfigurationError
-from agent.workers.scan.plan import CHUNK_ADDRESSES, Plan, make_plan, merge, subtract
+from agent.workers.scan.plan import CHUNK_ADDRESSES, CHUNK_PROBES, Plan, make_plan, merge, subtract
 
 # Few addresses, so that networks overlap, touch and swallow each other.
 v4 = st.builds(
@@ -56,7 +56,7 @@ def test_chunks_hold_each_declared_address_once_and_no_other(
     for chunk in chunks:
         assert 1 <= len(chunk.addresses) <= CHUNK_ADDRESSES
         assert {ip_address(address).version for address in chunk.addresses} == {chunk.family}
-        assert len(chunk.addresses) == 1 or len(chunk.addresses) * ports <= 65_536
+        assert len(chunk.addresses) * ports <= CHUNK_PROBES
 
 
 @settings(deadline=None)
@@ -85,8 +85,8 @@ def test_chunks_shrink_as_ports_grow() -> None:
         4,
         4,
         4,
-        8,
-        256,
+        4,
+        16,
     ]
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path as File
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.workers.scan.engine import Probe
 from agent.workers.scan.grid import Grid
 from agent.workers.scan.ledger import Ledger, decode
 from agent.workers.scan.pace import Pace
@@ -231,16 +232,20 @@ def test_held_it_sends_nothing_and_goes_on_as_if_nothing_had_been(grid: Grid, le
     assert sweep.degraded == ""
 
 
-def test_limits_of_others_are_kept(grid: Grid, ledger: Ledger) -> None:
-    path, asked = Path(closed), []
+def test_limits_of_others_are_kept(tmp_path: File) -> None:
+    grid = Grid("tcp", ["10.0.0.1"], ((1, 2000),))
+    ledger = Ledger(tmp_path / "small", grid.key(""), grid.size, now=0.0, within=60.0)
+    path = Path(closed)
+    asked: list[int] = []
 
-    def permit(probes: object, now: float) -> int:
-        asked.append(now)
-        return len(asked) % 2  # every other time one
+    def permit(probes: Sequence[Probe]) -> Sequence[int]:
+        asked.append(len(probes))
+        return [len(probes) - 1] if len(asked) % 2 else []  # every other time one, and that the last
 
-    sweep = made(Grid("tcp", ["10.0.0.1"], ((1, 30),)), ledger, path, 1000, permit=permit)
+    sweep = made(grid, ledger, path, 100_000, permit=permit)
     run(sweep, 0.0)
-    assert sum(path.sent.values()) <= len(asked)
+    assert found(grid, ledger, "open") == {port for port in OPEN if port <= 2000}
+    assert grid.size <= sum(path.sent.values()) - sum(path.repeated.values()) <= len(asked)
 
 
 def test_progress_only_rises_and_ends_at_all(grid: Grid, ledger: Ledger) -> None:

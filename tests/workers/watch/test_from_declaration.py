@@ -8,7 +8,7 @@ import pytest
 
 from agent.declaration.model import Declared, Expect, ExpectedPorts
 from agent.workers.watch.expectation import Span, Wanted
-from agent.workers.watch.from_declaration import AGAIN, Names, Unresolved, expectation, services
+from agent.workers.watch.from_declaration import AGAIN, PATIENCE, PAUSE, Names, Unresolved, expectation, services
 
 
 def test_hosts_are_named_or_of_a_network() -> None:
@@ -52,6 +52,29 @@ def test_a_name_is_resolved_again_only_after_a_while(monkeypatch: pytest.MonkeyP
     assert names.addresses("localhost") == first
     now[0] = AGAIN
     assert names.addresses("localhost") == ["10.9.9.9"]
+
+
+def test_name_servers_that_say_nothing_are_not_waited_for_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    asked: list[str] = []
+
+    def silent(name: str, *_: object, **__: object) -> list[object]:
+        asked.append(name)
+        now[0] += PATIENCE
+        raise OSError(-3, "Temporary failure in name resolution")
+
+    names = Names(lambda: now[0])
+    known = names.addresses("localhost")
+    monkeypatch.setattr("socket.getaddrinfo", silent)
+    now[0] = AGAIN
+    assert names.addresses("localhost") == known  # it is where it was
+    for name in ("a.example", "b.example"):
+        with pytest.raises(Unresolved, match=f"^{name} cannot be resolved: no name server answered just now$"):
+            names.addresses(name)
+    assert asked == ["localhost"]
+    now[0] += PAUSE
+    with pytest.raises(Unresolved, match="Temporary failure in name resolution"):
+        names.addresses("a.example")
 
 
 def test_services_are_declared_where_they_run_all_the_time_and_say_where_they_listen() -> None:

@@ -222,6 +222,15 @@ def test_printers_and_ports_that_closed_meanwhile_keep_what_the_sweep_said(bench
     assert bench.of(A).held == ()
 
 
+def test_without_the_right_to_raw_packets_udp_ports_keep_what_the_sweep_said(bench: Bench) -> None:
+    program = replace(bench.program, unprivileged="CAP_NET_RAW is not held")
+    answered = Host(A, "up", "udp-response", ports=(Port("udp", 53, "open", "udp-response"),))
+    asyncio.run(identify.identify([answered], Want(1000), program, on_host=bench.told.append))
+    (port,) = bench.of(A).host.ports
+    assert port.reason == "udp-response; what it is can be asked with CAP_NET_RAW only"
+    assert not (bench.place / "log").exists()
+
+
 @pytest.mark.parametrize(
     ("what", "message"),
     [

@@ -83,7 +83,7 @@ def _now(unit: Unit, paths: Paths) -> Outcome:
     if runner := _runs(unit, paths):
         return _told(unit, "now", False, f"runs already, {runner}")
     unit.post(Start())
-    paused = f"; it is paused, and waits: agentctl scan resume {unit.name}" if paths.paused(unit.name).exists() else ""
+    paused = f"; it is paused, and waits: agentctl scan resume {unit.name}" if unit.paused else ""
     return _told(unit, "now", True, f"started{paused}")
 
 

@@ -146,6 +146,11 @@ class Unit:
         return self._agenda.next_run
 
     @property
+    def paused(self) -> bool:
+        """Whether it is a scan that somebody has paused: it sends nothing, be it started or not."""
+        return self.service.kind == "scan" and self._host.paths.paused(self.name).exists()
+
+    @property
     def times_are_systemds(self) -> bool:
         """Whether it is a job that systemd starts at its times: we only do when somebody asks for it."""
         return self.service.timer is not None and self._host.settings.scheduler == "systemd"

@@ -31,7 +31,7 @@ def describe(unit: Unit, meter: Meter, relatives: Relation) -> ServiceReport:
         threads=usage.threads if usage else None,
         open_files=usage.open_files if usage else None,
         processes=usage.processes if usage else None,
-        message=message(unit),
+        message=_told(unit),
         enabled=unit.service.enabled,
         project=unit.service.project,
         log_dropped_bytes=unit.dropped_bytes,
@@ -73,6 +73,13 @@ def health(unit: Unit) -> Health:
     if unit.phase is Phase.RUNNING and (unit.liveness is not None or unit.service.ready != "immediate"):
         return "healthy"
     return "unknown"
+
+
+def _told(unit: Unit) -> str:
+    """What a person is told of it: of a scan also that it will wait when it is started."""
+    if unit.paused and not unit.state.has_process:
+        return f"paused by hand; {told}" if (told := message(unit)) else "paused by hand"
+    return message(unit)
 
 
 def message(unit: Unit) -> str:

@@ -64,10 +64,12 @@ def test_a_pause_is_a_file_that_outlives_the_agent_and_is_told_once(host: Host) 
     assert written.startswith("since 20")
     assert host.paths.paused("lan").stat().st_mode & 0o777 == 0o644
     assert host.act("pause", "lan").message == "is paused already"
+    assert host.report("lan").message == "paused by hand; next 2090-01-01 00:00:00"
     assert host.loop.run_until_complete(host.supervisor.stop()) == []
     host.supervise(SERVICES)
     assert host.paths.paused("lan").read_text() == written
     assert host.act("resume", "lan").message == "resumed"
+    assert host.report("lan").message == "next 2090-01-01 00:00:00"
     assert not host.paths.paused("lan").exists()
     assert [kind for kind in host.kinds("lan") if kind.startswith("scan_")] == ["scan_paused", "scan_resumed"]
 

@@ -23,10 +23,10 @@ BINARY_PACKAGES = $(RUN_PACKAGES) binutils $(shell $(PYTHON) -c \
 # debootstrap, systemd-container: tests/system
 # dnsmasq, dhclient, avahi, lldpd, ping, openssl: who talks in the tests of the inventory · tshark: what they said
 # tshark, nfdump: what packets and flows of any kind are, held against the index · openssh: a capture is watched through it
-# nginx, redis (its program is in redis-tools), nftables: what is scanned, and what stands before it
+# nginx, redis (its program is in redis-tools), nftables: what is scanned, and what stands before it · ndiff: held against ours
 TEST_PACKAGES = $(BINARY_PACKAGES) groff-base mandoc lintian strace tzdata tcpdump iproute2 curl systemd qemu-system-x86 \
   debootstrap systemd-container dnsmasq-base isc-dhcp-client avahi-daemon lldpd iputils-ping openssl tshark nfdump chromium \
-  openssh-client openssh-server nginx-light redis-tools nftables
+  openssh-client openssh-server nginx-light redis-tools nftables ndiff
 BENCH_PACKAGES := $(RUN_PACKAGES) runit s6
 # wireshark-common: dumpcap, capinfos
 BENCH_CAPTURE_PACKAGES := $(RUN_PACKAGES) iproute2 tcpdump wireshark-common netsniff-ng tcpreplay softflowd nfdump pmacct \

@@ -85,9 +85,11 @@ def measure(net: lab.Network, place: Path, scale: Scale, wanted: set[str], figur
     if "services" in wanted:
         note(f"{report.TITLES['services']}, rounds: {scale.again}")
         figures.runs["services"] = [scan_rows.services(net, place, figures) for _ in range(scale.again)]
-    if "discovery" in wanted:
-        note(f"{report.TITLES['discovery']}, rounds: {scale.rounds}")
-        figures.runs["discovery"] = [scan_rows.discovery(net, place, figures) for _ in range(scale.rounds)]
+    for row in ("discovery", "crowd"):
+        if row in wanted:
+            note(f"{report.TITLES[row]}, rounds: {scale.rounds}")
+            figures.runs[row] = [scan_rows.discovery(net, place, row, figures) for _ in range(scale.rounds)]
+    if "crowd" in wanted:
         figures.memory = scan_rows.discovery_memory(net, place)
     if "kill" in wanted:
         note(f"{scale.kills} kills")

@@ -20,8 +20,9 @@ least of any round:
 - *silent*: one host, once for nmap's sake
 - *services*: all hosts of the link but the one that says open to everything, 1,000 ports each, {again} rounds. Named is
   what nmap calls `probed`, without `tcpwrapped`
-- *discovery*: a /20 all of which answers, one router away, {rounds} rounds. Memory is the most that our worker and its
-  nmap have together, of ten looks a second in a run of its own
+- *discovery*: a /20 one router away, {rounds} rounds: one in which each sixteenth address answers and the others are
+  silent, and (*crowd*) one in which all do. Memory is the most that our worker and its nmap have together, of ten
+  looks a second in a run of its own over the latter
 - *kill -9*: {kills} scans of 24 hosts and 1,000 ports at {rate:,} a second, each killed once at a random moment and run
   again. tcpdump writes down every SYN that arrives; complete means that each was asked and the second run ended well
 """

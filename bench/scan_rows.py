@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from ipaddress import IPv4Network
 from pathlib import Path
 
 from bench import scanners
@@ -36,6 +37,7 @@ _FAR = {
     "loss": of_kind("10 ms away, loses 5 % each way")[0],
     "cap": of_kind("10 ms away, behind 5,000 packets a second")[0],
 }
+_DISCOVERED = {"discovery": lab.SPARSE_PREFIX, "crowd": lab.MANY_PREFIX}
 _OPTIONS = {"ports": ["-sT", "-Pn"], "loss": ["-sS", "-Pn"], "cap": ["-sS", "-Pn", "--min-rate", "20000"]}
 
 
@@ -74,17 +76,18 @@ def services(net: lab.Network, place: Path, figures: Figures) -> dict[str, Outco
     return round_of(net, place, Nmap(net, place, commands), **ours)
 
 
-def discovery(net: lab.Network, place: Path, figures: Figures) -> dict[str, Outcome]:
-    """Who is there of a /20, all of which is."""
-    figures.truth["discovery"] = frozenset((f"10.97.{high}.{low}", 0) for high in range(16) for low in range(256))
-    theirs = Nmap(net, place, [["-sn", lab.MANY_PREFIX]])
-    return round_of(net, place, theirs, targets=[lab.MANY_PREFIX], profile="discovery")
+def discovery(net: lab.Network, place: Path, row: str, figures: Figures) -> dict[str, Outcome]:
+    """Who is there of a /20: 256 of it, or all."""
+    prefix = _DISCOVERED[row]
+    network = [str(address) for address in IPv4Network(prefix)]
+    figures.truth[row] = frozenset((address, 0) for address in (network if row == "crowd" else network[1::16]))
+    return round_of(net, place, Nmap(net, place, [["-sn", prefix]]), targets=[prefix], profile="discovery")
 
 
 def discovery_memory(net: lab.Network, place: Path) -> int:
-    """Bytes that we take for that, at most, nmap included."""
+    """Bytes that we take where all answer, at most, nmap included."""
     directory = place / US
-    us = Us(net, directory, targets=[lab.MANY_PREFIX], profile="discovery")
+    us = Us(net, directory, targets=[_DISCOVERED["crowd"]], profile="discovery")
     with closing(us), us.running() as running:
         most = scanners.heaviest(running)
     shutil.rmtree(directory)

@@ -58,6 +58,7 @@ Architecture: {architecture}
 Maintainer: {maintainer}
 Installed-Size: {size}
 Depends: libc6 (>= {glibc}), nmap, systemd (>= 252), zlib1g
+Recommends: curl
 Section: net
 Priority: optional
 Description: declared services, packet capture and network scans on one host

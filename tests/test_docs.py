@@ -290,6 +290,7 @@ SPAN = ("--from", "2026-11-20T14:00Z", "--to", "2026-11-20T15:00Z")
         ("scan show", ("lab", "1")),
         ("scan hosts", ()),
         ("scan diff", ("lab", "1", "2")),
+        ("scan report", ()),
         ("scan export", ("csv", "lab", "1", "-o", "FILE")),
         ("scan import", ("other", "REPORT")),
         ("hosts", ()),
@@ -324,7 +325,12 @@ def test_the_json_of_a_command_has_the_keys_that_are_described(
     assert not {key for key in keys_of(told) if f'"{key}"' not in described and f"`{key}`" not in described}
 
 
-REFERRED = {"capture query": ("capture stream",), "capture report": ("flows",), "scan show": ("scan list",)}
+REFERRED = {
+    "capture query": ("capture stream",),
+    "capture report": ("flows",),
+    "scan show": ("scan list",),
+    "scan report": ("scan list", "scan hosts", "drift"),
+}
 """Where a shape has the words PACKET, ROW and RUN, their keys are told in the rows of others."""
 
 

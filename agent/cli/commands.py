@@ -55,6 +55,7 @@ SCAN: dict[str, tuple[str, str]] = {
     "hosts": ("scan_hosts:hosts", "Show what is so now: hosts, ports, since when."),
     "diff": ("scan_diff:diff", "Show what changed between two runs."),
     "export": ("scan_export:export", "Write a run as XML of nmap's, JSON, CSV or Markdown."),
+    "report": ("scan_report:report", "Make one page of hosts, ports over time, changes, drift."),
     "import": ("scan_import:import_reports", "Take reports of nmap and masscan into a scan."),
     "now": ("scan_now:now", "Start a scan that is not due, and watch it."),
     "pause": ("scan_orders:pause", "Have scans pause, or wait when they are started."),

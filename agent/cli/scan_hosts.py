@@ -42,7 +42,7 @@ def hosts(session: Session, names: tuple[str, ...], gone: bool) -> None:
         with opened(store) as memory:
             told += [(store.name, host) for host in memory.now(gone=gone)]
     if session.json:
-        output.document({"hosts": [_document(name, host, gone) for name, host in told], "unreadable": found.notes})
+        output.document({"hosts": [document(name, host, gone=gone) for name, host in told], "unreadable": found.notes})
         return
     rows = [row for name, host in told for row in _rows(name, host, gone)]
     if rows:
@@ -57,7 +57,8 @@ def _shown(port: PortNow, gone: bool) -> bool:
     return gone or port.state in ("open", "open|filtered")
 
 
-def _document(name: str, host: HostNow, gone: bool) -> dict[str, Any]:
+def document(name: str, host: HostNow, *, gone: bool) -> dict[str, Any]:
+    """What ``--json`` says of a host. Times are unix seconds."""
     return {
         "scan": name,
         "site": host.site,

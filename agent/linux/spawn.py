@@ -1,8 +1,8 @@
 """The one module that starts processes: children of the agent, and short foreign commands for whoever needs one.
 
-A child gets its own session, default signal dispositions, an empty signal mask, /dev/null to read from, and of our
-environment and capabilities what is in the request and nothing else. It is held by a pidfd from its first instant:
-between ``fork`` and ``pidfd_open`` nobody but us could reap it, and we are one thread.
+A child gets its own session, default signal dispositions, an empty signal mask, /dev/null to read from unless it is
+given a file, and of our environment and capabilities what is in the request and nothing else. It is held by a pidfd
+from its first instant: between ``fork`` and ``pidfd_open`` nobody but us could reap it, and we are one thread.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ _PYTHON_IGNORES = frozenset({signal.SIGPIPE, signal.SIGXFSZ})  # subprocess rest
 class SpawnRequest:
     """One process to start.
 
-    ``argv[0]`` is looked up in the PATH of ``environment``. ``stdout`` and ``stderr`` are descriptors or ``DEVNULL``.
+    ``argv[0]`` is looked up in the PATH of ``environment``. ``stdin``, ``stdout`` and ``stderr`` are descriptors or
+    ``DEVNULL``.
     ``user`` and ``group`` are names or numbers; HOME, USER, LOGNAME and SHELL then follow the user unless
     ``environment`` says something of its own. ``cgroup`` is an open directory of a cgroup: the child is in it before it
     executes anything. ``own_program`` marks this very program, which needs ``own_environment`` as well.
@@ -93,6 +94,7 @@ class SpawnRequest:
     working_directory: str | None = None
     user: str | None = None
     group: str | None = None
+    stdin: int = DEVNULL
     stdout: int = DEVNULL
     stderr: int = DEVNULL
     pass_fds: Sequence[int] = ()
@@ -211,7 +213,7 @@ def _clone(request: SpawnRequest, credentials: Credentials | None, cgroup: int, 
             credentials=credentials if credentials and not credentials.current else None,
             capabilities=taken,
             stdio=(
-                null,
+                null if request.stdin == DEVNULL else request.stdin,
                 null if request.stdout == DEVNULL else request.stdout,
                 null if request.stderr == DEVNULL else request.stderr,
             ),
@@ -234,7 +236,7 @@ def _start(
             list(request.argv),
             env=_environment(request, credentials),
             cwd=request.working_directory,
-            stdin=DEVNULL,
+            stdin=request.stdin,
             stdout=request.stdout,
             stderr=request.stderr,
             pass_fds=tuple(request.pass_fds),

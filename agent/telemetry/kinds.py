@@ -95,6 +95,10 @@ KINDS = {
     # of the watch
     "drift_found": Kind("e4f0ca088eba4481a78813bfcf35ae35", WARNING),
     "drift_gone": Kind("bb1215dcd2d844ebb3481e2e177bd612", NOTICE),
+    # of notifications
+    "notify_failed": Kind("92b6311af90161394e262679d461e349", WARNING),
+    "notify_resumed": Kind("c870b1e5408fe36e49ae22a839448009", NOTICE),
+    "notify_dropped": Kind("405b29e169708fb8ec95835b99adfb34", ERR),
     # of the agent
     "agent_started": Kind("45f91372c91c494a8e3ba6ec24041472", INFO),
     "agent_ready": Kind("ce533da99e824112bf1a6d758aac7519", INFO),

@@ -68,6 +68,9 @@ def test_nobody_answers_where_nobody_is_and_everybody_in_the_large_network(net: 
     assert nmap(net, [GONE], "-sS", "-p", "22") == {}
     said = lab.run(*net.inside("nmap", "-n", "-sn", lab.MANY_PREFIX))
     assert "4096 hosts up" in said
+    assert "1 received" in lab.run(*net.inside("ping", "-c", "1", "10.97.18.33"))
+    with pytest.raises(OSError, match="ping"):
+        lab.run(*net.inside("ping", "-c", "1", "-W", "0.2", "10.97.18.34"))
 
 
 def test_the_dns_servers_answer_a_question_and_no_other_port_does(net: lab.Network) -> None:

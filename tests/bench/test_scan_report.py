@@ -12,8 +12,8 @@ from bench.scanners import joined, read
 
 HUNDRED = frozenset(Found("10.98.0.1", port, "") for port in range(1, 101))
 NAMED = frozenset(Found("10.99.0.1", port, "ssh") for port in range(1, 81))
-OURS = {"ports": 4.0, "loss": 15.0, "cap": 14.0, "silent": 12.0, "services": 20.0, "discovery": 0.5}
-THEIRS = {"ports": 5.0, "loss": 400.0, "cap": 13.0, "silent": 247.0, "services": 60.0, "discovery": 0.5}
+OURS = {"ports": 4.0, "loss": 15.0, "cap": 14.0, "silent": 12.0, "services": 20.0, "discovery": 0.5, "crowd": 0.5}
+THEIRS = {"ports": 5.0, "loss": 400.0, "cap": 13.0, "silent": 247.0, "services": 60.0, "discovery": 0.5, "crowd": 0.5}
 
 
 def outcome(who: str, seconds: float, found: frozenset[Found]) -> Outcome:
@@ -55,8 +55,9 @@ def test_each_promise_can_be_broken() -> None:
     assert broken(changed("loss", seconds=20.1)) == [TITLES["loss"]]
     assert broken(changed("silent", seconds=20.1)) == [TITLES["silent"]]
     assert broken(changed("services", seconds=30.1)) == [TITLES["services"]]
-    assert broken(changed("discovery", seconds=0.56)) == [TITLES["discovery"]]
-    for row in ("ports", "loss", "cap", "discovery"):
+    for row in ("discovery", "crowd"):
+        assert broken(changed(row, seconds=0.56)) == [TITLES[row]]
+    for row in ("ports", "loss", "cap", "discovery", "crowd"):
         assert broken(changed(row, found=frozenset([*HUNDRED][:99]))) == [f"of them found, {TITLES[row]}"]
     less = frozenset([*NAMED][:79])
     assert broken(changed("silent", found=less)) == ["of them named"]

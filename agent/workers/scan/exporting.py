@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address, summarize_address_range
 from typing import Any, Final
-from xml.sax.saxutils import quoteattr
 
 from agent.workers.scan.argv import format_ports
 from agent.workers.scan.diff import NOT_OPEN, service
@@ -34,6 +33,8 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "�
 """What a spreadsheet takes for the beginning of a formula (OWASP, CSV injection)."""
 
 _MARKED: Final = {ord(character): f"&#{ord(character)};" for character in "\\`*_{}[]()#+!|<>~&@:$^="}
+
+_ENTITIES: Final = {ord(character): f"&#{ord(character)};" for character in "&<>\"'\t\n\r"}
 
 _MOST_WORDS = 2_000
 """Networks that the command line of an exported report names."""
@@ -186,7 +187,7 @@ def xml(told: Told) -> Iterator[str]:
     words = f"agentctl scan export xml {told.name} {' '.join(_networks(told.hosts, silent))}"
     yield '<?xml version="1.0" encoding="UTF-8"?>\n<!DOCTYPE nmaprun>\n'
     yield (
-        f'<nmaprun scanner="nmap" args={quoteattr(words)} start="{int(told.started)}" startstr="{_ctime(told.started)}"'
+        f'<nmaprun scanner="nmap" args={_quoted(words)} start="{int(told.started)}" startstr="{_ctime(told.started)}"'
         ' version="7.93" xmloutputversion="1.05">\n'
     )
     for protocol in PROTOCOLS:
@@ -200,7 +201,7 @@ def xml(told: Told) -> Iterator[str]:
     for host in told.hosts:
         yield from _host_xml(host, int(told.started), ended)
     up = sum(host.state == "up" for host in told.hosts)
-    exit = f'exit="error" errormsg={quoteattr(told.doubt)}' if told.doubt else 'exit="success"'
+    exit = f'exit="error" errormsg={_quoted(told.doubt)}' if told.doubt else 'exit="success"'
     yield (
         f'<runstats><finished time="{ended}" timestr="{_ctime(ended)}" elapsed="{ended - int(told.started)}" {exit}/>'
         f'<hosts up="{up}" down="{total - up}" total="{total}"/>\n</runstats>\n</nmaprun>\n'
@@ -209,15 +210,15 @@ def xml(told: Told) -> Iterator[str]:
 
 def _host_xml(host: Host, began: int, ended: int) -> Iterator[str]:
     plain = host.address.partition("%")[0]  # nmap leaves the zone out, too
-    yield f'<host starttime="{began}" endtime="{ended}"><status state="{host.state}" reason={quoteattr(host.reason)}'
+    yield f'<host starttime="{began}" endtime="{ended}"><status state="{host.state}" reason={_quoted(host.reason)}'
     yield f' reason_ttl="0"/>\n<address addr="{plain}" addrtype="{"ipv6" if ":" in plain else "ipv4"}"/>\n'
     if host.mac:
-        yield f'<address addr={quoteattr(host.mac.upper())} addrtype="mac"/>\n'
-    names = "".join(f'<hostname name={quoteattr(name)} type="PTR"/>\n' for name in host.names)
+        yield f'<address addr={_quoted(host.mac.upper())} addrtype="mac"/>\n'
+    names = "".join(f'<hostname name={_quoted(name)} type="PTR"/>\n' for name in host.names)
     yield f"<hostnames>\n{names}</hostnames>\n<ports>"
     for state in sorted({rest.state for rest in host.rest if rest.reason != NOT_OPEN}):
         groups = [rest for rest in host.rest if rest.state == state]
-        yield f'<extraports state={quoteattr(state)} count="{sum(size(rest.ports) for rest in groups)}">\n'
+        yield f'<extraports state={_quoted(state)} count="{sum(size(rest.ports) for rest in groups)}">\n'
         yield from map(_reason_xml, groups)
         yield "</extraports>\n"
     yield from map(_port_xml, host.ports)
@@ -231,7 +232,7 @@ def _host_xml(host: Host, began: int, ended: int) -> Iterator[str]:
 
 def _reason_xml(rest: Rest) -> str:
     return (
-        f'<extrareasons reason={quoteattr(rest.reason)} count="{size(rest.ports)}" proto="{rest.protocol}"'
+        f'<extrareasons reason={_quoted(rest.reason)} count="{size(rest.ports)}" proto="{rest.protocol}"'
         f' ports="{format_ports(rest.ports)}"/>\n'
     )
 
@@ -239,8 +240,8 @@ def _reason_xml(rest: Rest) -> str:
 def _port_xml(port: Port) -> str:
     known = any((port.service, port.product, port.version, port.extrainfo, port.tunnel, port.cpe, port.fingerprint))
     parts = [
-        f'<port protocol="{port.protocol}" portid="{port.number}"><state state={quoteattr(port.state)}'
-        f' reason={quoteattr(port.reason)} reason_ttl="{port.ttl}"/>'
+        f'<port protocol="{port.protocol}" portid="{port.number}"><state state={_quoted(port.state)}'
+        f' reason={_quoted(port.reason)} reason_ttl="{port.ttl}"/>'
     ]
     if known:
         values = {
@@ -256,7 +257,7 @@ def _port_xml(port: Port) -> str:
             "conf": "10" if port.method == "probed" else "3",
             "servicefp": port.fingerprint,
         }
-        told = "".join(f" {name}={quoteattr(value)}" for name, value in values.items() if value or name == "name")
+        told = "".join(f" {name}={_quoted(value)}" for name, value in values.items() if value or name == "name")
         parts.append(f"<service{told}>" + "".join(f"<cpe>{_inside(one)}</cpe>" for one in port.cpe) + "</service>")
     parts += [_script_xml(script, port.certificate) for script in port.scripts]
     if port.certificate and not any(script.name == "ssl-cert" for script in port.scripts):
@@ -265,7 +266,7 @@ def _port_xml(port: Port) -> str:
 
 
 def _script_xml(script: Script, certificate: Certificate | None = None) -> str:
-    head = f"<script id={quoteattr(script.name)} output={quoteattr(script.output)}"
+    head = f"<script id={_quoted(script.name)} output={_quoted(script.output)}"
     if certificate is None or script.name != "ssl-cert":
         return f"{head}/>"
     validity = "".join(
@@ -282,7 +283,7 @@ def _system_xml(guess: str) -> str:
     sure = rest.removesuffix(" %)")
     if not name or not sure.isascii() or not sure.isdecimal():
         name, sure = guess, "100"
-    return f'<osmatch name={quoteattr(name)} accuracy="{sure[:3]}" line="0"/>\n'
+    return f'<osmatch name={_quoted(name)} accuracy="{sure[:3]}" line="0"/>\n'
 
 
 def _networks(hosts: Iterable[Host], silent: Iterable[Asked]) -> list[str]:
@@ -308,8 +309,13 @@ def _words(line: Line, ranges: Ranges) -> Iterator[str]:
             yield str(network.network_address) if network.num_addresses == 1 else str(network)
 
 
+def _quoted(words: str) -> str:
+    """The value of an attribute, quotes included."""
+    return f'"{_inside(words)}"'
+
+
 def _inside(words: str) -> str:
-    return quoteattr(words)[1:-1]
+    return words.translate(_ENTITIES)
 
 
 def _ctime(when: float) -> str:

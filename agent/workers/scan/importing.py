@@ -165,9 +165,10 @@ class _Reader:
             return
         tree = _element(element)
         if tree.get("timedout") == "true":
-            self._timed_out += [clean(one.get("addr"), 60) for one in tree.iterfind("address")][:1]
+            self._timed_out += [_address(one.get("addr")) for one in tree.iterfind("address")][:1]
+            self._count(0, len(self._hosts) + len(self._timed_out))
             return
-        host = read_host(element, str)
+        host = read_host(element, _address)
         if host.state not in ("up", "down"):  # nmap -sL lists what it would scan
             return
         for port in host.ports:
@@ -186,10 +187,7 @@ class _Reader:
     def _of_masscan(self, tree: ElementTree.Element) -> None:
         """Each element is one answer of a port: ``scaninfo`` does not say what else was asked."""
         found = tree.find("address")
-        try:
-            address = str(ip_address(found.get("addr", "") if found is not None else ""))
-        except ValueError:
-            raise ScanFailure("the report cannot be understood: a host without an address") from None
+        address = _address(found.get("addr") if found is not None else "")
         ports = self._seen.setdefault(address, {})
         for each in tree.iterfind("ports/port"):
             protocol = _protocol(each.get("protocol"))
@@ -358,6 +356,18 @@ def _certificate(text: str) -> Certificate | None:
     except (binascii.Error, UnicodeEncodeError):
         return None
     return Certificate(hashlib.sha256(der).hexdigest()) if der else None
+
+
+def _address(text: str | None) -> str:
+    """As it is written everywhere else. Raises ``ScanFailure``."""
+    try:
+        address = str(ip_address(text or ""))
+        place(address)
+    except ValueError:
+        address = ""
+    if not address.isascii() or not address.isprintable() or not address:
+        raise ScanFailure("the report cannot be understood: a host without an address")
+    return address
 
 
 def _element(data: bytes) -> ElementTree.Element:

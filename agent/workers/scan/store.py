@@ -8,8 +8,7 @@ killed at any point leaves only what can be trusted, and the next run of the sam
     store.store(run, hosts, now, chunk=…)   # for each chunk; then for each host whose services were looked at,
                                             #   with stage=DETECTED: store.waiting(run, DETECTED) are those to do
     store.tally(run, sent=…)                # now and then
-    store.doubts(run)                       # where a second look now would settle what one look left open,
-    store.recheck(run, hosts, now)          #   and what that found: else it waits for the next run
+    await look_again(store, run, ask)       # of agent.workers.scan.again: a second look at what one left open
     store.end(run, "finished", now, degraded=…)
     afterwards(context, store, …)           # of agent.workers.scan.afterwards: tells, and forgets
 """
@@ -257,12 +256,13 @@ class ScanStore:
     ) -> None:
         """Close a run, and fold what it found into what is so now, unless it is to be continued.
 
-        ``degraded``: why what it did not find may well be there. ``turn`` as for ``begin``.
+        One that has ended already stays as it ended: what goes wrong afterwards makes no failure of it. ``degraded``:
+        why what it did not find may well be there. ``turn`` as for ``begin``.
         """
         with transaction(self._connection, self.path):
             writing.gather(self._connection, run.id)
             self._connection.execute(
-                "UPDATE runs SET status = ?, ended = ?, message = ?, degraded = ? WHERE id = ?",
+                "UPDATE runs SET status = ?, ended = ?, message = ?, degraded = ? WHERE id = ? AND status = 'running'",
                 (status, now, message, degraded, run.id),
             )
         self.settle(turn)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from agent.workers.scan.argv import format_ports
 from agent.workers.scan.found import Host
-from agent.workers.scan.importing import Report
 from agent.workers.scan.memory.coverage import Asked, Coverage
 from agent.workers.scan.memory.reading import Run
 from agent.workers.scan.side import Detection, Side
+
+if TYPE_CHECKING:
+    from agent.workers.scan.importing import Report
 
 ENDED_BADLY: Final = {
     "running": "still under way",

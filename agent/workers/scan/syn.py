@@ -12,17 +12,17 @@ import errno
 import os
 import select
 import socket
-import struct
+from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
-from ipaddress import ip_address
-from typing import Final
+from typing import Any, Final, NamedTuple, TypeVar
 
-from agent.workers.capture.socket_filter import attach
-from agent.workers.scan import rawtcp, synfilter
+from agent.linux.routing import Routing
+from agent.workers.scan import rawtcp
 from agent.workers.scan.engine import Probe, Reply
-from agent.workers.scan.rawtcp import CHECKSUM_OFFSET, LONGEST_ANSWER, SYN_LENGTH, Answer, Key
-from agent.workers.scan.unreachable import TYPES, TYPES6, ip_header, quoted, quoted6
+from agent.workers.scan.onlink import OnLink
+from agent.workers.scan.rawsockets import HOP_LIMIT_SPACE, hold_port, lost, open_icmp, open_tcp
+from agent.workers.scan.rawtcp import LONGEST_ANSWER, SYN_LENGTH, Answer, Key
+from agent.workers.scan.unreachable import ip_header, quoted, quoted6
 
 ROOM: Final = 1024
 """Most probes that are taken at once."""
@@ -30,22 +30,12 @@ ROOM: Final = 1024
 MOST_READ: Final = 4096
 """Most packets that are read at once, so that nobody who floods us holds up the loop."""
 
-BUFFER: Final = 8 * 1024 * 1024
-"""Bytes asked for as receive buffer; without ``CAP_NET_ADMIN`` the kernel gives net.core.rmem_max at most."""
-
-_KEYS = 65_536  # remembered, of 200 bytes each; they can be made again at any time
+_WAYS = 65_536  # remembered, of some 500 bytes each; they can be found again at any time
+_FLUSHED = 256  # probes that have waited for their neighbour, and are sent at once
 _PATIENCE = 1.0
 _SHORTEST = 1e-6  # seconds: 0 means unknown
 _TIMED = 4096
 """Probes of which it is noted when they were sent: all while they are answered, few among many that are not."""
-
-# asm-generic/socket.h, linux/in6.h, linux/icmp.h and linux/icmpv6.h, which Python does not name.
-_SO_RCVBUFFORCE, _SO_MEMINFO = 33, 55
-_MEMINFO = struct.Struct("=9I")
-_MEMINFO_DROPS = 8  # SK_MEMINFO_DROPS of linux/sock_diag.h
-_IPV6_CHECKSUM = 7
-_SOL_RAW, _ICMP_FILTER, _ICMP6_FILTER = 255, 1, 1
-_HOP_LIMIT_SPACE = socket.CMSG_SPACE(4)
 
 _NOWHERE: Final[dict[int, str]] = {
     errno.ENETUNREACH: "net-unreach",
@@ -57,74 +47,92 @@ _NOWHERE: Final[dict[int, str]] = {
 """What the kernel says at once of an address to which nothing goes."""
 
 
+_Kept = TypeVar("_Kept", socket.socket, Routing)
+
+
+class _Way(NamedTuple):
+    """How a place is asked. ``interface`` is that of a host on our own link, and 0 of any other."""
+
+    key: Key
+    end: tuple[Any, ...]
+    packed: bytes
+    interface: int
+
+
 class SynEngine:
     """Asks the ports of the addresses of one chunk: all of one family, and of one zone."""
 
     def __init__(self, addresses: Sequence[str]) -> None:
         """Raises ``OSError``: ``PermissionError`` without ``CAP_NET_RAW``, others when sockets are not to be had."""
-        self.patience = _PATIENCE  # nothing is held here that could be given up
+        self.patience = _PATIENCE
         self.trouble = ""
         plain, _, self._zone = addresses[0].partition("%")
         self._six = ":" in plain
         self._scope = socket.if_nametoindex(self._zone) if self._zone else 0
         self._addresses = addresses
-        self._packed = {ip_address(each.partition("%")[0]).packed: place for place, each in enumerate(addresses)}
+        self._places: dict[bytes, int] = {}  # of those that were asked
+        self._ways: dict[int, _Way | str] = {}
         self._secret = os.urandom(32)
-        self._keys: dict[int, Key | str] = {}
+        self._link = OnLink()
+        self._interfaces: dict[int, bool] = {}  # by whether the kernel looks for neighbours there
+        self._unknown: set[int] = set()  # places on our link of which the kernel knows no neighbour
+        self._ready: deque[Probe] = deque()  # have waited for their neighbour, and may go
         self._timed: dict[Probe, float] = {}
         self._replies: list[Reply] = []
         self._syn = bytearray(SYN_LENGTH)
         self._read = bytearray(LONGEST_ANSWER)
         self._seen = memoryview(self._read)
-        self._sockets: list[socket.socket] = []
+        self._open: list[socket.socket | Routing] = []
         self._poll = select.epoll()
         self._due = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)  # readable while there are ``_replies``
-        self._poll.register(self._due, select.EPOLLIN)
         try:
-            self.source_port = self._reserve()
-            self._raw, self._icmp = self._open6() if self._six else self._open4()
+            self._routing = self._keep(Routing())
+            held, self.source_port = hold_port(six=self._six)
+            self._keep(held)
+            self._tcp = self._keep(open_tcp(self.source_port, self._zone, six=self._six))
+            self._icmp = self._keep(open_icmp(self.source_port, self._zone, six=self._six))
+            for fd in (self._due, self._routing.fd, self._tcp.fileno(), self._icmp.fileno()):
+                self._poll.register(fd, select.EPOLLIN)
         except BaseException:
             self.close()
             raise
 
     @property
     def room(self) -> int:
-        return ROOM
+        return 0 if self._ready else ROOM
 
     @property
     def waiting(self) -> int:
-        return 0
+        """What waits for its neighbour to be found; no other attempt is held."""
+        return self._link.held + len(self._ready)
 
     @property
     def lost(self) -> int:
-        """How many answers there was no room for in the receive buffers so far; they were never read."""
-        told = (each.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size) for each in (self._raw, self._icmp))
-        return sum(_MEMINFO.unpack(each)[_MEMINFO_DROPS] for each in told)
+        """How many answers there was no room for in the receive buffers so far."""
+        return lost(self._tcp) + lost(self._icmp)
 
     def send(self, probes: Sequence[Probe], now: float) -> int:
         """As ``Engine`` says. A probe that this host's own firewall refuses is taken, and told of as ``trouble``."""
-        buffer, source_port, put, sendto = self._syn, self.source_port, rawtcp.put_syn, self._raw.sendto
-        timed, latest = self._timed, now - self.patience
         for taken, (place, port) in enumerate(probes):
-            key = self._keys.get(place) or self._key(place)
-            if isinstance(key, str):
-                self._at_once(Reply(place, port, "filtered", key))
+            way = self._ways.get(place) or self._way(place)
+            if isinstance(way, str):
+                self._at_once(Reply(place, port, "filtered", way))
                 continue
-            put(buffer, key, source_port, port)
-            end = (self._addresses[place], 0) if not self._six else (self._addresses[place], 0, 0, self._scope)
-            try:
-                sendto(buffer, end)
-            except OSError as error:
-                if not self._refused(error, place, port):
-                    return taken
-                continue
-            if len(timed) >= _TIMED and timed[oldest := next(iter(timed))] < latest:
-                del timed[oldest]
-            if (place, port) in timed or len(timed) < _TIMED:
-                timed[place, port] = now
+            if place in self._unknown:
+                match self._link.ask(place, port, now):
+                    case "held":
+                        continue
+                    case "absent":
+                        self._at_once(Reply(place, port, "filtered", "host-unreach"))
+                        continue
+                    case "full":
+                        return taken
+            if not self._send(way, place, port, now):
+                return taken
         return len(probes)
 
     def receive(self, now: float) -> list[Reply]:
+        self._neighbours(now)
         replies, self._replies = self._replies, []
         if replies:
             os.eventfd_read(self._due)
@@ -136,99 +144,110 @@ class SynEngine:
 
     def forget(self) -> None:
         self._timed.clear()
+        self._ready.clear()
+        self._link.forget()
 
     def close(self) -> None:
         if not self._poll.closed:
             os.close(self._due)
         self._poll.close()
-        for each in self._sockets:
+        for each in self._open:
             each.close()
+
+    def _keep(self, one: _Kept) -> _Kept:
+        self._open.append(one)
+        return one
 
     def _at_once(self, reply: Reply) -> None:
         if not self._replies:
             os.eventfd_write(self._due, 1)
         self._replies.append(reply)
 
-    def _reserve(self) -> int:
-        """A port that is ours as long as we live: bound, and so given to nobody else, but nothing listens there."""
-        family = socket.AF_INET6 if self._six else socket.AF_INET
-        held = socket.socket(family, socket.SOCK_STREAM)
-        self._sockets.append(held)
-        held.bind(("", 0))
-        return int(held.getsockname()[1])
-
-    def _open4(self) -> tuple[socket.socket, socket.socket]:
-        raw = self._open(socket.AF_INET, socket.IPPROTO_TCP, synfilter.answers(self.source_port))
-        quoting = synfilter.errors(socket.IPPROTO_TCP, self.source_port)
-        icmp = self._open(socket.AF_INET, socket.IPPROTO_ICMP, quoting)
-        icmp.setsockopt(_SOL_RAW, _ICMP_FILTER, _all_but(TYPES, 1))
-        return raw, icmp
-
-    def _open6(self) -> tuple[socket.socket, socket.socket]:
-        raw = self._open(socket.AF_INET6, socket.IPPROTO_TCP, synfilter.answers6(self.source_port))
-        raw.setsockopt(socket.IPPROTO_IPV6, _IPV6_CHECKSUM, CHECKSUM_OFFSET)
-        raw.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 1)
-        quoting = synfilter.errors6(socket.IPPROTO_TCP, self.source_port)
-        icmp = self._open(socket.AF_INET6, socket.IPPROTO_ICMPV6, quoting)
-        icmp.setsockopt(socket.IPPROTO_ICMPV6, _ICMP6_FILTER, _all_but(TYPES6, 8))
-        return raw, icmp
-
-    def _open(self, family: int, protocol: int, program: bytes) -> socket.socket:
-        made = socket.socket(family, socket.SOCK_RAW | socket.SOCK_NONBLOCK, protocol)
-        self._sockets.append(made)
-        attach(made, program)
-        if self._zone:
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self._zone.encode())
+    def _send(self, way: _Way, place: int, port: int, now: float) -> bool:
+        """Whether a probe is done with: it went out, or nothing goes there."""
+        rawtcp.put_syn(self._syn, way.key, self.source_port, port)
         try:
-            made.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, BUFFER)
-        except PermissionError:
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
-        with suppress(BlockingIOError):  # what came before the filter was there
-            while made.recv_into(self._read):
-                pass
-        self._poll.register(made, select.EPOLLIN)
-        return made
-
-    def _key(self, place: int) -> Key | str:
-        """The key of an address; or the reason why nothing goes there."""
-        if len(self._keys) >= _KEYS:
-            self._keys.clear()
-        packed = ip_address(self._addresses[place].partition("%")[0]).packed
-        made: Key | str
-        if self._six:
-            made = rawtcp.make_key(self._secret, packed)  # the kernel makes the checksum
-        else:
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:  # sends nothing: from where it would
-                try:
-                    asking.connect((self._addresses[place], 9))
-                    source = socket.inet_aton(asking.getsockname()[0])
-                except OSError as error:
-                    made = _NOWHERE.get(error.errno or 0, "net-unreach")
-                else:
-                    made = rawtcp.make_key(self._secret, packed, rawtcp.checksum_base(source, packed, self.source_port))
-        self._keys[place] = made
-        return made
+            self._tcp.sendto(self._syn, way.end)
+        except OSError as error:
+            return self._refused(error, place, port)
+        timed = self._timed
+        if len(timed) >= _TIMED and timed[oldest := next(iter(timed))] < now - self.patience:
+            del timed[oldest]
+        if len(timed) < _TIMED or (place, port) in timed:
+            timed[place, port] = now
+        return True
 
     def _refused(self, error: OSError, place: int, port: int) -> bool:
-        """Whether a probe that did not go out is done with all the same."""
         if error.errno in (errno.EAGAIN, errno.ENOBUFS):
             if error.errno == errno.ENOBUFS:
-                self.trouble = (
-                    "this host has no room for more packets or neighbours (net.ipv4.neigh.default.gc_thresh3)"
-                )
+                self.trouble = "this host has no room for more packets or neighbours (gc_thresh3 of arp(7))"
             return False
         if error.errno == errno.EPERM:
             self.trouble = "the firewall of this host does not let probes out"
-            return True
-        reason = _NOWHERE.get(error.errno or 0)
-        if reason is None:
-            self.trouble = f"this host cannot send to {self._addresses[place]}: {error.strerror}"
-        else:
+        elif (reason := _NOWHERE.get(error.errno or 0)) is not None:
             self._at_once(Reply(place, port, "filtered", reason))
+        else:
+            self.trouble = f"this host cannot send to {self._addresses[place]}: {error.strerror}"
         return True
 
+    def _way(self, place: int) -> _Way | str:
+        """How a place is asked; or the reason why nothing goes there."""
+        if len(self._ways) >= _WAYS:
+            self._ways.clear()
+        plain = self._addresses[place].partition("%")[0]
+        packed = socket.inet_pton(socket.AF_INET6 if self._six else socket.AF_INET, plain)
+        self._places[packed] = place
+        made: _Way | str
+        try:
+            interface, source, direct = self._routing.route(packed, self._scope)
+        except OSError as error:
+            made = _NOWHERE.get(error.errno or 0, "net-unreach")
+        else:
+            base = 0 if self._six else rawtcp.checksum_base(source, packed, self.source_port)
+            end = (plain, 0, 0, self._scope) if self._six else (plain, 0)
+            found = direct and self._looks(interface)
+            made = _Way(rawtcp.make_key(self._secret, packed, base), end, packed, interface if found else 0)
+            if found and not self._routing.known(packed, interface):
+                self._unknown.add(place)
+        self._ways[place] = made
+        return made
+
+    def _looks(self, interface: int) -> bool:
+        if interface not in self._interfaces:
+            self._interfaces[interface] = self._routing.looks(interface)
+        return self._interfaces[interface]
+
+    def _neighbours(self, now: float) -> None:
+        """Take in what became of neighbours that the kernel has looked for, and send what has waited for them."""
+        for packed, interface, there in self._routing.heed():
+            self._decided(packed, interface, now, there=there)
+        for place in self._link.late(now):
+            way = self._ways.get(place) or self._way(place)
+            if isinstance(way, _Way):  # what the kernel cannot tell even now, is left to it
+                there = self._routing.known(way.packed, way.interface) is not False
+                self._decided(way.packed, way.interface, now, there=there)
+        for _ in range(min(_FLUSHED, len(self._ready))):
+            place, port = self._ready.popleft()
+            way = self._ways.get(place) or self._way(place)
+            if isinstance(way, _Way) and not self._send(way, place, port, now):
+                self._ready.appendleft((place, port))
+                return
+
+    def _decided(self, packed: bytes, interface: int, now: float, *, there: bool) -> None:
+        place = self._places.get(packed)
+        if place is None or not isinstance(way := self._ways.get(place), _Way) or way.interface != interface:
+            return
+        waited = self._link.decided(place, now, there=there)
+        if there:
+            self._unknown.discard(place)
+            self._ready.extend((place, port) for port in waited)
+            return
+        self._unknown.add(place)
+        for port in waited:
+            self._at_once(Reply(place, port, "filtered", "host-unreach"))
+
     def _receive4(self, replies: list[Reply], now: float) -> None:
-        packet, find, read_into = self._seen, self._packed.get, self._raw.recv_into
+        packet, find, read_into = self._seen, self._places.get, self._tcp.recv_into
         for _ in range(MOST_READ):
             try:
                 length = read_into(self._read)
@@ -236,8 +255,8 @@ class SynEngine:
                 break
             at = ip_header(packet, 0, length)
             place = find(bytes(packet[12:16]))
-            if at and place is not None and isinstance(key := self._keys.get(place) or self._key(place), Key):
-                answer = rawtcp.read(packet, at, length, key, self.source_port)
+            if at and place is not None and isinstance(way := self._ways.get(place) or self._way(place), _Way):
+                answer = rawtcp.read(packet, at, length, way.key, self.source_port)
                 if answer is not None:
                     replies.append(self._reply(place, answer, packet[8], now))
         for _ in range(MOST_READ):
@@ -250,12 +269,12 @@ class SynEngine:
     def _receive6(self, replies: list[Reply], now: float) -> None:
         for _ in range(MOST_READ):
             try:
-                length, controls, _flags, end = self._raw.recvmsg_into([self._read], _HOP_LIMIT_SPACE)
+                length, controls, _flags, end = self._tcp.recvmsg_into([self._read], HOP_LIMIT_SPACE)
             except BlockingIOError:
                 break
-            place = self._packed.get(socket.inet_pton(socket.AF_INET6, end[0].partition("%")[0]))
-            if place is not None and isinstance(key := self._keys.get(place) or self._key(place), Key):
-                answer = rawtcp.read(self._seen, 0, length, key, self.source_port)
+            place = self._places.get(socket.inet_pton(socket.AF_INET6, end[0].partition("%")[0]))
+            if place is not None and isinstance(way := self._ways.get(place) or self._way(place), _Way):
+                answer = rawtcp.read(self._seen, 0, length, way.key, self.source_port)
                 if answer is not None:
                     limit = int.from_bytes(controls[0][2][:1], "little") if controls else 0
                     replies.append(self._reply(place, answer, limit, now))
@@ -272,10 +291,10 @@ class SynEngine:
         if found is None:
             return
         reason, asked, at = found
-        place = self._packed.get(asked)
-        if place is None or not isinstance(key := self._keys.get(place) or self._key(place), Key):
+        place = self._places.get(asked)
+        if place is None or not isinstance(way := self._ways.get(place) or self._way(place), _Way):
             return
-        answer = rawtcp.read_quoted(self._seen, at, length, key, self.source_port, reason)
+        answer = rawtcp.read_quoted(self._seen, at, length, way.key, self.source_port, reason)
         if answer is not None:
             replies.append(self._reply(place, answer, ttl, now))
 
@@ -283,8 +302,3 @@ class SynEngine:
         sent = self._timed.pop((place, answer.port), None)
         rtt = 0.0 if sent is None else max(_SHORTEST, now - sent)
         return Reply(place, answer.port, answer.state, answer.reason, ttl, rtt)
-
-
-def _all_but(types: Sequence[int], words: int) -> bytes:
-    """``struct icmp_filter`` or ``struct icmp6_filter``, of so many words: a bit for each type that is not wanted."""
-    return struct.pack(f"={words}I", sum(1 << kind for kind in types) ^ 0xFFFFFFFF, *[0xFFFFFFFF] * (words - 1))

@@ -16,7 +16,10 @@ from agent.workers.scan.plan import Ranges, merge
 from agent.workers.scan.spans import size, without
 
 MOST_RANGES = 65_536
-"""Of one word such as ``10.0-255.0-255.1,3``; beyond that it is not believed."""
+"""Of all words together, such as ``10.0-255.0-255.1,3``; beyond that they are not believed."""
+
+MOST_CHARACTERS = 131_072
+"""Of the command line; the kernel takes no longer word, ARG_MAX in execve(2)."""
 
 _OCTET = re.compile(r"(\*|[0-9]{0,3}-?[0-9]{0,3})(,[0-9]{0,3}-?[0-9]{0,3}){0,255}", re.ASCII)
 _CHARACTERS = re.compile(r"[0-9a-fA-F.:,/*-]{1,400}", re.ASCII)
@@ -24,20 +27,21 @@ _CHARACTERS = re.compile(r"[0-9a-fA-F.:,/*-]{1,400}", re.ASCII)
 
 def given(arguments: str, total: int) -> dict[Line, Ranges]:
     """The addresses of nmap's command line, empty unless they are ``total``."""
-    words = arguments.split()[1:]
+    words = arguments.split()[1:] if len(arguments) <= MOST_CHARACTERS else []
     wanted: list[tuple[Line, Ranges]] = []
     holes: list[tuple[Line, Ranges]] = []
+    held = 0
     for before, word in zip(["", *words], words, strict=False):
-        if before == "--exclude":
-            holes += [one for part in word.split(",") for one in _ranges(part)]
-        elif word.startswith("--exclude="):
-            holes += [one for part in word.partition("=")[2].split(",") for one in _ranges(part)]
-        else:
-            wanted += _ranges(word)
-    lines = dict.fromkeys(line for line, _ in wanted)
-    found = {line: without(_union(wanted, line), _union(holes, line)) for line in lines}
-    twice = sum(size(without(ranges, _union(holes, line))) for line, ranges in wanted)  # nmap counts them as they come
-    return found if total in (twice, sum(map(size, found.values()))) else {}
+        left_out = word if before == "--exclude" else word.partition("=")[2] if word.startswith("--exclude=") else ""
+        found = [one for part in (left_out.split(",") if left_out else [word]) for one in _ranges(part)]
+        held += sum(len(ranges) for _, ranges in found)
+        if held > MOST_RANGES:
+            return {}
+        (holes if left_out else wanted).extend(found)
+    left = {line: _union(holes, line) for line in dict.fromkeys(line for line, _ in wanted)}
+    result = {line: without(_union(wanted, line), hole) for line, hole in left.items()}
+    twice = sum(size(without(ranges, left[line])) for line, ranges in wanted)  # nmap counts them as they come
+    return result if total in (twice, sum(map(size, result.values()))) else {}
 
 
 def _union(parts: Iterable[tuple[Line, Ranges]], line: Line) -> Ranges:

@@ -16,6 +16,7 @@ from agent.declaration.model import Watch
 from agent.errors import ConfigurationError
 from agent.workers.runtime import Context
 from agent.workers.watch.drift_duty import DriftDuty
+from agent.workers.watch.notify import NotifyDuty
 
 ALLOWANCE = 120.0
 """Seconds within which each duty has to come by."""
@@ -44,7 +45,10 @@ class Duty(Protocol):
 
 def duties_of(context: Context, service: Watch) -> list[Duty]:
     """All of them, in the order in which they start."""
-    return [DriftDuty(context, service, context.data, os.environ.get("SERVICE_SERVER", ""))]
+    return [
+        DriftDuty(context, service, context.data, os.environ.get("SERVICE_SERVER", "")),
+        NotifyDuty(context, service, context.data),
+    ]
 
 
 class WatchWorker:
@@ -67,15 +71,18 @@ class WatchWorker:
 
     async def run(self) -> None:
         """Run all of them until one fails, whose failure is raised, or the watch is told to stop."""
-        async with asyncio.TaskGroup() as group:
-            for number, duty in enumerate(self._duties):
-                self._turned[number] = time.monotonic()
-                group.create_task(self._alone(number, duty))
-            while True:
-                if all(time.monotonic() - turned < ALLOWANCE for turned in self._turned.values()):
-                    self._context.beat()
-                self._tell()
-                await asyncio.sleep(self._context.beat_interval / 2)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number, duty in enumerate(self._duties):
+                    self._turned[number] = time.monotonic()
+                    group.create_task(self._alone(number, duty))
+                while True:
+                    if all(time.monotonic() - turned < ALLOWANCE for turned in self._turned.values()):
+                        self._context.beat()
+                    self._tell()
+                    await asyncio.sleep(self._context.beat_interval / 2)
+        except BaseExceptionGroup as failures:
+            raise _first(failures) from None
 
     async def stop(self) -> None:
         """Stop each of them, whatever becomes of the others; the first failure is raised."""
@@ -96,3 +103,9 @@ class WatchWorker:
             figures |= duty.figures()
         words = [words for duty in self._duties if (words := duty.status())]
         self._context.status("; ".join(words) or "watching", figures)
+
+
+def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The failure itself, out of however many groups it came in."""
+    failure = failures.exceptions[0]
+    return _first(failure) if isinstance(failure, BaseExceptionGroup) else failure

@@ -39,6 +39,8 @@ PREFIX, PREFIX6 = "10.99.0.0/24", "fd99::/64"
 FAR_PREFIX = "10.98.0.0/24"
 MANY_PREFIX = "10.97.0.0/20"
 """Behind ``FAR``: each of its 4,096 addresses answers a ping, and all ports are closed."""
+SPARSE_PREFIX = "10.97.16.0/20"
+"""The same, but that only each sixteenth, from 10.97.16.1 on, is not silent."""
 NAME = "lab.test"
 """What the DNS servers know, as ``10.99.0.1``."""
 
@@ -121,6 +123,7 @@ def _wire(net: Network) -> None:
         f"address add {NEAR6}/64 dev {INTERFACE} nodad",
         f"link set {INTERFACE} up",
         f"route add {MANY_PREFIX} via {FAR}",
+        f"route add {SPARSE_PREFIX} via {FAR}",
         f"ntable change name arp_cache dev {INTERFACE} retrans 100",  # who is not there is known soon
     )
     batch(
@@ -133,6 +136,7 @@ def _wire(net: Network) -> None:
         *(f"address add {address}/32 dev lo" for address in own),
         f"link set {INTERFACE} up",
         f"route add local {MANY_PREFIX} dev lo",
+        f"route add local {SPARSE_PREFIX} dev lo",
     )
 
 
@@ -255,6 +259,7 @@ def _rules() -> str:
       }}
       chain limited {{
         type filter hook prerouting priority -350;
+        ip daddr {SPARSE_PREFIX} ip daddr & 0.0.0.15 != 0.0.0.1 drop
         ip daddr {addresses("passes 5,000 packets a second")} limit rate over 5000/second burst 1000 packets drop
       }}
       chain hosts {{

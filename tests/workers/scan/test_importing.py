@@ -7,6 +7,7 @@ import socket
 import subprocess
 from base64 import b64encode
 from collections.abc import Iterator
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given, settings
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from agent.errors import ScanFailure
 from agent.workers.scan import importing
 from agent.workers.scan.diff import compare
-from agent.workers.scan.found import Host, Rest
+from agent.workers.scan.found import Host, Port, Rest
 from agent.workers.scan.importing import Report, read_report
 from agent.workers.scan.memory.coverage import asked
 from tests.workers.scan.reports import Answer, Machine, report
@@ -192,6 +193,44 @@ def test_a_damaged_report_is_read_or_refused_in_one_line(noise: bytes, place: in
 
 
 WHOLE = report({"10.0.0.1": Machine()})
+
+FULL = report(
+    {
+        "10.0.0.1": Machine(
+            {3: Answer("open", (("name", "http"), ("tunnel", "ssl")), (("ssl-cert", "x"),)), 4: Answer("filtered")},
+            names=("a.lan",),
+            mac="02:00:00:00:00:01",
+            os=("Linux",),
+            scripts=(("smb", "y"),),
+        )
+    },
+    asked=4,
+    targets="10.0.0.1-4",
+)
+
+
+@settings(max_examples=150)
+@given(st.data(), st.one_of(st.text(max_size=30), st.sampled_from(["", "-1", "99999999999", "fe80::1%x\x85y", "tcp"])))
+def test_any_value_of_any_attribute_is_taken_or_refused_and_what_is_taken_can_be_shown(
+    data: st.DataObject, value: str
+) -> None:
+    root = ElementTree.fromstring(FULL)
+    places = [(element, name) for element in root.iter() for name in element.attrib]
+    element, name = data.draw(st.sampled_from(places))
+    element.set(name, value)
+    try:
+        found = read_report([ElementTree.tostring(root)])
+    except ScanFailure as failure:
+        assert str(failure).isprintable()
+        return
+    compare(found.hosts, found.side(), (), found.side())
+    for host in found.hosts:
+        shown = [host.address, host.mac, *host.names, *host.os, *(text for port in host.ports for text in told(port))]
+        assert all(text.isprintable() for text in shown)
+
+
+def told(port: Port) -> list[str]:
+    return [port.state, port.reason, port.service, port.product, port.tunnel, *(one.output for one in port.scripts)]
 
 
 @pytest.mark.parametrize(

@@ -187,6 +187,15 @@ def test_a_run_that_ended_is_not_continued(store: ScanStore, ending: store_modul
     assert not store.begin(task(), NOW).resumed
 
 
+def test_what_goes_wrong_after_a_run_has_ended_makes_no_failure_of_it(store: ScanStore) -> None:
+    run = store.begin(task(), NOW)
+    scan(store, run, 0, 1, 2, 3)
+    store.end(run, "finished", NOW + 1)
+    store.end(run, "failed", NOW + 2, "the disk is full")
+    [found] = runs(store)
+    assert (found.status, found.ended, found.message) == ("finished", NOW + 1, "")
+
+
 def test_an_interrupted_run_of_another_plan_or_site_is_not_continued(store: ScanStore) -> None:
     run = store.begin(task(), NOW)
     scan(store, run, 0)

@@ -113,6 +113,15 @@ def test_a_neighbour_that_is_not_there_is_told_of_by_this_host(net: lab.Network)
     assert (found[0, 80].state, found[0, 80].reason) == ("filtered", "host-unreach")
 
 
+def test_a_host_of_the_link_that_is_not_there_holds_up_nobody(net: lab.Network) -> None:
+    """The kernel keeps what is sent to it, and charges it to the socket: without care a full one sends nothing more."""
+    with engine(net, "10.99.0.1", "10.99.0.202") as syn:
+        probes = every(HOSTS[:2], range(1, 3001))
+        found = replies(syn, probes, expected=len(probes), rate=50_000)
+    reasons = Counter((place, reply.reason) for (place, _), reply in found.items())
+    assert reasons == {(0, "reset"): 2998, (0, "syn-ack"): 2, (1, "host-unreach"): 3000}
+
+
 def test_what_others_send_to_our_port_is_not_believed(net: lab.Network) -> None:
     """A SYN-ACK, a RST and an ICMP message that have everything right but the number."""
     host = of_kind("web")[0]

@@ -25,7 +25,10 @@ STEP: Final = 100
 
 
 class Doubt(NamedTuple):
-    """Where a second look now would settle what one look left open: the host itself, or some of its ports."""
+    """Where a second look now would settle what one look left open: at some ports of a host.
+
+    ``host``: the host itself did not answer, and the ports are those at which it should, if any are known.
+    """
 
     address: str
     host: bool
@@ -67,10 +70,20 @@ def doubts(connection: sqlite3.Connection, run: int, misses: int) -> Iterator[Do
     beliefs = Beliefs(connection)
     after = 0
     while hosts := _hosts(connection, taken, after):
-        for number, address, _, folded in _fold(connection, taken, coverage, beliefs, hosts):
+        for number, address, before, folded in _fold(connection, taken, coverage, beliefs, hosts):
             after = number
-            if folded and folded.doubts:
-                yield Doubt(address, HOST in folded.doubts, tuple(key for key in folded.doubts if key != HOST))
+            if folded and HOST in folded.doubts:
+                yield Doubt(address, True, tuple(key for key, port in before.ports.items() if port.state == "open"))
+            elif folded and folded.doubts:
+                yield Doubt(address, False, folded.doubts)
+
+
+def together(doubts: Iterable[Doubt]) -> dict[tuple[Key, ...], list[str]]:
+    """The addresses to look at again, by the ports that they have in common: sets of ports, each asked in one go."""
+    found: dict[tuple[Key, ...], list[str]] = {}
+    for doubt in doubts:
+        found.setdefault(tuple(sorted(doubt.ports)), []).append(doubt.address)
+    return found
 
 
 _RUN: Final = "SELECT id, site, started, ended, status, degraded, quiet FROM runs WHERE id = ?"

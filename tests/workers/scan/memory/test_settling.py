@@ -18,7 +18,7 @@ from agent.workers.scan.found import Certificate, Host, Port, Rest
 from agent.workers.scan.memory import settling
 from agent.workers.scan.memory.coverage import asked
 from agent.workers.scan.memory.reading import Canary, HostNow, Memory
-from agent.workers.scan.memory.settling import Doubt
+from agent.workers.scan.memory.settling import Doubt, together
 from agent.workers.scan.plan import subtract
 from agent.workers.scan.store import Ending, ScanStore, Task
 from tests.workers.scan.memory.history import NOW, TASK, Service, host, told
@@ -98,8 +98,13 @@ def test_a_second_look_in_the_same_run_settles_what_the_first_left_open(service:
         assert list(store.doubts(run)) == [
             Doubt("10.0.0.1", False, (("tcp", 80), ("tcp", 22))),
             Doubt("10.0.0.2", False, (("tcp", 22),)),
-            Doubt("10.0.0.3", True, ()),
+            Doubt("10.0.0.3", True, (("tcp", 80),)),
         ]
+        assert together(store.doubts(run)) == {
+            (("tcp", 22), ("tcp", 80)): ["10.0.0.1"],
+            (("tcp", 22),): ["10.0.0.2"],
+            (("tcp", 80),): ["10.0.0.3"],
+        }
         shut = Port("tcp", 80, "closed", "reset")
         silent = Rest("tcp", "filtered", "no-response", ((22, 22),))
         looks = [

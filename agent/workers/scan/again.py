@@ -1,0 +1,77 @@
+"""A second look, in the same run, at what one look left open: so that it is told now, and not after the next run.
+
+Whatever a run saw that is not as it was believed is doubted: a packet may have been lost, or a port may have answered
+by mistake. What is doubted is asked once more, a while after the first look, together for as many hosts as may be.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import Final, NamedTuple
+
+from agent.workers.scan.found import PROTOCOLS, Host, Protocol
+from agent.workers.scan.memory.settling import Doubt, together
+from agent.workers.scan.store import Run, ScanStore
+
+MOST: Final = 65_536
+"""Probes of one lot: some seconds at the rate that a scan usually has."""
+
+
+class Lot(NamedTuple):
+    """Addresses and the ports that all of them are asked for: more than is doubted, where that saves asking apart."""
+
+    protocol: Protocol
+    addresses: tuple[str, ...]
+    ports: tuple[int, ...]
+
+
+Ask = Callable[[int, Lot], Awaitable[Iterable[Host]]]
+"""``ask(number, lot)`` gives every host of the lot, those that did not answer as ``down``; lots count from 0."""
+
+
+async def look_again(store: ScanStore, run: Run, ask: Ask, *, most: int = MOST) -> int:
+    """Ask once more for all that the run has left in doubt, and keep what that found; returns how many lots it took.
+
+    Before ``ScanStore.end``. Raises what ``ask`` does, and ``StorageFailure``; what was asked until then is kept.
+    """
+    number = -1
+    for number, lot in enumerate(lots(store.doubts(run), most)):
+        store.recheck(run, await ask(number, lot), time.time())
+    return number + 1
+
+
+def lots(doubts: Iterable[Doubt], most: int = MOST) -> Iterator[Lot]:
+    """Every doubted port of every host, in lots of at most ``most`` probes (a single port of one host, at least).
+
+    A host of which no port is known is in none: it has the next run to answer. Pure.
+    """
+    groups = together(doubts)
+    for protocol in PROTOCOLS:
+        addresses: set[str] = set()
+        ports: set[int] = set()
+        for keys, those in sorted(groups.items()):
+            wanted = {number for name, number in keys if name == protocol}
+            for part in _parts(wanted, those, most):
+                if len(ports | part.ports) * len(addresses | part.addresses) > most:
+                    yield Lot(protocol, tuple(sorted(addresses)), tuple(sorted(ports)))
+                    addresses, ports = set(), set()
+                addresses |= part.addresses
+                ports |= part.ports
+        if addresses:
+            yield Lot(protocol, tuple(sorted(addresses)), tuple(sorted(ports)))
+
+
+class _Part(NamedTuple):
+    addresses: set[str]
+    ports: set[int]
+
+
+def _parts(ports: set[int], addresses: list[str], most: int) -> Iterator[_Part]:
+    """A group in pieces that are no larger than a lot."""
+    numbers = sorted(ports)
+    width = max(1, min(most, len(numbers)))
+    height = max(1, most // width)
+    for low in range(0, len(numbers), width):
+        for start in range(0, len(addresses), height):
+            yield _Part(set(addresses[start : start + height]), set(numbers[low : low + width]))

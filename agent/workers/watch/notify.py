@@ -1,0 +1,261 @@
+"""The watch's duty to tell: reads the agent's events, puts what is to be told in a queue on disk, and delivers it.
+
+Each notification is delivered by itself, one message after the other, so that one that does not work holds up no other.
+What fails is tried again later and later; that it fails, works again, or that a message is given up, is an event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from agent.declaration.amounts import count
+from agent.declaration.model import Notify, Watch
+from agent.errors import SpawnFailed, StorageFailure
+from agent.linux.spawn import base_environment
+from agent.workers.watch import notify_mail, notify_webhook
+from agent.workers.watch.notify_choice import concerns
+from agent.workers.watch.notify_message import complete, compose
+from agent.workers.watch.notify_program import run_program
+from agent.workers.watch.notify_queue import LAST_RETRY, LONGEST, Queue, Waiting, delay_after
+from agent.workers.watch.notify_source import EventSource
+from agent.workers.watch.notify_webhook import Outcome
+
+LOOK: Final = 0.5
+"""Seconds from one look for events to the next."""
+
+BEFORE: Final = 60.0
+"""Seconds before the first watch of all in which what happened is told of, too."""
+
+MOST_REFUSALS: Final = 3
+"""So often a message is offered to who says that it is not wanted."""
+
+TIMEOUT: Final = 30.0
+"""Seconds that a command may take for one message."""
+
+LARGEST_SECRET: Final = 64 * 1024
+
+
+class Teller(Protocol):
+    """What a worker's ``Context`` offers, as far as it is needed here."""
+
+    def event(self, kind: str, message: str, /, **data: Any) -> None:
+        """Report that something happened."""
+
+    def log(self, message: str) -> None:
+        """Write one line to the service's log."""
+
+
+class NotifyDuty:
+    """Made for the settings of a watch whose directory is ``data``, beside which the agent has its own.
+
+    ``environ`` is this process's environment: it names the files of secrets, and the server. ``clock`` gives unix
+    seconds, ``port`` is where the mail system listens.
+    """
+
+    def __init__(
+        self,
+        teller: Teller,
+        service: Watch,
+        data: Path,
+        environ: Mapping[str, str] = os.environ,
+        *,
+        clock: Callable[[], float] = time.time,
+        port: int = 25,
+    ) -> None:
+        self._teller = teller
+        self._notifies = {notify.name: notify for notify in service.notifies}
+        self._data = data
+        self._environ = dict(environ)
+        self._server = environ.get("SERVICE_SERVER") or os.uname().nodename
+        self._clock = clock
+        self._port = port
+        self._source = EventSource(data.parent / "agent" / "events.db")
+        self._queue: Queue | None = None
+        self._under_way: dict[str, asyncio.Task[None]] = {}
+        self._failing: dict[str, str] = {}
+        self._delivered = self._dropped = self._waiting = 0
+        self._done: dict[str, int] = {}
+        self._pauses: dict[str, float] = {}
+        self._problem = self._failure = ""
+
+    async def start(self) -> None:
+        """Open the queue. Raises ``StorageFailure``."""
+        self._queue = queue = Queue(self._data / "notify.db", self._clock)
+        if queue.opened.moved_aside is not None:
+            self._teller.event(
+                "database_replaced",
+                f"{self._data / 'notify.db'} could not be read ({queue.opened.reason}): it is now"
+                f" {queue.opened.moved_aside}, and a new one was made",
+            )
+        # The first watch of all begins with what its agent began with. A cursor is at least unix milliseconds.
+        cursor = queue.cursor
+        queue.begin(int((self._clock() - BEFORE) * 1000) if cursor is None else cursor, self._notifies)
+
+    async def run(self, turn: Callable[[], None]) -> None:
+        """Tell until cancelled. A disk that is full or broken is waited for."""
+        queue = self._queue
+        if queue is None:
+            raise RuntimeError("run before start")
+        async with asyncio.TaskGroup() as group:
+            while True:
+                turn()
+                try:
+                    more = self._read(queue)
+                    self._group(queue)
+                    self._deliver(queue, group)
+                    self._waiting = sum(queue.waiting().values())
+                    self._trouble("")
+                except StorageFailure as failure:  # nothing is lost: what was read is read again
+                    more = False
+                    self._trouble(str(failure))
+                await asyncio.sleep(0 if more else LOOK)
+
+    async def stop(self) -> None:
+        """Let go of both databases; what was being delivered is delivered again by the next watch."""
+        self._source.close()
+        if self._queue is not None:
+            self._queue.close()
+            self._queue = None
+
+    def status(self) -> str:
+        """Who is not told, and why; or how much waits."""
+        if self._failure:
+            return self._failure
+        if self._failing:
+            name, why = next(iter(self._failing.items()))
+            more = f" and {len(self._failing) - 1} more" if len(self._failing) > 1 else ""
+            return f"{name}{more} cannot be told: {why}"
+        return f"{count(self._waiting, 'notification')} waiting" if self._waiting else ""
+
+    def figures(self) -> Mapping[str, int | float | str | None]:
+        """Since the watch began, but for those that wait."""
+        return {
+            "notifications_delivered": self._delivered,
+            "notifications_waiting": self._waiting,
+            "notifications_dropped": self._dropped,
+            "notifications_failing": len(self._failing),
+        }
+
+    def _read(self, queue: Queue) -> bool:
+        """Take in what has happened; whether there may be more."""
+        cursor = queue.cursor or 0
+        events = self._source.after(cursor)
+        if self._source.problem != self._problem:
+            self._problem = self._source.problem
+            self._teller.log(self._problem or "the agent's events can be read again")
+        if not events:
+            return False
+        if (gone := self._source.forgotten()) > cursor and events[0].cursor > gone:
+            self._teller.log("events were forgotten before they were read: the watch was away for too long")
+        now = self._clock()
+        recent = [event for event in events if event.time > now - LONGEST]
+        found = {
+            name: [event for event in recent if concerns(notify, event)] for name, notify in self._notifies.items()
+        }
+        queue.take(events[-1].cursor, {name: chosen for name, chosen in found.items() if chosen}, now)
+        return True
+
+    def _group(self, queue: Queue) -> None:
+        """Make messages of what has been held for long enough."""
+        for name, notify in self._notifies.items():
+            now = self._clock()
+            while number := complete(queue.arrivals(name), notify.group, now):
+                events = [held.event for held in queue.held(name)[:number]]
+                message = compose(self._server, name, events, queue.missed(name), now)
+                if gone := queue.put(name, message, events[-1].cursor, now):
+                    self._drop(name, f"{gone} messages, the oldest, had to make room: nobody takes them")
+
+    def _deliver(self, queue: Queue, group: asyncio.TaskGroup) -> None:
+        for name, notify in self._notifies.items():
+            if name in self._under_way and not self._under_way[name].done():
+                continue
+            message = queue.next(name)
+            if message is None or time.monotonic() < self._pauses.get(name, 0.0):
+                continue
+            if self._done.get(name) == message.number:  # it has been delivered, and the disk did not take that
+                queue.remove(message.number)
+                continue
+            # A clock that was set back holds nothing up for longer than a retry may take.
+            if not self._clock() < message.due <= self._clock() + LAST_RETRY + 60:
+                self._under_way[name] = group.create_task(self._attempt(queue, notify, message))
+
+    async def _attempt(self, queue: Queue, notify: Notify, message: Waiting) -> None:
+        outcome = await self._send(notify, message)
+        try:
+            self._settle(queue, notify, message, outcome)
+        except StorageFailure as failure:
+            self._trouble(str(failure))
+
+    def _settle(self, queue: Queue, notify: Notify, message: Waiting, outcome: Outcome) -> None:
+        now = self._clock()
+        if outcome.delivered:
+            self._delivered += 1
+            if self._failing.pop(notify.name, None) is not None:
+                self._teller.event("notify_resumed", f"{notify.name} can be told again", notify=notify.name)
+            self._done[notify.name] = message.number
+            queue.remove(message.number)
+            return
+        refused = outcome.refused and message.refusals + 1 >= MOST_REFUSALS
+        if refused or now - message.created > LONGEST:
+            self._done[notify.name] = message.number
+            self._drop(notify.name, f"message {message.id} is given up: {outcome.why}")
+            queue.remove(message.number)
+            return
+        delay = delay_after(message.attempts)
+        self._pauses[notify.name] = time.monotonic() + delay
+        if notify.name not in self._failing:
+            self._teller.event(
+                "notify_failed",
+                f"{notify.name} cannot be told: {outcome.why}; tried again in {delay:.0f} s, then ever less often",
+                notify=notify.name,
+            )
+        self._failing[notify.name] = outcome.why
+        queue.retry(message, now + delay, refused=outcome.refused)
+
+    def _trouble(self, failure: str) -> None:
+        if failure and failure != self._failure:
+            self._teller.log(failure)
+        self._failure = failure
+
+    def _drop(self, name: str, why: str) -> None:
+        self._dropped += 1
+        self._teller.event("notify_dropped", f"{name}: {why}", notify=name)
+
+    async def _send(self, notify: Notify, message: Waiting) -> Outcome:
+        environment = base_environment(self._environ)
+        if notify.webhook is not None:
+            try:
+                secret = self._secret(notify.secret)
+            except OSError as error:
+                return Outcome(False, f"secret {notify.secret} cannot be read: {error.strerror}")
+            return await notify_webhook.post(
+                notify.webhook, message.id, message.body, secret, self._clock(), environment
+            )
+        if notify.email is not None:
+            return await notify_mail.send(notify.email, msgspec.json.decode(message.body), environment, self._port)
+        return await _command(notify.command or (), message.body, environment)
+
+    def _secret(self, name: str | None) -> bytes | None:
+        """What webhooks are signed with, as it is now: a secret may be exchanged at any time. Raises ``OSError``."""
+        if name is None:
+            return None
+        with Path(self._environ.get(f"{name.upper()}_FILE", "")).open("rb") as file:
+            return file.read(LARGEST_SECRET)
+
+
+async def _command(argv: tuple[str, ...], body: bytes, environment: Mapping[str, str]) -> Outcome:
+    """Give a message to a program, which has taken it when it exits 0."""
+    try:
+        ended = await run_program(argv, environment, body, timeout=TIMEOUT)
+    except SpawnFailed as error:
+        return Outcome(False, str(error))
+    if not ended.in_time:
+        return Outcome(False, f"{argv[0]} took longer than {TIMEOUT:.0f} s")
+    return Outcome(True) if ended.status.success else Outcome(False, f"{argv[0]} {ended.status}{ended.words}")

@@ -1,0 +1,179 @@
+"""What is to be told, on disk: events that wait for company, and messages that wait to be delivered.
+
+How far the agent's events were read is stored in the transaction that stores what they are to become. So a watch that
+is killed at any point tells nothing twice that it had not begun to deliver, and forgets nothing: a message is removed
+when it has been delivered, and one that was being delivered just then is delivered again, with the ``id`` it had.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from agent.telemetry.database import open_database, storage_failure, transaction
+from agent.telemetry.events import Event
+from agent.workers.watch.notify_message import Held
+
+MOST_HELD: Final = 5_000
+"""Events that wait for company, for each notification; what comes then is only counted."""
+
+MOST_MESSAGES: Final = 1_000
+"""Messages that wait to be delivered, for each notification; the oldest go then."""
+
+LONGEST: Final = 3 * 86_400.0
+"""Seconds after which a message that could not be delivered is given up."""
+
+FIRST_RETRY, LAST_RETRY = 5.0, 900.0
+"""Seconds until a message is tried again: doubled from the first to the last."""
+
+_SCHEMA = (
+    "CREATE TABLE state (key TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID",
+    "CREATE TABLE held (notify TEXT NOT NULL, cursor INTEGER NOT NULL, arrived REAL NOT NULL, event BLOB NOT NULL,"
+    " PRIMARY KEY (notify, cursor)) STRICT, WITHOUT ROWID",
+    "CREATE TABLE missed (notify TEXT PRIMARY KEY, count INTEGER NOT NULL) STRICT, WITHOUT ROWID",
+    "CREATE TABLE message (number INTEGER PRIMARY KEY, notify TEXT NOT NULL, id TEXT NOT NULL, created REAL NOT NULL,"
+    " due REAL NOT NULL, attempts INTEGER NOT NULL, refusals INTEGER NOT NULL, body BLOB NOT NULL) STRICT",
+    "CREATE INDEX message_of ON message (notify, number)",
+)
+
+
+_NEXT = (
+    "SELECT number, id, created, due, attempts, refusals, body FROM message WHERE notify = ? ORDER BY number LIMIT 1"
+)
+
+
+class Waiting(NamedTuple):
+    """The next message of a notification. ``due`` is unix seconds, ``body`` its JSON."""
+
+    number: int
+    id: str
+    created: float
+    due: float
+    attempts: int
+    refusals: int
+    body: bytes
+
+
+class Queue:
+    """The queue at ``path``. Raises ``StorageFailure`` when it cannot be opened or written; it is then as it was."""
+
+    def __init__(self, path: Path, clock: Callable[[], float]) -> None:
+        self.opened = open_database(path, 1, _migrate, clock=clock)
+        self._path = path
+        self._database = self.opened.connection
+
+    @property
+    def cursor(self) -> int | None:
+        """How far the agent's events were read; ``None`` before the first time."""
+        found = self._ask("SELECT value FROM state WHERE key = 'cursor'")
+        return int(found[0][0]) if found else None
+
+    def begin(self, cursor: int, notifies: Collection[str]) -> None:
+        """Read on from ``cursor``, and forget what is for notifications that are not declared any more."""
+        marks = ", ".join("?" * len(notifies))
+        with transaction(self._database, self._path):
+            self._database.execute("INSERT OR REPLACE INTO state VALUES ('cursor', ?)", (cursor,))
+            for table in ("held", "missed", "message"):
+                self._database.execute(
+                    f"DELETE FROM {table} WHERE notify NOT IN ({marks})",  # noqa: S608  # our own words
+                    tuple(notifies),
+                )
+
+    def take(self, cursor: int, found: Mapping[str, Iterable[Event]], now: float) -> None:
+        """Hold the events that each notification is about, and have read up to ``cursor``."""
+        with transaction(self._database, self._path):
+            execute = self._database.execute
+            execute("INSERT OR REPLACE INTO state VALUES ('cursor', ?)", (cursor,))
+            for notify, events in found.items():
+                room = MOST_HELD - execute("SELECT count(*) FROM held WHERE notify = ?", (notify,)).fetchone()[0]
+                taken = list(events)
+                self._database.executemany(
+                    "INSERT OR IGNORE INTO held VALUES (?, ?, ?, ?)",
+                    [
+                        (notify, event.cursor, min(event.time, now), msgspec.json.encode(event))
+                        for event in taken[: max(room, 0)]
+                    ],
+                )
+                if missed := len(taken[max(room, 0) :]):
+                    execute(
+                        "INSERT INTO missed VALUES (?, ?) ON CONFLICT (notify) DO UPDATE SET count = count + ?",
+                        (notify, missed, missed),
+                    )
+
+    def held(self, notify: str) -> list[Held]:
+        """The events that wait, in the order in which they came."""
+        rows = self._ask("SELECT arrived, event FROM held WHERE notify = ? ORDER BY cursor", notify)
+        return [Held(float(arrived), msgspec.json.decode(event, type=Event)) for arrived, event in rows]
+
+    def arrivals(self, notify: str) -> list[float]:
+        """When they came, and nothing else of them."""
+        return [float(row[0]) for row in self._ask("SELECT arrived FROM held WHERE notify = ? ORDER BY cursor", notify)]
+
+    def missed(self, notify: str) -> int:
+        """How many events were only counted since the last message."""
+        rows = self._ask("SELECT count FROM missed WHERE notify = ?", notify)
+        return int(rows[0][0]) if rows else 0
+
+    def put(self, notify: str, message: Mapping[str, Any], upto: int, now: float) -> int:
+        """Queue a message in place of the held events up to the cursor ``upto``. How many others had to go for it."""
+        with transaction(self._database, self._path):
+            execute = self._database.execute
+            execute("DELETE FROM held WHERE notify = ? AND cursor <= ?", (notify, upto))
+            execute("DELETE FROM missed WHERE notify = ?", (notify,))
+            execute(
+                "INSERT INTO message (notify, id, created, due, attempts, refusals, body) VALUES (?, ?, ?, ?, 0, 0, ?)",
+                (notify, str(message["id"]), now, now, msgspec.json.encode(message)),
+            )
+            gone = execute(
+                "DELETE FROM message WHERE notify = ? AND number NOT IN"
+                " (SELECT number FROM message WHERE notify = ? ORDER BY number DESC LIMIT ?)",
+                (notify, notify, MOST_MESSAGES),
+            )
+        return gone.rowcount
+
+    def next(self, notify: str) -> Waiting | None:
+        """The oldest message that waits."""
+        rows = self._ask(_NEXT, notify)
+        return Waiting(*rows[0]) if rows else None
+
+    def waiting(self) -> dict[str, int]:
+        """How many messages wait, by notification."""
+        return {str(name): int(count) for name, count in self._ask("SELECT notify, count(*) FROM message GROUP BY 1")}
+
+    def remove(self, number: int) -> None:
+        """A message has been delivered, or is given up."""
+        with transaction(self._database, self._path):
+            self._database.execute("DELETE FROM message WHERE number = ?", (number,))
+
+    def retry(self, message: Waiting, due: float, *, refused: bool) -> None:
+        """Try a message again at ``due``."""
+        with transaction(self._database, self._path):
+            self._database.execute(
+                "UPDATE message SET due = ?, attempts = attempts + 1, refusals = refusals + ? WHERE number = ?",
+                (due, int(refused), message.number),
+            )
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._database.close()
+
+    def _ask(self, sql: str, *arguments: str) -> list[Any]:
+        try:
+            return self._database.execute(sql, arguments).fetchall()
+        except sqlite3.Error as error:
+            raise storage_failure(self._path, error) from error
+
+
+def delay_after(attempts: int) -> float:
+    """Seconds until a message is tried again that has been tried so many times before."""
+    return min(LAST_RETRY, FIRST_RETRY * 2.0 ** min(attempts, 20))
+
+
+def _migrate(connection: sqlite3.Connection, _found: int) -> None:
+    """The only schema so far."""
+    for statement in _SCHEMA:
+        connection.execute(statement)

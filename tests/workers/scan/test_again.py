@@ -1,0 +1,95 @@
+"""What one look left open is asked once more in the same run, by real connections, and then it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import time
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.workers.scan.again import Lot, look_again, lots
+from agent.workers.scan.found import Host, Port, Rest
+from agent.workers.scan.memory.coverage import asked
+from agent.workers.scan.memory.settling import Doubt
+from agent.workers.scan.store import Run, ScanStore, Task
+from tests.workers.scan.memory.history import told
+
+DOUBTS = st.lists(
+    st.builds(
+        Doubt,
+        st.sampled_from([f"10.0.0.{last}" for last in range(12)]),
+        st.booleans(),
+        st.lists(st.tuples(st.sampled_from(("tcp", "udp")), st.integers(1, 9)), unique=True).map(tuple),
+    ),
+    unique_by=lambda doubt: doubt.address,
+)
+
+
+@given(DOUBTS, st.integers(1, 40))
+def test_every_doubted_port_is_in_a_lot_and_no_lot_is_too_large(doubts: list[Doubt], most: int) -> None:
+    found = list(lots(doubts, most))
+    asked = {(address, lot.protocol, port) for lot in found for address in lot.addresses for port in lot.ports}
+    assert {(doubt.address, *key) for doubt in doubts for key in doubt.ports} <= asked
+    assert all(0 < len(lot.addresses) * len(lot.ports) <= most for lot in found)
+    assert {lot.protocol for lot in found} <= {key[0] for doubt in doubts for key in doubt.ports}
+
+
+def test_hosts_with_much_in_common_are_asked_together() -> None:
+    doubts = [Doubt(f"10.0.0.{last}", False, (("tcp", 22), ("tcp", 80 + last % 3))) for last in range(200)]
+    assert len(list(lots(doubts))) == 1
+
+
+def connect(address: str, port: int) -> tuple[str, str]:
+    with socket.socket() as one:
+        one.settimeout(5)
+        code = one.connect_ex((address, port))
+    return ("open", "syn-ack") if code == 0 else ("closed", errno.errorcode[code].lower())
+
+
+async def ask(number: int, lot: Lot) -> Iterable[Host]:
+    """As the sweep does, on loopback, where nothing is lost."""
+    hosts = []
+    for address in lot.addresses:
+        seen = {port: await asyncio.to_thread(connect, address, port) for port in lot.ports}
+        ports = tuple(Port("tcp", port, *what) for port, what in seen.items() if what[0] == "open")
+        rest = tuple(Rest("tcp", *what, ((port, port),)) for port, what in seen.items() if what[0] != "open")
+        hosts.append(Host(address, "up", "syn-ack", ports=ports, rest=rest))
+    return hosts
+
+
+def swept(port: int, state: str) -> Host:
+    """What the first look at 127.0.0.1 says, right or wrong."""
+    if state == "open":
+        return Host("127.0.0.1", "up", "syn-ack", ports=(Port("tcp", port, "open", "syn-ack"),))
+    return Host("127.0.0.1", "up", "reset", rest=(Rest("tcp", state, "no-response", ((port, port),)),))
+
+
+def run(store: ScanStore, first: Host | None) -> tuple[int, list[str]]:
+    """A run with this first look; how many lots were asked again, and what was told."""
+    begun: Run = store.begin(Task("plan", 1, 1), time.time())
+    nobody = asked(["127.0.0.1"]) if first is None else ()
+    store.store(begun, [first] if first else [], time.time(), asked=nobody)
+    count = asyncio.run(look_again(store, begun, ask))
+    assert list(store.doubts(begun)) == []
+    store.end(begun, "finished", time.time())
+    return count, told(store)
+
+
+def test_one_run_tells_what_it_looked_at_twice_and_a_lost_packet_is_nothing(tmp_path: Path) -> None:
+    with closing(ScanStore(tmp_path / "scan.db")) as store:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+            run(store, Host("127.0.0.1", "up", "syn-ack", rest=(Rest("tcp", "closed", "reset", ((port, port),)),)))
+            assert run(store, swept(port, "open")) == (1, [f"port_opened 127.0.0.1 {port}"])
+            assert run(store, swept(port, "open")) == (0, [])
+            assert run(store, swept(port, "filtered")) == (1, []), "it is there"
+            assert run(store, None) == (1, []), "and so is the host"
+        assert run(store, swept(port, "open")) == (0, []), "the first look was wrong, but is what was believed"
+        assert run(store, swept(port, "closed")) == (1, [f"port_closed 127.0.0.1 {port}"])
+        assert run(store, swept(port, "open")) == (1, []), "nobody answers there"

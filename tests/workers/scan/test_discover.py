@@ -1,0 +1,99 @@
+"""Large networks are discovered host by host, and nothing is kept of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+
+import pytest
+
+from agent.errors import ScanFailure
+from agent.workers.scan.discover import discover, networks
+from agent.workers.scan.found import Host
+from agent.workers.scan.program import Program
+from tests.workers.scan import lab
+from tests.workers.scan.truth import INTERFACE, LINK_LOCAL, LOCAL
+
+INSIDE = """
+import asyncio, json, resource, sys
+from ipaddress import ip_network
+from agent.workers.scan.discover import discover
+from agent.workers.scan.plan import merge
+from agent.workers.scan.program import find_nmap
+
+found = []
+async def scenario():
+    for family, zone, spans in json.loads(sys.argv[1]):
+        ranges = merge((low, high) for low, high in spans)
+        told = await discover(family, ranges, find_nmap(), rate=1_000_000, zone=zone,
+                              on_host=lambda host, element: found.append([host.address, host.state, host.mac]))
+        assert told.exit == "success"
+asyncio.run(scenario())
+print(json.dumps([found, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
+"""
+
+
+def span(text: str) -> list[int]:
+    network = ip_network(text)
+    return [int(network[0]), int(network[-1])]
+
+
+def test_every_host_of_a_large_network_is_found_in_little_memory(net: lab.Network) -> None:
+    local = int(ip_address(LINK_LOCAL))
+    asked = [[4, "", [span(lab.MANY_PREFIX)]], [6, INTERFACE, [[local, local + 1]]]]
+    command = net.inside(sys.executable, "-c", INSIDE, json.dumps(asked))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    found, kibibytes = json.loads(done.stdout)
+    addresses = {address for address, state, _ in found if state == "up"}
+    assert len(addresses) == len(found)
+    assert LOCAL.address in addresses
+    everybody = {str(address) for address in ip_network(lab.MANY_PREFIX)}
+    assert addresses - {LOCAL.address} <= everybody
+    assert len(addresses) > 0.9 * len(everybody)  # on a machine that is busy nmap gives up on one or the other
+    assert {address: mac for address, _, mac in found}[LOCAL.address].startswith("02:00:00:00:99:")
+    assert kibibytes < 60 * 1024
+
+
+def fake(tmp_path: Path, script: str) -> Program:
+    path = tmp_path / "nmap"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return Program(str(path), {"PATH": os.environ["PATH"]}, "", None, None)
+
+
+HEAD = '<?xml version="1.0"?><!DOCTYPE nmaprun><nmaprun version="7.93">'
+
+
+def told(address: str) -> str:
+    return (
+        f'<host><status state="up" reason="echo-reply"/><address addr="{address}" addrtype="ipv4"/><hostnames/></host>'
+    )
+
+
+def test_what_was_told_before_nmap_died_is_kept(tmp_path: Path) -> None:
+    found: list[Host] = []
+    program = fake(tmp_path, f"echo '{HEAD}{told('10.0.0.1')}{told('10.0.0.2')}<host>'; kill -SEGV $$")
+    low, high = span("10.0.0.0/29")
+    with pytest.raises(ScanFailure, match="nmap was killed by SIGSEGV"):
+        asyncio.run(discover(4, ((low, high),), program, rate=1, on_host=lambda host, _: found.append(host)))
+    assert [host.address for host in found] == ["10.0.0.1", "10.0.0.2"]
+
+
+def test_an_address_that_was_not_asked_for_is_not_believed(tmp_path: Path) -> None:
+    low, high = span("10.0.0.0/29")
+    for stranger in ("10.0.0.8", "::1", "x"):
+        program = fake(tmp_path, f"echo '{HEAD}{told(stranger)}'; exit 1")
+        with pytest.raises(ScanFailure, match=r"was not asked for|cannot be understood"):
+            asyncio.run(discover(4, ((low, high),), program, rate=1, on_host=lambda host, _: None))
+
+
+def test_ranges_become_few_lines() -> None:
+    low, high = int(ip_address("10.0.0.255")), int(ip_address("10.0.3.0"))
+    assert list(networks(4, ((low, high),))) == ["10.0.0.255", "10.0.1.0/24", "10.0.2.0/24", "10.0.3.0"]
+    assert list(networks(6, ((1, 2),), "eth0")) == ["::1%eth0", "::2%eth0"]

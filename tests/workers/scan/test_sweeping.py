@@ -1,0 +1,157 @@
+"""The worker sweeps a network whose truth is known, by either engine; and is killed in the middle of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from agent.declaration.model import Engine, Scan, Scanning
+from tests.workers.scan import lab
+from tests.workers.scan.test_worker import Bench
+from tests.workers.scan.truth import HOSTS, LOCAL, Truth, of_kind
+
+PLENTY = Scanning(rate=1_000_000, network_rate=1_000_000, target_rate=1_000_000)
+ASKED = "22,23,53,80,443,2201-2204,2323,6379,7001-7004,8001-8004,9000-9040"
+EVERYTHING = of_kind("says open to everything")[0]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path)
+    yield made
+    made.close()
+
+
+def scan(*targets: str, ports: str = ASKED, rate: int = 20_000, engine: Engine = "auto", retries: int = 4) -> Scan:
+    return Scan(name="lan", targets=targets, ports=ports, rate=rate, engine=engine, retries=retries, budget=PLENTY)
+
+
+def wanted(port: int) -> bool:
+    spans = [part.partition("-") for part in ASKED.split(",")]
+    return any(int(low) <= port <= int(high or low) for low, _, high in spans)
+
+
+@pytest.mark.parametrize("engine", ["connect", "syn"])
+def test_everything_that_is_open_is_found_and_nothing_else(net: lab.Network, bench: Bench, engine: Engine) -> None:
+    ended = bench.run(scan("10.99.0.0/26", "fd99::64", LOCAL.address, engine=engine), prefix=tuple(net.inside()))
+    assert ended.code == 0, ended.stderr
+    assert bench.rows("SELECT engine, degraded FROM runs") == [(engine, "")]
+    found = {host.address: host for host in bench.found()}
+    for host in (*HOSTS, LOCAL):
+        if host is EVERYTHING:
+            continue
+        assert {port.number for port in found[host.address].open_ports()} == set(filter(wanted, host.open)), host.kind
+        states = Counter(found[host.address].state_of("tcp", port) for port in range(9000, 9041))
+        if host.rest == "closed" and "once a second" not in host.kind and "limits" not in host.kind:
+            assert set(states) == {"closed"}, host.kind
+        elif host.rest != "closed":
+            assert set(states) == {"filtered"}, host.kind
+        else:
+            assert set(states) <= {"closed", "filtered"}, host.kind
+    assert not list(found[EVERYTHING.address].open_ports())
+    assert found[EVERYTHING.address].state_of("tcp", 9000) == "open"
+    assert EVERYTHING.address in ended.stderr
+    assert not list(bench.data.glob("sweep-*"))
+
+
+def far() -> Truth:
+    return of_kind("10 ms away, loses 5 % each way")[0]
+
+
+def test_killed_at_random_moments_it_finds_all_and_closes_nothing_that_is_open(net: lab.Network, bench: Bench) -> None:
+    """An answer that was stored before it was killed stays as it is, and so its probe is never sent again."""
+    host, dice = far(), random.Random(11)
+    service = scan(host.address, ports="1-3000", rate=3000, engine="connect")
+    path, ledgers = bench.data / "sweep-0.tcp", list[bytes]()
+    for _ in range(4):
+        process = bench.start(service, prefix=tuple(net.inside()))
+        known = sum(byte >= 128 for byte in ledgers[-1]) if ledgers else 0
+        wanted = known + dice.randrange(50, 600)
+        while not path.exists() or sum(byte >= 128 for byte in path.read_bytes()[4096:]) < wanted:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+        bench.finish(process)
+        ledgers.append(path.read_bytes()[4096:])
+    ended = bench.run(service, prefix=tuple(net.inside()))
+    assert ended.code == 0, ended.stderr
+    assert bench.rows("SELECT status, degraded FROM runs") == [("finished", "")]
+    [found] = bench.found()
+    assert {port.number for port in found.open_ports()} == {port for port in host.open if port <= 3000}
+    for before, after in pairwise(ledgers):
+        for one, other in zip(before, after, strict=True):
+            assert one < 128 or one == other
+    truth = [128 if port in host.open else 144 for port in range(1, 3001)]
+    assert all(byte < 128 or byte & 0xF8 == right for byte, right in zip(ledgers[-1], truth, strict=True))
+
+
+def test_a_pause_holds_within_a_second_and_what_was_found_stays(net: lab.Network, bench: Bench) -> None:
+    host = of_kind("10 ms away")[0]
+    process = bench.start(scan(host.address, ports="1-3000", rate=1500, engine="connect"), prefix=tuple(net.inside()))
+    while not any(json.loads(note.get("X_FIGURES", "{}")).get("rate", 0) > 500 for note in bench.notes):
+        bench.receive()
+    (bench.directory / "lan.paused").touch()
+    held = time.monotonic()
+    while not any(note.get("STATUS", "").startswith("paused by hand") for note in bench.notes):
+        bench.receive()
+    assert time.monotonic() - held < 1.0
+    before = sent(net, host)
+    for _ in range(2):
+        bench.notes.clear()
+        bench.receive()
+    assert sent(net, host) - before <= 1
+    (bench.directory / "lan.paused").unlink()
+    ended = bench.finish(process)
+    assert ended.code == 0, ended.stderr
+    assert {port for _, port in bench.open()} == {port for port in host.open if port <= 3000}
+
+
+def sent(net: lab.Network, host: Truth) -> int:
+    """Packets that left on the way to the far hosts."""
+    shown = subprocess.run(
+        net.inside("ip", "-json", "-statistics", "link", "show", "way"), check=True, capture_output=True
+    ).stdout
+    return int(json.loads(shown)[0]["stats64"]["tx"]["packets"])
+
+
+def test_a_damaged_file_of_a_chunk_is_told_in_one_line_and_the_chunk_begun_anew(net: lab.Network, bench: Bench) -> None:
+    host = of_kind("web")[0]
+    service = scan(host.address, ports="1-3000", rate=1000, engine="connect")
+    process = bench.start(service, prefix=tuple(net.inside()))
+    path = bench.data / "sweep-0.tcp"
+    while not path.exists():
+        bench.receive()
+    process.kill()
+    bench.finish(process)
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(os.urandom(64))
+    fast = msgspec.structs.replace(service, rate=20_000)
+    ended = bench.run(fast, prefix=tuple(net.inside()))
+    assert ended.code == 0
+    assert f"{path}: it is damaged: this part of the scan is begun anew" in ended.stderr
+    assert bench.open() == [(host.address, 80), (host.address, 443)]
+
+
+def test_a_firewall_of_this_host_degrades_the_run(net: lab.Network, bench: Bench) -> None:
+    host = of_kind("ssh")[0]
+    rules = "table inet own { chain out { type filter hook output priority 0; tcp dport 4444 drop; }; }"
+    subprocess.run([*net.inside("nft", rules)], check=True)
+    try:
+        ended = bench.run(scan(host.address, ports="22,4444", engine="syn"), prefix=tuple(net.inside()))
+    finally:
+        subprocess.run([*net.inside("nft", "delete table inet own")], check=True)
+    assert ended.code == 0, ended.stderr
+    [(degraded,)] = bench.rows("SELECT degraded FROM runs")
+    assert "firewall" in degraded
+    assert degraded in ended.events["scan_finished"]["message"]

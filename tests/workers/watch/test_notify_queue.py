@@ -1,0 +1,95 @@
+"""What waits on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agent.telemetry.events import Event
+from agent.workers.watch import notify_queue
+from agent.workers.watch.notify_queue import FIRST_RETRY, LAST_RETRY, Queue, delay_after
+
+NOW = 1_000_000.0
+
+
+def event(number: int) -> Event:
+    return Event(number, NOW + number, "lan", "host_gone", f"event {number}", {"number": number})
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> Queue:
+    return Queue(tmp_path / "notify.db", lambda: NOW)
+
+
+def put(queue: Queue, name: str, identity: str, upto: int = 0) -> int:
+    return queue.put(name, {"id": identity}, upto, NOW)
+
+
+def test_events_are_held_with_how_far_was_read(queue: Queue, tmp_path: Path) -> None:
+    assert queue.cursor is None
+    queue.begin(5, ["ops"])
+    queue.take(9, {"ops": [event(7), event(9)]}, NOW + 8)
+    queue.close()
+    again = Queue(tmp_path / "notify.db", lambda: NOW)
+    assert again.cursor == 9
+    assert [(held.arrived, held.event) for held in again.held("ops")] == [(NOW + 7, event(7)), (NOW + 8, event(9))]
+    assert again.arrivals("ops") == [NOW + 7, NOW + 8]
+
+
+def test_a_message_takes_the_place_of_its_events(queue: Queue) -> None:
+    queue.take(9, {"ops": [event(7), event(9)], "mail": [event(7)]}, NOW)
+    put(queue, "ops", "one", 7)
+    assert [held.event.cursor for held in queue.held("ops")] == [9]
+    assert len(queue.held("mail")) == 1
+    waiting = queue.next("ops")
+    assert waiting is not None
+    assert (waiting.id, waiting.attempts, waiting.body) == ("one", 0, b'{"id":"one"}')
+    assert queue.waiting() == {"ops": 1}
+
+
+def test_messages_are_delivered_in_order_and_tried_again_later(queue: Queue) -> None:
+    put(queue, "ops", "one")
+    put(queue, "ops", "two")
+    first = queue.next("ops")
+    assert first is not None
+    queue.retry(first, NOW + 5, refused=True)
+    again = queue.next("ops")
+    assert again is not None
+    assert (again.id, again.due, again.attempts, again.refusals) == ("one", NOW + 5, 1, 1)
+    queue.remove(again.number)
+    second = queue.next("ops")
+    assert second is not None
+    assert second.id == "two"
+
+
+def test_it_is_tried_ever_less_often() -> None:
+    delays = [delay_after(number) for number in range(100)]
+    assert delays[:3] == [FIRST_RETRY, 2 * FIRST_RETRY, 4 * FIRST_RETRY]
+    assert delays == sorted(delays)
+    assert delays[-1] == LAST_RETRY
+
+
+def test_the_queue_is_bounded(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notify_queue, "MOST_HELD", 3)
+    monkeypatch.setattr(notify_queue, "MOST_MESSAGES", 2)
+    queue.take(9, {"ops": [event(number) for number in range(5)]}, NOW)
+    queue.take(11, {"ops": [event(10), event(11)]}, NOW)
+    assert [held.event.cursor for held in queue.held("ops")] == [0, 1, 2]
+    assert queue.missed("ops") == 4
+    assert [put(queue, "ops", name, 99) for name in ("one", "two", "three")] == [0, 0, 1]
+    assert queue.missed("ops") == 0
+    oldest = queue.next("ops")
+    assert oldest is not None
+    assert oldest.id == "two"
+
+
+def test_what_is_not_declared_any_more_is_forgotten(queue: Queue) -> None:
+    queue.take(9, {"ops": [event(7)], "mail": [event(7)]}, NOW)
+    put(queue, "ops", "one")
+    queue.begin(9, ["mail"])
+    assert queue.waiting() == {}
+    assert queue.held("ops") == []
+    assert len(queue.held("mail")) == 1
+    queue.begin(9, [])
+    assert queue.held("mail") == []

@@ -35,7 +35,7 @@ QUEUED: Final = 8192
 SLOWEST: Final = 1.0
 """Seconds between two questions to a host that says once a second that a port is closed."""
 
-_FIRST_GAP = 0.05
+_FIRST_GAP = 0.2
 _FASTER = 0.95
 """What an answer does to the gap: who says more than once a second that a port is closed is found out slowly."""
 _FALLEN_SILENT = 3  # questions in a row without an answer, from a host that has said "closed" before

@@ -354,7 +354,8 @@ class Sweep:
         if missed is not None:
             self._redo(missed.position if missed.round == self._round else 0, now)
             return 0.0
-        if self._answered + self._skipped < self._grid.size and (now < self._until or self._canaries.pending):
+        under_way = now < self._until or self._canaries.pending or self._engine.waiting
+        if self._answered + self._skipped < self._grid.size and under_way:
             return _IDLE
         self.phase, self._review = "review", self._review_places()
         return 0.0

@@ -22,6 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
+from agent.workers.scan.connect import SPARED, descriptors
 from agent.workers.scan.engine import Probe, Reply
 from agent.workers.scan.payloads import payloads
 from agent.workers.scan.unreachable import told
@@ -35,7 +36,7 @@ QUEUED: Final = 8192
 SLOWEST: Final = 1.0
 """Seconds between two questions to a host that says once a second that a port is closed."""
 
-_FIRST_GAP = 0.05
+_FIRST_GAP = 0.2
 _FASTER = 0.95
 """What an answer does to the gap: who says more than once a second that a port is closed is found out slowly."""
 _FALLEN_SILENT = 3  # questions in a row without an answer, from a host that has said "closed" before
@@ -82,7 +83,7 @@ class UdpEngine:
         zone = addresses[0].partition("%")[2]
         self._scope = socket.if_nametoindex(zone) if zone else 0
         self._addresses = addresses
-        self._most = most
+        self._most = max(1, min(most, descriptors(most) - SPARED))
         self._hosts: dict[int, _Host] = {}
         self._held = 0
         self._turns: list[tuple[float, int]] = []  # a heap: when a host with something waiting may be asked

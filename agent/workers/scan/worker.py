@@ -22,6 +22,7 @@ import msgspec
 from agent.declaration.model import Scan
 from agent.declaration.ports import Ports, parse_ports
 from agent.errors import AgentError, ConfigurationError, ScanFailure, StorageFailure
+from agent.linux.broadcasts import broadcast_addresses
 from agent.workers.runtime import Context
 from agent.workers.scan.afterwards import afterwards, tell_changes
 from agent.workers.scan.allowed import Allowed
@@ -61,7 +62,6 @@ class ScanWorker:
         self._context = context
         self._service = service = context.service
         self._ports = parse_ports(service.ports) if service.profile != "discovery" else Ports((), ())
-        self._allowed = Allowed(service.allow_public, service.exclude)
         self._gate = gate_of(context)
         self._budget: Budget | None = None
         self._store: ScanStore | None = None
@@ -82,6 +82,8 @@ class ScanWorker:
                 self._ports = settle(self._ports, read_services(self._program.data / "nmap-services"))
             self._want = self._wanted(self._program)
             self._pinned = await pin(service.targets)
+            self._exclude = (*(await pin(service.exclude, "exclude")).targets, *self._broadcasts())
+            self._allowed = Allowed(service.allow_public, self._exclude)
             self._plan = self._planned(self._pinned)
             self._kind: Kind = self._engine()
             limits = Limits(service.budget.rate, service.budget.network_rate, service.budget.target_rate)
@@ -159,11 +161,20 @@ class ScanWorker:
             system=service.profile == "full" and program.privileged,
         )
 
+    def _broadcasts(self) -> list[str]:
+        """The broadcast addresses of the networks that this host is on, which are never scanned."""
+        try:
+            return broadcast_addresses()
+        except OSError as error:
+            why = error.strerror or error
+            self._context.log(f"the kernel does not tell the broadcast addresses of this host: {why}")
+            return []
+
     def _planned(self, pinned: Pinned) -> Plan:
         service, ports = self._service, self._ports
         return make_plan(
             pinned.targets,
-            service.exclude,
+            self._exclude,
             service.allow_public,
             ports=max(_number(ports.tcp), _number(ports.udp)),
             identity=(service.profile, str(ports), service.engine),

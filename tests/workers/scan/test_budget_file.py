@@ -108,16 +108,6 @@ def test_it_is_asked_again_when_it_said(scans: Scans, clock: Clock) -> None:
     assert share.take([0]).positions == [0]
 
 
-def test_a_sweep_is_told_how_many_may_go_and_not_asked_again_before_some_may(scans: Scans, clock: Clock) -> None:
-    share = scans.add(Limits(999, 999, 40)).of(ROW)
-    now = clock.now / SECOND
-    assert share.permit([], now) == 0
-    assert share.permit([(0, 80), (0, 81), (0, 82), (1, 80)], now) == 2
-    clock.now += SECOND
-    assert share.permit([(1, 80)], now + 0.024) == 0
-    assert share.permit([(0, 82), (1, 80)], now + 0.026) == 2
-
-
 def test_where_there_is_no_file_a_scan_keeps_to_its_own_budget(lines: list[str]) -> None:
     for environ in ({}, {VARIABLE: "none"}, {VARIABLE: "99999"}):
         made = budget_of(environ, Limits(100, 100, 100), lines.append)

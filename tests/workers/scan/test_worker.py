@@ -305,6 +305,19 @@ def test_excluded_hosts_get_no_packet(bench: Bench, network: tuple[str, ...]) ->
     assert "10.77.0.3" not in neighbours
 
 
+def test_a_name_may_be_excluded_and_the_broadcast_address_of_the_network_always_is(
+    bench: Bench, network: tuple[str, ...]
+) -> None:
+    (bench.directory / "not.txt").write_text("10.77.0.3  # the printer\n")
+    scan = msgspec.structs.replace(
+        lan("10.77.0.2-10.77.0.3", "10.77.0.255", "127.0.0.1"), exclude=("localhost", f"file:{bench.directory}/not.txt")
+    )
+    ended = bench.run(scan, prefix=(*network, "setpriv", "--bounding-set=-net_raw"))
+    assert ended.code == 0, ended.stderr
+    assert ended.events["scan_finished"]["data"]["hosts_total"] == 1
+    assert [host.address for host in bench.found()] == ["10.77.0.2"]
+
+
 def test_without_nmap_it_says_how_to_get_it(bench: Bench) -> None:
     empty = bench.directory / "empty"
     empty.mkdir()

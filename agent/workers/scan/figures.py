@@ -46,6 +46,10 @@ class Figures:
         self.ports_open = progress.open
         self.rate, self.lost, self.left = progress.rate, progress.lost, progress.left
 
+    def looking_again(self) -> None:
+        """All chunks are done, and what is in doubt is asked once more."""
+        self.phase = "ports"
+
     def swept(self, sent: int, answered: int, lost: float) -> None:
         """A sweep is done."""
         self.sent += sent

@@ -25,6 +25,7 @@ from agent.errors import AgentError, ConfigurationError, ScanFailure, StorageFai
 from agent.linux.broadcasts import broadcast_addresses
 from agent.workers.runtime import Context
 from agent.workers.scan.afterwards import afterwards, tell_changes
+from agent.workers.scan.again import Lot, Within, look_again
 from agent.workers.scan.allowed import Allowed
 from agent.workers.scan.budget import Limits
 from agent.workers.scan.budget_file import Budget, budget_of
@@ -214,6 +215,24 @@ class ScanWorker:
             if self._want is not None:
                 await self._identify(store, run, budget, self._want)
             self._tell(run)
+        within: Within = {"tcp": self._ports.tcp, "udp": self._ports.udp}
+        await look_again(store, run, within, partial(self._ask_again, run, sweeper))
+
+    async def _ask_again(self, run: Run, sweeper: Sweeper, number: int, lot: Lot) -> tuple[Host, ...]:
+        """A second look at some hosts, in a chunk of its own beyond those of the plan."""
+        place = self._plan.chunk_count + number
+        self._figures.looking_again()
+        swept = await sweeper.sweep(
+            place,
+            "udp" if lot.protocol == "udp" else self._kind,
+            Asking(lot.addresses, merge((port, port) for port in lot.ports)),
+            turn=lambda _: self._tell(run),
+        )
+        self._figures.swept(swept.sent, swept.answered, swept.lost)
+        if swept.degraded:
+            self._degraded.append(swept.degraded)
+        sweeper.forget(place)
+        return swept.hosts
 
     async def _chunk(self, store: ScanStore, run: Run, sweeper: Sweeper, budget: Budget, chunk: Chunk) -> None:
         """Who is there, and which of their ports are open."""

@@ -73,13 +73,14 @@ class Source:
         with place(self._paths, name).seen() as directory:
             yield directory
 
-    def _stood(self) -> tuple[Standing, Noticed, list[str]]:
+    def _stood(self) -> tuple[Standing, Noticed | None, list[str]]:
         """What the watch knows of before: since when, above all."""
         from agent.declaration.sections import WATCH
         from agent.workers.watch import standing
 
         with self._seen(WATCH) as directory:
             try:
-                return *standing.read(directory / standing.NAME), []
+                rows, noticed = standing.read(directory / standing.NAME) or ({}, None)
             except StorageFailure as error:
-                return {}, {}, [str(error)]
+                return {}, None, [str(error)]
+        return rows, noticed, []

@@ -1,8 +1,8 @@
 """How far a scan is, as a line for a person, from what its worker tells of itself. Pure.
 
 The figures are those of ``agentctl status NAME``: ``hosts_done``, ``hosts_total``, ``ports_open``, ``percent``,
-``rate`` (probes per second), ``loss`` (0 to 1), ``left`` (seconds) and ``held`` (why nothing is sent). Any of them may
-be missing or make no sense: they come from another process.
+``phase``, ``rate`` (probes per second), ``loss`` (0 to 1), ``seconds_left`` and ``held`` (why nothing is sent). Any of
+them may be missing or make no sense: they come from another process. 0 stands for what is not known.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ BAR = 24
 
 def words(figures: Figures) -> str:
     """What there is to tell, without the bar."""
-    parts = []
+    phase = figures.get("phase")
+    parts = [text.safe(phase)] if isinstance(phase, str) and phase else []
     done, total, found = (_number(figures, name) for name in ("hosts_done", "hosts_total", "ports_open"))
     if done is not None and total is not None:
         parts.append(f"{done:,.0f} of {text.count(int(total), 'host')}")
@@ -28,12 +29,12 @@ def words(figures: Figures) -> str:
     held = figures.get("held")
     if isinstance(held, str) and held:
         return ", ".join([*parts, text.safe(held)])
-    rate, loss, left = (_number(figures, name) for name in ("rate", "loss", "left"))
-    if rate is not None:
+    rate, loss, left = (_number(figures, name) for name in ("rate", "loss", "seconds_left"))
+    if rate:
         parts.append(f"{rate:,.0f}/s")
-    if loss is not None:
+    if loss:
         parts.append(f"{100 * min(loss, 1.0):.1f}% lost")
-    if left is not None:
+    if left:
         parts.append(f"{text.duration(left)} left")
     return ", ".join(parts)
 

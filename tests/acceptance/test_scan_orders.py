@@ -86,7 +86,7 @@ def test_who_watches_a_scan_is_told_of_its_end(agent: Agent) -> None:
         cwd="/",
     ) as watching:
         assert watching.stdout is not None and watching.stderr is not None
-        assert watching.stdout.readline().startswith("lan: 0%, 0 of 1 host, 0 ports open")
+        assert watching.stdout.readline().startswith("lan: 0%, ")
         told(agent, "stop", "lan")
         assert "ended by hand after 0 of 1 host" in watching.stderr.read()
         assert watching.wait(20) == 2

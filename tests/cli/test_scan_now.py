@@ -60,7 +60,7 @@ class Scan:
     async def act(self, action: Action, name: str, wait: bool) -> Outcome:
         self.started.set()
         self.served.declare(name, kind="scan", figures=self.figures)
-        self.served.events.append("started", "pid 100", service=name)
+        self.served.events.append("started", "pid 100", name)
         return Outcome(name=name, action=action, ok=True, state="starting", message="started")
 
     def tell(self, **figures: object) -> None:
@@ -69,8 +69,8 @@ class Scan:
 
     def end(self, kind: str, message: str, code: int) -> None:
         async def append() -> None:
-            self.served.events.append(kind, message, service="lan")
-            self.served.events.append("exited", f"exited {code}", service="lan", code=code)
+            self.served.events.append(kind, message, "lan")
+            self.served.events.append("exited", f"exited {code}", "lan", code=code)
 
         asyncio.run_coroutine_threadsafe(append(), self.served.loop).result(10)
 
@@ -130,8 +130,8 @@ def test_on_a_terminal_it_is_a_bar_of_which_nothing_is_left(
         """At the second look at it it has ended."""
         lan.looks += name is not None
         if lan.looks == 2:
-            lan.served.events.append("scan_finished", "all of it", service="lan")
-            lan.served.events.append("exited", "exited 0", service="lan", code=0)
+            lan.served.events.append("scan_finished", "all of it", "lan")
+            lan.served.events.append("exited", "exited 0", "lan", code=0)
         return report(name)
 
     monkeypatch.setattr(lan.served, "status", status)

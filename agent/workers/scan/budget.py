@@ -158,13 +158,10 @@ def take(
     asked: Sequence[int],
     now: int,
     yielding: frozenset[int] = frozenset(),
-    *,
-    in_order: bool = False,
 ) -> Grant:
     """Which of the probes to the addresses ``asked`` may go now; those are paid for. The first come first.
 
-    ``yielding`` are the slots of which others are to be left the half. ``in_order``: none goes before one that is
-    refused.
+    ``yielding`` are the slots of which others are to be left the half.
     """
     granted: list[int] = []
     again, refused = now + AHEAD, -1
@@ -184,8 +181,6 @@ def take(
         if when > now:
             again = min(again, when)
             refused = target if refused < 0 else refused
-            if in_order:
-                break
             continue
         network = networks[place]
         network_paid = slots[network]
@@ -195,8 +190,6 @@ def take(
         if when > now:
             again = min(again, when)
             refused = network if refused < 0 or refused >= FIRST_TARGET else refused
-            if in_order:
-                break
             continue
         slots[target] = target_paid + of_target.interval
         slots[network] = network_paid + of_network.interval

@@ -159,14 +159,14 @@ class Budget:
             fd, self._fd = self._fd, -1
             os.close(fd)
 
-    def take(self, there: Places, asked: Sequence[int], *, in_order: bool = False) -> Allowed:
+    def take(self, there: Places, asked: Sequence[int]) -> Allowed:
         """See ``Share.take``."""
         if not self._lock():
             return Allowed([], (self._clock() + BUSY) / SECOND)
         try:
             now = self._look()
             yielding = budget.yielded(self._claims_of_others(now), self._claim, now)
-            grant = budget.take(self._slots, self._rules, there, asked, now, yielding, in_order=in_order)
+            grant = budget.take(self._slots, self._rules, there, asked, now, yielding)
             self._claim = budget.claim_after(self._claim, there, asked, grant, now)
             self._note()
             return Allowed(grant.positions, grant.again / SECOND)
@@ -299,7 +299,6 @@ class Share:
     def __init__(self, shared: Budget, there: Places) -> None:
         self._shared = shared
         self._there = there
-        self._again = 0.0
 
     def take(self, asked: Sequence[int]) -> Allowed:
         """Which of these probes may be sent now, each named by where its address stands in the row; those are paid for.
@@ -308,18 +307,6 @@ class Share:
         most. A batch is some hundred probes, asked for at least every 50 ms. Cheap: about 1 microsecond a probe.
         """
         return self._shared.take(self._there, asked)
-
-    def permit(self, probes: Sequence[tuple[int, int]], now: float) -> int:
-        """How many of these probes may be sent at ``now`` (monotonic seconds), from the first on; those are paid for.
-
-        Each is the place of an address and a port. Whoever was refused is refused at once until it may come back.
-        """
-        if now < self._again or not probes:
-            return 0
-        allowed = self._shared.take(self._there, [place for place, _ in probes], in_order=True)
-        if len(allowed.positions) < len(probes):
-            self._again = allowed.again
-        return len(allowed.positions)
 
     def charge(self, sent: Sequence[int]) -> None:
         """Pay for probes that are sent without asking. Up to 2 seconds' worth is remembered."""

@@ -21,6 +21,7 @@ from typing import Final
 
 from agent.errors import ScanFailure
 from agent.workers.scan.engine import Probe, Reply, State
+from agent.workers.scan.unreachable import told
 
 SPARED: Final = 128
 """Descriptors that are left to everything else in this process."""
@@ -30,25 +31,8 @@ MOST: Final = 16_384
 
 _IP_RECVERR = 11  # linux/in.h
 _IPV6_RECVERR = 25  # linux/in6.h
-_MSG_ERRQUEUE = 0x2000  # linux/socket.h
-_EXTENDED_ERR = struct.Struct("=IBBBBII")  # struct sock_extended_err, linux/errqueue.h
-_ORIGIN_ICMP, _ORIGIN_ICMP6 = 2, 3
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _SYNCNT_FROM = 1.0  # the kernel sends a SYN again after 1 s (RFC 6298); before that there is nothing to hold back
-
-_UNREACHABLE: Final = {
-    0: "net-unreach",
-    1: "host-unreach",
-    2: "proto-unreach",
-    3: "port-unreach",
-    9: "net-prohibited",
-    10: "host-prohibited",
-    13: "admin-prohibited",
-}
-"""Codes of ICMP destination unreachable (RFC 1812, 5.2.7.1), by nmap's words."""
-
-_UNREACHABLE6: Final = {0: "net-unreach", 1: "admin-prohibited", 3: "host-unreach", 4: "port-unreach"}
-"""Those of ICMPv6 (RFC 4443, 3.1)."""
 
 _FULL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _PLAIN: Final[dict[int, tuple[State, str]]] = {
@@ -73,7 +57,7 @@ class ConnectEngine:
         self.trouble = ""
         self._family = socket.AF_INET6 if ":" in addresses[0] else socket.AF_INET
         self._peers = [_peer(address) for address in addresses]
-        self._most = max(1, min(most, _descriptors() - SPARED))
+        self._most = max(1, min(most, descriptors(MOST) - SPARED))
         self._limit = self._most
         self._retry_at = 0.0
         self._now = 0.0
@@ -150,7 +134,7 @@ class ConnectEngine:
             return Reply(place, port, "open", "syn-ack", 0, rtt)
         if code in (errno.EPERM, errno.EACCES):
             self.trouble = f"this host's own rules forbid connections to {self._peers[place][0]}"
-        elif (reason := _told_by_icmp(one)) is not None:
+        elif (reason := told(one)) is not None:
             return Reply(place, port, "filtered", reason, 0, rtt)
         state, reason = _PLAIN.get(code, ("filtered", "unreachable"))
         return Reply(place, port, state, reason, 0, rtt)
@@ -189,24 +173,6 @@ class ConnectEngine:
         self._epoll.close()
 
 
-def _told_by_icmp(one: socket.SocketType) -> str | None:
-    """What a host or router said in ICMP, if that is what ended the attempt."""
-    try:
-        _, ancillary, _, _ = one.recvmsg(1, 512, _MSG_ERRQUEUE)
-    except OSError:
-        return None
-    for _, _, data in ancillary:
-        if len(data) >= _EXTENDED_ERR.size:
-            _, origin, kind, code, *_ = _EXTENDED_ERR.unpack_from(data)
-            if origin == _ORIGIN_ICMP and kind == 3:
-                return _UNREACHABLE.get(code, "unreachable")
-            if origin == _ORIGIN_ICMP6 and kind == 1:
-                return _UNREACHABLE6.get(code, "unreachable")
-            if (origin, kind) in ((_ORIGIN_ICMP, 11), (_ORIGIN_ICMP6, 3)):
-                return "time-exceeded"
-    return None
-
-
 def _peer(address: str) -> tuple[str, int]:
     plain, _, zone = address.partition("%")
     try:
@@ -215,10 +181,10 @@ def _peer(address: str) -> tuple[str, int]:
         raise ScanFailure(f"{address}: this host has no interface {zone}") from error
 
 
-def _descriptors() -> int:
-    """How many this process may have; as many as it is allowed are asked for."""
+def descriptors(most: int) -> int:
+    """How many this process may have: ``most`` and those that are spared, which are asked for, or fewer."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MOST + SPARED
+    wanted = most + SPARED
     if hard == resource.RLIM_INFINITY or hard > wanted:
         hard = wanted
     if soft != resource.RLIM_INFINITY and soft < hard:

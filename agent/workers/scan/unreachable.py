@@ -88,7 +88,7 @@ def quoted6(message: memoryview | bytes, length: int, protocol: int) -> tuple[st
     return reason, bytes(message[_HEADER + 24 : _HEADER + 40]), _HEADER + _HEADER6
 
 
-def told(one: socket.socket) -> str | None:
+def told(one: socket.SocketType) -> str | None:
     """The reason in the error queue of a socket with ``IP_RECVERR`` or ``IPV6_RECVERR``, ip(7); ``None`` when none is.
 
     The oldest that there is, and whatever it is, it is taken from the queue.

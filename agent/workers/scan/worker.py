@@ -215,24 +215,11 @@ class ScanWorker:
             if self._want is not None:
                 await self._identify(store, run, budget, self._want)
             self._tell(run)
-        within: Within = {"tcp": self._ports.tcp, "udp": self._ports.udp}
-        await look_again(store, run, within, partial(self._ask_again, run, sweeper))
-
-    async def _ask_again(self, run: Run, sweeper: Sweeper, number: int, lot: Lot) -> tuple[Host, ...]:
-        """A second look at some hosts, in a chunk of its own beyond those of the plan."""
-        place = self._plan.chunk_count + number
-        self._figures.looking_again()
-        swept = await sweeper.sweep(
-            place,
-            "udp" if lot.protocol == "udp" else self._kind,
-            Asking(lot.addresses, merge((port, port) for port in lot.ports)),
-            turn=lambda _: self._tell(run),
-        )
-        self._figures.swept(swept.sent, swept.answered, swept.lost)
-        if swept.degraded:
-            self._degraded.append(swept.degraded)
-        sweeper.forget(place)
-        return swept.hosts
+        if service.profile != "discovery" and not self._degraded:
+            within: Within = {"tcp": self._ports.tcp, "udp": self._ports.udp}
+            await look_again(store, run, within, partial(self._ask_again, run, sweeper))
+            if self._want is not None:  # whatever a second look has found open
+                await self._identify(store, run, budget, self._want)
 
     async def _chunk(self, store: ScanStore, run: Run, sweeper: Sweeper, budget: Budget, chunk: Chunk) -> None:
         """Who is there, and which of their ports are open."""
@@ -346,6 +333,23 @@ class ScanWorker:
             loss=self._figures.lost,
             engine=self._kind if self._ports.tcp else "udp",
         )
+
+    async def _ask_again(self, run: Run, sweeper: Sweeper, number: int, lot: Lot) -> list[Host]:
+        """A second look at some ports of some hosts."""
+        ports = merge((port, port) for port in lot.ports)
+        kind: Kind = "udp" if lot.protocol == "udp" else self._kind
+
+        def turn(progress: Progress) -> None:
+            self._figures.again(progress)
+            self._tell(run)
+
+        # Its file has a number that no chunk has, and is not continued: what is doubted then is asked then.
+        place = self._plan.chunk_count + number
+        sweeper.forget(place)
+        swept = await sweeper.sweep(place, kind, Asking(lot.addresses, ports), turn=turn)
+        sweeper.forget(place)
+        self._figures.swept(swept.sent, swept.answered, swept.lost)
+        return self._named(swept.hosts)
 
     def _named(self, hosts: Iterable[Host]) -> list[Host]:
         """With the names that they were declared by."""

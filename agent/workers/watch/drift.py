@@ -117,7 +117,7 @@ class _Place:
             for expectation, one in bearing.wanted:
                 wanted[one.protocol, one.port].append((expectation, one))
         if asked is not None and asked[1].host.state == "down" and host not in self._own:
-            answered = any(sight.last > asked[1].at for group in sights.values() for sight in group)
+            answered = any(sight.last > asked[1].began for group in sights.values() for sight in group)
             if not answered:
                 if named and wanted:
                     yield self._down(host, bearing, sorted(wanted), *asked)
@@ -147,7 +147,7 @@ class _Place:
         look = view.look
         answered = (look is not None and look.open) or bool(view.sights_after)
         began = self._began(view)
-        kept_out = look is not None and look.closed and began is not None and began < look.at
+        kept_out = self._kept_out(view)
         if answered or (view.listeners and not kept_out):
             yield from self._too_open(view, bearing, answered=answered, wanted=bool(wanted), began=began)
         if wanted:
@@ -293,10 +293,23 @@ class _Place:
         )
 
     def _began(self, view: _View) -> float | None:
-        """Since when somebody listens there, as far as is known."""
-        noticed = self._sources.noticed
-        known = (one.since or noticed.get((one.protocol, one.address, one.port), 0.0) for one in view.listeners)
+        """When somebody began to listen there, or a little before, as far as is known."""
+        known = (one.since or self._noticed(one) for one in view.listeners)
         return min((at for at in known if at), default=None)
+
+    def _noticed(self, one: Listener) -> float:
+        """When it is known to have listened first; 0 when nobody knows."""
+        noticed = self._sources.noticed
+        if noticed is None:
+            return one.since
+        return noticed.get((one.protocol, one.address, one.port), 0.0)
+
+    def _kept_out(self, view: _View) -> bool:
+        """Whether a scan found closed what had been listening before."""
+        look = view.look
+        if look is None or not look.closed:
+            return False
+        return any(0 < self._noticed(one) < look.began for one in view.listeners)
 
     def _declared(self, view: _View) -> tuple[Evidence, ...]:
         """The declared services of this host that are said to listen there."""
@@ -332,15 +345,15 @@ class _View(NamedTuple):
     def sights_after(self) -> list[Sight]:
         """Those that no scan has contradicted since."""
         look = self.look
-        return [sight for sight in self.sights if look is None or not look.closed or sight.last > look.at]
+        return [sight for sight in self.sights if look is None or not look.closed or sight.last > look.began]
 
     @property
     def sights_around(self) -> list[Sight]:
         """Those from before a scan found it closed until after."""
         look = self.look
-        return [
-            sight for sight in self.sights if look is not None and look.closed and sight.first < look.at < sight.last
-        ]
+        if look is None or not look.closed:
+            return []
+        return [sight for sight in self.sights if sight.first < look.began and look.at < sight.last]
 
     @property
     def answer(self) -> str:

@@ -137,7 +137,7 @@ class DriftDuty:
         from agent.workers.watch import standing
 
         try:
-            return standing.read(self._data / standing.NAME)
+            return standing.read(self._data / standing.NAME) or ({}, {})
         except standing.Damaged as error:
             self._teller.log(str(error))
             return {}, {}

@@ -15,7 +15,7 @@ from agent.errors import StorageFailure
 from agent.workers.scan.found import Host, Port, Rest
 from agent.workers.scan.memory.picture import PortSet
 from agent.workers.scan.memory.reading import HostNow, Memory, PortNow, Run
-from agent.workers.scan.plan import Ranges, merge, subtract
+from agent.workers.scan.plan import merge, subtract
 from agent.workers.watch.sources import Key, Known, Scanned
 
 RUNS: Final = 200
@@ -32,31 +32,35 @@ class Stale(StorageFailure):
     """There is no run that could be held against anything."""
 
 
-def read(path: Path, service: str, site: str, wanted: Iterable[str], now: float) -> Scanned:
-    """What ``scan.db`` says at ``now``. ``wanted``: addresses that somebody wants to know of though they may be silent.
+def read(path: Path, service: str, site: str, wanted: Iterable[str], now: float) -> list[Scanned]:
+    """What ``scan.db`` says at ``now``: what is settled, and what the newest run of each plan found besides.
 
-    Raises ``StorageFailure``, and of it ``Stale``.
+    ``wanted``: addresses that somebody wants to know of though they may be silent. Raises ``StorageFailure``, and of it
+    ``Stale``.
     """
     with Memory(path) as memory:
         runs = [run for run in memory.runs(RUNS) if run.trusted and run.folded and run.ended is not None]
         if not runs:
-            raise Stale(f"scan {service}: no run has come to its end")
+            raise Stale(f"scan {service}: no run has come to its end yet")
         fresh = freshness(runs)
         newest = runs[0].ended or 0.0
         if now - newest > fresh:
             days = (now - newest) / 86400
             raise Stale(f"scan {service}: its last run that counts ended {days:.0f} days ago")
-        plans = _plans(run for run in runs if now - (run.ended or 0.0) <= fresh)
-        known = {host.address: _known(host, runs) for host in memory.now(site=runs[0].site, gone=True)}
-        for run in reversed(plans):  # what a newer one says counts
-            for host in memory.hosts(run.id):
-                if (before := known.get(host.address)) is not None:
-                    known[host.address] = _with_rest(before, host, run)
+        settled = {host.address: _known(host, runs) for host in memory.now(site=runs[0].site, gone=True)}
+        found = [Scanned(service, settled, site, fresh)]
+        for run in _plans(run for run in runs if now - (run.ended or 0.0) <= fresh):
+            known = {
+                host.address: _besides(host, before, run)
+                for host in memory.hosts(run.id)
+                if (before := settled.get(host.address)) is not None and before.host.state == "up"
+            }
             coverage = memory.coverage(run.id)
             for address in wanted:
-                if coverage.outcome(address) == "silent":
-                    known[address] = _silent(address, known.get(address), coverage.ports(address), run)
-        return Scanned(service, known, site, fresh)
+                if coverage.outcome(address) == "silent" and not _is_up(settled.get(address)):
+                    known[address] = _silent(address, settled.get(address), coverage.ports(address), run)
+            found.append(Scanned(service, known, site, fresh))
+        return found
 
 
 def freshness(runs: Iterable[Run]) -> float:
@@ -75,17 +79,24 @@ def _plans(runs: Iterable[Run]) -> list[Run]:
 
 
 def _known(host: HostNow, runs: list[Run]) -> Known:
+    """What is settled: whether it is there, and the ports that were open at least once."""
     state = "up" if host.state == "up" else "down"
     ports = tuple(map(_port, host.ports)) if state == "up" else ()
     since: dict[Key, float] = {port.key: port.last_changed for port in host.ports}
     since["", 0] = host.last_changed
+    run = _run_at(host.last_looked, runs)
     return Known(
         Host(host.address, state, "", host.mac, host.names, ports, (), host.os),
-        _run_at(host.last_looked, runs),
+        run.id,
         host.last_looked,
+        min(run.started, host.last_looked),
         since,
         {port.key: port.last_looked for port in host.ports},
     )
+
+
+def _is_up(known: Known | None) -> bool:
+    return known is not None and known.host.state == "up"
 
 
 def _port(port: PortNow) -> Port:
@@ -106,51 +117,37 @@ def _port(port: PortNow) -> Port:
     )
 
 
-def _run_at(when: float, runs: list[Run]) -> int:
+def _run_at(when: float, runs: list[Run]) -> Run:
     """The run that was under way then, or the newest before."""
-    return next((run.id for run in runs if run.started <= when), runs[-1].id)
+    return next((run for run in runs if run.started <= when), runs[-1])
 
 
-def _with_rest(known: Known, host: Host, run: Run) -> Known:
-    """With the ports that this run found anything but open, where the memory does not know better."""
-    if known.host.state != "up":
-        return known
-    settled = {port.key for port in known.host.ports}
-    rest = [*host.rest]
-    for port in host.ports:
-        if port.key not in settled and port.state != "open":
-            rest.append(Rest(port.protocol, port.state, port.reason, ((port.number, port.number),)))
-    fresh = [one for one in (_without(one, settled) for one in rest) if one.ports]
-    taken: dict[str, Ranges] = {}
-    for one in fresh:
-        taken[one.protocol] = merge([*taken.get(one.protocol, ()), *one.ports])
-    older = [
-        Rest(one.protocol, one.state, one.reason, left)
-        for one in known.host.rest
-        if (left := subtract(one.ports, taken.get(one.protocol, ())))
+def _besides(host: Host, settled: Known, run: Run) -> Known:
+    """The ports that this run found anything but open, and of which the memory knows nothing."""
+    known = {port.key for port in settled.host.ports}
+    rest = [
+        *host.rest,
+        *(
+            Rest(port.protocol, port.state, port.reason, ((port.number, port.number),))
+            for port in host.ports
+            if port.state != "open"
+        ),
     ]
-    made = known.host
-    at = max(known.at, run.ended or run.started)
-    return Known(
-        Host(made.address, made.state, made.reason, made.mac, made.names, made.ports, (*fresh, *older), made.os),
-        max(known.run, run.id),
-        at,
-        known.since,
-        known.looked,
-    )
+    left = tuple(one for one in (_without(one, known) for one in rest) if one.ports)
+    made = Host(host.address, "up", host.reason, settled.host.mac, rest=left)
+    return Known(made, run.id, run.ended or run.started, run.started)
 
 
-def _without(rest: Rest, settled: set[tuple[str, int]]) -> Rest:
+def _without(rest: Rest, settled: set[Key]) -> Rest:
     holes = merge((number, number) for protocol, number in settled if protocol == rest.protocol)
-    return Rest(rest.protocol, rest.state, rest.reason, subtract(rest.ports, holes))
+    return Rest(rest.protocol, rest.state, rest.reason, subtract(rest.ports, holes)) if holes else rest
 
 
-def _silent(address: str, known: Known | None, ports: PortSet, run: Run) -> Known:
-    """An address that did not answer at all: down, unless the memory knows that it is up and was missed once."""
-    at = run.ended or run.started
-    if known is not None and (known.host.state == "up" or known.at >= at):
-        return known
+def _silent(address: str, settled: Known | None, ports: PortSet, run: Run) -> Known:
+    """An address that did not answer at all, and that is not known to be up."""
     rest = tuple(Rest(protocol, "filtered", "no-response", ranges) for protocol, ranges in ports)  # type: ignore[arg-type]  # as above
-    since = known.since if known is not None else {}
-    mac = known.host.mac if known is not None else ""
-    return Known(Host(address, "down", "no-response", mac, rest=rest), run.id, at, since)
+    since = settled.since if settled is not None else {}
+    mac = settled.host.mac if settled is not None else ""
+    return Known(
+        Host(address, "down", "no-response", mac, rest=rest), run.id, run.ended or run.started, run.started, since
+    )

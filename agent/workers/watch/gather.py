@@ -71,7 +71,7 @@ def gather(
             site = "" if one.site in ("", watched.server) else one.site
             try:
                 with seen(one.name) as directory:
-                    scans.append(from_scan.read(directory / "scan.db", one.name, site, wanted, now))
+                    scans += from_scan.read(directory / "scan.db", one.name, site, wanted, now)
             except StorageFailure as error:
                 blind.add(f"scan {one.name}")
                 notes.append(str(error))
@@ -84,7 +84,7 @@ def gather(
         tuple(claims),
         tuple(scans),
         frozenset(blind),
-        noticed or {},
+        noticed,
     )
     return Gathered(sources, notes, tuple(captures))
 

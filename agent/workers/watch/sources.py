@@ -59,15 +59,16 @@ class Claim(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What a scan service knows of one address now, in the words of ``found``, asked last in ``run`` at ``at``.
+    """What a scan service knows of one address now, in the words of ``found``, asked last in ``run``.
 
-    ``since``: since when a port is in the state that it is in; of ``("", 0)`` the host. ``looked``: when a port was
-    asked for last, where that was not at ``at``.
+    It was asked between ``began`` and ``at``. ``since``: since when a port is in the state that it is in, and of
+    ``("", 0)`` the host. ``looked``: when a port was asked for last, where that was not at ``at``.
     """
 
     host: Host
     run: int
     at: float
+    began: float
     since: Mapping[Key, float] = field(default_factory=dict)
     looked: Mapping[Key, float] = field(default_factory=dict)
 
@@ -92,11 +93,12 @@ class Scanned:
 
 
 class Look(NamedTuple):
-    """What the latest scan that asked for a port says of it. ``at`` and ``since`` are unix seconds."""
+    """What the latest scan that asked for a port, between ``began`` and ``at``, says of it. Times are unix seconds."""
 
     scanned: Scanned
     known: Known
     state: str
+    began: float
     at: float
     since: float
 
@@ -114,8 +116,9 @@ class Sources:
     """``None`` for what could not be looked at: nothing is concluded from that, least of all that drift is gone.
 
     ``own`` are the addresses of this host. ``blind`` names the sources that should be there and could not be read or
-    are too old, as rows depend on them. ``noticed``: since when a listener is known to be there, by protocol, address
-    and port, where its process does not tell.
+    are too old, as rows depend on them. ``noticed``: since when each listener is known to be there, by protocol,
+    address and port; ``None`` where nobody keeps watch, and the age of a process must do, which may have begun to
+    listen later.
     """
 
     expectations: tuple[Expectation, ...] = ()
@@ -126,7 +129,7 @@ class Sources:
     claims: tuple[Claim, ...] = ()
     scans: tuple[Scanned, ...] = ()
     blind: frozenset[str] = frozenset()
-    noticed: Mapping[tuple[str, str, int], float] = field(default_factory=dict)
+    noticed: Mapping[tuple[str, str, int], float] | None = None
 
 
 class Looks:
@@ -158,7 +161,8 @@ class Looks:
             at = known.looked.get((protocol, number), known.at)
             if state is None or self._now - at > scanned.fresh or (best is not None and best.at >= at):
                 continue
-            best = Look(scanned, known, state, at, known.since.get((protocol, number), at))
+            since = known.since.get((protocol, number), at)
+            best = Look(scanned, known, state, min(known.began, at), at, since)
         return best
 
     def open_ports(self, address: str) -> set[tuple[str, int]]:

@@ -130,13 +130,13 @@ def write(path: Path, standing: Standing, noticed: Noticed) -> None:
     write_atomic(path, msgspec.json.encode(_File(rows, listed)) + b"\n", mode=0o640)
 
 
-def read(path: Path) -> tuple[Standing, Noticed]:
-    """What was written; nothing where there is no file. Raises ``StorageFailure``, and of it ``Damaged``."""
+def read(path: Path) -> tuple[Standing, Noticed] | None:
+    """What was written; ``None`` where there is no file. Raises ``StorageFailure``, and of it ``Damaged``."""
     try:
         with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
             data = file.read(LONGEST_FILE + 1)
     except FileNotFoundError:
-        return {}, {}
+        return None
     except OSError as error:
         raise StorageFailure(f"{path}: cannot be read: {why(error)}") from error
     try:

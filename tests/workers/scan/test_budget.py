@@ -128,17 +128,6 @@ def test_each_level_binds_where_it_is_the_least() -> None:
     assert granted(Limits(60, 10**6, 10**6), [0, 1, 2, 3, 2]) == [0, 1, 2]
 
 
-@given(limits=LIMITS, asked=st.lists(st.integers(0, 3), max_size=60))
-def test_in_order_none_goes_before_one_that_is_refused(limits: Limits, asked: list[int]) -> None:
-    slots, there, rules = Slots(), places(FOUR), Rules.of(limits)
-    grant = take(slots, rules, there, asked, BOOT, in_order=True)
-    assert grant.positions == list(range(len(grant.positions)))
-    assert (grant.slot < 0) == (len(grant.positions) == len(asked))
-    freely = take(Slots(), rules, there, asked, BOOT)
-    assert freely.positions[: len(grant.positions)] == grant.positions
-    assert slots[HOST] == (BOOT + len(grant.positions) * rules.host.interval if grant.positions else 0)
-
-
 class Scan:
     """One of several that share the slots, and asks for the same target every ``every`` ns, or when it is told to."""
 

@@ -40,7 +40,7 @@ def known(
 ) -> Known:
     """What a scan of TCP 1 to 1024 knows of a host."""
     rest = (Rest("tcp", "closed", "reset", closed), Rest("tcp", "filtered", "no-response", filtered))
-    return Known(Host(address, state, "", mac, ports=ports, rest=rest), run, at, since or {})
+    return Known(Host(address, state, "", mac, ports=ports, rest=rest), run, at, at - 60, since or {})
 
 
 def scan(*hosts: Known, service: str = "lan_scan", site: str = "") -> Scanned:

@@ -233,6 +233,20 @@ def test_who_began_to_listen_after_the_scan_is_not_unreachable_and_not_closed() 
     assert told(rows(expectations=(here,), listening=(unseen,), own=OWN, scans=(closed,), noticed=noticed)) == [
         "high listening_unreachable 10.20.0.1 tcp/443"
     ]
+    # A process that is old may have begun to listen a moment ago, and whoever keeps watch knows.
+    old = listener("tcp/443", since=NOW - 9 * DAY)
+    for since in ({}, {("tcp", "0.0.0.0", 443): NOW - 60}):
+        assert rows(expectations=(here,), listening=(old,), own=OWN, scans=(closed,), noticed=since) == []
+
+
+def test_what_began_while_a_scan_was_under_way_may_have_come_after_it_had_asked() -> None:
+    """The run of the scene went on for a minute."""
+    during = NOW - HOUR - 30
+    closed = scan(known(address="10.20.0.1"))
+    noticed = {("tcp", "0.0.0.0", 443): during}
+    assert rows(listening=(listener("tcp/443"),), own=OWN, scans=(closed,), noticed=noticed) == []
+    seen = sight("tcp/443", first=during, last=during)
+    assert rows(scans=(scan(known()),), expectations=(expect("tcp/443"),), sights=(seen,)) == []
 
 
 def test_a_firewall_that_keeps_others_from_what_is_undeclared_is_heard_of_and_no_more() -> None:

@@ -9,20 +9,26 @@ import pytest
 from agent.errors import StorageFailure
 from agent.workers.scan.memory.reading import Memory
 from agent.workers.watch.from_scan import LEAST_FRESH, Stale, freshness, read
-from agent.workers.watch.sources import Scanned
+from agent.workers.watch.sources import Known, Looks
 from tests.workers.watch.memories import remember, up
 from tests.workers.watch.scenes import DAY, HOUR, NOW, port
 
 WEB, DOWN = "10.20.0.10", "10.20.0.11"
 
 
-def scanned(directory: Path, *wanted: str, now: float = NOW) -> Scanned:
-    return read(directory / "scan.db", "lan_scan", "", wanted, now)
+def scanned(directory: Path, *wanted: str, now: float = NOW) -> Looks:
+    return Looks(read(directory / "scan.db", "lan_scan", "", wanted, now), now)
 
 
-def states(found: Scanned, *ports: str, address: str = WEB) -> list[str | None]:
-    host = found.known[address].host
-    return [host.state_of(text.partition("/")[0], int(text.partition("/")[2])) for text in ports]
+def states(found: Looks, *ports: str, address: str = WEB) -> list[str | None]:
+    looks = [found.port(address, text.partition("/")[0], int(text.partition("/")[2])) for text in ports]
+    return [look.state if look is not None else None for look in looks]
+
+
+def host(found: Looks, address: str = WEB) -> Known:
+    asked = found.host(address)
+    assert asked is not None
+    return asked[1]
 
 
 def test_a_host_is_known_by_what_is_settled_and_by_what_was_closed_and_never_asked(tmp_path: Path) -> None:
@@ -37,13 +43,15 @@ def test_a_host_is_known_by_what_is_settled_and_by_what_was_closed_and_never_ask
         None,
         None,
     ]
-    known = found.known[WEB]
-    assert (known.run, known.at, known.host.state) == (2, NOW - 2 * HOUR, "up")
-    assert (known.port("tcp", 22) or port("tcp/1")).service == "ssh"
-    assert known.since["tcp", 22] < NOW - 2 * HOUR
-    assert found.known[DOWN].host.state == "down"
+    known = host(found)
+    assert (known.run, known.at, known.began, known.host.state) == (2, NOW - 2 * HOUR, NOW - 2 * HOUR - 10, "up")
+    look = found.port(WEB, "tcp", 22)
+    assert look is not None
+    assert (look.known.port("tcp", 22) or port("tcp/1")).service == "ssh"
+    assert look.since < look.began < look.at <= NOW - 2 * HOUR
+    assert host(found, DOWN).host.state == "down"
     assert states(found, "tcp/22", address=DOWN) == ["filtered"]
-    assert "10.20.0.99" not in found.known
+    assert found.host("10.20.0.99") is None
 
 
 def test_one_run_that_misses_something_closes_nothing_and_two_do(tmp_path: Path) -> None:
@@ -54,11 +62,13 @@ def test_one_run_that_misses_something_closes_nothing_and_two_do(tmp_path: Path)
     remember(tmp_path, [up(WEB)], NOW - 6 * HOUR)
     found = scanned(tmp_path)
     assert states(found, "tcp/22", "tcp/23") == ["closed", "closed"]
-    assert NOW - 7 * HOUR < found.known[WEB].since["tcp", 22] <= NOW - 6 * HOUR
+    look = found.port(WEB, "tcp", 22)
+    assert look is not None
+    assert NOW - 7 * HOUR < look.since <= NOW - 6 * HOUR
     remember(tmp_path, [], NOW - 5 * HOUR, silent=[WEB])
-    assert scanned(tmp_path, WEB).known[WEB].host.state == "up"
+    assert host(scanned(tmp_path, WEB)).host.state == "up"
     remember(tmp_path, [], NOW - 4 * HOUR, silent=[WEB])
-    assert scanned(tmp_path, WEB).known[WEB].host.state == "down"
+    assert host(scanned(tmp_path, WEB)).host.state == "down"
 
 
 def test_what_a_run_did_not_finish_or_was_degraded_says_nothing_of_what_it_did_not_find(tmp_path: Path) -> None:
@@ -69,7 +79,7 @@ def test_what_a_run_did_not_finish_or_was_degraded_says_nothing_of_what_it_did_n
         remember(tmp_path, [], NOW - hours * HOUR + 60, silent=[WEB, DOWN], status="stopped")
     found = scanned(tmp_path, WEB, DOWN)
     assert states(found, "tcp/22") == ["open"]
-    assert DOWN not in found.known
+    assert found.host(DOWN) is None
 
 
 def test_plans_that_cover_different_ports_are_taken_together(tmp_path: Path) -> None:
@@ -88,7 +98,7 @@ def test_without_a_run_that_counts_there_is_nothing_to_hold_against_anything(tmp
     with pytest.raises(Stale, match="no run has come to its end"):
         scanned(tmp_path)
     remember(tmp_path, [up(WEB)], NOW)
-    assert WEB in scanned(tmp_path).known
+    assert scanned(tmp_path).host(WEB) is not None
     with pytest.raises(Stale, match="its last run that counts ended 9 days ago"):
         scanned(tmp_path, now=NOW + 9 * DAY)
 
@@ -99,4 +109,4 @@ def test_what_is_scanned_seldom_stays_fresh_for_longer(tmp_path: Path) -> None:
     with Memory(tmp_path / "scan.db") as memory:
         assert freshness(memory.runs()) == pytest.approx(75 * DAY)
         assert freshness(memory.runs(1)) == LEAST_FRESH
-    assert WEB in scanned(tmp_path, now=NOW).known
+    assert scanned(tmp_path, now=NOW).host(WEB) is not None

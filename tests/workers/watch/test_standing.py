@@ -85,7 +85,7 @@ def test_what_stands_is_read_back(tmp_path: Path) -> None:
     noticed = {("tcp", "::", 22): 1.5}
     write(tmp_path / NAME, standing, noticed)
     assert read(tmp_path / NAME) == (standing, noticed)
-    assert read(tmp_path / "none") == ({}, {})
+    assert read(tmp_path / "none") is None
 
 
 @pytest.mark.parametrize(

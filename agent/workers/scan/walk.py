@@ -18,7 +18,7 @@ from typing import Any
 from agent.declaration.model import Scan
 from agent.errors import ScanFailure
 from agent.workers.runtime import Context
-from agent.workers.scan.again import Lot, look_again
+from agent.workers.scan.again import Lot, Within, look_again
 from agent.workers.scan.budget_file import Budget
 from agent.workers.scan.discover import discover
 from agent.workers.scan.figures import Figures
@@ -87,7 +87,8 @@ class Walk:
                 await self._identify(self._job.want)
             self._tell()
         if self._service.profile != "discovery" and not self.degraded:
-            await look_again(self._store, self._run, self._ask_again)
+            within: Within = {"tcp": self._job.ports.tcp, "udp": self._job.ports.udp}
+            await look_again(self._store, self._run, within, self._ask_again)
             if self._job.want is not None:  # whatever a second look has found open
                 await self._identify(self._job.want)
 
@@ -209,26 +210,20 @@ class Walk:
 
     async def _ask_again(self, number: int, lot: Lot) -> list[Host]:
         """A second look at some ports of some hosts."""
-        groups: dict[tuple[bool, str], list[str]] = {}
-        for address in lot.addresses:
-            groups.setdefault((":" in address, address.partition("%")[2]), []).append(address)
         ports = merge((port, port) for port in lot.ports)
         kind: Kind = "udp" if lot.protocol == "udp" else self._job.kind
-        found: list[Host] = []
 
         def turn(progress: Progress) -> None:
             self._figures.again(progress)
             self._tell()
 
-        for addresses in groups.values():
-            # Its file has a number that no chunk has, and is not continued: what is doubted then is asked then.
-            place = self._job.plan.chunk_count + number
-            self._sweeper.forget(place)
-            swept = await self._sweeper.sweep(place, kind, Asking(tuple(addresses), ports), turn=turn)
-            self._sweeper.forget(place)
-            self._figures.swept(swept.sent, swept.answered, swept.lost)
-            found += self._named(swept.hosts)
-        return found
+        # Its file has a number that no chunk has, and is not continued: what is doubted then is asked then.
+        place = self._job.plan.chunk_count + number
+        self._sweeper.forget(place)
+        swept = await self._sweeper.sweep(place, kind, Asking(lot.addresses, ports), turn=turn)
+        self._sweeper.forget(place)
+        self._figures.swept(swept.sent, swept.answered, swept.lost)
+        return self._named(swept.hosts)
 
     def _named(self, hosts: Iterable[Host]) -> list[Host]:
         """With the names that they were declared by."""

@@ -21,10 +21,6 @@ from agent.workers.scan.pausing import Ended, gate_of
 from agent.workers.scan.store import Ending, Run, ScanStore, Task
 from agent.workers.scan.walk import Walk
 
-CERTIFICATES = "ssl-cert"
-DISCOVERED_AT_ONCE = 4096
-"""Addresses of one run of nmap that only discovers."""
-
 
 class ScanWorker:
     """Runs one scan to its end. Made with a ``Context`` whose service is a ``Scan``."""

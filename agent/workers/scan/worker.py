@@ -155,8 +155,9 @@ class ScanWorker:
         if service.profile not in ("services", "full"):
             return None
         certificates = choose_scripts([CERTIFICATES], program.data)
+        budget = service.budget
         return Want(
-            service.rate,
+            min(service.rate, budget.rate, budget.network_rate, budget.target_rate),
             certificates[0] if certificates else None,
             choose_scripts(service.scripts, program.data) if service.profile == "full" else (),
             system=service.profile == "full" and program.privileged,
@@ -448,13 +449,16 @@ class ScanWorker:
 
     def _task(self) -> Task:
         service = self._service
-        declared = {
+        declared: dict[str, object] = {
             "targets": self._pinned.targets,
             "exclude": service.exclude,
             "ports": str(self._ports),
             "profile": service.profile,
             "chunk_size": self._plan.chunk_size,
         }
+        if self._want is not None:
+            chosen = (self._want.certificates, *self._want.scripts)
+            declared["scripts"] = {script.name: script.sha256 for script in chosen if script is not None}
         return Task(
             self._plan.plan_hash,
             self._plan.hosts,

@@ -25,7 +25,7 @@ from agent.errors import AgentError, ConfigurationError, ScanFailure, StorageFai
 from agent.linux.broadcasts import broadcast_addresses
 from agent.workers.runtime import Context
 from agent.workers.scan.afterwards import afterwards, tell_changes
-from agent.workers.scan.again import Lot, look_again
+from agent.workers.scan.again import Lot, Within, look_again
 from agent.workers.scan.allowed import Allowed
 from agent.workers.scan.budget import Limits
 from agent.workers.scan.budget_file import Budget, budget_of
@@ -217,7 +217,8 @@ class ScanWorker:
                 await self._identify(store, run, budget, self._want)
             self._tell(run)
         if service.profile != "discovery" and not self._degraded:
-            await look_again(store, run, partial(self._ask_again, run, sweeper))
+            within: Within = {"tcp": self._ports.tcp, "udp": self._ports.udp}
+            await look_again(store, run, within, partial(self._ask_again, run, sweeper))
             if self._want is not None:  # whatever a second look has found open
                 await self._identify(store, run, budget, self._want)
 
@@ -336,26 +337,20 @@ class ScanWorker:
 
     async def _ask_again(self, run: Run, sweeper: Sweeper, number: int, lot: Lot) -> list[Host]:
         """A second look at some ports of some hosts."""
-        groups: dict[tuple[bool, str], list[str]] = {}
-        for address in lot.addresses:
-            groups.setdefault((":" in address, address.partition("%")[2]), []).append(address)
         ports = merge((port, port) for port in lot.ports)
         kind: Kind = "udp" if lot.protocol == "udp" else self._kind
-        found: list[Host] = []
 
         def turn(progress: Progress) -> None:
             self._figures.again(progress)
             self._tell(run)
 
-        for addresses in groups.values():
-            # Its file has a number that no chunk has, and is not continued: what is doubted then is asked then.
-            place = self._plan.chunk_count + number
-            sweeper.forget(place)
-            swept = await sweeper.sweep(place, kind, Asking(tuple(addresses), ports), turn=turn)
-            sweeper.forget(place)
-            self._figures.swept(swept.sent, swept.answered, swept.lost)
-            found += self._named(swept.hosts)
-        return found
+        # Its file has a number that no chunk has, and is not continued: what is doubted then is asked then.
+        place = self._plan.chunk_count + number
+        sweeper.forget(place)
+        swept = await sweeper.sweep(place, kind, Asking(lot.addresses, ports), turn=turn)
+        sweeper.forget(place)
+        self._figures.swept(swept.sent, swept.answered, swept.lost)
+        return self._named(swept.hosts)
 
     def _named(self, hosts: Iterable[Host]) -> list[Host]:
         """With the names that they were declared by."""

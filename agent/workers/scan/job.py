@@ -67,8 +67,9 @@ def _wanted(service: Scan, program: Program) -> Want | None:
     if service.profile not in ("services", "full"):
         return None
     certificates = choose_scripts([CERTIFICATES], program.data)
+    budget = service.budget
     return Want(
-        service.rate,
+        min(service.rate, budget.rate, budget.network_rate, budget.target_rate),
         certificates[0] if certificates else None,
         choose_scripts(service.scripts, program.data) if service.profile == "full" else (),
         system=service.profile == "full" and program.privileged,

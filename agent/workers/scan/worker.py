@@ -167,13 +167,16 @@ class ScanWorker:
 
     def _task(self) -> Task:
         service = self._service
-        declared = {
+        declared: dict[str, object] = {
             "targets": self._job.pinned.targets,
             "exclude": service.exclude,
             "ports": str(self._job.ports),
             "profile": service.profile,
             "chunk_size": self._job.plan.chunk_size,
         }
+        if (want := self._job.want) is not None:
+            chosen = (want.certificates, *want.scripts)
+            declared["scripts"] = {script.name: script.sha256 for script in chosen if script is not None}
         return Task(
             self._job.plan.plan_hash,
             self._job.plan.hosts,

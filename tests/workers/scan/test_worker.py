@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import signal
 import socket
@@ -93,6 +94,12 @@ class Bench:
         return process
 
     def finish(self, process: subprocess.Popen[str]) -> Ended:
+        ended = os.pidfd_open(process.pid)
+        try:  # the queue of a socket is short: who does not listen is not told
+            while ended not in select.select([ended, self._notify], [], [], 50)[0]:
+                self.receive()
+        finally:
+            os.close(ended)
         _, stderr = process.communicate(timeout=50)
         self._notify.setblocking(False)
         with suppress(BlockingIOError):

@@ -33,7 +33,7 @@ from agent.workers.scan.discover import discover
 from agent.workers.scan.figures import Figures
 from agent.workers.scan.found import Host
 from agent.workers.scan.identify import Want
-from agent.workers.scan.identifying import identify_waiting, permit_of
+from agent.workers.scan.identifying import charge_of, identify_waiting, permit_of
 from agent.workers.scan.memory.coverage import asked
 from agent.workers.scan.pausing import Ended, gate_of
 from agent.workers.scan.pinned import Pinned, pin
@@ -391,6 +391,7 @@ class ScanWorker:
             silent_again=self._service.silent_again,
             figures=self._figures,
             permit=permit_of(budget, self._allowed),
+            charge=charge_of(budget),
             redo=redo,
             turn=partial(self._tell, run),
             turn_every=min(0.5, self._context.beat_interval),

@@ -64,6 +64,8 @@ class Check(NamedTuple):
 
 def examine(paths: Paths, environ: Mapping[str, str]) -> list[Check]:
     """All checks, in the order in which they are worth mending."""
+    from agent.cli.checks_notify import check_notifications  # which has its form from here
+
     answering, agent = check_agent(paths)
     pid = agent["pid"] if agent else None
     user = whose(paths, status_of(pid) if pid else "")
@@ -80,6 +82,7 @@ def examine(paths: Paths, environ: Mapping[str, str]) -> list[Check]:
         check_nmap(needed="scan" in kinds),
         check_raw_sockets(status_of(pid), needed="capture" in kinds),
         *(check_capabilities(declaration, status_of(pid)) if declaration else ()),
+        *(check_notifications(declaration) if declaration else ()),
         check_files(_limits(pid), services=len(declaration.services) if declaration else 0),
         check_cgroup(agent["containment"] if agent else None, cgroup.explain(paths.prefix)),
         *(check_timers(declaration, paths) if declaration else ()),

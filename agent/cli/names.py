@@ -1,6 +1,6 @@
 """Names of services as arguments: checked before they are sent, completed from what the running agent knows.
 
-Without an agent they are those of the declaration, and of captures also those that have stored something.
+Without an agent they are those of the declaration, and of captures and scans also those that have stored something.
 """
 
 from __future__ import annotations
@@ -57,6 +57,11 @@ class ServiceName(click.ParamType[str]):
 
             with suppress(AgentError):
                 names.update(store.name for store in find(paths).stores)
+        elif self._kind == "scan":
+            from agent.cli import scan_stores
+
+            with suppress(AgentError):
+                names.update(store.name for store in scan_stores.find(paths).stores)
         return sorted(names)
 
 

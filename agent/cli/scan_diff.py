@@ -11,6 +11,7 @@ import click
 from agent.cli import output, table, text
 from agent.cli.base import Session, command
 from agent.cli.guard import complain
+from agent.cli.names import SCAN
 from agent.cli.scan_files import is_file, read, short
 from agent.cli.scan_stores import chosen, opened, pick, runs_of
 from agent.errors import EXIT_RUNTIME, UsageError
@@ -50,7 +51,7 @@ class One(NamedTuple):
     exit_codes=EXIT_CODES,
     context_settings={"ignore_unknown_options": True},
 )
-@click.argument("words", metavar="[NAME] [A B]", nargs=-1)
+@click.argument("words", metavar="[NAME] [A B]", nargs=-1, shell_complete=SCAN.shell_complete)
 @click.option("--exit-code", "by_code", is_flag=True, help="Exit with 2 when something differs.")
 @click.option("--same-targets", is_flag=True, help="Believe that both asked for the addresses of either.")
 def diff(session: Session, words: tuple[str, ...], by_code: bool, same_targets: bool) -> None:

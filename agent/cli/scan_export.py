@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from agent.cli.base import Session, command
+from agent.cli.names import SCAN
 from agent.cli.scan_show import one_run
 from agent.cli.scan_stores import chosen, opened, pick, runs_of
 from agent.cli.target import STDOUT, told, writing, written_to
@@ -30,7 +31,7 @@ FORMATS = ("xml", "json", "csv", "markdown")
     context_settings={"ignore_unknown_options": True},
 )
 @click.argument("form", metavar="FORMAT", type=click.Choice(FORMATS))
-@click.argument("words", metavar="[NAME] [RUN]", nargs=-1)
+@click.argument("words", metavar="[NAME] [RUN]", nargs=-1, shell_complete=SCAN.shell_complete)
 @written_to("it")
 def export(session: Session, form: str, words: tuple[str, ...], target: str | None) -> None:
     """Write the run RUN of the scan NAME, as `agentctl scan show` takes them, to standard output or FILE.

@@ -9,6 +9,7 @@ import click
 
 from agent.cli import output, table, text
 from agent.cli.base import Session, command
+from agent.cli.names import SCAN
 from agent.cli.scan_list import document as run_document
 from agent.cli.scan_list import loss, note, status
 from agent.cli.scan_stores import chosen, opened, pick, runs_of
@@ -32,7 +33,7 @@ HEADS = ("ADDRESS", "PORT", "STATE", "TLS", "SERVICE")
     ),
     context_settings={"ignore_unknown_options": True},
 )
-@click.argument("words", metavar="[NAME] [RUN]", nargs=-1)
+@click.argument("words", metavar="[NAME] [RUN]", nargs=-1, shell_complete=SCAN.shell_complete)
 def show(session: Session, words: tuple[str, ...]) -> None:
     """Show the run RUN of the scan NAME: its last one, and of the only scan there is, unless others are given.
 
@@ -94,7 +95,8 @@ def _pairs(name: str, run: Run, hosts: Sequence[Host], asked: Sequence[Asked]) -
         pairs.append(("probes", f"{run.sent:,} sent, {run.answered:,} answered, {loss(run)} lost"))
     if note(run):
         pairs.append(("note", note(run)))
-    pairs += [("note", each) for each in declared.get("notes", []) if isinstance(each, str)]
+    notes = declared.get("notes")
+    pairs += [("note", str(each)) for each in notes] if isinstance(notes, list) else []
     return pairs
 
 

@@ -91,12 +91,24 @@ _EXAMPLES: tuple[tuple[str, dict[str, Any]], ...] = (
     ),
 )
 
+_MORE: tuple[tuple[str, dict[str, Any]], ...] = (
+    (
+        "What is to be found: what differs is drift, which `agentctl drift` shows.",
+        {"expect": {"gateway": {"hosts": ["10.20.0.1"], "open": ["tcp/22", "tcp/443"], "others": False}}},
+    ),
+    (
+        "Who is told of it, and of what fails: one of webhook, email and command.",
+        {"notify": {"operators": {"email": "root", "kinds": ["drift_*", "failed"]}}},
+    ),
+)
+
 
 def _template() -> str:
     comment, settings = _SETTINGS
     parts = [_prose(_HEAD), _prose(comment) + tomli_w.dumps(settings)]
-    for comment, service in _EXAMPLES:
-        toml = tomli_w.dumps({"service": service})
+    examples = [(comment, {"service": service}) for comment, service in _EXAMPLES]
+    for comment, example in (*examples, *_MORE):
+        toml = tomli_w.dumps(example)
         parts.append(_prose(comment) + "".join(f"#{line}" if line.strip() else "#\n" for line in toml.splitlines(True)))
     return "\n".join(parts)
 

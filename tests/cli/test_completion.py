@@ -11,6 +11,7 @@ import pytest
 
 from tests.cli.harness import Agentctl
 from tests.cli.served import Served
+from tests.workers.scan.reports import Machine, report
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -65,6 +66,16 @@ def test_without_an_agent_services_are_those_declared_and_captures_those_that_st
     assert complete(agentctl, "agentctl restart ") == ["edge", "web"]
     assert complete(agentctl, "agentctl capture stream ") == ["edge", "gone"]
     assert complete(agentctl, "agentctl flows export --service ") == ["edge", "gone"]
+
+
+def test_scans_are_completed_with_those_that_were_imported(agentctl: Agentctl, prefix: Path, tmp_path: Path) -> None:
+    (prefix / "key").mkdir(parents=True)
+    (prefix / "key" / "env.toml").write_text('[service.lan]\nkind = "scan"\ntargets = ["10.0.0.1"]\n')
+    (prefix / "spool").mkdir()
+    (tmp_path / "a.xml").write_bytes(report({"10.0.0.1": Machine()}))
+    assert agentctl("scan", "import", "old", str(tmp_path / "a.xml")).returncode == 0
+    assert complete(agentctl, "agentctl scan show ") == ["lan", "old"]
+    assert complete(agentctl, "agentctl scan hosts o") == ["old"]
 
 
 def test_a_group_that_has_a_command_by_itself_is_completed_as_both(agentctl: Agentctl) -> None:

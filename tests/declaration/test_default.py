@@ -47,7 +47,7 @@ def test_the_template_is_valid_as_it_stands_and_declares_nothing_yet(read: Read)
 
 def test_every_example_of_the_template_is_valid_once_its_marks_are_gone(read: Read) -> None:
     services = read(re.sub(r"^#(?! \S)", "", TEMPLATE, flags=re.MULTILINE)).services
-    assert [service.kind for service in services.values()] == ["capture", "scan", "command"]
+    assert [service.kind for service in services.values()] == ["capture", "scan", "command", "watch"]
 
 
 @pytest.mark.parametrize("text", [DEMO, TEMPLATE], ids=["demo", "template"])

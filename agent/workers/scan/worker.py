@@ -25,6 +25,7 @@ from agent.errors import AgentError, ConfigurationError, ScanFailure, StorageFai
 from agent.linux.broadcasts import broadcast_addresses
 from agent.workers.runtime import Context
 from agent.workers.scan.afterwards import afterwards, tell_changes
+from agent.workers.scan.again import Lot, Within, look_again
 from agent.workers.scan.allowed import Allowed
 from agent.workers.scan.budget import Limits
 from agent.workers.scan.budget_file import Budget, budget_of
@@ -154,8 +155,9 @@ class ScanWorker:
         if service.profile not in ("services", "full"):
             return None
         certificates = choose_scripts([CERTIFICATES], program.data)
+        budget = service.budget
         return Want(
-            service.rate,
+            min(service.rate, budget.rate, budget.network_rate, budget.target_rate),
             certificates[0] if certificates else None,
             choose_scripts(service.scripts, program.data) if service.profile == "full" else (),
             system=service.profile == "full" and program.privileged,
@@ -214,6 +216,11 @@ class ScanWorker:
             if self._want is not None:
                 await self._identify(store, run, budget, self._want)
             self._tell(run)
+        if service.profile != "discovery" and not self._degraded:
+            within: Within = {"tcp": self._ports.tcp, "udp": self._ports.udp}
+            await look_again(store, run, within, partial(self._ask_again, run, sweeper))
+            if self._want is not None:  # whatever a second look has found open
+                await self._identify(store, run, budget, self._want)
 
     async def _chunk(self, store: ScanStore, run: Run, sweeper: Sweeper, budget: Budget, chunk: Chunk) -> None:
         """Who is there, and which of their ports are open."""
@@ -328,6 +335,23 @@ class ScanWorker:
             engine=self._kind if self._ports.tcp else "udp",
         )
 
+    async def _ask_again(self, run: Run, sweeper: Sweeper, number: int, lot: Lot) -> list[Host]:
+        """A second look at some ports of some hosts."""
+        ports = merge((port, port) for port in lot.ports)
+        kind: Kind = "udp" if lot.protocol == "udp" else self._kind
+
+        def turn(progress: Progress) -> None:
+            self._figures.again(progress)
+            self._tell(run)
+
+        # Its file has a number that no chunk has, and is not continued: what is doubted then is asked then.
+        place = self._plan.chunk_count + number
+        sweeper.forget(place)
+        swept = await sweeper.sweep(place, kind, Asking(lot.addresses, ports), turn=turn)
+        sweeper.forget(place)
+        self._figures.swept(swept.sent, swept.answered, swept.lost)
+        return self._named(swept.hosts)
+
     def _named(self, hosts: Iterable[Host]) -> list[Host]:
         """With the names that they were declared by."""
         names = self._pinned.names
@@ -420,13 +444,16 @@ class ScanWorker:
 
     def _task(self) -> Task:
         service = self._service
-        declared = {
+        declared: dict[str, object] = {
             "targets": self._pinned.targets,
             "exclude": service.exclude,
             "ports": str(self._ports),
             "profile": service.profile,
             "chunk_size": self._plan.chunk_size,
         }
+        if self._want is not None:
+            chosen = (self._want.certificates, *self._want.scripts)
+            declared["scripts"] = {script.name: script.sha256 for script in chosen if script is not None}
         return Task(
             self._plan.plan_hash,
             self._plan.hosts,

@@ -39,7 +39,7 @@ def import_reports(session: Session, name: str, files: tuple[str, ...]) -> None:
 
     NAME is a scan of the declaration, or any other name: then what is imported stays by itself. All files are read
     before the first is stored; when one cannot be used nothing is. A report counts for what it asked: nmap writes down
-    the ports, and masscan only what answered, so nothing is ever closed by a report of masscan.
+    the ports, and masscan only what answered. Hosts and ports that it misses stay among those that are so now.
     """
     paths = session.paths()
     reports = [(path, read(path)) for path in files]

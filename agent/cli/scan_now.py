@@ -132,7 +132,7 @@ def ended(events: list[dict[str, Any]]) -> End | None:
             if said is not None and (said[0] != "scan_finished" or code == EXIT_OK):
                 through = said[0] == "scan_finished"
                 return End(EXIT_OK if through else _failed(code), said[1])
-            return End(_failed(code), message)
+            return End(EXIT_OK if code == EXIT_OK else _failed(code), message)  # it may have told too much to be heard
     return None
 
 

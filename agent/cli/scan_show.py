@@ -95,7 +95,8 @@ def _pairs(name: str, run: Run, hosts: Sequence[Host], asked: Sequence[Asked]) -
         pairs.append(("probes", f"{run.sent:,} sent, {run.answered:,} answered, {loss(run)} lost"))
     if note(run):
         pairs.append(("note", note(run)))
-    pairs += [("note", each) for each in declared.get("notes", []) if isinstance(each, str)]
+    notes = declared.get("notes")
+    pairs += [("note", str(each)) for each in notes] if isinstance(notes, list) else []
     return pairs
 
 

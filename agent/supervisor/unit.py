@@ -32,7 +32,8 @@ from agent.supervisor.run import Orders, Run, RunState, Sink, check_descriptors
 from agent.supervisor.transitions import step
 
 EVENTS_PER_SECOND = 10.0
-EVENTS_BURST = 50.0
+EVENTS_BURST = 75.0
+"""What a service may tell at once: a scan tells up to 50 changes one by one, and then that it has finished."""
 
 
 class Host(Protocol):

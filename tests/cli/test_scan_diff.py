@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 import pytest
 
 from agent.cli.main import main
+from agent.declaration.sources import Disk
 from agent.workers.scan.memory.coverage import asked
 from agent.workers.scan.store import ScanStore, Task
 from tests.workers.scan.reports import START, Answer, Machine, report
@@ -189,6 +190,29 @@ def test_what_is_so_now_is_shown_with_since_when(
     heads, *rows = capsys.readouterr().out.splitlines()
     assert heads.split()[:4] == ["SCAN", "ADDRESS", "PORT", "STATE"]
     assert any(row.endswith("ssh OpenSSH 9.6p1") for row in rows)
+
+
+def test_what_went_is_shown_when_it_is_asked_for(
+    ctl: Ctl, prefix: Path, files: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ctl("import", "lab", files[0]) == 0
+    store = ScanStore(prefix / "spool" / "lab" / "scan.db", site=Disk().server())
+    for number in (1, 2):  # the second miss counts
+        run = store.begin(Task("plan", 1, 1), START + number * DAY)
+        ports = (("tcp", ((1, 30),)),)
+        store.store(run, [], START + number * DAY, chunk=0, addresses=1, asked=asked(["10.0.0.2"], ports))
+        store.end(run, "finished", START + number * DAY + 9)
+    store.close()
+    capsys.readouterr()
+
+    def shown(*words: str) -> dict[str, str]:
+        assert ctl("hosts", "lab", "--json", *words) == 0
+        return {host["address"]: host["state"] for host in json.loads(capsys.readouterr().out)["hosts"]}
+
+    assert shown() == {"10.0.0.1": "up"}
+    assert shown("--gone") == {"10.0.0.1": "up", "10.0.0.2": "gone"}
+    assert ctl("list", "--runs", "2") == 0
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["RUN", "3", "2"]
 
 
 def test_a_run_is_exported_in_each_form(

@@ -35,6 +35,7 @@ FINISHED = event("scan_finished", "10.0.0.0/29: 2 hosts up, 5 ports open, took 1
         ([event("scan_failed", "nmap hangs"), event("exited", "exited 2", code=2)], End(2, "nmap hangs")),
         ([event("scan_failed", "targets: no"), event("exited", "exited 1", code=1)], End(1, "targets: no")),
         ([event("exited", "exited 1", code=1)], End(1, "exited 1")),
+        ([event("exited", "exited 0", code=0)], End(0, "exited 0")),
         ([event("exited", "killed by SIGKILL", signal=9)], End(2, "killed by SIGKILL")),
         ([event("scan_stopped", "ended by hand"), event("exited", "exited 0", code=0)], End(2, "ended by hand")),
         ([event("scan_interrupted", "stopped"), event("exited", "exited 0", code=0)], End(2, "stopped")),

@@ -12,6 +12,8 @@ import msgspec
 import pytest
 
 from agent.supervisor.lifecycle import Phase
+from agent.supervisor.unit import EVENTS_BURST
+from agent.workers.scan.memory.telling import SINGLE
 from tests.linux.processes import readable
 from tests.supervisor.conftest import Host, until
 
@@ -41,12 +43,16 @@ def test_a_flood_of_events_is_bounded(host: Host) -> None:
 [service.flood]
 kind = "command"
 command = ["/bin/sh", "-c", '''
-for i in $$(seq 90); do systemd-notify 'X_EVENT={"kind": "noise", "message": "again"}'; done
+for i in $$(seq 150); do systemd-notify 'X_EVENT={"kind": "noise", "message": "again"}'; done
 systemd-notify --ready; exec sleep 86792
 ''']
 ready = "notify"
 """)
-    assert 50 <= host.kinds("flood").count("noise") < 90
+    assert 75 <= host.kinds("flood").count("noise") < 150
+
+
+def test_all_that_a_scan_tells_one_by_one_is_heard_and_its_end_too() -> None:
+    assert SINGLE + 10 < EVENTS_BURST
 
 
 def test_what_a_run_said_before_it_died_is_not_put_down_to_the_next(host: Host) -> None:

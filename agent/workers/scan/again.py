@@ -7,11 +7,14 @@ by mistake. What is doubted is asked once more, a while after the first look, to
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from agent.workers.scan.found import PROTOCOLS, Host, Protocol
+from agent.workers.scan.memory.place import Line, order, place
 from agent.workers.scan.memory.settling import Doubt, together
+from agent.workers.scan.memory.state import Key
+from agent.workers.scan.plan import Ranges
 from agent.workers.scan.store import Run, ScanStore
 
 MOST: Final = 65_536
@@ -26,17 +29,22 @@ class Lot(NamedTuple):
     ports: tuple[int, ...]
 
 
+Within = Mapping[Protocol, Ranges]
+"""Ports by protocol."""
+
 Ask = Callable[[int, Lot], Awaitable[Iterable[Host]]]
 """``ask(number, lot)`` gives every host of the lot, those that did not answer as ``down``; lots count from 0."""
 
 
-async def look_again(store: ScanStore, run: Run, ask: Ask, *, most: int = MOST) -> int:
+async def look_again(store: ScanStore, run: Run, within: Within, ask: Ask, *, most: int = MOST) -> int:
     """Ask once more for all that the run has left in doubt, and keep what that found; returns how many lots it took.
 
-    Before ``ScanStore.end``. Raises what ``ask`` does, and ``StorageFailure``; what was asked until then is kept.
+    ``within`` are the ports that the scan may ask: others are known of, from captures and from other times. Before
+    ``ScanStore.end``. Raises what ``ask`` does, and ``StorageFailure``; what was asked until then is kept.
     """
     number = -1
-    for number, lot in enumerate(lots(store.doubts(run), most)):
+    doubts = (doubt._replace(ports=tuple(k for k in doubt.ports if _holds(within, k))) for doubt in store.doubts(run))
+    for number, lot in enumerate(lots(doubts, most)):
         store.recheck(run, await ask(number, lot), time.time())
     return number + 1
 
@@ -44,22 +52,34 @@ async def look_again(store: ScanStore, run: Run, ask: Ask, *, most: int = MOST) 
 def lots(doubts: Iterable[Doubt], most: int = MOST) -> Iterator[Lot]:
     """Every doubted port of every host, in lots of at most ``most`` probes (a single port of one host, at least).
 
-    A host of which no port is known is in none: it has the next run to answer. Pure.
+    The addresses of a lot are of one family, and on one interface where they name it. A host of which no port is known
+    is in none: it has the next run to answer. Pure.
     """
-    groups = together(doubts)
-    for protocol in PROTOCOLS:
-        addresses: set[str] = set()
-        ports: set[int] = set()
-        for keys, those in sorted(groups.items()):
-            wanted = {number for name, number in keys if name == protocol}
-            for part in _parts(wanted, those, most):
-                if len(ports | part.ports) * len(addresses | part.addresses) > most:
-                    yield Lot(protocol, tuple(sorted(addresses)), tuple(sorted(ports)))
-                    addresses, ports = set(), set()
-                addresses |= part.addresses
-                ports |= part.ports
-        if addresses:
-            yield Lot(protocol, tuple(sorted(addresses)), tuple(sorted(ports)))
+    lines: dict[Line, list[Doubt]] = {}
+    for doubt in doubts:
+        lines.setdefault(place(doubt.address).line, []).append(doubt)
+    for line in sorted(lines):
+        groups = sorted(together(lines[line]).items())
+        for protocol in PROTOCOLS:
+            yield from _lots(protocol, groups, most)
+
+
+def _lots(protocol: Protocol, groups: Iterable[tuple[tuple[Key, ...], list[str]]], most: int) -> Iterator[Lot]:
+    addresses: set[str] = set()
+    ports: set[int] = set()
+    for keys, those in groups:
+        for part in _parts({number for name, number in keys if name == protocol}, those, most):
+            if len(ports | part.ports) * len(addresses | part.addresses) > most:
+                yield Lot(protocol, tuple(sorted(addresses, key=order)), tuple(sorted(ports)))
+                addresses, ports = set(), set()
+            addresses |= part.addresses
+            ports |= part.ports
+    if addresses:
+        yield Lot(protocol, tuple(sorted(addresses, key=order)), tuple(sorted(ports)))
+
+
+def _holds(within: Within, key: Key) -> bool:
+    return any(low <= key[1] <= high for protocol, found in within.items() if protocol == key[0] for low, high in found)
 
 
 class _Part(NamedTuple):

@@ -1,9 +1,10 @@
-"""From a typed profile to nmap's arguments. Pure.
+"""From a typed question to nmap's arguments. Pure.
 
 nmap is driven by its command line, and that command line can run scripts, read files and write them. So nothing that
 was ever text in a declaration reaches it: targets go in through a file (``-iL``) that holds addresses made from
-integers, ports are parsed to integers and written anew, and every other word stands in this module. A list of forbidden
-options would not do: nmap takes unique prefixes and one dash for two (getopt_long_only(3)).
+integers, ports are integers that are written anew, scripts are files that were looked at (``program``), and every other
+word stands in this module. A list of forbidden options would not do: nmap takes unique prefixes and one dash for two
+(getopt_long_only(3)).
 """
 
 from __future__ import annotations
@@ -13,10 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from agent.declaration.model import Profile
 from agent.errors import ConfigurationError
 from agent.linux.capability_sets import NET_RAW, mask, parse_sets
-from agent.workers.scan.plan import Family, Ranges, merge
+from agent.workers.scan.plan import Family, Ranges
 
 STATS_EVERY: Final = 1
 """Seconds between two reports of progress (``--stats-every``)."""
@@ -31,19 +31,6 @@ PORTS_AT_ONCE: Final = 2048
 """Most ports of one command line: in words they stay below what one argument may hold (128 KiB, execve(2))."""
 
 _SCRIPT = re.compile(r"/[A-Za-z0-9/._+-]{1,200}/[a-z0-9][a-z0-9._-]{0,63}\.nse", re.ASCII)
-_RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", re.ASCII)
-
-
-def parse_ports(text: str) -> Ranges:
-    """``"1-1024,5432"`` as ranges. Raises ``ConfigurationError`` for anything but TCP ports from 1 to 65535."""
-    ranges: list[tuple[int, int]] = []
-    for part in text.split(","):
-        match = _RANGE.fullmatch(part)
-        low, high = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
-        if not 1 <= low <= high <= 65535:
-            raise ConfigurationError(f"ports: {part[:40]!r} is not a port or range from 1 to 65535, as in 1-1024,5432")
-        ranges.append((low, high))
-    return merge(ranges)
 
 
 def count_ports(ports: Ranges) -> int:
@@ -132,35 +119,6 @@ def _check(ask: Ask, rate: int, privileged: bool) -> None:
             raise ConfigurationError(f"scripts: {script[:80]!r} is not the path of a script of nmap")
     if not privileged and (ask.udp or ask.system):
         raise ConfigurationError("UDP ports and operating systems need CAP_NET_RAW")
-
-
-def nmap_argv(
-    *, nmap: str, profile: Profile, ports: Ranges, rate: int, family: Family, privileged: bool, targets: int
-) -> tuple[str, ...]:
-    """The whole command line.
-
-    ``nmap`` is the absolute path of the program, ``targets`` the descriptor, inherited by nmap, of a file with one
-    address a line (``target_list``), ``rate`` at most how many packets per second are sent (1 or more;
-    nmap does not count the probes of service detection). ``privileged`` chooses raw SYN packets over ``connect``.
-
-    ``--host-timeout`` is never used: it throws away what was found before it struck. Nor is ``--noninteractive``: it
-    silences ``--stats-every`` too, and a session of its own keeps nmap from any terminal just as well. Version
-    detection is the light one (nmap's intensity 2), which asks an open port the likely questions; a port that never
-    answers costs it 40 s instead of 160.
-    """
-    if not 1 <= rate <= MAX_RATE:
-        raise ConfigurationError(f"rate: {rate} is not a number of packets per second from 1 to {MAX_RATE}")
-    argv = [nmap, "-n", "--no-stylesheet", "--stats-every", f"{STATS_EVERY}s", "-oX", "-"]
-    argv += ["--max-rate", str(rate)]
-    if family == 6:
-        argv.append("-6")
-    if profile == "discovery":
-        argv.append("-sn")
-    else:
-        argv += ["-sS" if privileged else "-sT", "-p", format_ports(ports)]
-        if profile == "services":
-            argv += ["-sV", "--version-light"]
-    return (*argv, "-iL", f"/proc/self/fd/{targets}")
 
 
 def target_list(addresses: tuple[str, ...]) -> bytes:

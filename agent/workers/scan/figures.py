@@ -46,6 +46,11 @@ class Figures:
         self.ports_open = progress.open
         self.rate, self.lost, self.left = progress.rate, progress.lost, progress.left
 
+    def again(self, progress: Progress) -> None:
+        """A second look at what was in doubt."""
+        self.phase = "ports"
+        self.rate, self.lost, self.left = progress.rate, progress.lost, progress.left
+
     def swept(self, sent: int, answered: int, lost: float) -> None:
         """A sweep is done."""
         self.sent += sent

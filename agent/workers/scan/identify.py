@@ -281,7 +281,9 @@ class _Identification:
                     known.silent.add(key)
                     if self._clock(host.address, *key) == "due":
                         slow.setdefault(host.address, []).append(key)
-                elif key[0] == "tcp" or self._program.privileged:
+                elif key[0] == "udp" and not self._program.privileged:
+                    known.remarks[key] = "what it is can be asked with CAP_NET_RAW only"
+                else:
                     light.setdefault(host.address, []).append(key)
         chosen = dict(list(slow.items())[: self._slow_left])
         self._slow_left -= len(chosen)

@@ -12,6 +12,9 @@ from agent.workers.scan.plan import merge
 PORTS = range(1, 31)
 """What every host is asked for, TCP."""
 
+UDP = range(53, 64)
+"""What every host is asked for besides, where any machine has something to say of it."""
+
 START = 1_700_000_000
 
 
@@ -38,8 +41,12 @@ class Machine:
     os: tuple[str, ...] = ()
     scripts: tuple[tuple[str, str], ...] = ()
     together: int = 5
+    udp: dict[int, Answer] = field(default_factory=dict)
+    """Others are ``open|filtered``."""
 
-    def answer(self, number: int) -> Answer:
+    def answer(self, number: int, protocol: str = "tcp") -> Answer:
+        if protocol == "udp":
+            return self.udp.get(number, Answer("open|filtered"))
         return self.ports.get(number, Answer(self.others))
 
 
@@ -57,33 +64,41 @@ def report(
 
     ``turned``: groups of ports in the other order.
     """
-    ranges = format_ports(merge((number, number) for number in ports))
-    hosts = "".join(_host(address, machine, ports, turned) for address, machine in machines.items())
+    asked_for = {"tcp": ports, **({"udp": UDP} if any(machine.udp for machine in machines.values()) else {})}
+    infos = "".join(
+        f'<scaninfo type="{"udp" if protocol == "udp" else "syn"}" protocol="{protocol}" numservices="{len(numbers)}"'
+        f' services="{format_ports(merge((number, number) for number in numbers))}"/>\n'
+        for protocol, numbers in asked_for.items()
+    )
+    hosts = "".join(_host(address, machine, asked_for, turned) for address, machine in machines.items())
     total = len(machines) if asked is None else asked
     words = f"nmap {options} -oX - {targets or ' '.join(machines)}"
     return (
         '<?xml version="1.0" encoding="UTF-8"?>\n<!DOCTYPE nmaprun>\n'
         f'<nmaprun scanner="nmap" args={quoteattr(words)} start="{start}" version="7.93" xmloutputversion="1.05">\n'
-        f'<scaninfo type="syn" protocol="tcp" numservices="{len(ports)}" services="{ranges}"/>\n{hosts}'
+        f"{infos}{hosts}"
         f'<runstats><finished time="{start + 60}" timestr="" elapsed="60" exit="success"/>'
         f'<hosts up="{len(machines)}" down="{total - len(machines)}" total="{total}"/></runstats></nmaprun>\n'
     ).encode()
 
 
-def _host(address: str, machine: Machine, ports: range, turned: bool) -> str:
-    states = Counter(machine.answer(number).state for number in ports)
+def _host(address: str, machine: Machine, asked: dict[str, range], turned: bool) -> str:
+    each = [(protocol, number) for protocol, ports in asked.items() for number in ports]
+    states = Counter(machine.answer(number, protocol).state for protocol, number in each)
     groups = [state for state, times in sorted(states.items()) if state != "open" and times > machine.together]
     kind = "ipv6" if ":" in address else "ipv4"
     mac = f'<address addr="{machine.mac}" addrtype="mac"/>' if machine.mac else ""
     names = "".join(f'<hostname name={quoteattr(name)} type="PTR"/>' for name in machine.names)
     extra = "".join(
         f'<extraports state="{state}" count="{states[state]}">'
-        f'<extrareasons reason="reset" count="{states[state]}" proto="tcp" ports="{_in(state, machine, ports)}"/>'
-        "</extraports>"
+        + "".join(_reason(state, machine, protocol, ports) for protocol, ports in asked.items())
+        + "</extraports>"
         for state in (reversed(groups) if turned else groups)
     )
     single = "".join(
-        _port(number, machine.answer(number)) for number in ports if machine.answer(number).state not in groups
+        _port(protocol, number, machine.answer(number, protocol))
+        for protocol, number in each
+        if machine.answer(number, protocol).state not in groups
     )
     guesses = "".join(f'<osmatch name={quoteattr(name)} accuracy="96" line="1"/>' for name in machine.os)
     system = f"<os>{guesses}</os>" if guesses else ""
@@ -96,18 +111,20 @@ def _host(address: str, machine: Machine, ports: range, turned: bool) -> str:
     )
 
 
-def _in(state: str, machine: Machine, ports: range) -> str:
-    return format_ports(merge((number, number) for number in ports if machine.answer(number).state == state))
+def _reason(state: str, machine: Machine, protocol: str, ports: range) -> str:
+    found = [number for number in ports if machine.answer(number, protocol).state == state]
+    if not found:
+        return ""
+    numbers = format_ports(merge((number, number) for number in found))
+    return f'<extrareasons reason="reset" count="{len(found)}" proto="{protocol}" ports="{numbers}"/>'
 
 
-def _port(number: int, answer: Answer) -> str:
+def _port(protocol: str, number: int, answer: Answer) -> str:
     service = "".join(f" {name}={quoteattr(value)}" for name, value in answer.service)
     found = f"<service{service}/>" if service else ""
     scripts = "".join(_script(*one) for one in sorted(answer.scripts))
-    return (
-        f'<port protocol="tcp" portid="{number}"><state state="{answer.state}" reason="syn-ack" reason_ttl="64"/>'
-        f"{found}{scripts}</port>"
-    )
+    state = f'<state state="{answer.state}" reason="syn-ack" reason_ttl="64"/>'
+    return f'<port protocol="{protocol}" portid="{number}">{state}{found}{scripts}</port>'
 
 
 def _script(name: str, output: str) -> str:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from agent.workers.scan.again import Lot, look_again, lots
 from agent.workers.scan.found import Host, Port, Rest
 from agent.workers.scan.memory.coverage import asked
+from agent.workers.scan.memory.place import place
 from agent.workers.scan.memory.settling import Doubt
 from agent.workers.scan.store import Run, ScanStore, Task
 from tests.workers.scan.memory.history import told
@@ -23,7 +24,7 @@ from tests.workers.scan.memory.history import told
 DOUBTS = st.lists(
     st.builds(
         Doubt,
-        st.sampled_from([f"10.0.0.{last}" for last in range(12)]),
+        st.sampled_from([f"10.0.0.{last}" for last in range(12)] + ["fd00::1", "fe80::1%eth0", "fe80::1%eth1"]),
         st.booleans(),
         st.lists(st.tuples(st.sampled_from(("tcp", "udp")), st.integers(1, 9)), unique=True).map(tuple),
     ),
@@ -37,6 +38,7 @@ def test_every_doubted_port_is_in_a_lot_and_no_lot_is_too_large(doubts: list[Dou
     asked = {(address, lot.protocol, port) for lot in found for address in lot.addresses for port in lot.ports}
     assert {(doubt.address, *key) for doubt in doubts for key in doubt.ports} <= asked
     assert all(0 < len(lot.addresses) * len(lot.ports) <= most for lot in found)
+    assert all(len({place(address).line for address in lot.addresses}) == 1 for lot in found)
     assert {lot.protocol for lot in found} <= {key[0] for doubt in doubts for key in doubt.ports}
 
 
@@ -75,7 +77,7 @@ def run(store: ScanStore, first: Host | None) -> tuple[int, list[str]]:
     begun: Run = store.begin(Task("plan", 1, 1), time.time())
     nobody = asked(["127.0.0.1"]) if first is None else ()
     store.store(begun, [first] if first else [], time.time(), asked=nobody)
-    count = asyncio.run(look_again(store, begun, ask))
+    count = asyncio.run(look_again(store, begun, {"tcp": ((1, 65535),)}, ask))
     assert list(store.doubts(begun)) == []
     store.end(begun, "finished", time.time())
     return count, told(store)
@@ -93,3 +95,11 @@ def test_one_run_tells_what_it_looked_at_twice_and_a_lost_packet_is_nothing(tmp_
         assert run(store, swept(port, "open")) == (0, []), "the first look was wrong, but is what was believed"
         assert run(store, swept(port, "closed")) == (1, [f"port_closed 127.0.0.1 {port}"])
         assert run(store, swept(port, "open")) == (1, []), "nobody answers there"
+
+
+def test_ports_that_the_scan_may_not_ask_are_not_asked_again(tmp_path: Path) -> None:
+    with closing(ScanStore(tmp_path / "scan.db")) as store:
+        begun = store.begin(Task("plan", 1, 1), time.time())
+        store.store(begun, [swept(9, "open")], time.time())
+        assert asyncio.run(look_again(store, begun, {"tcp": ((1, 8), (10, 99)), "udp": ((9, 9),)}, ask)) == 0
+        assert [doubt.ports for doubt in store.doubts(begun)] == [(("tcp", 9),)]

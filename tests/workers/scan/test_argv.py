@@ -11,59 +11,57 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.declaration.model import Profile
+from agent.declaration.ports import parse_ports
 from agent.errors import ConfigurationError
-from agent.workers.scan.argv import (
-    count_ports,
-    format_ports,
-    nmap_argv,
-    nmap_environment,
-    parse_ports,
-    privileges,
-    target_list,
-)
+from agent.workers.scan.argv import Ask, ask_argv, nmap_environment, privileges, target_list
 from agent.workers.scan.plan import make_plan
+from agent.workers.scan.program import choose_scripts, find_nmap
 
-PROFILES: tuple[Profile, ...] = ("discovery", "ports", "services")
 WORDS = {
-    *("-n", "--no-stylesheet", "--stats-every", "1s", "-oX", "-", "--max-rate", "-6", "-sn", "-sS", "-sT", "-p"),
-    *("-sV", "--version-light", "-iL"),
+    *("-n", "--no-stylesheet", "--stats-every", "1s", "-oX", "-", "--max-rate", "-6", "-sn", "-sS", "-sT", "-sU", "-p"),
+    *("-Pn", "-sV", "--version-intensity", "--min-parallelism", "-O", "--script", "--script-timeout", "60s", "-iL"),
 }
-NUMBERS = re.compile(r"[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*|/proc/self/fd/[0-9]+", re.ASCII)
-hostile = st.sampled_from(
+NUMBERS = re.compile(r"[0-9]+|(T:|U:)?[0-9]+(-[0-9]+)?(,(T:|U:)?[0-9]+(-[0-9]+)?)*|/proc/self/fd/[0-9]+", re.ASCII)
+
+ports_text = st.sampled_from(
     ["--script=x", "-oN/tmp/x", "80 -oN x", "80,--script", "T:80", "U:53", "-", "1-", "-80", "http*", "[80]", "8\u0660"]
 )
-
-
-def argv(profile: Profile, ports: str = "1-1024", rate: int = 1000, *, v6: bool = False, raw: bool = True) -> list[str]:
-    return list(
-        nmap_argv(
-            nmap="/usr/bin/nmap",
-            profile=profile,
-            ports=parse_ports(ports),
-            rate=rate,
-            family=6 if v6 else 4,
-            privileged=raw,
-            targets=7,
-        )
-    )
+hostile = st.sampled_from(
+    ["--script=x", "-oN/tmp/x", "/x/scripts/a.nse,vuln", "/x/../../etc/passwd", "all", "-", "/x/ -oN.nse"]
+)
 
 
 @settings(deadline=None)
-@given(st.text(max_size=30) | hostile, st.sampled_from(PROFILES), st.booleans(), st.booleans())
-def test_no_text_of_ports_can_become_an_option(text: str, profile: Profile, v6: bool, raw: bool) -> None:
+@given(
+    st.text(max_size=30) | ports_text,
+    st.lists(st.text(max_size=30) | hostile, max_size=2),
+    st.sampled_from([None, 2, 7]),
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+    st.integers(-5, 2_000_000),
+)
+def test_no_text_can_become_an_option(
+    ports: str, scripts: list[str], intensity: int | None, system: bool, v6: bool, privileged: bool, rate: int
+) -> None:
     try:
-        program, *words = argv(profile, text, v6=v6, raw=raw)
+        asked = parse_ports(ports)
+        ask = Ask(6 if v6 else 4, asked.tcp, asked.udp, intensity, 8, tuple(scripts), system)
+        program, *words = ask_argv(ask, nmap="/usr/bin/nmap", rate=rate, privileged=privileged, targets=7)
     except ConfigurationError as error:
         assert "\n" not in str(error)
         return
     assert program == "/usr/bin/nmap"
+    files = words[words.index("--script") + 1] if "--script" in words else ""
     for word in words:
-        assert word in WORDS or NUMBERS.fullmatch(word)
+        assert word in WORDS or NUMBERS.fullmatch(word) or word == files
+    for file in files.split(",") if files else ():
+        assert re.fullmatch(r"/[A-Za-z0-9/._+-]+/[a-z0-9][a-z0-9._-]*\.nse", file)
+    assert max(map(len, words)) < 100_000  # execve(2) takes 128 KiB in one word
 
 
 @settings(deadline=None)
-@given(st.lists(st.text(max_size=40) | hostile, max_size=3), st.lists(st.text(max_size=20), max_size=2))
+@given(st.lists(st.text(max_size=40) | hostile | ports_text, max_size=3), st.lists(st.text(max_size=20), max_size=2))
 def test_no_text_of_targets_can_become_more_than_an_address(targets: list[str], exclude: list[str]) -> None:
     try:
         plan = make_plan(["10.0.0.1", *targets], exclude)
@@ -73,59 +71,46 @@ def test_no_text_of_targets_can_become_more_than_an_address(targets: list[str], 
         assert re.fullmatch(rb"([0-9a-f.:]+(%[A-Za-z0-9_.-]{1,15})?\n)+", target_list(chunk.addresses))
 
 
-@settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(1, 65535), st.integers(0, 300)), min_size=1, max_size=20))
-def test_ports_mean_the_same_after_parsing(spans: list[tuple[int, int]]) -> None:
-    text = ",".join(f"{low}-{min(65535, low + more)}" if more else str(low) for low, more in spans)
-    expected = {port for low, more in spans for port in range(low, min(65535, low + more) + 1)}
-    ranges = parse_ports(text)
-    assert count_ports(ranges) == len(expected)
-    assert {port for low, high in ranges for port in range(low, high + 1)} == expected
-    assert parse_ports(format_ports(ranges)) == ranges
+def asks() -> list[tuple[Ask, bool]]:
+    (certificates,) = choose_scripts(["ssl-cert"], find_nmap().data)
+    one = ((1, 1),)
+    return [
+        (Ask(4), True),
+        (Ask(6), True),
+        (Ask(4), False),
+        (Ask(4, tcp=one), False),
+        (Ask(6, tcp=one, intensity=2, at_once=64, scripts=(certificates.path,)), True),
+        (Ask(4, tcp=one, udp=one, intensity=0, system=True), True),
+    ]
 
 
-@pytest.mark.parametrize("text", ["", "0", "65536", "5-1", "1,,2", "1-2-3", " 1", "+1", "1e3", "999999999999"])
-def test_what_is_no_port_is_refused(text: str) -> None:
-    with pytest.raises(ConfigurationError, match="not a port or range"):
-        parse_ports(text)
-
-
-@pytest.mark.parametrize("rate", [0, -1, 10**9])
-def test_a_rate_that_cannot_be_is_refused(rate: int) -> None:
-    with pytest.raises(ConfigurationError, match="rate"):
-        argv("ports", rate=rate)
-
-
-def test_each_profile_asks_for_what_it_says() -> None:
-    assert argv("discovery")[-3:] == ["-sn", "-iL", "/proc/self/fd/7"]
-    assert argv("ports")[-5:] == ["-sS", "-p", "1-1024", "-iL", "/proc/self/fd/7"]
-    assert "-sT" in argv("ports", raw=False)
-    assert "-sS" not in argv("ports", raw=False)
-    assert {"-sV", "--version-light"} <= set(argv("services"))
-    assert "-6" in argv("ports", v6=True)
-    assert "-6" not in argv("ports")
-
-
-@pytest.mark.parametrize("profile", PROFILES)
-@pytest.mark.parametrize("v6", [False, True])
-@pytest.mark.parametrize("raw", [False, True])
-def test_nmap_itself_takes_every_command_line(tmp_path: Path, profile: Profile, v6: bool, raw: bool) -> None:
-    targets = tmp_path / "targets"
-    targets.write_bytes(target_list(("::1",) if v6 else ("127.0.0.1",)))
-    with targets.open("rb") as file:
-        words = nmap_argv(
-            nmap="nmap",
-            profile=profile,
-            ports=parse_ports("1-3"),
-            rate=1000,
-            family=6 if v6 else 4,
-            privileged=raw,
-            targets=file.fileno(),
-        )
-        environment = nmap_environment(os.environ, privileged=raw, data_directory=None)
-        done = subprocess.run(words, env=environment, pass_fds=[file.fileno()], capture_output=True, check=True)
+@pytest.mark.parametrize("number", range(6))
+def test_nmap_itself_takes_every_command_line(number: int) -> None:
+    ask, privileged = asks()[number]
+    reading, writing = os.pipe()
+    os.write(writing, target_list(("::1" if ask.family == 6 else "127.0.0.1",)))
+    os.close(writing)
+    words = ask_argv(ask, nmap="nmap", rate=1000, privileged=privileged, targets=reading)
+    environment = nmap_environment(os.environ, privileged=privileged, data_directory=None)
+    done = subprocess.run(words, env=environment, pass_fds=[reading], capture_output=True, check=True)
+    os.close(reading)
     assert b'exit="success"' in done.stdout
     assert b'total="1"' in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("ask", "match"),
+    [
+        (Ask(4, udp=((53, 53),)), "need CAP_NET_RAW"),
+        (Ask(4, tcp=((1, 65535),), intensity=2), "65535 ports are too many"),
+        (Ask(4, tcp=((1, 1),), intensity=10), "from 0 to 9"),
+        (Ask(4, tcp=((1, 1),), intensity=1, at_once=0), "from 1 to 300"),
+        (Ask(4, tcp=((1, 1),), scripts=("vuln",)), "not the path of a script"),
+    ],
+)
+def test_what_nmap_is_never_asked(ask: Ask, match: str) -> None:
+    with pytest.raises(ConfigurationError, match=match):
+        ask_argv(ask, nmap="nmap", rate=1, privileged=False, targets=3)
 
 
 def status(uid: int, permitted: int, bounding: int) -> str:

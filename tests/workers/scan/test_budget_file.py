@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import struct
 import subprocess
@@ -15,9 +16,14 @@ from pathlib import Path
 import pytest
 
 import agent
+from agent.declaration.model import Scan, Scanning
 from agent.workers.scan.budget import SECOND, Limits
 from agent.workers.scan.budget_file import GONE, SIZE, VARIABLE, Budget, budget_of
+from agent.workers.scan.sweep import BATCH
 from tests.workers.scan.test_budget import insist
+from tests.workers.scan.test_worker import Bench, bench, network
+
+__all__ = ["bench", "network"]
 
 ROOT = Path(agent.__file__).parent.parent
 ROW = [ip_address("10.0.0.1"), ip_address("10.0.0.2"), ip_address("10.0.1.1")]
@@ -320,3 +326,50 @@ def test_a_process_that_is_killed_at_any_moment_is_in_nobodys_way(scans: Scans) 
         while not share.take([0]).positions:
             assert time.monotonic() - began < 5
     assert not scans.lines
+
+
+def test_on_the_wire_two_scans_at_once_send_no_more_than_their_network_may_be_sent(
+    bench: Bench, network: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Each could do all of it alone. What one has leave for it may send late: that is a batch of each at most."""
+    rate = 1_500
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/scan.budget").symlink_to(tmp_path / "scan.budget")
+    other = Bench(tmp_path / "other")
+    seen: list[tuple[float, int, float]] = []
+
+    def look() -> None:
+        """How many packets have come, and between which times that was so."""
+        before = time.monotonic()
+        told = subprocess.run(
+            ["ip", "-n", f"scan-b-{os.getpid()}", "-s", "-j", "link", "show", "wire"], capture_output=True, check=True
+        )
+        seen.append((before, json.loads(told.stdout)[0]["stats64"]["rx"]["packets"], time.monotonic()))
+
+    try:
+        look()
+        processes = [
+            one.start(
+                Scan(
+                    name="lan",
+                    targets=(target,),
+                    ports="1000-2499",
+                    rate=20_000,
+                    budget=Scanning(rate=20_000, network_rate=rate, target_rate=20_000),
+                ),
+                prefix=network,
+            )
+            for one, target in ((bench, "10.77.0.2"), (other, "10.77.0.3"))
+        ]
+        while any(process.poll() is None for process in processes):
+            look()
+            time.sleep(0.02)
+        look()
+        assert [one.finish(process).code for one, process in zip((bench, other), processes, strict=True)] == [0, 0]
+    finally:
+        other.close()
+    assert seen[-1][1] - seen[0][1] >= 3_000
+    aside = rate // 20 + 2 * BATCH + 40  # a burst, what had leave and went late, and ARP
+    for position, (begun, count, _) in enumerate(seen):
+        for _, later, ended in seen[position + 1 :]:
+            assert later - count <= rate * (ended - begun) + aside

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
 from collections import Counter
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.errors import ConfigurationError
-from agent.workers.scan.argv import Ask, ask_argv, nmap_environment, target_list
+from agent.workers.scan.argv import target_list
 from agent.workers.scan.detect import (
     GROUP_HOSTS,
     GROUP_PORTS,
@@ -26,16 +21,7 @@ from agent.workers.scan.detect import (
     told,
     unknown,
 )
-from agent.workers.scan.discover import networks
 from agent.workers.scan.found import Certificate, Host, Port, Rest, Script
-from agent.workers.scan.plan import merge
-from agent.workers.scan.program import choose_scripts, find_nmap
-
-WORDS = {
-    *("-n", "--no-stylesheet", "--stats-every", "1s", "-oX", "-", "--max-rate", "-6", "-sn", "-sS", "-sT", "-sU", "-p"),
-    *("-Pn", "-sV", "--version-intensity", "--min-parallelism", "-O", "--script", "--script-timeout", "60s", "-iL"),
-}
-NUMBERS = re.compile(r"[0-9]+|(T:|U:)?[0-9]+(-[0-9]+)?(,(T:|U:)?[0-9]+(-[0-9]+)?)*|/proc/self/fd/[0-9]+", re.ASCII)
 
 addresses = st.sampled_from(
     [*(f"10.0.0.{number}" for number in range(40)), "fd00::1", "fd00::2", "fe80::1%eth0", "fe80::1%eth1"]
@@ -55,6 +41,8 @@ def test_every_port_of_every_host_is_asked_for_once(what: dict[str, frozenset[Po
         assert len(task.addresses) <= GROUP_HOSTS
         assert len(task.addresses) * len(task.ports) <= GROUP_PORTS or len(task.addresses) == 1
         assert len({(":" in address, address.partition("%")[2]) for address in task.addresses}) == 1
+        for line in target_list(task.addresses).decode().splitlines():
+            ip_address(line)
 
 
 @settings(deadline=None, max_examples=50)
@@ -136,89 +124,3 @@ def test_remarks_stand_beside_the_reason_and_nothing_else_changes() -> None:
     after = settled(before, {}, {("tcp", 23): "says nothing"}, system=("Linux",))
     assert [port.reason for port in after.ports] == ["syn-ack", "syn-ack; says nothing"]
     assert (after.rest, after.os, after.address) == (before.rest, ("Linux",), before.address)
-
-
-hostile = st.sampled_from(
-    ["--script=x", "-oN/tmp/x", "/x/scripts/a.nse,vuln", "/x/../../etc/passwd", "all", "-", "/x/ -oN.nse"]
-)
-
-
-@settings(deadline=None)
-@given(
-    wanted,
-    st.lists(st.text(max_size=30) | hostile, max_size=2),
-    st.booleans(),
-    st.booleans(),
-    st.integers(-5, 2_000_000),
-)
-def test_no_text_can_become_an_option(
-    what: dict[str, frozenset[PortKey]], scripts: list[str], system: bool, privileged: bool, rate: int
-) -> None:
-    known = {address: host(address=address) for address in what}
-    for task in tasks("light", what, scripts=scripts, beside=known if system else None):
-        for line in target_list(task.addresses).decode().splitlines():
-            ip_address(line)
-        try:
-            program, *words = ask_argv(task.ask, nmap="/usr/bin/nmap", rate=rate, privileged=privileged, targets=7)
-        except ConfigurationError as error:
-            assert "\n" not in str(error)
-            continue
-        assert program == "/usr/bin/nmap"
-        files = words[words.index("--script") + 1] if "--script" in words else None
-        for word in words:
-            assert word in WORDS or NUMBERS.fullmatch(word) or word == files
-        for file in files.split(",") if files else ():
-            assert re.fullmatch(r"/[A-Za-z0-9/._+-]+/[a-z0-9][a-z0-9._-]*\.nse", file)
-        assert sum(map(len, words)) < 100_000  # execve(2) takes 128 KiB in one word
-
-
-@settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 5000)), min_size=1, max_size=5), st.booleans())
-def test_networks_hold_every_address_of_their_ranges_and_no_other(spans: list[tuple[int, int]], six: bool) -> None:
-    ranges = merge((low, min(2**32 - 1, low + more)) for low, more in spans)
-    found = [ip_network(line) for line in networks(6 if six else 4, ranges)]
-    assert all(network.version == (6 if six else 4) for network in found)
-    assert merge((int(network[0]), int(network[-1])) for network in found) == ranges
-    assert sum(network.num_addresses for network in found) == sum(high - low + 1 for low, high in ranges)
-
-
-def asks() -> list[tuple[Ask, bool]]:
-    (certificates,) = choose_scripts(["ssl-cert"], find_nmap().data)
-    one = ((1, 1),)
-    return [
-        (Ask(4), True),
-        (Ask(6), True),
-        (Ask(4), False),
-        (Ask(4, tcp=one), False),
-        (Ask(6, tcp=one, intensity=2, at_once=64, scripts=(certificates.path,)), True),
-        (Ask(4, tcp=one, udp=one, intensity=0, system=True), True),
-    ]
-
-
-@pytest.mark.parametrize("number", range(6))
-def test_nmap_itself_takes_every_command_line(number: int) -> None:
-    ask, privileged = asks()[number]
-    reading, writing = os.pipe()
-    os.write(writing, target_list(("::1" if ask.family == 6 else "127.0.0.1",)))
-    os.close(writing)
-    words = ask_argv(ask, nmap="nmap", rate=1000, privileged=privileged, targets=reading)
-    environment = nmap_environment(os.environ, privileged=privileged, data_directory=None)
-    done = subprocess.run(words, env=environment, pass_fds=[reading], capture_output=True, check=True)
-    os.close(reading)
-    assert b'exit="success"' in done.stdout
-    assert b'total="1"' in done.stdout
-
-
-@pytest.mark.parametrize(
-    ("ask", "match"),
-    [
-        (Ask(4, udp=((53, 53),)), "need CAP_NET_RAW"),
-        (Ask(4, tcp=((1, 65535),), intensity=2), "65535 ports are too many"),
-        (Ask(4, tcp=((1, 1),), intensity=10), "from 0 to 9"),
-        (Ask(4, tcp=((1, 1),), intensity=1, at_once=0), "from 1 to 300"),
-        (Ask(4, tcp=((1, 1),), scripts=("vuln",)), "not the path of a script"),
-    ],
-)
-def test_what_nmap_is_never_asked(ask: Ask, match: str) -> None:
-    with pytest.raises(ConfigurationError, match=match):
-        ask_argv(ask, nmap="nmap", rate=1, privileged=False, targets=3)

@@ -18,7 +18,11 @@ from agent.workers.scan.diff import KINDS, Change, Difference, certificate, comp
 from agent.workers.scan.found import Certificate, Host, Port, Rest, Script
 from agent.workers.scan.importing import read_report
 from agent.workers.scan.side import Side
-from tests.workers.scan.reports import PORTS, Answer, Machine, report
+from tests.workers.scan.reports import PORTS, UDP, Answer, Machine, report
+
+Key = tuple[str, int]
+HOST = "", 0
+EVERY = [*(("tcp", number) for number in PORTS), *(("udp", number) for number in UDP)]
 
 ADDRESSES = [f"10.0.0.{number}" for number in range(1, 13)]
 GATEWAY = "10.0.0.254"
@@ -41,17 +45,17 @@ def run_ndiff(before: bytes, after: bytes, *options: str) -> subprocess.Complete
         return subprocess.run(["ndiff", *options, *map(str, paths)], capture_output=True, text=True, check=False)
 
 
-def by_ndiff(before: bytes, after: bytes) -> set[tuple[str, str, int]]:
-    """What the real ndiff tells of: address, what, and the number of a port."""
+def by_ndiff(before: bytes, after: bytes) -> set[tuple[str, str, Key]]:
+    """What the real ndiff tells of: address, what, and protocol and number of a port."""
     done = run_ndiff(before, after, "--xml")
     assert done.returncode in (0, 1), done.stderr
     return {told for part in ElementTree.fromstring(done.stdout).iter("hostdiff") for told in _of_host(part)}
 
 
-def _of_host(part: ElementTree.Element) -> Iterator[tuple[str, str, int]]:
+def _of_host(part: ElementTree.Element) -> Iterator[tuple[str, str, Key]]:
     for side in ("a", "b"):
         for host in part.iterfind(f"{side}/host"):
-            yield _address(host), "host", 0
+            yield _address(host), "host", HOST
     for host in part.iterfind("host"):
         address = _address(host)
         for what, paths in {
@@ -63,10 +67,10 @@ def _of_host(part: ElementTree.Element) -> Iterator[tuple[str, str, int]]:
             "script": ("hostscript/a", "hostscript/b", "a/hostscript", "b/hostscript"),
         }.items():
             if any(host.find(path) is not None for path in paths):
-                yield address, what, 0
+                yield address, what, HOST
         for found in host.iterfind("ports/portdiff"):
             port = next(found.iter("port"))
-            yield address, "port", int(port.get("portid", ""))
+            yield address, "port", (port.get("protocol", ""), int(port.get("portid", "")))
 
 
 def _address(host: ElementTree.Element) -> str:
@@ -103,6 +107,9 @@ machines = st.builds(
     os=st.lists(st.sampled_from(["Linux 5", "Linux 6", "BSD"]), unique=True).map(tuple),
     scripts=st.dictionaries(st.just("smb-os-discovery"), st.sampled_from(["x", "y"])).map(lambda d: tuple(d.items())),
     together=st.integers(3, 9),
+    udp=st.dictionaries(
+        st.sampled_from(list(UDP)), st.sampled_from(["open", "closed", "filtered"]).map(Answer), max_size=4
+    ),
 )
 
 networks = st.dictionaries(
@@ -115,6 +122,7 @@ ROUTER = Machine(
     ("gw.lan",),
     "02:00:00:00:00:99",
     ("X",),
+    udp={53: Answer("open")},
 )
 """Both runs know names, MAC addresses, systems and scripts: they covered the same."""
 
@@ -127,13 +135,13 @@ def pair(network: dict[str, tuple[Machine, Machine, str]]) -> tuple[dict[str, Ma
     return {**old, GATEWAY: ROUTER}, {**new, GATEWAY: ROUTER}
 
 
-def _is_none(what: str, number: int, here: Machine, there: Machine) -> bool:
+def _is_none(what: str, key: Key, here: Machine, there: Machine) -> bool:
     """Whether what ndiff tells of as changed is the same on both machines, only written another way."""
     match what:
         case "port":  # it stands alone in one report, and with others in the other
-            return here.answer(number) == there.answer(number)
+            return here.answer(key[1], key[0]) == there.answer(key[1], key[0])
         case "extraports":
-            return all(here.answer(number).state == there.answer(number).state for number in PORTS)
+            return all(here.answer(one, way).state == there.answer(one, way).state for way, one in EVERY)
         case "os":  # less likely guesses in another order
             return set(here.os) == set(there.os) and here.os[:1] == there.os[:1]
     return False
@@ -146,19 +154,19 @@ def test_everything_that_ndiff_finds_is_found(network: dict[str, tuple[Machine, 
     before, after = (report(each, asked=13, targets=TARGETS) for each in (old, new))
     found = difference(before, after)
     assert not found.notes
-    kinds: dict[tuple[str, int], set[str]] = {}
+    kinds: dict[tuple[str, Key], set[str]] = {}
     for change in found.changes:
         for low, high in change.ports or ((0, 0),):
             for number in range(low, high + 1):
-                kinds.setdefault((change.address, number), set()).add(change.kind)
-    for address, what, number in by_ndiff(before, after):
+                kinds.setdefault((change.address, (change.protocol, number)), set()).add(change.kind)
+    for address, what, key in by_ndiff(before, after):
         here, there = old.get(address), new.get(address)
-        if here and there and _is_none(what, number, here, there):
+        if here and there and _is_none(what, key, here, there):
             continue
         if what == "extraports":
-            assert any(where == address and port for where, port in kinds), (address, what)
+            assert any(where == address and port != HOST for where, port in kinds), (address, what)
             continue
-        ours = kinds.get((address, number), set())
+        ours = kinds.get((address, key), set())
         wanted: dict[str, set[str]] = {
             "host": {"host_gone", "host_new", "names_changed"},
             "state": {"host_gone", "host_new"},
@@ -168,7 +176,7 @@ def test_everything_that_ndiff_finds_is_found(network: dict[str, tuple[Machine, 
             "script": {"script_changed"},
             "port": {*KINDS},
         }
-        assert ours & wanted[what], (address, what, number, found.changes)
+        assert ours & wanted[what], (address, what, key, found.changes)
 
 
 @settings(max_examples=25)
@@ -178,19 +186,19 @@ def test_what_is_told_of_a_port_is_what_became_of_it(network: dict[str, tuple[Ma
     old, new = pair(network)
     found = difference(*(report(each, asked=13, targets=TARGETS) for each in (old, new)))
     told = {
-        (change.address, number, change.before, change.after)
+        (change.address, change.protocol, number, change.before, change.after)
         for change in found.changes
         if change.kind.startswith("port_") and change.address in old
         for low, high in change.ports
         for number in range(low, high + 1)
     }
     truth = {
-        (address, number, machine.answer(number).state, new[address].answer(number).state)
+        (address, way, number, machine.answer(number, way).state, new[address].answer(number, way).state)
         for address, machine in old.items()
         if address in new
-        for number in PORTS
+        for way, number in EVERY
     }
-    assert told == {one for one in truth if one[2] != one[3]}
+    assert told == {one for one in truth if one[3] != one[4]}
     gone = {change.address for change in found.changes if change.kind == "host_gone"}
     assert gone == old.keys() - new.keys()
     assert {change.address for change in found.changes if change.kind == "host_new"} == new.keys() - old.keys()
@@ -205,7 +213,7 @@ def test_a_run_that_is_compared_with_itself_has_not_changed(network: dict[str, t
         report(dict(reversed(old.items())), asked=13, targets=TARGETS, turned=True),
     )
     assert (found.changes, found.notes) == ([], [])
-    assert (found.hosts, found.ports) == (len(old), len(old) * len(PORTS))
+    assert (found.hosts, found.ports) == (len(old), len(old) * len(EVERY))
 
 
 @settings(max_examples=10)

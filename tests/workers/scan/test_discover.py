@@ -11,10 +11,13 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from agent.errors import ScanFailure
 from agent.workers.scan.discover import discover, networks
 from agent.workers.scan.found import Host
+from agent.workers.scan.plan import merge
 from agent.workers.scan.program import Program
 from tests.workers.scan import lab
 from tests.workers.scan.truth import INTERFACE, LINK_LOCAL, LOCAL
@@ -98,3 +101,13 @@ def test_ranges_become_few_lines() -> None:
     low, high = int(ip_address("10.0.0.255")), int(ip_address("10.0.3.0"))
     assert list(networks(4, ((low, high),))) == ["10.0.0.255", "10.0.1.0/24", "10.0.2.0/24", "10.0.3.0"]
     assert list(networks(6, ((1, 2),), "eth0")) == ["::1%eth0", "::2%eth0"]
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 5000)), min_size=1, max_size=5), st.booleans())
+def test_networks_hold_every_address_of_their_ranges_and_no_other(spans: list[tuple[int, int]], six: bool) -> None:
+    ranges = merge((low, min(2**32 - 1, low + more)) for low, more in spans)
+    found = [ip_network(line) for line in networks(6 if six else 4, ranges)]
+    assert all(network.version == (6 if six else 4) for network in found)
+    assert merge((int(network[0]), int(network[-1])) for network in found) == ranges
+    assert sum(network.num_addresses for network in found) == sum(high - low + 1 for low, high in ranges)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -220,6 +221,15 @@ def test_printers_and_ports_that_closed_meanwhile_keep_what_the_sweep_said(bench
     assert [port.reason for port in bench.of(A).host.ports] == ["syn-ack", "syn-ack; takes no connection now"]
     assert not (bench.place / "log").exists()
     assert bench.of(A).held == ()
+
+
+def test_without_the_right_to_raw_packets_udp_ports_keep_what_the_sweep_said(bench: Bench) -> None:
+    program = replace(bench.program, unprivileged="CAP_NET_RAW is not held")
+    answered = Host(A, "up", "udp-response", ports=(Port("udp", 53, "open", "udp-response"),))
+    asyncio.run(identify.identify([answered], Want(1000), program, on_host=bench.told.append))
+    (port,) = bench.of(A).host.ports
+    assert port.reason == "udp-response; what it is can be asked with CAP_NET_RAW only"
+    assert not (bench.place / "log").exists()
 
 
 @pytest.mark.parametrize(

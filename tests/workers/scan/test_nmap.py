@@ -14,7 +14,7 @@ import pytest
 
 from agent.errors import ScanFailure, SpawnFailed
 from agent.linux.process import ExitStatus
-from agent.workers.scan.argv import nmap_argv, target_list
+from agent.workers.scan.argv import Ask, ask_argv, target_list
 from agent.workers.scan.nmap import judge, run_nmap
 from agent.workers.scan.stream import Verdict, XmlStream
 
@@ -57,15 +57,7 @@ def descriptors() -> int:
 
 def test_the_real_nmap_scans_what_it_is_given() -> None:
     def argv(targets: int) -> tuple[str, ...]:
-        return nmap_argv(
-            nmap="/usr/bin/nmap",
-            profile="ports",
-            ports=((1, 100),),
-            rate=1000,
-            family=4,
-            privileged=False,
-            targets=targets,
-        )
+        return ask_argv(Ask(4, tcp=((1, 100),)), nmap="/usr/bin/nmap", rate=1000, privileged=False, targets=targets)
 
     async def scan() -> tuple[Verdict, int]:
         turns = 0
@@ -247,7 +239,7 @@ def test_a_paused_nmap_is_killed_by_a_stop_too(tmp_path: Path) -> None:
 
 def test_the_real_nmap_says_how_far_it_is() -> None:
     """``--stats-every`` works on the command line we use (``--noninteractive`` would silence it)."""
-    words = nmap_argv(nmap="nmap", profile="ports", ports=((1, 600),), rate=300, family=4, privileged=False, targets=0)
+    words = ask_argv(Ask(4, tcp=((1, 600),)), nmap="nmap", rate=300, privileged=False, targets=0)
     done = subprocess.run(
         words, input=b"127.0.0.1\n", capture_output=True, check=True, env={**os.environ, "NMAP_UNPRIVILEGED": "1"}
     )

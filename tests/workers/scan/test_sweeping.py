@@ -155,3 +155,21 @@ def test_a_firewall_of_this_host_degrades_the_run(net: lab.Network, bench: Bench
     [(degraded,)] = bench.rows("SELECT degraded FROM runs")
     assert "firewall" in degraded
     assert degraded in ended.events["scan_finished"]["message"]
+
+
+def test_what_has_changed_is_looked_at_again_and_told_at_once(net: lab.Network, bench: Bench) -> None:
+    host = of_kind("web")[3]
+    service = scan(host.address, "10.99.0.1", ports="22,80,443,9000", engine="connect")
+    assert bench.run(service, prefix=tuple(net.inside())).code == 0
+    rules = "table inet gone { chain in { type filter hook input priority -10; "
+    rules += f"ip daddr {host.address} tcp dport 443 reject with tcp reset; }}; }}"
+    subprocess.run(net.there("nft", rules), check=True)
+    try:
+        ended = bench.run(service, prefix=tuple(net.inside()))
+    finally:
+        subprocess.run(net.there("nft", "delete table inet gone"), check=True)
+    assert ended.code == 0, ended.stderr
+    assert ended.events["port_closed"]["data"]["address"] == host.address
+    again = bench.run(service, prefix=tuple(net.inside()))
+    assert "port_opened" in again.events
+    assert "port_closed" not in again.events

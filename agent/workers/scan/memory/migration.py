@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+from agent.declaration.ports import parse_ports
 from agent.errors import ConfigurationError, StorageFailure
-from agent.workers.scan.argv import parse_ports
 from agent.workers.scan.found import PROTOCOLS, Host, Port, Rest
 from agent.workers.scan.memory import schema, writing
 from agent.workers.scan.memory.coverage import Asked
@@ -118,7 +118,7 @@ def _asked(declared: Mapping[str, Any], ends: Mapping[tuple[str, str], float]) -
 
 def _ports(declared: Mapping[str, Any]) -> Ranges:
     try:
-        return parse_ports(declared["ports"]) if declared.get("ports") else ()
+        return parse_ports(declared["ports"]).tcp if declared.get("ports") else ()
     except (ConfigurationError, TypeError):
         return ()
 

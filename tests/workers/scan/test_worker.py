@@ -94,13 +94,11 @@ class Bench:
         return process
 
     def finish(self, process: subprocess.Popen[str]) -> Ended:
-        ended = os.pidfd_open(process.pid)
-        try:  # the queue of a socket is short: who does not listen is not told
-            while ended not in select.select([ended, self._notify], [], [], 50)[0]:
+        until = time.monotonic() + 50
+        while process.poll() is None and time.monotonic() < until:  # who does not listen is not told: queues are short
+            if select.select([self._notify], [], [], 0.1)[0]:
                 self.receive()
-        finally:
-            os.close(ended)
-        _, stderr = process.communicate(timeout=50)
+        _, stderr = process.communicate(timeout=1)
         self._notify.setblocking(False)
         with suppress(BlockingIOError):
             while True:

@@ -24,7 +24,7 @@ from agent.workers.scan.discover import discover
 from agent.workers.scan.figures import Figures
 from agent.workers.scan.found import Host
 from agent.workers.scan.identify import Want
-from agent.workers.scan.identifying import identify_waiting, permit_of
+from agent.workers.scan.identifying import charge_of, identify_waiting, permit_of
 from agent.workers.scan.job import Job
 from agent.workers.scan.memory.coverage import asked
 from agent.workers.scan.pausing import Gate
@@ -262,6 +262,7 @@ class Walk:
             silent_again=self._service.silent_again,
             figures=self._figures,
             permit=permit_of(self._budget, self._job.allowed),
+            charge=charge_of(self._budget),
             redo=redo,
             turn=self._tell,
             turn_every=min(0.5, self._context.beat_interval),

@@ -16,15 +16,17 @@ GONE: Final = "drift_gone"
 MOST_TOLD: Final = 20
 """Of what came, and of what went, in one judgement; the rest is told together in one event."""
 
-_EVIDENCE = 6
-_LONGEST = 200  # characters of one piece of evidence
+_LONGEST = 200  # characters of a value, as the agent keeps it
 _MESSAGE = 1200
 _FIELD = 3800
 """Bytes of JSON, the first of a message and the second of all of an event: less than what a worker may tell at once."""
 
+_SHED: Final = ("seen", "scanned", "listening", "declared", "expectations")
+"""What an event can do without, the first before the others."""
+
 
 class Told(NamedTuple):
-    """One event."""
+    """One event. ``data`` holds no lists: of those the agent keeps nothing."""
 
     kind: str
     message: str
@@ -45,7 +47,7 @@ def events(fold: Fold) -> list[Told]:
 def _found(row: Row) -> Told:
     subject = f"{row.host} {row.service}".rstrip()
     message = f"{row.severity}: {subject} {row.what}"
-    data = {
+    data: dict[str, Any] = {
         "key": row.key,
         "drift": row.kind,
         "severity": row.severity,
@@ -53,9 +55,10 @@ def _found(row: Row) -> Told:
         "host": row.host,
         "port": row.service or None,
         "since": row.since,
-        "expectations": list(row.expectations[:_EVIDENCE]),
-        "evidence": [f"{one.source}: {one.text}"[:_LONGEST] for one in row.evidence[:_EVIDENCE]],
+        "expectations": _listed(row.expectations),
     }
+    for one in row.evidence:  # the first of each source
+        data.setdefault(one.source, one.text[:_LONGEST])
     return Told(FOUND, message, data)
 
 
@@ -70,7 +73,7 @@ def _gone(one: Stands) -> Told:
         "port": one.service or None,
         "since": one.since,
         "found": one.found,
-        "expectations": list(one.expectations[:_EVIDENCE]),
+        "expectations": _listed(one.expectations),
     }
     return Told(GONE, f"no more: {subject} {one.what}", data)
 
@@ -80,9 +83,9 @@ def _fitting(told: Told) -> Told:
     message, data = told.message, {**told.data}
     while len(json.dumps(message)) > _MESSAGE:
         message = message[: len(message) * 3 // 4]
-    for key in ("evidence", "expectations"):
-        while data.get(key) and len(json.dumps([told.kind, message, data])) > _FIELD:
-            data[key] = data[key][:-1]
+    for key in _SHED:
+        if len(json.dumps([told.kind, message, data])) > _FIELD:
+            data.pop(key, None)
     return Told(told.kind, message, data)
 
 
@@ -97,4 +100,8 @@ def _many(kind: str, words: str, rest: Iterable[tuple[str, str]]) -> Told:
     count = severities.total()
     message = f"{worst}: {count} {words} on {len(hosts)} hosts ({listed}); see `agentctl drift`"
     data = {"more": count, "hosts": len(hosts), "severity": worst}
-    return Told(kind, message, {**data, "severities": dict(severities)})
+    return Told(kind, message, {**data, **severities})
+
+
+def _listed(names: Iterable[str]) -> str | None:
+    return ", ".join(names)[:_LONGEST] or None

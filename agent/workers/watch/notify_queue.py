@@ -35,8 +35,10 @@ _SCHEMA = (
     "CREATE TABLE held (notify TEXT NOT NULL, cursor INTEGER NOT NULL, arrived REAL NOT NULL, event BLOB NOT NULL,"
     " PRIMARY KEY (notify, cursor)) STRICT, WITHOUT ROWID",
     "CREATE TABLE missed (notify TEXT PRIMARY KEY, count INTEGER NOT NULL) STRICT, WITHOUT ROWID",
-    "CREATE TABLE message (number INTEGER PRIMARY KEY, notify TEXT NOT NULL, id TEXT NOT NULL, created REAL NOT NULL,"
-    " due REAL NOT NULL, attempts INTEGER NOT NULL, refusals INTEGER NOT NULL, body BLOB NOT NULL) STRICT",
+    # A number is never given twice: that of the message before may be known as delivered.
+    "CREATE TABLE message (number INTEGER PRIMARY KEY AUTOINCREMENT, notify TEXT NOT NULL, id TEXT NOT NULL,"
+    " created REAL NOT NULL, due REAL NOT NULL, attempts INTEGER NOT NULL, refusals INTEGER NOT NULL,"
+    " body BLOB NOT NULL) STRICT",
     "CREATE INDEX message_of ON message (notify, number)",
 )
 

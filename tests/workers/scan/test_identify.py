@@ -97,6 +97,7 @@ class Bench:
         self.program = Program(str(path), {"PATH": os.environ["PATH"]}, "", None, None)
         self.told: list[Identified] = []
         self.how: dict[str, Any] = {"products": {}}
+        self.charged: list[tuple[list[str], int]] = []
 
     def run(
         self,
@@ -129,6 +130,7 @@ class Bench:
                     clock=clock,
                     turn=shown,
                     turn_every=0.02,
+                    charge=lambda addresses, each: self.charged.append((list(addresses), each)),
                     **options,
                 )
             finally:
@@ -198,6 +200,7 @@ def test_what_is_not_recognised_is_asked_at_length_unless_it_was_lately(bench: B
     lately = {(B, "tcp", Q)}
     bench.run({A: [P, Q, R], B: [Q]}, clock=lambda *key: "held" if key in lately else "new")
     assert sorted(bench.asked) == [(2, [A], [P, Q, R]), (2, [B], [Q]), (7, [A], [Q, R])]
+    assert sorted(bench.charged) == [([A], 3 * 8), ([A], 2 * 30), ([B], 8)]
     assert [port.product for port in bench.of(A).host.ports] == ["one", "two", ""]
     assert [(held.number, held.silent, held.tried) for held in bench.of(A).held] == [(R, False, True)]
     assert [(held.number, held.silent, held.tried) for held in bench.of(B).held] == [(Q, False, False)]

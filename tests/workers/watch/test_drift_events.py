@@ -19,10 +19,11 @@ def test_what_came_and_what_went_is_told_with_what_shows_it() -> None:
     (one,) = events(came)
     assert one.kind == "drift_found"
     assert one.message == f"high: {WEB} tcp/80 is open (http nginx) and is not declared"
-    assert one.data["evidence"] == [
-        "declared: expect.web: others = false",
-        "scanned: lan_scan, run 7: open, http nginx",
-    ]
+    assert (one.data["declared"], one.data["scanned"]) == (
+        "expect.web: others = false",
+        "lan_scan, run 7: open, http nginx",
+    )
+    assert one.data["expectations"] == "web"
     assert (one.data["key"], one.data["drift"]) == (f"open_undeclared {WEB} tcp/80", "open_undeclared")
     went = fold(came.standing, judge(Sources(), NOW), (), NOW + 60)
     (one,) = events(went)
@@ -40,7 +41,8 @@ def test_of_a_fallen_switch_the_gravest_are_told_and_the_number_of_the_rest() ->
     told = events(came)
     assert len(told) == MOST_TOLD + 1
     assert told[-1].message == "high: 280 more differences on 280 hosts (280 high); see `agentctl drift`"
-    assert told[-1].data["more"] == 280
+    assert (told[-1].data["more"], told[-1].data["high"]) == (280, 280)
+    assert all(value is None or isinstance(value, str | int | float) for one in told for value in one.data.values())
     went = events(fold(came.standing, judge(Sources(), NOW), (), NOW))
     assert len(went) == MOST_TOLD + 1
     assert went[-1].message.startswith("high: 280 more differences are gone on 280 hosts")

@@ -117,7 +117,6 @@ def test_what_happens_is_told_and_what_happened_long_before_the_watch_is_not(ben
         bench.tell("failed")
         bench.ago = 30
         bench.tell("host_gone")
-        bench.begin(ops)
         bench.ago = 0
         bench.tell("scan_failed")
         bench.run(ops, until=delivered(2))
@@ -125,6 +124,23 @@ def test_what_happens_is_told_and_what_happened_long_before_the_watch_is_not(ben
     assert (kinds(earlier), kinds(later)) == (["host_gone"], ["scan_failed"])
     assert (later["server"], later["notify"], later["severity"]) == ("hel1", "ops", "err")
     assert bench.told.events == []
+
+
+def test_what_happens_later_is_told_as_well(bench: Bench) -> None:
+    with hook() as server:
+        ops = Notify("ops", webhook=server.url, group=0)
+        told: list[str] = []
+
+        def until(duty: NotifyDuty) -> bool:
+            if delivered(len(told))(duty):
+                if len(told) == 4:
+                    return True
+                told.append("failed")
+                bench.tell("failed")
+            return False
+
+        bench.run(ops, until=until)
+    assert len({request.headers["webhook-id"] for request in server.requests}) == 4
 
 
 def test_a_switch_that_falls_is_one_message(bench: Bench) -> None:

@@ -1,0 +1,98 @@
+"""What one scan is to do, settled: names are addresses, words are numbers, and it is known how ports are asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from agent.declaration.model import Scan
+from agent.declaration.ports import Ports, parse_ports
+from agent.errors import ScanFailure
+from agent.linux.broadcasts import broadcast_addresses
+from agent.workers.scan.allowed import Allowed
+from agent.workers.scan.identify import Want
+from agent.workers.scan.pinned import Pinned, pin
+from agent.workers.scan.plan import Plan, make_plan
+from agent.workers.scan.program import Program, choose_scripts, find_nmap
+from agent.workers.scan.services_file import read_services, settle
+from agent.workers.scan.sweeping import Kind, may_send_raw
+
+CERTIFICATES = "ssl-cert"
+DISCOVERED_AT_ONCE = 4096
+"""Addresses of one run of nmap that only discovers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """``exclude`` are addresses, networks and ranges; ``kind`` is how TCP ports are asked; ``want`` is what phase 2 is
+    to find out, ``None`` when there is none."""
+
+    ports: Ports
+    pinned: Pinned
+    exclude: tuple[str, ...]
+    allowed: Allowed
+    plan: Plan
+    kind: Kind
+    program: Program
+    want: Want | None
+
+
+async def settle_job(service: Scan, log: Callable[[str], None]) -> Job:
+    """Look up whatever the declaration leaves to this moment and this host.
+
+    Raises ``ConfigurationError`` for targets that must not be scanned, ``ScanFailure`` for what is missing here.
+    """
+    program = find_nmap()
+    ports = parse_ports(service.ports) if service.profile != "discovery" else Ports((), ())
+    if not ports.settled:
+        if program.data is None:
+            raise ScanFailure("top-N needs the list of ports that comes with nmap (apt-get install nmap)")
+        ports = settle(ports, read_services(program.data / "nmap-services"))
+    want = _wanted(service, program)
+    pinned = await pin(service.targets)
+    exclude = (*(await pin(service.exclude, "exclude")).targets, *_broadcasts(log))
+    plan = make_plan(
+        pinned.targets,
+        exclude,
+        service.allow_public,
+        ports=max(_number(ports.tcp), _number(ports.udp)),
+        identity=(service.profile, str(ports), service.engine),
+        most=DISCOVERED_AT_ONCE if service.profile == "discovery" else None,
+    )
+    allowed = Allowed(service.allow_public, exclude)
+    return Job(ports, pinned, exclude, allowed, plan, _kind(service, ports, log), program, want)
+
+
+def _wanted(service: Scan, program: Program) -> Want | None:
+    if service.profile not in ("services", "full"):
+        return None
+    certificates = choose_scripts([CERTIFICATES], program.data)
+    budget = service.budget
+    return Want(
+        min(service.rate, budget.rate, budget.network_rate, budget.target_rate),
+        certificates[0] if certificates else None,
+        choose_scripts(service.scripts, program.data) if service.profile == "full" else (),
+        system=service.profile == "full" and program.privileged,
+    )
+
+
+def _broadcasts(log: Callable[[str], None]) -> list[str]:
+    """The broadcast addresses of the networks that this host is on, which are never scanned."""
+    try:
+        return broadcast_addresses()
+    except OSError as error:
+        log(f"the kernel does not tell the broadcast addresses of this host: {error.strerror or error}")
+        return []
+
+
+def _kind(service: Scan, ports: Ports, log: Callable[[str], None]) -> Kind:
+    wanted, raw = service.engine, may_send_raw()
+    if wanted == "syn" and not raw:
+        raise ScanFailure('engine = "syn" needs CAP_NET_RAW, which is not held; "connect" needs nothing')
+    if wanted == "auto" and not raw and ports.tcp:
+        log("CAP_NET_RAW is not held: ports are asked by connect, not by SYN packets")
+    return "connect" if wanted == "connect" or not raw else "syn"
+
+
+def _number(ports: Iterable[tuple[int, int]]) -> int:
+    return sum(high - low + 1 for low, high in ports)

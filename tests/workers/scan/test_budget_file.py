@@ -300,7 +300,7 @@ def test_the_sum_of_several_processes_holds_and_each_has_its_share(scans: Scans)
     others = [Other(scans, limits, f"10.0.{net}.{host}") for net in (0, 1) for host in (1, 1, 2)]
     for other in others:
         other.wait_until_ready()
-    until = time.monotonic() + 1.5
+    until = time.monotonic() + 0.8
     for other in others:
         other.begin(until)
     took = [other.took() for other in others]
@@ -353,7 +353,7 @@ def test_on_the_wire_two_scans_at_once_send_no_more_than_their_network_may_be_se
                 Scan(
                     name="lan",
                     targets=(target,),
-                    ports="1000-2499",
+                    ports="1000-1999",
                     rate=20_000,
                     budget=Scanning(rate=20_000, network_rate=rate, target_rate=20_000),
                 ),
@@ -368,7 +368,7 @@ def test_on_the_wire_two_scans_at_once_send_no_more_than_their_network_may_be_se
         assert [one.finish(process).code for one, process in zip((bench, other), processes, strict=True)] == [0, 0]
     finally:
         other.close()
-    assert seen[-1][1] - seen[0][1] >= 3_000
+    assert seen[-1][1] - seen[0][1] >= 2_000
     aside = rate // 20 + 2 * BATCH + 40  # a burst, what had leave and went late, and ARP
     for position, (begun, count, _) in enumerate(seen):
         for _, later, ended in seen[position + 1 :]:

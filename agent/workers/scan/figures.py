@@ -55,7 +55,7 @@ class Figures:
         """A sweep is done."""
         self.sent += sent
         self.answered += answered
-        self.lost, self.left = lost, 0.0
+        self.phase, self.lost, self.left = "ports", lost, 0.0
 
     def learning(self, learned: Learned) -> None:
         """Services are being identified."""

@@ -217,9 +217,17 @@ every = "1h"
 timeout = "5min"
 """)
         agent.start()
-        wait_until(lambda: len(nmaps_of(agent, "local")) == 1)
-        nmap, before = nmaps_of(agent, "local"), agent.service("local")
-        os.kill(nmap[0], signal.SIGSTOP)  # however long the hand-over takes here, the scan lasts longer
+        nmap: list[int] = []
+
+        def caught() -> bool:
+            """However long the hand-over takes here, the scan lasts longer."""
+            nmap[:] = nmaps_of(agent, "local")
+            for pid in nmap:
+                os.kill(pid, signal.SIGSTOP)
+            return bool(nmap)
+
+        wait_until(caught)
+        before = agent.service("local")
         next_run = timer(agent, "local")["next_run"]
         versions.install("1.1.0")
         assert upgrade(agent)["after"] == "1.1.0"

@@ -142,6 +142,13 @@ def test_no_process_holds_both_scapy_and_python_nmap(worker: str, its_own: str, 
     assert foreign not in loaded
 
 
+def test_to_judge_drift_loads_no_scapy_numpy_or_nmap() -> None:
+    mine = [module for module in MODULES if module.startswith("agent.workers.watch")]
+    loaded = {name.split(".")[0] for name in loaded_by("\n".join(f"import {module}" for module in mine))}
+    assert "psutil" in loaded
+    assert not {"scapy", "numpy", "nmap", "rich", "click"} & loaded
+
+
 def test_only_the_workers_know_scapy_and_nmap() -> None:
     wrong = [
         f"{module}:{line}: {name}"

@@ -20,10 +20,11 @@ from agent.declaration.check import service_name, variable_name
 from agent.declaration.envfile import Mistake, parse_env
 from agent.declaration.locate import DEEPEST, Lines, TooDeep, locate
 from agent.declaration.masking import looks_secret
+from agent.declaration.misread import ELSEWHERE, advice, named, remedy, syntax_error
 from agent.declaration.model import AgentSettings, AnyService, Declaration, Expect, Notify
 from agent.declaration.reader import Bad, Findings, Reader, Values
 from agent.declaration.resolve import Host, resolve
-from agent.declaration.schema import AGENT, KINDS, MOST_SERVICES, OF_KIND, SHARED, Kind
+from agent.declaration.schema import AGENT, MOST_SERVICES, OF_KIND, SHARED, Kind
 from agent.declaration.sections import (
     OF_ALL,
     OF_HOST,
@@ -35,13 +36,12 @@ from agent.declaration.sections import (
     tables,
     watch,
 )
-from agent.declaration.sources import AS_ROOT, Disk, Sources, Unreadable
-from agent.declaration.wording import dotted, listed, plain, printable, shown
+from agent.declaration.sources import Disk, Sources, Unreadable
+from agent.declaration.wording import dotted, listed, plain, shown
 from agent.errors import DeclarationError, UsageError
 from agent.linux.owner import stranger
 from agent.paths import Paths
 
-_WHERE = re.compile(r" \((?:at line (\d+), column (\d+)|at end of document)\)$")
 _MANY_DIGITS = re.compile(r"[0-9][0-9_]{4000}")
 
 
@@ -161,7 +161,7 @@ class _Loading:
         except Unreadable as refusal:
             credential = self.paths.credential(self.file.name) if refusal.missing or refusal.withheld else None
             if credential is None:
-                self._file_problem(self.file, f"{refusal}{_remedy(refusal, self.paths)}")
+                self._file_problem(self.file, f"{refusal}{remedy(refusal, self.paths)}")
                 return None
         self.file = credential
         try:
@@ -179,7 +179,7 @@ class _Loading:
                 self._file_problem(path, str(error))
             return
         for mistake in mistakes:
-            self.findings.add(_named(path), mistake.line, "", mistake.text)
+            self.findings.add(named(path), mistake.line, "", mistake.text)
             self.broken_variables.add(mistake.name)
 
     def _projects(self) -> list[Path]:
@@ -190,7 +190,7 @@ class _Loading:
             return []
 
     def _file_problem(self, path: Path, text: str, line: int = 0) -> None:
-        self.findings.add(_named(path), line, "", text)
+        self.findings.add(named(path), line, "", text)
 
     def _document(self, path: Path, text: str | None, project: str | None) -> _Document | None:
         """Read and parse one file; ``None`` when that cannot be done, and that has been noted."""
@@ -204,7 +204,7 @@ class _Loading:
             return None
         try:
             lines = locate(text)
-            return _Document(_named(path), lines, tomllib.loads(text), project)
+            return _Document(named(path), lines, tomllib.loads(text), project)
         except TooDeep as error:
             self._file_problem(
                 path, f"nested deeper than {DEEPEST} levels; no key here needs more than four", error.line
@@ -212,7 +212,7 @@ class _Loading:
         except RecursionError:
             self._file_problem(path, "nested too deeply")
         except tomllib.TOMLDecodeError as error:
-            self._file_problem(path, *_syntax_error(str(error), text))
+            self._file_problem(path, *syntax_error(str(error), text))
         except ValueError:  # int() of thousands of digits, of which tomllib does not think
             match = _MANY_DIGITS.search(text)
             line = text.count("\n", 0, match.start()) + 1 if match else 0
@@ -325,9 +325,9 @@ class _Loading:
         for fields_of_kind in OF_KIND.values() if kind is None else [OF_KIND[kind]]:
             fields |= fields_of_kind
         rest = {key: value for key, value in raw.items() if key not in ("kind", "env_file")}
-        values = reader.table(rest, fields, path, _ELSEWHERE.get(kind))
+        values = reader.table(rest, fields, path, ELSEWHERE.get(kind))
         if "kind" not in raw and not values.given("kind"):
-            reader.fail(path, f"kind is missing; {_advice(raw)}")
+            reader.fail(path, f"kind is missing; {advice(raw)}")
         self._secrets(environment, values, reader, path)
         service = resolve(path[1], kind, values, environment, document.project, self.host, reader.below(path))
         if service is not None:
@@ -371,7 +371,7 @@ class _Loading:
         path = self.paths.key / file
         if path in self.env_files:
             return self.env_files[path]
-        name = self.findings.told(key) or _named(path)
+        name = self.findings.told(key) or named(path)
         try:
             variables, mistakes = parse_env(self.sources.read(path))
         except Unreadable as error:
@@ -386,53 +386,3 @@ class _Loading:
             except UsageError as error:
                 reader.fail(key, f"{plain(variable)} in {name} is {error}")
         return variables, mistakes
-
-
-def _remedy(refusal: Unreadable, paths: Paths) -> str:
-    """What to do about a declaration that is not there, or not for this user."""
-    file = paths.declaration
-    if refusal.withheld and not str(refusal).endswith(AS_ROOT):
-        return f"; or hand it over: LoadCredential={file.name}:{_named(file)}"
-    return f"; `{printable(paths.typed('init'))}` writes a first one" if refusal.missing and paths.own else ""
-
-
-def _advice(raw: dict[str, Any]) -> str:
-    """How the kind of a service would have to be written."""
-    guess = next((kind for kind, keys in OF_KIND.items() if not keys.keys().isdisjoint(raw)), None)
-    return f'write kind = "{guess}"' if guess else f"write kind = {listed(shown(kind) for kind in KINDS)}"
-
-
-def _named(path: Path) -> str:
-    """A path as messages show it: a file may be called anything."""
-    return printable(str(path))
-
-
-_FIXED = {"capabilities": "a {kind} is given CAP_NET_RAW where the agent holds it, and needs no other; leave this out"}
-"""Of keys that are settled for some kinds: why nobody need say more."""
-
-
-def _elsewhere() -> dict[Kind | None, dict[str, str]]:
-    """For each kind, the keys that only other kinds know, and what to say about them."""
-    return {
-        kind: {
-            key: _FIXED.get(key, f"{key} belongs to kind {other}, and this is a {{kind}}").format(kind=kind)
-            for other in KINDS
-            if other != kind
-            for key in OF_KIND[other]
-        }
-        for kind in KINDS
-    }
-
-
-_ELSEWHERE = _elsewhere()
-
-
-def _syntax_error(message: str, text: str) -> tuple[str, int]:
-    """tomllib's words and the line in them."""
-    match = _WHERE.search(message)
-    if match is None:
-        return f"not valid TOML: {plain(message)}", 0
-    words = printable(message[: match.start()][:200])
-    if match[1] is None:
-        return f"not valid TOML: {words} at the end of the file", text.count("\n") + (not text.endswith("\n"))
-    return f"not valid TOML: {words} (column {match[2]})", int(match[1])

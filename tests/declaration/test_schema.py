@@ -10,14 +10,18 @@ from agent.declaration.model import (
     AnyService,
     Capture,
     Command,
+    Expect,
     Heartbeat,
+    History,
     Limits,
     LogPolicy,
+    Notify,
     Rotate,
     Scan,
+    Scanning,
     Timer,
 )
-from agent.declaration.schema import AGENT, KINDS, OF_KIND, SHARED, Kind, Spec
+from agent.declaration.schema import AGENT, EXPECT, KINDS, NOTIFY, OF_KIND, SCANNING, SHARED, Kind, Spec
 from agent.declaration.timing import OF_TIMES, TIMER_KEYS
 
 MODEL: dict[Kind, type[AnyService]] = {"capture": Capture, "scan": Scan, "command": Command}
@@ -46,20 +50,26 @@ def test_tables_have_the_keys_of_the_model() -> None:
         (SHARED["heartbeat"], Heartbeat),
         (SHARED["limits"], Limits),
         (OF_KIND["capture"]["rotate"], Rotate),
+        (OF_KIND["scan"]["history"], History),
     ):
         assert spec.fields.keys() == names(struct)
+    assert SCANNING.keys() == names(Scanning)
+    assert EXPECT.keys() == names(Expect) - {"name", "project"}
+    assert NOTIFY.keys() == names(Notify) - {"name"}
 
 
 def all_specs(fields: dict[str, Spec]) -> list[Spec]:
     found = list(fields.values())
     for spec in list(found):
-        found += all_specs(dict(spec.fields)) + [one for one in (spec.item, spec.first) if one]
+        inner = {str(number): one for number, one in enumerate((spec.item, spec.first, spec.table)) if one}
+        found += all_specs({**spec.fields, **inner})
     return found
 
 
 def test_every_key_has_words_for_what_it_expects() -> None:
-    specs = all_specs(AGENT) + all_specs(SHARED) + [spec for kind in KINDS for spec in all_specs(OF_KIND[kind])]
-    assert len(specs) > 60
+    tables = (AGENT, SHARED, SCANNING, EXPECT, NOTIFY, *OF_KIND.values())
+    specs = [spec for table in tables for spec in all_specs(table)]
+    assert len(specs) > 100
     assert all(spec.expected and spec.expected.isprintable() for spec in specs)
 
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import msgspec
 import pytest
+import tomli_w
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from agent.declaration.model import Declaration, Declared, ExpectedPorts, Notify, Watch
 from agent.declaration.show import effective, render
@@ -177,6 +181,37 @@ def test_a_secret_in_a_url_is_shown_nowhere(read: Read) -> None:
         '/k/env.toml:2: notify.x.webhook: "https://hooks.example.org/${HOOK_TOKEN}" is not a URL such as '
         '"https://hooks.example.org/agent"'
     ]
+
+
+ANY = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 70_000) | st.floats(-1, 1) | st.text(max_size=8)
+    | st.sampled_from(["10.0.0.1", "tcp/22", "web", "https://a", "root", "${X}"]),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.sampled_from(["hosts", "open", "port", "others", "email", "kinds", "x"]), inner, max_size=4),
+    max_leaves=12,
+)  # fmt: skip
+SECTION = st.sampled_from(["scanning", "ports", "expect", "notify", "service"])
+
+
+def toml(value: Any) -> Any:
+    """Without what TOML has not."""
+    if isinstance(value, dict):
+        return {key: toml(item) for key, item in value.items() if item is not None}
+    return [toml(item) for item in value if item is not None] if isinstance(value, list) else value
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.dictionaries(SECTION, ANY | st.dictionaries(st.sampled_from(["a", "watch", "b-c"]), ANY, max_size=2), max_size=3)
+)
+def test_whatever_stands_there_it_is_read_or_refused_in_lines(read: Read, document: dict[str, Any]) -> None:
+    try:
+        declaration = read(tomli_w.dumps(toml(document)))
+    except DeclarationError as error:
+        assert error.problems
+        assert all(str(problem).isprintable() for problem in error.problems)
+    else:
+        assert read(render(declaration)).expects == declaration.expects
 
 
 @pytest.mark.parametrize(

@@ -198,13 +198,13 @@ def take(
     return Grant(granted, again if refused >= 0 else now, refused)
 
 
-def charge(slots: Slots, rules: Rules, there: Places, sent: Iterable[int], now: int) -> None:
-    """Pay for probes that somebody sends who cannot ask, such as nmap: others then wait for them."""
+def charge(slots: Slots, rules: Rules, there: Places, sent: Iterable[int], now: int, each: int = 1) -> None:
+    """Pay for ``each`` probes to these that somebody sends who cannot ask, such as nmap: others then wait for them."""
     targets, networks = there
     of_host, of_network, of_target = rules
     for place in sent:
         for slot, one in ((targets[place], of_target), (networks[place], of_network), (HOST, of_host)):
-            slots[slot] = min(_sane(slots[slot], now) + one.interval, now + DEBT)
+            slots[slot] = min(_sane(slots[slot], now) + each * one.interval, now + DEBT)
 
 
 def _sane(paid: int, now: int) -> int:

@@ -173,11 +173,11 @@ class Budget:
         finally:
             self._unlock()
 
-    def charge(self, there: Places, sent: Sequence[int]) -> None:
+    def charge(self, there: Places, sent: Sequence[int], each: int = 1) -> None:
         """See ``Share.charge``."""
         if self._lock():
             try:
-                budget.charge(self._slots, self._rules, there, sent, self._look())
+                budget.charge(self._slots, self._rules, there, sent, self._look(), each)
             finally:
                 self._unlock()
 
@@ -308,9 +308,9 @@ class Share:
         """
         return self._shared.take(self._there, asked)
 
-    def charge(self, sent: Sequence[int]) -> None:
-        """Pay for probes that are sent without asking. Up to 2 seconds' worth is remembered."""
-        self._shared.charge(self._there, sent)
+    def charge(self, sent: Sequence[int], each: int = 1) -> None:
+        """Pay for ``each`` probes to these that are sent without asking. Up to 2 seconds' worth is remembered."""
+        self._shared.charge(self._there, sent, each)
 
 
 def budget_of(environ: Mapping[str, str], limits: Limits, told: Callable[[str], object]) -> Budget:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from ipaddress import ip_address
 from typing import Any
 
@@ -29,6 +29,7 @@ async def identify_waiting(
     silent_again: float,
     figures: Figures,
     permit: Callable[[str], Coroutine[Any, Any, None]],
+    charge: Callable[[Sequence[str], int], None],
     redo: Redo,
     turn: Callable[[], None],
     turn_every: float,
@@ -38,7 +39,8 @@ async def identify_waiting(
     ``silent_again`` is how many seconds pass until a port that said nothing is asked at length again. Raises what
     ``identify`` and the store raise; what was learned by then is stored.
     """
-    waiting = list(store.waiting(run, DETECTED))
+    # Those that were discovered and not swept yet are not at that: a host is identified once.
+    waiting = [host for host in store.waiting(run, DETECTED) if host.ports or host.rest]
     if not waiting:
         return
     quarantine: Quarantine = {(one.address, one.protocol, one.number): one for one in store.silent()}
@@ -65,6 +67,7 @@ async def identify_waiting(
         on_host=on_host,
         clock=clock,
         permit=permit,
+        charge=charge,
         redo=redo,
         turn=told,
         turn_every=turn_every,
@@ -81,6 +84,16 @@ def permit_of(budget: Budget, allowed: Allowed) -> Callable[[str], Coroutine[Any
             await asyncio.sleep(max(0.001, min(0.2, granted.again - time.monotonic())))
 
     return permit
+
+
+def charge_of(budget: Budget) -> Callable[[Sequence[str], int], None]:
+    """Puts connections that nmap makes on the bill: so many to each of these addresses."""
+
+    def charge(addresses: Sequence[str], each: int) -> None:
+        share = budget.of([ip_address(address.partition("%")[0]) for address in addresses])
+        share.charge(range(len(addresses)), each)
+
+    return charge
 
 
 def _keep(store: ScanStore, found: Identified, known: Quarantine, now: float, silent_again: float) -> None:

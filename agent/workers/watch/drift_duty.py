@@ -8,12 +8,14 @@ the watch goes on beating. What came is told first and kept then: killed in betw
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
 
 from agent.errors import StorageFailure
 
@@ -31,6 +33,9 @@ LOOK: Final = 1.0
 
 _SPARING = 50
 """So many times as long as it took is waited until the next judgement."""
+
+
+T = TypeVar("T")
 
 
 class Teller(Protocol):
@@ -101,14 +106,14 @@ class DriftDuty:
 
     async def judge(self) -> None:
         """Once: look at everything, and tell what has changed."""
-        done = await asyncio.to_thread(self._round, self._standing, self._noticed)
+        done = await _aside(partial(self._round, self._standing, self._noticed))
         self._standing, self._noticed, self._figures = done.standing, done.noticed, done.figures
         self._said &= {*done.notes, self._failure}
         for note in done.notes:
             self._note(note)
         for kind, message, data in done.told:
             self._teller.event(kind, message, **data)
-        await asyncio.to_thread(self._write, done.standing, done.noticed)
+        await _aside(partial(self._write, done.standing, done.noticed))
 
     def _round(self, before: Standing, noticed: Noticed) -> _Round:
         """In a thread of its own: nothing of this object is changed, but the names it has resolved."""
@@ -176,6 +181,33 @@ class DriftDuty:
     @contextmanager
     def _seen(self, name: str) -> Iterator[Path]:
         yield self._data.parent / name
+
+
+async def _aside(work: Callable[[], T]) -> T:
+    """Do it in a thread that nobody waits for at the end: a name server may take longer than there is to stop in."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, failure: BaseException | None) -> None:
+        if done.cancelled():
+            return
+        if failure is not None:
+            done.set_exception(failure)
+        else:
+            done.set_result(result)  # type: ignore[arg-type]  # without a failure there is one
+
+    def run() -> None:
+        result: T | None = None
+        failure: BaseException | None = None
+        try:
+            result = work()
+        except BaseException as error:  # whatever it is, it is for whoever waits
+            failure = error
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(settle, result, failure)
+
+    threading.Thread(target=run, name="drift", daemon=True).start()
+    return await done
 
 
 def _size_and_time(path: Path) -> tuple[int, int] | None:

@@ -35,8 +35,10 @@ _SCHEMA = (
     "CREATE TABLE held (notify TEXT NOT NULL, cursor INTEGER NOT NULL, arrived REAL NOT NULL, event BLOB NOT NULL,"
     " PRIMARY KEY (notify, cursor)) STRICT, WITHOUT ROWID",
     "CREATE TABLE missed (notify TEXT PRIMARY KEY, count INTEGER NOT NULL) STRICT, WITHOUT ROWID",
-    "CREATE TABLE message (number INTEGER PRIMARY KEY, notify TEXT NOT NULL, id TEXT NOT NULL, created REAL NOT NULL,"
-    " due REAL NOT NULL, attempts INTEGER NOT NULL, refusals INTEGER NOT NULL, body BLOB NOT NULL) STRICT",
+    # A number is never given twice: that of the message before may be known as delivered.
+    "CREATE TABLE message (number INTEGER PRIMARY KEY AUTOINCREMENT, notify TEXT NOT NULL, id TEXT NOT NULL,"
+    " created REAL NOT NULL, due REAL NOT NULL, attempts INTEGER NOT NULL, refusals INTEGER NOT NULL,"
+    " body BLOB NOT NULL) STRICT",
     "CREATE INDEX message_of ON message (notify, number)",
 )
 
@@ -104,9 +106,9 @@ class Queue:
                         (notify, missed, missed),
                     )
 
-    def held(self, notify: str) -> list[Held]:
-        """The events that wait, in the order in which they came."""
-        rows = self._ask("SELECT arrived, event FROM held WHERE notify = ? ORDER BY cursor", notify)
+    def held(self, notify: str, number: int = MOST_HELD) -> list[Held]:
+        """The first of the events that wait, in the order in which they came."""
+        rows = self._ask("SELECT arrived, event FROM held WHERE notify = ? ORDER BY cursor LIMIT ?", notify, number)
         return [Held(float(arrived), msgspec.json.decode(event, type=Event)) for arrived, event in rows]
 
     def arrivals(self, notify: str) -> list[float]:
@@ -161,7 +163,7 @@ class Queue:
         """Let go of the file."""
         self._database.close()
 
-    def _ask(self, sql: str, *arguments: str) -> list[Any]:
+    def _ask(self, sql: str, *arguments: str | int) -> list[Any]:
         try:
             return self._database.execute(sql, arguments).fetchall()
         except sqlite3.Error as error:

@@ -197,6 +197,10 @@ def test_who_got_something_through_waits_from_now_on() -> None:
 def test_what_is_sent_without_asking_is_paid_for_up_to_a_bound(sent: list[int]) -> None:
     limits, there, slots = Limits(1_000, 1_000, 1_000), places(FOUR), Slots()
     charge(slots, Rules.of(limits), there, sent, BOOT)
+    heap = Slots()
+    for place in range(4):
+        charge(heap, Rules.of(limits), there, [place], BOOT, sent.count(place))
+    assert {slot: paid for slot, paid in heap.items() if paid != BOOT} == slots
     assert slots[HOST] <= BOOT + DEBT
     if len(sent) > 50:
         grant = take(slots, Rules.of(limits), there, [0], BOOT)

@@ -59,6 +59,8 @@ for address in addresses:
         sys.exit(0)
     if what == "leave out":
         continue
+    if what == "fall silent":
+        time.sleep(60)
     if what == "hang" or intensity in how.get("hangs_at", []) or set(ports) & set(how.get("hangs_on", [])):
         while True:
             say('<taskprogress task="Service scan" percent="1.0"/>')
@@ -95,6 +97,7 @@ class Bench:
         self.program = Program(str(path), {"PATH": os.environ["PATH"]}, "", None, None)
         self.told: list[Identified] = []
         self.how: dict[str, Any] = {"products": {}}
+        self.charged: list[tuple[list[str], int]] = []
 
     def run(
         self,
@@ -127,6 +130,7 @@ class Bench:
                     clock=clock,
                     turn=shown,
                     turn_every=0.02,
+                    charge=lambda addresses, each: self.charged.append((list(addresses), each)),
                     **options,
                 )
             finally:
@@ -196,6 +200,7 @@ def test_what_is_not_recognised_is_asked_at_length_unless_it_was_lately(bench: B
     lately = {(B, "tcp", Q)}
     bench.run({A: [P, Q, R], B: [Q]}, clock=lambda *key: "held" if key in lately else "new")
     assert sorted(bench.asked) == [(2, [A], [P, Q, R]), (2, [B], [Q]), (7, [A], [Q, R])]
+    assert sorted(bench.charged) == [([A], 3 * 8), ([A], 2 * 30), ([B], 8)]
     assert [port.product for port in bench.of(A).host.ports] == ["one", "two", ""]
     assert [(held.number, held.silent, held.tried) for held in bench.of(A).held] == [(R, False, True)]
     assert [(held.number, held.silent, held.tried) for held in bench.of(B).held] == [(Q, False, False)]
@@ -284,6 +289,15 @@ def test_a_run_that_takes_too_long_is_done_in_halves_until_the_culprit_is_alone(
     assert [(held.number, held.silent, held.tried) for held in bench.of(A).held] == [(Q, False, True)]
     assert [port.product for port in bench.of(B).host.ports] == ["three"]
     assert sorted(ports for _, addresses, ports in bench.asked if addresses == [A]) == [[P], [P, Q], [Q]]
+
+
+def test_an_nmap_that_falls_silent_ends_the_scan_instead(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detect.Task, "limit", 2.0)
+    bench.how |= {"products": {P: "one"}, "at": {B: "fall silent"}}
+    with pytest.raises(ScanFailure, match="nmap hangs: it has said nothing for 2 s"):
+        bench.run({A: [P], B: [P]})
+    assert bench.of(A).complete
+    assert len(bench.asked) == 1
 
 
 def test_what_was_told_before_a_pause_is_not_asked_again(bench: Bench) -> None:

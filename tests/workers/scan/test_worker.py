@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import signal
 import socket
@@ -93,7 +94,11 @@ class Bench:
         return process
 
     def finish(self, process: subprocess.Popen[str]) -> Ended:
-        _, stderr = process.communicate(timeout=50)
+        until = time.monotonic() + 50
+        while process.poll() is None and time.monotonic() < until:  # who does not listen is not told: queues are short
+            if select.select([self._notify], [], [], 0.1)[0]:
+                self.receive()
+        _, stderr = process.communicate(timeout=1)
         self._notify.setblocking(False)
         with suppress(BlockingIOError):
             while True:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -175,3 +176,31 @@ def test_it_judges_at_once_and_as_soon_as_a_scan_has_ended(tmp_path: Path, monke
         f"high: {WEB} tcp/22 is declared, and closed",
         f"high: {WEB} tcp/80 is open and is not declared",
     ]
+
+
+def test_a_name_server_that_says_nothing_holds_up_nobodys_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, answer = threading.Event(), threading.Event()
+
+    def silent(*_: object, **__: object) -> list[object]:
+        asked.set()
+        answer.wait(20)
+        raise OSError(-3, "Temporary failure in name resolution")
+
+    monkeypatch.setattr("socket.getaddrinfo", silent)
+    named = Watch(name="watch", expects=(Expect("web", ("web.example",), others=False),))
+    (tmp_path / "watch").mkdir()
+    turns: list[None] = []
+
+    async def story() -> None:
+        one = DriftDuty(Teller(), named, tmp_path / "watch")
+        running = asyncio.create_task(one.run(lambda: turns.append(None)))
+        while not asked.is_set():
+            await asyncio.sleep(0.01)
+        running.cancel()
+        await asyncio.wait({running})
+
+    try:
+        asyncio.run(story())
+        assert not answer.is_set()
+    finally:
+        answer.set()

@@ -63,6 +63,17 @@ def test_messages_are_delivered_in_order_and_tried_again_later(queue: Queue) -> 
     assert second.id == "two"
 
 
+def test_no_number_is_given_twice(queue: Queue) -> None:
+    numbers = []
+    for name in ("one", "two", "three"):
+        put(queue, "ops", name)
+        waiting = queue.next("ops")
+        assert waiting is not None
+        numbers.append(waiting.number)
+        queue.remove(waiting.number)
+    assert len(set(numbers)) == 3
+
+
 def test_it_is_tried_ever_less_often() -> None:
     delays = [delay_after(number) for number in range(100)]
     assert delays[:3] == [FIRST_RETRY, 2 * FIRST_RETRY, 4 * FIRST_RETRY]

@@ -26,7 +26,7 @@ from agent.workers.scan.speak import look
 from tests.workers.scan import lab
 from tests.workers.scan.truth import LOCAL, of_kind
 
-QUICK = Waits(grace=0.1, banner=0.2, limit=0.4, connect=1.0)
+QUICK = Waits(grace=0.3, banner=0.5, limit=0.8, connect=2.0)
 SSH, SILENT, ODD = 22, 7001, 7002
 """Of the servers of ``servers``: the first speaks, the second does not, and what the third says means nothing."""
 

@@ -23,7 +23,7 @@ STRETCH: Final = 0.5
 """Seconds, at the least."""
 
 TRIES: Final = 3
-_TELLING = 4  # asked fewer times than that, but twice at least, it takes that none was answered
+_TELLING, _FEWEST = 4, 3  # asked fewer times than that, it takes that none was answered
 _SEEN = 0.5  # below this part of them answered, the stretch is not to be believed
 _SHARE = 0.05  # of the rate may go to canaries
 
@@ -121,7 +121,7 @@ class Canaries:
         """Whether the reply is that of a canary."""
         probe = (reply.place, reply.port)
         if waiting := self._waiting.get(probe):
-            stretch = waiting.pop(0)
+            stretch = waiting.pop()  # the one asked last: answers to those before it may have been lost
             stretch.seen += reply.state == "open"
             return True
         return probe in self.alive
@@ -135,8 +135,10 @@ class Canaries:
         """The stretch in which most of them went unanswered, once; what was sent in it and since has to be redone."""
         while self._stretches and (first := self._stretches[0]).ended and now - first.ended >= patience:
             self._stretches.pop(0)
+            for waiting in self._waiting.values():
+                waiting[:] = [stretch for stretch in waiting if stretch is not first]
             least = _SEEN * first.asked if first.asked >= _TELLING else 1
-            if first.asked >= 2 and first.seen < least:
+            if first.asked >= _FEWEST and first.seen < least:
                 self.reset()
                 return first
         return None

@@ -25,13 +25,14 @@ FLOOR: Final = 50.0
 WINDOW: Final = 0.05
 """Shortest window in seconds. It lasts a round trip at least."""
 
-TELLING: Final = 25
+TELLING: Final = 40
 """Answers that must be expected of a window before its yield is judged."""
 
 SILENT: Final = 0.02
 """A yield below this teaches nothing."""
 
 _BURST = 0.02  # seconds of sending that may be made up for when the loop was late
+_UNSURE = 0.1  # the yield was measured on few: so much of it may have been luck
 _FALLEN = 0.75  # of the yield that is known: below it, something is wrong
 _BELOW = 0.85  # of the rate that was delivered, to be away from the edge
 _STEP = 1.1
@@ -205,7 +206,7 @@ class Pace:
         share = answered / sent
         if self._trial is not None:
             self._learn_from_trial(share)
-        chance = 3 * (expected * (1 - min(1.0, self._yield)) + 1) ** 0.5
+        chance = 3 * (expected * max(_UNSURE, 1 - self._yield) + 1) ** 0.5
         if answered < _FALLEN * expected and expected - answered > chance:
             self._retreat(share, answered / took, now)
         else:

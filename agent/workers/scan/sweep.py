@@ -35,6 +35,7 @@ BACKLOG: Final = 256
 _STUBBORN: Final = 3  # how often a stretch is redone, and up to three times that while it can go slower
 _MOST_HELD = 1024  # probes that may wait for a limit while others are looked for behind them
 _STALL: Final = 0.1  # seconds between two turns: this process, or this machine, was busy with something else
+_REST: Final = 0.002  # shortest time between two turns when nothing can be done in between
 _IDLE: Final = 0.02  # longest time between two turns, in seconds
 _SLACK: Final = 0.2  # how much longer than its patience an attempt is taken to be in flight
 
@@ -254,7 +255,7 @@ class Sweep:
             self._redo(missed.position if missed.round == self._round else 0, now)
         room = min(self._pace.allowance(now), self._engine.room, BATCH)
         if room <= 0:
-            return max(0.001, min(_IDLE, self._pace.pause(now)))
+            return max(_REST, min(_IDLE, self._pace.pause(now)))
         probe = self._canaries.due(now, self._pace.rate, self._round, self._position)
         if probe is not None:
             room -= 1
@@ -276,7 +277,10 @@ class Sweep:
             self._send_apart([probe], now)
             batch = batch[before:]
         self._dispatch(batch, now)
-        return 0.0 if self._pace.pause(now) <= 0.0 and self._engine.room else max(0.001, self._pace.pause(now))
+        if self._held or not self._engine.room:  # others have to be waited for
+            return _REST
+        pause = self._pace.pause(now)
+        return max(_REST, pause) if pause > 0.0 else 0.0
 
     def _next(self, most: int) -> list[tuple[int, int]]:
         """Positions and numbers of the next probes that are to be sent in this round."""

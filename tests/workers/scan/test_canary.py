@@ -59,6 +59,18 @@ def test_a_stretch_in_which_most_were_not_seen_is_missed(seen: int, missed: bool
     assert not canaries.pending
 
 
+def test_an_answer_counts_for_the_stretch_that_was_asked_last() -> None:
+    canaries = Canaries(alive=[(0, 22)])
+    now, lost = 0.0, True
+    while now < 5.0:
+        if (probe := canaries.due(now, 10_000, 0, 0)) is not None:
+            lost = not lost and now > 1.0  # in the first second none is lost, then every other one
+            if not lost:
+                canaries.heard(reply(probe))
+        assert canaries.missed(now, 0.3) is None
+        now += 0.01
+
+
 def test_one_that_was_lost_is_no_sign() -> None:
     assert stretch(0, asked=1).missed(9.0, 1.0) is None
 

@@ -169,6 +169,8 @@ def better(before: Port | None, now: Port) -> Port:
     """What two runs told of a port: the later one, unless only the earlier one learned what it is."""
     if before is None:
         return now
+    if "open" in before.state and "open" not in now.state:  # it has had enough of us
+        return before
     chosen = before if unknown(now) and before.service and before.method == "probed" else now
     return replace(
         chosen,

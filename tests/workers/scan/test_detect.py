@@ -114,6 +114,7 @@ def test_a_second_run_adds_and_takes_nothing_away() -> None:
     assert (both.service, both.method, both.certificate, both.fingerprint) == ("http", "probed", certificate, "SF")
     found = better(light, Port("tcp", 443, "open", "x", "http", "nginx", method="probed"))
     assert (found.product, found.certificate, found.scripts) == ("nginx", certificate, light.scripts)
+    assert better(light, Port("tcp", 443, "filtered", "no-response")) == light
     assert unknown(light)
     assert not unknown(found)
     assert not unknown(Port("tcp", 1, "closed", "reset"))

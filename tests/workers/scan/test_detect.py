@@ -14,6 +14,7 @@ from agent.workers.scan.detect import (
     GROUP_PORTS,
     PortKey,
     askable,
+    at_length,
     better,
     halves,
     settled,
@@ -70,6 +71,13 @@ def test_hosts_with_the_same_ports_are_asked_together() -> None:
     assert [task.addresses for task in made] == [("10.0.0.1", "10.0.0.3"), ("10.0.0.2",)]
     assert [task.ask.intensity for task in made] == [2, 2]
     assert tasks("deep", {"10.0.0.1": web})[0].ask.intensity == 7
+
+
+def test_few_ports_are_asked_at_length_each_alone_and_many_together() -> None:
+    few, many = [("tcp", number) for number in range(1, 4)], [("udp", number) for number in range(1, 30)]
+    assert [task.ports for task in at_length("10.0.0.1", few)] == [(key,) for key in few]
+    assert [task.ports for task in at_length("10.0.0.1", many)] == [tuple(many)]
+    assert at_length("10.0.0.1", []) == []
 
 
 def host(*ports: Port, rest: tuple[Rest, ...] = (), address: str = "10.0.0.1") -> Host:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from agent.workers.scan.memory.reading import Memory
     from agent.workers.scan.memory.state import Service
 
+_RUNS = 200
+"""The newest runs among which one is looked for that came to its end."""
+
 Found = Iterator[tuple[str, "frozenset[Opened]"]]
 
 
@@ -80,7 +83,7 @@ def _read(paths: Paths, name: str, run: int | None) -> tuple[list[tuple[str, fro
 
     with place(paths, name).seen() as directory, Memory(directory / "scan.db") as memory:
         if run is None:
-            latest = memory.last_finished()
+            latest = next((one for one in memory.runs(_RUNS) if one.trusted and one.folded), None)
             if latest is None:
                 raise RuntimeFailure(f"no run of {name} has come to its end yet")
             return list(_now(memory, latest.site)), f"{name}, as of run {latest.id},"

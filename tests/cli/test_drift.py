@@ -13,6 +13,7 @@ import pytest
 from agent.cli import drift as command
 from agent.workers.inventory.sighting import SERVICE, Sighting
 from agent.workers.scan.found import Port
+from agent.workers.scan.store import ScanStore, Task
 from agent.workers.watch import row
 from tests.cli.harness import Agentctl
 from tests.workers.watch.memories import remember, up
@@ -193,6 +194,20 @@ def test_what_is_written_and_read_back_makes_no_drift(agentctl: Agentctl, prefix
     assert rows(agentctl, "--exit-code") == []
     scanned(prefix, SSH, port("tcp/23"), address="10.20.0.11", runs=(50, 20))
     assert [one["key"] for one in rows(agentctl, "--exit-code", code=2)] == ["open_undeclared 10.20.0.11 tcp/23"]
+
+
+def test_what_was_imported_counts_as_scanned(agentctl: Agentctl, prefix: Path) -> None:
+    declare(prefix, SCAN)
+    (prefix / "spool" / "lan_scan").mkdir(parents=True)
+    store = ScanStore(prefix / "spool" / "lan_scan" / "scan.db")
+    for ago in (200.0, 100.0):
+        at = time.time() - ago
+        store.take_in(Task(f"file {ago}", 1, 1), [up(WEB, SSH)], started=at - 9, ended=at)
+    store.close()
+    done = agentctl("expect", "from-scan")
+    assert f'hosts = ["{WEB}"]' in done.stdout
+    declare(prefix, SCAN, EXPECT)
+    assert [one["key"] for one in rows(agentctl)] == [f"declared_closed {WEB} tcp/443"]
 
 
 def test_it_is_written_to_a_file_or_as_json(agentctl: Agentctl, prefix: Path) -> None:

@@ -85,13 +85,11 @@ def test_where_it_cannot_be_had_the_scan_goes_without(paths: Paths) -> None:
 
 def test_nobody_else_may_open_it_and_who_was_handed_it_may_use_it(paths: Paths) -> None:
     paths.prefix.chmod(0o755)
-    use = "import os, sys; fd = int(sys.argv[1]); os.pwrite(fd, b'x', 0)"
     with handed(SCAN, paths) as files:
         fd = files[BUDGET]
-        done = subprocess.run(
-            ["setpriv", "--reuid=65534", "--clear-groups", "/usr/bin/python3", "-c", use, str(fd)],
-            pass_fds=(fd,),
-            check=False,
-        )
+        nobody = ["setpriv", "--reuid=65534", "--clear-groups"]
+        opened = subprocess.run([*nobody, "cat", str(paths.scan_budget)], capture_output=True, check=False)
+        done = subprocess.run([*nobody, "bash", "-c", f"printf x >&{fd}"], pass_fds=(fd,), check=False)
+    assert opened.returncode != 0
     assert done.returncode == 0
     assert paths.scan_budget.read_bytes() == b"x"

@@ -324,9 +324,9 @@ def test_root_runs_a_job_as_the_agent_would_and_leaves_nothing_that_the_agent_ca
     done = installed.agentctl("run-once", "local")
     assert (done.returncode, done.stderr) == (0, "")
     assert foreign(installed) == []
-    ask = "import sqlite3, sys; print(*sqlite3.connect(sys.argv[1]).execute('SELECT argv FROM runs').fetchone())"
-    argv = installed.run(["python3", "-c", ask, "/srv/spool/local/scan.db"]).stdout
-    assert "-sS" in json.loads(argv), "what takes CAP_NET_RAW"
+    ask = "import sqlite3, sys; print(*sqlite3.connect(sys.argv[1]).execute('SELECT engine FROM runs').fetchone())"
+    engine = installed.run(["python3", "-c", ask, "/srv/spool/local/scan.db"]).stdout
+    assert engine == "syn\n", "what takes CAP_NET_RAW"
     installed.systemctl("start")
     installed.until("local", state="waiting", last_exit="exited 0")
 

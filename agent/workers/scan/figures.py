@@ -32,7 +32,7 @@ class Figures:
 
     def begin(self, hosts: int) -> None:
         """A chunk of so many addresses."""
-        self._hosts, self.phase, self.rate, self.left = hosts, "discovery", 0.0, 0.0
+        self._hosts, self.phase, self.left = hosts, "discovery", 0.0
 
     def discovering(self, fraction: float, only: bool) -> None:
         """``only``: nothing comes after it."""
@@ -55,7 +55,7 @@ class Figures:
         """A sweep is done."""
         self.sent += sent
         self.answered += answered
-        self.rate, self.lost, self.left = 0.0, lost, 0.0
+        self.phase, self.lost, self.left = "ports", lost, 0.0
 
     def learning(self, learned: Learned) -> None:
         """Services are being identified."""

@@ -17,7 +17,7 @@ from agent.errors import ScanFailure
 from agent.workers.scan.argv import ask_argv, target_list
 from agent.workers.scan.detect import PortKey, Stage, Task, askable, better, halves, settled, tasks, unknown
 from agent.workers.scan.found import Host, Port, Script
-from agent.workers.scan.nmap import run_nmap
+from agent.workers.scan.nmap import SILENCE, run_nmap
 from agent.workers.scan.program import Program, ScriptFile
 from agent.workers.scan.results import given_as, read_host
 from agent.workers.scan.speak import How, look
@@ -151,8 +151,8 @@ async def identify(
             ticking = group.create_task(_tick(lambda: turn(work.progress), turn_every))
             async with asyncio.TaskGroup() as working:
                 working.create_task(work.begin_all())
-                for number in range(max(1, want.processes)):
-                    working.create_task(work.run_all(past_slow=number == 0 and want.processes > 1))
+                for number in range(work.processes):
+                    working.create_task(work.run_all(past_slow=number == 0 and work.processes > 1))
             ticking.cancel()
     except BaseExceptionGroup as failed:
         raise _first(failed) from failed
@@ -233,6 +233,7 @@ class _Identification:
         self._all_begun = False
         files = [script.path for script in ((want.certificates,) if want.certificates else ()) + want.scripts]
         self._files = tuple(dict.fromkeys(files))
+        self.processes = max(1, min(want.processes, want.rate))  # each sends a packet a second at least
         self._named = frozenset(script.name for script in want.scripts)
         self.progress = Progress(hosts=len(hosts), ports=sum(len(askable(host)) for host in hosts))
 
@@ -352,7 +353,7 @@ class _Identification:
             return
         given = given_as(addresses)
         self._charge(addresses, len(task.ports) * CONNECTIONS.get(task.stage, CONNECTIONS_AT_LENGTH))
-        program, rate = self._program, max(1, self._want.rate // max(1, self._want.processes))
+        program, rate = self._program, max(1, self._want.rate // self.processes)
         stream = XmlStream(
             stages=task.ask.stages, on_host=lambda element: take(read_host(element, given), element), limit=LARGEST
         )
@@ -368,7 +369,9 @@ class _Identification:
                     hosts=len(addresses),
                     stream=stream,
                     turn=lambda: None,
-                    turn_every=1.0,
+                    turn_every=min(1.0, task.limit / 8),
+                    # Who reports every second is at work, however long: that is what the limit is for.
+                    silence=min(SILENCE, 0.75 * task.limit),
                 )
         except ScanFailure as error:
             others = f" and {len(addresses) - 1} more" if len(addresses) > 1 else ""

@@ -39,7 +39,8 @@ async def identify_waiting(
     ``silent_again`` is how many seconds pass until a port that said nothing is asked at length again. Raises what
     ``identify`` and the store raise; what was learned by then is stored.
     """
-    waiting = list(store.waiting(run, DETECTED))
+    # Those that were discovered and not swept yet are not at that: a host is identified once.
+    waiting = [host for host in store.waiting(run, DETECTED) if host.ports or host.rest]
     if not waiting:
         return
     quarantine: Quarantine = {(one.address, one.protocol, one.number): one for one in store.silent()}

@@ -54,11 +54,11 @@ class Window:
 
 
 class Pace:
-    """``ceiling`` is the declared rate, in probes a second; nothing makes it go faster."""
+    """``ceiling`` is the declared rate, in probes a second, and never exceeded; ``first`` is the one to begin with."""
 
-    def __init__(self, ceiling: float, now: float) -> None:
+    def __init__(self, ceiling: float, now: float, first: float = FIRST) -> None:
         self.ceiling = ceiling
-        self.rate = min(ceiling, FIRST)
+        self.rate = min(ceiling, first)
         self.saturated = False
         """Whether the path has shown how much it carries."""
         self._limit = ceiling

@@ -31,7 +31,7 @@ BANNER: Final = 2.0
 """Seconds after which the connection on which it could speak first gets two empty lines."""
 
 LIMIT: Final = 4.0
-"""Seconds after the connection at which a port counts as silent."""
+"""Seconds after the connection at which a port counts as silent, when nothing had to wait for a permit."""
 
 CONNECT: Final = 3.0
 """Seconds for a connection: a SYN is sent again after one (RFC 6298)."""
@@ -100,21 +100,24 @@ async def hear(
     permit: Callable[[str], Awaitable[None]] = _at_once,
     clock: Clock = Clock(),  # it is frozen
 ) -> How:
-    """Ask one TCP port, which must not be one of ``NEVER_ASKED``."""
+    """Ask one TCP port, not one of ``NEVER_ASKED``. That ``permit`` may take long is not held against it."""
+    await permit(address)
     try:
-        first = await _connected(address, port, permit, clock)
+        first = await _connected(address, port, clock)
     except OSError:
         return "unreachable"
     with first:
         speaking = [asyncio.ensure_future(_spoken_first(first, clock))]
         try:
+            await asyncio.wait(speaking, timeout=clock.grace)
+            for name, request in requests_for(port, os.urandom(32)).items():
+                if not speaking[0].done():
+                    await permit(address)
+                if speaking[0].done():
+                    break
+                speaking.append(asyncio.ensure_future(_asked(address, port, name, request, clock)))
             with suppress(TimeoutError):
-                async with asyncio.timeout(clock.limit):
-                    done, _ = await asyncio.wait(speaking, timeout=clock.grace)
-                    if not done:
-                        for name, request in requests_for(port, os.urandom(32)).items():
-                            asking = _asked(address, port, name, request, permit, clock)
-                            speaking.append(asyncio.ensure_future(asking))
+                async with asyncio.timeout(clock.limit - clock.grace):
                     return await _first_reaction(speaking)
         finally:
             for task in speaking:
@@ -147,13 +150,11 @@ async def _spoken_first(connection: socket.socket, clock: Clock) -> How:
         return "closed"
 
 
-async def _asked(
-    address: str, port: int, name: str, request: bytes, permit: Callable[[str], Awaitable[None]], clock: Clock
-) -> How:
+async def _asked(address: str, port: int, name: str, request: bytes, clock: Clock) -> How:
     """How a port takes one question, on a connection of its own."""
     loop = asyncio.get_running_loop()
     try:
-        connection = await _connected(address, port, permit, clock)
+        connection = await _connected(address, port, clock)
     except OSError:
         return "unreachable"
     with connection:
@@ -166,9 +167,8 @@ async def _asked(
     return "http" if name == "http" else "tls" if name == "tls" else "protocol"
 
 
-async def _connected(address: str, port: int, permit: Callable[[str], Awaitable[None]], clock: Clock) -> socket.socket:
+async def _connected(address: str, port: int, clock: Clock) -> socket.socket:
     """Raises ``OSError``, of which ``TimeoutError`` is one."""
-    await permit(address)
     family, kind, protocol, _, end = socket.getaddrinfo(
         address, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
     )[0]

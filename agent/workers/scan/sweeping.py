@@ -20,7 +20,7 @@ from agent.workers.scan.found import Host
 from agent.workers.scan.grid import Grid
 from agent.workers.scan.ledger import Ledger
 from agent.workers.scan.outcome import outcome
-from agent.workers.scan.pace import Pace
+from agent.workers.scan.pace import FIRST, Pace
 from agent.workers.scan.pausing import Gate
 from agent.workers.scan.plan import Ranges
 from agent.workers.scan.store import RESUME_WITHIN
@@ -79,6 +79,7 @@ class Sweeper:
         self._budget = budget
         self._gate = gate
         self._log = log
+        self._learned = 0.0
 
     def begun(self, number: int) -> bool:
         """Whether something is known of this chunk already."""
@@ -165,11 +166,13 @@ class Sweeper:
             share.charge([place for place, _ in probes])
 
         now = time.monotonic()
+        # The next hosts are likely on the same path: it need not be learned from the bottom again.
+        pace = Pace(self._rate, now, max(FIRST, self._learned / 2))
         sweep = Sweep(
             grid,
             ledger,
             engine,
-            Pace(self._rate, now),
+            pace,
             now,
             seed=seed,
             retries=self._retries,
@@ -178,6 +181,7 @@ class Sweeper:
             charge=charge,
         )
         await drive(sweep, engine, self._gate, lambda: turn(sweep.progress(time.monotonic())))
+        self._learned = pace.rate
         last = sweep.progress(time.monotonic())
         return Swept(
             tuple(outcome(grid, ledger, sweep.everything)),

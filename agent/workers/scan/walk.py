@@ -9,6 +9,7 @@ not stored yet can be continued: so a run that is killed loses next to nothing.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 from functools import partial
@@ -25,7 +26,7 @@ from agent.workers.scan.figures import Figures
 from agent.workers.scan.found import Host
 from agent.workers.scan.identify import Want
 from agent.workers.scan.identifying import charge_of, identify_waiting, permit_of
-from agent.workers.scan.job import Job
+from agent.workers.scan.job import DISCOVERED_AT_ONCE, Job
 from agent.workers.scan.memory.coverage import asked
 from agent.workers.scan.pausing import Gate
 from agent.workers.scan.plan import Chunk, merge
@@ -36,6 +37,9 @@ from agent.workers.scan.stream import Verdict
 from agent.workers.scan.sweep import Progress
 from agent.workers.scan.sweeping import Chunk as Asking
 from agent.workers.scan.sweeping import Kind, Sweeper
+
+LARGE = 1024
+"""Addresses of a plan from which on they are discovered many chunks at a time."""
 
 
 class Walk:
@@ -64,6 +68,7 @@ class Walk:
         self._gate = gate
         self._figures = figures
         self._tell = tell
+        self._present: dict[int, set[str]] = {}
         self._sweeper = Sweeper(
             context.data,
             f"{job.plan.plan_hash} {run.id} {run.started}",
@@ -80,9 +85,11 @@ class Walk:
         if not self._run.resumed:
             self._sweeper.discard()
         self.degraded = self._sweeper.notes()
-        for chunk in self._job.plan.chunks():
-            if chunk.number not in self._run.done:
-                await self._chunk(chunk)
+        if self._job.want is not None:  # what an earlier part of this run has swept
+            await self._identify(self._job.want)
+        chunks = deque(chunk for chunk in self._job.plan.chunks() if chunk.number not in self._run.done)
+        while chunks:
+            await self._chunk(chunks.popleft(), chunks)
             if self._job.want is not None:
                 await self._identify(self._job.want)
             self._tell()
@@ -92,14 +99,15 @@ class Walk:
             if self._job.want is not None:  # whatever a second look has found open
                 await self._identify(self._job.want)
 
-    async def _chunk(self, chunk: Chunk) -> None:
+    async def _chunk(self, chunk: Chunk, following: Iterable[Chunk]) -> None:
         """Who is there, and which of their ports are open."""
         self._figures.begin(len(chunk.addresses))
-        self._job.allowed.check(chunk.addresses)
         present: set[str] | None = None
         try:
             if not self._sweeper.begun(chunk.number):
-                present = await self._discover(chunk)
+                if chunk.number not in self._present:
+                    await self._discover(self._together(chunk, following))
+                present = self._present.pop(chunk.number)
             if self._service.profile != "discovery" and (present is None or present):
                 await self._sweep(chunk, present)
                 return
@@ -111,10 +119,24 @@ class Walk:
         absent = (address for address in chunk.addresses if present is not None and address not in present)
         self._done(chunk, [], absent, DETECTED)
 
-    async def _discover(self, chunk: Chunk) -> set[str]:
-        """The addresses of a chunk that are to be asked further. Those that answered are stored."""
+    def _together(self, chunk: Chunk, following: Iterable[Chunk]) -> list[Chunk]:
+        """The chunks to discover at once. In a large plan those are many: whoever is not there is waited for once."""
+        together, addresses = [chunk], len(chunk.addresses)
+        line = (chunk.family, chunk.addresses[0].partition("%")[2])
+        for other in following if self._job.plan.hosts > LARGE else ():
+            addresses += len(other.addresses)
+            same = line == (other.family, other.addresses[0].partition("%")[2])
+            if not same or addresses > DISCOVERED_AT_ONCE or self._sweeper.begun(other.number):
+                break
+            together.append(other)
+        return together
+
+    async def _discover(self, chunks: list[Chunk]) -> None:
+        """Find the addresses of these chunks that are to be asked further. Those that answered are stored."""
         single = self._job.pinned.single if self._service.profile != "discovery" else frozenset()
-        present = {address for address in chunk.addresses if address in single}
+        family, first = chunks[0].family, chunks[0].addresses[0]
+        addresses = [address for chunk in chunks for address in chunk.addresses]
+        self._job.allowed.check(addresses)
         elements: list[bytes] = []
         hosts: dict[str, Host] = {}
 
@@ -127,15 +149,15 @@ class Walk:
             self._figures.discovering(fraction, self._service.profile == "discovery")
             self._tell()
 
-        plain = [ip_address(text.partition("%")[0]) for text in chunk.addresses]
+        plain = [ip_address(text.partition("%")[0]) for text in addresses]
 
         def ask(rate: int) -> Coroutine[Any, Any, Verdict]:
             return discover(
-                chunk.family,
+                family,
                 merge((int(address), int(address)) for address in plain),
                 self._job.program,
                 rate=rate,
-                zone=chunk.addresses[0].partition("%")[2],
+                zone=first.partition("%")[2],
                 on_host=on_host,
                 turn=turn,
                 turn_every=min(0.5, self._context.beat_interval),
@@ -154,7 +176,8 @@ class Walk:
         self._store.tally(
             self._run, sent=self._figures.sent, answered=self._figures.answered, nmap_version=verdict.version
         )
-        return present | hosts.keys()
+        for chunk in chunks:
+            self._present[chunk.number] = {one for one in chunk.addresses if one in single or one in hosts}
 
     async def _sweep(self, chunk: Chunk, present: set[str] | None) -> None:
         places = {address: place for place, address in enumerate(chunk.addresses)}

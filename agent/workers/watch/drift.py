@@ -105,8 +105,7 @@ class _Place:
         named = {host for one in self._sources.expectations for host in one.named}
         for host in {*named, *self._looks.up(), *self._own, *self._sights}:
             yield from self._host(host, named=host in named)
-        expected = {claim.address for claim in self._claims if self._bearings.of(claim.address).expectations}
-        yield from moved(self._claims, self._looks, expected, self._now)
+        yield from moved(self._claims, self._looks, self._bearings, self._now)
 
     def _host(self, host: str, *, named: bool) -> Iterator[Row]:
         bearing = self._bearings.of(host)

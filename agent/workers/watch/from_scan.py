@@ -21,7 +21,7 @@ from agent.workers.watch.sources import Key, Known, Scanned
 RUNS: Final = 200
 """The newest runs that are looked at for what they covered."""
 
-PLANS: Final = 8
+PLANS: Final = 16
 """Of the plans that these had, so many: the newest run of each tells what it covers."""
 
 LEAST_FRESH: Final = 8 * 86400.0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -32,6 +33,12 @@ LOOK: Final = 0.5
 
 BEFORE: Final = 60.0
 """Seconds before the first watch of all in which what happened is told of, too."""
+
+MOST_AT_ONCE: Final = 100
+"""Messages that are made for one notification between two looks: the watch goes on beating."""
+
+GONE_EVERY: Final = 60.0
+"""Seconds between two events about messages that had to make room."""
 
 MOST_REFUSALS: Final = 3
 """So often a message is offered to who says that it is not wanted."""
@@ -78,35 +85,46 @@ class NotifyDuty:
         self._port = port
         self._source = EventSource(data.parent / "agent" / "events.db")
         self._queue: Queue | None = None
+        self._begun = False
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._failing: dict[str, str] = {}
         self._delivered = self._dropped = self._waiting = 0
         self._done: dict[str, int] = {}
         self._pauses: dict[str, float] = {}
+        self._gone: Counter[str] = Counter()
+        self._gone_told: dict[str, float] = {}
         self._problem = self._failure = ""
 
     async def start(self) -> None:
-        """Open the queue. Raises ``StorageFailure``."""
-        self._queue = queue = Queue(self._data / "notify.db", self._clock)
+        """Nothing yet: a disk on which the queue cannot be opened is waited for as well."""
+
+    def _open(self) -> Queue:
+        """The queue, opened and begun if it was not. Raises ``StorageFailure``."""
+        if self._queue is None:
+            self._queue = queue = Queue(self._data / "notify.db", self._clock)
+            self._tell_replaced(queue)
+        if not self._begun:
+            # The first watch of all begins with what its agent began with. A cursor is at least unix milliseconds.
+            cursor = self._queue.cursor
+            self._queue.begin(int((self._clock() - BEFORE) * 1000) if cursor is None else cursor, self._notifies)
+            self._begun = True
+        return self._queue
+
+    def _tell_replaced(self, queue: Queue) -> None:
         if queue.opened.moved_aside is not None:
             self._teller.event(
                 "database_replaced",
                 f"{self._data / 'notify.db'} could not be read ({queue.opened.reason}): it is now"
                 f" {queue.opened.moved_aside}, and a new one was made",
             )
-        # The first watch of all begins with what its agent began with. A cursor is at least unix milliseconds.
-        cursor = queue.cursor
-        queue.begin(int((self._clock() - BEFORE) * 1000) if cursor is None else cursor, self._notifies)
 
     async def run(self, turn: Callable[[], None]) -> None:
         """Tell until cancelled. A disk that is full or broken is waited for."""
-        queue = self._queue
-        if queue is None:
-            raise RuntimeError("run before start")
         async with asyncio.TaskGroup() as group:
             while True:
                 turn()
                 try:
+                    queue = self._open()
                     more = self._read(queue)
                     self._group(queue)
                     self._deliver(queue, group)
@@ -115,7 +133,7 @@ class NotifyDuty:
                 except StorageFailure as failure:  # nothing is lost: what was read is read again
                     more = False
                     self._trouble(str(failure))
-                await asyncio.sleep(0 if more else LOOK)
+                await asyncio.sleep(0 if more else 10 * LOOK if self._failure else LOOK)
 
     async def stop(self) -> None:
         """Let go of both databases; what was being delivered is delivered again by the next watch."""
@@ -165,12 +183,19 @@ class NotifyDuty:
     def _group(self, queue: Queue) -> None:
         """Make messages of what has been held for long enough."""
         for name, notify in self._notifies.items():
-            now = self._clock()
-            while number := complete(queue.arrivals(name), notify.group, now):
-                events = [held.event for held in queue.held(name)[:number]]
+            now, arrivals = self._clock(), queue.arrivals(name)
+            for _ in range(MOST_AT_ONCE):
+                number = complete(arrivals, notify.group, now)
+                if not number:
+                    break
+                events = [held.event for held in queue.held(name, number)]
                 message = compose(self._server, name, events, queue.missed(name), now)
-                if gone := queue.put(name, message, events[-1].cursor, now):
-                    self._drop(name, f"{gone} messages, the oldest, had to make room: nobody takes them")
+                self._gone[name] += queue.put(name, message, events[-1].cursor, now)
+                arrivals = arrivals[number:]
+            if self._gone[name] and time.monotonic() >= self._gone_told.get(name, float("-inf")) + GONE_EVERY:
+                self._gone_told[name] = time.monotonic()
+                gone = self._gone.pop(name)
+                self._drop(name, f"{count(gone, 'message')} had to make room, the oldest: nobody takes them", gone)
 
     def _deliver(self, queue: Queue, group: asyncio.TaskGroup) -> None:
         for name, notify in self._notifies.items():
@@ -224,8 +249,8 @@ class NotifyDuty:
             self._teller.log(failure)
         self._failure = failure
 
-    def _drop(self, name: str, why: str) -> None:
-        self._dropped += 1
+    def _drop(self, name: str, why: str, number: int = 1) -> None:
+        self._dropped += number
         self._teller.event("notify_dropped", f"{name}: {why}", notify=name)
 
     async def _send(self, notify: Notify, message: Waiting) -> Outcome:

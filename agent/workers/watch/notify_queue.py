@@ -106,9 +106,9 @@ class Queue:
                         (notify, missed, missed),
                     )
 
-    def held(self, notify: str) -> list[Held]:
-        """The events that wait, in the order in which they came."""
-        rows = self._ask("SELECT arrived, event FROM held WHERE notify = ? ORDER BY cursor", notify)
+    def held(self, notify: str, number: int = MOST_HELD) -> list[Held]:
+        """The first of the events that wait, in the order in which they came."""
+        rows = self._ask("SELECT arrived, event FROM held WHERE notify = ? ORDER BY cursor LIMIT ?", notify, number)
         return [Held(float(arrived), msgspec.json.decode(event, type=Event)) for arrived, event in rows]
 
     def arrivals(self, notify: str) -> list[float]:
@@ -163,7 +163,7 @@ class Queue:
         """Let go of the file."""
         self._database.close()
 
-    def _ask(self, sql: str, *arguments: str) -> list[Any]:
+    def _ask(self, sql: str, *arguments: str | int) -> list[Any]:
         try:
             return self._database.execute(sql, arguments).fetchall()
         except sqlite3.Error as error:

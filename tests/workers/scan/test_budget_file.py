@@ -239,7 +239,10 @@ import os, sys, time
 from ipaddress import ip_address
 from agent.workers.scan.budget import Limits
 from agent.workers.scan.budget_file import VARIABLE, Budget
-host, network, target, address = (int(word) for word in sys.argv[1:])
+host, network, target, address, user = (int(word) for word in sys.argv[1:])
+os.setgroups([])
+os.setresgid(user, user, user)
+os.setresuid(user, user, user)
 instants = []
 def clock():
     instants.append(time.monotonic_ns())
@@ -264,9 +267,9 @@ while True:
 class Other:
     """A process with a budget, which takes what it can get for an address, from when it is told to."""
 
-    def __init__(self, scans: Scans, limits: Limits, address: str) -> None:
+    def __init__(self, scans: Scans, limits: Limits, address: str, user: int = 0) -> None:
         fd = scans.open()
-        words = [str(number) for number in (*limits, int(ip_address(address)))]
+        words = [str(number) for number in (*limits, int(ip_address(address)), user)]
         self.process = subprocess.Popen(
             [sys.executable, "-c", PROCESS, *words],
             env={"PYTHONPATH": str(ROOT), VARIABLE: str(fd)},
@@ -296,11 +299,16 @@ class Other:
 
 
 def test_the_sum_of_several_processes_holds_and_each_has_its_share(scans: Scans) -> None:
+    """Also those that run as another user, who could not open the file."""
     limits = Limits(8_000, 4_000, 2_000)
-    others = [Other(scans, limits, f"10.0.{net}.{host}") for net in (0, 1) for host in (1, 1, 2)]
+    others = [
+        Other(scans, limits, f"10.0.{net}.{host}", user)
+        for net in (0, 1)
+        for host, user in ((1, 0), (1, 65534), (2, 0))
+    ]
     for other in others:
         other.wait_until_ready()
-    until = time.monotonic() + 1.5
+    until = time.monotonic() + 0.8
     for other in others:
         other.begin(until)
     took = [other.took() for other in others]
@@ -353,7 +361,7 @@ def test_on_the_wire_two_scans_at_once_send_no_more_than_their_network_may_be_se
                 Scan(
                     name="lan",
                     targets=(target,),
-                    ports="1000-2499",
+                    ports="1000-1999",
                     rate=20_000,
                     budget=Scanning(rate=20_000, network_rate=rate, target_rate=20_000),
                 ),
@@ -368,7 +376,7 @@ def test_on_the_wire_two_scans_at_once_send_no_more_than_their_network_may_be_se
         assert [one.finish(process).code for one, process in zip((bench, other), processes, strict=True)] == [0, 0]
     finally:
         other.close()
-    assert seen[-1][1] - seen[0][1] >= 3_000
+    assert seen[-1][1] - seen[0][1] >= 2_000
     aside = rate // 20 + 2 * BATCH + 40  # a burst, what had leave and went late, and ARP
     for position, (begun, count, _) in enumerate(seen):
         for _, later, ended in seen[position + 1 :]:

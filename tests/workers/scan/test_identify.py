@@ -26,7 +26,7 @@ from agent.workers.scan.speak import look
 from tests.workers.scan import lab
 from tests.workers.scan.truth import LOCAL, of_kind
 
-QUICK = Waits(grace=0.1, banner=0.2, limit=0.4, connect=1.0)
+QUICK = Waits(grace=0.3, banner=0.5, limit=0.8, connect=2.0)
 SSH, SILENT, ODD = 22, 7001, 7002
 """Of the servers of ``servers``: the first speaks, the second does not, and what the third says means nothing."""
 
@@ -59,6 +59,8 @@ for address in addresses:
         sys.exit(0)
     if what == "leave out":
         continue
+    if what == "fall silent":
+        time.sleep(60)
     if what == "hang" or intensity in how.get("hangs_at", []) or set(ports) & set(how.get("hangs_on", [])):
         while True:
             say('<taskprogress task="Service scan" percent="1.0"/>')
@@ -287,6 +289,15 @@ def test_a_run_that_takes_too_long_is_done_in_halves_until_the_culprit_is_alone(
     assert [(held.number, held.silent, held.tried) for held in bench.of(A).held] == [(Q, False, True)]
     assert [port.product for port in bench.of(B).host.ports] == ["three"]
     assert sorted(ports for _, addresses, ports in bench.asked if addresses == [A]) == [[P], [P, Q], [Q]]
+
+
+def test_an_nmap_that_falls_silent_ends_the_scan_instead(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detect.Task, "limit", 2.0)
+    bench.how |= {"products": {P: "one"}, "at": {B: "fall silent"}}
+    with pytest.raises(ScanFailure, match="nmap hangs: it has said nothing for 2 s"):
+        bench.run({A: [P], B: [P]})
+    assert bench.of(A).complete
+    assert len(bench.asked) == 1
 
 
 def test_what_was_told_before_a_pause_is_not_asked_again(bench: Bench) -> None:

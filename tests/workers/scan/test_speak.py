@@ -13,7 +13,7 @@ import pytest
 from agent.workers.scan import requests
 from agent.workers.scan.speak import Clock, How, hear, look
 
-QUICK = Clock(grace=0.15, banner=0.4, limit=1.0, connect=1.0)
+QUICK = Clock(grace=0.15, banner=0.4, limit=2.0, connect=2.0)
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -118,7 +118,7 @@ def test_who_speaks_first_is_asked_nothing_and_nobody_more_than_needed() -> None
         first, port = await serving(counted("banner", banner))
         second, other = await serving(counted("silent", silent))
         async with first, second:
-            await look({"127.0.0.1": [port, other]}, clock=QUICK)
+            await look({"127.0.0.1": [port, other]}, clock=Clock(grace=1.0, banner=1.2, limit=1.5, connect=2.0))
 
     asyncio.run(scenario())
     assert seen == {"banner": 1, "silent": 3}  # the first connection, HTTP and TLS
@@ -157,6 +157,21 @@ def test_every_connection_is_permitted_first_and_a_refusal_ends_the_look() -> No
         return permitted
 
     assert asyncio.run(scenario()) == ["127.0.0.1"] * 3
+
+
+def test_who_has_to_wait_for_a_permit_is_not_taken_for_silent() -> None:
+    short = Clock(grace=0.05, banner=0.1, limit=0.6, connect=1.0)
+    waits = iter([0.0, 1.0, 0.0])  # the second, which is for HTTP, takes longer than the limit
+
+    async def permit(address: str) -> None:
+        await asyncio.sleep(next(waits))
+
+    async def scenario() -> How:
+        server, port = await serving(http)
+        async with server:
+            return await hear("127.0.0.1", port, permit=permit, clock=short)
+
+    assert asyncio.run(scenario()) == "http"
 
 
 def test_a_stop_leaves_no_connection_open() -> None:

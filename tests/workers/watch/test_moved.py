@@ -27,6 +27,8 @@ def test_two_at_once_is_grave() -> None:
     (row,) = found(claim(A, NOW - 9 * DAY, NOW - 60), claim(B, NOW - HOUR, NOW))
     assert (row.severity, row.key, row.since) == ("high", f"other_mac {WEB}", NOW - HOUR)
     assert row.what == f"{A} and {B} both answer for it"
+    (back,) = found(claim(A, NOW - 9 * DAY, NOW), claim(B, NOW - HOUR, NOW - 60))
+    assert (back.severity, back.since, back.what) == ("high", NOW - HOUR, f"{B} and {A} both answer for it")
     assert [one.text for one in row.evidence] == [f"edge/eth0: {A}", f"edge/eth0: {B}"]
 
 
@@ -34,6 +36,7 @@ def test_two_at_once_is_grave() -> None:
 def test_one_after_the_other_is_less_so(expected: bool, severity: str) -> None:
     (row,) = found(claim(A, NOW - 9 * DAY, NOW - 2 * HOUR), claim(B, NOW - HOUR, NOW), expected=expected)
     assert (row.severity, row.what) == (severity, f"answered from {A}, and now from {B}")
+    assert row.expectations == (("web",) if expected else ())
 
 
 def test_what_has_changed_hands_long_ago_is_what_is() -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,9 @@ class Bench:
 
     def __init__(self, spool: Path) -> None:
         self.ago = 0.0
+        self.events = spool / "agent" / "events.db"
         self.store = EventStore(
-            spool / "agent" / "events.db",
+            self.events,
             schedule=lambda _seconds, _callback: None,
             clock=lambda: time.time() - self.ago,
         )
@@ -86,7 +88,7 @@ class Bench:
 
     def begin(self, *notifies: Notify) -> None:
         """The first run of all."""
-        self.run(*notifies, until=lambda _duty: True)
+        self.run(*notifies, until=lambda duty: duty._begun)
 
 
 @pytest.fixture
@@ -96,6 +98,16 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     bench = Bench(tmp_path / "spool")
     yield bench
     bench.store.close()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of its own, with room for a write-ahead log."""
+    disk = tmp_path / "small" / "watch"
+    disk.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "none", disk], check=True)
+    yield disk
+    subprocess.run(["umount", disk], check=True)
 
 
 def delivered(number: int) -> Callable[[NotifyDuty], bool]:
@@ -217,6 +229,24 @@ def test_what_nobody_takes_for_days_is_given_up(bench: Bench, monkeypatch: pytes
     assert bench.told.events[-1][1].endswith("is given up: /bin/false exited 1")
 
 
+def test_a_flood_that_nobody_takes_is_bounded_and_told_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notify_queue, "MOST_MESSAGES", 20)
+    ops = Notify("ops", command=("/bin/false",), group=0)
+    bench.begin(ops)
+    bench.tell(*["failed"] * 450)
+    bench.run(ops, until=lambda duty: duty._queue is not None and duty._begun and _left(duty._queue) == (0, 20))
+    assert bench.told.kinds.count("notify_dropped") == 1
+    assert (
+        "had to make room, the oldest: nobody takes them"
+        in dict(one[:2] for one in bench.told.events)["notify_dropped"]
+    )
+
+
+def _left(queue: notify_queue.Queue) -> tuple[int, int]:
+    """How many events are held for ``ops``, and how many messages wait."""
+    return (len(queue.arrivals("ops")) if queue.cursor and queue.waiting() else -1), queue.waiting().get("ops", 0)
+
+
 def test_it_goes_on_where_it_was(bench: Bench) -> None:
     ops = Notify("ops", command=("/bin/false",), group=0)
     bench.begin(ops)
@@ -259,6 +289,32 @@ def test_a_disk_that_takes_nothing_is_waited_for(bench: Bench, monkeypatch: pyte
         assert len(server.requests) == 1
     assert not steps
     assert [line.endswith("the database is locked by another program") for line in bench.told.lines] == [True]
+
+
+def test_a_full_disk_costs_nothing_that_was_to_be_told(bench: Bench, disk: Path) -> None:
+    bench.data = disk
+    with hook() as server:
+        ops = Notify("ops", webhook=server.url, severity="info", group=0)
+        bench.begin(ops)
+        (disk.parent / "agent").symlink_to(bench.events.parent)
+        filler = disk / "filler"
+        with suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(b"x" * 4096)
+        bench.tell(*["started"] * 40, size="x" * 4000)
+        refused: list[str] = []
+
+        def until(duty: NotifyDuty) -> bool:
+            if not refused and duty.status().startswith(f"{disk}/notify.db: "):
+                refused.append(duty.status())
+                filler.unlink()
+            return delivered(40)(duty)
+
+        bench.run(ops, until=until)
+    cursors = [event["cursor"] for message in bodies(server) for event in message["events"]]
+    assert refused
+    assert cursors == sorted(set(cursors))
+    assert len(cursors) == 40
 
 
 CHILD = """

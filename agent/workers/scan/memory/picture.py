@@ -110,8 +110,11 @@ def tidy(host: Host) -> Host:
 
 
 def _with_service(port: Port, before: Port | None) -> Port:
-    if before is None or port.state != before.state or spoke(port) or not spoke(before):
+    if before is None or port.state != before.state or spoke(port):
         return port
+    if not spoke(before):
+        # What stands beside the reason (``detect``) says why nothing is known, and the later look did not ask for that.
+        return replace(port, reason=before.reason) if before.reason.startswith(f"{port.reason}; ") else port
     return replace(before, reason=port.reason, ttl=port.ttl or before.ttl)
 
 

@@ -76,6 +76,20 @@ def test_two_looks_make_one_that_has_all_that_both_asked_and_the_later_state(bef
     assert join(both, before).ports == join(join(before, now), before).ports
 
 
+def test_a_second_look_keeps_why_nothing_is_known_of_a_port() -> None:
+    silent = Port("tcp", 22, "open", "syn-ack; says nothing")
+    again = Port("tcp", 22, "open", "syn-ack", ttl=64)
+    closed = Port("tcp", 22, "closed", "reset")
+
+    def joined(before: Port, now: Port) -> Port:
+        (port,) = join(Host("", "up", "syn-ack", ports=(before,)), Host("", "up", "syn-ack", ports=(now,))).ports
+        return port
+
+    assert joined(silent, again) == replace(again, reason="syn-ack; says nothing")
+    assert joined(again, silent) == silent
+    assert joined(silent, closed) == closed
+
+
 def test_most_pictures_are_small() -> None:
     ssh = Port("tcp", 22, "open", "syn-ack", "ssh", "OpenSSH", "9.2p1", "protocol 2.0", method="probed", ttl=64)
     closed = Rest("tcp", "closed", "reset", ((1, 21), (23, 1024)))

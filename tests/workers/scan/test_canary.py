@@ -1,0 +1,78 @@
+"""Canaries: what counts as missed, and who is one."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.workers.scan.canary import EACH, MOST, Asking, Canaries
+from agent.workers.scan.engine import Probe, Reply
+
+
+def reply(probe: Probe, state: str = "open") -> Reply:
+    return Reply(*probe, state, "syn-ack")  # type: ignore[arg-type]  # of a str
+
+
+def test_what_is_asked_apart_is_asked_three_times_one_patience_apart() -> None:
+    asking = Asking([(0, 22), (1, 80)])
+    assert asking.due(0.0, 1.0) == [(0, 22), (1, 80)]
+    assert asking.due(0.5, 1.0) == []
+    assert asking.heard(reply((0, 22)))
+    assert not asking.heard(reply((0, 23)))
+    assert [asking.due(now, 1.0) for now in (1.0, 2.0, 3.0)] == [[(1, 80)], [(1, 80)], []]
+    assert not asking.over(2.5)
+    assert asking.over(3.0)
+    assert asking.silent == [(1, 80)]
+    assert asking.answers == {(0, 22): "open"}
+
+
+def test_nothing_to_ask_is_over_at_once() -> None:
+    assert Asking([]).over(0.0)
+
+
+def stretch(seen: int, asked: int = EACH, rate: float = 10_000) -> Canaries:
+    """One whole stretch, in which that many were answered."""
+    canaries = Canaries(alive=[(0, 22), (1, 22)])
+    now, left = 0.0, seen
+    for _ in range(1000):
+        probe = canaries.due(now, rate, 0, int(now * rate))
+        if probe is not None:
+            asked -= 1
+            if left:
+                left -= 1
+                canaries.heard(reply(probe))
+        if not asked:
+            break
+        now += 0.01
+    canaries.close(now)
+    return canaries
+
+
+@pytest.mark.parametrize(("seen", "missed"), [(8, False), (6, False), (4, False), (3, True), (0, True)])
+def test_a_stretch_in_which_most_were_not_seen_is_missed(seen: int, missed: bool) -> None:
+    canaries = stretch(seen)
+    assert canaries.pending
+    assert canaries.missed(0.5, 1.0) is None  # an answer may still come
+    found = canaries.missed(9.0, 1.0)
+    assert (found is not None) == missed
+    assert found is None or (found.round, found.position) == (0, 0)
+    assert canaries.missed(9.0, 1.0) is None
+    assert not canaries.pending
+
+
+def test_one_that_was_lost_is_no_sign() -> None:
+    assert stretch(0, asked=1).missed(9.0, 1.0) is None
+
+
+def test_they_take_no_more_than_a_twentieth_of_the_rate() -> None:
+    canaries = Canaries(alive=[(0, 22)])
+    asked = sum(canaries.due(number / 100, 40.0, 0, 0) is not None for number in range(1000))
+    assert asked <= 0.05 * 40 * 10 + 1
+
+
+def test_those_of_different_hosts_are_taken_and_not_too_many() -> None:
+    canaries = Canaries()
+    for place in range(100):
+        for port in (22, 80):
+            canaries.found((place, port))
+    assert len(canaries.alive) <= MOST
+    assert len({place for place, _ in canaries.alive}) >= 3

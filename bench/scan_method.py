@@ -18,7 +18,8 @@ least of any round:
 - *cap*: the same behind a device that passes 5,000 packets a second (and a fifth of a second's worth at once) towards
   the host, which nobody was told
 - *silent*: one host, once for nmap's sake
-- *services*: all hosts of the link but the one that says open to everything, 1,000 ports each, {again} rounds. Named is
+- *services*: all hosts of the link but the one that says open to everything and the one that never stops talking (a
+  tarpit), at which nmap does not come to an end in a quarter of an hour; 1,000 ports each, {again} rounds. Named is
   what nmap calls `probed`, without `tcpwrapped`
 - *discovery*: a /20 one router away, {rounds} rounds: one in which each sixteenth address answers and the others are
   silent, and (*crowd*) one in which all do. Memory is the most that our worker and its nmap have together, of ten

@@ -70,7 +70,7 @@ TITLES: Mapping[str, str] = {
     "loss": "65,535 ports, 10 ms, 5 % lost each way",
     "cap": "65,535 ports, 10 ms, 5,000 packets a second pass",
     "silent": "40 silent, 40 SSH, 40 HTTP ports identified",
-    "services": "services of 63 mixed hosts × 1,000 ports",
+    "services": "services of 62 mixed hosts × 1,000 ports",
     "discovery": "discovery of a /20, where 256 answer",
     "crowd": "discovery of a /20, where all answer",
 }

@@ -16,7 +16,7 @@ from agent.cli.scan_stores import chosen, opened, pick, runs_of
 from agent.errors import UsageError
 
 if TYPE_CHECKING:
-    from agent.workers.scan.found import Host
+    from agent.workers.scan.found import Host, Port
     from agent.workers.scan.memory.coverage import Asked
     from agent.workers.scan.memory.reading import Run
 
@@ -127,7 +127,13 @@ def _rows(host: Host) -> list[tuple[str, ...]]:
     from agent.workers.scan.diff import service
 
     rows = [
-        (host.address, f"{port.protocol}/{port.number}", port.state, text.yes(port.tunnel == "ssl"), service(port))
+        (
+            host.address,
+            f"{port.protocol}/{port.number}",
+            port.state,
+            text.yes(port.tunnel == "ssl"),
+            " ".join(part for part in (service(port), _beside(port)) if part),
+        )
         for port in host.ports
         if port.state not in ("closed", "filtered")
     ]
@@ -138,6 +144,12 @@ def _rows(host: Host) -> list[tuple[str, ...]]:
         *([("", "", "", "", f"also: {together}")] if together else []),
         *([("", "", "", "", f"names: {names}")] if names else []),
     ]
+
+
+def _beside(port: Port) -> str:
+    """Such as ``(says nothing)``: what was learned when it was asked what it is, beside the reason for its state."""
+    remark = port.reason.partition("; ")[2]
+    return f"({remark})" if remark else ""
 
 
 def _together(host: Host) -> str:

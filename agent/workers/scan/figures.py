@@ -52,7 +52,8 @@ class Figures:
         self.rate, self.lost, self.left = progress.rate, progress.lost, progress.left
 
     def swept(self, sent: int, answered: int, lost: float) -> None:
-        """A sweep is done."""
+        """A sweep is done, however quick it was."""
+        self.phase = "ports"
         self.sent += sent
         self.answered += answered
         self.phase, self.lost, self.left = "ports", lost, 0.0

@@ -29,6 +29,9 @@ GROUP_HOSTS: Final = 16
 GROUP_PORTS: Final = 256
 """Most ports of one run, over all of its hosts, and so of one host too."""
 
+ALONE: Final = 8
+"""So many unrecognised ports of one host are asked at length each in a run of its own: one of them may be a tarpit."""
+
 AT_ONCE: Final = 64
 """Most ports that one run identifies at a time. nmap's own 20 make it wait for the same 6 s again and again."""
 
@@ -145,6 +148,13 @@ def tasks(
     return made
 
 
+def at_length(address: str, keys: Collection[PortKey]) -> list[Task]:
+    """The runs that ask the ports of one host at length."""
+    if len(keys) > ALONE:
+        return tasks("deep", {address: keys})
+    return [task for key in sorted(keys) for task in tasks("deep", {address: (key,)})]
+
+
 def _ranges(numbers: Iterable[int]) -> Ranges:
     return merge((number, number) for number in numbers)
 
@@ -169,6 +179,8 @@ def better(before: Port | None, now: Port) -> Port:
     """What two runs told of a port: the later one, unless only the earlier one learned what it is."""
     if before is None:
         return now
+    if "open" in before.state and "open" not in now.state:  # it has had enough of us
+        return before
     chosen = before if unknown(now) and before.service and before.method == "probed" else now
     return replace(
         chosen,

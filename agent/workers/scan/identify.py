@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 
 from agent.errors import ScanFailure
 from agent.workers.scan.argv import ask_argv, target_list
-from agent.workers.scan.detect import PortKey, Stage, Task, askable, better, halves, settled, tasks, unknown
+from agent.workers.scan.detect import PortKey, Stage, Task, askable, at_length, better, halves, settled, tasks, unknown
 from agent.workers.scan.found import Host, Port, Script
 from agent.workers.scan.nmap import SILENCE, run_nmap
 from agent.workers.scan.program import Program, ScriptFile
@@ -403,7 +403,7 @@ class _Identification:
                     for key, port in known.ports.items()
                     if key not in known.silent and unknown(port) and self._clock(address, *key) != "held"
                 ]
-                self._add(tasks("deep", {address: again}))
+                self._add(at_length(address, again))
         self._settle(address)
 
     def _settle(self, address: str) -> None:

@@ -14,6 +14,7 @@ from agent.workers.scan.detect import (
     GROUP_PORTS,
     PortKey,
     askable,
+    at_length,
     better,
     halves,
     settled,
@@ -72,6 +73,13 @@ def test_hosts_with_the_same_ports_are_asked_together() -> None:
     assert tasks("deep", {"10.0.0.1": web})[0].ask.intensity == 7
 
 
+def test_few_ports_are_asked_at_length_each_alone_and_many_together() -> None:
+    few, many = [("tcp", number) for number in range(1, 4)], [("udp", number) for number in range(1, 30)]
+    assert [task.ports for task in at_length("10.0.0.1", few)] == [(key,) for key in few]
+    assert [task.ports for task in at_length("10.0.0.1", many)] == [tuple(many)]
+    assert at_length("10.0.0.1", []) == []
+
+
 def host(*ports: Port, rest: tuple[Rest, ...] = (), address: str = "10.0.0.1") -> Host:
     return Host(address, "up", "echo-reply", ports=ports, rest=rest)
 
@@ -114,6 +122,7 @@ def test_a_second_run_adds_and_takes_nothing_away() -> None:
     assert (both.service, both.method, both.certificate, both.fingerprint) == ("http", "probed", certificate, "SF")
     found = better(light, Port("tcp", 443, "open", "x", "http", "nginx", method="probed"))
     assert (found.product, found.certificate, found.scripts) == ("nginx", certificate, light.scripts)
+    assert better(light, Port("tcp", 443, "filtered", "no-response")) == light
     assert unknown(light)
     assert not unknown(found)
     assert not unknown(Port("tcp", 1, "closed", "reset"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import signal
@@ -11,7 +10,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -115,11 +114,15 @@ def kills(net: lab.Network, place: Path, count: int, figures: Figures) -> Iterat
         :KILLED_PORTS
     ]
     figures.per_host = len(ports)
-    for _ in range(count):
-        yield killed(net, place, hosts, ports)
+    done = 0
+    while done < count:
+        if (kill := killed(net, place, hosts, ports)) is not None:
+            done += 1
+            yield kill
 
 
-def killed(net: lab.Network, place: Path, hosts: list[Truth], ports: list[int]) -> Kill:
+def killed(net: lab.Network, place: Path, hosts: list[Truth], ports: list[int]) -> Kill | None:
+    """``None`` when all was stored before that, and what runs again is another scan."""
     directory = place / US
     us = Us(
         net,
@@ -132,14 +135,17 @@ def killed(net: lab.Network, place: Path, hosts: list[Truth], ports: list[int]) 
     with closing(us), seen(net, place) as capture:
         with us.running() as running:
             begun = time.monotonic()
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 running.wait(random.uniform(*LIVES))
-            except subprocess.TimeoutExpired:
-                os.killpg(running.pid, signal.SIGKILL)
+            scanners.end(running)
             after = time.monotonic() - begun
+        over = us.finished()
         with us.running() as running:
             code = scanners.waited(running, scanners.LIMIT).code
         found = frozenset((each.address, each.port) for each in us.found())
+    if over:
+        shutil.rmtree(directory)
+        return None
     asked = Counter(syns(capture))
     again = {probe: times - 1 for probe, times in asked.items() if times > 1}
     truth = {(host.address, port) for host in hosts for port in host.tcp}

@@ -119,6 +119,13 @@ class Us:
                 for port in host.open_ports():
                     yield Found(host.address, port.number, port.service if port.method == "probed" else "")
 
+    def finished(self) -> bool:
+        """Whether the last run has come to its end."""
+        if not (database := self._place / "data" / "scan.db").exists():
+            return False
+        with Memory(database) as memory:
+            return any(run.status == "finished" for run in memory.runs(1))
+
     def close(self) -> None:
         self._notify.close()
 

@@ -17,6 +17,7 @@ import select
 import socket
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 from agent.errors import ScanFailure
@@ -188,6 +189,7 @@ def descriptors(most: int) -> int:
     if hard == resource.RLIM_INFINITY or hard > wanted:
         hard = wanted
     if soft != resource.RLIM_INFINITY and soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-        soft = hard
+        with suppress(OSError, ValueError):  # a sandbox may forbid it: then there are fewer
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+            soft = hard
     return wanted if soft == resource.RLIM_INFINITY else soft

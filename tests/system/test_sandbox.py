@@ -191,9 +191,9 @@ def test_scans_send_raw_syn_packets(installed: Host) -> None:
     finished = [event["data"] for event in installed.events("--service", "lan") if event["kind"] == "scan_finished"]
     assert finished[-1]["ports_open"] == 1
     (database,) = installed.path("/srv/spool/lan").glob("*.db")
-    ask = "import sqlite3, sys; print(*sqlite3.connect(sys.argv[1]).execute('SELECT argv FROM runs').fetchone())"
-    argv = installed.run(["python3", "-c", ask, f"/srv/spool/lan/{database.name}"]).stdout
-    assert "-sS" in json.loads(argv)
+    ask = "import sqlite3, sys; print(*sqlite3.connect(sys.argv[1]).execute('SELECT engine FROM runs').fetchone())"
+    engine = installed.run(["python3", "-c", ask, f"/srv/spool/lan/{database.name}"]).stdout
+    assert engine == "syn\n"
 
 
 def test_figures_of_processes_are_there(installed: Host) -> None:

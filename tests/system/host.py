@@ -81,7 +81,11 @@ class Host(Container):
         report: dict[str, Any] = {}
 
         def matches() -> bool:
-            report.update(self.service(name))
+            asked = self.agentctl("status", "--json", check=False)
+            if asked.returncode:  # an agent that has just been started may take its time on a slow machine
+                report["status"] = asked.stderr
+                return False
+            report.update(next(one for one in json.loads(asked.stdout)["services"] if one["name"] == name))
             return all(report[key] == value for key, value in wanted.items())
 
         wait_until(matches, lambda: f"{name} is not {wanted} but {report}\n{self.journal('-u', UNIT)}", patience)

@@ -73,8 +73,7 @@ class Host(Container):
 
     def service(self, name: str) -> dict[str, Any]:
         """The report of one service."""
-        found: dict[str, Any] = next(one for one in self.status()["services"] if one["name"] == name)
-        return found
+        return _named(self.status(), name)
 
     def until(self, name: str, patience: float = PATIENCE, **wanted: Any) -> dict[str, Any]:
         """Wait until the report of a service has these values."""
@@ -85,7 +84,7 @@ class Host(Container):
             if asked.returncode:  # an agent that has just been started may take its time on a slow machine
                 report["status"] = asked.stderr
                 return False
-            report.update(next(one for one in json.loads(asked.stdout)["services"] if one["name"] == name))
+            report.update(_named(json.loads(asked.stdout), name))
             return all(report[key] == value for key, value in wanted.items())
 
         wait_until(matches, lambda: f"{name} is not {wanted} but {report}\n{self.journal('-u', UNIT)}", patience)
@@ -116,3 +115,9 @@ class Host(Container):
         for inside in (f"{self.prefix}/log", f"{self.prefix}/key"):
             if self.path(inside).is_dir():
                 shutil.copytree(self.path(inside), directory / inside.lstrip("/"), dirs_exist_ok=True)
+
+
+def _named(status: dict[str, Any], name: str) -> dict[str, Any]:
+    """The report of one service in what ``agentctl status --json`` tells."""
+    found: dict[str, Any] = next(one for one in status["services"] if one["name"] == name)
+    return found

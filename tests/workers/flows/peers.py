@@ -16,6 +16,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.harness import wait_until
+
 PATIENCE = 20.0
 
 Ends = tuple[str, int, str, int, str]
@@ -70,10 +72,7 @@ class Nfcapd:
 
     def flows(self) -> list[Flow]:
         """End it once it has taken all that was sent to it, and read what it has stored."""
-        until = time.monotonic() + PATIENCE
-        while waiting(self.port):
-            assert time.monotonic() < until
-            time.sleep(0.01)
+        wait_until(lambda: not waiting(self.port))
         self.process.send_signal(signal.SIGTERM)
         out, _ = self.process.communicate(timeout=PATIENCE)
         self.said += out

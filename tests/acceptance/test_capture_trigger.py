@@ -8,11 +8,13 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agent.workers.capture import shm
 from tests.acceptance.test_capabilities import opened
 from tests.harness import SOURCE, Agent, wait_until
 
@@ -89,6 +91,12 @@ def test_what_was_around_an_event_a_bound_a_command_and_a_scan_is_kept_and_nothi
         done = agent.ctl("capture", "query", f"udp dst port {talk.port}", "--service", name, "--json", *LIMIT)
         return [packet["length"] - 42 for packet in json.loads(done.stdout)["found"]] if done.returncode == 0 else []
 
+    def holds(name: str) -> bool:
+        return {20, 21, 30, 31, 40, 41, 50} <= set(found(name))
+
+    def told(name: str) -> str:
+        return str(sorted(set(found(name))))
+
     def pinned(name: str) -> list[dict[str, Any]]:
         told: list[dict[str, Any]] = json.loads(agent.ctl("capture", "pins", "--service", name, "--json").stdout)[
             "pins"
@@ -127,17 +135,14 @@ def test_what_was_around_an_event_a_bound_a_command_and_a_scan_is_kept_and_nothi
         assert reasons[3].startswith("lan_scan.scan_finished: ")
         triggered = [event["message"] for event in agent.events(service=name) if event["kind"] == "triggered"]
         assert [message.partition("; kept as pin ")[0] for message in triggered] == [*reasons[:2], reasons[3]]
-        wait_until(
-            lambda name=name: {20, 21, 30, 31, 40, 41, 50} <= set(found(name)),  # type: ignore[misc]  # bound at once
-            lambda name=name: str(sorted(set(found(name)))),  # type: ignore[misc]  # bound at once
-        )
+        wait_until(partial(holds, name), partial(told, name))
         assert found(name).count(31) == BURST
     assert 10 not in found("memory")
     wait_until(lambda: 10 not in found("disk"))
     assert time.monotonic() - began > 6  # for so long a trigger may still want it
     assert agent.stop() == 0
-    assert not list(Path("/dev/shm").glob("agent-capture-*/lo"))
     for name in names:
+        assert shm.found(agent.prefix / "spool" / name) == []
         assert set(found(name)) == {20, 21, 30, 31, 40, 41, 50}
         assert "trigger_failed" not in {event["kind"] for event in stored(agent, name)}
 

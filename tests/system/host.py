@@ -73,15 +73,18 @@ class Host(Container):
 
     def service(self, name: str) -> dict[str, Any]:
         """The report of one service."""
-        found: dict[str, Any] = next(one for one in self.status()["services"] if one["name"] == name)
-        return found
+        return _named(self.status(), name)
 
     def until(self, name: str, patience: float = PATIENCE, **wanted: Any) -> dict[str, Any]:
         """Wait until the report of a service has these values."""
         report: dict[str, Any] = {}
 
         def matches() -> bool:
-            report.update(self.service(name))
+            asked = self.agentctl("status", "--json", check=False)
+            if asked.returncode:  # an agent that has just been started may take its time on a slow machine
+                report["status"] = asked.stderr
+                return False
+            report.update(_named(json.loads(asked.stdout), name))
             return all(report[key] == value for key, value in wanted.items())
 
         wait_until(matches, lambda: f"{name} is not {wanted} but {report}\n{self.journal('-u', UNIT)}", patience)
@@ -112,3 +115,9 @@ class Host(Container):
         for inside in (f"{self.prefix}/log", f"{self.prefix}/key"):
             if self.path(inside).is_dir():
                 shutil.copytree(self.path(inside), directory / inside.lstrip("/"), dirs_exist_ok=True)
+
+
+def _named(status: dict[str, Any], name: str) -> dict[str, Any]:
+    """The report of one service in what ``agentctl status --json`` tells."""
+    found: dict[str, Any] = next(one for one in status["services"] if one["name"] == name)
+    return found

@@ -70,7 +70,7 @@ def test_limits_are_in_force_under_the_unit_and_strike_only_their_own_service() 
         # And it starts again, with controllers in force, after it was killed.
         host.systemctl("kill", "--kill-whom=main", "--signal=KILL")
         host.wait_unit_state(UNIT, ActiveState="active", NRestarts="1")
-        assert host.service("calm")["state"] == "running"
+        host.until("calm", state="running")
         stands_back(host)
 
 

@@ -153,7 +153,7 @@ def test_groups_of_interfaces_that_are_gone_make_place_and_those_of_others_stay(
             return self.group
 
     def join(groups: Groups, index: int, group: int = 0) -> None:
-        groups.join(Packets(group), index)  # type: ignore[arg-type]  # all that is asked of it
+        groups.join(Packets(group), index)  # type: ignore[arg-type]  # a socket is asked for its group alone
 
     join(made, 7, 70)
     for index in range(100, 1000):

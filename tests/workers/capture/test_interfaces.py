@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from tests.workers.capture.lab import Network, by_interface, numbers, refused, worker
 
 SETTINGS = {"budget": 2**28, "rotate": {"size": 2**22, "every": 3600}}
+
+
+def has_written(interface: str, packets: int, fields: Mapping[str, str]) -> bool:
+    """Whether a message of the worker says so."""
+    return bool(by_interface(fields).get(interface, {}).get("written") == packets)
 
 
 def test_what_matches_is_captured_and_what_is_left_out_is_not(tmp_path: Path, net: Network) -> None:
@@ -34,10 +41,7 @@ def test_an_interface_that_comes_is_captured_at_once_and_one_that_goes_is_forgot
             assert time.monotonic() - began < 3  # and not at the next look
             net.send("near0", 100, first=first)
             told = first + 100  # its counts go on where they were
-            capture.wait_for(
-                lambda fields, told=told: by_interface(fields).get("wg0", {}).get("written") == told,  # type: ignore[misc]  # bound at once
-                f"{told} packets of wg0",
-            )
+            capture.wait_for(partial(has_written, "wg0", told), f"{told} packets of wg0")
             net.delete("near0")
             capture.wait_event("interface_lost")
             capture.wait_for(lambda fields: fields.get("STATUS", "").endswith("waiting for wg*"), "that it waits")

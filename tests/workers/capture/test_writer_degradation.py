@@ -51,7 +51,8 @@ def test_what_waits_for_its_index_stops_the_writing_and_not_the_counting(tmp_pat
         event = capture.wait_event("storage_error")
         assert "the budget of 1000000 bytes is used up; " in event["message"]
         assert "segments wait for their index" in event["message"]
-        figures = capture.wait_figure("unindexed", 1)  # all that the budget holds: of any length in a burst
+        figures = capture.wait_figure("unindexed", 2)  # all that the budget holds, of any length in a burst
+        assert figures["store_bytes"] > 500_000
         assert (figures["store_state"], figures["not_written"] > 0) == ("full", True)
         assert numbers(capture.data, "far")[0] == 0
         os.kill(index, signal.SIGCONT)

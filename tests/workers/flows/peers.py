@@ -16,6 +16,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.harness import wait_until
+
 PATIENCE = 20.0
 
 Ends = tuple[str, int, str, int, str]
@@ -69,11 +71,19 @@ class Nfcapd:
         self.said = ""
 
     def flows(self) -> list[Flow]:
-        """End it, and read what it has stored."""
+        """End it once it has taken all that was sent to it, and read what it has stored."""
+        wait_until(lambda: not waiting(self.port))
         self.process.send_signal(signal.SIGTERM)
         out, _ = self.process.communicate(timeout=PATIENCE)
         self.said += out
         return [flow for file in sorted(self.directory.glob("nfcapd.2*")) for flow in stored(file)]
+
+
+def waiting(port: int) -> int:
+    """Bytes that wait in sockets with that UDP port: the second half of tx_queue:rx_queue in proc_net_udp(5)."""
+    lines = [line for name in ("udp", "udp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
+    rows = [line.split() for line in lines]
+    return sum(int(row[4].partition(":")[2], 16) for row in rows if int(row[1].rpartition(":")[2], 16) == port)
 
 
 def stored(file: Path) -> list[Flow]:

@@ -149,3 +149,22 @@ def test_an_operator_holds_and_ends_a_scan_and_a_member_of_the_group_may_look_al
     assert lan.agentctl("scan", "stop", "slow").stdout == "slow: has ended its run (waiting)\n"
     counted, _ = found(lan, "scan", "list", "slow")
     assert counted["scans"][0]["runs"][0]["status"] == "stopped"
+
+
+def test_a_scan_that_systemd_starts_is_held_and_ended_in_the_same_way(lan: Host) -> None:
+    job = "agent-job@slow.service"
+    lan.declare(DECLARED.replace('group = "agent"', 'scheduler = "systemd"') + SLOW)
+    lan.systemctl("start")
+    lan.agentctl("timers", "sync")
+    lan.run(["systemctl", "start", "--no-block", job])
+    wait_until(grows(lan))
+    assert lan.agentctl("scan", "pause", "slow").stdout == "slow: paused (waiting)\n"
+    wait_until(
+        lambda: "paused by hand" in lan.show(job, "StatusText")["StatusText"], lambda: str(lan.show(job, "StatusText"))
+    )
+    assert lan.agentctl("scan", "resume", "slow").stdout == "slow: resumed (waiting)\n"
+    wait_until(grows(lan))
+    assert lan.agentctl("scan", "stop", "slow").stdout == "slow: told to end its run (waiting)\n"
+    lan.wait_unit_state(job, ActiveState="inactive")
+    counted, _ = found(lan, "scan", "list", "slow")
+    assert counted["scans"][0]["runs"][0]["status"] == "stopped"

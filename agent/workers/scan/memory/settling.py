@@ -122,7 +122,8 @@ def _step(connection: sqlite3.Connection, run: _Run, coverage: Coverage, beliefs
     done = len(hosts) < STEP
     connection.execute("UPDATE runs SET folded_to = ?, folded = ? WHERE id = ?", (after, done, run.id))
     if done:
-        connection.execute("DELETE FROM rechecked WHERE run = ?", (run.id,))
+        for table in ("rechecked", "discovered", "again"):
+            connection.execute(f"DELETE FROM {table} WHERE run = ?", (run.id,))
     return done
 
 

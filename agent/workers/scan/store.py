@@ -197,12 +197,26 @@ class ScanStore:
         with _told(self.path):
             yield from doubts(self._connection, run.id, self._misses)
 
-    def recheck(self, run: Run, hosts: Iterable[Host], now: float) -> None:
+    def intend(self, run: Run, lots: Iterable[str]) -> None:
+        """Keep what the run is to look at twice; they are numbered from 0."""
+        with transaction(self._connection, self.path):
+            self._connection.executemany(
+                "INSERT INTO again VALUES (?, ?, ?)", ((run.id, number, lot) for number, lot in enumerate(lots))
+            )
+
+    def again(self, run: Run) -> list[tuple[int, str]]:
+        """What of that it has not looked at yet."""
+        with _told(self.path):
+            rows = self._connection.execute("SELECT number, lot FROM again WHERE run = ? ORDER BY number", (run.id,))
+            return rows.fetchall()
+
+    def recheck(self, run: Run, hosts: Iterable[Host], now: float, lot: int | None = None) -> None:
         """Keep what second looks told: hosts with nothing but the ports that were asked again.
 
-        A host that did not answer again is one that is ``down``.
+        A host that did not answer again is one that is ``down``. ``lot``: which of ``again`` is done with that.
         """
         with transaction(self._connection, self.path):
+            self._connection.execute("DELETE FROM again WHERE run = ? AND number = ?", (run.id, lot))
             for host in hosts:
                 if host.state == "up" or writing.has_picture(self._connection, run, host.address):
                     more = self._add(run, host, now, SWEPT)

@@ -106,6 +106,7 @@ class Walk:
         if self._service.profile != "discovery" and not self.degraded:
             within: Within = {"tcp": self._job.ports.tcp, "udp": self._job.ports.udp}
             await look_again(self._store, self._run, within, self._ask_again)
+            self._sweeper.discard()  # all of it is stored
             if self._job.want is not None:  # whatever a second look has found open
                 await self._identify(self._job.want)
 
@@ -275,11 +276,8 @@ class Walk:
             self._figures.again(progress)
             self._tell()
 
-        # Its file has a number that no chunk has, and is not continued: what is doubted then is asked then.
-        place = self._job.plan.chunk_count + number
-        self._sweeper.forget(place)
+        place = self._job.plan.chunk_count + number  # a number that no chunk has
         swept = await self._sweeper.sweep(place, kind, Asking(lot.addresses, ports), turn=turn)
-        self._sweeper.forget(place)
         self._figures.swept(swept.sent, swept.answered, swept.lost)
         return self._named(swept.hosts)
 

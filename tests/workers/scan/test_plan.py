@@ -118,10 +118,11 @@ print(json.dumps([list(plan.order(told["seed"])), [grid.probe(at) for at in orde
 
 def test_any_chunk_can_be_made_elsewhere_from_the_hash_of_the_plan_the_seed_and_its_number() -> None:
     """By another process: no order rests on the hashes of Python, which differ from one to the next."""
-    told = {"targets": ["10.0.0.0/24", "fd00::/121"], "left_out": ["10.0.0.7"], "ports": "22,80,8000-8004", "each": 7}
-    identity = ("ports", told["ports"], "auto")
+    ports = "22,80,8000-8004"
+    identity = ("ports", ports, "auto")
     plan = make_plan(["fd00::/121", "10.0.0.0/24"], ["10.0.0.7"], ports=7, identity=identity)
     number, seed = list(plan.order(99))[2], 99
+    told = {"targets": ["10.0.0.0/24", "fd00::/121"], "left_out": ["10.0.0.7"], "ports": ports, "each": 7}
     told |= {"identity": identity, "plan_hash": plan.plan_hash, "seed": seed, "number": number}
     said = subprocess.run(
         [sys.executable, "-c", ELSEWHERE], input=json.dumps(told), capture_output=True, text=True, check=True

@@ -122,8 +122,9 @@ def _step(connection: sqlite3.Connection, run: _Run, coverage: Coverage, beliefs
     done = len(hosts) < STEP
     connection.execute("UPDATE runs SET folded_to = ?, folded = ? WHERE id = ?", (after, done, run.id))
     if done:
-        for table in ("rechecked", "discovered", "again"):
-            connection.execute(f"DELETE FROM {table} WHERE run = ?", (run.id,))
+        connection.execute("DELETE FROM rechecked WHERE run = ?", (run.id,))
+        connection.execute("DELETE FROM discovered WHERE run = ?", (run.id,))
+        connection.execute("DELETE FROM again WHERE run = ?", (run.id,))
     return done
 
 

@@ -304,9 +304,9 @@ class _Place:
         return noticed.get((one.protocol, one.address, one.port), 0.0)
 
     def _kept_out(self, view: _View) -> bool:
-        """Whether a scan found closed what had been listening before."""
+        """Whether a scan found closed what had been listening before, and nobody was seen to be answered since."""
         look = view.look
-        if look is None or not look.closed:
+        if look is None or not look.closed or view.sights_after:
             return False
         return any(0 < self._noticed(one) < look.began for one in view.listeners)
 

@@ -101,7 +101,7 @@ def _problems(look: Callable[[], object]) -> set[Problem]:
 
 
 def never_scanned(declaration: Declaration) -> dict[str, dict[str, str]]:
-    """By name of the scan the addresses that it leaves out by itself, each with what it is; only where there are any."""
+    """By name of each scan that has such the addresses that it leaves out by itself, each with what it is."""
     from agent.declaration import resolve_scan
     from agent.declaration.model import Scan
     from agent.declaration.sources import Disk

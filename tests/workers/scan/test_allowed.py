@@ -64,7 +64,7 @@ def test_an_address_of_all_is_refused_whoever_asks_for_it() -> None:
     allowed.check(["10.99.0.1", "10.99.1.255", "203.0.113.254"])
 
 
-# -- the worker, and what it sends --------------------------------------------------------------------------------------
+# -- the worker, and what it sends -------------------------------------------------------------------------------------
 
 ENGINES: tuple[tuple[Profile, Engine, str], ...] = (
     ("ports", "connect", "79-81"),

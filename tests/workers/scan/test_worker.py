@@ -108,9 +108,7 @@ class Bench:
         self._notify.settimeout(30)
         return Ended(process.returncode, stderr, self.notes)
 
-    def run(
-        self, scan: Scan, *, path: str | None = None, prefix: tuple[str, ...] = (), entry: str = ENTRY
-    ) -> Ended:
+    def run(self, scan: Scan, *, path: str | None = None, prefix: tuple[str, ...] = (), entry: str = ENTRY) -> Ended:
         return self.finish(self.start(scan, path=path, prefix=prefix, entry=entry))
 
     def fake(self, script: str) -> str:
@@ -307,9 +305,8 @@ def test_a_name_may_be_excluded_and_the_broadcast_address_of_the_network_always_
     bench: Bench, network: tuple[str, ...]
 ) -> None:
     (bench.directory / "not.txt").write_text("10.77.0.3  # the printer\n")
-    scan = msgspec.structs.replace(
-        lan("10.77.0.2-10.77.0.3", "10.77.0.254/31", "127.0.0.1"), exclude=("localhost", f"file:{bench.directory}/not.txt")
-    )
+    targets = lan("10.77.0.2-10.77.0.3", "10.77.0.254/31", "127.0.0.1")
+    scan = msgspec.structs.replace(targets, exclude=("localhost", f"file:{bench.directory}/not.txt"))
     ended = bench.run(scan, prefix=(*network, "setpriv", "--bounding-set=-net_raw"))
     assert ended.code == 0, ended.stderr
     assert ended.events["scan_finished"]["data"]["hosts_total"] == 2

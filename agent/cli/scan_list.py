@@ -70,6 +70,7 @@ def document(run: Run) -> dict[str, Any]:
         "engine": run.engine,
         "nmap_version": run.nmap_version,
         "plan_hash": run.plan_hash,
+        "seed": run.seed,
         "declared": run.declared,
         "sent": run.sent,
         "answered": run.answered,

@@ -20,7 +20,7 @@ from agent.workers.scan.sweeping import Kind, may_send_raw
 
 CERTIFICATES = "ssl-cert"
 DISCOVERED_AT_ONCE = 4096
-"""Addresses of one run of nmap that only discovers."""
+"""Most addresses of one run of nmap that only discovers: it takes so many at a time itself (PING_GROUP_SZ)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,6 @@ async def settle_job(service: Scan, log: Callable[[str], None]) -> Job:
         service.allow_public,
         ports=max(_number(ports.tcp), _number(ports.udp)),
         identity=(service.profile, str(ports), service.engine),
-        most=DISCOVERED_AT_ONCE if service.profile == "discovery" else None,
     )
     allowed = Allowed(service.allow_public, exclude, never)
     return Job(ports, pinned, exclude, allowed, plan, _kind(service, ports, log), program, want)

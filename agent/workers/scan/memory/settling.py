@@ -123,6 +123,8 @@ def _step(connection: sqlite3.Connection, run: _Run, coverage: Coverage, beliefs
     connection.execute("UPDATE runs SET folded_to = ?, folded = ? WHERE id = ?", (after, done, run.id))
     if done:
         connection.execute("DELETE FROM rechecked WHERE run = ?", (run.id,))
+        connection.execute("DELETE FROM discovered WHERE run = ?", (run.id,))
+        connection.execute("DELETE FROM again WHERE run = ?", (run.id,))
     return done
 
 

@@ -220,9 +220,9 @@ async def _asked(address: str, port: int, name: str, request: bytes, clock: Cloc
             return "closed"
         voice.set()
         # Whoever answers in a protocol may have much to say: a film, for example.
-        if name in ("http", "tls") and not said.startswith((b"HTTP/", b"ICY ", b"\x16\x03", b"\x15\x03")):
-            if await _heard_out(connection, said, clock) is None:
-                return "endless"
+        known = name == "protocol" or said.startswith((b"HTTP/", b"ICY ", b"\x16\x03", b"\x15\x03"))
+        if not known and await _heard_out(connection, said, clock) is None:
+            return "endless"
     return "http" if name == "http" else "tls" if name == "tls" else "protocol"
 
 

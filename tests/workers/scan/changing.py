@@ -79,8 +79,8 @@ class Servers:
                 yield [program, "-D", "-e", "-f", str(settings)]
         yield self._nginx(by_kind)
         for end in by_kind.get("redis", ()):
-            address, _, port = end.partition(":")
-            yield ["/usr/bin/redis-server", "--bind", address, "--port", port, "--save", "", "--protected-mode", "no"]
+            bind, _, at = end.partition(":")
+            yield ["/usr/bin/redis-server", "--bind", bind, "--port", at, "--save", "", "--protected-mode", "no"]
 
     def _nginx(self, by_kind: Mapping[str, list[str]]) -> list[str]:
         place = self._place

@@ -91,11 +91,12 @@ class _Place:
         self._looks = Looks((scanned for scanned in sources.scans if scanned.site == site), now)
         self._own = sources.own if here else frozenset[str]()
         self._listening = sources.listening if here else None
-        self._ports: dict[Key, list[Listener]] = defaultdict(list)
-        self._present = set(self._own)  # addresses of this host, and of other network namespaces on it
+        self._here = [one for one in self._listening or () if not one.space]
+        self._inside: dict[str, list[Listener]] = defaultdict(list)  # other network namespaces on it, by address
         for listener in self._listening or ():
-            self._ports[listener.protocol, listener.port].append(listener)
-            self._present |= listener.addresses
+            for address in listener.addresses:
+                self._inside[address].append(listener)
+        self._present = {*self._own, *self._inside}
         self._sights: dict[str, dict[Key, list[Sight]]] = {}
         for sight in (sources.sights or ()) if here else ():
             if sight.last >= now - SEEN_WITHIN:
@@ -128,7 +129,7 @@ class _Place:
         if asked is None and sights and self._looks and self._scannable(host, bearing):
             yield self._never_scanned(host, [sight for group in sights.values() for sight in group])
         keys = {*self._looks.open_ports(host), *sights, *wanted}
-        listeners = self._listeners(host) if host in self._present else {}
+        listeners = self._listeners(host)
         keys |= listeners.keys()
         for key in keys:
             view = View(
@@ -142,12 +143,11 @@ class _Place:
 
     def _listeners(self, host: str) -> dict[Key, list[Listener]]:
         """Those that take what others send to that address, which may be one of another namespace."""
-        elsewhere = host not in self._own
-        found = {
-            key: [one for one in listeners if bool(one.space) == elsewhere and _reaches(one, host)]
-            for key, listeners in self._ports.items()
-        }
-        return {key: listeners for key, listeners in found.items() if listeners}
+        found: dict[Key, list[Listener]] = defaultdict(list)
+        for one in self._here if host in self._own else self._inside.get(host, ()):
+            if _reaches(one, host):
+                found[one.protocol, one.port].append(one)
+        return found
 
     def _count(self, host: str, wanted: dict[Key, list[Pair]]) -> None:
         for key, pairs in wanted.items():

@@ -22,6 +22,7 @@ from agent.linux import net_spaces, sock_diag
 from agent.linux.cgroup_owner import NOBODY, Owner, owner_of, paths_of
 from agent.linux.cgroup_place import parse_membership
 from agent.linux.files import why
+from agent.linux.net_spaces import Space
 from agent.linux.sock_diag import Bound
 
 WILDCARDS = ("0.0.0.0", "::")  # noqa: S104  # compared with, and bound to nothing
@@ -91,20 +92,25 @@ class Listener:
 def listeners() -> list[Listener]:
     """What listens on this host: TCP, and UDP but for the ports of clients. Sorted. Raises ``RuntimeFailure``."""
     try:
+        elsewhere = {space: _wanted(net_spaces.bound_in(space)) for space in net_spaces.spaces(psutil.pids())}
         try:
-            found = _gathered(sock_diag.bound())
+            here = _wanted(sock_diag.bound())
         except OSError:  # a kernel without inet_diag, or a sandbox that forbids it
-            found = _by_psutil()
-        return found + _elsewhere()
+            here = None
+        held = _holders({one.inode for bound in (*elsewhere.values(), here or ()) for one in bound if one.inode})
+        found = _by_psutil() if here is None else _gathered(here, held)
+        return found + [one for space, bound in elsewhere.items() for one in _within(space, bound, held)]
     except (OSError, psutil.Error) as error:
         reason = why(error) if isinstance(error, OSError) else str(error)
         raise RuntimeFailure(f"the sockets of this host cannot be listed: {reason}") from error
 
 
-def _gathered(bound: Iterable[Bound]) -> list[Listener]:
+def _wanted(bound: Iterable[Bound]) -> list[Bound]:
     low, high = ephemeral()
-    wanted = [one for one in bound if one.protocol == "tcp" or not low <= one.port <= high]
-    held = _holders({one.inode for one in wanted if one.inode})
+    return [one for one in bound if one.protocol == "tcp" or not low <= one.port <= high]
+
+
+def _gathered(wanted: list[Bound], held: dict[int, list[Process]]) -> list[Listener]:
     unseen = {one.cgroup for one in wanted if one.cgroup and not held.get(one.inode)}
     paths = paths_of(unseen) if unseen else {}
     merged: dict[tuple[str, str, int, int], Listener] = {}
@@ -125,34 +131,22 @@ def _gathered(bound: Iterable[Bound]) -> list[Listener]:
     return sorted(merged.values(), key=_order)
 
 
-def _elsewhere() -> list[Listener]:
-    """What listens in other network namespaces, at addresses by which others reach it."""
-    low, high = ephemeral()
-    of_spaces = {
-        space: [
-            one
-            for one in net_spaces.bound_in(space)
-            if (one.protocol == "tcp" or not low <= one.port <= high)
-            and not ipaddress.ip_address(one.address).is_loopback
-        ]
-        for space in net_spaces.spaces(psutil.pids())
-    }
-    held = _holders({one.inode for bound in of_spaces.values() for one in bound if one.inode})
-    found: list[Listener] = []
-    for space, bound in of_spaces.items():
-        whose = _owner_of(space.pid)
-        name = whose.container or f"net:[{space.number}]"
-        merged: dict[tuple[str, str, int, int], Listener] = {}
-        for one in bound:
-            processes = held.get(one.inode, [])
-            listener = Listener(
-                *(one.protocol, one.address, one.port, one.dual, "", one.uid),
-                *(_owner(processes) if processes else whose, tuple(processes[:MOST_PROCESSES])),
-                *(name, space.addresses),
-            )
-            _merge(merged, (one.protocol, one.address, one.port, 0), listener)
-        found += sorted(merged.values(), key=_order)
-    return found
+def _within(space: Space, bound: Iterable[Bound], held: dict[int, list[Process]]) -> list[Listener]:
+    """What listens in another network namespace, at addresses by which others reach it."""
+    whose = _owner_of(space.pid)
+    name = whose.container or f"net:[{space.number}]"
+    merged: dict[tuple[str, str, int, int], Listener] = {}
+    for one in bound:
+        if one.address not in WILDCARDS and one.address not in space.addresses:
+            continue
+        processes = held.get(one.inode, [])
+        found = Listener(
+            *(one.protocol, one.address, one.port, one.dual, "", one.uid),
+            *(_owner(processes) if processes else whose, tuple(processes[:MOST_PROCESSES])),
+            *(name, space.addresses),
+        )
+        _merge(merged, (one.protocol, one.address, one.port, 0), found)
+    return sorted(merged.values(), key=_order)
 
 
 def _by_psutil() -> list[Listener]:

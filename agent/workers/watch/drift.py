@@ -128,6 +128,7 @@ class _Place:
                 return
         if asked is None and sights and self._looks and self._scannable(host, bearing):
             yield self._never_scanned(host, [sight for group in sights.values() for sight in group])
+        yield from self._open_to_everything(host, bearing)
         keys = {*self._looks.open_ports(host), *sights, *wanted}
         listeners = self._listeners(host)
         keys |= listeners.keys()
@@ -148,6 +149,18 @@ class _Place:
             if _reaches(one, host):
                 found[one.protocol, one.port].append(one)
         return found
+
+    def _open_to_everything(self, host: str, bearing: Bearing) -> Iterator[Row]:
+        """One row for a host that says "open" whatever it is asked, where nothing but what is declared may be open."""
+        asked = [one for one in self._looks.of(host) if one[1].host.everything]
+        if asked and (strict := bearing.strict):
+            scan, known = max(asked, key=lambda one: one[1].at)
+            found = (
+                *(evidence.expects(one, "others = false") for one in strict),
+                evidence.everything(scan, known),
+            )
+            what = "says open to everything, and that is not declared"
+            yield self._whole("open_undeclared", "high", host, what, known.at, found, strict)
 
     def _count(self, host: str, wanted: dict[Key, list[Pair]]) -> None:
         for key, pairs in wanted.items():

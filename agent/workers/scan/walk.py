@@ -1,13 +1,14 @@
 """Through one run of a scan, chunk by chunk: who is there, which of their ports are open, what answers on those.
 
 First it is asked who is there at all (``discover``); addresses that were named one by one are taken to be there in any
-case. Their ports are swept (``sweeping``), the open ones identified (``identify``), and what differs from what was
-known is looked at once more before the run ends (``again``). Each of these steps is stored when it is done, and what is
-not stored yet can be continued: so a run that is killed loses next to nothing.
+case. Their ports are swept (``sweeping``), beside that the open ones are identified (``identifying``), and at last what
+differs from what was known is looked at once more (``again``). Each of these steps is stored when it is done, and what
+is not stored yet can be continued: so a run that is killed loses next to nothing.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
@@ -24,12 +25,13 @@ from agent.workers.scan.budget_file import Budget
 from agent.workers.scan.discover import discover
 from agent.workers.scan.figures import Figures
 from agent.workers.scan.found import Host
-from agent.workers.scan.identify import Want
-from agent.workers.scan.identifying import charge_of, identify_waiting, permit_of
+from agent.workers.scan.identify import Want, first
+from agent.workers.scan.identifying import Identifying, leave_of
 from agent.workers.scan.job import DISCOVERED_AT_ONCE, Job
 from agent.workers.scan.memory.coverage import asked
+from agent.workers.scan.notebook import Notebook
 from agent.workers.scan.pausing import Gate
-from agent.workers.scan.plan import Chunk, merge
+from agent.workers.scan.plan import CHUNK_ADDRESSES, Chunk, merge
 from agent.workers.scan.results import document
 from agent.workers.scan.steady import steadily
 from agent.workers.scan.store import DETECTED, SWEPT, Run, ScanStore
@@ -40,6 +42,15 @@ from agent.workers.scan.sweeping import Kind, Sweeper
 
 LARGE = 1024
 """Addresses of a plan from which on they are discovered many chunks at a time."""
+
+
+def at_once(rate: float) -> int:
+    """How many addresses are discovered together at a rate of so many packets a second.
+
+    nmap sends up to four probes to each, twice where nobody answers (nmap(1), -sn): so many take it some two seconds,
+    as long as it waits for the last answer, and that is what a kill in the middle of it may have asked twice.
+    """
+    return max(CHUNK_ADDRESSES, min(DISCOVERED_AT_ONCE, int(rate / 4)))
 
 
 class Walk:
@@ -68,10 +79,11 @@ class Walk:
         self._gate = gate
         self._figures = figures
         self._tell = tell
-        self._present: dict[int, set[str]] = {}
+        self._identifying: Identifying | None = None
+        self._single = job.pinned.single if service.profile != "discovery" else frozenset[str]()
         self._sweeper = Sweeper(
             context.data,
-            f"{job.plan.plan_hash} {run.id} {run.started}",
+            partial(job.plan.piece, run.seed),
             rate=service.rate,
             retries=service.retries,
             allowed=job.allowed,
@@ -85,30 +97,53 @@ class Walk:
         if not self._run.resumed:
             self._sweeper.discard()
         self.degraded = self._sweeper.notes()
-        if self._job.want is not None:  # what an earlier part of this run has swept
-            await self._identify(self._job.want)
-        chunks = deque(chunk for chunk in self._job.plan.chunks() if chunk.number not in self._run.done)
-        while chunks:
-            await self._chunk(chunks.popleft(), chunks)
-            if self._job.want is not None:
-                await self._identify(self._job.want)
-            self._tell()
+        if self._job.want is not None:
+            await self._sweep_and_identify(self._job.want)
+        else:
+            await self._sweep_all()
         if self._service.profile != "discovery" and not self.degraded:
             within: Within = {"tcp": self._job.ports.tcp, "udp": self._job.ports.udp}
             await look_again(self._store, self._run, within, self._ask_again)
+            self._sweeper.discard()  # all of it is stored
             if self._job.want is not None:  # whatever a second look has found open
-                await self._identify(self._job.want)
+                again = self._identifying_of(self._job.want)
+                again.finish()
+                await again.run()
 
-    async def _chunk(self, chunk: Chunk, following: Iterable[Chunk]) -> None:
-        """Who is there, and which of their ports are open."""
-        self._figures.begin(len(chunk.addresses))
-        present: set[str] | None = None
+    async def _sweep_and_identify(self, want: Want) -> None:
+        """One beside the other: whoever is slow to say what listens there holds up nobody's sweep. If the one fails,
+        or is to end, so does the other."""
+        self._identifying = identifying = self._identifying_of(want)
         try:
-            if not self._sweeper.begun(chunk.number):
-                if chunk.number not in self._present:
-                    await self._discover(self._together(chunk, following))
-                present = self._present.pop(chunk.number)
-            if self._service.profile != "discovery" and (present is None or present):
+            async with asyncio.TaskGroup() as group:
+                group.create_task(identifying.run())
+                await self._sweep_all()
+                self._figures.all_swept()
+                identifying.finish()
+        except BaseExceptionGroup as failed:
+            raise first(failed) from failed
+        finally:
+            self._identifying = None
+
+    async def _sweep_all(self) -> None:
+        plan = self._job.plan
+        numbers = deque(number for number in plan.order(self._run.seed) if number not in self._run.done)
+        while numbers:
+            await self._chunk(plan.chunk(numbers.popleft()), numbers)
+            self._tell()
+
+    async def _chunk(self, chunk: Chunk, following: Iterable[int]) -> None:
+        """Who is there, and which of their ports are open."""
+        only, run = self._service.profile == "discovery", self._run
+        self._figures.begin(len(chunk.addresses))
+        together = [chunk]
+        try:
+            begun = self._sweeper.begun(chunk.number)
+            if not begun and chunk.number not in run.discovered:
+                together = self._together(chunk, following)
+                await self._discover(together)
+            present = None if begun else self._there(chunk)
+            if not only and (present is None or present):
                 await self._sweep(chunk, present)
                 return
         except ScanFailure as error:
@@ -116,27 +151,45 @@ class Walk:
                 raise
             place = f"{chunk.addresses[0]} to {chunk.addresses[-1]}"
             raise ScanFailure(f"chunk {chunk.number + 1} of {self._job.plan.chunk_count} ({place}): {error}") from error
-        absent = (address for address in chunk.addresses if present is not None and address not in present)
-        self._done(chunk, [], absent, DETECTED)
+        for one in together if only else [chunk]:
+            present = self._there(one)
+            self._done(one, [], (address for address in one.addresses if address not in present), DETECTED)
 
-    def _together(self, chunk: Chunk, following: Iterable[Chunk]) -> list[Chunk]:
+    def _there(self, chunk: Chunk) -> set[str]:
+        """The addresses of a chunk that was discovered that are to be asked further."""
+        return self._store.present(self._run, chunk.addresses) | self._single.intersection(chunk.addresses)
+
+    def _together(self, chunk: Chunk, following: Iterable[int]) -> list[Chunk]:
         """The chunks to discover at once. In a large plan those are many: whoever is not there is waited for once."""
         together, addresses = [chunk], len(chunk.addresses)
         line = (chunk.family, chunk.addresses[0].partition("%")[2])
-        for other in following if self._job.plan.hosts > LARGE else ():
+        many = self._service.profile == "discovery" or self._job.plan.hosts > LARGE
+        most = at_once(min(self._service.rate, *self._budget.limits))
+        for number in following if many else ():
+            if number in self._run.discovered or self._sweeper.begun(number):
+                continue
+            other = self._job.plan.chunk(number)
+            if line != (other.family, other.addresses[0].partition("%")[2]):
+                continue
             addresses += len(other.addresses)
-            same = line == (other.family, other.addresses[0].partition("%")[2])
-            if not same or addresses > DISCOVERED_AT_ONCE or self._sweeper.begun(other.number):
+            if addresses > most:
                 break
             together.append(other)
         return together
 
     async def _discover(self, chunks: list[Chunk]) -> None:
-        """Find the addresses of these chunks that are to be asked further. Those that answered are stored."""
-        single = self._job.pinned.single if self._service.profile != "discovery" else frozenset()
-        family, first = chunks[0].family, chunks[0].addresses[0]
+        """Find the addresses of these chunks that answer, and store them.
+
+        nmap tells of up to 4,096 addresses together, when all of them had their time: so what is asked twice after a
+        kill is all that was asked at once (``at_once``), but for those of which it had told.
+        """
+        family, zone = chunks[0].family, chunks[0].addresses[0].partition("%")[2]
         addresses = [address for chunk in chunks for address in chunk.addresses]
         self._job.allowed.check(addresses)
+        only = self._service.profile == "discovery"
+        if only:
+            self._figures.begin(len(addresses))
+        known = self._store.present(self._run, addresses)
         elements: list[bytes] = []
         hosts: dict[str, Host] = {}
 
@@ -146,38 +199,43 @@ class Walk:
                 elements.append(element)
 
         def turn(fraction: float) -> None:
-            self._figures.discovering(fraction, self._service.profile == "discovery")
+            self._figures.discovering(fraction, only)
             self._tell()
 
-        plain = [ip_address(text.partition("%")[0]) for text in addresses]
-
-        def ask(rate: int) -> Coroutine[Any, Any, Verdict]:
-            return discover(
+        async def ask(rate: int) -> Verdict:
+            left = [ip_address(one.partition("%")[0]) for one in addresses if one not in known and one not in hosts]
+            if not left:
+                return Verdict(version=self._figures.nmap_version)
+            return await discover(
                 family,
-                merge((int(address), int(address)) for address in plain),
+                merge((int(address), int(address)) for address in left),
                 self._job.program,
                 rate=rate,
-                zone=first.partition("%")[2],
+                zone=zone,
                 on_host=on_host,
                 turn=turn,
                 turn_every=min(0.5, self._context.beat_interval),
             )
 
+        plain = [ip_address(text.partition("%")[0]) for text in addresses]
         tell = self._tell
         work = partial(steadily, self._budget, self._budget.of(plain), len(plain), self._service.rate, ask, tell)
-        verdict = await self._gate.redo(work, tell)
-        self._store.store(
-            self._run,
-            hosts.values(),
-            time.time(),
-            stage=DETECTED if self._service.profile == "discovery" else SWEPT,
-            raw=document(elements, verdict.version) if elements else b"",
-        )
+        verdict: Verdict | None = None
+        try:
+            verdict = await self._gate.redo(work, tell)
+        finally:
+            # Who answered is there, whatever ended it; who did not is known to be absent only at its end.
+            self._store.store(
+                self._run,
+                hosts.values(),
+                time.time(),
+                stage=DETECTED if only else SWEPT,
+                discovered=[chunk.number for chunk in chunks] if verdict is not None else (),
+                raw=document(elements, verdict.version if verdict is not None else "") if elements else b"",
+            )
         self._store.tally(
             self._run, sent=self._figures.sent, answered=self._figures.answered, nmap_version=verdict.version
         )
-        for chunk in chunks:
-            self._present[chunk.number] = {one for one in chunk.addresses if one in single or one in hosts}
 
     async def _sweep(self, chunk: Chunk, present: set[str] | None) -> None:
         places = {address: place for place, address in enumerate(chunk.addresses)}
@@ -222,6 +280,8 @@ class Walk:
             self._store.store(self._run, [hosts.pop(address) for address in everything], time.time(), stage=DETECTED)
         stage = SWEPT if self._job.want is not None else DETECTED
         self._done(chunk, self._named(hosts.values()), absent, stage)
+        if self._identifying is not None:
+            self._identifying.swept(sum(host.state == "up" or bool(host.ports) for host in hosts.values()))
         self._sweeper.forget(chunk.number)
         self._store.tally(
             self._run,
@@ -240,11 +300,8 @@ class Walk:
             self._figures.again(progress)
             self._tell()
 
-        # Its file has a number that no chunk has, and is not continued: what is doubted then is asked then.
-        place = self._job.plan.chunk_count + number
-        self._sweeper.forget(place)
+        place = self._job.plan.chunk_count + number  # a number that no chunk has
         swept = await self._sweeper.sweep(place, kind, Asking(lot.addresses, ports), turn=turn)
-        self._sweeper.forget(place)
         self._figures.swept(swept.sent, swept.answered, swept.lost)
         return self._named(swept.hosts)
 
@@ -271,22 +328,24 @@ class Walk:
         self._figures.end()
         self._context.beat()
 
-    async def _identify(self, want: Want) -> None:
+    def _identifying_of(self, want: Want) -> Identifying:
         """Phase 2: what answers on the open ports that were found."""
 
         async def redo(make: Callable[[], Coroutine[Any, Any, None]]) -> None:
-            await self._gate.redo(make, self._tell)
+            await self._gate.redo(make)
 
-        await identify_waiting(
+        notes = Notebook(self._context.data / "services", f"{self._run.id} {self._run.started}")
+        if not self._run.resumed:
+            notes.discard()
+        return Identifying(
             self._store,
             self._run,
             want,
             self._job.program,
             silent_again=self._service.silent_again,
             figures=self._figures,
-            permit=permit_of(self._budget, self._job.allowed),
-            charge=charge_of(self._budget),
-            redo=redo,
+            leave=leave_of(self._budget, self._job.allowed, redo),
+            notes=notes,
             turn=self._tell,
             turn_every=min(0.5, self._context.beat_interval),
         )

@@ -102,14 +102,17 @@ class ScanWorker:
             self._broke_off(store, run, str(error) if isinstance(error, Exception) else None)
             raise
         took = time.monotonic() - began - self._gate.held
+        everything = store.everything(run)
+        trap = f", {_count(everything, 'host')} open to everything" if everything else ""
         self._context.event(
             "scan_finished",
-            f"{self._summary()}: {_count(run.hosts_up, 'host')} up, {_count(run.ports_open, 'port')} open,"
+            f"{self._summary()}: {_count(run.hosts_up, 'host')} up, {_count(run.ports_open, 'port')} open{trap},"
             f" took {took:.1f} s{f'; degraded: {degraded}' if degraded else ''}",
             run=run.id,
             hosts_total=self._job.plan.hosts,
             hosts_up=run.hosts_up,
             ports_open=run.ports_open,
+            open_to_everything=everything,
             seconds=round(took, 3),
             degraded=degraded,
         )

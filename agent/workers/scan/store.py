@@ -257,6 +257,21 @@ class ScanStore:
             ).fetchall()
         return [reading.Quarantined(*row) for row in rows]
 
+    def longest_silent(self, most: int, now: float) -> frozenset[str]:
+        """The hosts with silent ports that are due, those first that have waited longest, and no more than ``most``.
+
+        Only of those that the last run has looked at and that are up: others would be waited for in vain.
+        """
+        with _told(self.path):
+            rows = self._connection.execute(
+                "SELECT quarantine.address FROM quarantine JOIN hosts USING (site, address)"
+                " WHERE site = ?1 AND next_try <= ?2 AND hosts.state = 'up' AND hosts.last_looked >="
+                " ifnull((SELECT max(started) FROM runs WHERE site = ?1 AND folded AND status != 'imported'), 0)"
+                " GROUP BY quarantine.address ORDER BY min(next_try), hosts.place LIMIT ?3",
+                (self.site, now, most),
+            ).fetchall()
+        return frozenset(address for (address,) in rows)
+
     def silence(self, ports: Iterable[reading.Quarantined], heard: Iterable[tuple[str, str, int]] = ()) -> None:
         """Put these ports under quarantine, in place of what was known of them; those that were ``heard`` are free."""
         with transaction(self._connection, self.path):

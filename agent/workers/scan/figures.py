@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from agent.workers.scan.advance import Progress
 from agent.workers.scan.identify import Progress as Learned
-from agent.workers.scan.sweep import Progress
 
 Phase = Literal["discovery", "ports", "services"]
 

@@ -90,6 +90,8 @@ class HostState:
     misses: int = 0
     history: int = NONE
     flapping: int = 0
+    dark: int = 0
+    """Runs in a row in which nobody answered of several known hosts around it, and that were not believed for that."""
     ports: Mapping[Key, PortState] = field(default_factory=lambda: MappingProxyType({}))
 
 

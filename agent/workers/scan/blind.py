@@ -133,12 +133,12 @@ def _dark_reason(parts: Mapping[tuple[int, Network], int], *, everything: bool) 
     counts: Counter[Network] = Counter()
     for (_, network), known in parts.items():
         counts[network] += known
-    return f"{_listed(counts)} of the known hosts asked together answered none"
+    return f"none of the known hosts answered that were asked together in {_listed(counts)}"
 
 
 def _listed(counts: Mapping[Network, int]) -> str:
-    named = [f"of {count} in {network}" for network, count in sorted(counts.items())]
-    more = f" and in {len(named) - _NAMED} more networks" if len(named) > _NAMED else ""
+    named = [f"{network} ({count})" for network, count in sorted(counts.items())]
+    more = f" and {len(named) - _NAMED} more networks" if len(named) > _NAMED else ""
     return ", ".join(named[:_NAMED]) + more
 
 

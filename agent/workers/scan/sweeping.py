@@ -70,12 +70,13 @@ class Swept:
 
 
 class Sweeper:
-    """Sweeps chunks for one run. ``identity`` decides what a chunk that was begun belongs to: the plan and the run."""
+    """Sweeps chunks for one run. ``identity`` gives, for the number of a chunk, what it belongs to once it is begun,
+    and what decides its order: of the plan, the seed of the run and this number (``Plan.piece``)."""
 
     def __init__(
         self,
         directory: Path,
-        identity: str,
+        identity: Callable[[int], str],
         *,
         rate: float,
         retries: int,
@@ -98,10 +99,11 @@ class Sweeper:
         """Whether something is known of this chunk already."""
         return any(self._path(number, kind).exists() for kind in ("tcp", "udp"))
 
-    def discard(self) -> None:
-        """Forget everything that other runs left."""
+    def discard(self, *, notes: bool = True) -> None:
+        """Forget everything that was left of chunks, and ``notes``: why it is degraded."""
         for path in self._directory.glob("sweep-*.*"):
-            path.unlink(missing_ok=True)
+            if notes or path.name != _NOTES:
+                path.unlink(missing_ok=True)
 
     def forget(self, number: int) -> None:
         """Forget a chunk: what it told is stored elsewhere."""
@@ -143,7 +145,7 @@ class Sweeper:
         self._allowed.check(chunk.addresses)
         protocol = protocol_of(kind)
         grid = Grid(protocol, chunk.addresses, chunk.ports)
-        key = grid.key(f"{self._identity} {number}")
+        key = grid.key(self._identity(number))
         path = self._path(number, protocol)
         ledger = Ledger(path, key, grid.size, now=time.time(), within=RESUME_WITHIN)
         try:

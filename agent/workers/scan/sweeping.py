@@ -70,7 +70,7 @@ class Swept:
 
 
 class Sweeper:
-    """Sweeps chunks for one run. ``identity`` gives, for the number of a chunk, what it belongs to once it is begun,
+    """Sweeps chunks for one run. ``identity`` gives, for the number of a chunk, what it belongs to when it was begun,
     and what decides its order: of the plan, the seed of the run and this number (``Plan.piece``)."""
 
     def __init__(

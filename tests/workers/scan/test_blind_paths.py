@@ -9,6 +9,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from ipaddress import ip_network
 from pathlib import Path
@@ -86,11 +87,12 @@ def benches(tmp_path: Path) -> Iterator[list[Bench]]:
 
 
 def all_at_once(benches: Iterable[Bench], net: lab.Network, services: Sequence[Scan]) -> list[Ended]:
-    started = [
-        (bench, bench.start(service, prefix=tuple(net.inside())))
-        for bench, service in zip(benches, services, strict=False)
-    ]
-    ended = [bench.finish(process) for bench, process in started]
+    with ThreadPoolExecutor() as pool:
+        runs = [
+            pool.submit(bench.run, service, prefix=tuple(net.inside()))
+            for bench, service in zip(benches, services, strict=False)
+        ]
+    ended = [one.result() for one in runs]
     assert [one.stderr for one in ended if one.code] == []
     return ended
 
@@ -118,7 +120,7 @@ def test_a_scan_that_is_blind_says_so_and_says_of_nobody_that_it_is_gone(
     known = [whole, whole, WEB[:2], WEB[:2], DNS]
     for bench, service, addresses in zip(benches, services, known, strict=False):
         port = ("udp", 53) if addresses is DNS else ("tcp", 80)
-        remember(bench, service, dict.fromkeys(addresses, [port]))
+        remember(bench, service, dict.fromkeys(addresses, (port,)))
     with cut(net, *to("10.99.0.0/24")):
         first = all_at_once(benches, net, services)
     for ended, addresses in zip(first, known, strict=True):
@@ -134,7 +136,7 @@ def test_what_is_cut_off_is_withheld_and_of_the_rest_it_is_told_who_has_left(
     cut_off = [str(address) for address in ip_network("10.97.1.0/29").hosts()]
     there = [str(address) for address in ip_network("10.97.2.0/29").hosts()]
     bench = benches[0]
-    remember(bench, service, dict.fromkeys((*cut_off, *there), ()) | dict.fromkeys(WEB[:3], [("tcp", 80)]))
+    remember(bench, service, dict.fromkeys((*cut_off, *there), ()) | dict.fromkeys(WEB[:3], (("tcp", 80),)))
     with cut(net, "ip daddr 10.97.1.0/24", *to(WEB[0])):
         [ended] = all_at_once([bench], net, [service])
         assert degraded(ended) == "none of the known hosts answered that were asked together in 10.97.1.0/24 (6)"

@@ -4,7 +4,7 @@ What a chunk or a host told is stored whole, in one transaction, once it is know
 killed at any point leaves only what can be trusted, and the next run of the same plan does the rest. A run goes so::
 
     run = store.begin(task, now)            # a new one, or the rest of one that was cut short: run.done, run.seed
-    store.canaries(), store.silent()        # what should answer, and what should be left alone
+    store.canaries(…), store.silent()       # what should answer, and what should be left alone
     store.store(run, hosts, now, chunk=…)   # for each chunk; then for each host whose services were looked at,
                                             #   with stage=DETECTED: store.waiting(run, DETECTED) are those to do
     store.tally(run, sent=…)                # now and then
@@ -18,23 +18,25 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal
 
 from agent.errors import ScanFailure, StorageFailure
 from agent.telemetry.database import Opened, open_database, storage_failure, transaction
-from agent.workers.scan.found import Host
+from agent.workers.scan.found import Host, Protocol
 from agent.workers.scan.memory import passive, reading, schema, writing
-from agent.workers.scan.memory.coverage import Asked
+from agent.workers.scan.memory.coverage import Asked, asked
 from agent.workers.scan.memory.migration import migrate
 from agent.workers.scan.memory.passive import Sighting
 from agent.workers.scan.memory.picture import decode
 from agent.workers.scan.memory.retention import prune
 from agent.workers.scan.memory.settling import Doubt, doubts, settle
+from agent.workers.scan.memory.signs import signs
 from agent.workers.scan.memory.telling import Event, tell
 from agent.workers.scan.memory.writing import DETECTED, SWEPT, Run, Task
+from agent.workers.scan.plan import Ranges
 
 __all__ = ["DETECTED", "RESUME_WITHIN", "SWEPT", "Ending", "Run", "ScanStore", "Task"]
 
@@ -188,9 +190,28 @@ class ScanStore:
         ).fetchall()
         return (decode(address, data) for address, data in rows)
 
-    def canaries(self, limit: int = 16) -> list[reading.Canary]:
-        """TCP ports of this site that the last runs found open without fail, each of another host."""
-        return reading.canaries(self._connection, limit, self.site)
+    def canaries(self, addresses: Iterable[str], protocol: Protocol = "tcp") -> list[reading.Canary]:
+        """The ports at these ``addresses`` that the last runs found open without fail, one of each host."""
+        with _told(self.path):
+            return reading.canaries(self._connection, addresses, protocol, self.site)
+
+    def canaries_met(self, run: Run, protocol: Protocol = "tcp") -> list[reading.Canary]:
+        """The same of all hosts that this run has met so far."""
+        with _told(self.path):
+            return reading.canaries_met(self._connection, run.id, protocol)
+
+    def signs(self, run: Run, within: Mapping[Protocol, Ranges]) -> Iterator[tuple[str, bool, bool]]:
+        """``(address, known, alive)`` of each host that is known to be up or that this run has met.
+
+        ``within`` are the ports that it asks. See ``blind.alive``.
+        """
+        with _told(self.path):
+            yield from signs(self._connection, run.id, self.site, within)
+
+    def withhold(self, run: Run, addresses: Iterable[str], outcome: Literal["blind", "dark"]) -> None:
+        """Note that what this run does not see at these ``addresses`` is not to be believed; see ``Outcome``."""
+        with transaction(self._connection, self.path):
+            writing.add_asked(self._connection, run.id, asked(addresses, (), outcome))
 
     def doubts(self, run: Run) -> Iterator[Doubt]:
         """Where a second look now would settle what this run has left open so far; for ``recheck``."""

@@ -18,6 +18,7 @@ from typing import Final, Literal
 from agent.declaration.sources import LARGEST
 from agent.declaration.target_file import parse_target_file
 from agent.declaration.targets import file_of, is_name, span
+from agent.declaration.wording import shown
 from agent.errors import ConfigurationError, ScanFailure
 
 MOST_OF_A_NAME: Final = 16
@@ -68,7 +69,20 @@ async def _resolve(name: str, key: str) -> list[str]:
     except (OSError, UnicodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no name"
         raise ScanFailure(f"{key}: {name} cannot be resolved: {why}") from error
-    return list(dict.fromkeys(str(answer[4][0]) for answer in answers))
+    found = list(dict.fromkeys(str(answer[4][0]) for answer in answers))
+    for text in found:
+        if not _is_address(text):
+            raise ScanFailure(f"{key}: {name} stands for {shown(text)}, which is no address that can be scanned")
+    return found
+
+
+def _is_address(text: str) -> bool:
+    """An interface may have any name, and so may the scope of an address."""
+    try:
+        one = span(text)
+    except ValueError:
+        return False
+    return one.low == one.high and "/" not in text
 
 
 def _read(path: Path, key: str) -> list[str]:

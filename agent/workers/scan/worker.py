@@ -19,7 +19,7 @@ from agent.workers.scan.budget_file import Budget, budget_of
 from agent.workers.scan.figures import Figures
 from agent.workers.scan.job import settle_job
 from agent.workers.scan.pausing import Ended, gate_of
-from agent.workers.scan.store import Ending, Run, ScanStore, Task
+from agent.workers.scan.store import FAILURES, Ending, Run, ScanStore, Task
 from agent.workers.scan.walk import Walk
 
 SEED_BITS = 48
@@ -76,9 +76,8 @@ class ScanWorker:
             run = store.begin(self._task(), time.time(), self._context.beat)
             tell_changes(self._context, store)
             if run.resumed:
-                self._context.log(
-                    f"continuing run {run.id}: {run.hosts_done} of {self._job.plan.hosts} hosts were done"
-                )
+                done = f"{run.hosts_done} of {self._job.plan.hosts} hosts were done"
+                self._context.log("; ".join(part for part in (f"continuing run {run.id}: {done}", run.after()) if part))
             walk = Walk(
                 self._context,
                 self._service,
@@ -136,10 +135,16 @@ class ScanWorker:
         status: Ending = "failed" if failure is not None else "interrupted"
         done = f"stopped after {run.hosts_done if run else 0} of {_count(self._job.plan.hosts, 'host')}"
         message = failure if failure is not None else f"{done}; the next run continues"
-        self._context.event(f"scan_{status}", f"{self._summary()}: {message}", run=run.id if run else None)
         if run is not None:
             with suppress(StorageFailure):  # the first failure is the one to tell, and `begin` sees a run without end
                 store.end(run, status, time.time(), message)
+        told = f"{self._summary()}: {message}"
+        if run is not None and status == "failed":
+            anew = run.failures >= FAILURES
+            told += (
+                f"; it has failed {FAILURES} times, the next run begins anew" if anew else "; the next run continues"
+            )
+        self._context.event(f"scan_{status}", told, run=run.id if run else None)
 
     def _tell(self, run: Run) -> None:
         self._context.beat()

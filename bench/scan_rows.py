@@ -79,7 +79,7 @@ def discovery(net: lab.Network, place: Path, row: str, figures: Figures) -> dict
     """Who is there of a /20: 256 of it, or all."""
     prefix = _DISCOVERED[row]
     network = [str(address) for address in IPv4Network(prefix)]
-    figures.truth[row] = frozenset((address, 0) for address in (network if row == "crowd" else network[1::16]))
+    figures.truth[row] = frozenset((address, 0) for address in (network[1:-1] if row == "crowd" else network[1::16]))
     return round_of(net, place, Nmap(net, place, [["-sn", prefix]]), targets=[prefix], profile="discovery")
 
 

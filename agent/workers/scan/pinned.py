@@ -85,7 +85,7 @@ async def pin(
             notes.append(f"{key}: {name} has {len(addresses)} addresses: {more} are not scanned, from {addresses[-more]} on")
             del addresses[MOST_OF_A_NAME:]
     pinned = [address for target in flat for address in found.get(target, [target])]
-    single = frozenset(target for target in pinned if (one := span(target)).low == one.high)
+    single = frozenset(target.partition("/")[0] for target in pinned if (one := span(target)).low == one.high)
     by_address = {address: name for name, addresses in found.items() for address in addresses}
     resolved = {name: tuple(addresses) for name, addresses in found.items()}
     return Pinned(tuple(dict.fromkeys(pinned)), single, by_address, resolved, tuple(notes))

@@ -190,8 +190,8 @@ def test_forbidden_addresses_are_refused_whatever_is_allowed(text: str) -> None:
 
 
 def test_a_network_is_scanned_around_the_forbidden_addresses_that_are_excluded() -> None:
-    plan = make_plan(["169.254.169.252/30"], exclude=["169.254.169.254"])
-    assert addresses(plan) == ["169.254.169.252", "169.254.169.253", "169.254.169.255"]
+    plan = make_plan(["169.254.169.252/30"], exclude=["169.254.169.253-169.254.169.254"])
+    assert addresses(plan) == ["169.254.169.252", "169.254.169.255"]
 
 
 def test_a_network_that_reaches_beyond_the_own_ones_is_refused() -> None:

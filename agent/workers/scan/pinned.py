@@ -82,7 +82,9 @@ async def pin(
     notes = []
     for name, addresses in found.items() if key == "targets" else ():
         if (more := len(addresses) - MOST_OF_A_NAME) > 0:
-            notes.append(f"{key}: {name} has {len(addresses)} addresses: {more} are not scanned, from {addresses[-more]} on")
+            notes.append(
+                f"{key}: {name} has {len(addresses)} addresses: {more} are not scanned, from {addresses[-more]} on"
+            )
             del addresses[MOST_OF_A_NAME:]
     pinned = [address for target in flat for address in found.get(target, [target])]
     single = frozenset(target.partition("/")[0] for target in pinned if (one := span(target)).low == one.high)

@@ -19,6 +19,7 @@ from agent.workers.scan.budget_file import Budget, budget_of
 from agent.workers.scan.figures import Figures
 from agent.workers.scan.job import settle_job
 from agent.workers.scan.pausing import Ended, gate_of
+from agent.workers.scan.pinned import pinned_before
 from agent.workers.scan.store import FAILURES, Ending, Run, ScanStore, Task
 from agent.workers.scan.walk import Walk
 
@@ -47,10 +48,11 @@ class ScanWorker:
         """
         service = self._service
         try:
-            self._job = await settle_job(service, self._context.log)
+            path = self._context.data / "scan.db"
+            self._job = await settle_job(service, self._context.log, pinned_before(path, service.site, time.time()))
             limits = Limits(service.budget.rate, service.budget.network_rate, service.budget.target_rate)
             self._budget = budget_of(os.environ, limits, self._context.log)
-            self._store = ScanStore(self._context.data / "scan.db", site=service.site)
+            self._store = ScanStore(path, site=service.site)
         except ConfigurationError:
             raise
         except AgentError as error:
@@ -184,6 +186,8 @@ class ScanWorker:
             "profile": service.profile,
             "engine": service.engine,
             "chunk_size": self._job.plan.chunk_size,
+            "names": self._job.pinned.resolved,
+            "notes": self._job.pinned.notes,
         }
         if (want := self._job.want) is not None:
             chosen = (want.certificates, *want.scripts)

@@ -247,6 +247,12 @@ class ScanStore:
             for _ in passive.take_in(self._connection, self.path, self.site, seen, now):
                 turn()
 
+    def everything(self, run: Run) -> int:
+        """How many hosts of a run that has ended say open to everything."""
+        with _told(self.path):
+            [number] = self._connection.execute("SELECT everything FROM runs WHERE id = ?", (run.id,)).fetchone()
+        return int(number)
+
     def silent(self) -> list[reading.Quarantined]:
         """The ports of this site that accept and say nothing: not to be asked what they are before ``next_try``."""
         with _told(self.path):

@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from agent.workers.scan.connect import SPARED, descriptors
+from agent.workers.scan.connect import descriptors, spared
 from agent.workers.scan.engine import Probe, Reply
 from agent.workers.scan.payloads import payloads
 from agent.workers.scan.unreachable import told
@@ -83,7 +83,7 @@ class UdpEngine:
         zone = addresses[0].partition("%")[2]
         self._scope = socket.if_nametoindex(zone) if zone else 0
         self._addresses = addresses
-        self._most = max(1, min(most, descriptors(most) - SPARED))
+        self._most = max(1, min(most, (found := descriptors(most)) - spared(found)))
         self._hosts: dict[int, _Host] = {}
         self._held = 0
         self._turns: list[tuple[float, int]] = []  # a heap: when a host with something waiting may be asked

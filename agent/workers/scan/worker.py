@@ -39,7 +39,7 @@ class ScanWorker:
         self._gate = gate_of(context)
         self._budget: Budget | None = None
         self._store: ScanStore | None = None
-        self._figures = Figures()
+        self._figures = Figures(services=self._service.profile in ("services", "full"))
 
     async def start(self) -> None:
         """Find nmap, settle what is to be asked and open the database.
@@ -103,14 +103,17 @@ class ScanWorker:
             self._broke_off(store, run, str(error) if isinstance(error, Exception) else None)
             raise
         took = time.monotonic() - began - self._gate.held
+        everything = store.everything(run)
+        trap = f", {_count(everything, 'host')} open to everything" if everything else ""
         self._context.event(
             "scan_finished",
-            f"{self._summary()}: {_count(run.hosts_up, 'host')} up, {_count(run.ports_open, 'port')} open,"
+            f"{self._summary()}: {_count(run.hosts_up, 'host')} up, {_count(run.ports_open, 'port')} open{trap},"
             f" took {took:.1f} s{f'; degraded: {degraded}' if degraded else ''}",
             run=run.id,
             hosts_total=self._job.plan.hosts,
             hosts_up=run.hosts_up,
             ports_open=run.ports_open,
+            open_to_everything=everything,
             seconds=round(took, 3),
             degraded=degraded,
         )
@@ -126,7 +129,7 @@ class ScanWorker:
 
     def _ended(self, store: ScanStore, run: Run | None) -> None:
         """Tell and store that somebody ended the run."""
-        message = f"ended by hand after {run.hosts_done if run else 0} of {_count(self._job.plan.hosts, 'host')}"
+        message = f"ended by hand after {self._far(run)}"
         self._context.event("scan_stopped", f"{self._summary()}: {message}", run=run.id if run else None)
         if run is not None:
             store.end(run, "stopped", time.time(), message, turn=self._context.beat)
@@ -135,8 +138,7 @@ class ScanWorker:
     def _broke_off(self, store: ScanStore, run: Run | None, failure: str | None) -> None:
         """Tell and store that the run did not finish: it failed, or was stopped."""
         status: Ending = "failed" if failure is not None else "interrupted"
-        done = f"stopped after {run.hosts_done if run else 0} of {_count(self._job.plan.hosts, 'host')}"
-        message = failure if failure is not None else f"{done}; the next run continues"
+        message = failure if failure is not None else f"stopped after {self._far(run)}; the next run continues"
         if run is not None:
             with suppress(StorageFailure):  # the first failure is the one to tell, and `begin` sees a run without end
                 store.end(run, status, time.time(), message)
@@ -151,13 +153,13 @@ class ScanWorker:
     def _tell(self, run: Run) -> None:
         self._context.beat()
         total, figures = self._job.plan.hosts, self._figures
-        percent = min(100, int(100 * (run.hosts_done + figures.hosts_underway) / total))
+        percent, done = figures.percent(run.hosts_done, total), figures.done(run.hosts_done)
         held = f"{self._gate.why}: " if self._gate.why else ""
         self._context.status(
-            f"{held}{run.hosts_done} of {_count(total, 'host')},"
+            f"{held}{done} of {_count(total, 'host')},"
             f" {_count(run.ports_open + figures.ports_open, 'open port')}, {percent} %",
             {
-                "hosts_done": run.hosts_done,
+                "hosts_done": done,
                 "hosts_total": total,
                 "chunks_done": len(run.done),
                 "chunks_total": self._job.plan.chunk_count,
@@ -168,9 +170,12 @@ class ScanWorker:
                 "phase": figures.phase,
                 "rate": round(figures.rate, 1),
                 "loss": round(figures.lost, 4),
-                "seconds_left": round(figures.left, 1),
+                "seconds_left": round(figures.seconds_left(), 1),
             },
         )
+
+    def _far(self, run: Run | None) -> str:
+        return f"{self._figures.done(run.hosts_done) if run else 0} of {_count(self._job.plan.hosts, 'host')}"
 
     def _summary(self) -> str:
         first, *others = self._service.targets

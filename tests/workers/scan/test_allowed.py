@@ -104,7 +104,8 @@ def forged(*declared, **more):
 
 async def discovered(self, chunks):
     for chunk in chunks:
-        self._present[chunk.number] = set(chunk.addresses)
+        self._run.discovered.add(chunk.number)
+        self._single |= set(chunk.addresses)
 
 job.make_plan = forged
 if {blindly}:

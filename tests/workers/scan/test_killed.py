@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -58,7 +57,8 @@ def _reached(seen: Wire, kind: str, moment: int) -> bool:
 
 
 class Lives:
-    """A scan that is killed at each of the ``moments``, numbers of different probes of one kind on the wire, and then ends."""
+    """A scan that is killed at each of the ``moments``, and then goes to its end. A moment is a number of different
+    probes of one kind on the wire. All that is asked lies in 10.97.0.0/16."""
 
     def __init__(self, net: lab.Network, bench: Bench, service: Scan, kind: str, moments: tuple[int, ...]) -> None:
         starts = []
@@ -71,7 +71,10 @@ class Lives:
         assert self.ended.code == 0, self.ended.stderr
         assert seen.dropped == 0
         self.seen: Wire = seen
-        self._parts = [seen.sent[start:stop] for start, stop in pairwise([*starts, len(seen.sent)])]
+        self._parts = [
+            [one for one in seen.sent[start:stop] if one.to.startswith("10.97.")]
+            for start, stop in pairwise([*starts, len(seen.sent)])
+        ]
 
     def asked(self, kind: str) -> list[set[tuple[str, str]]]:
         """Who was asked what in each life."""

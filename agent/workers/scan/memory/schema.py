@@ -47,6 +47,7 @@ TABLES: Final = (
         quiet INTEGER NOT NULL DEFAULT 0,   -- 1: of the past, so that its changes are no events
         failures INTEGER NOT NULL DEFAULT 0, -- how often it has failed, if it was continued after that
         failure TEXT NOT NULL DEFAULT '',   -- why, the last time
+        everything INTEGER NOT NULL DEFAULT 0, -- hosts that say open to everything, counted when they are folded
         folded_to INTEGER NOT NULL DEFAULT 0, -- hosts up to this id were folded into what is so now
         folded INTEGER NOT NULL DEFAULT 0   -- 1: all were
     )
@@ -123,6 +124,7 @@ TABLES: Final = (
         misses INTEGER NOT NULL DEFAULT 0,  -- looks in a row that covered it and did not see it
         history INTEGER NOT NULL DEFAULT 1, -- bits below a leading one: seen or not; the lowest is the last look
         flapping INTEGER NOT NULL DEFAULT 0,
+        everything INTEGER NOT NULL DEFAULT 0, -- ports that it says open to as to any; 0: it does not
         UNIQUE (site, address)
     )
     """,

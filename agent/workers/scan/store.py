@@ -4,7 +4,7 @@ What a chunk or a host told is stored whole, in one transaction, once it is know
 killed at any point leaves only what can be trusted, and the next run of the same plan does the rest. A run goes so::
 
     run = store.begin(task, now)            # a new one, or the rest of one that was cut short: run.done, run.seed
-    store.canaries(), store.silent()        # what should answer, and what should be left alone
+    store.canaries(…), store.silent()       # what should answer, and what should be left alone
     store.store(run, hosts, now, chunk=…)   # for each chunk; then for each host whose services were looked at,
                                             #   with stage=DETECTED: store.waiting(run, DETECTED) are those to do
     store.tally(run, sent=…)                # now and then
@@ -18,23 +18,25 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal
 
 from agent.errors import ScanFailure, StorageFailure
 from agent.telemetry.database import Opened, open_database, storage_failure, transaction
-from agent.workers.scan.found import Host
+from agent.workers.scan.found import Host, Protocol
 from agent.workers.scan.memory import passive, reading, schema, writing
-from agent.workers.scan.memory.coverage import Asked
+from agent.workers.scan.memory.coverage import Asked, asked
 from agent.workers.scan.memory.migration import migrate
 from agent.workers.scan.memory.passive import Sighting
 from agent.workers.scan.memory.picture import decode
 from agent.workers.scan.memory.retention import prune
 from agent.workers.scan.memory.settling import FAILURES, Doubt, doubts, settle
+from agent.workers.scan.memory.signs import signs
 from agent.workers.scan.memory.telling import Event, tell
 from agent.workers.scan.memory.writing import DETECTED, SWEPT, Run, Task
+from agent.workers.scan.plan import Ranges
 
 __all__ = ["DETECTED", "FAILURES", "RESUME_WITHIN", "SWEPT", "Ending", "Run", "ScanStore", "Task"]
 
@@ -192,9 +194,28 @@ class ScanStore:
         ).fetchall()
         return (decode(address, data) for address, data in rows)
 
-    def canaries(self, limit: int = 16) -> list[reading.Canary]:
-        """TCP ports of this site that the last runs found open without fail, each of another host."""
-        return reading.canaries(self._connection, limit, self.site)
+    def canaries(self, addresses: Iterable[str], protocol: Protocol = "tcp") -> list[reading.Canary]:
+        """The ports at these ``addresses`` that the last runs found open without fail, one of each host."""
+        with _told(self.path):
+            return reading.canaries(self._connection, addresses, protocol, self.site)
+
+    def canaries_met(self, run: Run, protocol: Protocol = "tcp") -> list[reading.Canary]:
+        """The same of all hosts that this run has met so far."""
+        with _told(self.path):
+            return reading.canaries_met(self._connection, run.id, protocol)
+
+    def signs(self, run: Run, within: Mapping[Protocol, Ranges]) -> Iterator[tuple[str, bool, bool]]:
+        """``(address, known, alive)`` of each host that is known to be up or that this run has met.
+
+        ``within`` are the ports that it asks. See ``blind.alive``.
+        """
+        with _told(self.path):
+            yield from signs(self._connection, run.id, self.site, within)
+
+    def withhold(self, run: Run, addresses: Iterable[str], outcome: Literal["blind", "dark"]) -> None:
+        """Note that what this run does not see at these ``addresses`` is not to be believed; see ``Outcome``."""
+        with transaction(self._connection, self.path):
+            writing.add_asked(self._connection, run.id, asked(addresses, (), outcome))
 
     def doubts(self, run: Run) -> Iterator[Doubt]:
         """Where a second look now would settle what this run has left open so far; for ``recheck``."""
@@ -260,6 +281,21 @@ class ScanStore:
                 "SELECT address, proto, port, since, tries, next_try FROM quarantine WHERE site = ?", (self.site,)
             ).fetchall()
         return [reading.Quarantined(*row) for row in rows]
+
+    def longest_silent(self, most: int, now: float) -> frozenset[str]:
+        """The hosts with silent ports that are due, those first that have waited longest, and no more than ``most``.
+
+        Only of those that the last run has looked at and that are up: others would be waited for in vain.
+        """
+        with _told(self.path):
+            rows = self._connection.execute(
+                "SELECT quarantine.address FROM quarantine JOIN hosts USING (site, address)"
+                " WHERE site = ?1 AND next_try <= ?2 AND hosts.state = 'up' AND hosts.last_looked >="
+                " ifnull((SELECT max(started) FROM runs WHERE site = ?1 AND folded AND status != 'imported'), 0)"
+                " GROUP BY quarantine.address ORDER BY min(next_try), hosts.place LIMIT ?3",
+                (self.site, now, most),
+            ).fetchall()
+        return frozenset(address for (address,) in rows)
 
     def silence(self, ports: Iterable[reading.Quarantined], heard: Iterable[tuple[str, str, int]] = ()) -> None:
         """Put these ports under quarantine, in place of what was known of them; those that were ``heard`` are free."""

@@ -363,6 +363,19 @@ def test_silent_ports_are_remembered_until_they_are_heard(store: ScanStore) -> N
     assert store.silent() == []
 
 
+def test_those_that_were_silent_longest_are_asked_first_and_nobody_waits_for_who_is_not_looked_at(
+    store: ScanStore,
+) -> None:
+    for began, last in ((NOW - 200, 5), (NOW - 100, 3)):
+        run = store.begin(Task("plan", 5, 1), began)
+        store.store(run, [host(f"10.0.0.{number}") for number in range(1, last + 1)], began + 1, chunk=0, addresses=5)
+        store.end(run, "finished", began + 2)
+    ports = [Quarantined(f"10.0.0.{number}", "tcp", 22, NOW, 1, NOW - number) for number in range(1, 6)]
+    store.silence([*ports, Quarantined("10.0.0.3", "tcp", 23, NOW, 1, NOW + 9)])
+    assert store.longest_silent(2, NOW) == {"10.0.0.3", "10.0.0.2"}
+    assert store.longest_silent(9, NOW - 2) == {"10.0.0.3", "10.0.0.2"}
+
+
 def test_a_second_scan_of_the_same_service_is_refused_until_the_first_lets_go(store: ScanStore) -> None:
     with pytest.raises(ScanFailure, match="another scan of this service is running"):
         ScanStore(store.path)

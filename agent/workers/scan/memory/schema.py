@@ -92,7 +92,8 @@ TABLES: Final = (
         low BLOB NOT NULL,                  -- 4 or 16 bytes, big-endian
         high BLOB NOT NULL,
         ports INTEGER NOT NULL,             -- of port_sets
-        outcome TEXT NOT NULL,              -- silent: nobody answered. What else: it is not known, and why
+        outcome TEXT NOT NULL,              -- silent: nobody answered. What else: it is not known, and why.
+        -- blind, dark: of these addresses, with a picture or not, nothing is said to be closed or gone
         PRIMARY KEY (run, family, zone, low, high, ports, outcome)
     ) WITHOUT ROWID
     """,
@@ -124,6 +125,7 @@ TABLES: Final = (
         misses INTEGER NOT NULL DEFAULT 0,  -- looks in a row that covered it and did not see it
         history INTEGER NOT NULL DEFAULT 1, -- bits below a leading one: seen or not; the lowest is the last look
         flapping INTEGER NOT NULL DEFAULT 0,
+        dark INTEGER NOT NULL DEFAULT 0,    -- runs in a row in which nobody around it answered
         everything INTEGER NOT NULL DEFAULT 0, -- ports that it says open to as to any; 0: it does not
         UNIQUE (site, address)
     )

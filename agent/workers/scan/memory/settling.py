@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from agent.telemetry.database import transaction
+from agent.workers.scan.blind import ALL_SETTLED, SETTLED
 from agent.workers.scan.found import PROTOCOLS, Host, Rest
 from agent.workers.scan.memory.beliefs import Beliefs
 from agent.workers.scan.memory.coverage import Coverage
@@ -46,6 +47,8 @@ class _Run(NamedTuple):
     ended: float
     quiet: bool
     policy: Policy
+    dark: int
+    """Runs in a row in which nobody answers in a part of what was asked, until that is believed."""
 
 
 def settle(connection: sqlite3.Connection, path: Path, misses: int) -> Iterator[int]:
@@ -90,7 +93,10 @@ def together(doubts: Iterable[Doubt]) -> dict[tuple[Key, ...], list[str]]:
     return found
 
 
-_RUN: Final = "SELECT id, site, started, ended, status, degraded, quiet FROM runs WHERE id = ?"
+_RUN: Final = (
+    "SELECT id, site, started, ended, status, degraded, quiet, hosts_up,"
+    " EXISTS (SELECT 1 FROM coverage WHERE run = runs.id AND outcome IN ('blind', 'dark')) FROM runs WHERE id = ?"
+)
 
 
 def _next(connection: sqlite3.Connection, misses: int) -> _Run | None:
@@ -104,15 +110,16 @@ def _next(connection: sqlite3.Connection, misses: int) -> _Run | None:
 
 
 def _run(row: tuple[Any, ...], misses: int) -> _Run:
-    number, site, started, ended, status, degraded, quiet = row
+    number, site, started, ended, status, degraded, quiet, up, partly = row
     imported = status == "imported"
     policy = Policy(
         misses=misses,
-        closing=status == "finished" and not degraded,
+        closing=status == "finished" and (not degraded or bool(partly)),
         late=imported,
         source="import" if imported else "",
     )
-    return _Run(number, site, started, ended or started, bool(quiet), policy)
+    dark = SETTLED if up else ALL_SETTLED
+    return _Run(number, site, started, ended or started, bool(quiet), policy, dark)
 
 
 def _step(connection: sqlite3.Connection, run: _Run, coverage: Coverage, beliefs: Beliefs) -> bool:
@@ -178,9 +185,13 @@ def _fold(
 ) -> Iterator[tuple[int, str, HostState, Folded | None, bool]]:
     """Each host before and after, and whether the run found that it says open to everything."""
     for number, address, at, data in hosts:
-        silent = coverage.silent(address)
+        silent, withheld = coverage.silent(address), coverage.withheld(address)
         observed = decode(address, data) if data is not None else None
-        if observed is None and silent is None:
+        policy = run.policy
+        if withheld:
+            dark = run.dark if withheld == "dark" and policy.closing else 0
+            policy = replace(policy, closing=False, dark=dark)
+        if observed is None and silent is None and not withheld:
             yield number, address, HostState(), None, False
             continue
         if observed is not None and silent:
@@ -191,7 +202,7 @@ def _fold(
         rechecked = {(protocol, port) for protocol, port in rows}
         now = run.started + at if at is not None else run.ended
         before = beliefs.load(number)
-        folded = fold(before, observed, silent is not None, run.policy, now, rechecked)
+        folded = fold(before, observed, silent is not None, policy, now, rechecked)
         yield number, address, before, folded, observed is not None and observed.everything > 0
 
 

@@ -32,13 +32,13 @@ from agent.workers.scan.memory.migration import migrate
 from agent.workers.scan.memory.passive import Sighting
 from agent.workers.scan.memory.picture import decode
 from agent.workers.scan.memory.retention import prune
-from agent.workers.scan.memory.settling import Doubt, doubts, settle
+from agent.workers.scan.memory.settling import FAILURES, Doubt, doubts, settle
 from agent.workers.scan.memory.signs import signs
 from agent.workers.scan.memory.telling import Event, tell
 from agent.workers.scan.memory.writing import DETECTED, SWEPT, Run, Task
 from agent.workers.scan.plan import Ranges
 
-__all__ = ["DETECTED", "RESUME_WITHIN", "SWEPT", "Ending", "Run", "ScanStore", "Task"]
+__all__ = ["DETECTED", "FAILURES", "RESUME_WITHIN", "SWEPT", "Ending", "Run", "ScanStore", "Task"]
 
 RESUME_WITHIN = 24 * 3600.0
 """Seconds. What an interrupted run found before that is too old to be part of a new picture."""
@@ -46,8 +46,15 @@ RESUME_WITHIN = 24 * 3600.0
 MISSES: Final = 2
 """Looks in a row that miss something until it counts as closed or gone."""
 
+_UNFINISHED: Final = (
+    "SELECT id, started, seed, hosts_up, ports_open, failures, failure, plan_hash FROM runs"
+    " WHERE id = (SELECT max(id) FROM runs WHERE status != 'imported') AND site = ? AND NOT folded"
+    " AND (status = 'interrupted' OR status = 'failed' AND failures < ?) AND abs(? - started) <= ?"
+)
+"""The last run, if it may be continued."""
+
 Ending = Literal["finished", "failed", "interrupted", "stopped"]
-"""``interrupted`` is to be continued; ``stopped``, by a person, is not."""
+"""``interrupted`` is to be continued, and ``failed`` a few times; ``stopped``, by a person, is not."""
 
 
 def _nothing() -> None:
@@ -90,7 +97,7 @@ class ScanStore:
             os.close(fd)
 
     def begin(self, task: Task, now: float, turn: Callable[[], None] = _nothing) -> Run:
-        """Start a run, or continue the last one if it was interrupted and had the same plan.
+        """Start a run, or continue the last one if it was interrupted, or has failed, and had the same plan.
 
         Whatever is still marked as running was killed: only one process has the file open. Runs before that one are
         folded if they were not yet; ``turn`` is called between two steps of that, some 50 ms each.
@@ -103,20 +110,17 @@ class ScanStore:
         with transaction(self._connection, self.path):
             execute = self._connection.execute
             execute("UPDATE runs SET status = 'interrupted', ended = ? WHERE status = 'running'", (now,))
-            last = execute(
-                "SELECT id, started, seed, hosts_up, ports_open FROM runs"
-                " WHERE id = (SELECT max(id) FROM runs WHERE status != 'imported')"
-                " AND status = 'interrupted' AND plan_hash = ? AND site = ? AND NOT folded AND abs(? - started) <= ?",
-                (task.plan_hash, self.site, now, RESUME_WITHIN),
-            ).fetchone()
-            if last is None:
+            last = execute(_UNFINISHED, (self.site, FAILURES, now, RESUME_WITHIN)).fetchone()
+            if last is None or last[7] != task.plan_hash:
                 return writing.add_run(self._connection, task, self.site, now, "running", now)
-            number, started, seed, hosts_up, ports_open = last
-            execute("UPDATE runs SET status = 'running', ended = NULL WHERE id = ?", (number,))
+            number, started, seed, hosts_up, ports_open, failures, failure, _ = last
             chunks = execute("SELECT number, hosts FROM chunks WHERE run = ?", (number,)).fetchall()
             done, hosts = {chunk for chunk, _ in chunks}, sum(hosts for _, hosts in chunks)
             known = {chunk for [chunk] in execute("SELECT number FROM discovered WHERE run = ?", (number,))}
-            return Run(number, done, known, hosts, hosts_up, ports_open, seed, started, self.site, resumed=True)
+            figures = (hosts, hosts_up, ports_open)
+            run = Run(number, done, known, *figures, seed, started, self.site, True, failures, failure)
+            execute("UPDATE runs SET status = 'running', ended = NULL, message = ? WHERE id = ?", (run.after(), number))
+            return run
 
     def store(
         self,
@@ -322,17 +326,23 @@ class ScanStore:
         degraded: str = "",
         turn: Callable[[], None] = _nothing,
     ) -> None:
-        """Close a run, and fold what it found into what is so now, unless it is to be continued.
+        """Close a run, and fold what it found into what is so now, unless it is to be continued: one that was
+        interrupted, and one that has failed, until it has ``FAILURES`` times. Why it did stands in its message, also
+        when it is continued and comes to its end.
 
         One that has ended already stays as it ended: what goes wrong afterwards makes no failure of it. ``degraded``:
         why what it did not find may well be there. ``turn`` as for ``begin``.
         """
+        told = [part for part in (message, run.after()) if part]
+        failures, failure = (run.failures + 1, message) if status == "failed" else (run.failures, run.failure)
         with transaction(self._connection, self.path):
             writing.gather(self._connection, run.id)
             self._connection.execute(
-                "UPDATE runs SET status = ?, ended = ?, message = ?, degraded = ? WHERE id = ? AND status = 'running'",
-                (status, now, message, degraded, run.id),
+                "UPDATE runs SET status = ?, ended = ?, message = ?, degraded = ?, failures = ?, failure = ?"
+                " WHERE id = ? AND status = 'running'",
+                (status, now, "; ".join(told), degraded, failures, failure, run.id),
             )
+        run.failures, run.failure = failures, failure
         self.settle(turn)
 
     def take_in(

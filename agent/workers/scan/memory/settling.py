@@ -103,7 +103,7 @@ def _run(row: tuple[Any, ...], misses: int) -> _Run:
     imported = status == "imported"
     policy = Policy(
         misses=misses,
-        closing=status == "finished" and not degraded,
+        closing=status in ("finished", "imported") and not degraded,
         late=imported,
         source="import" if imported else "",
     )

@@ -22,10 +22,12 @@ _NEIGHBOUR_SOLICITATION = 135  # RFC 4861, 4.3
 
 
 class Sent(NamedTuple):
-    """``at`` is when the kernel handed it to the interface, in unix seconds; ``to`` is who is asked or asked for."""
+    """``at`` is when the kernel handed it to the interface, in unix seconds; ``to`` is who is asked or asked for.
+    ``begins``: it asks for a connection, by TCP over IPv4."""
 
     at: float
     to: str
+    begins: bool = False
 
 
 class Wire:
@@ -69,7 +71,7 @@ class Wire:
             return
         seconds, nanoseconds = struct.unpack("qq", more[0][2])
         if (to := _for_whom(address[1], data)) is not None:
-            self.sent.append(Sent(seconds + nanoseconds / 1e9, to))
+            self.sent.append(Sent(seconds + nanoseconds / 1e9, to, _begins(address[1], data)))
 
 
 def _for_whom(protocol: int, data: bytes) -> str | None:
@@ -82,6 +84,12 @@ def _for_whom(protocol: int, data: bytes) -> str | None:
         return None
     solicits = data[6] == socket.IPPROTO_ICMPV6 and data[40] == _NEIGHBOUR_SOLICITATION
     return str(ip_address(data[48:64] if solicits else data[24:40]))
+
+
+def _begins(protocol: int, data: bytes) -> bool:
+    """Whether it is a SYN and no more, RFC 9293 3.1."""
+    header = 14 + 4 * (data[14] & 15)
+    return protocol == _IPV4 and data[23] == socket.IPPROTO_TCP and data[header + 13] & 0x17 == 0x02
 
 
 @contextmanager

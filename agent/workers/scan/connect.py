@@ -56,6 +56,7 @@ class ConnectEngine:
         """Raises ``ScanFailure`` when a zone is no interface of this host, or no descriptor is to be had."""
         self.patience = 1.0
         self.trouble = ""
+        self._resting = False
         self._family = socket.AF_INET6 if ":" in addresses[0] else socket.AF_INET
         self._peers = [_peer(address) for address in addresses]
         self._most = max(1, min(most, (found := descriptors(MOST)) - spared(found)))
@@ -68,6 +69,16 @@ class ConnectEngine:
             self._epoll = select.epoll()
         except OSError as error:
             raise ScanFailure(f"ports cannot be asked: {error.strerror}") from error
+
+    @property
+    def resting(self) -> bool:
+        return self._resting
+
+    @resting.setter
+    def resting(self, rests: bool) -> None:
+        self._resting = rests
+        if rests:  # the kernel sends each SYN again after a second
+            self.forget()
 
     @property
     def room(self) -> int:

@@ -79,6 +79,7 @@ class UdpEngine:
         """``most`` is how many attempts there are at once. Raises ``OSError`` when a zone is no interface."""
         self.patience = 1.0
         self.trouble = ""
+        self.resting = False
         self._six = ":" in addresses[0]
         zone = addresses[0].partition("%")[2]
         self._scope = socket.if_nametoindex(zone) if zone else 0
@@ -127,7 +128,8 @@ class UdpEngine:
             if fd != self._due:
                 self._hear(fd, replies, now)
         self._expire(now)
-        self._turn(now)
+        if not self.resting:
+            self._turn(now)
         return replies
 
     def forget(self) -> None:

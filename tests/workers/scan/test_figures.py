@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.workers.scan.advance import Progress
 from agent.workers.scan.figures import Figures
 from agent.workers.scan.identify import Progress as Learned
-from agent.workers.scan.sweep import Progress
 
 
 def swept(fraction: float) -> Progress:

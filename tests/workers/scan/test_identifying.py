@@ -167,11 +167,11 @@ exec "$NMAP" "$@"
 DIES_LATER = """
 case "$*" in
   *-sV*) echo $$ >> $HERE/pids; exec sleep 60;;
-  *-6*-sn*|*-sn*-6*) while [ ! -e $HERE/pids ]; do sleep 0.05; done; kill -9 $$;;
+  *-sn*) mkdir $HERE/first || { while [ ! -e $HERE/pids ]; do sleep 0.05; done; kill -9 $$; };;
 esac
 exec "$NMAP" "$@"
 """
-"""The discovery of the IPv6 addresses fails once services are asked for."""
+"""The second discovery fails, once services are asked for."""
 
 
 def alone(ended: Ended, message: str) -> None:

@@ -24,6 +24,7 @@ import msgspec
 from agent.declaration.sources import LARGEST
 from agent.declaration.target_file import parse_target_file
 from agent.declaration.targets import file_of, is_name, span
+from agent.declaration.wording import shown
 from agent.errors import ConfigurationError, ScanFailure, StorageFailure
 from agent.workers.scan.memory.place import order
 from agent.workers.scan.memory.reading import Memory
@@ -111,9 +112,11 @@ def pinned_before(path: Path, site: str, now: float) -> Before | None:
     if last is None or last.folded or last.site != site or not abs(now - last.started) <= RESUME_WITHIN:
         return None
     try:
-        return Before(last.plan_hash, msgspec.convert(last.declared.get("names", {}), Resolved))
+        resolved = msgspec.convert(last.declared.get("names", {}), Resolved)
     except msgspec.ValidationError:
         return None
+    sane = all(_is_address(text) for addresses in resolved.values() for text in addresses)
+    return Before(last.plan_hash, resolved) if sane else None
 
 
 async def _resolve(name: str, key: str) -> list[str]:
@@ -122,7 +125,20 @@ async def _resolve(name: str, key: str) -> list[str]:
     except (OSError, UnicodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no name"
         raise ScanFailure(f"{key}: {name} cannot be resolved: {why}") from error
-    return sorted({str(answer[4][0]) for answer in answers}, key=order)
+    found = {str(answer[4][0]) for answer in answers}
+    for text in found:
+        if not _is_address(text):
+            raise ScanFailure(f"{key}: {name} stands for {shown(text)}, which is no address that can be scanned")
+    return sorted(found, key=order)
+
+
+def _is_address(text: str) -> bool:
+    """An interface may have any name, and so may the scope of an address."""
+    try:
+        one = span(text)
+    except ValueError:
+        return False
+    return one.low == one.high and "/" not in text
 
 
 def _read(path: Path, key: str) -> list[str]:

@@ -112,7 +112,7 @@ def stored(bench: Bench) -> set[str]:
 
 def receive_until_stored(bench: Bench, address: str) -> None:
     """Whatever order chunks go in."""
-    while not (bench.data / "scan.db").exists() or address not in stored(bench):
+    while {"READY": "1"} not in bench.notes or address not in stored(bench):
         bench.receive()
 
 

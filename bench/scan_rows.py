@@ -88,7 +88,7 @@ def discovery(net: lab.Network, place: Path, row: str, figures: Figures, *, slow
     """Who is there of a /20: 256 of it, or all. Not ``slow``: without masscan, which may never end."""
     prefix = _DISCOVERED[row]
     network = [str(address) for address in IPv4Network(prefix)]
-    figures.truth[row] = frozenset((address, 0) for address in (network if row == "crowd" else network[1::16]))
+    figures.truth[row] = frozenset((address, 0) for address in (network[1:-1] if row == "crowd" else network[1::16]))
     theirs = [scan_peers.nmap(["-sn", prefix])]
     if slow:
         theirs.append(scan_peers.masscan("--ping", prefix, interface=INTERFACE))

@@ -13,6 +13,8 @@ from agent.cli.names import SCAN
 from agent.cli.scan_list import document as run_document
 from agent.cli.scan_list import loss, note, status
 from agent.cli.scan_stores import chosen, opened, pick, runs_of
+from agent.cli.scan_words import ports as short_ports
+from agent.cli.scan_words import says_everything
 from agent.errors import UsageError
 
 if TYPE_CHECKING:
@@ -82,7 +84,11 @@ def _pairs(name: str, run: Run, hosts: Sequence[Host], asked: Sequence[Asked]) -
         ("started", text.moment(run.started)),
         ("took", text.ABSENT if run.ended is None else text.duration(run.ended - run.started)),
     ]
-    pairs += [(key, _words(declared[key])) for key in ("targets", "exclude", "ports", "file") if declared.get(key)]
+    pairs += [(key, _words(declared[key])) for key in ("targets", "exclude") if declared.get(key)]
+    if declared.get("ports"):
+        pairs.append(("ports", short_ports(_words(declared["ports"]))))
+    if declared.get("file"):
+        pairs.append(("file", _words(declared["file"])))
     if run.profile:
         pairs.append(("profile", run.profile))
     if run.engine or run.nmap_version:
@@ -137,19 +143,23 @@ def _rows(host: Host) -> list[tuple[str, ...]]:
         for port in host.ports
         if port.state not in ("closed", "filtered")
     ]
-    names = ", ".join(host.names)
     together = _together(host)
-    return [
-        *(rows or [(host.address, text.ABSENT, host.state, text.ABSENT, "")]),
-        *([("", "", "", "", f"also: {together}")] if together else []),
-        *([("", "", "", "", f"names: {names}")] if names else []),
-    ]
+    names = f"names: {', '.join(host.names)}" if host.names else ""
+    if not rows:
+        everything = says_everything(host.everything) if host.everything else ""
+        beside = "; ".join(part for part in (everything, together, names) if part)
+        return [(host.address, text.ABSENT, host.state, text.ABSENT, beside)]
+    beside = "; ".join(part for part in (f"also: {together}" if together else "", names) if part)
+    return [*rows, *([("", "", "", "", beside)] if beside else [])]
 
 
 def _beside(port: Port) -> str:
     """Such as ``(says nothing)``: what was learned when it was asked what it is, beside the reason for its state."""
     remark = port.reason.partition("; ")[2]
-    return f"({remark})" if remark else ""
+    return f"({_REMARKS.get(remark, remark)})" if remark else ""
+
+
+_REMARKS = {"nmap: tcpwrapped": "hangs up at once"}
 
 
 def _together(host: Host) -> str:
@@ -158,6 +168,8 @@ def _together(host: Host) -> str:
 
     counts: dict[str, int] = {}
     for rest in host.rest:
+        if rest.state == "open":
+            continue  # ``says_everything``
         counts[rest.state] = counts.get(rest.state, 0) + size(rest.ports)
     for port in host.ports:
         if port.state in ("closed", "filtered"):

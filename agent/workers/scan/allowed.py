@@ -18,10 +18,17 @@ Interval = tuple[int, int]
 
 
 class Allowed:
-    """What may be scanned: what is the organisation's own and ``allow_public``, but never ``exclude``."""
+    """What may be scanned: what is the organisation's own and ``allow_public``, but never ``exclude``, and no
+    broadcast address."""
 
-    def __init__(self, allow_public: Iterable[str] = (), exclude: Iterable[str] = ()) -> None:
-        """Both in the normal form of ``agent.declaration.targets``. Raises ``ValueError`` for anything else."""
+    def __init__(
+        self, allow_public: Iterable[str] = (), exclude: Iterable[str] = (), broadcasts: Iterable[str] = ()
+    ) -> None:
+        """All in the normal form of ``agent.declaration.targets``. Raises ``ValueError`` for anything else.
+
+        ``broadcasts`` are addresses with which all of a network are addressed: the first and last of those declared,
+        and those of the networks that this host is on.
+        """
         self._own: dict[int, list[Interval]] = {4: [], 6: []}
         self._never: dict[int, list[Interval]] = {4: [], 6: []}
         self._excluded: dict[tuple[int, str], list[Interval]] = {}
@@ -35,6 +42,9 @@ class Allowed:
         for text in exclude:
             hole = span(text)
             self._excluded.setdefault((hole.family, hole.zone), []).append((hole.low, hole.high))
+        for text in broadcasts:
+            one = span(text)
+            self._never[one.family].append((one.low, one.high))
         for intervals in (*self._own.values(), *self._never.values(), *self._excluded.values()):
             _merge(intervals)
 

@@ -70,6 +70,7 @@ def _host_document(host: Host) -> dict[str, Any]:
         "mac": host.mac,
         "names": list(host.names),
         "os": list(host.os),
+        "open_to_everything": host.everything,
         "scripts": {script.name: script.output for script in host.scripts},
         "ports": [_port_document(port) for port in host.ports],
         "others": [
@@ -167,7 +168,8 @@ def markdown(told: Told) -> Iterator[str]:
             number = f"{port.protocol}/{port.number}"
             yield f"| {host.address} | {name} | {number} | {marked(port.state)} | {marked(service(port))} |"
         if not shown:
-            yield f"| {host.address} | {name} | – | {marked(host.state)} | |"
+            everything = f"says open to everything ({host.everything:,} ports asked) " if host.everything else ""
+            yield f"| {host.address} | {name} | – | {marked(host.state)} | {everything}|"
 
 
 def marked(words: str) -> str:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from agent.declaration.model import Scan
 from agent.declaration.ports import Ports, parse_ports
-from agent.errors import ScanFailure
+from agent.declaration.targets import left_out
+from agent.errors import ConfigurationError, ScanFailure
 from agent.linux.broadcasts import broadcast_addresses
 from agent.workers.scan.allowed import Allowed
 from agent.workers.scan.identify import Want
@@ -19,7 +20,7 @@ from agent.workers.scan.sweeping import Kind, may_send_raw
 
 CERTIFICATES = "ssl-cert"
 DISCOVERED_AT_ONCE = 4096
-"""Addresses of one run of nmap that only discovers."""
+"""Most addresses of one run of nmap that only discovers: it takes so many at a time itself (PING_GROUP_SZ)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +51,18 @@ async def settle_job(service: Scan, log: Callable[[str], None]) -> Job:
         ports = settle(ports, read_services(program.data / "nmap-services"))
     want = _wanted(service, program)
     pinned = await pin(service.targets)
-    exclude = (*(await pin(service.exclude, "exclude")).targets, *_broadcasts(log))
+    never = {**_broadcasts(log), **left_out(pinned.targets)}
+    for address in sorted(pinned.single & never.keys()):
+        raise ConfigurationError(f"targets: {address} is {never[address]}, which is never scanned; leave it out")
+    exclude = (*(await pin(service.exclude, "exclude")).targets, *never)
     plan = make_plan(
         pinned.targets,
         exclude,
         service.allow_public,
         ports=max(_number(ports.tcp), _number(ports.udp)),
         identity=(service.profile, str(ports), service.engine),
-        most=DISCOVERED_AT_ONCE if service.profile == "discovery" else None,
     )
-    allowed = Allowed(service.allow_public, exclude)
+    allowed = Allowed(service.allow_public, exclude, never)
     return Job(ports, pinned, exclude, allowed, plan, _kind(service, ports, log), program, want)
 
 
@@ -76,13 +79,13 @@ def _wanted(service: Scan, program: Program) -> Want | None:
     )
 
 
-def _broadcasts(log: Callable[[str], None]) -> list[str]:
-    """The broadcast addresses of the networks that this host is on, which are never scanned."""
+def _broadcasts(log: Callable[[str], None]) -> dict[str, str]:
+    """The broadcast addresses of the networks that this host is on, each with what it is."""
     try:
-        return broadcast_addresses()
+        return dict.fromkeys(broadcast_addresses(), "a broadcast address of this host")
     except OSError as error:
         log(f"the kernel does not tell the broadcast addresses of this host: {error.strerror or error}")
-        return []
+        return {}
 
 
 def _kind(service: Scan, ports: Ports, log: Callable[[str], None]) -> Kind:

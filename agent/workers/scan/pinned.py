@@ -57,7 +57,7 @@ async def pin(targets: Iterable[str], key: Literal["targets", "exclude"] = "targ
         missing = next(name for name in names if name not in found)
         raise ScanFailure(f"{key}: {missing} cannot be resolved: no answer within {RESOLVING:.0f} s") from None
     pinned = [address for target in flat for address in found.get(target, [target])]
-    single = frozenset(target for target in pinned if (one := span(target)).low == one.high)
+    single = frozenset(target.partition("/")[0] for target in pinned if (one := span(target)).low == one.high)
     by_address = {address: name for name, addresses in found.items() for address in addresses}
     return Pinned(tuple(dict.fromkeys(pinned)), single, by_address)
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal
@@ -113,7 +113,8 @@ class ScanStore:
             execute("UPDATE runs SET status = 'running', ended = NULL WHERE id = ?", (number,))
             chunks = execute("SELECT number, hosts FROM chunks WHERE run = ?", (number,)).fetchall()
             done, hosts = {chunk for chunk, _ in chunks}, sum(hosts for _, hosts in chunks)
-            return Run(number, done, hosts, hosts_up, ports_open, seed, started, self.site, resumed=True)
+            known = {chunk for [chunk] in execute("SELECT number FROM discovered WHERE run = ?", (number,))}
+            return Run(number, done, known, hosts, hosts_up, ports_open, seed, started, self.site, resumed=True)
 
     def store(
         self,
@@ -125,11 +126,13 @@ class ScanStore:
         addresses: int = 0,
         asked: Iterable[Asked] = (),
         stage: int = SWEPT,
+        discovered: Collection[int] = (),
         raw: bytes = b"",
     ) -> None:
         """Keep what a chunk, or one host, told, or nothing of it.
 
-        ``chunk``: mark this one, of so many ``addresses``, as done. ``asked``: the addresses of which there is nothing
+        ``chunk``: mark this one, of so many ``addresses``, as done. ``discovered``: of these chunks it is known now who
+        is there: ``present``, and nobody else. ``asked``: the addresses of which there is nothing
         to tell, by what came of them; those that nobody answered at belong there, or they were not covered (hosts that
         are down count as such). A host that was stored in this run already gets what is new added. ``raw`` is nmap's
         XML.
@@ -146,15 +149,24 @@ class ScanStore:
             fresh = chunk is not None and chunk not in run.done
             if fresh:
                 self._connection.execute("INSERT INTO chunks VALUES (?, ?, ?, ?)", (run.id, chunk, now, addresses))
+            self._connection.executemany(
+                "INSERT OR IGNORE INTO discovered VALUES (?, ?)", ((run.id, number) for number in discovered)
+            )
             self._connection.execute(
                 "UPDATE runs SET chunks_done = chunks_done + ?, hosts_up = ?, ports_open = ? WHERE id = ?",
                 (int(fresh), run.hosts_up + more_up, run.ports_open + more_open, run.id),
             )
         run.hosts_up += more_up
         run.ports_open += more_open
+        run.discovered.update(discovered)
         if fresh and chunk is not None:
             run.done.add(chunk)
             run.hosts_done += addresses
+
+    def present(self, run: Run, addresses: Iterable[str]) -> set[str]:
+        """Those of the addresses that have answered in this run."""
+        with _told(self.path):
+            return writing.with_picture(self._connection, run, addresses)
 
     def tally(
         self, run: Run, *, sent: int, answered: int, loss: float | None = None, engine: str = "", nmap_version: str = ""
@@ -185,12 +197,26 @@ class ScanStore:
         with _told(self.path):
             yield from doubts(self._connection, run.id, self._misses)
 
-    def recheck(self, run: Run, hosts: Iterable[Host], now: float) -> None:
+    def intend(self, run: Run, lots: Iterable[str]) -> None:
+        """Keep what the run is to look at twice; they are numbered from 0."""
+        with transaction(self._connection, self.path):
+            self._connection.executemany(
+                "INSERT INTO again VALUES (?, ?, ?)", ((run.id, number, lot) for number, lot in enumerate(lots))
+            )
+
+    def again(self, run: Run) -> list[tuple[int, str]]:
+        """What of that it has not looked at yet."""
+        with _told(self.path):
+            rows = self._connection.execute("SELECT number, lot FROM again WHERE run = ? ORDER BY number", (run.id,))
+            return rows.fetchall()
+
+    def recheck(self, run: Run, hosts: Iterable[Host], now: float, lot: int | None = None) -> None:
         """Keep what second looks told: hosts with nothing but the ports that were asked again.
 
-        A host that did not answer again is one that is ``down``.
+        A host that did not answer again is one that is ``down``. ``lot``: which of ``again`` is done with that.
         """
         with transaction(self._connection, self.path):
+            self._connection.execute("DELETE FROM again WHERE run = ? AND number = ?", (run.id, lot))
             for host in hosts:
                 if host.state == "up" or writing.has_picture(self._connection, run, host.address):
                     more = self._add(run, host, now, SWEPT)
@@ -216,6 +242,12 @@ class ScanStore:
         with _told(self.path):
             for _ in passive.take_in(self._connection, self.path, self.site, seen, now):
                 turn()
+
+    def everything(self, run: Run) -> int:
+        """How many hosts of a run that has ended say open to everything."""
+        with _told(self.path):
+            [number] = self._connection.execute("SELECT everything FROM runs WHERE id = ?", (run.id,)).fetchone()
+        return int(number)
 
     def silent(self) -> list[reading.Quarantined]:
         """The ports of this site that accept and say nothing: not to be asked what they are before ``next_try``."""

@@ -57,12 +57,13 @@ class Swept:
 
 
 class Sweeper:
-    """Sweeps chunks for one run. ``identity`` decides what a chunk that was begun belongs to: the plan and the run."""
+    """Sweeps chunks for one run. ``identity`` gives, for the number of a chunk, what it belongs to when it was begun, and
+    what decides its order: of the plan, the seed of the run and this number (``Plan.piece``)."""
 
     def __init__(
         self,
         directory: Path,
-        identity: str,
+        identity: Callable[[int], str],
         *,
         rate: float,
         retries: int,
@@ -130,7 +131,7 @@ class Sweeper:
         self._allowed.check(chunk.addresses)
         protocol: Literal["tcp", "udp"] = "udp" if kind == "udp" else "tcp"
         grid = Grid(protocol, chunk.addresses, chunk.ports)
-        key = grid.key(f"{self._identity} {number}")
+        key = grid.key(self._identity(number))
         path = self._path(number, protocol)
         ledger = Ledger(path, key, grid.size, now=time.time(), within=RESUME_WITHIN)
         try:

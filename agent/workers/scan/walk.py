@@ -29,7 +29,7 @@ from agent.workers.scan.identifying import charge_of, identify_waiting, permit_o
 from agent.workers.scan.job import DISCOVERED_AT_ONCE, Job
 from agent.workers.scan.memory.coverage import asked
 from agent.workers.scan.pausing import Gate
-from agent.workers.scan.plan import Chunk, merge
+from agent.workers.scan.plan import CHUNK_ADDRESSES, Chunk, merge
 from agent.workers.scan.results import document
 from agent.workers.scan.steady import steadily
 from agent.workers.scan.store import DETECTED, SWEPT, Run, ScanStore
@@ -40,6 +40,15 @@ from agent.workers.scan.sweeping import Kind, Sweeper
 
 LARGE = 1024
 """Addresses of a plan from which on they are discovered many chunks at a time."""
+
+
+def at_once(rate: float) -> int:
+    """How many addresses are discovered together at a rate of so many packets a second.
+
+    nmap sends up to four probes to each, twice where nobody answers (nmap(1), -sn): so many take it some two seconds,
+    as long as it waits for the last answer, and that is what a kill in the middle of it may have asked twice.
+    """
+    return max(CHUNK_ADDRESSES, min(DISCOVERED_AT_ONCE, int(rate / 4)))
 
 
 class Walk:
@@ -68,10 +77,10 @@ class Walk:
         self._gate = gate
         self._figures = figures
         self._tell = tell
-        self._present: dict[int, set[str]] = {}
+        self._single = job.pinned.single if service.profile != "discovery" else frozenset[str]()
         self._sweeper = Sweeper(
             context.data,
-            f"{job.plan.plan_hash} {run.id} {run.started}",
+            partial(job.plan.piece, run.seed),
             rate=service.rate,
             retries=service.retries,
             allowed=job.allowed,
@@ -87,28 +96,32 @@ class Walk:
         self.degraded = self._sweeper.notes()
         if self._job.want is not None:  # what an earlier part of this run has swept
             await self._identify(self._job.want)
-        chunks = deque(chunk for chunk in self._job.plan.chunks() if chunk.number not in self._run.done)
-        while chunks:
-            await self._chunk(chunks.popleft(), chunks)
+        plan = self._job.plan
+        numbers = deque(number for number in plan.order(self._run.seed) if number not in self._run.done)
+        while numbers:
+            await self._chunk(plan.chunk(numbers.popleft()), numbers)
             if self._job.want is not None:
                 await self._identify(self._job.want)
             self._tell()
         if self._service.profile != "discovery" and not self.degraded:
             within: Within = {"tcp": self._job.ports.tcp, "udp": self._job.ports.udp}
             await look_again(self._store, self._run, within, self._ask_again)
+            self._sweeper.discard()  # all of it is stored
             if self._job.want is not None:  # whatever a second look has found open
                 await self._identify(self._job.want)
 
-    async def _chunk(self, chunk: Chunk, following: Iterable[Chunk]) -> None:
+    async def _chunk(self, chunk: Chunk, following: Iterable[int]) -> None:
         """Who is there, and which of their ports are open."""
+        only, run = self._service.profile == "discovery", self._run
         self._figures.begin(len(chunk.addresses))
-        present: set[str] | None = None
+        together = [chunk]
         try:
-            if not self._sweeper.begun(chunk.number):
-                if chunk.number not in self._present:
-                    await self._discover(self._together(chunk, following))
-                present = self._present.pop(chunk.number)
-            if self._service.profile != "discovery" and (present is None or present):
+            begun = self._sweeper.begun(chunk.number)
+            if not begun and chunk.number not in run.discovered:
+                together = self._together(chunk, following)
+                await self._discover(together)
+            present = None if begun else self._there(chunk)
+            if not only and (present is None or present):
                 await self._sweep(chunk, present)
                 return
         except ScanFailure as error:
@@ -116,27 +129,45 @@ class Walk:
                 raise
             place = f"{chunk.addresses[0]} to {chunk.addresses[-1]}"
             raise ScanFailure(f"chunk {chunk.number + 1} of {self._job.plan.chunk_count} ({place}): {error}") from error
-        absent = (address for address in chunk.addresses if present is not None and address not in present)
-        self._done(chunk, [], absent, DETECTED)
+        for one in together if only else [chunk]:
+            present = self._there(one)
+            self._done(one, [], (address for address in one.addresses if address not in present), DETECTED)
 
-    def _together(self, chunk: Chunk, following: Iterable[Chunk]) -> list[Chunk]:
+    def _there(self, chunk: Chunk) -> set[str]:
+        """The addresses of a chunk that was discovered that are to be asked further."""
+        return self._store.present(self._run, chunk.addresses) | self._single.intersection(chunk.addresses)
+
+    def _together(self, chunk: Chunk, following: Iterable[int]) -> list[Chunk]:
         """The chunks to discover at once. In a large plan those are many: whoever is not there is waited for once."""
         together, addresses = [chunk], len(chunk.addresses)
         line = (chunk.family, chunk.addresses[0].partition("%")[2])
-        for other in following if self._job.plan.hosts > LARGE else ():
+        many = self._service.profile == "discovery" or self._job.plan.hosts > LARGE
+        most = at_once(min(self._service.rate, *self._budget.limits))
+        for number in following if many else ():
+            if number in self._run.discovered or self._sweeper.begun(number):
+                continue
+            other = self._job.plan.chunk(number)
+            if line != (other.family, other.addresses[0].partition("%")[2]):
+                continue
             addresses += len(other.addresses)
-            same = line == (other.family, other.addresses[0].partition("%")[2])
-            if not same or addresses > DISCOVERED_AT_ONCE or self._sweeper.begun(other.number):
+            if addresses > most:
                 break
             together.append(other)
         return together
 
     async def _discover(self, chunks: list[Chunk]) -> None:
-        """Find the addresses of these chunks that are to be asked further. Those that answered are stored."""
-        single = self._job.pinned.single if self._service.profile != "discovery" else frozenset()
-        family, first = chunks[0].family, chunks[0].addresses[0]
+        """Find the addresses of these chunks that answer, and store them.
+
+        nmap tells of up to 4,096 addresses together, when all of them had their time: so what is asked twice after a
+        kill is all that was asked at once (``at_once``), but for those of which it had told.
+        """
+        family, zone = chunks[0].family, chunks[0].addresses[0].partition("%")[2]
         addresses = [address for chunk in chunks for address in chunk.addresses]
         self._job.allowed.check(addresses)
+        only = self._service.profile == "discovery"
+        if only:
+            self._figures.begin(len(addresses))
+        known = self._store.present(self._run, addresses)
         elements: list[bytes] = []
         hosts: dict[str, Host] = {}
 
@@ -146,38 +177,43 @@ class Walk:
                 elements.append(element)
 
         def turn(fraction: float) -> None:
-            self._figures.discovering(fraction, self._service.profile == "discovery")
+            self._figures.discovering(fraction, only)
             self._tell()
 
-        plain = [ip_address(text.partition("%")[0]) for text in addresses]
-
-        def ask(rate: int) -> Coroutine[Any, Any, Verdict]:
-            return discover(
+        async def ask(rate: int) -> Verdict:
+            left = [ip_address(one.partition("%")[0]) for one in addresses if one not in known and one not in hosts]
+            if not left:
+                return Verdict(version=self._figures.nmap_version)
+            return await discover(
                 family,
-                merge((int(address), int(address)) for address in plain),
+                merge((int(address), int(address)) for address in left),
                 self._job.program,
                 rate=rate,
-                zone=first.partition("%")[2],
+                zone=zone,
                 on_host=on_host,
                 turn=turn,
                 turn_every=min(0.5, self._context.beat_interval),
             )
 
+        plain = [ip_address(text.partition("%")[0]) for text in addresses]
         tell = self._tell
         work = partial(steadily, self._budget, self._budget.of(plain), len(plain), self._service.rate, ask, tell)
-        verdict = await self._gate.redo(work, tell)
-        self._store.store(
-            self._run,
-            hosts.values(),
-            time.time(),
-            stage=DETECTED if self._service.profile == "discovery" else SWEPT,
-            raw=document(elements, verdict.version) if elements else b"",
-        )
+        verdict: Verdict | None = None
+        try:
+            verdict = await self._gate.redo(work, tell)
+        finally:
+            # Who answered is there, whatever ended it; who did not is known to be absent only at its end.
+            self._store.store(
+                self._run,
+                hosts.values(),
+                time.time(),
+                stage=DETECTED if only else SWEPT,
+                discovered=[chunk.number for chunk in chunks] if verdict is not None else (),
+                raw=document(elements, verdict.version if verdict is not None else "") if elements else b"",
+            )
         self._store.tally(
             self._run, sent=self._figures.sent, answered=self._figures.answered, nmap_version=verdict.version
         )
-        for chunk in chunks:
-            self._present[chunk.number] = {one for one in chunk.addresses if one in single or one in hosts}
 
     async def _sweep(self, chunk: Chunk, present: set[str] | None) -> None:
         places = {address: place for place, address in enumerate(chunk.addresses)}
@@ -240,11 +276,8 @@ class Walk:
             self._figures.again(progress)
             self._tell()
 
-        # Its file has a number that no chunk has, and is not continued: what is doubted then is asked then.
-        place = self._job.plan.chunk_count + number
-        self._sweeper.forget(place)
+        place = self._job.plan.chunk_count + number  # a number that no chunk has
         swept = await self._sweeper.sweep(place, kind, Asking(lot.addresses, ports), turn=turn)
-        self._sweeper.forget(place)
         self._figures.swept(swept.sent, swept.answered, swept.lost)
         return self._named(swept.hosts)
 

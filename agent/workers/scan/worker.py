@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import time
 from contextlib import suppress
 from functools import partial
@@ -20,6 +21,9 @@ from agent.workers.scan.job import settle_job
 from agent.workers.scan.pausing import Ended, gate_of
 from agent.workers.scan.store import Ending, Run, ScanStore, Task
 from agent.workers.scan.walk import Walk
+
+SEED_BITS = 48
+"""Of the number that decides the order of a run: one that every reader of JSON keeps exact."""
 
 
 class ScanWorker:
@@ -98,14 +102,17 @@ class ScanWorker:
             self._broke_off(store, run, str(error) if isinstance(error, Exception) else None)
             raise
         took = time.monotonic() - began - self._gate.held
+        everything = store.everything(run)
+        trap = f", {_count(everything, 'host')} open to everything" if everything else ""
         self._context.event(
             "scan_finished",
-            f"{self._summary()}: {_count(run.hosts_up, 'host')} up, {_count(run.ports_open, 'port')} open,"
+            f"{self._summary()}: {_count(run.hosts_up, 'host')} up, {_count(run.ports_open, 'port')} open{trap},"
             f" took {took:.1f} s{f'; degraded: {degraded}' if degraded else ''}",
             run=run.id,
             hosts_total=self._job.plan.hosts,
             hosts_up=run.hosts_up,
             ports_open=run.ports_open,
+            open_to_everything=everything,
             seconds=round(took, 3),
             degraded=degraded,
         )
@@ -170,8 +177,10 @@ class ScanWorker:
         declared: dict[str, object] = {
             "targets": self._job.pinned.targets,
             "exclude": service.exclude,
+            "left_out": self._job.exclude,
             "ports": str(self._job.ports),
             "profile": service.profile,
+            "engine": service.engine,
             "chunk_size": self._job.plan.chunk_size,
         }
         if (want := self._job.want) is not None:
@@ -182,6 +191,7 @@ class ScanWorker:
             self._job.plan.hosts,
             self._job.plan.chunk_count,
             msgspec.json.encode(declared).decode(),
+            seed=secrets.randbits(SEED_BITS),
             profile=service.profile,
             engine="nmap" if service.profile == "discovery" else self._job.kind,
         )

@@ -124,6 +124,7 @@ class _Place:
                 return
         if asked is None and sights and self._looks and self._scannable(host, bearing):
             yield self._never_scanned(host, [sight for group in sights.values() for sight in group])
+        yield from self._open_to_everything(host, bearing)
         keys = {*self._looks.open_ports(host), *sights, *wanted}
         if host in self._own:
             keys |= {key for key, found in self._ports.items() if any(_reaches(one, host) for one in found)}
@@ -136,6 +137,18 @@ class _Place:
                 tuple(sights.get(key, ())),
             )
             yield from self._port(view, bearing, wanted.get(key, []))
+
+    def _open_to_everything(self, host: str, bearing: Bearing) -> Iterator[Row]:
+        """One row for a host that says "open" whatever it is asked, where nothing but what is declared may be open."""
+        asked = [one for one in self._looks.of(host) if one[1].host.everything]
+        if asked and (strict := bearing.strict):
+            scan, known = max(asked, key=lambda one: one[1].at)
+            found = (
+                *(evidence.expects(one, "others = false") for one in strict),
+                evidence.everything(scan, known),
+            )
+            what = "says open to everything, and that is not declared"
+            yield self._whole("open_undeclared", "high", host, what, known.at, found, strict)
 
     def _count(self, host: str, wanted: dict[Key, list[Pair]]) -> None:
         for key, pairs in wanted.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from agent.declaration.amounts import count
 from agent.workers.watch.expectation import Expectation, answers
 from agent.workers.watch.listening import Listener
 from agent.workers.watch.row import Evidence
@@ -59,6 +60,16 @@ def down(scan: Scanned, known: Known) -> Evidence:
         "scanned",
         f"{scan.service}, run {known.run}: no answer",
         {"scan": scan.service, "run": known.run, "time": known.at, "state": "down", "answers": None},
+    )
+
+
+def everything(scan: Scanned, known: Known) -> Evidence:
+    """That a host says "open" whatever it is asked."""
+    asked = count(known.host.everything, "port")
+    return Evidence(
+        "scanned",
+        f"{scan.service}, run {known.run}: open to everything ({asked} asked)",
+        {"scan": scan.service, "run": known.run, "time": known.at, "state": "open", "answers": None},
     )
 
 

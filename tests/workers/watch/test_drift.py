@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from agent.workers.scan.found import STATES
+from agent.workers.scan.found import STATES, Rest
 from agent.workers.watch.drift import judge
 from agent.workers.watch.expectation import Expectation, Wanted
 from agent.workers.watch.listening import Listener
@@ -75,6 +75,18 @@ def test_several_expectations_hold_together() -> None:
     assert told(rows(scans=(found,), expectations=(expect("tcp/443"), forbids))) == [
         f"critical open_forbidden {WEB} tcp/443"
     ]
+
+
+def test_a_host_that_says_open_to_everything_is_one_row_where_nothing_else_may_be_open() -> None:
+    told_of_together = (Rest("tcp", "open", "syn-ack; answers on every port", ((1, 1024),)),)
+    trap = known(closed=())
+    found = scan(replace(trap, host=replace(trap.host, rest=told_of_together)))
+    (row,) = rows(scans=(found,), expectations=(expect("tcp/80", others=False),))
+    assert (row.severity, row.kind, row.port) == ("high", "open_undeclared", 0)
+    assert row.what == "says open to everything, and that is not declared"
+    assert row.evidence[-1].text == "lan_scan, run 7: open to everything (1,024 ports asked)"
+    assert row.depends == {"scan lan_scan", "expect web"}
+    assert rows(scans=(found,), expectations=(expect("tcp/80"),)) == []
 
 
 @pytest.mark.parametrize("state", ["closed", "filtered"])

@@ -158,6 +158,10 @@ def answered(host: Host) -> bool:
     return any(state in ("open", "closed", "unfiltered") for state, _ in told)
 
 
+def _asked_tcp(host: Host) -> bool:
+    return any(port.protocol == "tcp" for port in host.ports) or any(rest.protocol == "tcp" for rest in host.rest)
+
+
 def _in_rest(host: Host, key: Key) -> Port | None:
     """What is said of a port together with others; ``None`` when nothing is."""
     protocol, number = key
@@ -178,6 +182,7 @@ def _present(current: HostState, observed: Host, policy: Policy, now: float, cha
         mac=observed.mac or current.mac,
         names=observed.names or current.names,
         os=observed.os or current.os,
+        everything=observed.everything if _asked_tcp(observed) else current.everything,
         first_seen=min(now, current.first_seen) if current.first_seen else now,
         last_seen=now,
         last_looked=now,

@@ -30,7 +30,8 @@ LONGEST_XML: Final = 64 << 20
 
 _RUN: Final = (
     "SELECT id, site, started, ended, status, message, degraded, plan_hash, seed, profile, engine, nmap_version,"
-    " declared, argv, sent, answered, loss, hosts_total, hosts_up, ports_open, chunks_total, chunks_done, folded"
+    " declared, argv, sent, answered, loss, hosts_total, hosts_up, ports_open, chunks_total, chunks_done,"
+    " everything, folded"
     " FROM runs"
 )
 _CHANGE: Final = "SELECT id, run, time, site, address, proto, port, kind, old, new, source FROM changes"
@@ -110,8 +111,8 @@ class Memory:
         """What is so now, by address: hosts with their ports, of ``site`` or of all. ``gone``: also those that went."""
         query = (
             "SELECT id, address, site, state, source, mac, names, os, first_seen, last_seen, last_looked,"
-            " last_changed, misses, flapping FROM hosts WHERE state IN ('up', ?) AND (?2 IS NULL OR site = ?2)"
-            " ORDER BY site, place"
+            " last_changed, misses, flapping, everything FROM hosts WHERE state IN ('up', ?)"
+            " AND (?2 IS NULL OR site = ?2) ORDER BY site, place"
         )
         ports = (
             "SELECT proto, port, state, reason, source, first_seen, last_seen, last_looked, last_changed, misses,"
@@ -249,7 +250,7 @@ def _run(row: tuple[Any, ...]) -> Run:
 
 
 def _host_now(address: str, row: list[Any], ports: tuple[PortNow, ...]) -> HostNow:
-    site, state, source, mac, names, os, *times, misses, flapping = row
+    site, state, source, mac, names, os, *times, misses, flapping, everything = row
     first_seen, last_seen, last_looked, last_changed = times
     return HostNow(
         address,
@@ -265,5 +266,6 @@ def _host_now(address: str, row: list[Any], ports: tuple[PortNow, ...]) -> HostN
         last_changed,
         misses,
         bool(flapping),
+        everything,
         ports,
     )

@@ -39,6 +39,8 @@ class Run:
     ports_open: int
     chunks_total: int
     chunks_done: int
+    everything: int
+    """Hosts that say open to everything: their ports are not among ``ports_open``."""
     folded: bool
 
     @property
@@ -98,6 +100,8 @@ class HostNow:
     last_changed: float
     misses: int
     flapping: bool
+    everything: int = 0
+    """Ports that it last said "open" to as it does to any; 0 for a host that does not."""
     ports: tuple[PortNow, ...] = field(default=())
 
 

@@ -70,7 +70,7 @@ def doubts(connection: sqlite3.Connection, run: int, misses: int) -> Iterator[Do
     beliefs = Beliefs(connection)
     after = 0
     while hosts := _hosts(connection, taken, after):
-        for number, address, before, folded in _fold(connection, taken, coverage, beliefs, hosts):
+        for number, address, before, folded, _ in _fold(connection, taken, coverage, beliefs, hosts):
             after = number
             if folded and HOST in folded.doubts:
                 yield Doubt(address, True, tuple(key for key, port in before.ports.items() if port.state == "open"))
@@ -114,15 +114,22 @@ def _step(connection: sqlite3.Connection, run: _Run, coverage: Coverage, beliefs
     """Fold some hosts; whether that were the last."""
     [after] = connection.execute("SELECT folded_to FROM runs WHERE id = ?", (run.id,)).fetchone()
     hosts = _hosts(connection, run, after)
-    for number, address, before, folded in _fold(connection, run, coverage, beliefs, hosts):
+    everything = 0
+    for number, address, before, folded, says_open in _fold(connection, run, coverage, beliefs, hosts):
         after = number
+        everything += says_open
         if folded:
             beliefs.save(number, before, folded.state)
             tell(connection, run.id, run.site, address, folded.changes, run.ended, run.quiet)
     done = len(hosts) < STEP
-    connection.execute("UPDATE runs SET folded_to = ?, folded = ? WHERE id = ?", (after, done, run.id))
+    connection.execute(
+        "UPDATE runs SET folded_to = ?, folded = ?, everything = everything + ? WHERE id = ?",
+        (after, done, everything, run.id),
+    )
     if done:
         connection.execute("DELETE FROM rechecked WHERE run = ?", (run.id,))
+        connection.execute("DELETE FROM discovered WHERE run = ?", (run.id,))
+        connection.execute("DELETE FROM again WHERE run = ?", (run.id,))
     return done
 
 
@@ -163,12 +170,13 @@ def _hosts(connection: sqlite3.Connection, run: _Run, after: int) -> list[_Row]:
 
 def _fold(
     connection: sqlite3.Connection, run: _Run, coverage: Coverage, beliefs: Beliefs, hosts: Iterable[_Row]
-) -> Iterator[tuple[int, str, HostState, Folded | None]]:
+) -> Iterator[tuple[int, str, HostState, Folded | None, bool]]:
+    """Each host before and after, and whether the run found that it says open to everything."""
     for number, address, at, data in hosts:
         silent = coverage.silent(address)
         observed = decode(address, data) if data is not None else None
         if observed is None and silent is None:
-            yield number, address, HostState(), None
+            yield number, address, HostState(), None, False
             continue
         if observed is not None and silent:
             observed = join(_unanswered(address, silent), observed)
@@ -178,7 +186,8 @@ def _fold(
         rechecked = {(protocol, port) for protocol, port in rows}
         now = run.started + at if at is not None else run.ended
         before = beliefs.load(number)
-        yield number, address, before, fold(before, observed, silent is not None, run.policy, now, rechecked)
+        folded = fold(before, observed, silent is not None, run.policy, now, rechecked)
+        yield number, address, before, folded, observed is not None and observed.everything > 0
 
 
 def _unanswered(address: str, ports: PortSet) -> Host:

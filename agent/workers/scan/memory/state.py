@@ -90,6 +90,8 @@ class HostState:
     misses: int = 0
     history: int = NONE
     flapping: int = 0
+    everything: int = 0
+    """Ports that it last said "open" to as it does to any; 0 for a host that does not."""
     ports: Mapping[Key, PortState] = field(default_factory=lambda: MappingProxyType({}))
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from bench import page, process, scan_kills, scan_memory, scan_peers, scan_rows, scan_sending, scanners
 from bench import scan_report as report
 from bench.capture import note
-from bench.scan_method import METHOD
+from bench.scan_method import METHOD, MISSING
 from bench.scan_report import Figures
 from tests.workers.scan import lab
 
@@ -116,6 +116,8 @@ def method(figures: Figures, scale: Scale) -> str:
         again=scale.again,
         kills=scale.kills,
         limit=scale.limit,
+        hangs=scan_peers.HANGS,
+        missing=MISSING[report.RUSTSCAN in figures.versions],
         rate=scan_kills.RATE,
         runs=scale.runs,
     )

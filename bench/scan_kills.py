@@ -16,8 +16,9 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
+from agent.workers.scan.memory.telling import GRAVITY
 from bench import scanners
-from bench.scan_kills_report import Kill, Sent, repeated
+from bench.scan_kills_report import Kill, Sent, by_chance, repeated
 from bench.scan_report import Figures, Place
 from bench.scanners import Us, joined
 from tests.workers.inventory.lab import packets
@@ -33,16 +34,7 @@ LIVES = 6
 """Into how many lives a scan is cut, on average."""
 ENGINES = ("connect", "syn")
 CLOSING = frozenset({"port_closed", "port_filtered", "host_gone"})
-CHANGES = CLOSING | {
-    "host_new",
-    "port_opened",
-    "service_changed",
-    "version_changed",
-    "tls_added",
-    "tls_removed",
-    "certificate_changed",
-    "flapping",
-}
+CHANGES = frozenset(GRAVITY)
 """Events that say that the network has changed, which it has not."""
 
 
@@ -77,13 +69,13 @@ def kills(net: lab.Network, place: Path, count: int, figures: Figures) -> Iterat
         with closing(Us(net, directory, rate=RATE, engine=engine, **asked)) as us:
             first, once, again = (_watched(net, place, us, setting, []) for _ in range(3))
             undisturbed = first.sent[-1] | once.sent[-1]
-            figures.differ = max(figures.differ, sum(repeated(again.sent[-1], undisturbed).values()))
+            figures.differ = max(figures.differ, by_chance(again.sent[-1], undisturbed))
             undisturbed |= again.sent[-1]
             wanted = (count + 1 - number) // len(ENGINES)
             while wanted > 0:
                 moments = [random.uniform(0, 2 / LIVES) for _ in range(min(LIVES - 1, wanted))]
                 scan = _watched(net, place, us, setting, [moment * once.seconds for moment in moments])
-                for found in _each(scan, engine, undisturbed, once.seconds, moments):
+                for found in _each(scan, engine, undisturbed, moments):
                     wanted -= 1
                     yield found
         shutil.rmtree(directory)
@@ -143,16 +135,13 @@ def _count(us: Us, kinds: frozenset[str]) -> int:
     return total
 
 
-def _each(scan: Watched, engine: str, undisturbed: Sent, whole: float, moments: list[float]) -> Iterator[Kill]:
-    """What each kill of a scan added to what was repeated by then, which shows in the life after it."""
-    before = repeated(scan.sent[0], undisturbed)
+def _each(scan: Watched, engine: str, undisturbed: Sent, moments: list[float]) -> Iterator[Kill]:
+    """What each kill of a scan cost in the life after it."""
     when = 0.0
-    for moment, sent in zip(moments, scan.sent[1:], strict=False):
+    for moment, before, after in zip(moments, scan.sent, scan.sent[1:], strict=False):
         when += moment
-        after = repeated(sent, undisturbed)
-        twice = {kind: after[kind] - before[kind] for kind in after}
+        twice = repeated(before, after, undisturbed)
         yield Kill(engine, when, twice, scan.well, scan.closing, scan.told)
-        before = after
 
 
 def _told_apart(capture: Path, setting: Setting, ends: list[int]) -> tuple[list[Sent], set[Place]]:

@@ -39,37 +39,46 @@ class Kill:
         return sum(self.twice.values())
 
 
-def repeated(sent: Sent, undisturbed: Sent) -> dict[Kind, float]:
-    """How many hosts' probes are among ``sent`` beyond what an undisturbed scan sends.
+def repeated(before: Sent, after: Sent, undisturbed: Sent) -> dict[Kind, float]:
+    """How many hosts' probes were sent again because of a kill: ``before`` it, and ``after`` the life that follows.
 
-    A host's probes of one kind are what it got in the undisturbed scan: a third of them more is a third of a host. Of
-    a host that got none there, any are one host.
+    A host's probes of one kind are what it got in an undisturbed scan: a third of them more is a third of a host. Only
+    who was asked both before and after can have been asked again. Of a host that was not asked undisturbed, any are
+    one host.
     """
-    over: dict[Kind, float] = dict.fromkeys(KINDS, 0.0)
-    for (host, kind), count in sent.items():
-        once = undisturbed[host, kind]
-        over[kind] += max(0.0, count / once - 1) if once else 1.0
-    return over
+    twice: dict[Kind, float] = dict.fromkeys(KINDS, 0.0)
+    for (host, kind), count in after.items():
+        if 0 < (asked := before[host, kind]) < count:
+            once = undisturbed[host, kind]
+            twice[kind] += max(0.0, count / once - 1) - max(0.0, asked / once - 1) if once else 1.0
+    return twice
 
 
-def kill_targets(kills: Sequence[Kill]) -> Iterator[Target]:
-    """What was promised of a scan that is killed."""
+def by_chance(sent: Sent, undisturbed: Sent) -> float:
+    """How many hosts' probes one scan that nobody killed has beyond others."""
+    return sum(max(0.0, count / once - 1) for key, count in sent.items() if (once := undisturbed[key]))
+
+
+def kill_targets(kills: Sequence[Kill], differ: float) -> Iterator[Target]:
+    """What was promised of a scan that is killed. ``differ``: what of that is chance, as nobody killed shows."""
     complete = sum(each.complete for each in kills)
     yield "kills after which the scan is complete", f"{len(kills)}", f"{complete}", complete == len(kills)
     most = max(each.hosts for each in kills)
-    yield "probes sent twice because of one kill, at most", "≤ 1 host's", f"{most:.2f} hosts'", most <= 1
+    reached = f"{most:.2f} hosts'" + (f", up to {differ:.2f} of them by chance" if differ else "")
+    yield "probes sent twice because of one kill, at most", "≤ 1 host's", reached, most <= 1 + differ
     closing = sum(each.closing for each in kills)
     yield "events of a port closed or a host gone", "0", f"{closing}", closing == 0
 
 
 def kills_in_words(kills: Sequence[Kill], differ: float) -> str:
     """Where the probes that were sent twice come from."""
-    within = sum(each.hosts <= 1 for each in kills)
+    within = sum(each.hosts <= 1 + differ for each in kills)
     typical = statistics.median(each.hosts for each in kills)
     most = ", ".join(f"{kind} {max(each.twice[kind] for each in kills):.2f}" for kind in KINDS)
     told = max(each.told for each in kills)
     return (
-        f"Probes sent twice because of one of {len(kills)} kills, in hosts: median {typical:.2f}, at most 1 after"
-        f" {within} of them; at most by kind: {most}. Two scans that nobody killed differ by {differ:.2f}."
+        f"Probes sent twice because of one of {len(kills)} kills, in hosts: median {typical:.2f}; at most by kind: {most}."
+        f" A scan that nobody killed has {differ:.2f} more than two others: so much may be chance. All but"
+        f" {len(kills) - within} kills cost no more than one host on top of that."
         f" Changes told of a network that did not change: at most {told} by one scan."
     )

@@ -16,6 +16,8 @@ from bench.scanners import LIMIT, UNPRIVILEGED, waited
 from tests.workers.scan import lab
 from tests.workers.scan.truth import INTERFACE
 
+PACKAGES = ("nmap", "masscan", "nginx", "openssh-server", "redis-tools", "dnsmasq-base")
+"""Debian's, of whoever takes part."""
 FAST = 20_000
 """Packets per second that masscan is told to send; its own default is 100."""
 LAST = 5
@@ -58,7 +60,9 @@ class Peer:
 
 def versions() -> dict[str, str]:
     """Of all that take part here, by name."""
-    found = {name: version(name) for name in ("nmap", "masscan", "nginx", "openssh-server", "redis-tools", "dnsmasq-base")}
+    found = {
+        name: version(name) for name in ("nmap", "masscan", "nginx", "openssh-server", "redis-tools", "dnsmasq-base")
+    }
     if shutil.which("rustscan"):
         said = subprocess.run(["rustscan", "--version"], check=True, capture_output=True, text=True).stdout
         found["RustScan"] = said.split()[-1]

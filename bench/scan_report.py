@@ -122,7 +122,9 @@ def render(figures: Figures) -> str:
         table(["", "", "seconds", "of processor", "found"], rows(figures)),
     ]
     if figures.sendings:
-        parts.append(table(["a SYN to each port, its answer read", "answers", "a second", "µs of processor"], sent(figures)))
+        parts.append(
+            table(["a SYN to each port, its answer read", "answers", "a second", "µs of processor"], sent(figures))
+        )
     if figures.questions:
         rows_of = ([what, f"{1000 * taken:.1f} ms"] for what, taken in figures.questions)
         parts.append(table(["asked of 1,000 scans of 1,000 hosts", ""], rows_of))
@@ -165,9 +167,14 @@ def _targets(figures: Figures) -> Iterator[Target]:
         yield "memory (PSS) meanwhile, nmap included", "≤ 60 MiB", reached, together <= 60
     if figures.questions:
         what, longest = max(figures.questions, key=lambda each: each[1])
-        yield "questions about 1,000 scans of 1,000 hosts", "< 100 ms", f"{1000 * longest:.0f} ms ({what})", longest < 0.1
+        yield (
+            "questions about 1,000 scans of 1,000 hosts",
+            "< 100 ms",
+            f"{1000 * longest:.0f} ms ({what})",
+            longest < 0.1,
+        )
     if figures.kills:
-        yield from kill_targets(figures.kills)
+        yield from kill_targets(figures.kills, figures.differ)
 
 
 def _silent(figures: Figures) -> Iterator[Target]:
@@ -237,7 +244,12 @@ def rows(figures: Figures) -> Iterator[list[str]]:
 def sent(figures: Figures) -> Iterator[list[str]]:
     """By whom SYNs were sent, how fast, and what each cost."""
     for who, one in figures.sendings.items():
-        yield [who, f"{one.answers:,} of {one.probes:,}", f"{one.probes / one.seconds:,.0f}", f"{1e6 * one.processor / one.probes:,.1f}"]
+        yield [
+            who,
+            f"{one.answers:,} of {one.probes:,}",
+            f"{one.probes / one.seconds:,.0f}",
+            f"{1e6 * one.processor / one.probes:,.1f}",
+        ]
 
 
 def ahead_of_us(figures: Figures) -> Iterator[str]:

@@ -24,9 +24,10 @@ BINARY_PACKAGES = $(RUN_PACKAGES) binutils $(shell $(PYTHON) -c \
 # dnsmasq, dhclient, avahi, lldpd, ping, openssl: who talks in the tests of the inventory · tshark: what they said
 # tshark, nfdump: what packets and flows of any kind are, held against the index · openssh: a capture is watched through it
 # nginx, redis (its program is in redis-tools), nftables: what is scanned, and what stands before it · ndiff: held against ours
+# msmtp: a mail system
 TEST_PACKAGES = $(BINARY_PACKAGES) groff-base mandoc lintian strace tzdata tcpdump iproute2 curl systemd qemu-system-x86 \
   debootstrap systemd-container dnsmasq-base isc-dhcp-client avahi-daemon lldpd iputils-ping openssl tshark nfdump chromium \
-  openssh-client openssh-server nginx-light redis-tools nftables ndiff
+  openssh-client openssh-server nginx-light redis-tools nftables ndiff msmtp-mta
 BENCH_PACKAGES := $(RUN_PACKAGES) runit s6
 # wireshark-common: dumpcap, capinfos
 BENCH_CAPTURE_PACKAGES := $(RUN_PACKAGES) iproute2 tcpdump wireshark-common netsniff-ng tcpreplay softflowd nfdump pmacct \
@@ -35,7 +36,8 @@ BENCH_SCAN_PACKAGES := $(RUN_PACKAGES) iproute2 nftables tcpdump nginx-light ope
   masscan
 BENCH_INSTALLED_PACKAGES = $(BINARY_PACKAGES) debootstrap systemd-container
 
-# $(call packages,NAMES): installs the Debian packages that are missing; says nothing when none is.
+# $(call packages,NAMES): installs the Debian packages that are missing; says nothing when none is. What serves something
+# is not started by that (invoke-rc.d(8)): no port of this machine is taken.
 define packages
 @missing=(); \
 for name in $(1); do \
@@ -48,7 +50,10 @@ elif command -v sudo >/dev/null && { sudo -n true 2>/dev/null || [[ -t 0 ]]; }; 
 else echo "These Debian packages are missing; as root: $$install" >&2; exit 1; fi; \
 command -v apt-get >/dev/null || { echo "This is no Debian. Install what these packages hold: $${missing[*]}" >&2; exit 1; }; \
 echo "Installing Debian packages: $${missing[*]}"; \
-output=$$("$${as_root[@]}" env DEBIAN_FRONTEND=noninteractive bash -c "apt-get update && $$install" 2>&1 </dev/null) \
+start_none='policy=/usr/sbin/policy-rc.d; [[ -e $$policy ]] || { trap "rm $$policy" EXIT; \
+  printf "%s\n" "#!/bin/sh" "exit 101" >$$policy; chmod 755 $$policy; }'; \
+output=$$("$${as_root[@]}" env DEBIAN_FRONTEND=noninteractive bash -c "$$start_none; apt-get update && $$install" \
+  2>&1 </dev/null) \
   || { printf '%s\n' "$$output" >&2; exit 1; }
 endef
 

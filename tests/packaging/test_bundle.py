@@ -23,7 +23,7 @@ from tests.binary import ROOT, Built
 
 pytestmark = pytest.mark.timeout(300)  # the first one may build
 
-ONE_FILE_LIMIT = 28 * 1024 * 1024
+ONE_FILE_LIMIT = 29 * 1024 * 1024
 TREE_LIMIT = 68 * 1024 * 1024
 """Bytes. The contract says 35 MB for the one file; what grows beyond these is worth a look."""
 

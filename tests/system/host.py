@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -108,6 +109,13 @@ class Host(Container):
         """A program for a declaration: a script that Python runs. Returns its path inside."""
         self.write(f"/opt/tests/{name}", f"#!/usr/bin/python3\n{text}", 0o755)
         return f"/opt/tests/{name}"
+
+    def lay_program(self, path: str) -> None:
+        """This machine's own program at ``path``, with what it loads: it is the same Debian."""
+        loaded = subprocess.run(["ldd", path], capture_output=True, text=True, check=True).stdout
+        for file in [path, *re.findall(r"=> (/\S+)", loaded)]:
+            if self.run(["test", "-e", file], check=False).returncode:
+                self.copy_in(Path(file).resolve(), file)
 
     def keep_evidence(self, directory: Path) -> None:
         """The logs of the agent and of its services too."""

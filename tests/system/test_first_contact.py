@@ -52,7 +52,8 @@ def foreign(host: Host) -> list[str]:
 def test_an_example_of_the_first_declaration_works_as_soon_as_it_is_no_comment(enabled: Host) -> None:
     assert "declare some in /srv/key/env.toml, then: agentctl reload\n" in enabled.agentctl("status").stdout
     text = enabled.path("/srv/key/env.toml").read_text()
-    api = re.sub(r"^#(?! \S)", "", text[text.index("#[service.api]") :], flags=re.MULTILINE)
+    commented = re.sub(r"^#(?! \S)", "", text[text.index("#[service.api]") :], flags=re.MULTILINE)
+    api, told, notify = commented.partition("[expect.")
     with enabled.path("/srv/key/env.toml").open("a") as file:
         file.write(api)
     assert "api: started\n" in enabled.agentctl("reload").stdout
@@ -60,6 +61,13 @@ def test_an_example_of_the_first_declaration_works_as_soon_as_it_is_no_comment(e
     code, found = doctor(enabled)
     assert code == 0, found
     assert found["prefix"]["finding"] == "/srv is writable for user agent"
+    with enabled.path("/srv/key/env.toml").open("a") as file:
+        file.write(told + notify)
+    assert "watch: started\n" in enabled.agentctl("reload").stdout
+    code, found = doctor(enabled)
+    assert (code, found["mail"]["mend"]) == (2, "install a mail system, such as postfix or msmtp-mta")
+    enabled.lay_program("/usr/sbin/sendmail")
+    assert doctor(enabled)[0] == 0
 
 
 def test_a_file_that_an_editor_gave_to_root_is_told_with_the_command_that_mends_it(enabled: Host) -> None:

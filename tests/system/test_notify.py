@@ -1,12 +1,13 @@
-"""Who is told, from within the sandbox of the unit: the host's curl, and a program."""
+"""Who is told, from within the sandbox of the unit: by the host's curl, its mail system, and a program."""
 
 from __future__ import annotations
 
+import email.message
+import email.policy
 import json
-import re
-import subprocess
 from functools import partial
-from pathlib import Path
+
+import pytest
 
 from tests.harness import wait_until
 from tests.system.host import Host
@@ -41,16 +42,8 @@ group = "100ms"
 """
 
 
-def lay_curl(host: Host) -> None:
-    """This machine's own curl, with what it loads: it is the same Debian."""
-    loaded = subprocess.run(["ldd", "/usr/bin/curl"], capture_output=True, text=True, check=True).stdout
-    for file in ["/usr/bin/curl", *re.findall(r"=> (/\S+)", loaded)]:
-        if host.run(["test", "-e", file], check=False).returncode:
-            host.copy_in(Path(file).resolve(), file)
-
-
 def test_a_webhook_and_a_program_are_told_from_within_the_sandbox(installed: Host) -> None:
-    lay_curl(installed)
+    installed.lay_program("/usr/bin/curl")
     installed.run(["systemd-run", "--unit=receiver", "/usr/bin/python3", "-c", RECEIVER])
     installed.declare(DECLARED)
     installed.systemctl("start")
@@ -58,6 +51,49 @@ def test_a_webhook_and_a_program_are_told_from_within_the_sandbox(installed: Hos
         wait_until(partial(there, installed, file))
         (event,) = json.loads(installed.run(["cat", file]).stdout)["events"]
         assert (event["service"], event["kind"]) == ("api", "failed")
+
+
+MAILED = """
+[service.api]
+kind = "command"
+command = ["/bin/false"]
+restart = "no"
+
+[notify.mail]
+email = "ops@example.org"
+kinds = ["failed"]
+group = "100ms"
+"""
+
+
+def run_mail_system(host: Host, port: int) -> None:
+    """msmtpd(1), which appends each mail to ``/opt/mail``, behind who is to have it."""
+    host.lay_program("/usr/bin/msmtpd")
+    host.write("/opt/keep", '#!/bin/sh\n{ echo "$@"; cat; } >/opt/mail.new && mv /opt/mail.new /opt/mail\n', 0o755)
+    keep = ["/usr/bin/msmtpd", "--interface=127.0.0.1", f"--port={port}", "--command=/opt/keep %F --"]
+    host.run(["systemd-run", "--unit=mail", *keep])
+    wait_until(lambda: bool(host.run(["ss", "-Hltn", f"sport = {port}"]).stdout))
+
+
+@pytest.mark.parametrize("way", ["port 25", "sendmail"])
+def test_a_mail_goes_out_from_within_the_sandbox(installed: Host, way: str) -> None:
+    """As large mail systems take it, and through ``sendmail`` of msmtp where nobody listens on port 25."""
+    run_mail_system(installed, 25 if way == "port 25" else 2525)
+    if way == "sendmail":
+        installed.lay_program("/usr/sbin/sendmail")
+        installed.write("/etc/msmtprc", "account default\nhost 127.0.0.1\nport 2525\n", 0o644)
+    installed.write("/etc/mailname", "example.net\n")
+    installed.declare(MAILED)
+    installed.systemctl("start")
+    wait_until(partial(there, installed, "/opt/mail"), lambda: installed.log("watch"))
+    envelope, _, content = installed.path("/opt/mail").read_text().partition("\n")
+    assert envelope.split() == ["agent@example.net", "--", "ops@example.org"]
+    mail = email.message_from_string(content, policy=email.policy.default)
+    assert isinstance(mail, email.message.EmailMessage)
+    assert "api failed: exited 1" in mail["Subject"]
+    assert "api failed: exited 1" in mail.get_content()
+    delivered = {"notifications_delivered": 1, "notifications_failing": 0}
+    wait_until(lambda: delivered.items() <= installed.service("watch")["figures"].items())
 
 
 def there(host: Host, file: str) -> bool:

@@ -405,6 +405,7 @@ def test_the_catalog_explains_each_kind_and_nothing_else() -> None:
     text = (ROOT / "systemd" / "agent.catalog").read_text()
     explained = dict(re.findall(r"^-- (\w+)\n(.*?)(?=^-- |\Z)", text, re.DOTALL | re.MULTILINE))
     assert list(explained) == [kind.id for kind in KINDS.values()]
+    assert not re.search(r"[^\n]\n-- ", text), "systemd reads no entry without an empty line before it"
     for name, kind in KINDS.items():
         head, _, body = explained[kind.id].partition("\n\n")
         subject, definer, documentation = head.splitlines()

@@ -126,11 +126,7 @@ class Sweep:
     def _resume(self) -> None:
         """Take up what the ledger says; what was in flight goes back to not sent in this round."""
         self._round, self._settled, sent = self._ledger.place
-        waiting = self._round + 1
-        for number in self._order.items(self._settled, sent):
-            if self._states[number] == waiting:
-                self._states[number] = self._round
-        self._turn_to(self._settled)
+        self._take_back(sent)
         width = self._grid.width
         for place in range(len(self._grid.addresses)):
             for byte, count in self._ledger.tally(place * width, (place + 1) * width).items():
@@ -140,6 +136,14 @@ class Sweep:
                     self._skipped += count
                 elif byte < BELIEVED:
                     self._finished[place] = False
+
+    def _take_back(self, sent: int) -> None:
+        """Whatever may still be in flight, up to the position ``sent``, is to be sent again."""
+        waiting = self._round + 1
+        for number in self._order.items(self._settled, sent):
+            if self._states[number] == waiting:
+                self._states[number] = self._round
+        self._turn_to(self._settled)
 
     def _turn_to(self, position: int) -> None:
         self._cursor = position
@@ -199,9 +203,16 @@ class Sweep:
                 return _IDLE
 
     def hold(self, now: float) -> float:
-        """Instead of ``turn``: send nothing now, only listen. Nothing that passes meanwhile is held against anybody."""
+        """Instead of ``turn``: send nothing now, only listen. Nothing that passes meanwhile is held against anybody.
+
+        What the engine has to give up for that, so that nothing is repeated, is sent again when it goes on.
+        """
         if self._stopped is None:
             self._stopped = now
+            waiting, self._engine.resting = self._engine.waiting, True
+            if self._engine.waiting < waiting and self.phase in ("sending", "waiting"):
+                self._take_back(self._cursor)
+                self.phase = "sending"
         for reply in self._engine.receive(now):
             self._hear(reply)
         self._settle(now)
@@ -209,6 +220,7 @@ class Sweep:
 
     def _go_on(self, now: float) -> None:
         self._stopped = None
+        self._engine.resting = False
         self._turned = now
         self._canaries.reset()
         self._pace.stalled(now)

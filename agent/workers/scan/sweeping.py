@@ -57,8 +57,8 @@ class Swept:
 
 
 class Sweeper:
-    """Sweeps chunks for one run. ``identity`` gives, for the number of a chunk, what it belongs to when it was begun, and
-    what decides its order: of the plan, the seed of the run and this number (``Plan.piece``)."""
+    """Sweeps chunks for one run. ``identity`` gives, for the number of a chunk, what it belongs to when it was begun,
+    and what decides its order: of the plan, the seed of the run and this number (``Plan.piece``)."""
 
     def __init__(
         self,

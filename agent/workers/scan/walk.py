@@ -1,13 +1,14 @@
 """Through one run of a scan, chunk by chunk: who is there, which of their ports are open, what answers on those.
 
 First it is asked who is there at all (``discover``); addresses that were named one by one are taken to be there in any
-case. Their ports are swept (``sweeping``), the open ones identified (``identify``), and what differs from what was
-known is looked at once more before the run ends (``again``). Each of these steps is stored when it is done, and what is
-not stored yet can be continued: so a run that is killed loses next to nothing.
+case. Their ports are swept (``sweeping``), beside that the open ones are identified (``identifying``), and at last what
+differs from what was known is looked at once more (``again``). Each of these steps is stored when it is done, and what
+is not stored yet can be continued: so a run that is killed loses next to nothing.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
@@ -24,10 +25,11 @@ from agent.workers.scan.budget_file import Budget
 from agent.workers.scan.discover import discover
 from agent.workers.scan.figures import Figures
 from agent.workers.scan.found import Host
-from agent.workers.scan.identify import Want
-from agent.workers.scan.identifying import charge_of, identify_waiting, permit_of
+from agent.workers.scan.identify import Want, first
+from agent.workers.scan.identifying import Identifying, leave_of
 from agent.workers.scan.job import DISCOVERED_AT_ONCE, Job
 from agent.workers.scan.memory.coverage import asked
+from agent.workers.scan.notebook import Notebook
 from agent.workers.scan.pausing import Gate
 from agent.workers.scan.plan import CHUNK_ADDRESSES, Chunk, merge
 from agent.workers.scan.results import document
@@ -77,6 +79,7 @@ class Walk:
         self._gate = gate
         self._figures = figures
         self._tell = tell
+        self._identifying: Identifying | None = None
         self._single = job.pinned.single if service.profile != "discovery" else frozenset[str]()
         self._sweeper = Sweeper(
             context.data,
@@ -94,21 +97,40 @@ class Walk:
         if not self._run.resumed:
             self._sweeper.discard()
         self.degraded = self._sweeper.notes()
-        if self._job.want is not None:  # what an earlier part of this run has swept
-            await self._identify(self._job.want)
-        plan = self._job.plan
-        numbers = deque(number for number in plan.order(self._run.seed) if number not in self._run.done)
-        while numbers:
-            await self._chunk(plan.chunk(numbers.popleft()), numbers)
-            if self._job.want is not None:
-                await self._identify(self._job.want)
-            self._tell()
+        if self._job.want is not None:
+            await self._sweep_and_identify(self._job.want)
+        else:
+            await self._sweep_all()
         if self._service.profile != "discovery" and not self.degraded:
             within: Within = {"tcp": self._job.ports.tcp, "udp": self._job.ports.udp}
             await look_again(self._store, self._run, within, self._ask_again)
             self._sweeper.discard()  # all of it is stored
             if self._job.want is not None:  # whatever a second look has found open
-                await self._identify(self._job.want)
+                again = self._identifying_of(self._job.want)
+                again.finish()
+                await again.run()
+
+    async def _sweep_and_identify(self, want: Want) -> None:
+        """One beside the other: whoever is slow to say what listens there holds up nobody's sweep. If the one fails,
+        or is to end, so does the other."""
+        self._identifying = identifying = self._identifying_of(want)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(identifying.run())
+                await self._sweep_all()
+                self._figures.all_swept()
+                identifying.finish()
+        except BaseExceptionGroup as failed:
+            raise first(failed) from failed
+        finally:
+            self._identifying = None
+
+    async def _sweep_all(self) -> None:
+        plan = self._job.plan
+        numbers = deque(number for number in plan.order(self._run.seed) if number not in self._run.done)
+        while numbers:
+            await self._chunk(plan.chunk(numbers.popleft()), numbers)
+            self._tell()
 
     async def _chunk(self, chunk: Chunk, following: Iterable[int]) -> None:
         """Who is there, and which of their ports are open."""
@@ -258,6 +280,8 @@ class Walk:
             self._store.store(self._run, [hosts.pop(address) for address in everything], time.time(), stage=DETECTED)
         stage = SWEPT if self._job.want is not None else DETECTED
         self._done(chunk, self._named(hosts.values()), absent, stage)
+        if self._identifying is not None:
+            self._identifying.swept(sum(host.state == "up" or bool(host.ports) for host in hosts.values()))
         self._sweeper.forget(chunk.number)
         self._store.tally(
             self._run,
@@ -304,22 +328,24 @@ class Walk:
         self._figures.end()
         self._context.beat()
 
-    async def _identify(self, want: Want) -> None:
+    def _identifying_of(self, want: Want) -> Identifying:
         """Phase 2: what answers on the open ports that were found."""
 
         async def redo(make: Callable[[], Coroutine[Any, Any, None]]) -> None:
-            await self._gate.redo(make, self._tell)
+            await self._gate.redo(make)
 
-        await identify_waiting(
+        notes = Notebook(self._context.data / "services", f"{self._run.id} {self._run.started}")
+        if not self._run.resumed:
+            notes.discard()
+        return Identifying(
             self._store,
             self._run,
             want,
             self._job.program,
             silent_again=self._service.silent_again,
             figures=self._figures,
-            permit=permit_of(self._budget, self._job.allowed),
-            charge=charge_of(self._budget),
-            redo=redo,
+            leave=leave_of(self._budget, self._job.allowed, redo),
+            notes=notes,
             turn=self._tell,
             turn_every=min(0.5, self._context.beat_interval),
         )

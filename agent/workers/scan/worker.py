@@ -38,7 +38,7 @@ class ScanWorker:
         self._gate = gate_of(context)
         self._budget: Budget | None = None
         self._store: ScanStore | None = None
-        self._figures = Figures()
+        self._figures = Figures(services=self._service.profile in ("services", "full"))
 
     async def start(self) -> None:
         """Find nmap, settle what is to be asked and open the database.
@@ -128,7 +128,7 @@ class ScanWorker:
 
     def _ended(self, store: ScanStore, run: Run | None) -> None:
         """Tell and store that somebody ended the run."""
-        message = f"ended by hand after {run.hosts_done if run else 0} of {_count(self._job.plan.hosts, 'host')}"
+        message = f"ended by hand after {self._far(run)}"
         self._context.event("scan_stopped", f"{self._summary()}: {message}", run=run.id if run else None)
         if run is not None:
             store.end(run, "stopped", time.time(), message, turn=self._context.beat)
@@ -137,8 +137,7 @@ class ScanWorker:
     def _broke_off(self, store: ScanStore, run: Run | None, failure: str | None) -> None:
         """Tell and store that the run did not finish: it failed, or was stopped."""
         status: Ending = "failed" if failure is not None else "interrupted"
-        done = f"stopped after {run.hosts_done if run else 0} of {_count(self._job.plan.hosts, 'host')}"
-        message = failure if failure is not None else f"{done}; the next run continues"
+        message = failure if failure is not None else f"stopped after {self._far(run)}; the next run continues"
         self._context.event(f"scan_{status}", f"{self._summary()}: {message}", run=run.id if run else None)
         if run is not None:
             with suppress(StorageFailure):  # the first failure is the one to tell, and `begin` sees a run without end
@@ -147,13 +146,13 @@ class ScanWorker:
     def _tell(self, run: Run) -> None:
         self._context.beat()
         total, figures = self._job.plan.hosts, self._figures
-        percent = min(100, int(100 * (run.hosts_done + figures.hosts_underway) / total))
+        percent, done = figures.percent(run.hosts_done, total), figures.done(run.hosts_done)
         held = f"{self._gate.why}: " if self._gate.why else ""
         self._context.status(
-            f"{held}{run.hosts_done} of {_count(total, 'host')},"
+            f"{held}{done} of {_count(total, 'host')},"
             f" {_count(run.ports_open + figures.ports_open, 'open port')}, {percent} %",
             {
-                "hosts_done": run.hosts_done,
+                "hosts_done": done,
                 "hosts_total": total,
                 "chunks_done": len(run.done),
                 "chunks_total": self._job.plan.chunk_count,
@@ -164,9 +163,12 @@ class ScanWorker:
                 "phase": figures.phase,
                 "rate": round(figures.rate, 1),
                 "loss": round(figures.lost, 4),
-                "seconds_left": round(figures.left, 1),
+                "seconds_left": round(figures.seconds_left(), 1),
             },
         )
+
+    def _far(self, run: Run | None) -> str:
+        return f"{self._figures.done(run.hosts_done) if run else 0} of {_count(self._job.plan.hosts, 'host')}"
 
     def _summary(self) -> str:
         first, *others = self._service.targets

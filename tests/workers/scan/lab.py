@@ -289,13 +289,14 @@ def _await_listeners(net: Network) -> None:
         (address.strip("[]"), port) for address, port in _ends((*HOSTS, *FAR_HOSTS), "http", "https", "redis", "domain")
     }
     until = time.monotonic() + PATIENCE
-    while missing := expected - _listening(net):
+    while missing := expected - listening(net):
         if time.monotonic() > until:
             raise TimeoutError(f"nobody listens on {sorted(missing)[:5]} and {max(0, len(missing) - 5)} more")
         time.sleep(0.02)
 
 
-def _listening(net: Network) -> set[tuple[str, int]]:
+def listening(net: Network) -> set[tuple[str, int]]:
+    """The addresses and TCP ports at which somebody listens, where the servers are."""
     found = set()
     for line in run(*net.there("ss", "-Hltn")).splitlines():
         address, _, port = line.split()[3].rpartition(":")

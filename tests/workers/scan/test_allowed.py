@@ -96,23 +96,19 @@ def test_hosts_that_are_excluded_get_no_packet_and_nor_do_broadcasts(
 
 FORGED = """
 import ipaddress, sys
-from agent.workers.scan import job, plan, walk
+from agent.workers.scan import job, plan, sweeping
 
 def forged(*declared, **more):
     number = int(ipaddress.ip_address({address!r}))
     return plan.Plan((plan.Group(4, "", ((number, number),)),), 64, "f" * 64)
 
-async def discovered(self, chunks):
-    for chunk in chunks:
-        self._present[chunk.number] = set(chunk.addresses)
-
 job.make_plan = forged
 if {blindly}:
-    walk.Walk._discover = discovered
+    sweeping.Sweeper.begun = lambda self, number: True
 from agent.workers.main import main
 sys.exit(main("scan"))
 """
-"""A worker whose plan holds an address that nobody allows; and whose discovery does not look at that."""
+"""A worker whose plan holds an address that nobody allows; and that sweeps it at once, if ``blindly``."""
 
 
 @pytest.mark.parametrize(

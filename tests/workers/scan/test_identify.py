@@ -7,7 +7,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -18,15 +19,18 @@ import pytest
 
 from agent.errors import ScanFailure
 from agent.workers.scan import detect, identify
+from agent.workers.scan.asking import FREE, Leave, Redo
 from agent.workers.scan.found import Host, Port
-from agent.workers.scan.identify import Clock, Identified, Progress, Want
+from agent.workers.scan.identify import Identification, Progress, Want
+from agent.workers.scan.knowledge import Clock, Identified
+from agent.workers.scan.notebook import Notebook
 from agent.workers.scan.program import Program
 from agent.workers.scan.speak import Clock as Waits
 from agent.workers.scan.speak import look
 from tests.workers.scan import lab
 from tests.workers.scan.truth import LOCAL, of_kind
 
-QUICK = Waits(grace=0.3, banner=0.5, limit=0.8, connect=2.0)
+QUICK = Waits(grace=0.3, banner=0.5, limit=0.8, connect=2.0, quiet=0.2, talk=0.5)
 SSH, SILENT, ODD = 22, 7001, 7002
 """Of the servers of ``servers``: the first speaks, the second does not, and what the third says means nothing."""
 
@@ -79,11 +83,32 @@ say(f'<runstats><finished exit="success"/><hosts total="{{told}}"/></runstats></
 
 
 async def _speaks(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    writer.write(b"hello\r\n")
+    writer.write(b"220 hello\r\n")
 
 
 async def _silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
     await reader.read(-1)
+
+
+def source_of(hosts: Sequence[Host]) -> Callable[[int, Collection[str]], list[Host]]:
+    waiting = deque(hosts)
+    return lambda most, underway: [waiting.popleft() for _ in range(min(most, len(waiting)))]
+
+
+async def identify_all(
+    hosts: Sequence[Host],
+    want: Want,
+    program: Program,
+    *,
+    shown: Callable[[Progress], None] = lambda progress: None,
+    **options: Any,
+) -> Progress:
+    work = Identification(
+        source_of(hosts), want, program, turn=lambda: shown(work.progress), turn_every=0.02, **options
+    )
+    work.finish()
+    await work.run()
+    return work.progress
 
 
 class Bench:
@@ -105,7 +130,8 @@ class Bench:
         *,
         silent: tuple[int, ...] = (),
         clock: Callable[[str, str, int], Clock] = lambda address, protocol, number: "new",
-        redo: identify.Redo | None = None,
+        redo: Redo | None = None,
+        notes: Notebook | None = None,
         on_host: Callable[[Identified], None] | None = None,
         shown: Callable[[Progress], None] = lambda progress: None,
     ) -> Progress:
@@ -121,23 +147,24 @@ class Bench:
                     servers.append(await asyncio.start_server(serve, address, number))
                     real[address, number] = number
             try:
-                options: dict[str, Any] = {"redo": redo} if redo else {}
-                return await identify.identify(
+                return await identify_all(
                     [host(address, *ports) for address, ports in hosts.items()],
                     Want(1000, processes=3),
                     self.program,
                     on_host=on_host or self.told.append,
                     clock=clock,
-                    turn=shown,
-                    turn_every=0.02,
-                    charge=lambda addresses, each: self.charged.append((list(addresses), each)),
-                    **options,
+                    leave=Leave(pay=self.pay, redo=redo or FREE.redo),
+                    notes=notes,
+                    shown=shown,
                 )
             finally:
                 for server in servers:
                     server.close()
 
         return asyncio.run(scenario())
+
+    async def pay(self, addresses: Sequence[str], each: int) -> None:
+        self.charged.append((list(addresses), each))
 
     @staticmethod
     async def _answer(
@@ -163,6 +190,7 @@ class Bench:
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     monkeypatch.setattr("agent.workers.scan.identify.look", partial(look, clock=QUICK))
     monkeypatch.setattr(identify, "EARLY", 0.2)
+    monkeypatch.setattr(identify, "LINGER", 0.2)
     yield Bench(tmp_path)
 
 
@@ -190,7 +218,7 @@ def test_who_says_nothing_is_held_back_and_the_others_are_identified(bench: Benc
     assert found.complete
     assert found.raw[0].startswith(b"<host>")
     assert bench.of(C).held == ()
-    assert (last.hosts, last.hosts_done, last.ports, last.ports_done) == (3, 3, 5, 5)
+    assert (last.hosts_done, last.ports_done, last.partly) == (3, 5, 0)
     assert (last.running, last.nmap_version) == (0, "7.93")
     assert figures == sorted(figures)
 
@@ -220,7 +248,7 @@ def test_printers_and_ports_that_closed_meanwhile_keep_what_the_sweep_said(bench
     bench.told.clear()
 
     async def scenario() -> None:
-        await identify.identify([host(A, 9100, 17999)], Want(1000), bench.program, on_host=bench.told.append)
+        await identify_all([host(A, 9100, 17999)], Want(1000), bench.program, on_host=bench.told.append)
 
     asyncio.run(scenario())
     assert [port.reason for port in bench.of(A).host.ports] == ["syn-ack", "syn-ack; takes no connection now"]
@@ -231,7 +259,7 @@ def test_printers_and_ports_that_closed_meanwhile_keep_what_the_sweep_said(bench
 def test_without_the_right_to_raw_packets_udp_ports_keep_what_the_sweep_said(bench: Bench) -> None:
     program = replace(bench.program, unprivileged="CAP_NET_RAW is not held")
     answered = Host(A, "up", "udp-response", ports=(Port("udp", 53, "open", "udp-response"),))
-    asyncio.run(identify.identify([answered], Want(1000), program, on_host=bench.told.append))
+    asyncio.run(identify_all([answered], Want(1000), program, on_host=bench.told.append))
     (port,) = bench.of(A).host.ports
     assert port.reason == "udp-response; what it is can be asked with CAP_NET_RAW only"
     assert not (bench.place / "log").exists()
@@ -276,7 +304,7 @@ def test_what_nmap_learned_of_a_host_that_is_not_done_is_handed_out_when_it_fail
     assert [port.product for port in bench.of(A).host.ports] == ["one", ""]
 
 
-def test_a_run_that_takes_too_long_is_done_in_halves_until_the_culprit_is_alone(
+def test_a_run_that_takes_too_long_is_done_in_parts_until_the_culprit_is_alone(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(detect.Task, "limit", property(lambda task: 0.4 if ("tcp", Q) in task.ports else 60.0))
@@ -323,7 +351,7 @@ INSIDE = """
 import asyncio, json, sys
 from dataclasses import asdict
 from agent.workers.scan.found import Host, Port, Rest
-from agent.workers.scan.identify import Want, identify
+from agent.workers.scan.identify import Identification, Want
 from agent.workers.scan.program import find_nmap
 
 def made(address, tcp, udp):
@@ -333,7 +361,10 @@ def made(address, tcp, udp):
 
 found = []
 hosts = [made(*each) for each in json.loads(sys.argv[1])]
-asyncio.run(identify(hosts, Want(5000), find_nmap(), on_host=found.append))
+source = lambda most, underway: [hosts.pop() for _ in hosts[:most]]
+work = Identification(source, Want(5000), find_nmap(), on_host=found.append)
+work.finish()
+asyncio.run(work.run())
 print(json.dumps([[asdict(each.host), [held.number for held in each.held]] for each in found]))
 """
 

@@ -12,7 +12,7 @@ from agent.errors import ScanFailure
 from agent.workers.scan.allowed import Allowed
 from agent.workers.scan.budget import Limits
 from agent.workers.scan.budget_file import Budget
-from agent.workers.scan.identifying import charge_of, permit_of
+from agent.workers.scan.identifying import pay_of, permit_of
 
 HERE, THERE = "10.0.0.1", "fd00::1%lo"
 
@@ -26,7 +26,7 @@ def budget() -> Iterator[Budget]:
 
 def test_a_connection_waits_for_what_nmap_was_given_leave_to_make(budget: Budget) -> None:
     permit = permit_of(budget, Allowed())
-    charge_of(budget)([HERE, THERE], 40)  # a fifth of a second's worth, of which a burst is 10
+    asyncio.run(pay_of(budget)([HERE, THERE], 41))  # of which 40 are a fifth of a second's worth, and 10 a burst
     began = time.monotonic()
     asyncio.run(permit("10.0.0.2"))
     aside = time.monotonic() - began

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
 import time
 from collections.abc import Iterator
+from ipaddress import IPv4Network, ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
 
+from agent.declaration.model import Scan
 from agent.declaration.wall_clock import Offset
 from agent.declaration.window import DAY, parse_window
 from agent.workers.scan.pausing import EXTEND_EVERY, LOOK, Ended, Gate, opens
-from tests.workers.scan.test_worker import Bench, bench, loopback
+from tests.workers.scan.test_worker import ENTRY, Bench, bench, loopback, network
+from tests.workers.scan.wire import Wire, wire
 
-__all__ = ["bench"]
+__all__ = ["bench", "network"]
 
 
 class Clock:
@@ -249,6 +254,138 @@ def test_a_pause_ends_nmap_within_a_second_and_what_it_was_at_is_done_anew(bench
     assert len(pids(here)) == 2
     assert bench.rows("SELECT status, chunks_done FROM runs") == [("finished", 1)]
     assert ended.figures["held"] == ""
+
+
+# -- what leaves the host ---------------------------------------------------------------------------------------------
+
+WAYS: dict[str, dict[str, Any]] = {
+    "10.77.0.2": {"engine": "connect", "ports": "10000-20000"},
+    "10.77.0.3": {"engine": "syn", "ports": "10000-20000"},
+    "10.77.0.4": {"ports": "udp/10000-20000"},
+    "10.77.0.128/25": {"profile": "discovery"},
+}
+"""By whom they ask: the ways in which anything is sent. Hosts say nothing, so that whatever retries has cause to."""
+
+SILENT = """
+table inet silent {
+  chain in {
+    type filter hook input priority 0;
+    tcp dport 10000-20000 drop;
+    udp dport 10000-20000 drop;
+  }
+}
+"""
+A_SECOND = 1.0
+NOON = time.mktime((*time.localtime()[:3], 12, 0, 0, 0, 0, -1))
+LONGER = 2.5
+"""Seconds in which whatever retries would do so."""
+
+
+class Way(NamedTuple):
+    bench: Bench
+    process: subprocess.Popen[str]
+    net: IPv4Network
+
+    def order(self, name: str) -> None:
+        (self.bench.directory / f"lan.{name}").touch()
+
+    def sent(self, wire: Wire, since: float) -> list[float]:
+        """When packets to its hosts left, in seconds from then on."""
+        return [one.at - since for one in wire.sent if one.at >= since and ip_address(one.to) in self.net]
+
+
+CLOCKED = f"""
+import os, time
+real = time.time
+
+def told():
+    clock = os.stat(os.environ["SERVICE_CONFIG"] + ".clock")
+    return clock.st_mtime + real() - clock.st_ctime
+
+time.time = told
+{ENTRY}
+"""
+"""The worker, by whose clock it is when the file was modified, and goes on from there."""
+
+
+@pytest.fixture
+def ways(tmp_path: Path, network: tuple[str, ...]) -> Iterator[list[Way]]:
+    """Scans that would take minutes, at work, one in each way, an hour before their window closes at noon."""
+    there = network[-1].replace("scan-a", "scan-b")
+    subprocess.run(["ip", "-n", there, "addr", "add", "10.77.0.4/24", "dev", "wire"], check=True)
+    subprocess.run(["ip", "netns", "exec", there, "nft", "-f", "-"], input=SILENT, text=True, check=True)
+    found: list[Way] = []
+    try:
+        for number, (target, settings) in enumerate(WAYS.items()):
+            (directory := tmp_path / str(number)).mkdir()
+            own = Bench(directory)
+            scan = Scan(name="lan", targets=(target,), rate=20, window=("06:00-12:00",), **settings)
+            it_is(own, NOON - 3600)
+            found.append(Way(own, own.start(scan, prefix=network, entry=CLOCKED), IPv4Network(target)))
+        yield found
+    finally:
+        for way in found:
+            way.bench.close()
+
+
+def test_what_is_told_to_pause_go_on_or_end_does_so_within_a_second_in_whatever_way_it_sends(
+    ways: list[Way], network: tuple[str, ...]
+) -> None:
+    with wire(network[-1]) as sent:
+
+        def all_send(since: float) -> None:
+            until(lambda: all(len(way.sent(sent, since)) > 5 for way in ways), 30.0)
+
+        def tell(name: str) -> float:
+            for way in ways:
+                way.order(name)
+            return time.time()
+
+        all_send(0.0)
+        paused = tell("paused")
+        time.sleep(LONGER)  # that nothing happens cannot be waited for
+        assert all(way.process.poll() is None for way in ways)
+        for way in ways:
+            assert max(way.sent(sent, paused), default=0.0) < A_SECOND, way.net
+            (way.bench.directory / "lan.paused").unlink()
+        resumed = time.time()
+        all_send(resumed)
+        for way in ways:
+            assert min(way.sent(sent, resumed)) < A_SECOND, way.net
+        ended = tell("ended")
+        for way in ways:
+            assert way.bench.finish(way.process).events["scan_stopped"]
+        time.sleep(max(0.0, ended + LONGER - time.time()))
+    for way in ways:
+        assert max(way.sent(sent, ended), default=0.0) < A_SECOND, way.net
+        assert way.process.returncode == 0
+
+
+def test_a_window_that_closes_in_the_middle_of_a_scan_holds_it_until_it_opens(
+    ways: list[Way], network: tuple[str, ...]
+) -> None:
+    with wire(network[-1]) as sent:
+        until(lambda: all(len(way.sent(sent, 0.0)) > 5 for way in ways), 30.0)
+        for way in ways:
+            it_is(way.bench, NOON - 0.3)
+        noon = time.time() + 0.3
+        time.sleep(0.3 + LONGER)
+        for way in ways:
+            assert max(way.sent(sent, noon), default=0.0) < A_SECOND, way.net
+            told(way.bench, "outside its window until ")
+            assert way.process.poll() is None
+            it_is(way.bench, NOON + 18 * 3600)
+        opened = time.time()
+        until(lambda: all(len(way.sent(sent, opened)) > 5 for way in ways), 30.0)
+        for way in ways:
+            assert min(way.sent(sent, opened)) < A_SECOND, way.net
+
+
+def it_is(bench: Bench, at: float) -> None:
+    """So late, by the clock of ``CLOCKED``."""
+    clock = bench.directory / "lan.json.clock"
+    clock.touch()
+    os.utime(clock, (at, at))
 
 
 def test_a_scan_that_is_paused_before_it_starts_is_ready_and_waits(bench: Bench, here: Path) -> None:

@@ -232,6 +232,18 @@ def test_held_it_sends_nothing_and_goes_on_as_if_nothing_had_been(grid: Grid, le
     assert sweep.degraded == ""
 
 
+def test_what_was_in_flight_when_it_was_held_is_not_taken_for_silent(grid: Grid, ledger: Ledger) -> None:
+    """Though everything is asked once only."""
+    path = Path(closed, rtt=0.2)
+    sweep = Sweep(grid, ledger, path, Pace(5000, 0.0), 0.0, seed=b"", retries=0)
+    now = 0.0
+    while not sweep.done:
+        now = run(sweep, now, until=now + 0.5)
+        for _ in range(100):
+            now += sweep.hold(now)
+    judged(grid, ledger, closed)
+
+
 def test_limits_of_others_are_kept(tmp_path: File) -> None:
     grid = Grid("tcp", ["10.0.0.1"], ((1, 2000),))
     ledger = Ledger(tmp_path / "small", grid.key(""), grid.size, now=0.0, within=60.0)

@@ -1,4 +1,4 @@
-"""What leaves an interface of another network namespace: every packet, whom it is for, and when it left."""
+"""What leaves an interface, of this network namespace or another: every packet, whom it is for, and when it left."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from ipaddress import ip_address
 from typing import NamedTuple
 
@@ -31,8 +31,8 @@ class Sent(NamedTuple):
 class Wire:
     """What has been sent since it was opened."""
 
-    def __init__(self, namespace: str, interface: str) -> None:
-        with _entered(namespace):
+    def __init__(self, namespace: str | None, interface: str) -> None:
+        with _entered(namespace) if namespace else nullcontext():
             self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         self._socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 * 1024 * 1024)
@@ -85,7 +85,7 @@ def _for_whom(protocol: int, data: bytes) -> str | None:
 
 
 @contextmanager
-def wire(namespace: str, interface: str = "wire") -> Iterator[Wire]:
+def wire(namespace: str | None, interface: str = "wire") -> Iterator[Wire]:
     """Listens while the block runs; what was sent in it is complete after it."""
     listening = Wire(namespace, interface)
     try:

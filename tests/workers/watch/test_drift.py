@@ -261,6 +261,36 @@ def test_what_began_while_a_scan_was_under_way_may_have_come_after_it_had_asked(
     assert rows(scans=(scan(known()),), expectations=(expect("tcp/443"),), sights=(seen,)) == []
 
 
+INNER = "172.17.0.2"
+
+
+def inside(text: str, address: str = "0.0.0.0") -> Listener:
+    return replace(listener(text, address), space="docker/0123456789ab", addresses=frozenset({INNER}))
+
+
+def test_what_listens_in_a_container_is_held_against_the_addresses_that_it_has() -> None:
+    strict = expect("tcp/443", hosts=("172.17.0.0/16", "10.20.0.1"), others=False, name="all")
+    listening = (inside("tcp/80"), inside("tcp/443"), inside("tcp/9000", "172.17.0.9"), listener("tcp/443"))
+    (row,) = rows(expectations=(strict,), listening=listening, own=OWN)
+    assert (row.severity, row.key) == ("medium", f"open_undeclared {INNER} tcp/80")
+    assert row.evidence[-1].text == "0.0.0.0:80 in docker/0123456789ab: nginx (PID 321), nginx.service"
+    assert row.evidence[-1].data["namespace"] == "docker/0123456789ab"
+    # It does not listen at the addresses of the host, and what the host has does not listen in there.
+    served = DeclaredPort("web", "tcp", 80, "", 'listens = "80"')
+    found = told(rows(listening=listening, own=OWN, services=(served,)))
+    assert found == ["medium declared_closed localhost tcp/80"]
+
+
+def test_a_container_that_a_scan_does_not_reach_is_told_with_who_listens_there() -> None:
+    wants = expect("tcp/80", hosts=(INNER,))
+    silent = scan(known(address=INNER, state="down"))
+    assert told(rows(expectations=(wants,), scans=(silent,), own=OWN)) == [f"high host_down {INNER}"]
+    closed = scan(known(address=INNER))
+    (row,) = rows(expectations=(wants,), scans=(closed,), listening=(inside("tcp/80"),), own=OWN)
+    assert (row.severity, row.kind) == ("high", "listening_unreachable")
+    assert "in docker/0123456789ab" in row.evidence[1].text
+
+
 def test_what_answered_others_after_the_scan_is_reachable() -> None:
     closed, listening = scan(known(address="10.20.0.1")), (listener("tcp/443"),)
     here = expect("tcp/443", hosts=("10.20.0.1",), name="here")

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Network
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +74,9 @@ def kills(net: lab.Network, place: Path, count: int, figures: Figures) -> Iterat
             undisturbed |= again.sent[-1]
             wanted = (count + 1 - number) // len(ENGINES)
             while wanted > 0:
-                moments = [random.uniform(0, 2 / LIVES) for _ in range(min(LIVES - 1, wanted))]
-                scan = _watched(net, place, us, setting, [moment * once.seconds for moment in moments])
-                for found in _each(scan, engine, undisturbed, moments):
+                lives = [random.uniform(0, 2 / LIVES) * once.seconds for _ in range(min(LIVES - 1, wanted))]
+                scan = _watched(net, place, us, setting, lives)
+                for found in _each(scan, engine, undisturbed):
                     wanted -= 1
                     yield found
         shutil.rmtree(directory)
@@ -135,13 +136,10 @@ def _count(us: Us, kinds: frozenset[str]) -> int:
     return total
 
 
-def _each(scan: Watched, engine: str, undisturbed: Sent, moments: list[float]) -> Iterator[Kill]:
+def _each(scan: Watched, engine: str, undisturbed: Sent) -> Iterator[Kill]:
     """What each kill of a scan cost in the life after it."""
-    when = 0.0
-    for moment, before, after in zip(moments, scan.sent, scan.sent[1:], strict=False):
-        when += moment
-        twice = repeated(before, after, undisturbed)
-        yield Kill(engine, when, twice, scan.well, scan.closing, scan.told)
+    for before, after in pairwise(scan.sent):
+        yield Kill(engine, repeated(before, after, undisturbed), scan.well, scan.closing, scan.told)
 
 
 def _told_apart(capture: Path, setting: Setting, ends: list[int]) -> tuple[list[Sent], set[Place]]:

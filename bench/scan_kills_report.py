@@ -21,14 +21,12 @@ Target = tuple[str, str, str, bool]
 class Kill:
     """One kill, and how its scan ended.
 
-    ``engine`` asked the ports, ``after`` is when the kill came, as part of what an undisturbed scan takes (it may be
-    more than 1); ``twice`` are the probes that were sent again because of it, in hosts. What its scan came to stands in
-    each kill of it: ``complete``, and how many changes it ``told`` of a network that did not change, ``closing`` of
-    which say that something has closed or gone.
+    ``engine`` asked the ports; ``twice`` are the probes that were sent again because of it, in hosts. What its scan
+    came to stands in each kill of it: ``complete``, and how many changes it ``told`` of a network that did not change,
+    ``closing`` of which say that something has closed or gone.
     """
 
     engine: str
-    after: float
     twice: Mapping[Kind, float]
     complete: bool
     closing: int = 0
@@ -76,8 +74,10 @@ def kills_in_words(kills: Sequence[Kill], differ: float) -> str:
     typical = statistics.median(each.hosts for each in kills)
     most = ", ".join(f"{kind} {max(each.twice[kind] for each in kills):.2f}" for kind in KINDS)
     told = max(each.told for each in kills)
+    engines = ", ".join(f"{count} by {engine}" for engine, count in Counter(each.engine for each in kills).items())
     return (
-        f"Probes sent twice because of one of {len(kills)} kills, in hosts: median {typical:.2f}; at most by kind: {most}."
+        f"Probes sent twice because of one kill of {len(kills)} ({engines}), in hosts: median {typical:.2f}; at most by"
+        f" kind: {most}."
         f" A scan that nobody killed has {differ:.2f} more than two others: so much may be chance. All but"
         f" {len(kills) - within} kills cost no more than one host on top of that."
         f" Changes told of a network that did not change: at most {told} by one scan."

@@ -29,7 +29,7 @@ TWICE: dict[Kind, float] = {"discovery": 0.0, "sweep": 0.3, "services": 0.5}
 
 def kept() -> Figures:
     """Figures with which each promise is kept, and nobody is ahead."""
-    made = Figures(versions={}, memory=(50 * MIB, 30 * MIB), kills=[Kill("syn", 0.5, TWICE, complete=True)])
+    made = Figures(versions={}, memory=(50 * MIB, 30 * MIB), kills=[Kill("syn", TWICE, complete=True)])
     made.questions = [("all hosts", 0.05), ("canaries", 0.001)]
     for row in TITLES:
         found = NAMED if row in ("silent", "services") else HUNDRED
@@ -95,11 +95,11 @@ def test_a_kill_that_costs_too_much_is_told() -> None:
     def after(kill: Kill, differ: float = 0.0) -> list[str]:
         return broken(dataclasses.replace(kept(), kills=[kept().kills[0], kill], differ=differ))
 
-    dear = Kill("syn", 0.5, {**TWICE, "services": 0.8}, complete=True)
-    assert after(Kill("syn", 0.5, TWICE, complete=False)) == ["kills after which the scan is complete"]
+    dear = Kill("syn", {**TWICE, "services": 0.8}, complete=True)
+    assert after(Kill("syn", TWICE, complete=False)) == ["kills after which the scan is complete"]
     assert after(dear) == ["probes sent twice because of one kill, at most"]
     assert after(dear, differ=0.2) == []
-    assert after(Kill("syn", 0.5, TWICE, complete=True, closing=1)) == ["events of a port closed or a host gone"]
+    assert after(Kill("syn", TWICE, complete=True, closing=1)) == ["events of a port closed or a host gone"]
 
 
 def test_what_is_sent_twice_is_counted_in_hosts() -> None:

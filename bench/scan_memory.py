@@ -105,6 +105,7 @@ def questions(path: Path) -> Iterator[tuple[str, float]]:
         old, before = max(1, newest // 2), max(1, newest - 1)
         address = next(memory.hosts(newest)).address
         coverage = memory.coverage(old)
+        chunk = [text(Line(4, ""), FIRST + number) for number in range(CHUNK)]
         since = BEGUN + DAY * (newest - 7)
         asks: dict[str, Callable[[], object]] = {
             "the last 50 runs": lambda: memory.runs(50),
@@ -120,7 +121,7 @@ def questions(path: Path) -> Iterator[tuple[str, float]]:
             "whether a run asked 1,000 ports": lambda: [
                 coverage.asked(text(Line(4, ""), FIRST + number), "tcp", 443) for number in range(1000)
             ],
-            "canaries": memory.canaries,
+            "canaries of a chunk": lambda: memory.canaries(chunk, site="lab"),
         }
         for what, ask in asks.items():
             taken = []

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Literal
 
+from agent.workers.scan.advance import Progress
 from agent.workers.scan.identify import Progress as Learned
-from agent.workers.scan.sweep import Progress
 
 Phase = Literal["discovery", "ports", "services"]
 

@@ -4,7 +4,7 @@ What a chunk or a host told is stored whole, in one transaction, once it is know
 killed at any point leaves only what can be trusted, and the next run of the same plan does the rest. A run goes so::
 
     run = store.begin(task, now)            # a new one, or the rest of one that was cut short: run.done, run.seed
-    store.canaries(), store.silent()        # what should answer, and what should be left alone
+    store.canaries(…), store.silent()       # what should answer, and what should be left alone
     store.store(run, hosts, now, chunk=…)   # for each chunk; then for each host whose services were looked at,
                                             #   with stage=DETECTED: store.waiting(run, DETECTED) are those to do
     store.tally(run, sent=…)                # now and then
@@ -18,25 +18,27 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal
 
 from agent.errors import ScanFailure, StorageFailure
 from agent.telemetry.database import Opened, open_database, storage_failure, transaction
-from agent.workers.scan.found import Host
+from agent.workers.scan.found import Host, Protocol
 from agent.workers.scan.memory import passive, reading, schema, writing
-from agent.workers.scan.memory.coverage import Asked
+from agent.workers.scan.memory.coverage import Asked, asked
 from agent.workers.scan.memory.migration import migrate
 from agent.workers.scan.memory.passive import Sighting
 from agent.workers.scan.memory.picture import decode
 from agent.workers.scan.memory.retention import prune
-from agent.workers.scan.memory.settling import Doubt, doubts, settle
+from agent.workers.scan.memory.settling import FAILURES, Doubt, doubts, settle
+from agent.workers.scan.memory.signs import signs
 from agent.workers.scan.memory.telling import Event, tell
 from agent.workers.scan.memory.writing import DETECTED, SWEPT, Run, Task
+from agent.workers.scan.plan import Ranges
 
-__all__ = ["DETECTED", "RESUME_WITHIN", "SWEPT", "Ending", "Run", "ScanStore", "Task"]
+__all__ = ["DETECTED", "FAILURES", "RESUME_WITHIN", "SWEPT", "Ending", "Run", "ScanStore", "Task"]
 
 RESUME_WITHIN = 24 * 3600.0
 """Seconds. What an interrupted run found before that is too old to be part of a new picture."""
@@ -44,8 +46,15 @@ RESUME_WITHIN = 24 * 3600.0
 MISSES: Final = 2
 """Looks in a row that miss something until it counts as closed or gone."""
 
+_UNFINISHED: Final = (
+    "SELECT id, started, seed, hosts_up, ports_open, failures, failure, plan_hash FROM runs"
+    " WHERE id = (SELECT max(id) FROM runs WHERE status != 'imported') AND site = ? AND NOT folded"
+    " AND (status = 'interrupted' OR status = 'failed' AND failures < ?) AND abs(? - started) <= ?"
+)
+"""The last run, if it may be continued."""
+
 Ending = Literal["finished", "failed", "interrupted", "stopped"]
-"""``interrupted`` is to be continued; ``stopped``, by a person, is not."""
+"""``interrupted`` is to be continued, and ``failed`` a few times; ``stopped``, by a person, is not."""
 
 
 def _nothing() -> None:
@@ -88,7 +97,7 @@ class ScanStore:
             os.close(fd)
 
     def begin(self, task: Task, now: float, turn: Callable[[], None] = _nothing) -> Run:
-        """Start a run, or continue the last one if it was interrupted and had the same plan.
+        """Start a run, or continue the last one if it was interrupted, or has failed, and had the same plan.
 
         Whatever is still marked as running was killed: only one process has the file open. Runs before that one are
         folded if they were not yet; ``turn`` is called between two steps of that, some 50 ms each.
@@ -101,20 +110,17 @@ class ScanStore:
         with transaction(self._connection, self.path):
             execute = self._connection.execute
             execute("UPDATE runs SET status = 'interrupted', ended = ? WHERE status = 'running'", (now,))
-            last = execute(
-                "SELECT id, started, seed, hosts_up, ports_open FROM runs"
-                " WHERE id = (SELECT max(id) FROM runs WHERE status != 'imported')"
-                " AND status = 'interrupted' AND plan_hash = ? AND site = ? AND NOT folded AND abs(? - started) <= ?",
-                (task.plan_hash, self.site, now, RESUME_WITHIN),
-            ).fetchone()
-            if last is None:
+            last = execute(_UNFINISHED, (self.site, FAILURES, now, RESUME_WITHIN)).fetchone()
+            if last is None or last[7] != task.plan_hash:
                 return writing.add_run(self._connection, task, self.site, now, "running", now)
-            number, started, seed, hosts_up, ports_open = last
-            execute("UPDATE runs SET status = 'running', ended = NULL WHERE id = ?", (number,))
+            number, started, seed, hosts_up, ports_open, failures, failure, _ = last
             chunks = execute("SELECT number, hosts FROM chunks WHERE run = ?", (number,)).fetchall()
             done, hosts = {chunk for chunk, _ in chunks}, sum(hosts for _, hosts in chunks)
             known = {chunk for [chunk] in execute("SELECT number FROM discovered WHERE run = ?", (number,))}
-            return Run(number, done, known, hosts, hosts_up, ports_open, seed, started, self.site, resumed=True)
+            figures = (hosts, hosts_up, ports_open)
+            run = Run(number, done, known, *figures, seed, started, self.site, True, failures, failure)
+            execute("UPDATE runs SET status = 'running', ended = NULL, message = ? WHERE id = ?", (run.after(), number))
+            return run
 
     def store(
         self,
@@ -188,9 +194,28 @@ class ScanStore:
         ).fetchall()
         return (decode(address, data) for address, data in rows)
 
-    def canaries(self, limit: int = 16) -> list[reading.Canary]:
-        """TCP ports of this site that the last runs found open without fail, each of another host."""
-        return reading.canaries(self._connection, limit, self.site)
+    def canaries(self, addresses: Iterable[str], protocol: Protocol = "tcp") -> list[reading.Canary]:
+        """The ports at these ``addresses`` that the last runs found open without fail, one of each host."""
+        with _told(self.path):
+            return reading.canaries(self._connection, addresses, protocol, self.site)
+
+    def canaries_met(self, run: Run, protocol: Protocol = "tcp") -> list[reading.Canary]:
+        """The same of all hosts that this run has met so far."""
+        with _told(self.path):
+            return reading.canaries_met(self._connection, run.id, protocol)
+
+    def signs(self, run: Run, within: Mapping[Protocol, Ranges]) -> Iterator[tuple[str, bool, bool]]:
+        """``(address, known, alive)`` of each host that is known to be up or that this run has met.
+
+        ``within`` are the ports that it asks. See ``blind.alive``.
+        """
+        with _told(self.path):
+            yield from signs(self._connection, run.id, self.site, within)
+
+    def withhold(self, run: Run, addresses: Iterable[str], outcome: Literal["blind", "dark"]) -> None:
+        """Note that what this run does not see at these ``addresses`` is not to be believed; see ``Outcome``."""
+        with transaction(self._connection, self.path):
+            writing.add_asked(self._connection, run.id, asked(addresses, (), outcome))
 
     def doubts(self, run: Run) -> Iterator[Doubt]:
         """Where a second look now would settle what this run has left open so far; for ``recheck``."""
@@ -257,6 +282,21 @@ class ScanStore:
             ).fetchall()
         return [reading.Quarantined(*row) for row in rows]
 
+    def longest_silent(self, most: int, now: float) -> frozenset[str]:
+        """The hosts with silent ports that are due, those first that have waited longest, and no more than ``most``.
+
+        Only of those that the last run has looked at and that are up: others would be waited for in vain.
+        """
+        with _told(self.path):
+            rows = self._connection.execute(
+                "SELECT quarantine.address FROM quarantine JOIN hosts USING (site, address)"
+                " WHERE site = ?1 AND next_try <= ?2 AND hosts.state = 'up' AND hosts.last_looked >="
+                " ifnull((SELECT max(started) FROM runs WHERE site = ?1 AND folded AND status != 'imported'), 0)"
+                " GROUP BY quarantine.address ORDER BY min(next_try), hosts.place LIMIT ?3",
+                (self.site, now, most),
+            ).fetchall()
+        return frozenset(address for (address,) in rows)
+
     def silence(self, ports: Iterable[reading.Quarantined], heard: Iterable[tuple[str, str, int]] = ()) -> None:
         """Put these ports under quarantine, in place of what was known of them; those that were ``heard`` are free."""
         with transaction(self._connection, self.path):
@@ -286,17 +326,23 @@ class ScanStore:
         degraded: str = "",
         turn: Callable[[], None] = _nothing,
     ) -> None:
-        """Close a run, and fold what it found into what is so now, unless it is to be continued.
+        """Close a run, and fold what it found into what is so now, unless it is to be continued: one that was
+        interrupted, and one that has failed, until it has ``FAILURES`` times. Why it did stands in its message, also
+        when it is continued and comes to its end.
 
         One that has ended already stays as it ended: what goes wrong afterwards makes no failure of it. ``degraded``:
         why what it did not find may well be there. ``turn`` as for ``begin``.
         """
+        told = [part for part in (message, run.after()) if part]
+        failures, failure = (run.failures + 1, message) if status == "failed" else (run.failures, run.failure)
         with transaction(self._connection, self.path):
             writing.gather(self._connection, run.id)
             self._connection.execute(
-                "UPDATE runs SET status = ?, ended = ?, message = ?, degraded = ? WHERE id = ? AND status = 'running'",
-                (status, now, message, degraded, run.id),
+                "UPDATE runs SET status = ?, ended = ?, message = ?, degraded = ?, failures = ?, failure = ?"
+                " WHERE id = ? AND status = 'running'",
+                (status, now, "; ".join(told), degraded, failures, failure, run.id),
             )
+        run.failures, run.failure = failures, failure
         self.settle(turn)
 
     def take_in(

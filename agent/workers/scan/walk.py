@@ -11,17 +11,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import replace
 from functools import partial
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, Final, Literal
 
 from agent.declaration.model import Scan
 from agent.errors import ScanFailure
 from agent.workers.runtime import Context
+from agent.workers.scan.advance import Progress
 from agent.workers.scan.again import Lot, Within, look_again
+from agent.workers.scan.blind import Sign, Tally, along, blinded, credible, network_of, spread, without_silence
 from agent.workers.scan.budget_file import Budget
+from agent.workers.scan.canary import KNOWN
 from agent.workers.scan.discover import discover
 from agent.workers.scan.figures import Figures
 from agent.workers.scan.found import Host
@@ -36,12 +39,13 @@ from agent.workers.scan.results import document
 from agent.workers.scan.steady import steadily
 from agent.workers.scan.store import DETECTED, SWEPT, Run, ScanStore
 from agent.workers.scan.stream import Verdict
-from agent.workers.scan.sweep import Progress
 from agent.workers.scan.sweeping import Chunk as Asking
-from agent.workers.scan.sweeping import Kind, Sweeper
+from agent.workers.scan.sweeping import Kind, Sweeper, Swept, protocol_of
 
 LARGE = 1024
 """Addresses of a plan from which on they are discovered many chunks at a time."""
+
+_AT_ONCE: Final = 64  # chunks that are gone through without a break
 
 
 def at_once(rate: float) -> int:
@@ -79,6 +83,7 @@ class Walk:
         self._gate = gate
         self._figures = figures
         self._tell = tell
+        self._within: Within = {"tcp": job.ports.tcp, "udp": job.ports.udp}
         self._identifying: Identifying | None = None
         self._single = job.pinned.single if service.profile != "discovery" else frozenset[str]()
         self._sweeper = Sweeper(
@@ -101,10 +106,10 @@ class Walk:
             await self._sweep_and_identify(self._job.want)
         else:
             await self._sweep_all()
-        if self._service.profile != "discovery" and not self.degraded:
-            within: Within = {"tcp": self._job.ports.tcp, "udp": self._job.ports.udp}
-            await look_again(self._store, self._run, within, self._ask_again)
-            self._sweeper.discard()  # all of it is stored
+        await self._judge()
+        if self._service.profile != "discovery":
+            await look_again(self._store, self._run, self._within, self._ask_again)
+            self._sweeper.discard(notes=False)  # all of it is stored
             if self._job.want is not None:  # whatever a second look has found open
                 again = self._identifying_of(self._job.want)
                 again.finish()
@@ -142,7 +147,7 @@ class Walk:
             if not begun and chunk.number not in run.discovered:
                 together = self._together(chunk, following)
                 await self._discover(together)
-            present = None if begun else self._there(chunk)
+            present = self._there(chunk) if chunk.number in run.discovered else None
             if not only and (present is None or present):
                 await self._sweep(chunk, present)
                 return
@@ -238,12 +243,6 @@ class Walk:
         )
 
     async def _sweep(self, chunk: Chunk, present: set[str] | None) -> None:
-        places = {address: place for place, address in enumerate(chunk.addresses)}
-        known = [
-            (places[canary.address], canary.number)
-            for canary in self._store.canaries()
-            if canary.protocol == "tcp" and canary.address in places
-        ]
         hosts: dict[str, Host] = {}
         everything: frozenset[str] = frozenset()
         asks: list[tuple[Kind, tuple[tuple[int, int], ...]]] = [
@@ -257,19 +256,17 @@ class Walk:
                 self._figures.sweeping(progress, part, len(parts))
                 self._tell()
 
+            canaries = [(one.address, one.number) for one in self._store.canaries(chunk.addresses, protocol_of(kind))]
             swept = await self._sweeper.sweep(
                 chunk.number,
                 kind,
                 Asking(chunk.addresses, ports, present),
-                known=known if kind != "udp" else (),
+                known=spread(canaries, KNOWN),
                 turn=turn,
             )
             self._figures.swept(swept.sent, swept.answered, swept.lost)
             everything |= swept.everything
-            if swept.degraded:
-                self.degraded.append(swept.degraded)
-                self._sweeper.note(swept.degraded)
-                self._context.log(f"degraded: {swept.degraded}")
+            self._heed(chunk.addresses, swept)
             present = {host.address for host in swept.hosts}
             for host in swept.hosts:
                 hosts[host.address] = _joined(hosts.get(host.address), host)
@@ -301,9 +298,55 @@ class Walk:
             self._tell()
 
         place = self._job.plan.chunk_count + number  # a number that no chunk has
-        swept = await self._sweeper.sweep(place, kind, Asking(lot.addresses, ports), turn=turn)
+        met = ((canary.address, canary.number) for canary in self._store.canaries_met(self._run, lot.protocol))
+        canaries = along(lot.addresses, met)
+        addresses = tuple(dict.fromkeys((*lot.addresses, *(address for address, _ in canaries))))
+        asking = Asking(addresses, ports, lot.addresses)
+        swept = await self._sweeper.sweep(place, kind, asking, known=canaries, turn=turn)
         self._figures.swept(swept.sent, swept.answered, swept.lost)
-        return self._named(swept.hosts)
+        self._heed(lot.addresses, swept)
+        believed = set() if swept.degraded else credible(lot.addresses, swept.witnesses)
+        hosts = (host if host.address in believed else without_silence(host) for host in swept.hosts)
+        return self._named(host for host in hosts if host is not None)
+
+    def _heed(self, addresses: Iterable[str], swept: Swept) -> None:
+        """What the canaries of a sweep say of its ``addresses``."""
+        torn, why = (addresses, swept.degraded) if swept.degraded else blinded(addresses, swept.witnesses)
+        if why:
+            self._withhold(torn, "blind", why)
+
+    def _withhold(self, addresses: Iterable[str], outcome: Literal["blind", "dark"], why: str) -> None:
+        """What is not seen at these addresses is not believed."""
+        self._store.withhold(self._run, addresses, outcome)
+        if why not in self.degraded:
+            self.degraded.append(why)
+            self._sweeper.note(why)
+            self._context.log(f"degraded: {why}")
+
+    async def _judge(self) -> None:
+        """Whether those of the known hosts that did not answer are gone, or the way to them is."""
+        signs = {address: rest for address, *rest in self._store.signs(self._run, self._within)}
+        tally = Tally()
+        async for chunk in self._again():
+            tally.add(
+                chunk.number,
+                [Sign(network_of(address), *signs[address]) for address in chunk.addresses if address in signs],
+            )
+        dark = tally.dark()
+        if not dark.parts:
+            return
+        async for chunk in self._again():
+            if any(number == chunk.number for number, _ in dark.parts):
+                part = [one for one in chunk.addresses if (chunk.number, network_of(one)) in dark.parts]
+                self._withhold(part, "dark", dark.reason)
+
+    async def _again(self) -> AsyncIterator[Chunk]:
+        """All chunks once more, without keeping anybody waiting."""
+        for chunk in self._job.plan.chunks():
+            if chunk.number % _AT_ONCE == 0:
+                self._tell()
+                await asyncio.sleep(0)
+            yield chunk
 
     def _named(self, hosts: Iterable[Host]) -> list[Host]:
         """With the names that they were declared by."""

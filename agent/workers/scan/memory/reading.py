@@ -7,9 +7,10 @@ from the opening to the closing, because SQLite opens files beside the database 
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -155,9 +156,10 @@ class Memory:
         row = next(self._rows("SELECT site FROM runs WHERE id = ?", run), None)
         return Coverage(self._connection, run, row[0] if row else "")
 
-    def canaries(self, limit: int = 16, *, site: str | None = None) -> list[Canary]:
-        """TCP ports that the last runs found open without fail, each of another host, those known longest first."""
-        return canaries(self._connection, limit, site)
+    def canaries(self, addresses: Iterable[str], protocol: str = "tcp", *, site: str = "") -> list[Canary]:
+        """The ports at these ``addresses`` that the last runs found open without fail, one of each host, those known
+        longest first."""
+        return canaries(self._connection, addresses, protocol, site)
 
     def quarantine(self) -> list[Quarantined]:
         """The silent ports."""
@@ -227,18 +229,32 @@ class Memory:
                 yield row
 
 
-def canaries(connection: sqlite3.Connection, limit: int, site: str | None) -> list[Canary]:
+_CANARY: Final = "SELECT hosts.address, ports.proto, min(ports.port) FROM"
+_STEADY: Final = (
+    "CROSS JOIN ports ON ports.host = hosts.id AND ports.proto = ?3"
+    " WHERE hosts.state = 'up' AND NOT hosts.misses AND ports.state = 'open' AND NOT ports.misses"
+    " AND NOT ports.flapping AND ports.history > ?4 AND ports.history & ?4 = ?4"
+    " GROUP BY hosts.id ORDER BY min(ports.first_seen), hosts.place"
+)
+
+
+def canaries(connection: sqlite3.Connection, addresses: Iterable[str], protocol: str, site: str) -> list[Canary]:
     """See ``Memory.canaries``; the worker asks on its own connection."""
     rows = connection.execute(
-        "SELECT hosts.address, ports.proto, min(ports.port), ports.first_seen FROM hosts"
-        " JOIN ports ON ports.host = hosts.id"
-        " WHERE hosts.state = 'up' AND NOT hosts.misses AND (?1 IS NULL OR hosts.site = ?1) AND ports.proto = 'tcp'"
-        " AND ports.state = 'open' AND NOT ports.misses AND NOT ports.flapping"
-        " AND ports.history > ?2 AND ports.history & ?2 = ?2"
-        " GROUP BY hosts.id ORDER BY min(ports.first_seen), hosts.place LIMIT ?3",
-        (site, _BOTH, limit),
+        f"{_CANARY} json_each(?1) AS wanted CROSS JOIN hosts ON hosts.site = ?2 AND hosts.address = wanted.value"
+        f" {_STEADY}",
+        (json.dumps(list(addresses)), site, protocol, _BOTH),
     )
-    return [Canary(address, protocol, number) for address, protocol, number, _ in rows]
+    return [Canary(*row) for row in rows]
+
+
+def canaries_met(connection: sqlite3.Connection, run: int, protocol: str) -> list[Canary]:
+    """The same of the hosts that a run has met so far."""
+    rows = connection.execute(
+        f"{_CANARY} seen CROSS JOIN hosts ON hosts.id = seen.host AND seen.run = ?1 AND ?2 IS NULL {_STEADY}",
+        (run, None, protocol, _BOTH),
+    )
+    return [Canary(*row) for row in rows]
 
 
 def _run(row: tuple[Any, ...]) -> Run:

@@ -45,8 +45,9 @@ TABLES: Final = (
         chunks_total INTEGER NOT NULL,
         chunks_done INTEGER NOT NULL DEFAULT 0,
         quiet INTEGER NOT NULL DEFAULT 0,   -- 1: of the past, so that its changes are no events
+        failures INTEGER NOT NULL DEFAULT 0, -- how often it has failed, if it was continued after that
+        failure TEXT NOT NULL DEFAULT '',   -- why, the last time
         everything INTEGER NOT NULL DEFAULT 0, -- hosts that say open to everything, counted when they are folded
-        failures INTEGER NOT NULL DEFAULT 0, -- how often it has failed, each time but the last to be continued
         folded_to INTEGER NOT NULL DEFAULT 0, -- hosts up to this id were folded into what is so now
         folded INTEGER NOT NULL DEFAULT 0   -- 1: all were
     )
@@ -91,7 +92,8 @@ TABLES: Final = (
         low BLOB NOT NULL,                  -- 4 or 16 bytes, big-endian
         high BLOB NOT NULL,
         ports INTEGER NOT NULL,             -- of port_sets
-        outcome TEXT NOT NULL,              -- silent: nobody answered. What else: it is not known, and why
+        outcome TEXT NOT NULL,              -- silent: nobody answered. What else: it is not known, and why.
+        -- blind, dark: of these addresses, with a picture or not, nothing is said to be closed or gone
         PRIMARY KEY (run, family, zone, low, high, ports, outcome)
     ) WITHOUT ROWID
     """,
@@ -123,6 +125,7 @@ TABLES: Final = (
         misses INTEGER NOT NULL DEFAULT 0,  -- looks in a row that covered it and did not see it
         history INTEGER NOT NULL DEFAULT 1, -- bits below a leading one: seen or not; the lowest is the last look
         flapping INTEGER NOT NULL DEFAULT 0,
+        dark INTEGER NOT NULL DEFAULT 0,    -- runs in a row in which nobody around it answered
         everything INTEGER NOT NULL DEFAULT 0, -- ports that it says open to as to any; 0: it does not
         UNIQUE (site, address)
     )

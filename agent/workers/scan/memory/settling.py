@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from agent.telemetry.database import transaction
+from agent.workers.scan.blind import ALL_SETTLED, SETTLED
 from agent.workers.scan.found import PROTOCOLS, Host, Rest
 from agent.workers.scan.memory.beliefs import Beliefs
 from agent.workers.scan.memory.coverage import Coverage
@@ -22,6 +23,10 @@ from agent.workers.scan.memory.state import HOST, HostState, Key
 
 STEP: Final = 100
 """Hosts that one transaction folds: some 30 ms."""
+
+FAILURES: Final = 3
+"""How often a run may fail, the last time for good. What goes wrong each time must not be tried for ever with findings
+that grow old meanwhile."""
 
 
 class Doubt(NamedTuple):
@@ -42,6 +47,8 @@ class _Run(NamedTuple):
     ended: float
     quiet: bool
     policy: Policy
+    dark: int
+    """Runs in a row in which nobody answers in a part of what was asked, until that is believed."""
 
 
 def settle(connection: sqlite3.Connection, path: Path, misses: int) -> Iterator[int]:
@@ -86,28 +93,33 @@ def together(doubts: Iterable[Doubt]) -> dict[tuple[Key, ...], list[str]]:
     return found
 
 
-_RUN: Final = "SELECT id, site, started, ended, status, degraded, quiet FROM runs WHERE id = ?"
+_RUN: Final = (
+    "SELECT id, site, started, ended, status, degraded, quiet, hosts_up,"
+    " EXISTS (SELECT 1 FROM coverage WHERE run = runs.id AND outcome IN ('blind', 'dark')) FROM runs WHERE id = ?"
+)
 
 
 def _next(connection: sqlite3.Connection, misses: int) -> _Run | None:
-    """The oldest run that can be folded. An interrupted one can when another one has begun since."""
+    """The oldest run that can be folded. One that is to be continued can when another one has begun since."""
     [number] = connection.execute(
-        "SELECT min(id) FROM runs WHERE NOT folded AND status != 'running' AND (status != 'interrupted'"
-        " OR id < (SELECT max(id) FROM runs WHERE status != 'imported'))"
+        "SELECT min(id) FROM runs WHERE NOT folded AND status != 'running' AND (status NOT IN ('interrupted', 'failed')"
+        " OR status = 'failed' AND failures >= ? OR id < (SELECT max(id) FROM runs WHERE status != 'imported'))",
+        (FAILURES,),
     ).fetchone()
     return _run(connection.execute(_RUN, (number,)).fetchone(), misses) if number is not None else None
 
 
 def _run(row: tuple[Any, ...], misses: int) -> _Run:
-    number, site, started, ended, status, degraded, quiet = row
+    number, site, started, ended, status, degraded, quiet, up, partly = row
     imported = status == "imported"
     policy = Policy(
         misses=misses,
-        closing=status == "finished" and not degraded,
+        closing=status == "finished" and (not degraded or bool(partly)),
         late=imported,
         source="import" if imported else "",
     )
-    return _Run(number, site, started, ended or started, bool(quiet), policy)
+    dark = SETTLED if up else ALL_SETTLED
+    return _Run(number, site, started, ended or started, bool(quiet), policy, dark)
 
 
 def _step(connection: sqlite3.Connection, run: _Run, coverage: Coverage, beliefs: Beliefs) -> bool:
@@ -173,9 +185,13 @@ def _fold(
 ) -> Iterator[tuple[int, str, HostState, Folded | None, bool]]:
     """Each host before and after, and whether the run found that it says open to everything."""
     for number, address, at, data in hosts:
-        silent = coverage.silent(address)
+        silent, withheld = coverage.silent(address), coverage.withheld(address)
         observed = decode(address, data) if data is not None else None
-        if observed is None and silent is None:
+        policy = run.policy
+        if withheld:
+            dark = run.dark if withheld == "dark" and policy.closing else 0
+            policy = replace(policy, closing=False, dark=dark)
+        if observed is None and silent is None and not withheld:
             yield number, address, HostState(), None, False
             continue
         if observed is not None and silent:
@@ -186,7 +202,7 @@ def _fold(
         rechecked = {(protocol, port) for protocol, port in rows}
         now = run.started + at if at is not None else run.ended
         before = beliefs.load(number)
-        folded = fold(before, observed, silent is not None, run.policy, now, rechecked)
+        folded = fold(before, observed, silent is not None, policy, now, rechecked)
         yield number, address, before, folded, observed is not None and observed.everything > 0
 
 

@@ -31,7 +31,7 @@ RATE = 8000
 PORTS = 200
 HALF = "10.97.16.0/22"
 """1,024 addresses of the network in which each sixteenth answers: more than are discovered chunk by chunk."""
-LIVES = 6
+LIVES = 8
 """Into how many lives a scan is cut, on average."""
 ENGINES = ("connect", "syn")
 CLOSING = frozenset({"port_closed", "port_filtered", "host_gone"})

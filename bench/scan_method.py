@@ -8,16 +8,17 @@ makes; in the second are Debian's nginx, sshd, redis and dnsmasq and listeners t
 addresses of 64 hosts (`tests/workers/scan/truth.py`). The way with a delay, a loss or a limit is a program between two
 TUN interfaces (`tests/workers/scan/link.py`), because this kernel has no netem. Versions: {versions}. {missing}We are
 the worker as the agent starts it, from the start of Python to what is stored; the others are one process each, from its
-start to the end of its output. Rounds take all in turn, in random order; a figure is the median of its rounds, a
-multiple the median of the multiples of each round, and what was found is the least of any round. A program is ended
-after {limit:.0f} s, masscan after {hangs:.0f} s, and what it has said by then counts; it takes part in first rounds
-only, for its receiver may hang:
+start to the end of its output. Rounds take all in turn, in random order; a figure is the median of its rounds, and what
+was found is the least of any round. A program is ended after {limit:.0f} s, masscan after {hangs:.0f} s, and what it
+has said by then counts. Once only, of all rounds, are asked masscan, whose receiver may hang, and nmap in the rows of
+loss, silent ports and services. In the first two of these it takes minutes in which it does nothing but wait: there it
+runs beside the making of the memory:
 
 - *ports*: one host with 100 open ports, {rounds} rounds, without CAP_NET_RAW
-- *loss*: the same with 5 % lost on the way there and on the way back, {again} rounds, nmap in the first alone
+- *loss*: the same with 5 % lost on the way there and on the way back, {again} rounds
 - *cap*: the same behind a device that passes 5,000 packets a second (and a fifth of a second's worth at once) towards
   the host, which nobody was told, {again} rounds
-- *silent*: one host, {again} rounds, nmap in the first alone. Quarantined are those that the memory lists as such
+- *silent*: one host, {again} rounds. Quarantined are those that the memory lists as such
 - *services*: all hosts of the link but two at which nmap does not come to an end in a quarter of an hour: the one that
   says open to everything, and one that never stops talking (a tarpit). 1,000 ports each, {again} rounds; then all 64 by
   us alone, once. A finding is an open port with its service, product and version, each of which has to be the same
@@ -31,7 +32,7 @@ only, for its receiver may hang:
   figure is the median of five, all of the answer read
 - *kill -9*: {kills} kills of scans of the `services` profile that ask 43 hosts of the link and 1,024 addresses behind a
   router, of which 64 answer, for 200 ports each, in more than ten chunks and at {rate:,} a second; half of them by
-  connect, half by SYN. A scan is killed up to five times, at random moments of its whole life: when it looks who is
+  connect, half by SYN. A scan is killed up to seven times, at random moments of its whole life: when it looks who is
   there, sweeps, asks what answers, compares and stores; and its nmap with it. tcpdump writes down every probe that
   arrives: an ICMP question is *discovery*, a SYN to a port that is closed *sweep*, and one to a port that is open
   *services*. (SYNs to closed ports 80 and 443 do not count, which are both; nor does ARP, which the kernel sends too.)

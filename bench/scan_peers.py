@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import threading
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench import scanners
 from bench.capture import version
 from bench.scan_report import MASSCAN, NMAP, RUSTSCAN, Ended, Found, Outcome
-from bench.scanners import LIMIT, UNPRIVILEGED, waited
+from bench.scanners import UNPRIVILEGED, waited
 from tests.workers.scan import lab
 from tests.workers.scan.truth import INTERFACE
 
@@ -22,7 +24,7 @@ FAST = 20_000
 """Packets per second that masscan is told to send; its own default is 100."""
 LAST = 5
 """Seconds for which masscan waits for answers after its last packet, and after which it is to end."""
-HANGS = 60.0
+HANGS = 40.0
 """Seconds after which masscan is ended, which may wait for ever for its receiver."""
 DESCRIPTORS = 10_000
 """That RustScan may have open: twice what it has with its default of 4,500 ports at once."""
@@ -38,19 +40,19 @@ class Peer:
     commands: Sequence[Sequence[str]]
     read: Callable[[str], Iterable[Found]]
     privileged: bool = True
-    limit: float = LIMIT
+    limit: float | None = None
 
     def run(self, net: lab.Network, place: Path) -> Outcome:
         """Run it to its end, or for ``limit`` seconds; what it has said by then counts."""
         total = Ended(0, 0.0, 0.0)
         found: set[Found] = set()
-        answer = place / "answer"
+        answer = place / f"answer-{threading.get_ident()}"
         for command in self.commands:
             before = () if self.privileged else UNPRIVILEGED
             with answer.open("wb") as stdout, subprocess.Popen(
                 net.inside(*before, *command), stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.DEVNULL
             ) as it:  # fmt: skip
-                ended = waited(it, self.limit)
+                ended = waited(it, self.limit or scanners.LIMIT)
             total.code |= ended.code
             total.seconds += ended.seconds
             total.processor += ended.processor
@@ -69,8 +71,8 @@ def versions() -> dict[str, str]:
     return found
 
 
-def nmap(*commands: Sequence[str], privileged: bool = True, limit: float = LIMIT) -> Peer:
-    return Peer(NMAP, [["nmap", "-n", "-oX", "-", *options] for options in commands], read_nmap, privileged, limit)
+def nmap(*commands: Sequence[str], privileged: bool = True) -> Peer:
+    return Peer(NMAP, [["nmap", "-n", "-oX", "-", *options] for options in commands], read_nmap, privileged)
 
 
 def masscan(*options: str, interface: str) -> Peer:

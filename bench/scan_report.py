@@ -193,13 +193,14 @@ def _silent(figures: Figures) -> Iterator[Target]:
 def _services(figures: Figures) -> Iterator[Target]:
     ratio = multiple(figures, "services")
     yield TITLES["services"], "≤ 0.5 × nmap -sS -sV", f"{ratio:.2f} ×", ratio <= 0.5
-    less = max(len(lacking(each[US], each[NMAP])) for each in figures.runs["services"])
+    (theirs, *_) = of(figures, "services", NMAP)
+    less = max(len(lacking(each, theirs)) for each in of(figures, "services", US))
     yield "findings that nmap has and we have not", "0", f"{less}", less == 0
     if (all_of_them := figures.everyone) is not None:
         ratio = all_of_them.seconds / seconds(figures, "services", NMAP)
         reached = f"{ratio:.2f} × ({all_of_them.seconds:.0f} s)"
         yield "with the two that nmap does not end on", "≤ 0.5 × nmap without them", reached, ratio <= 0.5
-        less = max(len(lacking(all_of_them, each[NMAP])) for each in figures.runs["services"])
+        less = len(lacking(all_of_them, theirs))
         yield "findings that we then have not", "0", f"{less}", less == 0 and all_of_them.ended
 
 
@@ -286,5 +287,5 @@ def seconds(figures: Figures, row: str, who: str) -> float:
 
 
 def multiple(figures: Figures, row: str) -> float:
-    """Of nmap's time: the median of the multiples of each round."""
-    return statistics.median(each[US].seconds / each[NMAP].seconds for each in figures.runs[row] if NMAP in each)
+    """Of nmap's time, both medians."""
+    return seconds(figures, row, US) / seconds(figures, row, NMAP)

@@ -33,30 +33,37 @@ _OPTIONS = {"ports": ["-sT", "-Pn"], "loss": ["-sS", "-Pn"], "cap": ["-sS", "-Pn
 
 
 def whole_hosts(net: lab.Network, place: Path, row: str, figures: Figures, *, slow: bool = True) -> Round:
-    """All ports of one host at the end of a bad way. Not ``slow``: without who takes minutes for it."""
+    """All ports of one host at the end of a bad way. Not ``slow``: without masscan, which may never end."""
     host = _FAR[row]
     figures.truth[row] = frozenset((host.address, port) for port in host.tcp)
     privileged = row != "ports"
     theirs = [*scan_peers.rustscan(host.address)]
-    if slow or row != "loss":
+    if row != "loss":
         theirs.append(scan_peers.nmap([*_OPTIONS[row], "-p", ALL, host.address], privileged=privileged))
     if slow and privileged:
         theirs.append(scan_peers.masscan(host.address, "-p", ALL, "--retries", "2", interface=_WAY))
     return round_of(net, place, theirs, privileged=privileged, targets=[host.address], ports=ALL, profile="ports")
 
 
-def silent(net: lab.Network, place: Path, figures: Figures, *, slow: bool = True) -> Round:
-    """Ports that say nothing among some that do: naming the latter is not to wait for the former."""
+def silent(net: lab.Network, place: Path, figures: Figures) -> Round:
+    """Ports that say nothing among some that do: naming the latter is not to wait for the former. By us alone."""
     (host,) = of_kind("many services")
     figures.truth["silent"] = frozenset((host.address, port) for port in host.tcp)
     figures.speaking = frozenset((host.address, port) for port, what in host.tcp.items() if what != "silent")
-    ports = joined(host.tcp)
-    theirs = [scan_peers.nmap(["-sS", "-sV", "-Pn", "-p", ports, host.address])] if slow else []
-    return round_of(net, place, theirs, targets=[host.address], ports=ports, profile="services")
+    return round_of(net, place, [], targets=[host.address], ports=joined(host.tcp), profile="services")
 
 
-def services(net: lab.Network, place: Path, figures: Figures) -> Round:
-    """Everybody on the link but the two at which nmap does not come to an end."""
+def patient() -> dict[str, Peer]:
+    """nmap for the rows in which it does little but wait, for minutes."""
+    (many,) = of_kind("many services")
+    return {
+        "loss": scan_peers.nmap([*_OPTIONS["loss"], "-p", ALL, _FAR["loss"].address]),
+        "silent": scan_peers.nmap(["-sS", "-sV", "-Pn", "-p", joined(many.tcp), many.address]),
+    }
+
+
+def services(net: lab.Network, place: Path, figures: Figures, *, slow: bool = True) -> Round:
+    """Everybody on the link but the two at which nmap does not come to an end. Not ``slow``: without nmap."""
     hosts = [host for host in HOSTS if host.kind not in ENDLESS]
     ports = _thousand(hosts)
     asked = joined(ports)
@@ -64,7 +71,7 @@ def services(net: lab.Network, place: Path, figures: Figures) -> Round:
     four = [host.address for host in hosts if ":" not in host.address]
     six = [host.address for host in hosts if ":" in host.address]
     options = ["-sS", "-sV", "-Pn", "-p", asked]
-    theirs = [scan_peers.nmap([*options, *four], ["-6", *options, *six])]
+    theirs = [scan_peers.nmap([*options, *four], ["-6", *options, *six])] if slow else []
     return round_of(net, place, theirs, targets=[*four, *six], ports=asked, profile="services")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import socket
 import subprocess
@@ -137,16 +136,14 @@ class Us:
 def waited(running: subprocess.Popen[bytes], limit: float) -> Ended:
     """Wait for the end of a process, or end it after ``limit`` seconds, with its processor's time."""
     begun = time.monotonic()
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     timer = threading.Timer(limit, lambda: os.kill(running.pid, signal.SIGKILL))
     timer.start()
     try:
-        code = running.wait()
+        _, status, usage = os.wait4(running.pid, 0)
     finally:
         timer.cancel()
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Ended(code, time.monotonic() - begun, used)
+    running.returncode = os.waitstatus_to_exitcode(status)
+    return Ended(running.returncode, time.monotonic() - begun, usage.ru_utime + usage.ru_stime)
 
 
 def end(running: subprocess.Popen[bytes]) -> None:

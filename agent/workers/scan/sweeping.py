@@ -70,8 +70,8 @@ class Swept:
 
 
 class Sweeper:
-    """Sweeps chunks for one run. ``identity`` gives, for the number of a chunk, what it belongs to when it was begun,
-    and what decides its order: of the plan, the seed of the run and this number (``Plan.piece``)."""
+    """Sweeps chunks for one run. ``identity`` gives, for the number of a chunk, what decides its order, and whether
+    what was begun of it can be continued: of the plan, the seed of the run and this number (``Plan.piece``)."""
 
     def __init__(
         self,

@@ -147,7 +147,7 @@ class Walk:
             if not begun and chunk.number not in run.discovered:
                 together = self._together(chunk, following)
                 await self._discover(together)
-            present = None if begun else self._there(chunk)
+            present = self._there(chunk) if chunk.number in run.discovered else None
             if not only and (present is None or present):
                 await self._sweep(chunk, present)
                 return

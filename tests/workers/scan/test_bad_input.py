@@ -104,7 +104,8 @@ def test_an_nmap_that_fails(later: Bench, earlier: Earlier, stage: str, failure:
     ended = later.run(earlier.scan, path=fake(later, stage, script))
     where = "services of 127.0.0.1: " if stage == "services" else ""
     failed(ended, f"{where}{message}")
-    assert ended.events["scan_failed"]["message"] == f"127.0.0.1: {ended.stderr.removesuffix(chr(10))}"
+    told = f"127.0.0.1: {ended.stderr.removesuffix(chr(10))}; the next run continues"
+    assert ended.events["scan_failed"]["message"] == told
     assert later.rows("SELECT id, status FROM runs ORDER BY id") == [(1, "finished"), (2, "failed")]
     assert not ended.events.keys() & {"host_gone", "port_closed", "service_changed"}
 

@@ -204,10 +204,9 @@ class Identification:
             elif fact.given_up:
                 known.give_up(fact.stage, fact.keys, fact.given_up)
             else:
-                said = None
-                with suppress(ScanFailure):  # it is a file, after all
+                with suppress(ScanFailure):  # it is a file, after all: what cannot be read is asked again
                     said = read_host(fact.element, given_as((host.address,))) if fact.element else None
-                known.told(fact.stage, fact.keys, said, fact.element, self._named)
+                    known.told(fact.stage, fact.keys, said, fact.element, self._named)
         return known
 
     async def _listen(self, known: Knowledge) -> None:

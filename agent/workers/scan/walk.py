@@ -301,7 +301,7 @@ class Walk:
         met = ((canary.address, canary.number) for canary in self._store.canaries_met(self._run, lot.protocol))
         canaries = along(lot.addresses, met)
         addresses = tuple(dict.fromkeys((*lot.addresses, *(address for address, _ in canaries))))
-        asking = Asking(addresses, ports, lot.addresses)
+        asking = Asking(addresses, ports, lot.addresses, patient=True)
         swept = await self._sweeper.sweep(place, kind, asking, known=canaries, turn=turn)
         self._figures.swept(swept.sent, swept.answered, swept.lost)
         self._heed(lot.addresses, swept)

@@ -52,7 +52,7 @@ class ScanWorker:
             self._job = await settle_job(service, self._context.log, pinned_before(path, service.site, time.time()))
             limits = Limits(service.budget.rate, service.budget.network_rate, service.budget.target_rate)
             self._budget = budget_of(os.environ, limits, self._context.log)
-            self._store = ScanStore(path, site=service.site)
+            self._store = ScanStore(path, site=service.site, turn=self._context.beat)
         except ConfigurationError:
             raise
         except AgentError as error:

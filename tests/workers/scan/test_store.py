@@ -397,3 +397,22 @@ def test_a_database_that_cannot_be_opened_leaves_no_lock_behind(tmp_path: Path) 
     for _ in range(2):
         with pytest.raises(StorageFailure, match="not a regular file"):
             ScanStore(tmp_path / "scan.db")
+
+
+def test_a_database_is_looked_through_after_a_kill_and_after_an_error_and_not_at_each_start(tmp_path: Path) -> None:
+    path = tmp_path / "scan.db"
+    note = path.with_name("scan.db.closed")
+    first = ScanStore(path)
+    first.close()
+    first.close()
+    again = ScanStore(path)
+    assert again.opened.checked == int(first.opened.checked)
+    assert not note.exists()  # a kill from here on leaves none
+    with pytest.raises(StorageFailure, match="no such table"):
+        again._connection.execute("DROP TABLE quarantine")
+        again.silent()
+    again.close()
+    assert not note.exists()
+    third = ScanStore(path)
+    assert third.opened.checked > again.opened.checked
+    third.close()

@@ -107,6 +107,7 @@ TABLES: Final = (
     )
     """,
     "CREATE INDEX pictures_by_last_run ON pictures (last_run)",
+    "CREATE INDEX pictures_by_ports ON pictures (ports)",
     """
     CREATE TABLE hosts (
         id INTEGER PRIMARY KEY,

@@ -114,7 +114,7 @@ def _run(row: tuple[Any, ...], misses: int) -> _Run:
     imported = status == "imported"
     policy = Policy(
         misses=misses,
-        closing=status == "finished" and (not degraded or bool(partly)),
+        closing=status in ("finished", "imported") and (not degraded or bool(partly)),
         late=imported,
         source="import" if imported else "",
     )

@@ -48,7 +48,13 @@ KINDS = (
     Port("tcp", 25, "open", "syn-ack", "smtp", "Postfix smtpd", method="probed"),
     Port("tcp", 111, "open", "syn-ack", "rpcbind", "", "2-4", "RPC #100000", method="probed"),
     Port("tcp", 631, "open", "syn-ack", "ipp", "CUPS", "2.4", method="probed"),
+    *(
+        Port("tcp", 700 + number, "open", "syn-ack", f"app{number}", f"Server {number}", f"1.{number}", method="probed")
+        for number in range(24)
+    ),
 )
+FEWEST, MOST = 10, 30
+"""Open ports of a host: 20 as a rule."""
 CHANGES, LOSES, LEAVES = 0.005, 0.01, 0.002
 """How likely a host has something new in a run, one of its ports is missed, or nobody answers."""
 LIMIT = 0.1
@@ -105,6 +111,7 @@ def questions(path: Path) -> Iterator[tuple[str, float]]:
         old, before = max(1, newest // 2), max(1, newest - 1)
         address = next(memory.hosts(newest)).address
         coverage = memory.coverage(old)
+        chunk = [text(Line(4, ""), FIRST + number) for number in range(CHUNK)]
         since = BEGUN + DAY * (newest - 7)
         asks: dict[str, Callable[[], object]] = {
             "the last 50 runs": lambda: memory.runs(50),
@@ -120,7 +127,7 @@ def questions(path: Path) -> Iterator[tuple[str, float]]:
             "whether a run asked 1,000 ports": lambda: [
                 coverage.asked(text(Line(4, ""), FIRST + number), "tcp", 443) for number in range(1000)
             ],
-            "canaries": memory.canaries,
+            "canaries of a chunk": lambda: memory.canaries(chunk, site="lab"),
         }
         for what, ask in asks.items():
             taken = []
@@ -132,7 +139,7 @@ def questions(path: Path) -> Iterator[tuple[str, float]]:
 
 
 def _host(number: int, chance: random.Random) -> Host:
-    ports = sorted(chance.sample(KINDS, chance.randint(1, len(KINDS))), key=lambda port: port.number)
+    ports = sorted(chance.sample(KINDS, chance.randint(FEWEST, MOST)), key=lambda port: port.number)
     return _with(
         Host(
             text(Line(4, ""), FIRST + number), "up", "arp-response", f"02:00:00:00:{number >> 8:02x}:{number & 255:02x}"

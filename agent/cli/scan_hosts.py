@@ -10,6 +10,7 @@ from agent.cli import output, table, text
 from agent.cli.base import Session, command
 from agent.cli.names import SCAN
 from agent.cli.scan_stores import find, nothing, opened
+from agent.cli.scan_words import says_everything
 from agent.cli.stores import warn
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def document(name: str, host: HostNow, *, gone: bool) -> dict[str, Any]:
         "mac": host.mac,
         "names": list(host.names),
         "os": list(host.os),
+        "open_to_everything": host.everything,
         **_times(host),
         "ports": [
             {
@@ -117,6 +119,8 @@ def _rows(name: str, host: HostNow, gone: bool) -> list[tuple[str, ...]]:
         if _shown(port, gone)
     ]
     seen = text.moment(host.first_seen), text.moment(host.last_seen)
+    if host.everything:
+        return [(name, host.address, text.ABSENT, host.state, *seen, says_everything(host.everything)), *rows]
     return rows or [(name, host.address, text.ABSENT, host.state, *seen, ", ".join(host.names))]
 
 
@@ -131,6 +135,8 @@ def _state(port: PortNow) -> str:
 
 def _service(port: PortNow) -> str:
     service = port.service
+    if not service.name and (remark := port.reason.partition("; ")[2]):
+        return f"({remark})"
     name = "/".join(part for part in (service.tunnel, service.name) if part)
     extra = f"({service.extrainfo})" if service.extrainfo else ""
     return " ".join(part for part in (name, service.product, service.version, extra) if part)

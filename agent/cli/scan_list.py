@@ -10,6 +10,7 @@ from agent.cli import output, table, text
 from agent.cli.base import Session, command
 from agent.cli.names import SCAN
 from agent.cli.scan_stores import EVERY, find, nothing, opened
+from agent.cli.scan_words import open_to_everything
 from agent.cli.stores import warn
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def list_runs(session: Session, names: tuple[str, ...], runs: int) -> None:
     """Show for the scans NAME, or all, their newest runs: when, how long, how it ended, what it asked and found.
 
     HOSTS are the addresses that were asked for. LOSS is how many of the probes got lost on the way, where it was
-    measured. All of it is read below PREFIX/spool; no agent need run.
+    measured. OPEN leaves out hosts that say open to everything. All of it is read below
+    PREFIX/spool; no agent need run.
     """
     found = find(session.paths(), names)
     warn(found.notes)
@@ -70,6 +72,7 @@ def document(run: Run) -> dict[str, Any]:
         "engine": run.engine,
         "nmap_version": run.nmap_version,
         "plan_hash": run.plan_hash,
+        "seed": run.seed,
         "declared": run.declared,
         "sent": run.sent,
         "answered": run.answered,
@@ -77,6 +80,7 @@ def document(run: Run) -> dict[str, Any]:
         "hosts_total": run.hosts_total,
         "hosts_up": run.hosts_up,
         "ports_open": run.ports_open,
+        "open_to_everything": run.everything,
         "chunks_total": run.chunks_total,
         "chunks_done": run.chunks_done,
     }
@@ -107,4 +111,5 @@ def loss(run: Run) -> str:
 
 
 def note(run: Run) -> str:
-    return run.degraded or run.message
+    """What else there is to say of a run, in a line."""
+    return "; ".join(part for part in (run.degraded or run.message, open_to_everything(run.everything)) if part)

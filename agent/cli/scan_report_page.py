@@ -20,6 +20,7 @@ from agent.cli.report_chart import (
 )
 from agent.cli.report_html import at, e, moment, none, number, section, table
 from agent.cli.report_style import STYLE
+from agent.cli.scan_words import says_everything
 
 MOST_ROWS = 2000
 """Of one table; what there is beyond that is counted."""
@@ -217,7 +218,9 @@ def _hosts(report: dict[str, Any], zone: tzinfo | None) -> str:
         return none("No run has seen a host so far.")
     rows = []
     for host in hosts:
-        beside = [*host["names"][:3], host["mac"], *host["os"][:1]]
+        everything = host["open_to_everything"]
+        trap = says_everything(everything) if everything else ""
+        beside = [trap, *host["names"][:3], host["mac"], *host["os"][:1]]
         first = _name(host["address"]) + "".join(f"<i>{e(one)}</i>" for one in beside if one)
         ports = host["ports"] or [None]
         for place, port in enumerate(ports):

@@ -13,10 +13,12 @@ from agent.cli.names import SCAN
 from agent.cli.scan_list import document as run_document
 from agent.cli.scan_list import loss, note, status
 from agent.cli.scan_stores import chosen, opened, pick, runs_of
+from agent.cli.scan_words import ports as short_ports
+from agent.cli.scan_words import says_everything
 from agent.errors import UsageError
 
 if TYPE_CHECKING:
-    from agent.workers.scan.found import Host, Port
+    from agent.workers.scan.found import Host, Port, Script
     from agent.workers.scan.memory.coverage import Asked
     from agent.workers.scan.memory.reading import Run
 
@@ -82,7 +84,11 @@ def _pairs(name: str, run: Run, hosts: Sequence[Host], asked: Sequence[Asked]) -
         ("started", text.moment(run.started)),
         ("took", text.ABSENT if run.ended is None else text.duration(run.ended - run.started)),
     ]
-    pairs += [(key, _words(declared[key])) for key in ("targets", "exclude", "ports", "file") if declared.get(key)]
+    pairs += [(key, _words(declared[key])) for key in ("targets", "exclude") if declared.get(key)]
+    if declared.get("ports"):
+        pairs.append(("ports", short_ports(_words(declared["ports"]))))
+    if declared.get("file"):
+        pairs.append(("file", _words(declared["file"])))
     if run.profile:
         pairs.append(("profile", run.profile))
     if run.engine or run.nmap_version:
@@ -124,32 +130,51 @@ def _words(value: Any) -> str:
 
 
 def _rows(host: Host) -> list[tuple[str, ...]]:
-    from agent.workers.scan.diff import service
-
-    rows = [
-        (
-            host.address,
-            f"{port.protocol}/{port.number}",
-            port.state,
-            text.yes(port.tunnel == "ssl"),
-            " ".join(part for part in (service(port), _beside(port)) if part),
-        )
-        for port in host.ports
-        if port.state not in ("closed", "filtered")
-    ]
-    names = ", ".join(host.names)
+    rows: list[tuple[str, ...]] = []
+    for port in host.ports:
+        if port.state not in ("closed", "filtered"):
+            place = host.address, f"{port.protocol}/{port.number}", port.state, text.yes(port.tunnel == "ssl")
+            rows += [(*place, _answers(port)), *map(_of_script, port.scripts)]
     together = _together(host)
-    return [
-        *(rows or [(host.address, text.ABSENT, host.state, text.ABSENT, "")]),
-        *([("", "", "", "", f"also: {together}")] if together else []),
-        *([("", "", "", "", f"names: {names}")] if names else []),
+    beside = [
+        says_everything(host.everything) if host.everything else "",
+        f"also: {together}" if rows and together else together,
+        f"system: {host.os[0]}" if host.os else "",
+        f"names: {', '.join(host.names)}" if host.names else "",
     ]
+    line = "; ".join(filter(None, beside))
+    if not rows:
+        rows.append((host.address, text.ABSENT, host.state, text.ABSENT, line))
+    elif line:
+        rows.append((*_BLANK, line))
+    return [*rows, *map(_of_script, host.scripts)]
+
+
+_BLANK = ("", "", "", "")
+_LONG = 200
+"""Characters of what a script said that are shown; JSON has all of it."""
+
+
+def _of_script(script: Script) -> tuple[str, ...]:
+    said = script.output if len(script.output) <= _LONG else f"{script.output[:_LONG]}..."
+    return (*_BLANK, f"{script.name}: {said}")
+
+
+def _answers(port: Port) -> str:
+    """What answers there, with the certificate that it shows."""
+    from agent.workers.scan.diff import certificate, service
+
+    shown = f"certificate {certificate(port.certificate)}" if port.certificate else ""
+    return ", ".join(filter(None, (" ".join(filter(None, (service(port), _beside(port)))), shown)))
 
 
 def _beside(port: Port) -> str:
     """Such as ``(says nothing)``: what was learned when it was asked what it is, beside the reason for its state."""
     remark = port.reason.partition("; ")[2]
-    return f"({remark})" if remark else ""
+    return f"({_REMARKS.get(remark, remark)})" if remark else ""
+
+
+_REMARKS = {"nmap: tcpwrapped": "hangs up at once"}
 
 
 def _together(host: Host) -> str:
@@ -158,6 +183,8 @@ def _together(host: Host) -> str:
 
     counts: dict[str, int] = {}
     for rest in host.rest:
+        if rest.state == "open":
+            continue  # ``says_everything``
         counts[rest.state] = counts.get(rest.state, 0) + size(rest.ports)
     for port in host.ports:
         if port.state in ("closed", "filtered"):

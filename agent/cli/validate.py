@@ -50,11 +50,15 @@ def validate(session: Session, config: Path | None) -> None:
         click.get_current_context().exit(EXIT_CONFIGURATION)
     for warning in [*warnings, *unsure]:
         complain(f"warning: {warning}")
+    left_out = never_scanned(declaration)
     if session.json:
         count = len(declaration.services)
-        output.document({"file": str(paths.declaration), "valid": True, "services": count, "problems": []})
+        found = {"file": str(paths.declaration), "valid": True, "services": count, "problems": []}
+        output.document({**found, "left_out": left_out})
     else:
         print(f"{paths.declaration}: valid: {counts(declaration)}")
+        for name, addresses in left_out.items():
+            print(f"service.{name}: {_never(addresses)}")
 
 
 def judged(paths: Paths) -> tuple[Declaration, list[Problem]]:
@@ -95,6 +99,27 @@ def _problems(look: Callable[[], object]) -> set[Problem]:
         return set(error.problems)
     return set()
 
+
+def never_scanned(declaration: Declaration) -> dict[str, dict[str, str]]:
+    """By name of each scan that has such the addresses that it leaves out by itself, each with what it is."""
+    from agent.declaration import resolve_scan
+    from agent.declaration.model import Scan
+    from agent.declaration.sources import Disk
+
+    scans = [service for service in declaration.services.values() if isinstance(service, Scan)]
+    found = {scan.name: resolve_scan.never_scanned(scan, Disk().read) for scan in scans}
+    return {name: addresses for name, addresses in sorted(found.items()) if addresses}
+
+
+def _never(addresses: dict[str, str]) -> str:
+    first = [f"{address} ({what})" for address, what in list(addresses.items())[:_SHOWN]]
+    more = f" and {len(addresses) - _SHOWN} more" if len(addresses) > _SHOWN else ""
+    noun = "1 address is" if len(addresses) == 1 else f"{len(addresses)} addresses are"
+    return f"{noun} never scanned, and left out: {', '.join(first)}{more}"
+
+
+_SHOWN = 4
+"""Addresses that a line names."""
 
 _DEPENDS = re.compile("only on|only supported|not supported|link|unknown (host|network)")
 """What libpcap says of a filter that another interface may take, or another day."""

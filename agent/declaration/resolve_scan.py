@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path as FilePath
 from typing import Any, NamedTuple
 
 from agent.declaration import targets
 from agent.declaration.locate import Path
-from agent.declaration.model import History, Scanning
+from agent.declaration.model import History, Scan, Scanning
 from agent.declaration.ports import parse_ports
 from agent.declaration.reader import Fail, Values
 from agent.declaration.sources import Unreadable
@@ -51,14 +52,29 @@ def check_scan(values: Values, target_file: TargetFile, fail: Fail) -> None:
         allowed = targets.permitted(values.good.get("allow_public", ()))
     wanted = _written(values, "targets", target_file, fail)
     excluded = _written(values, "exclude", target_file, fail)
-    broadcasts = targets.broadcasts(text for _, text in values.items("targets") if not _is_word(text))
+    left_out = targets.left_out(wanted.texts)
     for path, place, text in wanted.addresses:
-        if objection := _objection(text, allowed, broadcasts):
+        if objection := _objection(text, allowed, left_out):
             otherwise = "is public or must never be scanned"
-            fail(path, f"{place}{text} {objection}", otherwise, (path, ("targets",)) if text in broadcasts else ())
+            fail(path, f"{place}{text} {objection}", otherwise, (path, ("targets",)) if text in left_out else ())
             if place:  # one line for each file
                 break
     _check_whole(wanted, excluded, fail)
+
+
+def never_scanned(scan: Scan, target_file: TargetFile) -> dict[str, str]:
+    """The addresses among the targets of a scan that it leaves out by itself, each with what it is.
+
+    What names stand for is not known here, nor what a file holds that cannot be read.
+    """
+    found: list[str] = []
+    for text in scan.targets:
+        if (file := targets.file_of(text)) is None:
+            found.append(text)
+            continue
+        with suppress(Unreadable):
+            found += [line.text for line in parse_target_file(target_file(FilePath(file)))[0]]
+    return targets.left_out(text for text in found if not targets.is_name(text))
 
 
 class _Written(NamedTuple):
@@ -92,16 +108,12 @@ def _written(values: Values, key: str, target_file: TargetFile, fail: Fail) -> _
     return _Written(addresses, len(found) - len(addresses), whole)
 
 
-def _is_word(text: str) -> bool:
-    return targets.file_of(text) is not None or targets.is_name(text)
-
-
 def _check_whole(wanted: _Written, excluded: _Written, fail: Fail) -> None:
     """How many addresses there are, with and without those that are excluded."""
     number = targets.count(wanted.texts) + wanted.names
     if number > targets.MOST_ADDRESSES:
         fail(("targets",), f"{number} addresses are too many; {_TOO_MANY}", f"makes too many addresses; {_TOO_MANY}")
-    known = wanted.whole and excluded.whole and not wanted.names and wanted.addresses
+    known = wanted.whole and excluded.whole and not wanted.names and wanted.addresses and excluded.addresses
     if known and targets.all_excluded(wanted.texts, excluded.texts):
         fail(("exclude",), "leaves nothing to scan")
 
@@ -121,9 +133,10 @@ def _check_profile(values: Values, fail: Fail) -> None:
         fail(("silent_again",), f'the profile {profile} asks no port what it is; write profile = "services"')
 
 
-def _objection(text: str, allowed: list[targets.Span] | None, broadcasts: Mapping[str, str]) -> str | None:
-    if text in broadcasts:
-        return f"is the broadcast address of {broadcasts[text]}, which is never scanned; leave it out"
+def _objection(text: str, allowed: list[targets.Span] | None, left_out: Mapping[str, str]) -> str | None:
+    """``left_out`` are the addresses of other targets that are."""
+    if (what := left_out.get(text)) is not None:
+        return f"is {what}, which is never scanned; leave it out"
     return targets.objection(text, allowed)
 
 

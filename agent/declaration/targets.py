@@ -3,7 +3,8 @@
 Targets are addresses, networks, ranges, names of hosts, and files that hold such, one a line. The networks of the
 organisation itself are allowed as they are (RFC 1918, RFC 4193, loopback, link-local); everything else only where
 ``allow_public`` names it; and some addresses never, whatever is declared, because no host stands behind them or because
-it must not be asked: multicast, broadcast, unspecified, reserved, and the metadata services of clouds.
+it must not be asked: multicast, broadcast, unspecified, reserved, and the metadata services of clouds. What is never
+scanned and lies within a network or a range is left out of it (``left_out``); named on its own it is a mistake.
 
 A name may point elsewhere when it is scanned than when it was declared. So it stays a name here, and counts as one
 address: the worker resolves it once for each plan, pins what it found, and holds that against the same rules.
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Literal, NamedTuple
 
@@ -48,15 +49,63 @@ OWN: tuple[Network, ...] = (
     IPv6Network("fe80::/10"),
 )
 
-NEVER: tuple[tuple[Network, str], ...] = (
+METADATA = (
+    "169.254.169.254",  # AWS, Google, Azure, Oracle, DigitalOcean, OpenStack and others
+    "fd00:ec2::254",  # AWS: docs.aws.amazon.com, EC2 user guide, instancedata-data-retrieval
+    "169.254.170.2",  # AWS ECS, credentials of a task: docs.aws.amazon.com, task-metadata-endpoint-v2
+    "169.254.170.23",  # AWS EKS, credentials of a pod: docs.aws.amazon.com, EKS user guide, pod-id-agent-setup
+    "fd00:ec2::23",  # the same
+    "169.254.169.253",  # AWS, its resolver (VPC user guide): it answers for the cloud and is nobody's host
+    "169.254.169.123",  # AWS, its clock (EC2 user guide)
+    "fd20:ce::254",  # Google, instances with IPv6 alone
+    "fe80::a9fe:a9fe",  # OpenStack and Akamai: techdocs.akamai.com, metadata-service-api
+    "fd00:a9fe:a9fe::1",  # Akamai, the same page
+    "169.254.42.42",  # Scaleway: docs.cloud-init.io, reference/datasources/scaleway
+    "fd00:42::42",  # the same
+    "169.254.0.23",  # Tencent: metadata.tencentyun.com
+    "100.100.100.200",  # Alibaba: docs.cloud-init.io, reference/datasources/aliyun
+    "168.63.129.16",  # Azure, the host's "WireServer": learn.microsoft.com, what-is-ip-address-168-63-129-16
+    "192.0.0.192",  # Oracle Cloud Classic
+)
+"""Services of clouds that give an instance its credentials, or are the cloud itself: single addresses.
+
+Each is a hole of its own: a host may well have chosen its neighbour, as RFC 3927 (2.1) has it choose at random, and who
+scans 169.254.0.0/16 means those.
+"""
+
+_METADATA = "the metadata service of a cloud"
+
+_NEVER_IPV4: tuple[tuple[IPv4Network, str], ...] = (
     (IPv4Network("0.0.0.0/8"), "unspecified"),
-    (IPv4Network("169.254.169.254/32"), "the metadata service of a cloud"),
+    *((IPv4Network(one), _METADATA) for one in METADATA if ":" not in one),
     (IPv4Network("224.0.0.0/4"), "multicast"),
     (IPv4Network("255.255.255.255/32"), "broadcast"),
     (IPv4Network("240.0.0.0/4"), "reserved"),
+)
+
+
+def _translated(network: IPv4Network) -> IPv6Network:
+    """What a gateway with the well-known prefix takes for these addresses: 64:ff9b::/96, RFC 6052, 2.1."""
+    return IPv6Network((0x0064_FF9B << 96 | int(network.network_address), 96 + network.prefixlen))
+
+
+def _tunnelled(network: IPv4Network) -> IPv6Network:
+    """What 6to4 sends to these addresses: 2002::/16, RFC 3056, 2."""
+    return IPv6Network((0x2002 << 112 | int(network.network_address) << 80, 16 + network.prefixlen))
+
+
+NEVER: tuple[tuple[Network, str], ...] = (
+    *_NEVER_IPV4,
     (IPv6Network("::/128"), "unspecified"),
-    (IPv6Network("::ffff:0:0/96"), "IPv4 in disguise"),
-    (IPv6Network("fd00:ec2::254/128"), "the metadata service of a cloud"),
+    # IPv4-compatible, RFC 4291, 2.5.5.1: all but ::1, which is the loopback address.
+    *((one, "IPv4 in disguise") for one in IPv6Network("::/96").address_exclude(IPv6Network("::1/128"))),
+    (IPv6Network("::ffff:0:0/96"), "IPv4 in disguise"),  # IPv4-mapped, RFC 4291, 2.5.5.2
+    (IPv6Network("::ffff:0:0:0/96"), "IPv4 in disguise"),  # IPv4-translated, RFC 2765, 2.1
+    (IPv6Network("64:ff9b:1::/48"), "IPv4 in disguise"),  # of a local gateway, RFC 8215: where it stands nobody knows
+    (IPv6Network("2001::/32"), "IPv4 in disguise"),  # Teredo, RFC 4380, 4
+    *((_translated(network), f"{reason}, in disguise") for network, reason in _NEVER_IPV4),
+    *((_tunnelled(network), f"{reason}, in disguise") for network, reason in _NEVER_IPV4),
+    *((IPv6Network(one), _METADATA) for one in METADATA if ":" in one),
     (IPv6Network("ff00::/8"), "multicast"),
 )
 
@@ -152,37 +201,67 @@ def permitted(allow_public: Iterable[str]) -> list[Span]:
 def objection(target: str, allowed: Sequence[Span] | None) -> str | None:
     """Why an address, network or range must not be scanned, to be read after it, or ``None``.
 
-    ``allowed`` is what is ``permitted``; ``None`` when that is not known.
+    ``allowed`` is what is ``permitted``; ``None`` when that is not known. To single addresses within a network or a
+    range, which are ``left_out``, there is no objection.
     """
     wanted = span(target)
-    forbidden = next((reason for never, reason in _NEVER if _touch(never, wanted)), None)
-    if forbidden is not None:
-        verb = "is" if wanted.low == wanted.high else "holds"
-        return f"{verb} {forbidden}, which is never scanned; leave it out"
+    alone = wanted.low == wanted.high
+    if _meets(wanted, _FORBIDDEN):
+        touched = ((never, reason) for never, reason in _NEVER if _touch(never, wanted))
+        if reasons := [reason for never, reason in touched if alone or never.low < never.high]:
+            return f"{'is' if alone else 'holds'} {reasons[0]}, which is never scanned; leave it out"
     if allowed is not None and not _covered(wanted._replace(zone=""), allowed):
         return "is public; only scan what is yours, and then name it in allow_public too"
     return None
 
 
-def broadcasts(targets: Iterable[str]) -> dict[str, str]:
-    """The broadcast addresses of the IPv4 networks among targets (RFC 919, 7), each with its network."""
-    networks = (IPv4Network(text) for text in targets if "/" in text and ":" not in text)
-    return {str(network.broadcast_address): str(network) for network in networks if network.prefixlen <= 30}
+def left_out(targets: Iterable[str]) -> dict[str, str]:
+    """The addresses that networks and ranges among targets hold and that are never scanned, each with what it is.
+
+    Of an IPv4 network those are its first and its last address, with which everybody in it is addressed (RFC 919, 7;
+    RFC 1122, 3.2.1.3); of one of two addresses or one there are none (RFC 3021), and of loopback neither: all of
+    127.0.0.0/8 is this one host. Inside a network every other address may be a host, .0 and .255 too. A range says
+    nothing of the network that it lies in; only when it begins at .0 and ends at .255 is it taken for a whole one. And
+    the metadata services of clouds.
+    """
+    found: dict[str, str] = {}
+    spans: list[Span] = []
+    alone: set[str] = set()
+    for text in targets:
+        if "/" not in text and "-" not in text:  # most of a long list are single addresses
+            alone.add(text.partition("%")[0])
+            continue
+        one = span(text)
+        spans.append(one)
+        if one.family == 4 and _is_network(text, one) and not _touch(one, _LOOPBACK):
+            found[str(IPv4Address(one.low))] = f"the network address of {text}"
+            found[str(IPv4Address(one.high))] = f"the broadcast address of {text}"
+    merged = merge(one._replace(zone="") for one in spans)
+    found.update(
+        (address, reason) for address, number, reason in _HOLES if address in alone or _covered(number, merged)
+    )
+    return found
 
 
-def count(targets: Iterable[str]) -> int:
-    """How many addresses the targets have together; what overlaps counts once."""
-    return sum(one.high - one.low + 1 for one in merge(span(text) for text in targets))
+def _is_network(text: str, one: Span) -> bool:
+    if "-" in text:
+        return one.low & 0xFF == 0 and one.high & 0xFF == 0xFF
+    return one.high - one.low >= 3
 
 
-def all_excluded(targets: Iterable[str], exclude: Iterable[str]) -> bool:
+def count(targets: Collection[str]) -> int:
+    """How many addresses the targets have together; what overlaps counts once, and what is left out not at all."""
+    return sum(one.high - one.low + 1 for one in merge(span(text) for text in targets)) - len(left_out(targets))
+
+
+def all_excluded(targets: Collection[str], exclude: Iterable[str]) -> bool:
     """Whether nothing is left to scan. What is excluded without an interface is excluded on every one."""
-    wanted, holes = merge(span(text) for text in targets), [span(text) for text in exclude]
-    left_out = {
+    wanted, holes = merge(span(text) for text in targets), [span(text) for text in (*exclude, *left_out(targets))]
+    excluded = {
         zone: merge(hole._replace(zone=zone) for hole in holes if hole.zone in ("", zone))
         for zone in {one.zone for one in wanted}
     }
-    return all(_covered(one, left_out[one.zone]) for one in wanted)
+    return all(_covered(one, excluded[one.zone]) for one in wanted)
 
 
 def merge(spans: Iterable[Span]) -> list[Span]:
@@ -203,10 +282,23 @@ def _of(network: Network) -> Span:
 
 _OWN = tuple(_of(network) for network in OWN)
 _NEVER = tuple((_of(network), reason) for network, reason in NEVER)
+_FORBIDDEN = merge(never for never, _ in _NEVER)
+_LOOPBACK = _of(IPv4Network("127.0.0.0/8"))
+_HOLES = tuple(
+    (str(network[0]), _of(network), reason)
+    for network, reason in NEVER
+    if network.num_addresses == 1 and reason.startswith(_METADATA)
+)
 
 
 def _touch(one: Span, other: Span) -> bool:
     return one.family == other.family and one.low <= other.high and other.low <= one.high
+
+
+def _meets(one: Span, merged: Sequence[Span]) -> bool:
+    """Whether any address of ``one`` is in one of these, which are as ``merge`` leaves them and have no zone."""
+    place = bisect_right(merged, (one.family, one.high), key=lambda other: (other.family, other.low))
+    return place > 0 and _touch(merged[place - 1], one)
 
 
 def _covered(inner: Span, merged: Sequence[Span]) -> bool:

@@ -9,16 +9,19 @@ from contextlib import closing
 from pathlib import Path
 
 from tests.harness import Agent, wait_until
+from tests.workers.scan.wire import Wire, wire
 
 SLOW = """
 [service.lan]
 kind = "scan"
-targets = ["127.0.0.1"]
+targets = ["127.83.0.1"]
 ports = "1-2000"
 rate = 20
 oncalendar = "2090-01-01"
 """
 """A scan that would take more than a minute."""
+
+A_SECOND = 1.0
 
 
 def told(agent: Agent, *words: str) -> str:
@@ -39,6 +42,11 @@ def sent(agent: Agent) -> bool:
     return not agent.service("lan")["figures"].get("held") or bool(nmaps(agent))
 
 
+def left(sending: Wire) -> list[float]:
+    """When packets to the target left, in unix seconds."""
+    return [one.at for one in sending.sent if one.to == "127.83.0.1"]
+
+
 def nmaps(agent: Agent) -> list[Path]:
     """The processes of nmap that are this service's."""
     pid = agent.service("lan")["pid"]
@@ -55,20 +63,26 @@ def test_a_scan_is_started_held_over_a_restart_of_the_agent_and_ended(agent: Age
     assert again.stderr.startswith("agentctl: lan: runs already, pid ")
     agent.until("lan", state="running")
     wait_until(lambda: agent.service("lan")["figures"])
-    assert told(agent, "pause", "lan") == "lan: paused (running)\n"
-    began = time.monotonic()
-    wait_until(lambda: not sent(agent))
-    assert time.monotonic() - began < 5  # it takes less than one, on a machine that has nothing else to do
+    with wire(None, "lo") as sending:
+        wait_until(lambda: len(left(sending)) > 5)
+        assert told(agent, "pause", "lan") == "lan: paused (running)\n"
+        paused = time.time()
+        wait_until(lambda: not sent(agent))
+        time.sleep(max(0.0, paused + 2 - time.time()))  # that nothing happens cannot be waited for
+    assert left(sending)[-1] - paused < A_SECOND
     assert agent.service("lan")["message"].startswith("paused by hand: ")
     assert agent.stop() == 0
     agent.start()
     assert told(agent, "now", "lan", "--no-wait").startswith("lan: started; it is paused, and waits")
     wait_until(lambda: agent.service("lan")["message"].startswith("paused by hand: "))
-    assert told(agent, "resume", "lan") == "lan: resumed (running)\n"
-    wait_until(lambda: sent(agent))
-    began = time.monotonic()
-    assert told(agent, "stop", "lan") == "lan: has ended its run (waiting)\n"
-    assert time.monotonic() - began < 5
+    with wire(None, "lo") as sending:
+        assert told(agent, "resume", "lan") == "lan: resumed (running)\n"
+        resumed = time.time()
+        wait_until(lambda: len(left(sending)) > 5)
+        assert left(sending)[0] - resumed < A_SECOND
+        assert told(agent, "stop", "lan") == "lan: has ended its run (waiting)\n"
+        stopped = time.time()
+    assert left(sending)[-1] < stopped, "it had ended when the command said so"
     assert runs(agent)[-1] == "stopped"
     done = agent.ctl("scan", "stop", "lan")
     assert (done.returncode, done.stderr) == (2, "lan: does not run now (waiting)\n")

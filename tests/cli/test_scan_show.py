@@ -13,4 +13,4 @@ def test_a_port_of_which_nobody_learned_what_it_is_says_why() -> None:
         Port("tcp", 24, "open", "syn-ack; nmap: tcpwrapped", "priv-mail"),
     )
     rows = _rows(Host("10.0.0.1", "up", "syn-ack", ports=ports))
-    assert [row[4] for row in rows] == ["ssh OpenSSH", "(says nothing)", "priv-mail (nmap: tcpwrapped)"]
+    assert [row[4] for row in rows] == ["ssh OpenSSH", "(says nothing)", "priv-mail (hangs up at once)"]

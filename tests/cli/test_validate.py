@@ -87,6 +87,31 @@ def test_a_filter_that_depends_on_the_interface_is_a_warning(agentctl: Agentctl,
     assert done.stderr.startswith(f"warning: {declaration}:9: service.air.filter: ")
 
 
+SCAN = """\
+[service.lan]
+kind = "scan"
+targets = ["10.99.0.0/24", "10.99.1.0-255", "fd00:ec2::/118", "file:{}"]
+"""
+
+
+def test_what_a_scan_leaves_out_by_itself_is_told(agentctl: Agentctl, declaration: Path, tmp_path: Path) -> None:
+    hosts = tmp_path / "hosts.txt"
+    declaration.write_text(SCAN.format(hosts))
+    hosts.write_text("10.99.2.0/30\n")
+    done = agentctl("validate")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[1:] == [
+        "service.lan: 8 addresses are never scanned, and left out: 10.99.0.0 (the network address of 10.99.0.0/24),"
+        " 10.99.0.255 (the broadcast address of 10.99.0.0/24),"
+        " 10.99.1.0 (the network address of 10.99.1.0-10.99.1.255),"
+        " 10.99.1.255 (the broadcast address of 10.99.1.0-10.99.1.255) and 4 more"
+    ]
+    told = json.loads(agentctl("validate", "--json").stdout)["left_out"]["lan"]
+    assert len(told) == 8
+    assert told["10.99.2.3"] == "the broadcast address of 10.99.2.0/30"
+    assert told["fd00:ec2::254"] == "the metadata service of a cloud"
+
+
 def test_another_file_can_be_named(agentctl: Agentctl, tmp_path: Path, prefix: Path) -> None:
     (tmp_path / "other.toml").write_text(RIGHT)
     assert agentctl("validate", "other.toml").returncode == 0
@@ -106,6 +131,7 @@ def test_json(agentctl: Agentctl, declaration: Path) -> None:
         "valid": True,
         "services": 2,
         "problems": [],
+        "left_out": {},
     }
     declaration.write_text(WRONG)
     done = agentctl("validate", "--json")

@@ -298,7 +298,7 @@ def test_a_public_target_is_told_on_its_own_line(read: Read) -> None:
 
 def test_a_scan_is_bounded_in_addresses(read: Read) -> None:
     assert read('[service.x]\nkind = "scan"\ntargets = ["10.0.0.0/16"]').services
-    with pytest.raises(DeclarationError, match="131072 addresses are too many; one scan takes at most 65536"):
+    with pytest.raises(DeclarationError, match="131070 addresses are too many; one scan takes at most 65536"):
         read('[service.x]\nkind = "scan"\ntargets = ["10.0.0.0/15"]')
 
 
@@ -361,7 +361,7 @@ def test_a_wrong_target_does_not_hide_what_is_wrong_with_the_others(read: Read) 
         read('[service.x]\nkind = "scan"\ntargets = ["10.0.0.1/24", "8.8.8.8", "224.0.0.1", "10.0.0.0/8"]\n')
     assert [problem.text for problem in error.value.problems] == [
         '"10.0.0.1/24" has host bits set; write 10.0.0.0/24',
-        "16777218 addresses are too many; one scan takes at most 65536",
+        "16777216 addresses are too many; one scan takes at most 65536",
         "224.0.0.1 is multicast, which is never scanned; leave it out",
         "8.8.8.8 is public; only scan what is yours, and then name it in allow_public too",
     ]

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address, ip_network
+from collections.abc import Iterator
+from ipaddress import IPv6Address, ip_address, ip_network
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.declaration.targets import (
+    METADATA,
     NEVER,
     OWN,
     all_excluded,
     count,
+    left_out,
     objection,
     permitted,
+    span,
     target,
 )
 from agent.errors import UsageError
@@ -116,18 +120,70 @@ def test_allowed_networks_that_touch_allow_what_spans_them() -> None:
             "169.254.169.254",
             "169.254.169.254 is the metadata service of a cloud, which is never scanned; leave it out",
         ),
-        (
-            "169.254.0.0/16",
-            "169.254.0.0/16 holds the metadata service of a cloud, which is never scanned; leave it out",
-        ),
+        ("10.0.0.0-255.255.255.255", "10.0.0.0-255.255.255.255 holds multicast, which is never scanned; leave it out"),
         ("ff02::1", "ff02::1 is multicast, which is never scanned; leave it out"),
         ("::", ":: is unspecified, which is never scanned; leave it out"),
         ("::ffff:10.0.0.1", "::ffff:10.0.0.1 is IPv4 in disguise, which is never scanned; leave it out"),
         ("240.0.0.1", "240.0.0.1 is reserved, which is never scanned; leave it out"),
+        ("ff02::1:ff00:1", "ff02::1:ff00:1 is multicast, which is never scanned; leave it out"),
+        ("64:ff9b::e000:1", "64:ff9b::e000:1 is multicast, in disguise, which is never scanned; leave it out"),
+        ("2002:ffff:ffff::1", "2002:ffff:ffff::1 is broadcast, in disguise, which is never scanned; leave it out"),
+        ("::10.0.0.1", "::10.0.0.1 is IPv4 in disguise, which is never scanned; leave it out"),
+        ("::ffff:0:10.0.0.1", "::ffff:0:10.0.0.1 is IPv4 in disguise, which is never scanned; leave it out"),
+        ("64:ff9b:1::1", "64:ff9b:1::1 is IPv4 in disguise, which is never scanned; leave it out"),
     ],
 )
 def test_some_addresses_are_never_scanned_whatever_is_allowed(text: str, reason: str) -> None:
     assert [message for _, message in judged([text], ["0.0.0.0/0", "::/0"])] == [reason]
+
+
+DISGUISED = ("64:ff9b::{}", "2002:{}::1", "::{}", "::ffff:{}", "::ffff:0:{}", "64:ff9b:1::{}")
+
+
+@pytest.mark.parametrize("address", [*METADATA, *(form.format("a9fe:a9fe") for form in DISGUISED)])
+def test_no_service_of_a_cloud_is_scanned_in_any_form_whatever_is_allowed(address: str) -> None:
+    [(_, message)] = judged([target(address)], ["0.0.0.0/0", "::/0"])
+    assert message.startswith(f"{ip_address(address)} is ")
+    assert message.endswith(", which is never scanned; leave it out")
+    if ip_address(address).is_link_local and ":" in address:
+        assert judged([target(f"{address}%eth0")], [])
+
+
+def test_what_holds_the_service_of_a_cloud_is_scanned_around_it() -> None:
+    assert judged(["169.254.0.0/16", "fd00:ec2::/112", "fe80::a9fe:a900-fe80::a9fe:a9ff"], []) == []
+    assert left_out(["169.254.169.250-169.254.169.255", "fd00:ec2::/112"]) == {
+        "169.254.169.254": "the metadata service of a cloud",
+        "169.254.169.253": "the metadata service of a cloud",
+        "fd00:ec2::254": "the metadata service of a cloud",
+        "fd00:ec2::23": "the metadata service of a cloud",
+    }
+
+
+@pytest.mark.parametrize(
+    ("targets", "addresses"),
+    [
+        (["10.99.0.0/24"], ["10.99.0.0", "10.99.0.255"]),
+        (["10.99.0.0/30"], ["10.99.0.0", "10.99.0.3"]),
+        (["10.99.0.0/31", "10.99.0.2/32", "10.99.0.255"], []),
+        (["10.99.0.0/23"], ["10.99.0.0", "10.99.1.255"]),  # 10.99.0.255 and 10.99.1.0 may be hosts of it
+        (["10.99.0.0/23", "10.99.0.0/24"], ["10.99.0.0", "10.99.1.255", "10.99.0.255"]),
+        (["10.99.0.0-10.99.0.255"], ["10.99.0.0", "10.99.0.255"]),
+        (["10.99.0.0-10.99.2.255"], ["10.99.0.0", "10.99.2.255"]),
+        (["10.99.0.4-7", "10.99.0.1-255", "10.99.0.0-254"], []),  # hosts, of a network that nobody has named
+        (["127.0.0.0/24", "fd00::/120", "10.99.0.1"], []),
+    ],
+)
+def test_a_network_is_scanned_without_the_addresses_that_are_those_of_all_of_it(
+    targets: list[str], addresses: list[str]
+) -> None:
+    targets = [target(text) for text in targets]
+    assert list(left_out(targets)) == addresses
+    assert count(targets) == len({str(one) for text in targets for one in _every(text)} - set(addresses))
+
+
+def _every(text: str) -> Iterator[object]:
+    one = span(text)
+    return (ip_address(number) if one.family == 4 else IPv6Address(number) for number in range(one.low, one.high + 1))
 
 
 def test_while_it_is_not_known_what_is_allowed_only_the_forbidden_is_objected_to() -> None:
@@ -136,12 +192,13 @@ def test_while_it_is_not_known_what_is_allowed_only_the_forbidden_is_objected_to
 
 
 def test_what_overlaps_counts_once() -> None:
-    assert count(["10.0.0.0/24", "10.0.0.5", "10.0.0.128/25", "fd00::1"]) == 257
+    assert count(["10.0.0.0/24", "10.0.0.5", "10.0.0.128/25", "fd00::1"]) == 257 - 3
 
 
 def test_everything_excluded_leaves_nothing() -> None:
     assert all_excluded(["10.0.0.0/24", "10.0.1.5"], ["10.0.0.0/25", "10.0.0.128/25", "10.0.1.0/24"])
     assert not all_excluded(["10.0.0.0/24"], ["10.0.0.0/25"])
+    assert all_excluded(["10.0.0.0/30"], ["10.0.0.1", "10.0.0.2"])
     assert not all_excluded(["fd00::1"], ["10.0.0.0/8"])
 
 

@@ -10,6 +10,9 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
+import msgspec
+
+from agent.errors import StorageFailure
 from agent.workers.scan.found import PROTOCOLS, Host, Protocol
 from agent.workers.scan.memory.place import Line, order, place
 from agent.workers.scan.memory.settling import Doubt, together
@@ -41,12 +44,27 @@ async def look_again(store: ScanStore, run: Run, within: Within, ask: Ask, *, mo
 
     ``within`` are the ports that the scan may ask: others are known of, from captures and from other times. Before
     ``ScanStore.end``. Raises what ``ask`` does, and ``StorageFailure``; what was asked until then is kept.
+
+    Which lots there are is settled once: whoever continues the run goes on with those that are left of them, and the
+    one that was under way has the number, and so the file, that it had.
     """
-    number = -1
-    doubts = (doubt._replace(ports=tuple(k for k in doubt.ports if _holds(within, k))) for doubt in store.doubts(run))
-    for number, lot in enumerate(lots(doubts, most)):
-        store.recheck(run, await ask(number, lot), time.time())
-    return number + 1
+    waiting = store.again(run)
+    if not waiting:
+        doubts = (
+            one._replace(ports=tuple(key for key in one.ports if _holds(within, key))) for one in store.doubts(run)
+        )
+        store.intend(run, (msgspec.json.encode(lot).decode() for lot in lots(doubts, most)))
+        waiting = store.again(run)
+    for number, written in waiting:
+        store.recheck(run, await ask(number, _read(written)), time.time(), number)
+    return len(waiting)
+
+
+def _read(written: str) -> Lot:
+    try:
+        return msgspec.json.decode(written, type=Lot)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise StorageFailure(f"the database holds {written[:40]!r} where a second look should be") from error
 
 
 def lots(doubts: Iterable[Doubt], most: int = MOST) -> Iterator[Lot]:

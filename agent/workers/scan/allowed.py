@@ -12,16 +12,24 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 
 from agent.declaration.targets import NEVER, OWN, span
+from agent.declaration.wording import shown
 from agent.errors import ScanFailure
 
 Interval = tuple[int, int]
 
 
 class Allowed:
-    """What may be scanned: what is the organisation's own and ``allow_public``, but never ``exclude``."""
+    """What may be scanned: what is the organisation's own and ``allow_public``, but never ``exclude``, and no
+    broadcast address."""
 
-    def __init__(self, allow_public: Iterable[str] = (), exclude: Iterable[str] = ()) -> None:
-        """Both in the normal form of ``agent.declaration.targets``. Raises ``ValueError`` for anything else."""
+    def __init__(
+        self, allow_public: Iterable[str] = (), exclude: Iterable[str] = (), broadcasts: Iterable[str] = ()
+    ) -> None:
+        """All in the normal form of ``agent.declaration.targets``. Raises ``ValueError`` for anything else.
+
+        ``broadcasts`` are addresses with which all of a network are addressed: the first and last of those declared,
+        and those of the networks that this host is on.
+        """
         self._own: dict[int, list[Interval]] = {4: [], 6: []}
         self._never: dict[int, list[Interval]] = {4: [], 6: []}
         self._excluded: dict[tuple[int, str], list[Interval]] = {}
@@ -35,14 +43,22 @@ class Allowed:
         for text in exclude:
             hole = span(text)
             self._excluded.setdefault((hole.family, hole.zone), []).append((hole.low, hole.high))
+        for text in broadcasts:
+            one = span(text)
+            self._never[one.family].append((one.low, one.high))
         for intervals in (*self._own.values(), *self._never.values(), *self._excluded.values()):
             _merge(intervals)
 
     def check(self, addresses: Iterable[str]) -> None:
         """Raises ``ScanFailure`` unless each of them may be scanned."""
         for text in addresses:
-            plain, _, zone = text.partition("%")
-            address = ip_address(plain)
+            plain, percent, zone = text.partition("%")
+            try:
+                address = ip_address(plain)
+                if percent:
+                    span(text)
+            except ValueError:
+                raise ScanFailure(f"{shown(text)} is no address: nothing was sent to it") from None
             family, number = address.version, int(address)
             excluded = (self._excluded.get((family, where), []) for where in {"", zone})
             if not _holds(self._own[family], number) or _holds(self._never[family], number):

@@ -14,7 +14,10 @@ from typing import Final
 from agent.workers.scan.engine import Probe, Reply
 
 MOST: Final = 8
-"""Canaries of one chunk."""
+"""Canaries of one chunk, of those that are found while it is swept."""
+
+KNOWN: Final = 16
+"""Canaries of one chunk, of those that are known from before."""
 
 EACH: Final = 8
 """How often canaries are asked in one stretch."""

@@ -24,8 +24,8 @@ from agent.errors import ScanFailure
 from agent.workers.scan.engine import Probe, Reply, State
 from agent.workers.scan.unreachable import told
 
-SPARED: Final = 128
-"""Descriptors that are left to everything else in this process."""
+SPARED: Final = 768
+"""Descriptors that are left to everything else in this process: services are looked at beside a sweep (``speak``)."""
 
 MOST: Final = 16_384
 """Attempts at once: a patience of 1 s at this many a second. Each takes some 3 KiB of the kernel's memory."""
@@ -56,9 +56,10 @@ class ConnectEngine:
         """Raises ``ScanFailure`` when a zone is no interface of this host, or no descriptor is to be had."""
         self.patience = 1.0
         self.trouble = ""
+        self._resting = False
         self._family = socket.AF_INET6 if ":" in addresses[0] else socket.AF_INET
         self._peers = [_peer(address) for address in addresses]
-        self._most = max(1, min(most, descriptors(MOST) - SPARED))
+        self._most = max(1, min(most, (found := descriptors(MOST)) - spared(found)))
         self._limit = self._most
         self._retry_at = 0.0
         self._now = 0.0
@@ -68,6 +69,16 @@ class ConnectEngine:
             self._epoll = select.epoll()
         except OSError as error:
             raise ScanFailure(f"ports cannot be asked: {error.strerror}") from error
+
+    @property
+    def resting(self) -> bool:
+        return self._resting
+
+    @resting.setter
+    def resting(self, rests: bool) -> None:
+        self._resting = rests
+        if rests:  # the kernel sends each SYN again after a second
+            self.forget()
 
     @property
     def room(self) -> int:
@@ -180,6 +191,11 @@ def _peer(address: str) -> tuple[str, int]:
         return plain, socket.if_nametoindex(zone) if zone else 0
     except OSError as error:
         raise ScanFailure(f"{address}: this host has no interface {zone}") from error
+
+
+def spared(descriptors: int) -> int:
+    """How many of so many are left to everything else: a quarter where there are few."""
+    return min(SPARED, max(128, descriptors // 4))
 
 
 def descriptors(most: int) -> int:

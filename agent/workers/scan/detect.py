@@ -23,8 +23,8 @@ Stage = Literal["light", "deep", "slow"]
 INTENSITY: Final[Mapping[Stage, int]] = {"light": 2, "deep": 7, "slow": 2}
 """``--version-intensity`` of nmap(1): 2 is what ``--version-light`` is, 7 what it does by itself."""
 
-GROUP_HOSTS: Final = 16
-"""Most hosts of one run."""
+GROUP_HOSTS: Final = 8
+"""Most hosts of one run: nmap tells of them when it is through with all, so a kill asks no more of them twice."""
 
 GROUP_PORTS: Final = 256
 """Most ports of one run, over all of its hosts, and so of one host too."""
@@ -36,7 +36,7 @@ AT_ONCE: Final = 64
 """Most ports that one run identifies at a time. nmap's own 20 make it wait for the same 6 s again and again."""
 
 LIMIT: Final[Mapping[Stage, float]] = {"light": 60.0, "deep": 120.0, "slow": 120.0}
-"""Seconds after which a run is broken off and done in halves. A port that never answers costs a light run 41 s, one
+"""Seconds after which a run is broken off and done in parts. A port that never answers costs a light run 41 s, one
 that says what nmap does not know a deep one 85 s (measured, nmap 7.93). One that never stops talking, a tarpit, costs
 any amount."""
 
@@ -73,14 +73,13 @@ class Task:
         return LIMIT[self.stage] + _PER_ROUND * rounds + beside
 
 
-def halves(task: Task, left: Sequence[str]) -> tuple[Task, ...]:
+def parts(task: Task, left: Sequence[str]) -> tuple[Task, ...]:
     """What to do instead of a run that took too long and had not told of ``left`` by then; nothing for a single port.
 
-    First the hosts are parted and then the ports, so that what holds it up is soon alone.
+    Each host is asked alone, and then each half of its ports: so whoever holds a run up does it once to others.
     """
     if len(left) > 1:
-        middle = len(left) // 2
-        return tuple(replace(task, addresses=tuple(some)) for some in (left[:middle], left[middle:]))
+        return tuple(replace(task, addresses=(address,)) for address in left)
     if len(left) == 0 or len(task.ports) < 2:
         return ()
     middle = len(task.ports) // 2
@@ -111,11 +110,12 @@ def tasks(
     *,
     scripts: Sequence[str] = (),
     beside: Mapping[str, Host] | None = None,
+    most_ports: int = GROUP_PORTS,
 ) -> list[Task]:
     """The runs that ask each address for its ports. Every pair is in exactly one of them.
 
-    ``scripts`` are files to run beside. ``beside`` asks for operating systems as well, and says what is known of the
-    hosts: nmap wants one closed port for that.
+    ``most_ports`` of one host are in one run, at most ``GROUP_PORTS``. ``scripts`` are files to run beside. ``beside``
+    asks for operating systems as well, and says what is known of the hosts: nmap wants one closed port for that.
     """
     groups: dict[tuple[Family, str, str, tuple[int, ...]], list[str]] = {}
     for address, keys in wanted.items():
@@ -123,8 +123,8 @@ def tasks(
         family: Family = 6 if ":" in plain else 4
         for protocol in ("tcp", "udp"):
             all_numbers = sorted({number for each, number in keys if each == protocol})
-            for start in range(0, len(all_numbers), GROUP_PORTS):
-                group = (family, zone, protocol, tuple(all_numbers[start : start + GROUP_PORTS]))
+            for start in range(0, len(all_numbers), most_ports):
+                group = (family, zone, protocol, tuple(all_numbers[start : start + most_ports]))
                 groups.setdefault(group, []).append(address)
     made = []
     for (family, _, protocol, numbers), addresses in groups.items():
@@ -148,11 +148,34 @@ def tasks(
     return made
 
 
-def at_length(address: str, keys: Collection[PortKey]) -> list[Task]:
+def at_length(address: str, keys: Collection[PortKey], *, most_ports: int = GROUP_PORTS) -> list[Task]:
     """The runs that ask the ports of one host at length."""
     if len(keys) > ALONE:
-        return tasks("deep", {address: keys})
+        return tasks("deep", {address: keys}, most_ports=most_ports)
     return [task for key in sorted(keys) for task in tasks("deep", {address: (key,)})]
+
+
+CONNECTIONS: Final[Mapping[Stage, int]] = {"light": 8, "deep": 30, "slow": 30}
+"""Connections that nmap opens at most, or nearly, to a port that it asks in a stage, by which a run is paid for.
+Measured: it waits 5 s or more for each, and for one silent port in all 41 s with ``--version-light``, 157 s without."""
+
+_OF_A_SCRIPT: Final = 4
+"""Connections to a port; the first script is for certificates, and runs only where TLS is spoken, which nmap has not to
+ask about then."""
+_OF_A_SYSTEM: Final = 60
+"""Packets of ``-O``, in nmap's book: 16 probes and two more rounds of them."""
+
+
+def cost(task: Task) -> int:
+    """Connections, or packets, that a run may make to each of its addresses."""
+    each = CONNECTIONS[task.stage] + _OF_A_SCRIPT * len(task.ask.scripts[1:])
+    return len(task.ports) * each + (_OF_A_SYSTEM if task.ask.system else 0)
+
+
+def affordable(stage: Stage, target_rate: int) -> int:
+    """How many ports of one host may be in one run, so that it makes no more connections in all than ``target_rate``,
+    the limit of one target in a second; one at least."""
+    return max(1, min(GROUP_PORTS, target_rate // CONNECTIONS[stage]))
 
 
 def _ranges(numbers: Iterable[int]) -> Ranges:

@@ -46,6 +46,9 @@ KINDS: Final[tuple[Kind, ...]] = Kind.__args__  # type: ignore[attr-defined]  # 
 NOT_OPEN: Final = "not-open"
 """The reason of ports of which is only known that they were not open: nmap was told to leave them out (``--open``)."""
 
+EVERYTHING: Final = "open to everything"
+"""What is said of ports of a host that says "open" whatever it is asked."""
+
 _OPEN: Final = frozenset({"open", "open|filtered"})
 _ANSWERED: Final = frozenset({"open", "closed", "unfiltered"})
 _SILENT: Final = frozenset({"filtered", "open|filtered", "closed|filtered"})
@@ -104,6 +107,11 @@ class Span(NamedTuple):
     state: str
     reason: str
     port: Port | None
+
+    @property
+    def shown(self) -> str:
+        """The state in words: being open means less where a host says so of every port."""
+        return EVERYTHING if self.state == "open" and self.port is None else self.state
 
 
 class _Sides(NamedTuple):
@@ -212,10 +220,10 @@ def _of_ports(was: Host, now: Host, sides: _Sides, told: Difference) -> Iterator
                 if _unknown(one, other):
                     continue
                 kind = _kind(one.state, other.state)
-                if "open" in (one.state, other.state) and low == high:
-                    yield Change(kind, was.address, protocol, ((low, high),), one.state, other.state)
+                if "open" in (one.state, other.state) and (one.port or other.port):
+                    yield Change(kind, was.address, protocol, ((low, high),), one.shown, other.shown)
                 else:
-                    together.setdefault((kind, one.state, other.state), []).append((low, high))
+                    together.setdefault((kind, one.shown, other.shown), []).append((low, high))
             elif one.port is not None and other.port is not None:
                 yield from _of_port(was.address, one.port, other.port, sides, told)
         for (kind, state_then, state_now), ranges in together.items():

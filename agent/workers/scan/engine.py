@@ -38,6 +38,10 @@ class Engine(Protocol):
     patience: float
     """Seconds after which an attempt is given up. Set by the sweep, which knows how long answers take."""
 
+    resting: bool
+    """While it is set nothing leaves by itself: ``receive`` sends nothing of what waits here, and an attempt that the
+    kernel would repeat is given up, without a reply."""
+
     @property
     def room(self) -> int:
         """How many probes it takes now; 0 when it holds as many as it can, or as the kernel lets it."""

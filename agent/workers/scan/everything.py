@@ -7,7 +7,10 @@ anew for each host: where every one of them is open, being open means nothing.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Mapping
 from typing import Final
+
+from agent.workers.scan.engine import Probe
 
 MANY: Final = 100
 """Open ports of a host that are suspicious in any case."""
@@ -30,3 +33,13 @@ def unlikely(seed: bytes, place: int) -> tuple[int, ...]:
     for at in range(0, 64, 2):
         ports[20_000 + int.from_bytes(stream[at : at + 2], "big") % 12_768] = None
     return tuple(ports)[:UNLIKELY]
+
+
+def everywhere(answers: Mapping[Probe, str], silent: Iterable[Probe]) -> frozenset[int]:
+    """The places at which every odd port that was asked is open: the state of each that answered, and the others."""
+    odd: dict[int, set[str]] = {}
+    for (place, _), state in answers.items():
+        odd.setdefault(place, set()).add(state)
+    for place, _ in silent:
+        odd.setdefault(place, set()).add("")
+    return frozenset(place for place, states in odd.items() if states == {"open"})

@@ -70,6 +70,7 @@ def _host_document(host: Host) -> dict[str, Any]:
         "mac": host.mac,
         "names": list(host.names),
         "os": list(host.os),
+        "open_to_everything": host.everything,
         "scripts": {script.name: script.output for script in host.scripts},
         "ports": [_port_document(port) for port in host.ports],
         "others": [
@@ -167,7 +168,8 @@ def markdown(told: Told) -> Iterator[str]:
             number = f"{port.protocol}/{port.number}"
             yield f"| {host.address} | {name} | {number} | {marked(port.state)} | {marked(service(port))} |"
         if not shown:
-            yield f"| {host.address} | {name} | – | {marked(host.state)} | |"
+            everything = f"says open to everything ({host.everything:,} ports asked) " if host.everything else ""
+            yield f"| {host.address} | {name} | – | {marked(host.state)} | {everything}|"
 
 
 def marked(words: str) -> str:
@@ -209,8 +211,10 @@ def xml(told: Told) -> Iterator[str]:
 
 
 def _host_xml(host: Host, began: int, ended: int) -> Iterator[str]:
-    plain = host.address.partition("%")[0]  # nmap leaves the zone out, too
-    yield f'<host starttime="{began}" endtime="{ended}"><status state="{host.state}" reason={_quoted(host.reason)}'
+    plain, _, zone = host.address.partition("%")  # nmap leaves the zone out
+    comment = f" comment={_quoted(f'zone={zone}')}" if zone else ""  # nmap.dtd has one of a host; importing reads it
+    yield f'<host starttime="{began}" endtime="{ended}"{comment}>'
+    yield f'<status state="{host.state}" reason={_quoted(host.reason)}'
     yield f' reason_ttl="0"/>\n<address addr="{plain}" addrtype="{"ipv6" if ":" in plain else "ipv4"}"/>\n'
     if host.mac:
         yield f'<address addr={_quoted(host.mac.upper())} addrtype="mac"/>\n'

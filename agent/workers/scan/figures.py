@@ -1,34 +1,56 @@
-"""How far a scan is, as ``agentctl status`` and the live bar show it. Pure."""
+"""How far a scan is, as ``agentctl status`` and the live bar show it. Pure.
+
+An address is done when everything is known of it that is wanted: where services are, when those of its open ports are.
+Being asked for its ports is then half of that, and the other half is what answers there; where nobody is, there is
+nothing more to find out.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import monotonic
 from typing import Literal
 
+from agent.workers.scan.advance import Progress
 from agent.workers.scan.identify import Progress as Learned
-from agent.workers.scan.sweep import Progress
 
 Phase = Literal["discovery", "ports", "services"]
 
 _DISCOVERY = 0.1
 """Which part of the time of a chunk its discovery is taken to be, where ports are asked after it."""
 
+_PORTS = 0.5
+"""Which part of an address is done once its ports were asked, where services are asked for after it."""
+
+_USUAL = 15.0
+"""Seconds that services take while nothing is known of that: nmap waits 6 s and more for who does not speak first."""
+
 
 @dataclass(slots=True)
 class Figures:
-    """``hosts_underway`` and ``ports_open`` are of the chunk at hand. ``rate`` is in probes a second, ``lost`` from 0
-    to 1, ``left`` is in seconds and of the phase at hand; ``sent`` and ``answered`` count since this process began."""
+    """``hosts_underway`` and ``ports_open`` are of the chunk at hand, ``waiting`` are all that were swept and whose
+    services are not known yet. ``rate`` is in probes a second, ``lost`` from 0 to 1, ``left`` is in seconds and of the
+    sweep at hand; ``sent`` and ``answered`` count since this process began."""
 
+    services: bool = False
+    """Whether they are asked for."""
     phase: Phase = "discovery"
     hosts_underway: float = 0.0
     ports_open: int = 0
+    waiting: int = 0
     rate: float = 0.0
     lost: float = 0.0
     left: float = 0.0
     sent: int = 0
     answered: int = 0
     nmap_version: str = ""
+    clock: Callable[[], float] = monotonic
     _hosts: int = 0
+    _swept: bool = False
+    _partly: float = 0.0
+    _highest: int = 0
+    _pace: list[tuple[float, float]] = field(default_factory=list)
 
     def begin(self, hosts: int) -> None:
         """A chunk of so many addresses."""
@@ -53,16 +75,51 @@ class Figures:
 
     def swept(self, sent: int, answered: int, lost: float) -> None:
         """A sweep is done, however quick it was."""
-        self.phase = "ports"
         self.sent += sent
         self.answered += answered
         self.phase, self.lost, self.left = "ports", lost, 0.0
 
+    def all_swept(self) -> None:
+        """All chunks are; what is left is services."""
+        self._swept, self.rate, self.left = True, 0.0, 0.0
+        if self.waiting:
+            self.phase = "services"
+
     def learning(self, learned: Learned) -> None:
-        """Services are being identified."""
-        self.phase, self.rate = "services", 0.0
+        """Services are being identified, beside the sweep or after it."""
         self.nmap_version = learned.nmap_version or self.nmap_version
+        self._partly = learned.partly
+        if self._swept and self.waiting:
+            self.phase, self.rate = "services", 0.0
+        if self.waiting:
+            self._pace = [
+                *(self._pace or [(self.clock(), 0.0)])[:1],
+                (self.clock(), learned.hosts_done + learned.partly),
+            ]
 
     def end(self) -> None:
-        """The chunk is stored: from now on it counts as done."""
+        """The chunk is stored: from now on it counts as done, but for those whose services are to be found out."""
         self.hosts_underway, self.ports_open = 0.0, 0
+
+    def done(self, swept: int) -> int:
+        """How many addresses are done, of which so many were swept."""
+        return max(0, swept - self.waiting)
+
+    def percent(self, swept: int, total: int) -> int:
+        """How much of a plan of ``total`` addresses is done, of which so many were swept; 100 when all is."""
+        to_come = (1 - _PORTS) * max(0.0, self.waiting - self._partly)
+        done = swept - to_come + self.hosts_underway * (_PORTS if self.services else 1.0)
+        most = 99 if self.waiting or swept < total else 100
+        # What is asked at length after all is less done than it seemed; nobody wants to be told of that.
+        self._highest = max(self._highest, min(most, int(100 * done / max(1, total))))
+        return self._highest
+
+    def seconds_left(self) -> float:
+        """Until the end of the phase at hand, if it goes on as it goes; 0 while that is not known."""
+        if self.phase != "services" or not self.waiting:
+            return self.left
+        if len(self._pace) < 2:
+            return _USUAL
+        (began, _), (_, done) = self._pace
+        took, rest = self.clock() - began, max(0.0, self.waiting - self._partly)
+        return took * rest / done if done >= 1 else max(1.0, _USUAL - took)

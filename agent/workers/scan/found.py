@@ -108,5 +108,13 @@ class Host:
                 return rest.state
         return None
 
+    @property
+    def everything(self) -> int:
+        """How many ports it said "open" to as it does to any (``everything``); 0 for a host that does not.
+
+        Other open ports stand in ``ports``, so open ones among ``rest`` are always of that kind.
+        """
+        return sum(high - low + 1 for rest in self.rest if rest.state == "open" for low, high in rest.ports)
+
     def open_ports(self) -> Iterator[Port]:
         return (port for port in self.ports if port.state == "open")

@@ -7,7 +7,6 @@ not read at all: what it does not say would look as if it had gone.
 
 from __future__ import annotations
 
-import binascii
 import hashlib
 import re
 from collections.abc import Iterable
@@ -19,12 +18,23 @@ from xml.etree import ElementTree
 from agent.declaration.amounts import count
 from agent.errors import ScanFailure
 from agent.workers.scan.diff import NOT_OPEN
-from agent.workers.scan.found import PROTOCOLS, STATES, Certificate, Host, Port, Protocol, Rest, Script
+from agent.workers.scan.found import PROTOCOLS, Host, Port, Protocol, Rest
+from agent.workers.scan.masscan import answer
 from agent.workers.scan.memory.coverage import Asked
 from agent.workers.scan.memory.picture import PortSet, join
 from agent.workers.scan.memory.place import Line, place
 from agent.workers.scan.plan import Ranges, merge
-from agent.workers.scan.results import OUTPUT_LIMIT, SCRIPTS_LIMIT, read_host
+from agent.workers.scan.report_words import (
+    RANGE,
+    SECONDS,
+    address_of,
+    element_of,
+    protocol_of,
+    ranges_of,
+    seconds_of,
+    state_of,
+)
+from agent.workers.scan.results import OUTPUT_LIMIT, read_host
 from agent.workers.scan.side import Detection, Side
 from agent.workers.scan.spans import common, holds, size, without
 from agent.workers.scan.stream import MAX_HOST, XmlStream, clean
@@ -43,19 +53,9 @@ _MAX_REASONS = 256
 _MAX_AGAIN = 256
 """How often hosts may be told of once more."""
 
-_RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", re.ASCII)
-_SECONDS = re.compile(r"[0-9]{1,10}", re.ASCII)
+_ZONE = re.compile(r"zone=([A-Za-z0-9_.][A-Za-z0-9_.-]{0,14})", re.ASCII)
 _DETECTS = re.compile(r"-s[A-Za-z]{0,10}V[A-Za-z]{0,10}|-A", re.ASCII)
 _SCRIPTS = re.compile(r"-s[A-Za-z]{0,10}C[A-Za-z]{0,10}|-A|--?script[=-]?.*", re.ASCII)
-
-_SPEAKS: Final = {
-    **{name: name for name in ("ssh", "http", "ftp", "smtp", "pop3", "imap", "vnc", "telnet", "snmp", "ntp")},
-    "smb": "microsoft-ds",
-    "dns-ver": "domain",
-    "memcached": "memcached",
-    "rdp": "ms-wbt-server",
-}
-"""What masscan calls a banner, and nmap the service that has it."""
 
 _WORDS = (
     ("nmap wrote nothing", "it is empty"),
@@ -150,32 +150,32 @@ class _Reader:
             if self._tool not in ("nmap", "masscan"):
                 raise ScanFailure(f"it was written by {clean(self._tool, 40)!r}; reports of nmap and masscan are read")
         elif name == "scaninfo":
-            protocol = _protocol(attributes.get("protocol"))
+            protocol = protocol_of(attributes.get("protocol"))
             if protocol is None:
                 self._foreign.add(clean(attributes.get("protocol"), 20))
             else:
-                asked = _ranges(attributes.get("services", ""))
+                asked = ranges_of(attributes.get("services", ""))
                 self._asked[protocol] = merge((*self._asked.get(protocol, ()), *asked))
         elif name == "finished":
             self._finished = attributes
 
     def _host(self, element: bytes) -> None:
         if self._tool == "masscan":
-            self._of_masscan(_element(element))
+            self._of_masscan(element_of(element))
             return
-        tree = _element(element)
+        tree = element_of(element)
         if tree.get("timedout") == "true":
-            self._timed_out += [_address(one.get("addr")) for one in tree.iterfind("address")][:1]
+            self._timed_out += [address_of(one.get("addr")) for one in tree.iterfind("address")][:1]
             self._count(0, len(self._hosts) + len(self._timed_out))
             return
-        host = read_host(element, _address)
+        host = read_host(element, address_of)
         if host.state not in ("up", "down"):  # nmap -sL lists what it would scan
             return
         for port in host.ports:
-            _check_state(port.state)
+            state_of(port.state)
         rest, unplaced = _rest(tree, host, self._asked, "--open" in self._root.get("args", "").split())
         self._unplaced += unplaced
-        host = replace(host, rest=rest)
+        host = replace(host, address=_with_zone(host.address, tree.get("comment", "")), rest=rest)
         if host.address in self._hosts:
             self._again += 1
             if self._again > _MAX_AGAIN:
@@ -187,15 +187,15 @@ class _Reader:
     def _of_masscan(self, tree: ElementTree.Element) -> None:
         """Each element is one answer of a port: ``scaninfo`` does not say what else was asked."""
         found = tree.find("address")
-        address = _address(found.get("addr") if found is not None else "")
+        address = address_of(found.get("addr") if found is not None else "")
         ports = self._seen.setdefault(address, {})
         for each in tree.iterfind("ports/port"):
-            protocol = _protocol(each.get("protocol"))
+            protocol = protocol_of(each.get("protocol"))
             number = each.get("portid", "")
-            if protocol is None or not _RANGE.fullmatch(number) or "-" in number or int(number) > 65535:
+            if protocol is None or not RANGE.fullmatch(number) or "-" in number or int(number) > 65535:
                 continue  # an answer to a ping, say
             known = ports.get((protocol, int(number)), Port(protocol, int(number), "", ""))
-            ports[known.key] = _answer(known, each)
+            ports[known.key] = answer(known, each)
             self._count(1, len(self._seen))
 
     def _count(self, ports: int, hosts: int) -> None:
@@ -243,8 +243,8 @@ class _Reader:
             tool=self._tool,
             version=verdict.version,
             arguments=arguments,
-            started=_seconds(self._root.get("start")),
-            ended=_seconds(self._finished.get("time")),
+            started=seconds_of(self._root.get("start")),
+            ended=seconds_of(self._finished.get("time")),
             hosts=tuple(hosts[address] for address in sorted(hosts, key=place)),
             ports=ports,
             asked=silent,
@@ -262,13 +262,15 @@ class _Reader:
         for where, addresses in ((told, self._hosts), (late, self._timed_out)):
             for address in addresses:
                 line, number = place(address)
-                where.setdefault(line, []).append((number, number))
+                where.setdefault(Line(line.family, ""), []).append((number, number))
         gave_up = tuple(Asked(line, merge(numbers), ports, "timed_out") for line, numbers in late.items())
         if self._tool != "nmap" or total <= len(self._hosts) + len(self._timed_out):
             return gave_up
         arguments = self._root.get("args", "")
         found = given(arguments, total)
-        known = all(size(common(merge(numbers), found.get(line, ()))) == len(numbers) for line, numbers in told.items())
+        known = all(
+            size(common(merge(numbers), found.get(line, ()))) == len(set(numbers)) for line, numbers in told.items()
+        )
         if not found or not known or "--open" in arguments.split():
             notes.append(
                 f"{count(total - len(self._hosts), 'host')} that did not answer are not named: they are not taken for"
@@ -286,6 +288,12 @@ class _Reader:
         )
 
 
+def _with_zone(address: str, comment: str) -> str:
+    """A link-local address is one on a link: of which, nmap does not say, and ``exporting`` does."""
+    match = _ZONE.fullmatch(comment)
+    return f"{address}%{match[1]}" if match and ip_address(address).is_link_local and ":" in address else address
+
+
 def _rest(
     tree: ElementTree.Element, host: Host, asked: dict[Protocol, Ranges], only_open: bool
 ) -> tuple[tuple[Rest, ...], int]:
@@ -301,15 +309,15 @@ def _rest(
     found: list[Rest] = []
     placed = 0
     for group, reason in reasons:
-        protocol = _protocol(reason.get("proto"))
+        protocol = protocol_of(reason.get("proto"))
         if protocol is None or not reason.get("ports"):
             continue
-        ports = without(_ranges(reason.get("ports", "")), taken[protocol])
+        ports = without(ranges_of(reason.get("ports", "")), taken[protocol])
         if ports:
-            found.append(Rest(protocol, _check_state(group.get("state", "")), clean(reason.get("reason"), 40), ports))
+            found.append(Rest(protocol, state_of(group.get("state", "")), clean(reason.get("reason"), 40), ports))
             taken[protocol] = merge((*taken[protocol], *ports))
             placed += size(ports)
-    counted = sum(int(number) for group in groups if _SECONDS.fullmatch(number := group.get("count", "")))
+    counted = sum(int(number) for group in groups if SECONDS.fullmatch(number := group.get("count", "")))
     left = {protocol: ports for protocol in PROTOCOLS if (ports := without(asked.get(protocol, ()), taken[protocol]))}
     if left and host.state == "up" and host.ports and not groups and only_open:
         return tuple(Rest(name, "closed|filtered", NOT_OPEN, ports) for name, ports in left.items()), 0
@@ -317,90 +325,8 @@ def _rest(
         ((name, ports),) = left.items()
         if size(ports) == counted:
             reason_of = clean(reasons[0][1].get("reason"), 40) if len(reasons) == 1 else ""
-            return (Rest(name, _check_state(groups[0].get("state", "")), reason_of, ports),), 0
+            return (Rest(name, state_of(groups[0].get("state", "")), reason_of, ports),), 0
     return tuple(found), max(0, counted - placed)
-
-
-def _answer(known: Port, element: ElementTree.Element) -> Port:
-    """What masscan says of a port, added to what it said before."""
-    state, service = element.find("state"), element.find("service")
-    if state is not None and known.state != "open":
-        ttl = state.get("reason_ttl", "")
-        known = replace(
-            known,
-            state=_check_state(state.get("state", "")),
-            reason=clean(state.get("reason"), 40),
-            ttl=int(ttl) if _RANGE.fullmatch(ttl) and "-" not in ttl and int(ttl) < 256 else 0,
-        )
-    if not known.state:
-        known = replace(known, state="open")  # it has a banner
-    if service is None:
-        return known
-    name, banner = clean(service.get("name"), 40), service.get("banner", "")
-    if name in ("ssl", "X509"):
-        known = replace(known, tunnel="ssl", method="probed")
-    if name == "X509":
-        return replace(known, certificate=_certificate(banner) or known.certificate)
-    if name in _SPEAKS:
-        known = replace(known, service=_SPEAKS[name], method="probed")
-    if banner and name and len(known.scripts) < SCRIPTS_LIMIT:
-        said = Script(f"masscan-{name}", clean(banner, OUTPUT_LIMIT))
-        known = replace(known, scripts=tuple(sorted({*known.scripts, said}, key=lambda one: (one.name, one.output))))
-    return known
-
-
-def _certificate(text: str) -> Certificate | None:
-    """From its DER form in base64, as masscan prints it."""
-    try:
-        der = binascii.a2b_base64(text[:100_000].encode("ascii"), strict_mode=True)
-    except (binascii.Error, UnicodeEncodeError):
-        return None
-    return Certificate(hashlib.sha256(der).hexdigest()) if der else None
-
-
-def _address(text: str | None) -> str:
-    """As it is written everywhere else. Raises ``ScanFailure``."""
-    try:
-        address = str(ip_address(text or ""))
-        place(address)
-    except ValueError:
-        address = ""
-    if not address.isascii() or not address.isprintable() or not address:
-        raise ScanFailure("the report cannot be understood: a host without an address")
-    return address
-
-
-def _element(data: bytes) -> ElementTree.Element:
-    try:
-        return ElementTree.fromstring(data)  # noqa: S314  # `stream` refuses entities, and bounds its size
-    except ElementTree.ParseError as error:
-        raise ScanFailure("the report cannot be understood: an element of another encoding") from error
-
-
-def _ranges(text: str) -> Ranges:
-    """``1-21,23`` as ranges. Raises ``ScanFailure``."""
-    found = []
-    for number, part in enumerate(text.split(",", 65_536) if text else ()):
-        match = _RANGE.fullmatch(part)
-        low, high = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-        if number >= 65_536 or not 0 <= low <= high <= 65535:
-            raise ScanFailure(f"the report cannot be understood: {clean(part, 40)!r} is not a range of ports")
-        found.append((low, high))
-    return merge(found)
-
-
-def _check_state(text: str) -> str:
-    if text not in STATES:
-        raise ScanFailure(f"the report cannot be understood: {clean(text, 40)!r} is not the state of a port")
-    return text
-
-
-def _protocol(text: str | None) -> Protocol | None:
-    return next((protocol for protocol in PROTOCOLS if protocol == text), None)
-
-
-def _seconds(text: str | None) -> float:
-    return float(text) if text and _SECONDS.fullmatch(text) else 0.0
 
 
 def _order(port: Port) -> tuple[int, int]:

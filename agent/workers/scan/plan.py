@@ -22,6 +22,7 @@ from typing import Literal
 from agent.declaration.targets import MOST_ADDRESSES, NEVER, OWN, Span
 from agent.declaration.targets import span as parse_span
 from agent.errors import ConfigurationError
+from agent.workers.scan.permute import Permutation
 
 Family = Literal[4, 6]
 Ranges = tuple[tuple[int, int], ...]
@@ -88,12 +89,28 @@ class Plan:
         return sum(-(-group.size // self.chunk_size) for group in self.groups)
 
     def chunks(self) -> Iterator[Chunk]:
-        """All chunks in order, IPv4 before IPv6, each made when it is asked for."""
-        number = 0
+        """All chunks by number, IPv4 before IPv6, each made when it is asked for."""
+        return map(self.chunk, range(self.chunk_count))
+
+    def chunk(self, number: int) -> Chunk:
+        """One chunk, made without the others. Raises ``IndexError`` for a number from ``chunk_count`` on."""
+        left = number
         for group in self.groups:
-            for start in range(0, group.size, self.chunk_size):
-                yield Chunk(number, group.family, tuple(group.addresses(start, self.chunk_size)))
-                number += 1
+            count = -(-group.size // self.chunk_size)
+            if 0 <= left < count:
+                return Chunk(number, group.family, tuple(group.addresses(left * self.chunk_size, self.chunk_size)))
+            left -= count
+        raise IndexError(number)
+
+    def order(self, seed: int) -> Iterator[int]:
+        """The numbers of all chunks in the order in which they are asked: neighbours are far apart, so that one network
+        after the other is not at its limit while the rest wait."""
+        return Permutation(self.chunk_count, f"{self.plan_hash} {seed}".encode()).items(0, self.chunk_count)
+
+    def piece(self, seed: int, number: int) -> str:
+        """What decides the order within a chunk, beside what it asks (``Grid.key``). Whoever has the targets and the
+        ports can check them by the hash, and make any chunk, in its order, as everybody else does."""
+        return f"{self.plan_hash} {seed} {number}"
 
 
 def make_plan(
@@ -103,13 +120,11 @@ def make_plan(
     *,
     ports: int = 1,
     identity: Iterable[str] = (),
-    most: int | None = None,
 ) -> Plan:
     """Turn addresses, networks and ranges into a plan. Names and files have become addresses before.
 
     ``ports`` is how many ports each address is asked for (0 or more), ``identity`` what else makes two scans the same
-    (their ports and profile), for the hash. ``most`` is how many addresses there are in a chunk, unless their ports are
-    too many: ``CHUNK_ADDRESSES`` by itself. An address of ``exclude`` without a zone is left out in every zone.
+    (their ports and profile), for the hash. An address of ``exclude`` without a zone is left out in every zone.
 
     Raises ``ConfigurationError`` for a target that is none of these, and for a plan that holds an address
     that is never scanned, or one that is public and not allowed, or none, or too many.
@@ -129,7 +144,7 @@ def make_plan(
     if not 1 <= hosts <= MOST_ADDRESSES:
         what = f"are {hosts} addresses, at most {MOST_ADDRESSES} can be scanned" if hosts else "leave nothing to scan"
         raise ConfigurationError(f"targets: without those excluded they {what}")
-    chunk_size = max(1, min(most or CHUNK_ADDRESSES, CHUNK_PROBES // max(1, ports)))
+    chunk_size = max(1, min(CHUNK_ADDRESSES, CHUNK_PROBES // max(1, ports)))
     return Plan(tuple(groups), chunk_size, _hash(groups, chunk_size, identity))
 
 

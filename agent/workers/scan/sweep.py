@@ -12,23 +12,24 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final, Literal
 
-from agent.workers.scan.canary import MOST, Asking, Canaries
+from agent.workers.scan.advance import Progress, ahead, fraction
+from agent.workers.scan.blind import Witness
+from agent.workers.scan.canary import Asking, Canaries
 from agent.workers.scan.engine import Engine, Probe, Reply
-from agent.workers.scan.everything import suspicious, unlikely
+from agent.workers.scan.everything import everywhere, suspicious, unlikely
 from agent.workers.scan.grid import Grid
 from agent.workers.scan.ledger import ANSWERED, BELIEVED, MOST_SENT, SKIPPED, Ledger, decode, encode
 from agent.workers.scan.pace import FLOOR, Pace
 from agent.workers.scan.permute import Permutation
-from agent.workers.scan.rounds import enough, gap, loss
+from agent.workers.scan.review import review, tells_loss
+from agent.workers.scan.rounds import gap, loss
 
 BATCH: Final = 128
 """Most probes sent in one turn, so that a turn takes a few milliseconds."""
 
 _LOOK: Final = 4096  # positions of the order that one turn looks at
-_REVIEW: Final = 65_536  # bytes of the ledger that one turn counts
 BACKLOG: Final = 256
 """Replies at once that make it likely that there are more."""
 
@@ -45,23 +46,6 @@ Permit = Callable[[Sequence[Probe]], Sequence[int]]
 Phase = Literal["start", "sending", "waiting", "review", "checks", "end", "done"]
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a sweep is. ``rate`` is what was sent in the last second, ``lost`` from 0 to 1, ``left`` seconds.
-
-    ``sent`` counts every probe, canaries and repetitions included, since this process took it up.
-    """
-
-    fraction: float
-    answered: int
-    open: int
-    rate: float
-    lost: float
-    left: float
-    sent: int
-    round: int
-
-
 def _anything(probes: Sequence[Probe]) -> Sequence[int]:
     return range(len(probes))
 
@@ -70,8 +54,13 @@ def _nothing(probes: Sequence[Probe]) -> None:
     pass
 
 
+def _answered(asked: Asking) -> set[Probe]:
+    """Those at which the host itself said something: that a port is closed shows a way that is open."""
+    return {probe for probe, state in asked.answers.items() if state != "filtered"}
+
+
 class Sweep:
-    """One chunk. ``seed`` decides the order, ``known`` are ports that were open before."""
+    """One chunk. ``seed`` decides the order, ``known`` are ports that were open before, in the grid or not."""
 
     def __init__(
         self,
@@ -83,15 +72,22 @@ class Sweep:
         *,
         seed: bytes,
         retries: int,
+        patient: bool = False,
         known: Sequence[Probe] = (),
         permit: Permit = _anything,
         charge: Callable[[Sequence[Probe]], None] = _nothing,
     ) -> None:
-        """``charge`` is told of the few probes that are sent without asking ``permit``."""
+        """``patient``: silence is believed after all ``retries`` and not sooner (``rounds.enough``).
+
+        ``charge`` is told of the few probes that are sent without asking ``permit``."""
         self.degraded = ""
         """Why what this sweep found must not be taken for all there is; empty when it may."""
         self.everything: frozenset[int] = frozenset()
         """The places of addresses that say "open" whatever they are asked."""
+        self.witnesses: dict[Probe, Witness] = {}
+        """How each canary fared, once the sweep is done."""
+        self.redone = 0
+        """How often canaries were missed, so that it went on at half the rate and asked a stretch again."""
         self.phase: Phase = "start"
         self._grid = grid
         self._ledger = ledger
@@ -101,6 +97,7 @@ class Sweep:
         self._order = Permutation(grid.size, seed)
         self._seed = seed
         self._retries = min(retries, MOST_SENT - 2)
+        self._patient = patient
         self._permit = permit
         self._charge = charge
         places = len(grid.addresses)
@@ -117,7 +114,9 @@ class Sweep:
         self._began = now
         self._furthest = 0.0
         self._misses = 0
-        self._asking = Asking(known[:MOST])
+        self._known = tuple(known)
+        self._early: set[Probe] = set()
+        self._asking = Asking(self._known)
         self._canaries = Canaries()
         self._review: Iterator[None] = iter(())
         self._stopped: float | None = None
@@ -126,11 +125,7 @@ class Sweep:
     def _resume(self) -> None:
         """Take up what the ledger says; what was in flight goes back to not sent in this round."""
         self._round, self._settled, sent = self._ledger.place
-        waiting = self._round + 1
-        for number in self._order.items(self._settled, sent):
-            if self._states[number] == waiting:
-                self._states[number] = self._round
-        self._turn_to(self._settled)
+        self._take_back(sent)
         width = self._grid.width
         for place in range(len(self._grid.addresses)):
             for byte, count in self._ledger.tally(place * width, (place + 1) * width).items():
@@ -141,6 +136,14 @@ class Sweep:
                 elif byte < BELIEVED:
                     self._finished[place] = False
 
+    def _take_back(self, sent: int) -> None:
+        """Whatever may still be in flight, up to the position ``sent``, is to be sent again."""
+        waiting = self._round + 1
+        for number in self._order.items(self._settled, sent):
+            if self._states[number] == waiting:
+                self._states[number] = self._round
+        self._turn_to(self._settled)
+
     def _turn_to(self, position: int) -> None:
         self._cursor = position
         self._upcoming = self._order.items(position, self._grid.size)
@@ -150,7 +153,8 @@ class Sweep:
 
     def _count(self, byte: int, place: int, count: int) -> None:
         self._answered += count
-        self._attempts[byte & 7] += count
+        if tells_loss(byte):
+            self._attempts[byte & 7] += count
         if (decode(byte) or ("", ""))[0] == "open":
             self._opens[place] += count
 
@@ -199,9 +203,16 @@ class Sweep:
                 return _IDLE
 
     def hold(self, now: float) -> float:
-        """Instead of ``turn``: send nothing now, only listen. Nothing that passes meanwhile is held against anybody."""
+        """Instead of ``turn``: send nothing now, only listen. Nothing that passes meanwhile is held against anybody.
+
+        What the engine has to give up for that, so that nothing is repeated, is sent again when it goes on.
+        """
         if self._stopped is None:
             self._stopped = now
+            waiting, self._engine.resting = self._engine.waiting, True
+            if self._engine.waiting < waiting and self.phase in ("sending", "waiting"):
+                self._take_back(self._cursor)
+                self.phase = "sending"
         for reply in self._engine.receive(now):
             self._hear(reply)
         self._settle(now)
@@ -209,6 +220,7 @@ class Sweep:
 
     def _go_on(self, now: float) -> None:
         self._stopped = None
+        self._engine.resting = False
         self._turned = now
         self._canaries.reset()
         self._pace.stalled(now)
@@ -216,10 +228,7 @@ class Sweep:
     def _hear(self, reply: Reply) -> None:
         number = self._grid.number(reply.place, reply.port)
         apart = self._asking.heard(reply)
-        if number is None:
-            return
-        state = self._states[number]
-        if state >= ANSWERED:
+        if number is None or (state := self._states[number]) >= ANSWERED or state == SKIPPED:
             self._canaries.heard(reply)
             return
         if apart and not state:
@@ -329,28 +338,31 @@ class Sweep:
             self._send_apart(due, now)
         if not self._asking.over(now):
             return _IDLE
+        asked = self._asking
         match self.phase:
             case "start":
-                self._canaries.alive = [probe for probe, state in self._asking.answers.items() if state == "open"]
-                places = {place for place, _ in self._asking.silent}
-                if not self._asking.answers and len(places) > 1:
-                    self.degraded = f"none of {len(self._asking.silent)} ports known to be open answered at the start"
-                self._asking = Asking(())
-                self.phase = "sending"
+                self._canaries.alive = [probe for probe, state in asked.answers.items() if state == "open"]
+                self._early = _answered(asked)
+                self._asking, self.phase = Asking(()), "sending"
             case "checks":
-                odd = {place: [0, 0] for place, _ in self._asking.answers} | {p: [0, 0] for p, _ in self._asking.silent}
-                for (place, _), state in self._asking.answers.items():
-                    odd[place][state == "open"] += 1
-                silent = {place for place, _ in self._asking.silent}
-                self.everything = frozenset(p for p, (no, yes) in odd.items() if yes and not no and p not in silent)
-                self._asking = Asking(self._canaries.alive)
-                self.phase = "end"
+                self.everything = everywhere(asked.answers, asked.silent)
+                # Where nobody ever answered there is nothing to come back to.
+                last = dict.fromkeys((*self._canaries.alive, *self._known)) if self._answered or self._early else ()
+                self._asking, self.phase = Asking(last), "end"
             case _:
-                alive = self._canaries.alive
-                if alive and not self._asking.answers:
-                    self.degraded = self.degraded or f"none of {len(alive)} open ports answered any more at the end"
+                self._bear_witness(asked)
                 self.phase = "done"
         return 0.0
+
+    def _bear_witness(self, asked: Asking) -> None:
+        late = _answered(asked)
+        found = [probe for probe in self._canaries.alive if probe not in self._known]
+        early = {*self._early, *found}
+        for probe in (*self._known, *found):
+            if probe in early:
+                self.witnesses[probe] = "steady" if probe in late else "went"
+            else:
+                self.witnesses[probe] = "came" if probe in late else "never"
 
     def _wait(self, now: float) -> float:
         """The round is over when nothing of it can be answered any more."""
@@ -361,29 +373,17 @@ class Sweep:
         under_way = now < self._until or self._canaries.pending or self._engine.waiting
         if self._answered + self._skipped < self._grid.size and under_way:
             return _IDLE
-        self.phase, self._review = "review", self._review_places()
+        self._review = review(
+            self._grid,
+            self._ledger,
+            self._finished,
+            attempts=self._round + 1,
+            retries=self._retries,
+            elsewhere=self.loss,
+            patient=self._patient,
+        )
+        self.phase = "review"
         return 0.0
-
-    def _review_places(self) -> Iterator[None]:
-        """Decide of each host whether its silence is believed; a few of them at a time."""
-        width, attempts, elsewhere = self._grid.width, self._round + 1, self.loss
-        counted = 0
-        for place in range(len(self._grid.addresses)):
-            if self._finished[place]:
-                continue
-            answered, silent = [0] * 8, 0
-            for byte, count in self._ledger.tally(place * width, (place + 1) * width).items():
-                if byte >= ANSWERED:
-                    answered[byte & 7] += count
-                else:
-                    silent += count
-            if enough(answered, silent, attempts, self._retries, elsewhere):
-                self._finished[place] = True
-                self._ledger.believe(place * width, (place + 1) * width)
-            counted += width
-            if counted >= _REVIEW:
-                counted = 0
-                yield
 
     def _decide(self, now: float) -> None:
         self._misses = 0
@@ -412,6 +412,7 @@ class Sweep:
             self.degraded = self.degraded or "open ports stopped answering while it ran, however slowly it was asked"
             self._canaries.alive = []
             return
+        self.redone += 1
         self._pace.halve()
         waiting, states = self._round + 1, self._states
         end = self._cursor
@@ -427,15 +428,11 @@ class Sweep:
         """How far it is."""
         size = self._grid.size
         unanswered = size - self._answered - self._skipped
-        ahead = size - self._position if self.phase in ("start", "sending") else 0
-        if self._round:
-            ahead = int(ahead * unanswered / size)
-        else:  # what has been silent so far will be asked once more
-            ahead += int(unanswered * self._position / size) if self._retries else 0
+        position = self._position if self.phase in ("start", "sending") else size
+        rest = ahead(size, position, unanswered, first=not self._round, again=self._retries > 0)
         rate = self._pace.measured(now)
-        left = ahead / max(1.0, rate or self._pace.rate) + self._pace.patience
-        fraction = 1.0 if self.done else min(0.99, (now - self._began) / (now - self._began + left))
-        self._furthest = max(self._furthest, fraction)
+        left = rest / max(1.0, rate or self._pace.rate) + self._pace.patience
+        self._furthest = max(self._furthest, 1.0 if self.done else fraction(now - self._began, left))
         return Progress(
             self._furthest,
             self._answered,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -12,7 +12,9 @@ from typing import Literal
 
 from agent.errors import ScanFailure, StorageFailure
 from agent.linux.capability_sets import NET_RAW, mask, parse_sets
+from agent.workers.scan.advance import Progress
 from agent.workers.scan.allowed import Allowed
+from agent.workers.scan.blind import Witness
 from agent.workers.scan.budget_file import Budget
 from agent.workers.scan.connect import ConnectEngine
 from agent.workers.scan.engine import Engine, Probe
@@ -24,11 +26,17 @@ from agent.workers.scan.pace import FIRST, Pace
 from agent.workers.scan.pausing import Gate
 from agent.workers.scan.plan import Ranges
 from agent.workers.scan.store import RESUME_WITHIN
-from agent.workers.scan.sweep import Progress, Sweep
+from agent.workers.scan.sweep import Sweep
 from agent.workers.scan.syn import SynEngine
 from agent.workers.scan.udp import UdpEngine
 
 Kind = Literal["connect", "syn", "udp"]
+
+
+def protocol_of(kind: Kind) -> Literal["tcp", "udp"]:
+    """What is asked in this way."""
+    return "udp" if kind == "udp" else "tcp"
+
 
 _NOTES = "sweep-degraded.txt"
 _ENOUGH = 0.005  # seconds of turns without a break: longer would keep others in this loop waiting
@@ -37,16 +45,22 @@ _ENOUGH = 0.005  # seconds of turns without a break: longer would keep others in
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """What one sweep asks. ``present`` are those of ``addresses`` that are asked; of the others it is known that nobody
-    is there. ``None``: all of them. A chunk that was begun before goes on with those of then."""
+    is there. ``None``: all of them. A chunk that was begun before goes on with those of then. ``patient`` as in
+    ``Sweep``."""
 
     addresses: tuple[str, ...]
     ports: Ranges
     present: Collection[str] | None = None
+    patient: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What a sweep came to. ``everything`` are the addresses that say open to everything, ``lost`` is from 0 to 1."""
+    """What a sweep came to. ``everything`` are the addresses that say open to everything, ``lost`` is from 0 to 1.
+
+    ``degraded``: why nothing of it is all there is, one line, empty when it may be. ``witnesses``: how its canaries
+    fared, by address.
+    """
 
     hosts: tuple[Host, ...]
     degraded: str
@@ -54,15 +68,17 @@ class Swept:
     sent: int
     answered: int
     lost: float
+    witnesses: Mapping[str, list[Witness]]
 
 
 class Sweeper:
-    """Sweeps chunks for one run. ``identity`` decides what a chunk that was begun belongs to: the plan and the run."""
+    """Sweeps chunks for one run. ``identity`` gives, for the number of a chunk, what decides its order, and whether
+    what was begun of it can be continued: of the plan, the seed of the run and this number (``Plan.piece``)."""
 
     def __init__(
         self,
         directory: Path,
-        identity: str,
+        identity: Callable[[int], str],
         *,
         rate: float,
         retries: int,
@@ -85,10 +101,11 @@ class Sweeper:
         """Whether something is known of this chunk already."""
         return any(self._path(number, kind).exists() for kind in ("tcp", "udp"))
 
-    def discard(self) -> None:
-        """Forget everything that other runs left."""
+    def discard(self, *, notes: bool = True) -> None:
+        """Forget everything that was left of chunks, and ``notes``: why it is degraded."""
         for path in self._directory.glob("sweep-*.*"):
-            path.unlink(missing_ok=True)
+            if notes or path.name != _NOTES:
+                path.unlink(missing_ok=True)
 
     def forget(self, number: int) -> None:
         """Forget a chunk: what it told is stored elsewhere."""
@@ -119,18 +136,18 @@ class Sweeper:
         kind: Kind,
         chunk: Chunk,
         *,
-        known: Iterable[Probe] = (),
+        known: Iterable[tuple[str, int]] = (),
         turn: Callable[[Progress], None],
     ) -> Swept:
-        """Sweep chunk ``number``, or what is left of it. ``known`` are ports that were open before.
+        """Sweep chunk ``number``, or what is left of it. ``known`` are ports at its addresses that were open before.
 
         ``turn`` gets how far it is, ten times a second. Raises ``ScanFailure``, ``StorageFailure``, and ``Ended`` once
         the run is to end. Whatever ends it, it can be continued.
         """
         self._allowed.check(chunk.addresses)
-        protocol: Literal["tcp", "udp"] = "udp" if kind == "udp" else "tcp"
+        protocol = protocol_of(kind)
         grid = Grid(protocol, chunk.addresses, chunk.ports)
-        key = grid.key(f"{self._identity} {number}")
+        key = grid.key(self._identity(number))
         path = self._path(number, protocol)
         ledger = Ledger(path, key, grid.size, now=time.time(), within=RESUME_WITHIN)
         try:
@@ -141,8 +158,10 @@ class Sweeper:
                     if address not in chunk.present:
                         ledger.skip(place * grid.width, (place + 1) * grid.width)
             engine = make_engine(kind, grid.addresses)
+            places = {address: place for place, address in enumerate(grid.addresses)}
+            probes = [(places[address], port) for address, port in known]
             try:
-                return await self._run(grid, ledger, engine, key, known, turn)
+                return await self._run(grid, ledger, engine, key, probes, chunk.patient, turn)
             finally:
                 engine.close()
         finally:
@@ -154,7 +173,8 @@ class Sweeper:
         ledger: Ledger,
         engine: Engine,
         seed: bytes,
-        known: Iterable[Probe],
+        known: Sequence[Probe],
+        patient: bool,
         turn: Callable[[Progress], None],
     ) -> Swept:
         share = self._budget.of([ip_address(address.partition("%")[0]) for address in grid.addresses])
@@ -176,13 +196,21 @@ class Sweeper:
             now,
             seed=seed,
             retries=self._retries,
-            known=tuple(known),
+            patient=patient,
+            known=known,
             permit=permit,
             charge=charge,
         )
         await drive(sweep, engine, self._gate, lambda: turn(sweep.progress(time.monotonic())))
         self._learned = pace.rate
         last = sweep.progress(time.monotonic())
+        if sweep.redone:
+            self._log(
+                f"canaries were missed {sweep.redone} times: what went unanswered was asked again, at half the rate"
+            )
+        witnesses: dict[str, list[Witness]] = {}
+        for (place, _), how in sweep.witnesses.items():
+            witnesses.setdefault(grid.addresses[place], []).append(how)
         return Swept(
             tuple(outcome(grid, ledger, sweep.everything)),
             sweep.degraded or engine.trouble,
@@ -190,6 +218,7 @@ class Sweeper:
             last.sent,
             last.answered,
             last.lost,
+            witnesses,
         )
 
 

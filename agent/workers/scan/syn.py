@@ -66,6 +66,7 @@ class SynEngine:
         """Raises ``OSError``: ``PermissionError`` without ``CAP_NET_RAW``, others when sockets are not to be had."""
         self.patience = _PATIENCE
         self.trouble = ""
+        self.resting = False
         plain, _, self._zone = addresses[0].partition("%")
         self._six = ":" in plain
         self._scope = socket.if_nametoindex(self._zone) if self._zone else 0
@@ -226,7 +227,7 @@ class SynEngine:
             if isinstance(way, _Way):  # what the kernel cannot tell even now, is left to it
                 there = self._routing.known(way.packed, way.interface) is not False
                 self._decided(way.packed, way.interface, now, there=there)
-        for _ in range(min(_FLUSHED, len(self._ready))):
+        for _ in range(0 if self.resting else min(_FLUSHED, len(self._ready))):
             place, port = self._ready.popleft()
             way = self._ways.get(place) or self._way(place)
             if isinstance(way, _Way) and not self._send(way, place, port, now):

@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from agent.workers.scan.connect import SPARED, descriptors
+from agent.workers.scan.connect import descriptors, spared
 from agent.workers.scan.engine import Probe, Reply
 from agent.workers.scan.payloads import payloads
 from agent.workers.scan.unreachable import told
@@ -79,11 +79,12 @@ class UdpEngine:
         """``most`` is how many attempts there are at once. Raises ``OSError`` when a zone is no interface."""
         self.patience = 1.0
         self.trouble = ""
+        self.resting = False
         self._six = ":" in addresses[0]
         zone = addresses[0].partition("%")[2]
         self._scope = socket.if_nametoindex(zone) if zone else 0
         self._addresses = addresses
-        self._most = max(1, min(most, descriptors(most) - SPARED))
+        self._most = max(1, min(most, (found := descriptors(most)) - spared(found)))
         self._hosts: dict[int, _Host] = {}
         self._held = 0
         self._turns: list[tuple[float, int]] = []  # a heap: when a host with something waiting may be asked
@@ -127,7 +128,8 @@ class UdpEngine:
             if fd != self._due:
                 self._hear(fd, replies, now)
         self._expire(now)
-        self._turn(now)
+        if not self.resting:
+            self._turn(now)
         return replies
 
     def forget(self) -> None:

@@ -1,45 +1,60 @@
 """Through one run of a scan, chunk by chunk: who is there, which of their ports are open, what answers on those.
 
 First it is asked who is there at all (``discover``); addresses that were named one by one are taken to be there in any
-case. Their ports are swept (``sweeping``), the open ones identified (``identify``), and what differs from what was
-known is looked at once more before the run ends (``again``). Each of these steps is stored when it is done, and what is
-not stored yet can be continued: so a run that is killed loses next to nothing.
+case. Their ports are swept (``sweeping``), beside that the open ones are identified (``identifying``), and at last what
+differs from what was known is looked at once more (``again``). Each of these steps is stored when it is done, and what
+is not stored yet can be continued: so a run that is killed loses next to nothing.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import replace
 from functools import partial
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, Final, Literal
 
 from agent.declaration.model import Scan
 from agent.errors import ScanFailure
 from agent.workers.runtime import Context
+from agent.workers.scan.advance import Progress
 from agent.workers.scan.again import Lot, Within, look_again
+from agent.workers.scan.blind import Sign, Tally, along, blinded, credible, network_of, spread, without_silence
 from agent.workers.scan.budget_file import Budget
+from agent.workers.scan.canary import KNOWN
 from agent.workers.scan.discover import discover
 from agent.workers.scan.figures import Figures
 from agent.workers.scan.found import Host
-from agent.workers.scan.identify import Want
-from agent.workers.scan.identifying import charge_of, identify_waiting, permit_of
+from agent.workers.scan.identify import Want, first
+from agent.workers.scan.identifying import Identifying, leave_of
 from agent.workers.scan.job import DISCOVERED_AT_ONCE, Job
 from agent.workers.scan.memory.coverage import asked
+from agent.workers.scan.notebook import Notebook
 from agent.workers.scan.pausing import Gate
-from agent.workers.scan.plan import Chunk, merge
+from agent.workers.scan.plan import CHUNK_ADDRESSES, Chunk, merge
 from agent.workers.scan.results import document
 from agent.workers.scan.steady import steadily
 from agent.workers.scan.store import DETECTED, SWEPT, Run, ScanStore
 from agent.workers.scan.stream import Verdict
-from agent.workers.scan.sweep import Progress
 from agent.workers.scan.sweeping import Chunk as Asking
-from agent.workers.scan.sweeping import Kind, Sweeper
+from agent.workers.scan.sweeping import Kind, Sweeper, Swept, protocol_of
 
 LARGE = 1024
 """Addresses of a plan from which on they are discovered many chunks at a time."""
+
+_AT_ONCE: Final = 64  # chunks that are gone through without a break
+
+
+def at_once(rate: float) -> int:
+    """How many addresses are discovered together at a rate of so many packets a second.
+
+    nmap sends up to four probes to each, twice where nobody answers (nmap(1), -sn): so many take it some two seconds,
+    as long as it waits for the last answer, and that is what a kill in the middle of it may have asked twice.
+    """
+    return max(CHUNK_ADDRESSES, min(DISCOVERED_AT_ONCE, int(rate / 4)))
 
 
 class Walk:
@@ -68,10 +83,12 @@ class Walk:
         self._gate = gate
         self._figures = figures
         self._tell = tell
-        self._present: dict[int, set[str]] = {}
+        self._within: Within = {"tcp": job.ports.tcp, "udp": job.ports.udp}
+        self._identifying: Identifying | None = None
+        self._single = job.pinned.single if service.profile != "discovery" else frozenset[str]()
         self._sweeper = Sweeper(
             context.data,
-            f"{job.plan.plan_hash} {run.id} {run.started}",
+            partial(job.plan.piece, run.seed),
             rate=service.rate,
             retries=service.retries,
             allowed=job.allowed,
@@ -85,30 +102,53 @@ class Walk:
         if not self._run.resumed:
             self._sweeper.discard()
         self.degraded = self._sweeper.notes()
-        if self._job.want is not None:  # what an earlier part of this run has swept
-            await self._identify(self._job.want)
-        chunks = deque(chunk for chunk in self._job.plan.chunks() if chunk.number not in self._run.done)
-        while chunks:
-            await self._chunk(chunks.popleft(), chunks)
-            if self._job.want is not None:
-                await self._identify(self._job.want)
-            self._tell()
-        if self._service.profile != "discovery" and not self.degraded:
-            within: Within = {"tcp": self._job.ports.tcp, "udp": self._job.ports.udp}
-            await look_again(self._store, self._run, within, self._ask_again)
+        if self._job.want is not None:
+            await self._sweep_and_identify(self._job.want)
+        else:
+            await self._sweep_all()
+        await self._judge()
+        if self._service.profile != "discovery":
+            await look_again(self._store, self._run, self._within, self._ask_again)
+            self._sweeper.discard(notes=False)  # all of it is stored
             if self._job.want is not None:  # whatever a second look has found open
-                await self._identify(self._job.want)
+                again = self._identifying_of(self._job.want)
+                again.finish()
+                await again.run()
 
-    async def _chunk(self, chunk: Chunk, following: Iterable[Chunk]) -> None:
-        """Who is there, and which of their ports are open."""
-        self._figures.begin(len(chunk.addresses))
-        present: set[str] | None = None
+    async def _sweep_and_identify(self, want: Want) -> None:
+        """One beside the other: whoever is slow to say what listens there holds up nobody's sweep. If the one fails,
+        or is to end, so does the other."""
+        self._identifying = identifying = self._identifying_of(want)
         try:
-            if not self._sweeper.begun(chunk.number):
-                if chunk.number not in self._present:
-                    await self._discover(self._together(chunk, following))
-                present = self._present.pop(chunk.number)
-            if self._service.profile != "discovery" and (present is None or present):
+            async with asyncio.TaskGroup() as group:
+                group.create_task(identifying.run())
+                await self._sweep_all()
+                self._figures.all_swept()
+                identifying.finish()
+        except BaseExceptionGroup as failed:
+            raise first(failed) from failed
+        finally:
+            self._identifying = None
+
+    async def _sweep_all(self) -> None:
+        plan = self._job.plan
+        numbers = deque(number for number in plan.order(self._run.seed) if number not in self._run.done)
+        while numbers:
+            await self._chunk(plan.chunk(numbers.popleft()), numbers)
+            self._tell()
+
+    async def _chunk(self, chunk: Chunk, following: Iterable[int]) -> None:
+        """Who is there, and which of their ports are open."""
+        only, run = self._service.profile == "discovery", self._run
+        self._figures.begin(len(chunk.addresses))
+        together = [chunk]
+        try:
+            begun = self._sweeper.begun(chunk.number)
+            if not begun and chunk.number not in run.discovered:
+                together = self._together(chunk, following)
+                await self._discover(together)
+            present = self._there(chunk) if chunk.number in run.discovered else None
+            if not only and (present is None or present):
                 await self._sweep(chunk, present)
                 return
         except ScanFailure as error:
@@ -116,27 +156,45 @@ class Walk:
                 raise
             place = f"{chunk.addresses[0]} to {chunk.addresses[-1]}"
             raise ScanFailure(f"chunk {chunk.number + 1} of {self._job.plan.chunk_count} ({place}): {error}") from error
-        absent = (address for address in chunk.addresses if present is not None and address not in present)
-        self._done(chunk, [], absent, DETECTED)
+        for one in together if only else [chunk]:
+            present = self._there(one)
+            self._done(one, [], (address for address in one.addresses if address not in present), DETECTED)
 
-    def _together(self, chunk: Chunk, following: Iterable[Chunk]) -> list[Chunk]:
+    def _there(self, chunk: Chunk) -> set[str]:
+        """The addresses of a chunk that was discovered that are to be asked further."""
+        return self._store.present(self._run, chunk.addresses) | self._single.intersection(chunk.addresses)
+
+    def _together(self, chunk: Chunk, following: Iterable[int]) -> list[Chunk]:
         """The chunks to discover at once. In a large plan those are many: whoever is not there is waited for once."""
         together, addresses = [chunk], len(chunk.addresses)
         line = (chunk.family, chunk.addresses[0].partition("%")[2])
-        for other in following if self._job.plan.hosts > LARGE else ():
+        many = self._service.profile == "discovery" or self._job.plan.hosts > LARGE
+        most = at_once(min(self._service.rate, *self._budget.limits))
+        for number in following if many else ():
+            if number in self._run.discovered or self._sweeper.begun(number):
+                continue
+            other = self._job.plan.chunk(number)
+            if line != (other.family, other.addresses[0].partition("%")[2]):
+                continue
             addresses += len(other.addresses)
-            same = line == (other.family, other.addresses[0].partition("%")[2])
-            if not same or addresses > DISCOVERED_AT_ONCE or self._sweeper.begun(other.number):
+            if addresses > most:
                 break
             together.append(other)
         return together
 
     async def _discover(self, chunks: list[Chunk]) -> None:
-        """Find the addresses of these chunks that are to be asked further. Those that answered are stored."""
-        single = self._job.pinned.single if self._service.profile != "discovery" else frozenset()
-        family, first = chunks[0].family, chunks[0].addresses[0]
+        """Find the addresses of these chunks that answer, and store them.
+
+        nmap tells of up to 4,096 addresses together, when all of them had their time: so what is asked twice after a
+        kill is all that was asked at once (``at_once``), but for those of which it had told.
+        """
+        family, zone = chunks[0].family, chunks[0].addresses[0].partition("%")[2]
         addresses = [address for chunk in chunks for address in chunk.addresses]
         self._job.allowed.check(addresses)
+        only = self._service.profile == "discovery"
+        if only:
+            self._figures.begin(len(addresses))
+        known = self._store.present(self._run, addresses)
         elements: list[bytes] = []
         hosts: dict[str, Host] = {}
 
@@ -146,46 +204,45 @@ class Walk:
                 elements.append(element)
 
         def turn(fraction: float) -> None:
-            self._figures.discovering(fraction, self._service.profile == "discovery")
+            self._figures.discovering(fraction, only)
             self._tell()
 
-        plain = [ip_address(text.partition("%")[0]) for text in addresses]
-
-        def ask(rate: int) -> Coroutine[Any, Any, Verdict]:
-            return discover(
+        async def ask(rate: int) -> Verdict:
+            left = [ip_address(one.partition("%")[0]) for one in addresses if one not in known and one not in hosts]
+            if not left:
+                return Verdict(version=self._figures.nmap_version)
+            return await discover(
                 family,
-                merge((int(address), int(address)) for address in plain),
+                merge((int(address), int(address)) for address in left),
                 self._job.program,
                 rate=rate,
-                zone=first.partition("%")[2],
+                zone=zone,
                 on_host=on_host,
                 turn=turn,
                 turn_every=min(0.5, self._context.beat_interval),
             )
 
+        plain = [ip_address(text.partition("%")[0]) for text in addresses]
         tell = self._tell
         work = partial(steadily, self._budget, self._budget.of(plain), len(plain), self._service.rate, ask, tell)
-        verdict = await self._gate.redo(work, tell)
-        self._store.store(
-            self._run,
-            hosts.values(),
-            time.time(),
-            stage=DETECTED if self._service.profile == "discovery" else SWEPT,
-            raw=document(elements, verdict.version) if elements else b"",
-        )
+        verdict: Verdict | None = None
+        try:
+            verdict = await self._gate.redo(work, tell)
+        finally:
+            # Who answered is there, whatever ended it; who did not is known to be absent only at its end.
+            self._store.store(
+                self._run,
+                hosts.values(),
+                time.time(),
+                stage=DETECTED if only else SWEPT,
+                discovered=[chunk.number for chunk in chunks] if verdict is not None else (),
+                raw=document(elements, verdict.version if verdict is not None else "") if elements else b"",
+            )
         self._store.tally(
             self._run, sent=self._figures.sent, answered=self._figures.answered, nmap_version=verdict.version
         )
-        for chunk in chunks:
-            self._present[chunk.number] = {one for one in chunk.addresses if one in single or one in hosts}
 
     async def _sweep(self, chunk: Chunk, present: set[str] | None) -> None:
-        places = {address: place for place, address in enumerate(chunk.addresses)}
-        known = [
-            (places[canary.address], canary.number)
-            for canary in self._store.canaries()
-            if canary.protocol == "tcp" and canary.address in places
-        ]
         hosts: dict[str, Host] = {}
         everything: frozenset[str] = frozenset()
         asks: list[tuple[Kind, tuple[tuple[int, int], ...]]] = [
@@ -199,19 +256,17 @@ class Walk:
                 self._figures.sweeping(progress, part, len(parts))
                 self._tell()
 
+            canaries = [(one.address, one.number) for one in self._store.canaries(chunk.addresses, protocol_of(kind))]
             swept = await self._sweeper.sweep(
                 chunk.number,
                 kind,
                 Asking(chunk.addresses, ports, present),
-                known=known if kind != "udp" else (),
+                known=spread(canaries, KNOWN),
                 turn=turn,
             )
             self._figures.swept(swept.sent, swept.answered, swept.lost)
             everything |= swept.everything
-            if swept.degraded:
-                self.degraded.append(swept.degraded)
-                self._sweeper.note(swept.degraded)
-                self._context.log(f"degraded: {swept.degraded}")
+            self._heed(chunk.addresses, swept)
             present = {host.address for host in swept.hosts}
             for host in swept.hosts:
                 hosts[host.address] = _joined(hosts.get(host.address), host)
@@ -222,6 +277,8 @@ class Walk:
             self._store.store(self._run, [hosts.pop(address) for address in everything], time.time(), stage=DETECTED)
         stage = SWEPT if self._job.want is not None else DETECTED
         self._done(chunk, self._named(hosts.values()), absent, stage)
+        if self._identifying is not None:
+            self._identifying.swept(sum(host.state == "up" or bool(host.ports) for host in hosts.values()))
         self._sweeper.forget(chunk.number)
         self._store.tally(
             self._run,
@@ -240,13 +297,56 @@ class Walk:
             self._figures.again(progress)
             self._tell()
 
-        # Its file has a number that no chunk has, and is not continued: what is doubted then is asked then.
-        place = self._job.plan.chunk_count + number
-        self._sweeper.forget(place)
-        swept = await self._sweeper.sweep(place, kind, Asking(lot.addresses, ports), turn=turn)
-        self._sweeper.forget(place)
+        place = self._job.plan.chunk_count + number  # a number that no chunk has
+        met = ((canary.address, canary.number) for canary in self._store.canaries_met(self._run, lot.protocol))
+        canaries = along(lot.addresses, met)
+        addresses = tuple(dict.fromkeys((*lot.addresses, *(address for address, _ in canaries))))
+        asking = Asking(addresses, ports, lot.addresses, patient=True)
+        swept = await self._sweeper.sweep(place, kind, asking, known=canaries, turn=turn)
         self._figures.swept(swept.sent, swept.answered, swept.lost)
-        return self._named(swept.hosts)
+        self._heed(lot.addresses, swept)
+        believed = set() if swept.degraded else credible(lot.addresses, swept.witnesses)
+        hosts = (host if host.address in believed else without_silence(host) for host in swept.hosts)
+        return self._named(host for host in hosts if host is not None)
+
+    def _heed(self, addresses: Iterable[str], swept: Swept) -> None:
+        """What the canaries of a sweep say of its ``addresses``."""
+        torn, why = (addresses, swept.degraded) if swept.degraded else blinded(addresses, swept.witnesses)
+        if why:
+            self._withhold(torn, "blind", why)
+
+    def _withhold(self, addresses: Iterable[str], outcome: Literal["blind", "dark"], why: str) -> None:
+        """What is not seen at these addresses is not believed."""
+        self._store.withhold(self._run, addresses, outcome)
+        if why not in self.degraded:
+            self.degraded.append(why)
+            self._sweeper.note(why)
+            self._context.log(f"degraded: {why}")
+
+    async def _judge(self) -> None:
+        """Whether those of the known hosts that did not answer are gone, or the way to them is."""
+        signs = {address: rest for address, *rest in self._store.signs(self._run, self._within)}
+        tally = Tally()
+        async for chunk in self._again():
+            tally.add(
+                chunk.number,
+                [Sign(network_of(address), *signs[address]) for address in chunk.addresses if address in signs],
+            )
+        dark = tally.dark()
+        if not dark.parts:
+            return
+        async for chunk in self._again():
+            if any(number == chunk.number for number, _ in dark.parts):
+                part = [one for one in chunk.addresses if (chunk.number, network_of(one)) in dark.parts]
+                self._withhold(part, "dark", dark.reason)
+
+    async def _again(self) -> AsyncIterator[Chunk]:
+        """All chunks once more, without keeping anybody waiting."""
+        for chunk in self._job.plan.chunks():
+            if chunk.number % _AT_ONCE == 0:
+                self._tell()
+                await asyncio.sleep(0)
+            yield chunk
 
     def _named(self, hosts: Iterable[Host]) -> list[Host]:
         """With the names that they were declared by."""
@@ -271,22 +371,24 @@ class Walk:
         self._figures.end()
         self._context.beat()
 
-    async def _identify(self, want: Want) -> None:
+    def _identifying_of(self, want: Want) -> Identifying:
         """Phase 2: what answers on the open ports that were found."""
 
         async def redo(make: Callable[[], Coroutine[Any, Any, None]]) -> None:
-            await self._gate.redo(make, self._tell)
+            await self._gate.redo(make)
 
-        await identify_waiting(
+        notes = Notebook(self._context.data / "services", f"{self._run.id} {self._run.started}")
+        if not self._run.resumed:
+            notes.discard()
+        return Identifying(
             self._store,
             self._run,
             want,
             self._job.program,
             silent_again=self._service.silent_again,
             figures=self._figures,
-            permit=permit_of(self._budget, self._job.allowed),
-            charge=charge_of(self._budget),
-            redo=redo,
+            leave=leave_of(self._budget, self._job.allowed, redo),
+            notes=notes,
             turn=self._tell,
             turn_every=min(0.5, self._context.beat_interval),
         )

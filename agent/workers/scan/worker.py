@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import time
 from contextlib import suppress
 from functools import partial
@@ -18,8 +19,12 @@ from agent.workers.scan.budget_file import Budget, budget_of
 from agent.workers.scan.figures import Figures
 from agent.workers.scan.job import settle_job
 from agent.workers.scan.pausing import Ended, gate_of
-from agent.workers.scan.store import Ending, Run, ScanStore, Task
+from agent.workers.scan.pinned import pinned_before
+from agent.workers.scan.store import FAILURES, Ending, Run, ScanStore, Task
 from agent.workers.scan.walk import Walk
+
+SEED_BITS = 48
+"""Of the number that decides the order of a run: one that every reader of JSON keeps exact."""
 
 
 class ScanWorker:
@@ -34,7 +39,7 @@ class ScanWorker:
         self._gate = gate_of(context)
         self._budget: Budget | None = None
         self._store: ScanStore | None = None
-        self._figures = Figures()
+        self._figures = Figures(services=self._service.profile in ("services", "full"))
 
     async def start(self) -> None:
         """Find nmap, settle what is to be asked and open the database.
@@ -43,10 +48,11 @@ class ScanWorker:
         """
         service = self._service
         try:
-            self._job = await settle_job(service, self._context.log)
+            path = self._context.data / "scan.db"
+            self._job = await settle_job(service, self._context.log, pinned_before(path, service.site, time.time()))
             limits = Limits(service.budget.rate, service.budget.network_rate, service.budget.target_rate)
             self._budget = budget_of(os.environ, limits, self._context.log)
-            self._store = ScanStore(self._context.data / "scan.db", site=service.site)
+            self._store = ScanStore(path, site=service.site, turn=self._context.beat)
         except ConfigurationError:
             raise
         except AgentError as error:
@@ -72,9 +78,8 @@ class ScanWorker:
             run = store.begin(self._task(), time.time(), self._context.beat)
             tell_changes(self._context, store)
             if run.resumed:
-                self._context.log(
-                    f"continuing run {run.id}: {run.hosts_done} of {self._job.plan.hosts} hosts were done"
-                )
+                done = f"{run.hosts_done} of {self._job.plan.hosts} hosts were done"
+                self._context.log("; ".join(part for part in (f"continuing run {run.id}: {done}", run.after()) if part))
             walk = Walk(
                 self._context,
                 self._service,
@@ -98,14 +103,17 @@ class ScanWorker:
             self._broke_off(store, run, str(error) if isinstance(error, Exception) else None)
             raise
         took = time.monotonic() - began - self._gate.held
+        everything = store.everything(run)
+        trap = f", {_count(everything, 'host')} open to everything" if everything else ""
         self._context.event(
             "scan_finished",
-            f"{self._summary()}: {_count(run.hosts_up, 'host')} up, {_count(run.ports_open, 'port')} open,"
+            f"{self._summary()}: {_count(run.hosts_up, 'host')} up, {_count(run.ports_open, 'port')} open{trap},"
             f" took {took:.1f} s{f'; degraded: {degraded}' if degraded else ''}",
             run=run.id,
             hosts_total=self._job.plan.hosts,
             hosts_up=run.hosts_up,
             ports_open=run.ports_open,
+            open_to_everything=everything,
             seconds=round(took, 3),
             degraded=degraded,
         )
@@ -121,7 +129,7 @@ class ScanWorker:
 
     def _ended(self, store: ScanStore, run: Run | None) -> None:
         """Tell and store that somebody ended the run."""
-        message = f"ended by hand after {run.hosts_done if run else 0} of {_count(self._job.plan.hosts, 'host')}"
+        message = f"ended by hand after {self._far(run)}"
         self._context.event("scan_stopped", f"{self._summary()}: {message}", run=run.id if run else None)
         if run is not None:
             store.end(run, "stopped", time.time(), message, turn=self._context.beat)
@@ -130,23 +138,28 @@ class ScanWorker:
     def _broke_off(self, store: ScanStore, run: Run | None, failure: str | None) -> None:
         """Tell and store that the run did not finish: it failed, or was stopped."""
         status: Ending = "failed" if failure is not None else "interrupted"
-        done = f"stopped after {run.hosts_done if run else 0} of {_count(self._job.plan.hosts, 'host')}"
-        message = failure if failure is not None else f"{done}; the next run continues"
-        self._context.event(f"scan_{status}", f"{self._summary()}: {message}", run=run.id if run else None)
+        message = failure if failure is not None else f"stopped after {self._far(run)}; the next run continues"
         if run is not None:
             with suppress(StorageFailure):  # the first failure is the one to tell, and `begin` sees a run without end
                 store.end(run, status, time.time(), message)
+        told = f"{self._summary()}: {message}"
+        if run is not None and status == "failed":
+            anew = run.failures >= FAILURES
+            told += (
+                f"; it has failed {FAILURES} times, the next run begins anew" if anew else "; the next run continues"
+            )
+        self._context.event(f"scan_{status}", told, run=run.id if run else None)
 
     def _tell(self, run: Run) -> None:
         self._context.beat()
         total, figures = self._job.plan.hosts, self._figures
-        percent = min(100, int(100 * (run.hosts_done + figures.hosts_underway) / total))
+        percent, done = figures.percent(run.hosts_done, total), figures.done(run.hosts_done)
         held = f"{self._gate.why}: " if self._gate.why else ""
         self._context.status(
-            f"{held}{run.hosts_done} of {_count(total, 'host')},"
+            f"{held}{done} of {_count(total, 'host')},"
             f" {_count(run.ports_open + figures.ports_open, 'open port')}, {percent} %",
             {
-                "hosts_done": run.hosts_done,
+                "hosts_done": done,
                 "hosts_total": total,
                 "chunks_done": len(run.done),
                 "chunks_total": self._job.plan.chunk_count,
@@ -157,9 +170,12 @@ class ScanWorker:
                 "phase": figures.phase,
                 "rate": round(figures.rate, 1),
                 "loss": round(figures.lost, 4),
-                "seconds_left": round(figures.left, 1),
+                "seconds_left": round(figures.seconds_left(), 1),
             },
         )
+
+    def _far(self, run: Run | None) -> str:
+        return f"{self._figures.done(run.hosts_done) if run else 0} of {_count(self._job.plan.hosts, 'host')}"
 
     def _summary(self) -> str:
         first, *others = self._service.targets
@@ -170,9 +186,13 @@ class ScanWorker:
         declared: dict[str, object] = {
             "targets": self._job.pinned.targets,
             "exclude": service.exclude,
+            "left_out": self._job.exclude,
             "ports": str(self._job.ports),
             "profile": service.profile,
+            "engine": service.engine,
             "chunk_size": self._job.plan.chunk_size,
+            "names": self._job.pinned.resolved,
+            "notes": self._job.pinned.notes,
         }
         if (want := self._job.want) is not None:
             chosen = (want.certificates, *want.scripts)
@@ -182,6 +202,7 @@ class ScanWorker:
             self._job.plan.hosts,
             self._job.plan.chunk_count,
             msgspec.json.encode(declared).decode(),
+            seed=secrets.randbits(SEED_BITS),
             profile=service.profile,
             engine="nmap" if service.profile == "discovery" else self._job.kind,
         )

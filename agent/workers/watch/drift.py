@@ -21,6 +21,7 @@ from agent.workers.watch.listening import WILDCARDS, Listener
 from agent.workers.watch.moved import moved
 from agent.workers.watch.row import Evidence, Kind, Row, Severity, graver
 from agent.workers.watch.sources import Claim, Key, Known, Look, Looks, Scanned, Sight, Sources
+from agent.workers.watch.view import View
 
 MOST: Final = 10_000
 """Rows; the gravest are kept."""
@@ -90,9 +91,12 @@ class _Place:
         self._looks = Looks((scanned for scanned in sources.scans if scanned.site == site), now)
         self._own = sources.own if here else frozenset[str]()
         self._listening = sources.listening if here else None
-        self._ports: dict[Key, list[Listener]] = defaultdict(list)
+        self._here = [one for one in self._listening or () if not one.space]
+        self._inside: dict[str, list[Listener]] = defaultdict(list)  # other network namespaces on it, by address
         for listener in self._listening or ():
-            self._ports[listener.protocol, listener.port].append(listener)
+            for address in listener.addresses:
+                self._inside[address].append(listener)
+        self._present = {*self._own, *self._inside}
         self._sights: dict[str, dict[Key, list[Sight]]] = {}
         for sight in (sources.sights or ()) if here else ():
             if sight.last >= now - SEEN_WITHIN:
@@ -103,7 +107,7 @@ class _Place:
     def rows(self) -> Iterator[Row]:
         """Everything that differs at this site."""
         named = {host for one in self._sources.expectations for host in one.named}
-        for host in {*named, *self._looks.up(), *self._own, *self._sights}:
+        for host in {*named, *self._looks.up(), *self._present, *self._sights}:
             yield from self._host(host, named=host in named)
         yield from moved(self._claims, self._looks, self._bearings, self._now)
 
@@ -112,10 +116,10 @@ class _Place:
         asked = self._looks.host(host)
         sights = self._sights.get(host, {})
         wanted: dict[Key, list[Pair]] = defaultdict(list)
-        if named or asked is not None or host in self._own:  # of a network those that are there
+        if named or asked is not None or host in self._present:  # of a network those that are there
             for expectation, one in bearing.wanted:
                 wanted[one.protocol, one.port].append((expectation, one))
-        if asked is not None and asked[1].host.state == "down" and host not in self._own:
+        if asked is not None and asked[1].host.state == "down" and host not in self._present:
             answered = any(sight.last > asked[1].began for group in sights.values() for sight in group)
             if not answered:
                 if named and wanted:
@@ -124,24 +128,45 @@ class _Place:
                 return
         if asked is None and sights and self._looks and self._scannable(host, bearing):
             yield self._never_scanned(host, [sight for group in sights.values() for sight in group])
+        yield from self._open_to_everything(host, bearing)
         keys = {*self._looks.open_ports(host), *sights, *wanted}
-        if host in self._own:
-            keys |= {key for key, found in self._ports.items() if any(_reaches(one, host) for one in found)}
+        listeners = self._listeners(host)
+        keys |= listeners.keys()
         for key in keys:
-            view = _View(
+            view = View(
                 host,
                 key,
                 self._looks.port(host, *key),
-                tuple(one for one in self._ports.get(key, ()) if host in self._own and _reaches(one, host)),
+                tuple(listeners.get(key, ())),
                 tuple(sights.get(key, ())),
             )
             yield from self._port(view, bearing, wanted.get(key, []))
+
+    def _listeners(self, host: str) -> dict[Key, list[Listener]]:
+        """Those that take what others send to that address, which may be one of another namespace."""
+        found: dict[Key, list[Listener]] = defaultdict(list)
+        for one in self._here if host in self._own else self._inside.get(host, ()):
+            if _reaches(one, host):
+                found[one.protocol, one.port].append(one)
+        return found
+
+    def _open_to_everything(self, host: str, bearing: Bearing) -> Iterator[Row]:
+        """One row for a host that says "open" whatever it is asked, where nothing but what is declared may be open."""
+        asked = [one for one in self._looks.of(host) if one[1].host.everything]
+        if asked and (strict := bearing.strict):
+            scan, known = max(asked, key=lambda one: one[1].at)
+            found = (
+                *(evidence.expects(one, "others = false") for one in strict),
+                evidence.everything(scan, known),
+            )
+            what = "says open to everything, and that is not declared"
+            yield self._whole("open_undeclared", "high", host, what, known.at, found, strict)
 
     def _count(self, host: str, wanted: dict[Key, list[Pair]]) -> None:
         for key, pairs in wanted.items():
             self._unasked.count((expectation.name for expectation, _ in pairs), host, key, known=True)
 
-    def _port(self, view: _View, bearing: Bearing, wanted: list[Pair]) -> Iterator[Row]:
+    def _port(self, view: View, bearing: Bearing, wanted: list[Pair]) -> Iterator[Row]:
         """What differs at one port."""
         look = view.look
         answered = (look is not None and look.open) or bool(view.sights_after)
@@ -171,7 +196,7 @@ class _Place:
             yield self._row("seen_unreachable", "info", view, what, look.since, found)
 
     def _too_open(
-        self, view: _View, bearing: Bearing, *, answered: bool, wanted: bool, began: float | None
+        self, view: View, bearing: Bearing, *, answered: bool, wanted: bool, began: float | None
     ) -> Iterator[Row]:
         """Open, and it should not be."""
         kind: Kind
@@ -199,7 +224,7 @@ class _Place:
         what = f"{verb}{told} and {rest}"
         yield self._row(kind, severity, view, what, min(times, default=self._now), tuple(found), forbidding)
 
-    def _as_wanted(self, view: _View, wanted: list[Pair], *, kept_out: bool) -> Iterator[Row]:
+    def _as_wanted(self, view: View, wanted: list[Pair], *, kept_out: bool) -> Iterator[Row]:
         """Expected to be open: whether it is, and whether that answers which is expected."""
         look = view.look
         wanting = list({expectation.name: expectation for expectation, _ in wanted}.values())
@@ -223,7 +248,7 @@ class _Place:
         elif look.open and (port := look.known.port(*view.key)) is not None:
             yield from self._differs(view, wanted, look, port)
 
-    def _differs(self, view: _View, wanted: list[Pair], look: Look, found: Port) -> Iterator[Row]:
+    def _differs(self, view: View, wanted: list[Pair], look: Look, found: Port) -> Iterator[Row]:
         kind: Kind
         severity: Severity
         for how in ("service", "version"):
@@ -257,7 +282,7 @@ class _Place:
         self,
         kind: Kind,
         severity: Severity,
-        view: _View,
+        view: View,
         what: str,
         since: float,
         found: tuple[Evidence, ...],
@@ -291,7 +316,7 @@ class _Place:
             site=self._site,
         )
 
-    def _began(self, view: _View) -> float | None:
+    def _began(self, view: View) -> float | None:
         """When somebody began to listen there, or a little before, as far as is known."""
         known = (one.since or self._noticed(one) for one in view.listeners)
         return min((at for at in known if at), default=None)
@@ -301,16 +326,16 @@ class _Place:
         noticed = self._sources.noticed
         if noticed is None:
             return one.since
-        return noticed.get((one.protocol, one.address, one.port), 0.0)
+        return noticed.get(one.key, 0.0)
 
-    def _kept_out(self, view: _View) -> bool:
-        """Whether a scan found closed what had been listening before."""
+    def _kept_out(self, view: View) -> bool:
+        """Whether a scan found closed what had been listening before, and nobody was seen to be answered since."""
         look = view.look
-        if look is None or not look.closed:
+        if look is None or not look.closed or view.sights_after:
             return False
         return any(0 < self._noticed(one) < look.began for one in view.listeners)
 
-    def _declared(self, view: _View) -> tuple[Evidence, ...]:
+    def _declared(self, view: View) -> tuple[Evidence, ...]:
         """The declared services of this host that are said to listen there."""
         if view.host not in self._own:
             return ()
@@ -331,40 +356,6 @@ class _Place:
         return bool(bearing.expectations) or parsed.is_private
 
 
-class _View(NamedTuple):
-    """All that is known of one port."""
-
-    host: str
-    key: Key
-    look: Look | None
-    listeners: tuple[Listener, ...]
-    sights: tuple[Sight, ...]
-
-    @property
-    def sights_after(self) -> list[Sight]:
-        """Those that no scan has contradicted since."""
-        look = self.look
-        return [sight for sight in self.sights if look is None or not look.closed or sight.last > look.began]
-
-    @property
-    def sights_around(self) -> list[Sight]:
-        """Those from before a scan found it closed until after."""
-        look = self.look
-        if look is None or not look.closed:
-            return []
-        return [sight for sight in self.sights if sight.first < look.began and look.at < sight.last]
-
-    @property
-    def answer(self) -> str:
-        """What answers there, or else which program listens."""
-        found = self.look.known.port(*self.key) if self.look is not None and self.look.open else None
-        told = answers(found) if found is not None else ""
-        return told or next((one.processes[0].name for one in self.listeners if one.processes), "")
-
-    def listening(self) -> Iterator[Evidence]:
-        return map(evidence.listens, self.listeners)
-
-
 def _reaches(listener: Listener, host: str) -> bool:
     """Whether what others send to this address of ours comes to it."""
     return listener.takes(host) and (not listener.loopback or ipaddress.ip_address(host.partition("%")[0]).is_loopback)
@@ -379,6 +370,7 @@ def _not_listening(sources: Sources, now: float) -> Iterator[Row]:
             (one.protocol, one.port) == (declared.protocol, declared.port)
             and (declared.address in _ANY or one.takes(declared.address))
             for one in sources.listening
+            if not one.space
         )
         if not found:
             said = (evidence.service(declared), evidence.NOBODY)

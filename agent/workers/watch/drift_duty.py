@@ -131,7 +131,7 @@ class DriftDuty:
         judged = judge(gathered.sources, now)
         listening = gathered.sources.listening
         if listening is not None:
-            noticed = standing.notice(noticed, ((one.protocol, one.address, one.port) for one in listening), now)
+            noticed = standing.notice(noticed, (one.key for one in listening), now)
         folded = standing.fold(before, judged, gathered.sources.blind, now)
         notes = [*gathered.notes, *judged.notes]
         counts = Counter(one.severity for one in folded.standing.values())

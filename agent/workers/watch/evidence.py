@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from agent.declaration.amounts import count
 from agent.workers.watch.expectation import Expectation, answers
 from agent.workers.watch.listening import Listener
 from agent.workers.watch.row import Evidence
@@ -62,6 +63,16 @@ def down(scan: Scanned, known: Known) -> Evidence:
     )
 
 
+def everything(scan: Scanned, known: Known) -> Evidence:
+    """That a host says "open" whatever it is asked."""
+    asked = count(known.host.everything, "port")
+    return Evidence(
+        "scanned",
+        f"{scan.service}, run {known.run}: open to everything ({asked} asked)",
+        {"scan": scan.service, "run": known.run, "time": known.at, "state": "open", "answers": None},
+    )
+
+
 def answered_from(scan: Scanned, known: Known) -> Evidence:
     """From which MAC it did."""
     return Evidence(
@@ -112,18 +123,20 @@ def listens(listener: Listener) -> Evidence:
     who = [f"{process.name} (PID {process.pid})" for process in listener.processes[:1]]
     if len(listener.processes) > 1:
         who.append(f"{len(listener.processes) - 1} more")
-    if listener.owner.words:
+    if listener.owner.words not in ("", listener.space):
         who.append(listener.owner.words)
     if not listener.processes and listener.uid >= 0:
         who.append(f"a process of user {listener.uid}")
     address = f"[{listener.address}]" if ":" in listener.address else listener.address
     on = f"%{listener.interface}" if listener.interface else ""
+    within = f" in {listener.space}" if listener.space else ""
     return Evidence(
         "listening",
-        f"{address}{on}:{listener.port}" + (f": {', '.join(who)}" if who else ""),
+        f"{address}{on}:{listener.port}{within}" + (f": {', '.join(who)}" if who else ""),
         {
             "address": listener.address,
             "interface": listener.interface or None,
+            "namespace": listener.space or None,
             "uid": listener.uid if listener.uid >= 0 else None,
             "pids": [process.pid for process in listener.processes],
             "process": listener.processes[0].name if listener.processes else None,

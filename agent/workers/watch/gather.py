@@ -65,6 +65,7 @@ def gather(
     for name in captures:
         _capture(name, seen, now, sights, claims, notes, blind)
     wanted = {address for one in expectations for address in one.named} | own | {one.address for one in sights}
+    wanted |= {address for one in listening or () for address in one.addresses}
     scans: list[Scanned] = []
     for one in watched.declared:
         if one.kind == "scan":

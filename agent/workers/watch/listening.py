@@ -1,8 +1,8 @@
 """The sockets of this host that take what strangers send, with whoever holds them.
 
-Of this network namespace only: what listens in a container with a network of its own is that network's, and is found by
-scanning its address. Without privilege the processes of other users are not to be seen: the kernel tells the user and
-the cgroup even so, and by that the unit and the container (``agent.linux.sock_diag``).
+Those of our own network namespace, and those of the others on this host that have addresses of their own, as containers
+do (``agent.linux.net_spaces``). Without privilege the processes of other users are not to be seen: the kernel tells the
+user and the cgroup even so, and by that the unit and the container (``agent.linux.sock_diag``).
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from typing import NamedTuple
 import psutil
 
 from agent.errors import RuntimeFailure
-from agent.linux import sock_diag
+from agent.linux import net_spaces, sock_diag
 from agent.linux.cgroup_owner import NOBODY, Owner, owner_of, paths_of
 from agent.linux.cgroup_place import parse_membership
 from agent.linux.files import why
+from agent.linux.net_spaces import Space
 from agent.linux.sock_diag import Bound
 
 WILDCARDS = ("0.0.0.0", "::")  # noqa: S104  # compared with, and bound to nothing
@@ -45,6 +46,8 @@ class Listener:
     """One address and port where something listens. ``address`` may be a wildcard; ``dual``: also for IPv4.
 
     ``processes`` is empty where they cannot be seen; ``uid`` is -1, and ``owner`` empty, where nobody tells.
+    ``space`` names the network namespace, if it is not our own, by its container or number, and ``addresses`` are those
+    that it has.
     """
 
     protocol: str
@@ -55,6 +58,13 @@ class Listener:
     uid: int = -1
     owner: Owner = NOBODY
     processes: tuple[Process, ...] = ()
+    space: str = ""
+    addresses: frozenset[str] = frozenset()
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """Protocol, address and port, of which there is one at a time; an address elsewhere has its place with it."""
+        return self.protocol, f"{self.address} in {self.space}" if self.space else self.address, self.port
 
     @property
     def wildcard(self) -> bool:
@@ -66,7 +76,9 @@ class Listener:
         return ipaddress.ip_address(self.address).is_loopback or self.interface == "lo"
 
     def takes(self, address: str) -> bool:
-        """Whether what is sent to this address of ours comes to it."""
+        """Whether what is sent to this address of ours, or of the namespace that it is in, comes to it."""
+        if self.space and address not in self.addresses:
+            return False
         if not self.wildcard:
             return self.address == address
         return self.dual or (":" in address) == (self.address == "::")
@@ -80,19 +92,25 @@ class Listener:
 def listeners() -> list[Listener]:
     """What listens on this host: TCP, and UDP but for the ports of clients. Sorted. Raises ``RuntimeFailure``."""
     try:
+        elsewhere = {space: _wanted(net_spaces.bound_in(space)) for space in net_spaces.spaces(psutil.pids())}
         try:
-            return _gathered(sock_diag.bound())
+            here = _wanted(sock_diag.bound())
         except OSError:  # a kernel without inet_diag, or a sandbox that forbids it
-            return _by_psutil()
+            here = None
+        held = _holders({one.inode for bound in (*elsewhere.values(), here or ()) for one in bound if one.inode})
+        found = _by_psutil() if here is None else _gathered(here, held)
+        return found + [one for space, bound in elsewhere.items() for one in _within(space, bound, held)]
     except (OSError, psutil.Error) as error:
         reason = why(error) if isinstance(error, OSError) else str(error)
         raise RuntimeFailure(f"the sockets of this host cannot be listed: {reason}") from error
 
 
-def _gathered(bound: Iterable[Bound]) -> list[Listener]:
+def _wanted(bound: Iterable[Bound]) -> list[Bound]:
     low, high = ephemeral()
-    wanted = [one for one in bound if one.protocol == "tcp" or not low <= one.port <= high]
-    held = _holders({one.inode for one in wanted if one.inode})
+    return [one for one in bound if one.protocol == "tcp" or not low <= one.port <= high]
+
+
+def _gathered(wanted: list[Bound], held: dict[int, list[Process]]) -> list[Listener]:
     unseen = {one.cgroup for one in wanted if one.cgroup and not held.get(one.inode)}
     paths = paths_of(unseen) if unseen else {}
     merged: dict[tuple[str, str, int, int], Listener] = {}
@@ -110,6 +128,24 @@ def _gathered(bound: Iterable[Bound]) -> list[Listener]:
             tuple(processes[:MOST_PROCESSES]),
         )
         _merge(merged, (one.protocol, one.address, one.port, one.interface), found)
+    return sorted(merged.values(), key=_order)
+
+
+def _within(space: Space, bound: Iterable[Bound], held: dict[int, list[Process]]) -> list[Listener]:
+    """What listens in another network namespace, at addresses by which others reach it."""
+    whose = _owner_of(space.pid)
+    name = whose.container or f"net:[{space.number}]"
+    merged: dict[tuple[str, str, int, int], Listener] = {}
+    for one in bound:
+        if one.address not in WILDCARDS and one.address not in space.addresses:
+            continue
+        processes = held.get(one.inode, [])
+        found = Listener(
+            *(one.protocol, one.address, one.port, one.dual, "", one.uid),
+            *(_owner(processes) if processes else whose, tuple(processes[:MOST_PROCESSES])),
+            *(name, space.addresses),
+        )
+        _merge(merged, (one.protocol, one.address, one.port, 0), found)
     return sorted(merged.values(), key=_order)
 
 
@@ -143,7 +179,7 @@ def _merge(merged: dict[tuple[str, str, int, int], Listener], key: tuple[str, st
     owner = before.owner if any(before.owner) else found.owner
     merged[key] = Listener(
         *(found.protocol, found.address, found.port, before.dual or found.dual, found.interface),
-        *(before.uid, owner, processes),
+        *(before.uid, owner, processes, before.space, before.addresses),
     )
 
 
@@ -209,12 +245,14 @@ def _process(pid: int) -> Process | None:
 def _owner(processes: Iterable[Process]) -> Owner:
     """Whose the first of these processes is whose cgroup says so."""
     for process in processes:
-        try:
-            text = Path(f"/proc/{process.pid}/cgroup").read_text()
-        except OSError:
-            continue
-        if any(found := owner_of(_path(text))):
+        if any(found := _owner_of(process.pid)):
             return found
+    return NOBODY
+
+
+def _owner_of(pid: int) -> Owner:
+    with suppress(OSError):
+        return owner_of(_path(Path(f"/proc/{pid}/cgroup").read_text()))
     return NOBODY
 
 

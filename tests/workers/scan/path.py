@@ -60,6 +60,18 @@ class Path:
         self._coming: list[tuple[float, int, Reply]] = []
         self._attempts: list[float] = []
         self._number = 0
+        self._resting = False
+
+    @property
+    def resting(self) -> bool:
+        return self._resting
+
+    @resting.setter
+    def resting(self, rests: bool) -> None:
+        """As an engine whose attempts the kernel would repeat: they are given up, and so are their answers."""
+        self._resting = rests
+        if rests:
+            self.forget()
 
     @property
     def room(self) -> int:

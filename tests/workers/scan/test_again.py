@@ -8,16 +8,19 @@ import socket
 import time
 from collections.abc import Iterable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.workers.scan.again import Lot, look_again, lots
+from agent.workers.scan.again import Lot, Within, look_again, lots
 from agent.workers.scan.found import Host, Port, Rest
 from agent.workers.scan.memory.coverage import asked
 from agent.workers.scan.memory.place import place
 from agent.workers.scan.memory.settling import Doubt
+from agent.workers.scan.plan import merge
 from agent.workers.scan.store import Run, ScanStore, Task
 from tests.workers.scan.memory.history import told
 
@@ -103,3 +106,45 @@ def test_ports_that_the_scan_may_not_ask_are_not_asked_again(tmp_path: Path) -> 
         store.store(begun, [swept(9, "open")], time.time())
         assert asyncio.run(look_again(store, begun, {"tcp": ((1, 8), (10, 99)), "udp": ((9, 9),)}, ask)) == 0
         assert [doubt.ports for doubt in store.doubts(begun)] == [(("tcp", 9),)]
+
+
+class Killed(Exception):
+    pass
+
+
+def test_whoever_continues_asks_only_the_lots_that_are_left_by_the_numbers_that_they_had(tmp_path: Path) -> None:
+    both = (Rest("udp", "closed", "port-unreach", ((53, 53),)), Rest("tcp", "closed", "reset", ((1, 9),)))
+    was_open = (Port("udp", 53, "open", "udp-response"), *(Port("tcp", n, "open", "syn-ack") for n in range(1, 10)))
+    within: Within = {"tcp": ((1, 9),), "udp": ((53, 53),)}
+    found: list[tuple[int, Lot]] = []
+
+    async def answer(number: int, lot: Lot) -> Iterable[Host]:
+        found.append((number, lot))
+        asked = (Rest(lot.protocol, "closed", "reset", merge((port, port) for port in lot.ports)),)
+        return [Host(address, "up", "reset", rest=asked) for address in lot.addresses]
+
+    async def until_killed(number: int, lot: Lot) -> Iterable[Host]:
+        if number == 2:
+            raise Killed
+        return await answer(number, lot)
+
+    with closing(ScanStore(tmp_path / "scan.db")) as store:
+        first = store.begin(Task("plan", 1, 1), time.time())
+        hosts = [Host(f"10.0.0.{last}", "up", "syn-ack", ports=was_open) for last in range(1, 5)]
+        store.store(first, hosts, time.time())
+        store.recheck(first, hosts, time.time())
+        store.end(first, "finished", time.time())
+        second = store.begin(Task("plan", 1, 1), time.time())
+        store.store(second, [replace(host, ports=(), rest=both) for host in hosts], time.time())
+        with pytest.raises(Killed):
+            asyncio.run(look_again(store, second, within, until_killed, most=9))
+    with closing(ScanStore(tmp_path / "scan.db")) as store:
+        third = store.begin(Task("plan", 1, 1), time.time())
+        assert third.resumed
+        asyncio.run(look_again(store, third, within, answer, most=9))
+        assert [number for number, _ in found] == list(range(len(found)))
+        every = [(address, lot.protocol, port) for _, lot in found for address in lot.addresses for port in lot.ports]
+        assert sorted(every) == sorted({(host.address, *port.key) for host in hosts for port in was_open})
+        assert store.again(third) == []
+        store.end(third, "finished", time.time())
+        assert sum(one.startswith("port_closed") for one in told(store)) == 40

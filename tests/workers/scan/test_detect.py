@@ -16,7 +16,7 @@ from agent.workers.scan.detect import (
     askable,
     at_length,
     better,
-    halves,
+    parts,
     settled,
     tasks,
     told,
@@ -48,17 +48,18 @@ def test_every_port_of_every_host_is_asked_for_once(what: dict[str, frozenset[Po
 
 @settings(deadline=None, max_examples=50)
 @given(wanted)
-def test_halves_ask_for_the_same_until_a_port_is_alone(what: dict[str, frozenset[PortKey]]) -> None:
+def test_parts_ask_for_the_same_until_a_port_is_alone(what: dict[str, frozenset[PortKey]]) -> None:
     for task in tasks("deep", what):
         left = task.addresses[len(task.addresses) // 3 :]
-        todo, alone, steps = list(halves(task, left)), Counter[tuple[str, PortKey]](), 0
+        todo, alone, steps = list(parts(task, left)), Counter[tuple[str, PortKey]](), 0
         if not todo:
             assert len(left) <= 1
             assert len(task.ports) == 1
         while todo:
             part = todo.pop()
+            assert len(part.addresses) == 1 or len(left) == 1
             steps += 1
-            if smaller := halves(part, part.addresses):
+            if smaller := parts(part, part.addresses):
                 todo += smaller
             else:
                 alone.update((address, key) for address in part.addresses for key in part.ports)

@@ -393,6 +393,15 @@ def test_many_ports_to_which_the_same_happened_are_one_change() -> None:
     ]
 
 
+def test_ports_of_a_host_that_says_open_to_everything_are_told_of_together() -> None:
+    before = host(port(443), rest=(Rest("tcp", "closed", "reset", ((1, 1), (3, 442), (444, 500))),))
+    after = host(rest=(Rest("tcp", "open", "syn-ack; answers on every port", ((1, 1), (3, 500))),))
+    assert changes(before, after) == [
+        Change("port_opened", "10.0.0.1", "tcp", ((1, 1), (3, 442), (444, 500)), "closed", "open to everything"),
+    ]
+    assert [change.before for change in changes(after, before)] == ["open to everything"]
+
+
 def test_what_a_degraded_first_run_may_have_missed_is_not_sure_to_be_new() -> None:
     found = compare([host(port(state="closed"))], Side(doubt="interrupted"), [host(port())], Side())
     assert [(change.kind, change.sure) for change in found.changes] == [("port_opened", False)]

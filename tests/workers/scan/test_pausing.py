@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+import subprocess
 import time
 from collections.abc import Iterator
+from ipaddress import IPv4Network, ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
 
+from agent.declaration.model import Scan, Scanning
 from agent.declaration.wall_clock import Offset
 from agent.declaration.window import DAY, parse_window
 from agent.workers.scan.pausing import EXTEND_EVERY, LOOK, Ended, Gate, opens
-from tests.workers.scan.test_worker import Bench, bench, loopback
+from tests.workers.scan.test_worker import ENTRY, Bench, bench, loopback, network
+from tests.workers.scan.wire import Wire, entered, wire
 
-__all__ = ["bench"]
+__all__ = ["bench", "network"]
 
 
 class Clock:
@@ -240,7 +246,7 @@ def test_a_pause_ends_nmap_within_a_second_and_what_it_was_at_is_done_anew(bench
     process = bench.start(loopback(), path=bench.fake(WAITING))
     until(lambda: pids(here))
     (bench.directory / "lan.paused").touch()
-    assert until(lambda: not lives(pids(here)[0])) < 4  # it takes a quarter of one, if nothing else is to be done
+    assert until(lambda: not lives(pids(here)[0])) < A_SECOND  # half of one at most, if nothing else is to be done
     told(bench, "paused by hand: 0 of 1 host")
     (here / "go").touch()
     (bench.directory / "lan.paused").unlink()
@@ -249,6 +255,132 @@ def test_a_pause_ends_nmap_within_a_second_and_what_it_was_at_is_done_anew(bench
     assert len(pids(here)) == 2
     assert bench.rows("SELECT status, chunks_done FROM runs") == [("finished", 1)]
     assert ended.figures["held"] == ""
+
+
+# -- what leaves the host ---------------------------------------------------------------------------------------------
+
+WAYS: dict[str, dict[str, Any]] = {
+    "10.77.0.2": {"engine": "connect", "ports": "10000-20000"},
+    "10.77.0.3": {"engine": "syn", "ports": "10000-20000"},
+    "10.77.0.4": {"ports": "udp/10000-20000"},
+    "10.77.0.128/25": {"profile": "discovery"},
+    "10.77.0.5": {"profile": "services", "ports": "30000-30039", "budget": Scanning(target_rate=20)},
+}
+"""By whom they ask: the ways in which anything is sent. Hosts say nothing, so that whatever retries has cause to."""
+LISTENING = range(30000, 30040)
+
+SILENT = """
+table inet silent {
+  chain in {
+    type filter hook input priority 0;
+    tcp dport 10000-20000 drop;
+    udp dport 10000-20000 drop;
+  }
+}
+"""
+A_SECOND = 1.0
+NOON = time.mktime((*time.localtime()[:3], 12, 0, 0, 0, 0, -1))
+LONGER = 2.0
+"""Seconds in which whatever retries would do so."""
+
+
+class Way(NamedTuple):
+    bench: Bench
+    process: subprocess.Popen[str]
+    net: IPv4Network
+
+    def sent(self, wire: Wire, since: float) -> list[float]:
+        """When packets to its hosts left, in seconds from then on."""
+        return [one.at - since for one in wire.sent if one.at >= since and ip_address(one.to) in self.net]
+
+
+CLOCKED = f"""
+import os, time
+real = time.time
+
+def told():
+    clock = os.stat(os.environ["SERVICE_CONFIG"] + ".clock")
+    return clock.st_mtime + real() - clock.st_ctime
+
+time.time = told
+{ENTRY}
+"""
+"""The worker, by whose clock it is when the file was modified, and goes on from there."""
+
+
+@pytest.fixture
+def ways(tmp_path: Path, network: tuple[str, ...]) -> Iterator[list[Way]]:
+    """Scans that would take minutes, at work, one in each way, an hour before their window closes at noon."""
+    there = network[-1].replace("scan-a", "scan-b")
+    for address in ("10.77.0.4", "10.77.0.5"):
+        subprocess.run(["ip", "-n", there, "addr", "add", f"{address}/24", "dev", "wire"], check=True)
+    subprocess.run(["ip", "netns", "exec", there, "nft", "-f", "-"], input=SILENT, text=True, check=True)
+    found: list[Way] = []
+    with entered(there):
+        listeners = [socket.create_server(("10.77.0.5", port)) for port in LISTENING]
+    try:
+        for number, (target, settings) in enumerate(WAYS.items()):
+            (directory := tmp_path / str(number)).mkdir()
+            own = Bench(directory)
+            scan = Scan(name="lan", targets=(target,), rate=20, window=("06:00-12:00",), **settings)
+            it_is(own, NOON - 3600)
+            found.append(Way(own, own.start(scan, prefix=network, entry=CLOCKED), IPv4Network(target)))
+        while '"phase":"services"' not in str(found[-1].bench.notes):
+            found[-1].bench.receive()
+        yield found
+    finally:
+        for listener in listeners:
+            listener.close()
+        for way in found:
+            way.bench.close()
+
+
+def test_in_whatever_way_it_sends_it_is_held_goes_on_and_ends_within_a_second(
+    ways: list[Way], network: tuple[str, ...]
+) -> None:
+    """By hand, and when its window closes in the middle."""
+    with wire(network[-1]) as sent:
+
+        def all_send(since: float) -> None:
+            until(lambda: all(len(way.sent(sent, since)) > 5 for way in ways), 30.0)
+            if since:
+                for way in ways:
+                    assert min(way.sent(sent, since)) < A_SECOND, way.net
+
+        def none_sends(since: float) -> None:
+            time.sleep(max(0.0, since + LONGER - time.time()))  # that nothing happens cannot be waited for
+            for way in ways:
+                assert max(way.sent(sent, since), default=0.0) < A_SECOND, way.net
+
+        def tell(name: str) -> float:
+            for way in ways:
+                (way.bench.directory / f"lan.{name}").touch()
+            return time.time()
+
+        all_send(0.0)
+        none_sends(tell("paused"))
+        for way in ways:
+            (way.bench.directory / "lan.paused").unlink()
+        all_send(time.time())
+        for way in ways:
+            it_is(way.bench, NOON - 0.3)
+        none_sends(time.time() + 0.3)
+        for way in ways:
+            told(way.bench, "outside its window until ")
+            it_is(way.bench, NOON + 18 * 3600)
+        all_send(time.time())
+        ended = tell("ended")
+        for way in ways:
+            assert way.bench.finish(way.process).code == 0
+            assert way.bench.rows("SELECT status FROM runs") == [("stopped",)]
+        none_sends(ended)
+
+
+def it_is(bench: Bench, at: float) -> None:
+    """So late, by the clock of ``CLOCKED``."""
+    clock = bench.directory / "lan.json.clock"
+    clock.touch()
+    os.utime(clock, (at, at))
 
 
 def test_a_scan_that_is_paused_before_it_starts_is_ready_and_waits(bench: Bench, here: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from itertools import pairwise
 
@@ -11,6 +14,8 @@ from hypothesis import strategies as st
 
 from agent.declaration.targets import NEVER, OWN
 from agent.errors import ConfigurationError
+from agent.workers.scan.grid import Grid
+from agent.workers.scan.permute import Permutation
 from agent.workers.scan.plan import CHUNK_ADDRESSES, CHUNK_PROBES, Plan, make_plan, merge, subtract
 
 # Few addresses, so that networks overlap, touch and swallow each other.
@@ -73,6 +78,61 @@ def _halves(text: str) -> list[IPv4Network | IPv6Network]:
     return list(network.subnets()) if network.prefixlen < network.max_prefixlen else [network]
 
 
+@settings(deadline=None)
+@given(networks, st.integers(0, 2**48 - 1))
+def test_chunks_are_asked_in_an_order_that_the_seed_decides_and_each_is_made_by_itself(
+    targets: list[str], seed: int
+) -> None:
+    plan = make_plan(targets, ports=1 << 18)
+    order = list(plan.order(seed))
+    assert sorted(order) == list(range(plan.chunk_count))
+    assert order == list(make_plan(targets, ports=1 << 18).order(seed))
+    assert [plan.chunk(number) for number in range(plan.chunk_count)] == list(plan.chunks())
+    for wrong in (-1, plan.chunk_count):
+        with pytest.raises(IndexError):
+            plan.chunk(wrong)
+
+
+def test_neighbouring_networks_are_not_asked_one_after_the_other() -> None:
+    plan = make_plan(["10.0.0.0/16"], ports=1000)
+    order = list(plan.order(7))
+    networks = [number // 4 for number in order]  # four chunks of 64 addresses are a /24
+    assert sum(one == other for one, other in pairwise(networks)) <= 16
+    assert order != list(plan.order(8))
+
+
+ELSEWHERE = """
+import json, sys
+from agent.declaration.ports import parse_ports
+from agent.workers.scan.grid import Grid
+from agent.workers.scan.permute import Permutation
+from agent.workers.scan.plan import make_plan
+told = json.load(sys.stdin)
+plan = make_plan(told["targets"], told["left_out"], ports=told["each"], identity=told["identity"])
+assert plan.plan_hash == told["plan_hash"]
+grid = Grid("tcp", plan.chunk(told["number"]).addresses, parse_ports(told["ports"]).tcp)
+order = Permutation(grid.size, grid.key(plan.piece(told["seed"], told["number"])))
+print(json.dumps([list(plan.order(told["seed"])), [grid.probe(at) for at in order.items(0, grid.size)]]))
+"""
+
+
+def test_any_chunk_can_be_made_elsewhere_from_the_hash_of_the_plan_the_seed_and_its_number() -> None:
+    """By another process: no order rests on the hashes of Python, which differ from one to the next."""
+    ports = "22,80,8000-8004"
+    identity = ("ports", ports, "auto")
+    plan = make_plan(["fd00::/121", "10.0.0.0/24"], ["10.0.0.7"], ports=7, identity=identity)
+    number, seed = list(plan.order(99))[2], 99
+    told = {"targets": ["10.0.0.0/24", "fd00::/121"], "left_out": ["10.0.0.7"], "ports": ports, "each": 7}
+    told |= {"identity": identity, "plan_hash": plan.plan_hash, "seed": seed, "number": number}
+    said = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE], input=json.dumps(told), capture_output=True, text=True, check=True
+    )
+    grid = Grid("tcp", plan.chunk(number).addresses, ((22, 22), (80, 80), (8000, 8004)))
+    order = Permutation(grid.size, grid.key(plan.piece(seed, number)))
+    probes = [list(grid.probe(at)) for at in order.items(0, grid.size)]
+    assert json.loads(said.stdout) == [list(plan.order(seed)), probes]
+
+
 def test_what_is_asked_is_part_of_the_plan() -> None:
     one = make_plan(["10.0.0.0/24"], ports=1024, identity=("ports", "1-1024"))
     assert one.plan_hash != make_plan(["10.0.0.0/24"], ports=1024, identity=("services", "1-1024")).plan_hash
@@ -130,8 +190,8 @@ def test_forbidden_addresses_are_refused_whatever_is_allowed(text: str) -> None:
 
 
 def test_a_network_is_scanned_around_the_forbidden_addresses_that_are_excluded() -> None:
-    plan = make_plan(["169.254.169.252/30"], exclude=["169.254.169.254"])
-    assert addresses(plan) == ["169.254.169.252", "169.254.169.253", "169.254.169.255"]
+    plan = make_plan(["169.254.169.252/30"], exclude=["169.254.169.253-169.254.169.254"])
+    assert addresses(plan) == ["169.254.169.252", "169.254.169.255"]
 
 
 def test_a_network_that_reaches_beyond_the_own_ones_is_refused() -> None:

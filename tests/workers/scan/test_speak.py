@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import ssl
 import subprocess
 from collections.abc import Awaitable, Callable
@@ -13,7 +14,7 @@ import pytest
 from agent.workers.scan import requests
 from agent.workers.scan.speak import Clock, How, hear, look
 
-QUICK = Clock(grace=0.15, banner=0.4, limit=2.0, connect=2.0)
+QUICK = Clock(grace=0.15, banner=0.4, limit=2.0, connect=2.0, quiet=0.3, talk=0.8)
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -49,6 +50,36 @@ async def ping(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
         writer.write(b"+PONG\r\n")
     else:
         await reader.read(-1)
+
+
+async def odd(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"good day\r\n")
+
+
+async def drips(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A greeting (RFC 5321, 4.2.1, lets it have any number of lines) that never ends."""
+    while True:
+        writer.write(b"220-yes\r\n")
+        await writer.drain()
+        await asyncio.sleep(0.1)
+
+
+async def floods(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while True:
+        writer.write(b"x" * 16_384)
+        await writer.drain()
+
+
+async def drips_when_asked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read(1)
+    await drips(reader, writer)
+
+
+async def film(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    if (await reader.readline()).startswith(b"GET /"):
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        await floods(reader, writer)
+    await reader.read(-1)
 
 
 async def serving(serve: Serve, context: ssl.SSLContext | None = None, *, port: int = 0) -> tuple[asyncio.Server, int]:
@@ -92,6 +123,37 @@ def test_each_kind_of_server_is_told_from_silence(tls: ssl.SSLContext) -> None:
 
     for name, how in asyncio.run(scenario()).items():
         assert how == name
+
+
+def test_who_never_stops_talking_is_told_from_who_does() -> None:
+    kinds = {drips: "endless", floods: "endless", drips_when_asked: "endless", odd: "odd", film: "http"}
+
+    async def scenario() -> dict[str, str]:
+        made = {kind.__name__: await serving(kind) for kind in kinds}
+        found = (await look({"127.0.0.1": [port for _, port in made.values()]}, clock=QUICK))["127.0.0.1"]
+        for server, _ in made.values():
+            server.close()
+        return {name: found[port] for name, (_, port) in made.items()}
+
+    assert asyncio.run(scenario()) == {kind.__name__: how for kind, how in kinds.items()}
+
+
+def test_a_host_without_room_for_connections_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As while a sweep by connect has taken all descriptors."""
+
+    async def scenario() -> How:
+        server, port = await serving(banner)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        room = asyncio.Semaphore(1)
+        async with server:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+            asyncio.get_running_loop().call_later(0.3, resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+            try:
+                return (await look({"127.0.0.1": [port]}, clock=QUICK, room=room))["127.0.0.1"][port]
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    assert asyncio.run(scenario()) == "banner"
 
 
 def test_a_port_gets_the_words_of_its_protocol(monkeypatch: pytest.MonkeyPatch) -> None:

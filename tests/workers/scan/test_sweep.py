@@ -50,6 +50,21 @@ def judged(grid: Grid, ledger: Ledger, says: Says) -> None:
     assert found(grid, ledger, "closed") == {p for p in grid.ports if says(0, p) == "closed"}
 
 
+@pytest.mark.parametrize("patient", [False, True])
+def test_a_few_probes_on_a_lossy_path_are_asked_to_the_end_where_much_rests_on_each(
+    tmp_path: File, patient: bool
+) -> None:
+    """Five answers cannot tell that a tenth of all is lost. Whoever looks a second time must not take loss for news."""
+    grid, missed = Grid("tcp", ["10.0.0.1"], ((1, 5),)), 0
+    for seed in range(140):
+        ledger = Ledger(tmp_path / "lot", grid.key(f"{seed}"), grid.size, now=0.0, within=60.0)
+        path = Path(lambda place, port: "open", lost=0.05, seed=seed)
+        run(made(grid, ledger, path, 1000, patient=patient), 0.0)
+        missed += len(found(grid, ledger, "open")) < 5
+        ledger.remove()
+    assert missed == 0 if patient else missed > 1
+
+
 @pytest.mark.parametrize("says", [closed, silent])
 @pytest.mark.parametrize("lost", [0.0, 0.05])
 def test_loss_hides_nothing(grid: Grid, ledger: Ledger, says: Says, lost: float) -> None:
@@ -128,6 +143,8 @@ def test_a_path_that_goes_dark_for_a_while_loses_nothing(grid: Grid, ledger: Led
     sweep = made(grid, ledger, path, 4000, known=[(0, port) for port in sorted(OPEN)[:4]])
     run(sweep, 0.0)
     assert found(grid, ledger, "open") == OPEN
+    assert sweep.redone
+    assert sweep.degraded == ""
 
 
 def test_a_path_that_stays_dark_is_degraded_and_closes_nothing(grid: Grid, ledger: Ledger) -> None:
@@ -138,20 +155,36 @@ def test_a_path_that_stays_dark_is_degraded_and_closes_nothing(grid: Grid, ledge
     assert found(grid, ledger, "closed") <= {port for _, port in path.answered}
 
 
-def test_ports_known_to_be_open_that_nobody_answers_from_the_start_degrade_it(tmp_path: File) -> None:
-    grid = Grid("tcp", ["10.0.0.1", "10.0.0.2"], ((1, 50),))
-    ledger = Ledger(tmp_path / "two", grid.key(""), grid.size, now=0.0, within=60.0)
-    sweep = made(grid, ledger, Path(silent, dark=(0.0, 1e9)), 1000, known=[(0, 22), (1, 22)])
+@pytest.mark.parametrize(
+    ("dark", "how"),
+    [((0.0, 0.0), "steady"), ((0.0, 3.5), "came"), ((0.5, 1e9), "went"), ((0.0, 1e9), "never")],
+)
+def test_canaries_bear_witness_of_the_way_at_the_start_and_at_the_end(
+    tmp_path: File, dark: tuple[float, float], how: str
+) -> None:
+    """Those of a host that is not asked for anything else, and at a port that nobody else is asked for, among them."""
+    grid = Grid("tcp", ["10.0.0.1", "10.0.0.2", "10.0.0.3"], ((1, 100),))
+    ledger = Ledger(tmp_path / "three", grid.key(""), grid.size, now=0.0, within=60.0)
+    ledger.skip(2 * grid.width, 3 * grid.width)
+    known = [(0, 22), (1, 443), (2, 80)]
+
+    def says(place: int, port: int) -> str:
+        return "open" if (place, port) in known else "drop"
+
+    path = Path(says, dark=dark)
+    sweep = made(grid, ledger, path, 1000, known=known)
     run(sweep, 0.0)
-    assert sweep.degraded == "none of 2 ports known to be open answered at the start"
+    assert sweep.witnesses == dict.fromkeys(known, how)
+    assert {probe for probe in path.sent if probe[0] == 2} == {(2, 80)}
+    assert bool(sweep.degraded) == (how == "went")
 
 
-def test_a_single_host_that_is_gone_is_no_fault_of_the_scan(tmp_path: File) -> None:
+def test_a_port_that_is_closed_now_shows_that_the_way_is_open(tmp_path: File) -> None:
     grid = Grid("tcp", ["10.0.0.1"], ((1, 50),))
     ledger = Ledger(tmp_path / "one", grid.key(""), grid.size, now=0.0, within=60.0)
-    sweep = made(grid, ledger, Path(silent, dark=(0.0, 1e9)), 1000, known=[(0, 22)])
+    sweep = made(grid, ledger, Path(closed), 1000, known=[(0, 22)])
     run(sweep, 0.0)
-    assert sweep.degraded == ""
+    assert sweep.witnesses[0, 22] == "steady"
 
 
 def test_who_says_open_to_everything_is_recognised_and_who_has_many_ports_is_not(tmp_path: File) -> None:
@@ -230,6 +263,18 @@ def test_held_it_sends_nothing_and_goes_on_as_if_nothing_had_been(grid: Grid, le
     judged(grid, ledger, closed)
     assert not pace.saturated
     assert sweep.degraded == ""
+
+
+def test_what_was_in_flight_when_it_was_held_is_not_taken_for_silent(grid: Grid, ledger: Ledger) -> None:
+    """Though everything is asked once only."""
+    path = Path(closed, rtt=0.2)
+    sweep = Sweep(grid, ledger, path, Pace(5000, 0.0), 0.0, seed=b"", retries=0)
+    now = 0.0
+    while not sweep.done:
+        now = run(sweep, now, until=now + 0.5)
+        for _ in range(100):
+            now += sweep.hold(now)
+    judged(grid, ledger, closed)
 
 
 def test_limits_of_others_are_kept(tmp_path: File) -> None:

@@ -80,6 +80,20 @@ def test_who_says_closed_once_a_second_is_given_the_time_and_nobody_else_waits_f
         assert max(answered[probe].rtt for probe in slow) < udp.patience  # it had waited here, and not on the way
 
 
+def test_while_it_rests_nothing_goes_out_of_what_waits_for_a_slow_host(net: lab.Network) -> None:
+    with engine(net, SLOW.address) as udp:
+        replies(udp, [(0, port) for port in range(1000, 1020)], expected=3)
+        udp.send([(0, 2000), (0, 2001)], time.monotonic())
+        waiting = udp.waiting
+        assert waiting
+        udp.resting = True
+        for later in (0.0, 5.0, 50.0):
+            assert udp.receive(time.monotonic() + later) == []
+        assert udp.waiting == waiting
+        udp.resting = False
+        assert replies(udp, [], expected=2).keys() == {(0, 2000), (0, 2001)}
+
+
 def test_what_waits_is_forgotten_when_it_is_told_to(net: lab.Network) -> None:
     with engine(net, SLOW.address) as udp:
         udp.send([(0, port) for port in range(1000, 1100)], time.monotonic())

@@ -7,10 +7,10 @@ from itertools import permutations
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from agent.workers.scan.found import STATES
+from agent.workers.scan.found import STATES, Rest
 from agent.workers.watch.drift import judge
 from agent.workers.watch.expectation import Expectation, Wanted
 from agent.workers.watch.listening import Listener
@@ -75,6 +75,18 @@ def test_several_expectations_hold_together() -> None:
     assert told(rows(scans=(found,), expectations=(expect("tcp/443"), forbids))) == [
         f"critical open_forbidden {WEB} tcp/443"
     ]
+
+
+def test_a_host_that_says_open_to_everything_is_one_row_where_nothing_else_may_be_open() -> None:
+    told_of_together = (Rest("tcp", "open", "syn-ack; answers on every port", ((1, 1024),)),)
+    trap = known(closed=())
+    found = scan(replace(trap, host=replace(trap.host, rest=told_of_together)))
+    (row,) = rows(scans=(found,), expectations=(expect("tcp/80", others=False),))
+    assert (row.severity, row.kind, row.port) == ("high", "open_undeclared", 0)
+    assert row.what == "says open to everything, and that is not declared"
+    assert row.evidence[-1].text == "lan_scan, run 7: open to everything (1,024 ports asked)"
+    assert row.depends == {"scan lan_scan", "expect web"}
+    assert rows(scans=(found,), expectations=(expect("tcp/80"),)) == []
 
 
 @pytest.mark.parametrize("state", ["closed", "filtered"])
@@ -249,6 +261,47 @@ def test_what_began_while_a_scan_was_under_way_may_have_come_after_it_had_asked(
     assert rows(scans=(scan(known()),), expectations=(expect("tcp/443"),), sights=(seen,)) == []
 
 
+INNER = "172.17.0.2"
+
+
+def inside(text: str, address: str = "0.0.0.0") -> Listener:
+    return replace(listener(text, address), space="docker/0123456789ab", addresses=frozenset({INNER}))
+
+
+def test_what_listens_in_a_container_is_held_against_the_addresses_that_it_has() -> None:
+    strict = expect("tcp/443", hosts=("172.17.0.0/16", "10.20.0.1"), others=False, name="all")
+    listening = (inside("tcp/80"), inside("tcp/443"), inside("tcp/9000", "172.17.0.9"), listener("tcp/443"))
+    (row,) = rows(expectations=(strict,), listening=listening, own=OWN)
+    assert (row.severity, row.key) == ("medium", f"open_undeclared {INNER} tcp/80")
+    assert row.evidence[-1].text == "0.0.0.0:80 in docker/0123456789ab: nginx (PID 321), nginx.service"
+    assert row.evidence[-1].data["namespace"] == "docker/0123456789ab"
+    # It does not listen at the addresses of the host, and what the host has does not listen in there.
+    served = DeclaredPort("web", "tcp", 80, "", 'listens = "80"')
+    found = told(rows(listening=listening, own=OWN, services=(served,)))
+    assert found == ["medium declared_closed localhost tcp/80"]
+
+
+def test_a_container_that_a_scan_does_not_reach_is_told_with_who_listens_there() -> None:
+    wants = expect("tcp/80", hosts=(INNER,))
+    silent = scan(known(address=INNER, state="down"))
+    assert told(rows(expectations=(wants,), scans=(silent,), own=OWN)) == [f"high host_down {INNER}"]
+    closed = scan(known(address=INNER))
+    (row,) = rows(expectations=(wants,), scans=(closed,), listening=(inside("tcp/80"),), own=OWN)
+    assert (row.severity, row.kind) == ("high", "listening_unreachable")
+    assert "in docker/0123456789ab" in row.evidence[1].text
+
+
+def test_what_answered_others_after_the_scan_is_reachable() -> None:
+    closed, listening = scan(known(address="10.20.0.1")), (listener("tcp/443"),)
+    here = expect("tcp/443", hosts=("10.20.0.1",), name="here")
+    after = sight("tcp/443", "10.20.0.1", first=NOW - 1800)
+    before = sight("tcp/443", "10.20.0.1", last=NOW - 2 * HOUR)
+    for expectations, severity in (((here,), "high"), ((), "info")):
+        assert rows(expectations=expectations, listening=listening, own=OWN, scans=(closed,), sights=(after,)) == []
+        found = rows(expectations=expectations, listening=listening, own=OWN, scans=(closed,), sights=(before,))
+        assert told(found) == [f"{severity} listening_unreachable 10.20.0.1 tcp/443"]
+
+
 def test_a_firewall_that_keeps_others_from_what_is_undeclared_is_heard_of_and_no_more() -> None:
     here = expect(hosts=("10.20.0.1",), others=False, closed=("tcp/23",), name="here")
     listening = (listener("tcp/23"), listener("tcp/80"))
@@ -387,6 +440,8 @@ def scene(random: Random) -> Sources:
 
 
 @given(st.integers(0, 2**64))
+@example(8238)  # undeclared, listening, found filtered, and seen to answer after that
+@example(11858)  # the same of a port that one expectation wants and another forbids
 @settings(max_examples=200)
 def test_whatever_the_sources_say_each_row_rests_on_what_it_shows_and_none_contradicts_another(seed: int) -> None:
     sources = scene(Random(seed))

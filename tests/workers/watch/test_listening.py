@@ -135,3 +135,77 @@ def test_what_comes_to_a_listener(address: str, dual: bool, taken: str, not_take
     one = Listener("tcp", address, 80, dual)
     assert one.takes(taken)
     assert not_taken is None or not one.takes(not_taken)
+
+
+INSIDE = """
+import os, socket, subprocess, sys
+open(sys.argv[1] + "/cgroup.procs", "w").write("0")
+for command in (
+    "link set lo up", "link add inner type veth peer name outer", "address add 198.51.100.7/24 dev inner",
+    "address add 2001:db8:51::7/64 dev inner nodad", "link set inner up", "link set outer up",
+):
+    subprocess.run(["ip", *command.split()], check=True)
+kept = [socket.create_server(("0.0.0.0", 8081)), socket.create_server(("127.0.0.1", 8082))]
+kept.append(socket.create_server(("::", 8083), family=socket.AF_INET6))
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+udp.bind(("198.51.100.7", 8084))
+client = socket.create_connection(("198.51.100.7", 8081))
+print(os.getpid(), flush=True)
+sys.stdin.read()
+"""
+ID = "0123456789ab" + "cd" * 26
+
+
+@pytest.fixture(
+    params=[
+        (f"system.slice/docker-{ID}.scope", "docker/0123456789ab", f"docker-{ID}.scope"),
+        (f"machine.slice/libpod-{ID}.scope/container", "podman/0123456789ab", f"libpod-{ID}.scope"),
+        ("lxc.payload.web", "lxc/web", ""),
+        ("machine.slice/systemd-nspawn@web.service/payload", "nspawn/web", "systemd-nspawn@web.service"),
+    ],
+    ids=["docker", "podman", "lxc", "nspawn"],
+)
+def contained(request: pytest.FixtureRequest) -> Iterator[tuple[int, str, str]]:
+    """A process in a cgroup and a network as that program makes them: its PID, and what container and unit it is."""
+    path, container, unit = request.param
+    top = home()[0].point / f"drift-{uuid.uuid4().hex[:8]}"
+    (top / path).mkdir(parents=True)
+    words = ["unshare", "--net", sys.executable, "-c", INSIDE, str(top / path)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        yield int(process.stdout.readline()), container, unit
+        process.communicate()
+    for directory in [top / path, *(top / path).parents]:
+        directory.rmdir()
+        if directory == top:
+            break
+
+
+def test_who_listens_in_a_container_is_told_with_it_and_reached_by_its_addresses(
+    contained: tuple[int, str, str],
+) -> None:
+    pid, container, unit = contained
+    inside = [one for one in listeners() if one.space == container]
+    assert [(one.protocol, one.address, one.port) for one in inside] == [
+        ("tcp", "0.0.0.0", 8081),
+        ("tcp", "::", 8083),
+        ("udp", "198.51.100.7", 8084),
+    ]
+    for one in inside:
+        assert (one.owner.container, one.owner.unit, one.uid) == (container, unit, 0)
+        assert [process.pid for process in one.processes] == [pid]
+        assert one.addresses == {"198.51.100.7", "2001:db8:51::7"}
+        assert one.takes("198.51.100.7") == (one.address != "::" or one.dual)
+        assert not one.takes("127.0.0.1")
+        assert not one.takes("192.0.2.1")
+    assert not [one for one in listeners() if not one.space and one.port in (8081, 8083, 8084)]
+    # Somebody else learns of the container by its network alone.
+    ask = (
+        "import json, os, sys\nfrom agent.workers.watch.listening import listeners\n"
+        "os.setgid(65534); os.setuid(65534)\n"
+        "inside = [one for one in listeners() if one.space == sys.argv[1]]\n"
+        "print(json.dumps([[one.port, one.owner.container, len(one.processes)] for one in inside]))"
+    )
+    words = [sys.executable, "-c", ask, container]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=30)
+    assert json.loads(done.stdout) == [[port, container, 0] for port in (8081, 8083, 8084)]

@@ -14,8 +14,8 @@ from agent.workers.scan.memory.state import HostState, Key, PortState, Service
 SERVICE: Final = "SELECT name, product, version, extrainfo, tunnel, cpe, method, certificate FROM services"
 
 _HOST: Final = (
-    "SELECT state, source, mac, names, os, first_seen, last_seen, last_looked, last_changed, misses, history, flapping"
-    " FROM hosts WHERE id = ?"
+    "SELECT state, source, mac, names, os, first_seen, last_seen, last_looked, last_changed, misses, history, flapping,"
+    " dark, everything FROM hosts WHERE id = ?"
 )
 _PORTS: Final = (
     "SELECT proto, port, service, state, reason, source, first_seen, last_seen, last_looked, last_changed, pending,"
@@ -45,7 +45,8 @@ class Beliefs:
         if _of_host(before) != (values := _of_host(after)):
             execute(
                 "UPDATE hosts SET state = ?, source = ?, mac = ?, names = ?, os = ?, first_seen = ?, last_seen = ?,"
-                " last_looked = ?, last_changed = ?, misses = ?, history = ?, flapping = ? WHERE id = ?",
+                " last_looked = ?, last_changed = ?, misses = ?, history = ?, flapping = ?, dark = ?, everything = ?"
+                " WHERE id = ?",
                 (*values, host),
             )
         for key in before.ports.keys() - after.ports.keys():
@@ -143,7 +144,7 @@ def _port(row: list[Any], service: Service) -> PortState:
 
 
 def _host(row: tuple[Any, ...], ports: dict[Key, PortState]) -> HostState:
-    state, source, mac, names, os, first, last, looked, changed, misses, history, flapping = row
+    state, source, mac, names, os, first, last, looked, changed, misses, history, flapping, dark, everything = row
     return HostState(
         state,
         source,
@@ -157,6 +158,8 @@ def _host(row: tuple[Any, ...], ports: dict[Key, PortState]) -> HostState:
         misses,
         history,
         flapping,
+        dark,
+        everything,
         ports,
     )
 
@@ -175,4 +178,6 @@ def _of_host(state: HostState) -> tuple[object, ...]:
         state.misses,
         state.history,
         state.flapping,
+        state.dark,
+        state.everything,
     )

@@ -20,11 +20,19 @@ from agent.workers.scan.memory.picture import PortSet
 from agent.workers.scan.memory.place import Line, pack, place, ranges, text, unpack
 from agent.workers.scan.plan import Family, Ranges, merge
 
-Outcome = Literal["silent", "timed_out", "skipped", "error"]
-"""Of addresses without a picture. ``silent``: asked to the end, and nobody answered. The others were not."""
+Outcome = Literal["silent", "timed_out", "skipped", "error", "blind", "dark"]
+"""``silent``: asked to the end, and nobody answered. The others, of addresses without a picture, were not.
+
+``blind`` and ``dark`` are said of addresses beside all else: what was not seen there is not to be believed, because the
+scan itself did not see (``blind``), or because nobody answered of several that should have (``dark``).
+"""
+
+WITHHELD: Final = ("blind", "dark")
 
 COVERED: Final = ("answered", "silent")
 """Outcomes that say something about a host."""
+
+_FIRST: Final = ("answered", *WITHHELD, "silent")  # of several outcomes, the one that counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +93,24 @@ class Coverage:
     def outcome(self, address: str) -> str:
         """``answered``, an ``Outcome``, or empty: not asked."""
         found = [outcome for outcome, _ in self._of(address)]
-        return next((outcome for outcome in COVERED if outcome in found), found[0] if found else "")
+        return next((outcome for outcome in _FIRST if outcome in found), found[0] if found else "")
 
     def looked(self, address: str) -> bool:
         """Whether the run would have seen a host there."""
         return self.outcome(address) in COVERED
+
+    def withheld(self, address: str) -> str:
+        """``blind`` or ``dark`` when what the run did not see there may well be there; else empty."""
+        found = [outcome for outcome, _ in self._ranges(address)]
+        return next((outcome for outcome in WITHHELD if outcome in found), "")
+
+    @property
+    def partly(self) -> bool:
+        """Whether the run was degraded for some of its addresses only, those that are ``withheld``."""
+        row = self._ask(
+            "SELECT 1 FROM coverage WHERE run = ? AND outcome IN ('blind', 'dark') LIMIT 1", (self._run,)
+        ).fetchone()
+        return row is not None
 
     def ports(self, address: str) -> PortSet:
         """The ports about which the run can tell there."""
@@ -101,7 +122,11 @@ class Coverage:
 
     def without_picture(self) -> Iterator[Asked]:
         """The addresses of which no host is known, in order."""
-        rows = self._ask("SELECT family, zone, low, high, ports, outcome FROM coverage WHERE run = ?", (self._run,))
+        rows = self._ask(
+            "SELECT family, zone, low, high, ports, outcome FROM coverage WHERE run = ?"
+            " AND outcome NOT IN ('blind', 'dark')",
+            (self._run,),
+        )
         for family, zone, low, high, ports, outcome in rows:
             yield Asked(Line(_family(family), zone), ((unpack(low), unpack(high)),), self._set(ports), outcome)
 

@@ -80,7 +80,7 @@ def take_in(
     coverage, beliefs = Coverage(connection, run, site), Beliefs(connection)
     fresh = (one for one in seen if now - FRESH <= one.last <= now + AHEAD)
     for address, ports in groupby(fresh, key=lambda one: one.address):
-        if coverage.looked(address):
+        if coverage.looked(address) or coverage.withheld(address):
             with transaction(connection, path):
                 _host(connection, site, address, ports, coverage, beliefs, ended)
             yield

@@ -7,175 +7,32 @@ from the opening to the closing, because SQLite opens files beside the database 
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final, NamedTuple
-from urllib.parse import quote
+from typing import Any, Final
 
 from agent.errors import StorageFailure
-from agent.telemetry.database import APPLICATION_ID, BUSY_TIMEOUT, MAGIC, storage_failure
 from agent.workers.scan.found import Host
-from agent.workers.scan.memory import schema
 from agent.workers.scan.memory.beliefs import SERVICE, read_json, read_service
 from agent.workers.scan.memory.coverage import Coverage
+from agent.workers.scan.memory.opening import open_memory, told
 from agent.workers.scan.memory.picture import decode
+from agent.workers.scan.memory.rows import Canary, Change, HostNow, Pair, PortNow, Quarantined, Run
 from agent.workers.scan.memory.state import Service
+
+__all__ = ["Canary", "Change", "HostNow", "Memory", "Pair", "PortNow", "Quarantined", "Run", "canaries"]
 
 LONGEST_XML: Final = 64 << 20
 """Bytes of one document of nmap's when it is inflated; as ``stream.MAX_XML``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One run. Times are unix seconds. ``loss`` is the part of the probes that got lost, ``None`` when not measured.
-
-    ``degraded`` says why what it did not find is not to be believed, and is empty otherwise. ``folded``: what it found
-    is part of what is so now. ``declared`` is what was to be scanned, as the worker wrote it down.
-    """
-
-    id: int
-    site: str
-    started: float
-    ended: float | None
-    status: str
-    message: str
-    degraded: str
-    plan_hash: str
-    seed: int
-    profile: str
-    engine: str
-    nmap_version: str
-    declared: dict[str, Any]
-    argv: list[str]
-    sent: int
-    answered: int
-    loss: float | None
-    hosts_total: int
-    hosts_up: int
-    ports_open: int
-    chunks_total: int
-    chunks_done: int
-    folded: bool
-
-    @property
-    def trusted(self) -> bool:
-        """Whether what it asked and did not find is not there: it came to its end, and nothing went wrong."""
-        return self.status in ("finished", "imported") and not self.degraded
-
-
-@dataclass(frozen=True, slots=True)
-class PortNow:
-    """What is so now at a port that was open at least once.
-
-    ``state`` is settled: one run that did not find it so changes ``misses`` only. ``first_seen`` and ``last_seen`` are
-    of being open, ``last_looked`` is when a run last asked, ``last_changed`` when the state, the service or its version
-    became what it is. ``source``: ``sweep``, ``nmap``, ``passive`` or ``import``: who told last. ``confidence``:
-    ``certain``, ``likely`` (open, told by one look or by a capture alone) or ``doubtful`` (missed since, or flapping).
-    """
-
-    address: str
-    protocol: str
-    number: int
-    state: str
-    reason: str
-    service: Service
-    source: str
-    first_seen: float
-    last_seen: float
-    last_looked: float
-    last_changed: float
-    misses: int
-    flapping: bool
-    confidence: str
-
-    @property
-    def key(self) -> tuple[str, int]:
-        """``(protocol, number)``."""
-        return self.protocol, self.number
-
-
-@dataclass(frozen=True, slots=True)
-class HostNow:
-    """What is so now of a host: ``state`` is ``up`` or ``gone``. The other fields as in ``PortNow``.
-
-    The ports of a host that is gone are as they were when it went.
-    """
-
-    address: str
-    site: str
-    state: str
-    source: str
-    mac: str
-    names: tuple[str, ...]
-    os: tuple[str, ...]
-    first_seen: float
-    last_seen: float
-    last_looked: float
-    last_changed: float
-    misses: int
-    flapping: bool
-    ports: tuple[PortNow, ...] = field(default=())
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One change, as it was reported, once. ``kind`` as in docs/journal.md.
-
-    ``protocol`` is empty and ``number`` 0 for a change of the host. ``run`` may be forgotten by now, and is ``None``
-    for what a capture saw.
-    """
-
-    id: int
-    run: int | None
-    time: float
-    site: str
-    address: str
-    protocol: str
-    number: int
-    kind: str
-    old: str
-    new: str
-    source: str
-
-    @property
-    def key(self) -> tuple[str, int]:
-        """``(protocol, number)``."""
-        return self.protocol, self.number
-
-
-class Canary(NamedTuple):
-    """A port that has been open for a while, and is known to answer."""
-
-    address: str
-    protocol: str
-    number: int
-
-
-class Quarantined(NamedTuple):
-    """A port that accepts and then says nothing: asked on a slow clock. Times are unix seconds."""
-
-    address: str
-    protocol: str
-    number: int
-    since: float
-    tries: int
-    next_try: float
-
-
-class Pair(NamedTuple):
-    """A host in two runs; ``None`` where there is no picture of it."""
-
-    before: Host | None
-    after: Host | None
-
-
 _RUN: Final = (
     "SELECT id, site, started, ended, status, message, degraded, plan_hash, seed, profile, engine, nmap_version,"
-    " declared, argv, sent, answered, loss, hosts_total, hosts_up, ports_open, chunks_total, chunks_done, folded"
+    " declared, argv, sent, answered, loss, hosts_total, hosts_up, ports_open, chunks_total, chunks_done,"
+    " everything, folded"
     " FROM runs"
 )
 _CHANGE: Final = "SELECT id, run, time, site, address, proto, port, kind, old, new, source FROM changes"
@@ -189,7 +46,7 @@ class Memory:
     def __init__(self, path: Path) -> None:
         """Raises ``StorageFailure`` when there is none, or it cannot be read, or is of another version."""
         self.path = path
-        self._connection = _open(path)
+        self._connection = open_memory(path)
 
     def close(self) -> None:
         self._connection.close()
@@ -255,8 +112,8 @@ class Memory:
         """What is so now, by address: hosts with their ports, of ``site`` or of all. ``gone``: also those that went."""
         query = (
             "SELECT id, address, site, state, source, mac, names, os, first_seen, last_seen, last_looked,"
-            " last_changed, misses, flapping FROM hosts WHERE state IN ('up', ?) AND (?2 IS NULL OR site = ?2)"
-            " ORDER BY site, place"
+            " last_changed, misses, flapping, everything FROM hosts WHERE state IN ('up', ?)"
+            " AND (?2 IS NULL OR site = ?2) ORDER BY site, place"
         )
         ports = (
             "SELECT proto, port, state, reason, source, first_seen, last_seen, last_looked, last_changed, misses,"
@@ -299,9 +156,10 @@ class Memory:
         row = next(self._rows("SELECT site FROM runs WHERE id = ?", run), None)
         return Coverage(self._connection, run, row[0] if row else "")
 
-    def canaries(self, limit: int = 16, *, site: str | None = None) -> list[Canary]:
-        """TCP ports that the last runs found open without fail, each of another host, those known longest first."""
-        return canaries(self._connection, limit, site)
+    def canaries(self, addresses: Iterable[str], protocol: str = "tcp", *, site: str = "") -> list[Canary]:
+        """The ports at these ``addresses`` that the last runs found open without fail, one of each host, those known
+        longest first."""
+        return canaries(self._connection, addresses, protocol, site)
 
     def quarantine(self) -> list[Quarantined]:
         """The silent ports."""
@@ -361,28 +219,42 @@ class Memory:
 
     def _rows(self, query: str, *values: object) -> Iterator[tuple[Any, ...]]:
         """All rows at once: for few of them."""
-        with _told(self.path):
+        with told(self.path):
             return iter(self._connection.execute(query, values).fetchall())
 
     def _each(self, query: str, *values: object) -> Iterator[tuple[Any, ...]]:
         """Row by row: for many of them."""
-        with _told(self.path):
+        with told(self.path):
             for row in self._connection.execute(query, values):  # noqa: UP028 - a cursor does not close a closed database
                 yield row
 
 
-def canaries(connection: sqlite3.Connection, limit: int, site: str | None) -> list[Canary]:
+_CANARY: Final = "SELECT hosts.address, ports.proto, min(ports.port) FROM"
+_STEADY: Final = (
+    "CROSS JOIN ports ON ports.host = hosts.id AND ports.proto = ?3"
+    " WHERE hosts.state = 'up' AND NOT hosts.misses AND ports.state = 'open' AND NOT ports.misses"
+    " AND NOT ports.flapping AND ports.history > ?4 AND ports.history & ?4 = ?4"
+    " GROUP BY hosts.id ORDER BY min(ports.first_seen), hosts.place"
+)
+
+
+def canaries(connection: sqlite3.Connection, addresses: Iterable[str], protocol: str, site: str) -> list[Canary]:
     """See ``Memory.canaries``; the worker asks on its own connection."""
     rows = connection.execute(
-        "SELECT hosts.address, ports.proto, min(ports.port), ports.first_seen FROM hosts"
-        " JOIN ports ON ports.host = hosts.id"
-        " WHERE hosts.state = 'up' AND NOT hosts.misses AND (?1 IS NULL OR hosts.site = ?1) AND ports.proto = 'tcp'"
-        " AND ports.state = 'open' AND NOT ports.misses AND NOT ports.flapping"
-        " AND ports.history > ?2 AND ports.history & ?2 = ?2"
-        " GROUP BY hosts.id ORDER BY min(ports.first_seen), hosts.place LIMIT ?3",
-        (site, _BOTH, limit),
+        f"{_CANARY} json_each(?1) AS wanted CROSS JOIN hosts ON hosts.site = ?2 AND hosts.address = wanted.value"
+        f" {_STEADY}",
+        (json.dumps(list(addresses)), site, protocol, _BOTH),
     )
-    return [Canary(address, protocol, number) for address, protocol, number, _ in rows]
+    return [Canary(*row) for row in rows]
+
+
+def canaries_met(connection: sqlite3.Connection, run: int, protocol: str) -> list[Canary]:
+    """The same of the hosts that a run has met so far."""
+    rows = connection.execute(
+        f"{_CANARY} seen CROSS JOIN hosts ON hosts.id = seen.host AND seen.run = ?1 AND ?2 IS NULL {_STEADY}",
+        (run, None, protocol, _BOTH),
+    )
+    return [Canary(*row) for row in rows]
 
 
 def _run(row: tuple[Any, ...]) -> Run:
@@ -394,7 +266,7 @@ def _run(row: tuple[Any, ...]) -> Run:
 
 
 def _host_now(address: str, row: list[Any], ports: tuple[PortNow, ...]) -> HostNow:
-    site, state, source, mac, names, os, *times, misses, flapping = row
+    site, state, source, mac, names, os, *times, misses, flapping, everything = row
     first_seen, last_seen, last_looked, last_changed = times
     return HostNow(
         address,
@@ -410,69 +282,6 @@ def _host_now(address: str, row: list[Any], ports: tuple[PortNow, ...]) -> HostN
         last_changed,
         misses,
         bool(flapping),
+        everything,
         ports,
     )
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    """Without a write-ahead log nobody writes, and the file is read as one that does not change.
-
-    That is also the only way where the reader may not make the files that come with a log.
-    """
-    with _told(path):
-        try:
-            with path.open("rb") as file:
-                start = file.read(len(MAGIC))
-        except FileNotFoundError as error:
-            raise StorageFailure(f"{path}: there is none: nothing was scanned yet") from error
-        except OSError as error:
-            raise StorageFailure(f"{path}: cannot be read: {error.strerror}") from error
-        if start != MAGIC:
-            raise StorageFailure(f"{path}: not a database: the next scan moves it aside and makes a new one")
-        try:
-            return _connect(path, "mode=ro")
-        except sqlite3.OperationalError as error:
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
-                raise
-            log = path.with_name(path.name + "-wal")
-            if log.exists() and log.stat().st_size:
-                raise
-            return _connect(path, "mode=ro&immutable=1")
-
-
-def _connect(path: Path, how: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        f"file:{quote(str(path.absolute()))}?{how}", uri=True, timeout=BUSY_TIMEOUT, isolation_level=None
-    )
-    try:
-        connection.execute("PRAGMA trusted_schema=OFF")
-        connection.execute("PRAGMA query_only=ON")
-        application, version = (
-            int(connection.execute(f"PRAGMA {name}").fetchone()[0]) for name in ("application_id", "user_version")
-        )
-        if application != APPLICATION_ID:
-            raise StorageFailure(f"{path}: another program's database")
-        if version > schema.VERSION:
-            raise StorageFailure(
-                f"{path}: written by a newer version of this program (schema {version}, this one knows"
-                f" {schema.VERSION}): upgrade"
-            )
-        if version < schema.VERSION:
-            raise StorageFailure(
-                f"{path}: written by an older version of this program (schema {version}): the next scan brings it up"
-                " to date"
-            )
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-@contextmanager
-def _told(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise storage_failure(path, error) from error
-    except OSError as error:
-        raise StorageFailure(f"{path}: cannot be read: {error.strerror}") from error

@@ -30,7 +30,7 @@ TABLES: Final = (
         message TEXT NOT NULL DEFAULT '',
         degraded TEXT NOT NULL DEFAULT '',  -- why what it did not find is not to be believed; empty: it is
         plan_hash TEXT NOT NULL,
-        seed INTEGER NOT NULL DEFAULT 0,
+        seed INTEGER NOT NULL DEFAULT 0,    -- in which order it is asked, with plan_hash
         profile TEXT NOT NULL DEFAULT '',
         engine TEXT NOT NULL DEFAULT '',
         nmap_version TEXT NOT NULL DEFAULT '',
@@ -45,6 +45,9 @@ TABLES: Final = (
         chunks_total INTEGER NOT NULL,
         chunks_done INTEGER NOT NULL DEFAULT 0,
         quiet INTEGER NOT NULL DEFAULT 0,   -- 1: of the past, so that its changes are no events
+        failures INTEGER NOT NULL DEFAULT 0, -- how often it has failed, if it was continued after that
+        failure TEXT NOT NULL DEFAULT '',   -- why, the last time
+        everything INTEGER NOT NULL DEFAULT 0, -- hosts that say open to everything, counted when they are folded
         folded_to INTEGER NOT NULL DEFAULT 0, -- hosts up to this id were folded into what is so now
         folded INTEGER NOT NULL DEFAULT 0   -- 1: all were
     )
@@ -57,6 +60,21 @@ TABLES: Final = (
         number INTEGER NOT NULL,
         ended REAL NOT NULL,
         hosts INTEGER NOT NULL,             -- addresses
+        PRIMARY KEY (run, number)
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE discovered (               -- parts of a run of which it is known who is there, until it is folded
+        run INTEGER NOT NULL REFERENCES runs ON DELETE CASCADE,
+        number INTEGER NOT NULL,            -- as in chunks
+        PRIMARY KEY (run, number)
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE again (                    -- what a run is to look at twice and has not yet
+        run INTEGER NOT NULL REFERENCES runs ON DELETE CASCADE,
+        number INTEGER NOT NULL,
+        lot TEXT NOT NULL,                  -- JSON
         PRIMARY KEY (run, number)
     ) WITHOUT ROWID
     """,
@@ -74,7 +92,8 @@ TABLES: Final = (
         low BLOB NOT NULL,                  -- 4 or 16 bytes, big-endian
         high BLOB NOT NULL,
         ports INTEGER NOT NULL,             -- of port_sets
-        outcome TEXT NOT NULL,              -- silent: nobody answered. What else: it is not known, and why
+        outcome TEXT NOT NULL,              -- silent: nobody answered. What else: it is not known, and why.
+        -- blind, dark: of these addresses, with a picture or not, nothing is said to be closed or gone
         PRIMARY KEY (run, family, zone, low, high, ports, outcome)
     ) WITHOUT ROWID
     """,
@@ -88,6 +107,7 @@ TABLES: Final = (
     )
     """,
     "CREATE INDEX pictures_by_last_run ON pictures (last_run)",
+    "CREATE INDEX pictures_by_ports ON pictures (ports)",
     """
     CREATE TABLE hosts (
         id INTEGER PRIMARY KEY,
@@ -106,6 +126,8 @@ TABLES: Final = (
         misses INTEGER NOT NULL DEFAULT 0,  -- looks in a row that covered it and did not see it
         history INTEGER NOT NULL DEFAULT 1, -- bits below a leading one: seen or not; the lowest is the last look
         flapping INTEGER NOT NULL DEFAULT 0,
+        dark INTEGER NOT NULL DEFAULT 0,    -- runs in a row in which nobody around it answered
+        everything INTEGER NOT NULL DEFAULT 0, -- ports that it says open to as to any; 0: it does not
         UNIQUE (site, address)
     )
     """,

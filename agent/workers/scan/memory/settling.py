@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from agent.telemetry.database import transaction
+from agent.workers.scan.blind import ALL_SETTLED, SETTLED
 from agent.workers.scan.found import PROTOCOLS, Host, Rest
 from agent.workers.scan.memory.beliefs import Beliefs
 from agent.workers.scan.memory.coverage import Coverage
@@ -22,6 +23,10 @@ from agent.workers.scan.memory.state import HOST, HostState, Key
 
 STEP: Final = 100
 """Hosts that one transaction folds: some 30 ms."""
+
+FAILURES: Final = 3
+"""How often a run may fail, the last time for good. What goes wrong each time must not be tried for ever with findings
+that grow old meanwhile."""
 
 
 class Doubt(NamedTuple):
@@ -42,6 +47,8 @@ class _Run(NamedTuple):
     ended: float
     quiet: bool
     policy: Policy
+    dark: int
+    """Runs in a row in which nobody answers in a part of what was asked, until that is believed."""
 
 
 def settle(connection: sqlite3.Connection, path: Path, misses: int) -> Iterator[int]:
@@ -70,7 +77,7 @@ def doubts(connection: sqlite3.Connection, run: int, misses: int) -> Iterator[Do
     beliefs = Beliefs(connection)
     after = 0
     while hosts := _hosts(connection, taken, after):
-        for number, address, before, folded in _fold(connection, taken, coverage, beliefs, hosts):
+        for number, address, before, folded, _ in _fold(connection, taken, coverage, beliefs, hosts):
             after = number
             if folded and HOST in folded.doubts:
                 yield Doubt(address, True, tuple(key for key, port in before.ports.items() if port.state == "open"))
@@ -86,43 +93,55 @@ def together(doubts: Iterable[Doubt]) -> dict[tuple[Key, ...], list[str]]:
     return found
 
 
-_RUN: Final = "SELECT id, site, started, ended, status, degraded, quiet FROM runs WHERE id = ?"
+_RUN: Final = (
+    "SELECT id, site, started, ended, status, degraded, quiet, hosts_up,"
+    " EXISTS (SELECT 1 FROM coverage WHERE run = runs.id AND outcome IN ('blind', 'dark')) FROM runs WHERE id = ?"
+)
 
 
 def _next(connection: sqlite3.Connection, misses: int) -> _Run | None:
-    """The oldest run that can be folded. An interrupted one can when another one has begun since."""
+    """The oldest run that can be folded. One that is to be continued can when another one has begun since."""
     [number] = connection.execute(
-        "SELECT min(id) FROM runs WHERE NOT folded AND status != 'running' AND (status != 'interrupted'"
-        " OR id < (SELECT max(id) FROM runs WHERE status != 'imported'))"
+        "SELECT min(id) FROM runs WHERE NOT folded AND status != 'running' AND (status NOT IN ('interrupted', 'failed')"
+        " OR status = 'failed' AND failures >= ? OR id < (SELECT max(id) FROM runs WHERE status != 'imported'))",
+        (FAILURES,),
     ).fetchone()
     return _run(connection.execute(_RUN, (number,)).fetchone(), misses) if number is not None else None
 
 
 def _run(row: tuple[Any, ...], misses: int) -> _Run:
-    number, site, started, ended, status, degraded, quiet = row
+    number, site, started, ended, status, degraded, quiet, up, partly = row
     imported = status == "imported"
     policy = Policy(
         misses=misses,
-        closing=status == "finished" and not degraded,
+        closing=status in ("finished", "imported") and (not degraded or bool(partly)),
         late=imported,
         source="import" if imported else "",
     )
-    return _Run(number, site, started, ended or started, bool(quiet), policy)
+    dark = SETTLED if up else ALL_SETTLED
+    return _Run(number, site, started, ended or started, bool(quiet), policy, dark)
 
 
 def _step(connection: sqlite3.Connection, run: _Run, coverage: Coverage, beliefs: Beliefs) -> bool:
     """Fold some hosts; whether that were the last."""
     [after] = connection.execute("SELECT folded_to FROM runs WHERE id = ?", (run.id,)).fetchone()
     hosts = _hosts(connection, run, after)
-    for number, address, before, folded in _fold(connection, run, coverage, beliefs, hosts):
+    everything = 0
+    for number, address, before, folded, says_open in _fold(connection, run, coverage, beliefs, hosts):
         after = number
+        everything += says_open
         if folded:
             beliefs.save(number, before, folded.state)
             tell(connection, run.id, run.site, address, folded.changes, run.ended, run.quiet)
     done = len(hosts) < STEP
-    connection.execute("UPDATE runs SET folded_to = ?, folded = ? WHERE id = ?", (after, done, run.id))
+    connection.execute(
+        "UPDATE runs SET folded_to = ?, folded = ?, everything = everything + ? WHERE id = ?",
+        (after, done, everything, run.id),
+    )
     if done:
         connection.execute("DELETE FROM rechecked WHERE run = ?", (run.id,))
+        connection.execute("DELETE FROM discovered WHERE run = ?", (run.id,))
+        connection.execute("DELETE FROM again WHERE run = ?", (run.id,))
     return done
 
 
@@ -163,12 +182,17 @@ def _hosts(connection: sqlite3.Connection, run: _Run, after: int) -> list[_Row]:
 
 def _fold(
     connection: sqlite3.Connection, run: _Run, coverage: Coverage, beliefs: Beliefs, hosts: Iterable[_Row]
-) -> Iterator[tuple[int, str, HostState, Folded | None]]:
+) -> Iterator[tuple[int, str, HostState, Folded | None, bool]]:
+    """Each host before and after, and whether the run found that it says open to everything."""
     for number, address, at, data in hosts:
-        silent = coverage.silent(address)
+        silent, withheld = coverage.silent(address), coverage.withheld(address)
         observed = decode(address, data) if data is not None else None
-        if observed is None and silent is None:
-            yield number, address, HostState(), None
+        policy = run.policy
+        if withheld:
+            dark = run.dark if withheld == "dark" and policy.closing else 0
+            policy = replace(policy, closing=False, dark=dark)
+        if observed is None and silent is None and not withheld:
+            yield number, address, HostState(), None, False
             continue
         if observed is not None and silent:
             observed = join(_unanswered(address, silent), observed)
@@ -178,7 +202,8 @@ def _fold(
         rechecked = {(protocol, port) for protocol, port in rows}
         now = run.started + at if at is not None else run.ended
         before = beliefs.load(number)
-        yield number, address, before, fold(before, observed, silent is not None, run.policy, now, rechecked)
+        folded = fold(before, observed, silent is not None, policy, now, rechecked)
+        yield number, address, before, folded, observed is not None and observed.everything > 0
 
 
 def _unanswered(address: str, ports: PortSet) -> Host:

@@ -90,6 +90,10 @@ class HostState:
     misses: int = 0
     history: int = NONE
     flapping: int = 0
+    dark: int = 0
+    """Runs in a row in which nobody answered of several known hosts around it, and that were not believed for that."""
+    everything: int = 0
+    """Ports that it last said "open" to as it does to any; 0 for a host that does not."""
     ports: Mapping[Key, PortState] = field(default_factory=lambda: MappingProxyType({}))
 
 

@@ -57,8 +57,10 @@ def test_what_is_so_now_has_since_when_and_by_whom_it_is_known(service: Service)
             NOW + 7201,
         )
         assert [port.number for port in two.ports] == [22]
-        assert memory.canaries() == [Canary("10.0.0.1", "tcp", 22), Canary("10.0.0.2", "tcp", 22)]
-        assert memory.canaries(1) == [Canary("10.0.0.1", "tcp", 22)]
+        every = [f"10.0.0.{last}" for last in range(16)]
+        assert memory.canaries(every, site="here") == [Canary("10.0.0.1", "tcp", 22), Canary("10.0.0.2", "tcp", 22)]
+        assert memory.canaries(every[2:], site="here") == [Canary("10.0.0.2", "tcp", 22)]
+        assert memory.canaries(every, "udp", site="here") == memory.canaries(every, site="there") == []
 
 
 def test_a_port_that_one_look_found_is_open_and_likely(service: Service) -> None:
@@ -66,7 +68,7 @@ def test_a_port_that_one_look_found_is_open_and_likely(service: Service) -> None
     with Memory(service.path) as memory:
         [one] = memory.now()
         assert [(port.number, port.state, port.confidence) for port in one.ports] == [(22, "open", "likely")]
-        assert memory.canaries() == []
+        assert memory.canaries(["10.0.0.1"], site="here") == []
 
 
 def test_changes_are_stored_with_their_run_and_told_once(service: Service) -> None:

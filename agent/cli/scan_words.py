@@ -1,0 +1,35 @@
+"""What commands about scans say of a host or a run in the same words. Pure."""
+
+from __future__ import annotations
+
+from agent.cli import text
+from agent.declaration.ports import parse_ports
+from agent.errors import ConfigurationError
+
+_LONG = 80
+"""Characters of a list of ports that are shown; JSON has all of it."""
+
+
+def says_everything(ports: int) -> str:
+    """Of a host that answers "open" whatever it is asked, such as this many ports."""
+    return f"says open to everything ({text.count(ports, 'port')} asked)"
+
+
+def open_to_everything(hosts: int) -> str:
+    """How many hosts of a run do that; empty for none."""
+    return f"{text.count(hosts, 'host')} open to everything" if hosts else ""
+
+
+def ports(listed: str) -> str:
+    """Ports as a run keeps them, in few words: of a long list its beginning, and how many there are."""
+    if len(listed) <= _LONG:
+        return listed
+    beginning = listed[:_LONG].rpartition(",")[0]
+    try:
+        found = parse_ports(listed)
+    except ConfigurationError:
+        return f"{beginning},..."
+    sizes = [
+        (sum(high - low + 1 for low, high in some), name) for some, name in ((found.tcp, "tcp"), (found.udp, "udp"))
+    ]
+    return f"{' and '.join(f'{size:,} {name}' for size, name in sizes if size)}: {beginning},..."

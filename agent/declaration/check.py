@@ -28,7 +28,7 @@ _ACCOUNT = re.compile(r"[a-z_][a-z0-9_.-]{0,31}|0|[1-9][0-9]{0,9}", re.IGNORECAS
 _CRON_FIELD = re.compile(r"[A-Za-z0-9*/,~-]{1,200}")
 _CALENDAR = re.compile(r"[ -~]{1,400}")
 
-_SCRIPT = re.compile(r"[a-z0-9][a-z0-9-]{0,63}", re.ASCII)
+_SCRIPT = re.compile(r"(?=.{1,64}$)[a-z0-9][a-z0-9-]*(\.(?!nse$)[a-z0-9][a-z0-9-]*)?", re.ASCII)
 _EVENT_PATTERN = re.compile(r"[a-z0-9_*?\[\]!-]{1,128}", re.ASCII)
 _LONGEST_WORDING = 200  # characters
 

@@ -203,6 +203,8 @@ def test_a_secret_is_a_plain_name(name: str) -> None:
         ("default", '"default" is a category of scripts; write the names of those that are to run'),
         ("/tmp/x.nse", '"/tmp/x.nse" is not a script\'s name; write one such as "ssh-hostkey", without a path'),
         ("ssh-* and safe", '"ssh-* and safe" is not a script\'s name; write one such as "ssh-hostkey", without a path'),
+        ("x.nse", '"x.nse" is not a script\'s name; write one such as "ssh-hostkey", without a path'),
+        ("a..b", '"a..b" is not a script\'s name; write one such as "ssh-hostkey", without a path'),
         ("+ssh-hostkey", '"+ssh-hostkey" is not a script\'s name; write one such as "ssh-hostkey", without a path'),
         ("-oN", '"-oN" is not a script\'s name; write one such as "ssh-hostkey", without a path'),
         ("broadcast-ping", '"broadcast-ping" asks hosts that are not among the targets; leave it out'),
@@ -217,7 +219,7 @@ def test_every_script_that_nmap_brings_can_be_named_unless_it_asks_others() -> N
     scripts = [path.stem for path in Path("/usr/share/nmap/scripts").glob("*.nse")]
     assert len(scripts) > 400
     for name in scripts:
-        if name.startswith(("broadcast-", "targets-")) or name == "http-robots.txt":  # the one that looks like a file
+        if name.startswith(("broadcast-", "targets-")):
             refusal(check.script, name)
         else:
             assert check.script(name) == name

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 
 from agent.declaration.targets import NEVER, OWN, span
+from agent.declaration.wording import shown
 from agent.errors import ScanFailure
 
 Interval = tuple[int, int]
@@ -51,8 +52,13 @@ class Allowed:
     def check(self, addresses: Iterable[str]) -> None:
         """Raises ``ScanFailure`` unless each of them may be scanned."""
         for text in addresses:
-            plain, _, zone = text.partition("%")
-            address = ip_address(plain)
+            plain, percent, zone = text.partition("%")
+            try:
+                address = ip_address(plain)
+                if percent:
+                    span(text)
+            except ValueError:
+                raise ScanFailure(f"{shown(text)} is no address: nothing was sent to it") from None
             family, number = address.version, int(address)
             excluded = (self._excluded.get((family, where), []) for where in {"", zone})
             if not _holds(self._own[family], number) or _holds(self._never[family], number):

@@ -32,6 +32,8 @@ PORTS_AT_ONCE: Final = 2048
 
 _SCRIPT = re.compile(r"/[A-Za-z0-9/._+-]{1,200}/[a-z0-9][a-z0-9._-]{0,63}\.nse", re.ASCII)
 
+_ADDRESS = re.compile(r"[0-9a-f:][0-9a-f:.]{1,44}(%[A-Za-z0-9_.-]{1,15})?", re.ASCII)
+
 
 def count_ports(ports: Ranges) -> int:
     """How many ports the ranges hold."""
@@ -122,7 +124,10 @@ def _check(ask: Ask, rate: int, privileged: bool) -> None:
 
 
 def target_list(addresses: tuple[str, ...]) -> bytes:
-    """What nmap reads from ``-iL``: one address a line."""
+    """What nmap reads from ``-iL``: one address a line. Raises ``ConfigurationError`` for what is none."""
+    for address in addresses:
+        if not _ADDRESS.fullmatch(address):
+            raise ConfigurationError(f"targets: {address[:80]!r} is not an address")
     return "".join(f"{address}\n" for address in addresses).encode("ascii")
 
 

@@ -160,13 +160,15 @@ CONNECTIONS: Final[Mapping[Stage, int]] = {"light": 8, "deep": 30, "slow": 30}
 Measured: it waits 5 s or more for each, and for one silent port in all 41 s with ``--version-light``, 157 s without."""
 
 _OF_A_SCRIPT: Final = 4
+"""Connections to a port; the first script is for certificates, and runs only where TLS is spoken, which nmap has not to
+ask about then."""
 _OF_A_SYSTEM: Final = 60
 """Packets of ``-O``, in nmap's book: 16 probes and two more rounds of them."""
 
 
 def cost(task: Task) -> int:
     """Connections, or packets, that a run may make to each of its addresses."""
-    each = CONNECTIONS[task.stage] + _OF_A_SCRIPT * len(task.ask.scripts)
+    each = CONNECTIONS[task.stage] + _OF_A_SCRIPT * len(task.ask.scripts[1:])
     return len(task.ports) * each + (_OF_A_SYSTEM if task.ask.system else 0)
 
 

@@ -82,12 +82,14 @@ class Figures:
     def all_swept(self) -> None:
         """All chunks are; what is left is services."""
         self._swept, self.rate, self.left = True, 0.0, 0.0
+        if self.waiting:
+            self.phase = "services"
 
     def learning(self, learned: Learned) -> None:
         """Services are being identified, beside the sweep or after it."""
         self.nmap_version = learned.nmap_version or self.nmap_version
         self._partly = learned.partly
-        if self._swept:
+        if self._swept and self.waiting:
             self.phase, self.rate = "services", 0.0
         if self.waiting:
             self._pace = [

@@ -91,12 +91,14 @@ class Identification:
         clock: Callable[[str, str, int], Clock] = lambda address, protocol, number: "new",
         leave: Leave = FREE,
         notes: Notebook | None = None,
+        slow: Collection[str] | None = None,
         turn: Callable[[], None] = lambda: None,
         turn_every: float = 0.5,
     ) -> None:
         """``on_host`` is called once for each host, as soon as all is known of it; when this is broken off, also for
         those of which something is. ``clock`` tells of the ports that an earlier ``held`` named. ``notes`` are those of
-        an earlier part of the same run. ``turn`` is called every ``turn_every`` seconds.
+        an earlier part of the same run. ``slow``: the addresses whose silent ports may be asked at length, if they are
+        due; without it those of the first ``SLOW_HOSTS``. ``turn`` is called every ``turn_every`` seconds.
         """
         self._source = source
         self._want = want
@@ -114,6 +116,7 @@ class Identification:
         self._quick: deque[Task] = deque()
         self._slow: deque[Task] = deque()
         self._slow_left = SLOW_HOSTS
+        self._slow_hosts = slow
         self._changed = asyncio.Event()
         self._more = True
         self._finished = False
@@ -201,10 +204,9 @@ class Identification:
             elif fact.given_up:
                 known.give_up(fact.stage, fact.keys, fact.given_up)
             else:
-                said = None
-                with suppress(ScanFailure):  # it is a file, after all
+                with suppress(ScanFailure):  # it is a file, after all: what cannot be read is asked again
                     said = read_host(fact.element, given_as((host.address,))) if fact.element else None
-                known.told(fact.stage, fact.keys, said, fact.element, self._named)
+                    known.told(fact.stage, fact.keys, said, fact.element, self._named)
         return known
 
     async def _listen(self, known: Knowledge) -> None:
@@ -231,7 +233,8 @@ class Identification:
     def _go_on(self, known: Knowledge) -> None:
         """Do what follows from what is known of a host."""
         address = known.host.address
-        new = known.plan(self._clock, slow=self._slow_left > 0)
+        patient = self._slow_left > 0 if self._slow_hosts is None else address in self._slow_hosts
+        new = known.plan(self._clock, slow=patient)
         if new.light:
             self._ready.setdefault(address, []).extend(new.light)
             if self._timer is None:

@@ -16,7 +16,7 @@ from agent.workers.scan.budget import Limits
 from agent.workers.scan.budget_file import Budget
 from agent.workers.scan.figures import Figures
 from agent.workers.scan.found import Host
-from agent.workers.scan.identify import Identification, Want
+from agent.workers.scan.identify import SLOW_HOSTS, Identification, Want
 from agent.workers.scan.knowledge import Clock, Identified
 from agent.workers.scan.memory.reading import Quarantined
 from agent.workers.scan.notebook import Notebook
@@ -69,6 +69,7 @@ class Identifying:
             clock=self._clock,
             leave=leave,
             notes=notes,
+            slow=store.longest_silent(SLOW_HOSTS, self._began),
             turn=self._tell,
             turn_every=turn_every,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from agent.declaration.model import Scan
@@ -12,7 +13,7 @@ from agent.errors import ConfigurationError, ScanFailure
 from agent.linux.broadcasts import broadcast_addresses
 from agent.workers.scan.allowed import Allowed
 from agent.workers.scan.identify import Want
-from agent.workers.scan.pinned import Pinned, pin
+from agent.workers.scan.pinned import Before, Pinned, pin
 from agent.workers.scan.plan import Plan, make_plan
 from agent.workers.scan.program import Program, choose_scripts, find_nmap
 from agent.workers.scan.services_file import read_services, settle
@@ -38,10 +39,12 @@ class Job:
     want: Want | None
 
 
-async def settle_job(service: Scan, log: Callable[[str], None]) -> Job:
+async def settle_job(service: Scan, log: Callable[[str], None], before: Before | None = None) -> Job:
     """Look up whatever the declaration leaves to this moment and this host.
 
-    Raises ``ConfigurationError`` for targets that must not be scanned, ``ScanFailure`` for what is missing here.
+    ``before`` is the run that may be continued: if what its names stood for then makes the same plan, they stand for
+    the same now. Raises ``ConfigurationError`` for targets that must not be scanned, ``ScanFailure`` for what is
+    missing here.
     """
     program = find_nmap()
     ports = parse_ports(service.ports) if service.profile != "discovery" else Ports((), ())
@@ -50,20 +53,34 @@ async def settle_job(service: Scan, log: Callable[[str], None]) -> Job:
             raise ScanFailure("top-N needs the list of ports that comes with nmap (apt-get install nmap)")
         ports = settle(ports, read_services(program.data / "nmap-services"))
     want = _wanted(service, program)
-    pinned = await pin(service.targets)
-    never = {**_broadcasts(log), **left_out(pinned.targets)}
-    for address in sorted(pinned.single & never.keys()):
-        raise ConfigurationError(f"targets: {address} is {never[address]}, which is never scanned; leave it out")
-    exclude = (*(await pin(service.exclude, "exclude")).targets, *never)
-    plan = make_plan(
-        pinned.targets,
-        exclude,
-        service.allow_public,
-        ports=max(_number(ports.tcp), _number(ports.udp)),
-        identity=(service.profile, str(ports), service.engine),
-    )
-    allowed = Allowed(service.allow_public, exclude, never)
-    return Job(ports, pinned, exclude, allowed, plan, _kind(service, ports, log), program, want)
+    broadcasts = _broadcasts(log)
+    excluded = (await pin(service.exclude, "exclude")).targets
+
+    def planned(pinned: Pinned) -> Job:
+        never = {**broadcasts, **left_out(pinned.targets)}
+        for address in sorted(pinned.single & never.keys()):
+            raise ConfigurationError(f"targets: {address} is {never[address]}, which is never scanned; leave it out")
+        exclude = (*excluded, *never)
+        plan = make_plan(
+            pinned.targets,
+            exclude,
+            service.allow_public,
+            ports=max(_number(ports.tcp), _number(ports.udp)),
+            identity=(service.profile, str(ports), service.engine),
+        )
+        allowed = Allowed(service.allow_public, exclude, never)
+        return Job(ports, pinned, exclude, allowed, plan, kind, program, want)
+
+    kind = _kind(service, ports, log)
+    job = None
+    if before is not None and before.resolved:
+        with suppress(ConfigurationError):  # of what is so no more
+            job = planned(await pin(service.targets, known=before.resolved))
+    if before is None or job is None or job.plan.plan_hash != before.plan_hash:
+        job = planned(await pin(service.targets))
+    for note in job.pinned.notes:
+        log(note)
+    return job
 
 
 def _wanted(service: Scan, program: Program) -> Want | None:

@@ -73,11 +73,14 @@ class Sweep:
         *,
         seed: bytes,
         retries: int,
+        patient: bool = False,
         known: Sequence[Probe] = (),
         permit: Permit = _anything,
         charge: Callable[[Sequence[Probe]], None] = _nothing,
     ) -> None:
-        """``charge`` is told of the few probes that are sent without asking ``permit``."""
+        """``patient``: silence is believed after all ``retries`` and not sooner (``rounds.enough``).
+
+        ``charge`` is told of the few probes that are sent without asking ``permit``."""
         self.degraded = ""
         """Why what this sweep found must not be taken for all there is; empty when it may."""
         self.everything: frozenset[int] = frozenset()
@@ -95,6 +98,7 @@ class Sweep:
         self._order = Permutation(grid.size, seed)
         self._seed = seed
         self._retries = min(retries, MOST_SENT - 2)
+        self._patient = patient
         self._permit = permit
         self._charge = charge
         places = len(grid.addresses)
@@ -383,6 +387,7 @@ class Sweep:
             attempts=self._round + 1,
             retries=self._retries,
             elsewhere=self.loss,
+            patient=self._patient,
         )
         self.phase = "review"
         return 0.0

@@ -45,11 +45,13 @@ _ENOUGH = 0.005  # seconds of turns without a break: longer would keep others in
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """What one sweep asks. ``present`` are those of ``addresses`` that are asked; of the others it is known that nobody
-    is there. ``None``: all of them. A chunk that was begun before goes on with those of then."""
+    is there. ``None``: all of them. A chunk that was begun before goes on with those of then. ``patient`` as in
+    ``Sweep``."""
 
     addresses: tuple[str, ...]
     ports: Ranges
     present: Collection[str] | None = None
+    patient: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +72,8 @@ class Swept:
 
 
 class Sweeper:
-    """Sweeps chunks for one run. ``identity`` gives, for the number of a chunk, what it belongs to when it was begun,
-    and what decides its order: of the plan, the seed of the run and this number (``Plan.piece``)."""
+    """Sweeps chunks for one run. ``identity`` gives, for the number of a chunk, what decides its order, and whether
+    what was begun of it can be continued: of the plan, the seed of the run and this number (``Plan.piece``)."""
 
     def __init__(
         self,
@@ -159,7 +161,7 @@ class Sweeper:
             places = {address: place for place, address in enumerate(grid.addresses)}
             probes = [(places[address], port) for address, port in known]
             try:
-                return await self._run(grid, ledger, engine, key, probes, turn)
+                return await self._run(grid, ledger, engine, key, probes, chunk.patient, turn)
             finally:
                 engine.close()
         finally:
@@ -172,6 +174,7 @@ class Sweeper:
         engine: Engine,
         seed: bytes,
         known: Sequence[Probe],
+        patient: bool,
         turn: Callable[[Progress], None],
     ) -> Swept:
         share = self._budget.of([ip_address(address.partition("%")[0]) for address in grid.addresses])
@@ -193,6 +196,7 @@ class Sweeper:
             now,
             seed=seed,
             retries=self._retries,
+            patient=patient,
             known=known,
             permit=permit,
             charge=charge,

@@ -151,7 +151,7 @@ class Walk:
             if not begun and chunk.number not in run.discovered:
                 together = self._together(chunk, following)
                 await self._discover(together)
-            present = None if begun else self._there(chunk)
+            present = self._there(chunk) if chunk.number in run.discovered else None
             if not only and (present is None or present):
                 await self._sweep(chunk, present)
                 return
@@ -304,7 +304,7 @@ class Walk:
         place = self._job.plan.chunk_count + number  # a number that no chunk has
         canaries = self._withholding.canaries(lot)
         addresses = tuple(dict.fromkeys((*lot.addresses, *(address for address, _ in canaries))))
-        asking = Asking(addresses, ports, lot.addresses)
+        asking = Asking(addresses, ports, lot.addresses, patient=True)
         swept = await self._sweeper.sweep(place, kind, asking, known=canaries, turn=turn)
         self._figures.swept(swept.sent, swept.answered, swept.lost)
         return self._named(self._withholding.believed(lot, swept))

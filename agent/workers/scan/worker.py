@@ -19,7 +19,8 @@ from agent.workers.scan.budget_file import Budget, budget_of
 from agent.workers.scan.figures import Figures
 from agent.workers.scan.job import settle_job
 from agent.workers.scan.pausing import Ended, gate_of
-from agent.workers.scan.store import Ending, Run, ScanStore, Task
+from agent.workers.scan.pinned import pinned_before
+from agent.workers.scan.store import FAILURES, Ending, Run, ScanStore, Task
 from agent.workers.scan.walk import Walk
 
 SEED_BITS = 48
@@ -47,10 +48,11 @@ class ScanWorker:
         """
         service = self._service
         try:
-            self._job = await settle_job(service, self._context.log)
+            path = self._context.data / "scan.db"
+            self._job = await settle_job(service, self._context.log, pinned_before(path, service.site, time.time()))
             limits = Limits(service.budget.rate, service.budget.network_rate, service.budget.target_rate)
             self._budget = budget_of(os.environ, limits, self._context.log)
-            self._store = ScanStore(self._context.data / "scan.db", site=service.site)
+            self._store = ScanStore(path, site=service.site, turn=self._context.beat)
         except ConfigurationError:
             raise
         except AgentError as error:
@@ -76,9 +78,8 @@ class ScanWorker:
             run = store.begin(self._task(), time.time(), self._context.beat)
             tell_changes(self._context, store)
             if run.resumed:
-                self._context.log(
-                    f"continuing run {run.id}: {run.hosts_done} of {self._job.plan.hosts} hosts were done"
-                )
+                done = f"{run.hosts_done} of {self._job.plan.hosts} hosts were done"
+                self._context.log("; ".join(part for part in (f"continuing run {run.id}: {done}", run.after()) if part))
             walk = Walk(
                 self._context,
                 self._service,
@@ -138,10 +139,16 @@ class ScanWorker:
         """Tell and store that the run did not finish: it failed, or was stopped."""
         status: Ending = "failed" if failure is not None else "interrupted"
         message = failure if failure is not None else f"stopped after {self._far(run)}; the next run continues"
-        self._context.event(f"scan_{status}", f"{self._summary()}: {message}", run=run.id if run else None)
         if run is not None:
             with suppress(StorageFailure):  # the first failure is the one to tell, and `begin` sees a run without end
                 store.end(run, status, time.time(), message)
+        told = f"{self._summary()}: {message}"
+        if run is not None and status == "failed":
+            anew = run.failures >= FAILURES
+            told += (
+                f"; it has failed {FAILURES} times, the next run begins anew" if anew else "; the next run continues"
+            )
+        self._context.event(f"scan_{status}", told, run=run.id if run else None)
 
     def _tell(self, run: Run) -> None:
         self._context.beat()
@@ -184,6 +191,8 @@ class ScanWorker:
             "profile": service.profile,
             "engine": service.engine,
             "chunk_size": self._job.plan.chunk_size,
+            "names": self._job.pinned.resolved,
+            "notes": self._job.pinned.notes,
         }
         if (want := self._job.want) is not None:
             chosen = (want.certificates, *want.scripts)

@@ -143,7 +143,7 @@ def _wire(net: Network) -> None:
 def _carry(stack: ExitStack, net: Network) -> None:
     """The bad way, and who is at the end of it."""
     link = [sys.executable, str(Path(__file__).with_name("link.py")), f"/run/netns/{net.far}", json.dumps(WAYS)]
-    stack.enter_context(_ready(net.inside("setpriv", "--pdeathsig", "KILL", *link)))
+    stack.enter_context(ready(net.inside("setpriv", "--pdeathsig", "KILL", *link)))
     batch(
         net.near, "address add 10.96.0.1/32 dev way", "link set way up", f"route add {FAR_PREFIX} dev way src 10.96.0.1"
     )
@@ -159,7 +159,7 @@ def _serve(stack: ExitStack, net: Network, place: Path) -> None:
     ]
     wanted.append((_EVERYTHING, [_ONE_LISTENER], "silent"))
     stack.enter_context(
-        _ready(net.there(sys.executable, str(Path(__file__).with_name("servers.py")), json.dumps(wanted)))
+        ready(net.there(sys.executable, str(Path(__file__).with_name("servers.py")), json.dumps(wanted)))
     )
     for number, command in enumerate(
         [*_nginx(place, hosts), *_sshd(place, hosts), *_redis(place, hosts), *_dnsmasq(hosts)]
@@ -318,7 +318,8 @@ def _started(command: list[str], log: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _ready(command: list[str]) -> Iterator[None]:
+def ready(command: list[str]) -> Iterator[None]:
+    """A program that says ``ready`` once it is, and ends with its standard input."""
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as it:
         try:
             if it.stdout is None or it.stdout.readline() != b"ready\n":

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
+import socket
 import subprocess
+from collections.abc import Iterable
+from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
+from unittest import mock
+from xml.sax.saxutils import quoteattr
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.declaration.ports import parse_ports
-from agent.errors import ConfigurationError
+from agent.declaration.targets import file_of, is_name, span, target
+from agent.errors import AgentError, ConfigurationError, ScanFailure, UsageError
+from agent.workers.scan.allowed import Allowed
 from agent.workers.scan.argv import Ask, ask_argv, nmap_environment, privileges, target_list
+from agent.workers.scan.detect import askable, tasks
+from agent.workers.scan.found import Host
+from agent.workers.scan.pinned import pin
 from agent.workers.scan.plan import make_plan
 from agent.workers.scan.program import choose_scripts, find_nmap
+from agent.workers.scan.results import given_as, read_host
+from agent.workers.scan.stream import XmlStream
 
 WORDS = {
     *("-n", "--no-stylesheet", "--stats-every", "1s", "-oX", "-", "--max-rate", "-6", "-sn", "-sS", "-sT", "-sU", "-p"),
@@ -60,15 +74,143 @@ def test_no_text_can_become_an_option(
     assert max(map(len, words)) < 100_000  # execve(2) takes 128 KiB in one word
 
 
-@settings(deadline=None)
-@given(st.lists(st.text(max_size=40) | hostile | ports_text, max_size=3), st.lists(st.text(max_size=20), max_size=2))
-def test_no_text_of_targets_can_become_more_than_an_address(targets: list[str], exclude: list[str]) -> None:
+numbers = st.sampled_from(["0", "1", "10", "007", "255", "256", "-1", "1-9", "\u0661", "0x7f", "*", "1,2"])
+octets = st.tuples(st.just("10"), *[numbers] * 3).map(".".join)
+groups = st.sampled_from(["fd00::1", "fe80::1", "::1", "fd00::/126", "FE80::0001", "::ffff:10.0.0.1", "fd00:1::g"])
+zones = st.sampled_from(
+    ["eth0", "eth0.7", "a b", "-oN", "e\nth0", "x" * 16, "", "eth0/64", "\u0435th0", "--script=x", "%"]
+)
+"""Linux takes any name for an interface that has no slash and no space in it (dev_valid_name, net/core/dev.c)."""
+tails = st.sampled_from(
+    ["/24", "/30", "/33", "/-1", "-5", "-10.0.0.9", "-oN", " -oN x", "\n-iL/etc/passwd", "#", ",10.0.0.1"]
+)
+near = st.one_of(
+    st.tuples(octets, st.just("") | tails).map("".join),
+    st.tuples(groups, st.just("") | tails | zones.map("%{}".format)).map("".join),
+    st.tuples(st.sampled_from(["-", "--", "-iL", "@", "file:", " ", "+", "\x00"]), octets | groups).map("".join),
+    hostile,
+    st.text(max_size=40),
+)
+"""Targets, and what is nearly one."""
+LINE = re.compile(rb"[0-9a-f:][0-9a-f:.]*(%[A-Za-z0-9_.-]{1,15})?", re.ASCII)
+
+
+def lines(addresses: Iterable[str]) -> list[str]:
+    """What nmap is given, of which nothing is more than an address."""
+    listed = target_list(tuple(addresses)).split(b"\n")
+    assert listed.pop() == b""
+    for line in listed:
+        assert LINE.fullmatch(line)
+        ip_address(line.decode().partition("%")[0])
+    return [line.decode() for line in listed]
+
+
+def planned(targets: Iterable[str], exclude: Iterable[str] = ()) -> list[str]:
+    """What nmap is given of these; nothing where they are refused, in one line."""
     try:
-        plan = make_plan(["10.0.0.1", *targets], exclude)
-    except ConfigurationError:
+        return lines(address for chunk in make_plan(targets, exclude).chunks() for address in chunk.addresses)
+    except AgentError as error:
+        assert str(error).isprintable()
+        return []
+
+
+@settings(deadline=None)
+@given(st.lists(near, max_size=3), st.lists(near, max_size=2))
+def test_no_text_of_targets_can_become_more_than_an_address(targets: list[str], exclude: list[str]) -> None:
+    planned(["10.0.0.1", *targets], exclude)
+    normal = []
+    for text in targets:
+        with suppress(UsageError):
+            normal.append(target(text))
+    hosts = [text for text in normal if not is_name(text) and file_of(text) is None]
+    wanted = [span(text) for text in hosts]
+    for line in planned(hosts):
+        assert any(one.low <= int(ip_address(line.partition("%")[0])) <= one.high for one in wanted)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 255).map("10.0.{}.4".format), st.sampled_from(["", "/30", "-10.0.255.9"]))
+def test_what_is_a_target_arrives(address: str, tail: str) -> None:
+    one = span(normal := target(address + tail))
+    assert [int(ip_address(line)) for line in planned([normal])] == list(range(one.low, one.high + 1))
+
+
+@settings(deadline=None)
+@given(st.lists(near, min_size=1, max_size=3))
+def test_no_answer_of_a_name_server_can_become_more_than_an_address(answers: list[str]) -> None:
+    """Nor of whatever else nsswitch.conf(5) asks."""
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (answer, 0)) for answer in answers]
+    with mock.patch.object(socket, "getaddrinfo", return_value=found):
+        try:
+            pinned = asyncio.run(pin(["nas.example.org"]))
+        except AgentError as error:
+            assert str(error).isprintable()
+            return
+    assert set(pinned.targets) <= set(answers)
+    planned(pinned.targets)
+
+
+said = near | st.sampled_from(["80", "-p80", "0", "65536", "open", "ssh", "10.0.0.1", "10.0.0.2", "--script=vuln"])
+
+
+heard = said.map(lambda text: "".join(one for one in text if one.isprintable() or one in "\n\t"))
+"""What XML can say: of anything else nothing is read."""
+
+
+def seldom(strange: st.SearchStrategy[str], *usual: str) -> st.SearchStrategy[str]:
+    """What is read of most documents, so that it gets on to the next command line."""
+    return st.integers(0, 5).flatmap(lambda dice: strange if dice == 0 else st.sampled_from(usual))
+
+
+@settings(deadline=None)
+@given(
+    seldom(said, "10.0.0.1", "10.0.0.2", "8.8.8.8"),
+    heard,
+    seldom(said, "53", "161", "1"),
+    *[heard] * 5,
+    st.integers(0, 5).map(lambda dice: dice == 0),
+)
+def test_nothing_that_nmap_heard_can_become_an_option_of_the_next_one(
+    address: str, name: str, port: str, service: str, product: str, script: str, output: str, mac: str, plain: bool
+) -> None:
+    def q(text: str) -> str:
+        return f'"{text}"' if plain else quoteattr(text)
+
+    asked = ("10.0.0.1", "10.0.0.2")
+    xml = (
+        f'<nmaprun scanner="nmap" version="7.93"><host><status state="up" reason={q(output)}/>'
+        f'<address addr={q(address)} addrtype="ipv4"/><address addr={q(mac)} addrtype="mac"/>'
+        f"<hostnames><hostname name={q(name)} type={q(name)}/></hostnames><ports>"
+        f'<port protocol="tcp" portid="22"><state state="open" reason="syn-ack"/>'
+        f"<service name={q(service)} product={q(product)} tunnel={q(service)}/>"
+        f"<script id={q(script)} output={q(output)}/></port>"
+        f'<port protocol={q("udp")} portid={q(port)}><state state="open" reason="x"/></port>'
+        f"</ports></host><runstats/></nmaprun>"
+    )
+    hosts: list[Host] = []
+    stream = XmlStream(stages=3, on_host=lambda element: hosts.append(read_host(element, given_as(asked))))
+    try:
+        stream.feed(xml.encode())
+    except (ScanFailure, UnicodeEncodeError) as error:
+        assert isinstance(error, UnicodeEncodeError) or str(error).isprintable()
         return
-    for chunk in plan.chunks():
-        assert re.fullmatch(rb"([0-9a-f.:]+(%[A-Za-z0-9_.-]{1,15})?\n)+", target_list(chunk.addresses))
+    for host in hosts:
+        for task in tasks(
+            "light", {host.address: askable(host)}, beside={host.address: host}, scripts=["/x/ssl-cert.nse"]
+        ):
+            assert set(lines(task.addresses)) <= set(asked)
+            for word in ask_argv(task.ask, nmap="nmap", rate=1, privileged=True, targets=7)[1:]:
+                assert word in WORDS or NUMBERS.fullmatch(word) or word == "/x/ssl-cert.nse"
+
+
+@pytest.mark.parametrize(
+    "text", ["-iL", "10.0.0.1\n8.8.8.8", "10.0.0.1 -oN x", "", "fe80::1%", "fe80::1%a b", "10.0.0.0/24"]
+)
+def test_the_list_of_targets_holds_nothing_but_addresses(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="is not an address"):
+        target_list(("10.0.0.1", text))
+    with pytest.raises(ScanFailure, match=r"^\S.* is no address: nothing was sent to it$"):
+        Allowed().check(["10.0.0.1", text])
 
 
 def asks() -> list[tuple[Ask, bool]]:

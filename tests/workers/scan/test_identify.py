@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import subprocess
 import sys
-from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,171 +17,21 @@ import pytest
 
 from agent.errors import ScanFailure
 from agent.workers.scan import detect, identify
-from agent.workers.scan.asking import FREE, Leave, Redo
+from agent.workers.scan.asking import Leave
 from agent.workers.scan.found import Host, Port
 from agent.workers.scan.identify import Identification, Progress, Want
-from agent.workers.scan.knowledge import Clock, Identified
+from agent.workers.scan.knowledge import Identified
 from agent.workers.scan.notebook import Notebook
-from agent.workers.scan.program import Program
+from agent.workers.scan.pausing import Ended, Gate
 from agent.workers.scan.speak import Clock as Waits
 from agent.workers.scan.speak import look
 from tests.workers.scan import lab
+from tests.workers.scan.fake_nmap import A, B, Bench, C, P, Q, R, host, identify_all, speaks
 from tests.workers.scan.truth import LOCAL, of_kind
 
 QUICK = Waits(grace=0.3, banner=0.5, limit=0.8, connect=2.0, quiet=0.2, talk=0.5)
 SSH, SILENT, ODD = 22, 7001, 7002
 """Of the servers of ``servers``: the first speaks, the second does not, and what the third says means nothing."""
-
-FAKE = """#!{python}
-import json, os, re, signal, sys, time
-here = os.path.dirname(os.path.abspath(__file__))
-how = json.load(open(here + "/how"))
-words = sys.argv[1:]
-addresses = open(words[words.index("-iL") + 1]).read().split()
-spans = [span.partition("-") for span in re.sub("[TU]:", "", words[words.index("-p") + 1]).split(",")]
-ports = [port for low, _, high in spans for port in range(int(low), int(high or low) + 1)]
-intensity = int(words[words.index("--version-intensity") + 1])
-with open(here + "/log", "a") as log:
-    log.write(json.dumps([intensity, addresses, ports]) + "\\n")
-say = lambda text: print(text, flush=True)
-say('<?xml version="1.0"?><!DOCTYPE nmaprun><nmaprun version="7.93">')
-told = 0
-for address in addresses:
-    if how.get("first", {{}}).get(address):
-        what = how["first"].pop(address)
-        json.dump(how, open(here + "/how", "w"))
-    else:
-        what = how.get("at", {{}}).get(address)
-    if what == "die":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if what == "garbage":
-        say("<<<")
-        sys.exit(0)
-    if what == "stop":
-        sys.exit(0)
-    if what == "leave out":
-        continue
-    if what == "fall silent":
-        time.sleep(60)
-    if what == "hang" or intensity in how.get("hangs_at", []) or set(ports) & set(how.get("hangs_on", [])):
-        while True:
-            say('<taskprogress task="Service scan" percent="1.0"/>')
-            time.sleep(0.05)
-    said = ""
-    for port in ports:
-        known = how["products"].get(str(port)) or (how.get("deep", {{}}).get(str(port)) if intensity == 7 else None)
-        service = f'name="s" product="{{known}}" method="probed"' if known else 'name="s" method="table"'
-        state = '<state state="open" reason="syn-ack"/>'
-        said += f'<port protocol="tcp" portid="{{port}}">{{state}}<service {{service}}/></port>'
-    say(f'<host><status state="up" reason="user-set"/><address addr="{{address}}" addrtype="ipv4"/><hostnames/>'
-        f'<ports>{{said}}</ports></host>')
-    told += 1
-say(f'<runstats><finished exit="success"/><hosts total="{{told}}"/></runstats></nmaprun>')
-"""
-
-
-async def _speaks(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    writer.write(b"220 hello\r\n")
-
-
-async def _silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
-    await reader.read(-1)
-
-
-def source_of(hosts: Sequence[Host]) -> Callable[[int, Collection[str]], list[Host]]:
-    waiting = deque(hosts)
-    return lambda most, underway: [waiting.popleft() for _ in range(min(most, len(waiting)))]
-
-
-async def identify_all(
-    hosts: Sequence[Host],
-    want: Want,
-    program: Program,
-    *,
-    shown: Callable[[Progress], None] = lambda progress: None,
-    **options: Any,
-) -> Progress:
-    work = Identification(
-        source_of(hosts), want, program, turn=lambda: shown(work.progress), turn_every=0.02, **options
-    )
-    work.finish()
-    await work.run()
-    return work.progress
-
-
-class Bench:
-    """Servers on addresses of the loopback, and a program in the place of nmap that answers as ``how`` says."""
-
-    def __init__(self, place: Path) -> None:
-        self.place = place
-        path = place / "nmap"
-        path.write_text(FAKE.format(python=sys.executable))
-        path.chmod(0o755)
-        self.program = Program(str(path), {"PATH": os.environ["PATH"]}, "", None, None)
-        self.told: list[Identified] = []
-        self.how: dict[str, Any] = {"products": {}}
-        self.charged: list[tuple[list[str], int]] = []
-
-    def run(
-        self,
-        hosts: dict[str, list[int]],
-        *,
-        silent: tuple[int, ...] = (),
-        clock: Callable[[str, str, int], Clock] = lambda address, protocol, number: "new",
-        redo: Redo | None = None,
-        notes: Notebook | None = None,
-        on_host: Callable[[Identified], None] | None = None,
-        shown: Callable[[Progress], None] = lambda progress: None,
-    ) -> Progress:
-        """Identify these ports, which are of servers that speak, unless they are ``silent``."""
-        (self.place / "how").write_text(json.dumps(self.how))
-        real: dict[tuple[str, int], int] = {}
-
-        async def scenario() -> Progress:
-            servers = []
-            for address, ports in hosts.items():
-                for number in ports:
-                    serve = partial(self._answer, _silent if number in silent else _speaks)
-                    servers.append(await asyncio.start_server(serve, address, number))
-                    real[address, number] = number
-            try:
-                return await identify_all(
-                    [host(address, *ports) for address, ports in hosts.items()],
-                    Want(1000, processes=3),
-                    self.program,
-                    on_host=on_host or self.told.append,
-                    clock=clock,
-                    leave=Leave(pay=self.pay, redo=redo or FREE.redo),
-                    notes=notes,
-                    shown=shown,
-                )
-            finally:
-                for server in servers:
-                    server.close()
-
-        return asyncio.run(scenario())
-
-    async def pay(self, addresses: Sequence[str], each: int) -> None:
-        self.charged.append((list(addresses), each))
-
-    @staticmethod
-    async def _answer(
-        serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-    ) -> None:
-        with suppress(OSError):
-            await serve(reader, writer)
-        writer.close()
-
-    @property
-    def asked(self) -> list[tuple[int, list[str], list[int]]]:
-        """What nmap was asked: intensity, addresses, ports."""
-        return [tuple(json.loads(line)) for line in (self.place / "log").read_text().splitlines()]
-
-    def of(self, address: str) -> Identified:
-        (found,) = (each for each in self.told if each.host.address == address)
-        return found
 
 
 @pytest.fixture
@@ -192,14 +40,6 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     monkeypatch.setattr(identify, "EARLY", 0.2)
     monkeypatch.setattr(identify, "LINGER", 0.2)
     yield Bench(tmp_path)
-
-
-def host(address: str, *ports: int) -> Host:
-    return Host(address, "up", "syn-ack", ports=tuple(Port("tcp", number, "open", "syn-ack") for number in ports))
-
-
-A, B, C = "127.0.1.1", "127.0.1.2", "127.0.1.3"
-P, Q, R = 17001, 17002, 17003
 
 
 def test_who_says_nothing_is_held_back_and_the_others_are_identified(bench: Bench) -> None:
@@ -345,6 +185,148 @@ def test_what_was_told_before_a_pause_is_not_asked_again(bench: Bench) -> None:
     bench.run({A: [P], B: [P], C: [P]}, redo=redo)
     assert [addresses for _, addresses, _ in bench.asked] == [[A, B, C], [B, C]]
     assert {each.host.address: each.complete for each in bench.told} == {A: True, B: True, C: True}
+
+
+def test_whoever_continues_asks_neither_a_port_nor_nmap_again_for_what_was_known(bench: Bench, tmp_path: Path) -> None:
+    bench.how |= {"products": {P: "one"}, "hangs_at": [7]}
+
+    class Killed(Exception):
+        pass
+
+    def killed(progress: Progress) -> None:
+        if (bench.place / "log").exists() and any(intensity == 7 for intensity, _, _ in bench.asked):
+            raise Killed
+
+    notes = Notebook(tmp_path / "services", "this run")
+    with pytest.raises(Killed):
+        bench.run({A: [P, Q, R]}, silent=(R,), shown=killed, notes=notes)
+    (bench.place / "log").unlink()
+    bench.told.clear()
+    bench.connected.clear()
+    bench.how |= {"hangs_at": [], "deep": {Q: "two"}}
+    bench.run({A: [P, Q, R]}, silent=(R,), notes=notes)
+    assert bench.asked == [(7, [A], [Q])]
+    assert bench.connected == {}
+    found = bench.of(A)
+    assert [(port.product, port.reason) for port in found.host.ports] == [
+        ("one", "syn-ack"),
+        ("two", "syn-ack"),
+        ("", "syn-ack; says nothing"),
+    ]
+    assert [(held.number, held.silent, held.tried) for held in found.held] == [(R, True, False)]
+    assert len(found.raw) == 2
+    assert not [*(tmp_path / "services").iterdir()]
+
+
+def test_notes_that_are_nonsense_cost_a_second_look_and_nothing_else(bench: Bench, tmp_path: Path) -> None:
+    bench.how |= {"products": {P: "one"}}
+    notes = Notebook(tmp_path / "services", "this run")
+    notes.told(A, "light", [("tcp", P)], b"<host><address addr='10.9.9.9' addrtype='ipv4'/></host>")
+    notes.heard(A, P, "banner")
+    bench.run({A: [P], B: [P]}, notes=notes)
+    assert [port.product for each in bench.told for port in each.host.ports] == ["one", "one"]
+
+
+def test_a_pause_ends_a_look_at_once_and_what_is_missing_is_looked_at_afterwards(bench: Bench, tmp_path: Path) -> None:
+    """One port has spoken by then, and the other is silent until the pause: both of its connections are closed."""
+    bench.how["products"] = {P: "one"}
+    gate = Gate(tmp_path / "lan.json")
+    pause = tmp_path / "lan.paused"
+    seen: list[tuple[int, int]] = []
+
+    async def redo(make: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        await gate.redo(make)
+
+    def shown(progress: Progress) -> None:
+        if bench.connected.get(R) and bench.connected.get(P) and not seen:
+            pause.touch()
+            seen.append((0, 0))
+        elif not gate.open and pause.exists():
+            seen.append((bench.open_now, sum(bench.connected.values())))
+            if len(seen) > 10 and len(set(seen[-5:])) == 1 and bench.open_now == 0:
+                pause.unlink()
+
+    bench.run({A: [P, R]}, silent=(R,), redo=redo, shown=shown)
+    assert not pause.exists()
+    assert bench.connected[P] <= 2  # whether it had spoken before the pause or not
+    assert [(port.product, port.reason) for port in bench.of(A).host.ports] == [
+        ("one", "syn-ack"),
+        ("", "syn-ack; says nothing"),
+    ]
+
+
+def test_an_order_to_end_ends_a_look(bench: Bench, tmp_path: Path) -> None:
+    gate = Gate(tmp_path / "lan.json")
+
+    async def redo(make: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        await gate.redo(make)
+
+    def shown(progress: Progress) -> None:
+        if bench.connected:
+            (tmp_path / "lan.ended").touch()
+
+    with pytest.raises(Ended):
+        bench.run({A: [R]}, silent=(R,), redo=redo, shown=shown)
+    assert bench.told == []
+
+
+def test_every_run_is_checked_after_it_was_paid_for_and_one_that_must_not_be_never_starts(bench: Bench) -> None:
+    order: list[str] = []
+
+    async def pay(addresses: Sequence[str], each: int) -> None:
+        order.append(f"pays {each}")
+
+    def check(addresses: Sequence[str]) -> None:
+        order.append(f"checks {addresses[0]}")
+        raise ScanFailure("not that one")
+
+    answered = Host(A, "up", "udp-response", ports=(Port("udp", 53, "open", "udp-response"),))
+    program = replace(bench.program, unprivileged="")
+    with pytest.raises(ScanFailure, match="not that one"):
+        asyncio.run(
+            identify_all([answered], Want(1000), program, on_host=bench.told.append, leave=Leave(pay=pay, check=check))
+        )
+    assert order == ["pays 8", f"checks {A}"]
+    assert not (bench.place / "log").exists()
+
+
+def test_hosts_are_taken_up_while_others_are_at_work_and_one_that_hangs_holds_up_none(bench: Bench) -> None:
+    bench.how |= {"products": {P: "one"}, "hangs_on": [Q]}
+
+    async def scenario() -> None:
+        waiting = [host(A, Q)]
+        done = asyncio.Event()
+
+        def on_host(found: Identified) -> None:
+            bench.told.append(found)
+            done.set()
+
+        def source(most: int, underway: Collection[str]) -> list[Host]:
+            return [waiting.pop() for _ in waiting[:most]]
+
+        work = Identification(source, Want(1000, processes=3), bench.program, on_host=on_host)
+        (bench.place / "how").write_text(json.dumps(bench.how))
+        async with AsyncExitStack() as stack:
+            for address, number in ((A, Q), (B, P), (C, P)):
+                stack.push_async_callback(closed, await asyncio.start_server(bench.serving(speaks), address, number))
+            running = asyncio.ensure_future(work.run())
+            while not (bench.place / "log").exists():
+                await asyncio.sleep(0.02)
+            for address in (B, C):  # each is swept while nmap is at the first
+                waiting.append(host(address, P))
+                work.more()
+                done.clear()
+                await done.wait()
+            assert [found.host.address for found in bench.told] == [B, C]
+            running.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await running
+
+    asyncio.run(scenario())
+
+
+async def closed(server: asyncio.Server) -> None:
+    server.close()
 
 
 INSIDE = """

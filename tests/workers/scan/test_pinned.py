@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import signal
 import socket
-from collections.abc import Iterable
+import subprocess
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
+import msgspec
 import pytest
 
+from agent.declaration.model import Scan
 from agent.errors import AgentError, ConfigurationError, ScanFailure
+from agent.workers.scan.memory.reading import Memory
 from agent.workers.scan.pinned import MOST_OF_A_NAME, Pinned, pin
+from tests.workers.scan import lab
+from tests.workers.scan.test_worker import Bench
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path)
+    yield made
+    made.close()
 
 
 def pinned(targets: Iterable[str], key: Literal["targets", "exclude"] = "targets") -> Pinned:
@@ -62,3 +79,76 @@ def test_of_an_excluded_name_all_addresses_are(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_words, **_more: answers)  # no resolver here has such a name
     assert len(pinned(["many.example.org"]).targets) == MOST_OF_A_NAME
     assert len(pinned(["many.example.org"], "exclude").targets) == 39
+
+
+@contextmanager
+def named(net: lab.Network, directory: Path) -> Iterator[tuple[tuple[str, ...], subprocess.Popen[bytes]]]:
+    """The prefix of a command where the name server that is asked is one of our own. It knows what ``hosts`` says, and
+    reads that again on SIGHUP."""
+    (directory / "resolv.conf").write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
+    options = ["--keep-in-foreground", "--conf-file=/dev/null", "--pid-file=", "--user=root", "--no-resolv"]
+    options += ["--no-hosts", f"--addn-hosts={directory}/hosts", "--listen-address=127.0.0.1", "--log-facility=-"]
+    command = net.inside("setpriv", "--pdeathsig", "KILL", "dnsmasq", "--bind-interfaces", *options)
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as server:
+        assert server.stderr is not None
+        while b"read " not in server.stderr.readline():
+            assert server.poll() is None
+        script = f'mount --bind {directory}/resolv.conf /etc/resolv.conf && exec "$@"'
+        try:
+            yield tuple(net.inside("unshare", "--mount", "sh", "-c", script, "sh")), server
+        finally:
+            server.terminate()
+
+
+def says(directory: Path, server: subprocess.Popen[bytes] | None, *lasts: int) -> None:
+    (directory / "hosts").write_text("".join(f"10.97.0.{last} many.test\n" for last in lasts))
+    if server is not None:
+        assert server.stderr is not None
+        server.send_signal(signal.SIGHUP)
+        while b"read " not in server.stderr.readline():
+            assert server.poll() is None
+
+
+def test_a_run_goes_on_with_the_addresses_that_its_names_had_when_it_began(net: lab.Network, bench: Bench) -> None:
+    service = Scan(name="lan", targets=("many.test", "10.97.0.99"), ports="1-2000", rate=2000)
+    says(bench.directory, None, 1, 2)
+    with named(net, bench.directory) as (prefix, server):
+        process = bench.start(service, prefix=prefix)
+        while not (bench.data / "sweep-0.tcp").exists():
+            time.sleep(0.01)
+        process.kill()
+        bench.finish(process)
+        says(bench.directory, server, 3, 4)
+        fast = msgspec.structs.replace(service, rate=50_000, ports="1-2000")
+        ended = bench.run(fast, prefix=prefix)
+        assert ended.code == 0, ended.stderr
+        assert "continuing run 1" in ended.stderr
+        assert [(host.address, host.names) for host in bench.found()] == [
+            ("10.97.0.1", ("many.test",)),
+            ("10.97.0.2", ("many.test",)),
+            ("10.97.0.99", ()),
+        ]
+        ended = bench.run(fast, prefix=prefix)
+        assert ended.code == 0, ended.stderr
+        assert [host.address for host in bench.found()] == ["10.97.0.3", "10.97.0.4", "10.97.0.99"], "a run of its own"
+    assert bench.rows("SELECT id, status FROM runs") == [(1, "finished"), (2, "finished")]
+
+
+def test_of_a_name_with_many_addresses_the_same_ones_are_scanned_each_time_and_it_says_so(
+    net: lab.Network, bench: Bench
+) -> None:
+    service = Scan(name="lan", targets=("many.test",), ports="1-3", rate=5000)
+    lasts, dice = list(range(1, 21)), random.Random(3)
+    says(bench.directory, None, *lasts)
+    with named(net, bench.directory) as (prefix, server):
+        for _ in range(2):
+            dice.shuffle(lasts)
+            says(bench.directory, server, *lasts)
+            ended = bench.run(service, prefix=prefix)
+            assert ended.code == 0, ended.stderr
+            line = "targets: many.test has 20 addresses: 4 are not scanned, from 10.97.0.17 on"
+            assert ended.stderr.splitlines() == [line]
+            assert [host.address for host in bench.found()] == [f"10.97.0.{last}" for last in range(1, 17)]
+    with Memory(bench.data / "scan.db") as memory:
+        assert [run.declared["notes"] for run in memory.runs()] == [[line], [line]], "as scan show tells it"
+        assert len({run.plan_hash for run in memory.runs()}) == 1

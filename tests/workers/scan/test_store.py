@@ -19,7 +19,7 @@ from agent.workers.scan.memory import reading
 from agent.workers.scan.memory.coverage import asked
 from agent.workers.scan.memory.reading import Memory, Quarantined
 from agent.workers.scan.plan import Chunk, make_plan
-from agent.workers.scan.store import DETECTED, RESUME_WITHIN, SWEPT, Run, ScanStore, Task
+from agent.workers.scan.store import DETECTED, FAILURES, RESUME_WITHIN, SWEPT, Run, ScanStore, Task
 
 NOW = 1_750_000_000.0
 SSH = Port(
@@ -179,12 +179,67 @@ def test_an_interrupted_run_of_the_same_plan_is_continued(
     assert (found.status, found.chunks_done, found.hosts_up) == ("finished", 4, 4)
 
 
-@pytest.mark.parametrize("ending", ["finished", "failed", "stopped"])
+@pytest.mark.parametrize("ending", ["finished", "stopped"])
 def test_a_run_that_ended_is_not_continued(store: ScanStore, ending: store_module.Ending) -> None:
     run = store.begin(task(), NOW)
     scan(store, run, 0)
     store.end(run, ending, NOW)
     assert not store.begin(task(), NOW).resumed
+
+
+def test_a_run_that_failed_is_continued_a_few_times_and_always_says_so(store: ScanStore) -> None:
+    first = store.begin(task(seed=7), NOW)
+    scan(store, first, 0)
+    store.end(first, "failed", NOW, "nmap was killed by SIGSEGV")
+    assert [(run.status, run.message, run.folded) for run in runs(store)] == [
+        ("failed", "nmap was killed by SIGSEGV", False)
+    ]
+    second = store.begin(task(), NOW + 1)
+    assert (second.id, second.done, second.seed, second.resumed) == (first.id, {0}, 7, True)
+    told = "has failed once and was continued: nmap was killed by SIGSEGV"
+    assert [(run.status, run.message) for run in runs(store)] == [("running", told)]
+    store.end(second, "interrupted", NOW + 2, "stopped after 64 of 256 hosts")
+    assert [run.message for run in runs(store)] == [f"stopped after 64 of 256 hosts; {told}"]
+    third = store.begin(task(), NOW + 3)
+    store.end(third, "failed", NOW + 4, "the disk is full")
+    fourth = store.begin(task(), NOW + 5)
+    scan(store, fourth, 1, 2, 3)
+    told = "has failed 2 times and was continued: the disk is full"
+    store.end(fourth, "finished", NOW + 6)
+    [only] = runs(store)
+    assert (only.status, only.message, only.chunks_done, only.folded) == ("finished", told, 4, True)
+
+
+def test_a_run_that_has_failed_too_often_is_begun_anew_and_what_it_found_is_kept(store: ScanStore) -> None:
+    for number in range(FAILURES):
+        run = store.begin(task(), NOW + number)
+        assert (run.id, run.failures) == (1, number)
+        scan(store, run, 0)
+        store.end(run, "failed", NOW + number, "nmap wrote nothing")
+    assert [run.folded for run in runs(store)] == [True]
+    again = store.begin(task(), NOW + 9)
+    assert (again.id, again.done, again.failures, again.after()) == (2, set(), 0, "")
+    assert [(run.id, run.status) for run in runs(store)] == [(1, "failed"), (2, "running")]
+
+
+def test_a_run_that_failed_is_not_continued_by_another_plan_and_then_it_is_folded(store: ScanStore) -> None:
+    run = store.begin(task(), NOW)
+    scan(store, run, 0)
+    store.end(run, "failed", NOW, "nmap wrote nothing")
+    assert store.begin(task("other"), NOW + 1).id == 2
+    assert [run.folded for run in runs(store)] == [True, False]
+
+
+def test_what_a_discovery_said_is_known_to_whoever_continues(store: ScanStore, request: pytest.FixtureRequest) -> None:
+    run = store.begin(task(), NOW)
+    store.store(run, [Host("10.0.0.7", "up", "arp-response")], NOW, discovered=[0, 2])
+    store.store(run, [Host("10.0.0.99", "up", "arp-response")], NOW)
+    store.close()
+    request.addfinalizer((store := ScanStore(store.path, site="here")).close)
+    again = store.begin(task(), NOW + 60)
+    assert (again.discovered, again.done) == ({0, 2}, set())
+    addresses = [f"10.0.0.{last}" for last in range(256)]
+    assert store.present(again, addresses) == {"10.0.0.7", "10.0.0.99"}
 
 
 def test_what_goes_wrong_after_a_run_has_ended_makes_no_failure_of_it(store: ScanStore) -> None:
@@ -308,6 +363,19 @@ def test_silent_ports_are_remembered_until_they_are_heard(store: ScanStore) -> N
     assert store.silent() == []
 
 
+def test_those_that_were_silent_longest_are_asked_first_and_nobody_waits_for_who_is_not_looked_at(
+    store: ScanStore,
+) -> None:
+    for began, last in ((NOW - 200, 5), (NOW - 100, 3)):
+        run = store.begin(Task("plan", 5, 1), began)
+        store.store(run, [host(f"10.0.0.{number}") for number in range(1, last + 1)], began + 1, chunk=0, addresses=5)
+        store.end(run, "finished", began + 2)
+    ports = [Quarantined(f"10.0.0.{number}", "tcp", 22, NOW, 1, NOW - number) for number in range(1, 6)]
+    store.silence([*ports, Quarantined("10.0.0.3", "tcp", 23, NOW, 1, NOW + 9)])
+    assert store.longest_silent(2, NOW) == {"10.0.0.3", "10.0.0.2"}
+    assert store.longest_silent(9, NOW - 2) == {"10.0.0.3", "10.0.0.2"}
+
+
 def test_a_second_scan_of_the_same_service_is_refused_until_the_first_lets_go(store: ScanStore) -> None:
     with pytest.raises(ScanFailure, match="another scan of this service is running"):
         ScanStore(store.path)
@@ -329,3 +397,22 @@ def test_a_database_that_cannot_be_opened_leaves_no_lock_behind(tmp_path: Path) 
     for _ in range(2):
         with pytest.raises(StorageFailure, match="not a regular file"):
             ScanStore(tmp_path / "scan.db")
+
+
+def test_a_database_is_looked_through_after_a_kill_and_after_an_error_and_not_at_each_start(tmp_path: Path) -> None:
+    path = tmp_path / "scan.db"
+    note = path.with_name("scan.db.closed")
+    first = ScanStore(path)
+    first.close()
+    first.close()
+    again = ScanStore(path)
+    assert again.opened.checked == int(first.opened.checked)
+    assert not note.exists()  # a kill from here on leaves none
+    with pytest.raises(StorageFailure, match="no such table"):
+        again._connection.execute("DROP TABLE quarantine")
+        again.silent()
+    again.close()
+    assert not note.exists()
+    third = ScanStore(path)
+    assert third.opened.checked > again.opened.checked
+    third.close()

@@ -51,6 +51,21 @@ def judged(grid: Grid, ledger: Ledger, says: Says) -> None:
     assert found(grid, ledger, "closed") == {p for p in grid.ports if says(0, p) == "closed"}
 
 
+@pytest.mark.parametrize("patient", [False, True])
+def test_a_few_probes_on_a_lossy_path_are_asked_to_the_end_where_much_rests_on_each(
+    tmp_path: File, patient: bool
+) -> None:
+    """Five answers cannot tell that a tenth of all is lost. Whoever looks a second time must not take loss for news."""
+    grid, missed = Grid("tcp", ["10.0.0.1"], ((1, 5),)), 0
+    for seed in range(140):
+        ledger = Ledger(tmp_path / "lot", grid.key(f"{seed}"), grid.size, now=0.0, within=60.0)
+        path = Path(lambda place, port: "open", lost=0.05, seed=seed)
+        run(made(grid, ledger, path, 1000, patient=patient), 0.0)
+        missed += len(found(grid, ledger, "open")) < 5
+        ledger.remove()
+    assert missed == 0 if patient else missed > 1
+
+
 @pytest.mark.parametrize("says", [closed, silent])
 @pytest.mark.parametrize("lost", [0.0, 0.05])
 def test_loss_hides_nothing(grid: Grid, ledger: Ledger, says: Says, lost: float) -> None:

@@ -9,12 +9,15 @@ done.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import socket
 import ssl
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -22,6 +25,7 @@ import pytest
 from agent.declaration.model import Scan, Scanning
 from agent.declaration.ports import parse_ports
 from agent.workers.scan.found import Host, Port
+from agent.workers.scan.identify import SLOW_HOSTS
 from agent.workers.scan.memory.reading import Memory
 from agent.workers.scan.outcome import EVERYTHING
 from agent.workers.scan.store import DETECTED
@@ -32,7 +36,8 @@ from tests.workers.scan.truth import FAR_HOSTS, GONE, HOSTS, HUNDRED, Truth, of_
 PLENTY = Scanning(rate=1_000_000, network_rate=1_000_000, target_rate=1_000_000)
 FAR_PORTS = sorted(HUNDRED)[:4]
 TCP = f"21-23,53,80,443,2201-2204,2323,6379,7001-7004,8001-8004,9000-9020,{','.join(map(str, FAR_PORTS))}"
-UDP = "udp/53,udp/9000-9004"
+UDP = "udp/53,udp/9000-9010"
+"""More than one of the hosts says at once that they are closed: after six it says so once a second."""
 ASKED = parse_ports(f"{TCP},{UDP}")
 SLOW = {host.address for host in of_kind("late")}
 PATIENCE = 120.0
@@ -56,9 +61,7 @@ def numbers(ranges: tuple[tuple[int, int], ...]) -> frozenset[int]:
 def result(net: lab.Network, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Result]:
     bench = Bench(tmp_path_factory.mktemp("truth"))
     targets = tuple(host.address for host in (*HOSTS, GONE, *FAR_HOSTS))
-    service = Scan(
-        name="lan", targets=targets, ports=f"{TCP},{UDP}", profile="services", rate=20_000, retries=2, budget=PLENTY
-    )
+    service = Scan(name="lan", targets=targets, ports=f"{TCP},{UDP}", profile="services", rate=20_000, budget=PLENTY)
     wanted = len(HOSTS) + len(FAR_HOSTS) - len(SLOW)
     began = time.monotonic()
     try:
@@ -226,3 +229,44 @@ def test_the_slow_ones_are_open_and_held_up_nobody(result: Result) -> None:
 def test_who_is_not_there_was_asked_and_did_not_answer(result: Result) -> None:
     assert GONE.address not in result.hosts
     assert result.unanswered == "silent"
+
+
+# A silent port costs nmap's service detection 41 s, and that is not what is looked at here: it is left out.
+HASTY = """
+for word; do last=$word; done
+case "$*" in *-sV*) cat "$last" >> $HERE/asked;; esac
+for word; do shift; [ "$word" = -sV ] || set -- "$@" "$word"; done
+exec "$NMAP" "$@"
+"""
+
+
+def test_the_silent_ports_of_many_hosts_are_asked_at_length_in_turn(net: lab.Network, tmp_path: Path) -> None:
+    silent = [f"10.99.0.{number}" for number in range(130, 140)]
+    for address in silent:
+        lab.batch(net.far, f"address add {address}/32 dev lo")
+    bench = Bench(tmp_path)
+    path = bench.fake(HASTY)
+    (tmp_path / "share").mkdir()
+    (tmp_path / "share" / "nmap").symlink_to("/usr/share/nmap")
+    service = Scan(name="lan", targets=tuple(silent), ports="7001", profile="services", budget=PLENTY, silent_again=0.1)
+    wanted = json.dumps([[address, [7001], "silent"] for address in silent])
+    asked = tmp_path / "fake" / "asked"
+    given: list[set[str]] = []
+    try:
+        with lab.ready(net.there(sys.executable, str(Path(lab.__file__).with_name("servers.py")), wanted)):
+            for _ in range(3):
+                asked.write_text("")
+                ended = bench.run(service, path=path, prefix=tuple(net.inside()))
+                assert ended.code == 0, ended.stderr
+                given.append(set(asked.read_text().split()))
+        assert given[0] == set(), "that they are silent was not known before"
+        assert len(given[1]) == SLOW_HOSTS
+        assert given[1] | given[2] == set(silent)
+        with Memory(bench.data / "scan.db") as memory:
+            assert {one.address: one.tries for one in memory.quarantine()} == {
+                address: 2 if address in given[1] & given[2] else 1 for address in silent
+            }
+    finally:
+        bench.close()
+        for address in silent:
+            lab.batch(net.far, f"address delete {address}/32 dev lo")

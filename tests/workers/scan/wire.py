@@ -7,6 +7,7 @@ import select
 import socket
 import struct
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from ipaddress import ip_address
@@ -16,16 +17,22 @@ CLONE_NEWNET = 0x40000000
 ETH_P_ALL = 3
 SO_TIMESTAMPNS = 35
 SO_RCVBUFFORCE = 33
+SOL_PACKET, PACKET_STATISTICS = 263, 6  # linux/if_packet.h
 _OUTGOING = 4  # PACKET_OUTGOING, linux/if_packet.h
 _ARP, _IPV4, _IPV6 = 0x0806, 0x0800, 0x86DD
 _NEIGHBOUR_SOLICITATION = 135  # RFC 4861, 4.3
 
 
 class Sent(NamedTuple):
-    """``at`` is when the kernel handed it to the interface, in unix seconds; ``to`` is who is asked or asked for."""
+    """``at`` is when the kernel handed it to the interface, in unix seconds; ``to`` is who is asked or asked for.
+
+    ``what`` is one of ``arp`` (also its like of IPv6), ``icmp``, ``syn PORT``, ``tcp PORT`` (all else that is TCP),
+    ``udp PORT`` and ``ip``.
+    """
 
     at: float
     to: str
+    what: str
 
 
 class Wire:
@@ -33,11 +40,13 @@ class Wire:
 
     def __init__(self, namespace: str | None, interface: str) -> None:
         with _entered(namespace) if namespace else nullcontext():
-            self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+            self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)  # without what is before IP
         self._socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 * 1024 * 1024)
         self._socket.bind((interface, ETH_P_ALL))
         self.sent: list[Sent] = []
+        self.dropped = 0
+        """Packets that the kernel could not hand over; known when it is closed."""
         self._over, self._end = socket.socketpair()
         self._thread = threading.Thread(target=self._listen)
         self._thread.start()
@@ -46,11 +55,16 @@ class Wire:
         """Whom packets were for."""
         return {one.to for one in self.sent}
 
+    def probes(self, *kinds: str, since: int = 0) -> Counter[tuple[str, str]]:
+        """How often each was sent, by ``(to, what)``, of these kinds (``syn``, ``udp``), from packet ``since`` on."""
+        return Counter((one.to, one.what) for one in self.sent[since:] if one.what.partition(" ")[0] in kinds)
+
     def close(self) -> None:
         """Take in what has been sent until now, and stop."""
         self._end.close()
         self._thread.join()
         self._over.close()
+        self.dropped = int(struct.unpack("II", self._socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))[1])
         self._socket.close()
 
     def _listen(self) -> None:
@@ -68,20 +82,33 @@ class Wire:
         if address[2] != _OUTGOING:
             return
         seconds, nanoseconds = struct.unpack("qq", more[0][2])
-        if (to := _for_whom(address[1], data)) is not None:
-            self.sent.append(Sent(seconds + nanoseconds / 1e9, to))
+        if (probe := _probe(address[1], data)) is not None:
+            self.sent.append(Sent(seconds + nanoseconds / 1e9, *probe))
 
 
-def _for_whom(protocol: int, data: bytes) -> str | None:
-    data = data[14:]  # Ethernet
+def _probe(protocol: int, data: bytes) -> tuple[str, str] | None:
+    """Who is asked, and what. Headers as in RFC 826, 791, 8200, 9293 and 768, without options of IPv6."""
     if protocol == _ARP:
-        return str(ip_address(data[24:28]))
+        return str(ip_address(data[24:28])), "arp"
     if protocol == _IPV4:
-        return str(ip_address(data[16:20]))
+        return str(ip_address(data[16:20])), _what(data[9], data[4 * (data[0] & 15) :])
     if protocol != _IPV6:
         return None
-    solicits = data[6] == socket.IPPROTO_ICMPV6 and data[40] == _NEIGHBOUR_SOLICITATION
-    return str(ip_address(data[48:64] if solicits else data[24:40]))
+    if data[6] == socket.IPPROTO_ICMPV6 and data[40] == _NEIGHBOUR_SOLICITATION:
+        return str(ip_address(data[48:64])), "arp"
+    return str(ip_address(data[24:40])), _what(data[6], data[40:])
+
+
+def _what(protocol: int, data: bytes) -> str:
+    match protocol:
+        case socket.IPPROTO_ICMP | socket.IPPROTO_ICMPV6:
+            return "icmp"
+        case socket.IPPROTO_TCP:
+            return f"{'syn' if data[13] & 0x12 == 0x02 else 'tcp'} {int.from_bytes(data[2:4], 'big')}"
+        case socket.IPPROTO_UDP:
+            return f"udp {int.from_bytes(data[2:4], 'big')}"
+        case _:
+            return "ip"
 
 
 @contextmanager

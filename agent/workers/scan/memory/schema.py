@@ -45,8 +45,9 @@ TABLES: Final = (
         chunks_total INTEGER NOT NULL,
         chunks_done INTEGER NOT NULL DEFAULT 0,
         quiet INTEGER NOT NULL DEFAULT 0,   -- 1: of the past, so that its changes are no events
+        failures INTEGER NOT NULL DEFAULT 0, -- how often it has failed, if it was continued after that
+        failure TEXT NOT NULL DEFAULT '',   -- why, the last time
         everything INTEGER NOT NULL DEFAULT 0, -- hosts that say open to everything, counted when they are folded
-        failures INTEGER NOT NULL DEFAULT 0, -- how often it has failed, each time but the last to be continued
         folded_to INTEGER NOT NULL DEFAULT 0, -- hosts up to this id were folded into what is so now
         folded INTEGER NOT NULL DEFAULT 0   -- 1: all were
     )
@@ -107,6 +108,7 @@ TABLES: Final = (
     )
     """,
     "CREATE INDEX pictures_by_last_run ON pictures (last_run)",
+    "CREATE INDEX pictures_by_ports ON pictures (ports)",
     """
     CREATE TABLE hosts (
         id INTEGER PRIMARY KEY,

@@ -23,6 +23,10 @@ from agent.workers.scan.memory.state import HOST, HostState, Key
 STEP: Final = 100
 """Hosts that one transaction folds: some 30 ms."""
 
+FAILURES: Final = 3
+"""How often a run may fail, the last time for good. What goes wrong each time must not be tried for ever with findings
+that grow old meanwhile."""
+
 
 class Doubt(NamedTuple):
     """Where a second look now would settle what one look left open: at some ports of a host.
@@ -93,10 +97,11 @@ _RUN: Final = (
 
 
 def _next(connection: sqlite3.Connection, misses: int) -> _Run | None:
-    """The oldest run that can be folded. An interrupted one can when another one has begun since."""
+    """The oldest run that can be folded. One that is to be continued can when another one has begun since."""
     [number] = connection.execute(
-        "SELECT min(id) FROM runs WHERE NOT folded AND status != 'running' AND (status != 'interrupted'"
-        " OR id < (SELECT max(id) FROM runs WHERE status != 'imported'))"
+        "SELECT min(id) FROM runs WHERE NOT folded AND status != 'running' AND (status NOT IN ('interrupted', 'failed')"
+        " OR status = 'failed' AND failures >= ? OR id < (SELECT max(id) FROM runs WHERE status != 'imported'))",
+        (FAILURES,),
     ).fetchone()
     return _run(connection.execute(_RUN, (number,)).fetchone(), misses) if number is not None else None
 
@@ -106,7 +111,7 @@ def _run(row: tuple[Any, ...], misses: int) -> _Run:
     imported = status == "imported"
     policy = Policy(
         misses=misses,
-        closing=status == "finished" and (not degraded or bool(partly)),
+        closing=status in ("finished", "imported") and (not degraded or bool(partly)),
         late=imported,
         source="import" if imported else "",
     )

@@ -42,7 +42,8 @@ class Task:
 @dataclass(slots=True)
 class Run:
     """A run under way. The counts include what an interrupted predecessor had done. ``done`` are the numbers of the
-    chunks that are complete, ``discovered`` of those of which it is known who is there."""
+    chunks that are complete, ``discovered`` of those of which it is known who is there. ``failures``: how often it has
+    failed so far, for ``failure`` the last time."""
 
     id: int
     done: set[int] = field(default_factory=set)
@@ -54,6 +55,13 @@ class Run:
     started: float = 0.0
     site: str = ""
     resumed: bool = False
+    failures: int = 0
+    failure: str = ""
+
+    def after(self) -> str:
+        """What is to be told of that; empty when it has not failed."""
+        times = "once" if self.failures == 1 else f"{self.failures} times"
+        return f"has failed {times} and was continued: {self.failure}" if self.failures else ""
 
 
 def add_run(connection: sqlite3.Connection, task: Task, site: str, started: float, status: str, now: float) -> Run:

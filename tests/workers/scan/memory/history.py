@@ -11,7 +11,7 @@ from agent.workers.scan.found import Host, Port, Rest
 from agent.workers.scan.memory.coverage import asked
 from agent.workers.scan.memory.reading import Memory
 from agent.workers.scan.plan import subtract
-from agent.workers.scan.store import Ending, Run, ScanStore, Task
+from agent.workers.scan.store import MISSES, Ending, Run, ScanStore, Task
 
 NOW = 1_750_000_000.0
 TASK = Task("plan", 16, 1, '{"targets":["10.0.0.0/28"]}')
@@ -29,14 +29,14 @@ def host(last: int, *ports: Port | int, state: str = "closed", low: int = 1, hig
 class Service:
     """A scan service that runs every hour."""
 
-    def __init__(self, path: Path, **how: int) -> None:
+    def __init__(self, path: Path, *, misses: int = MISSES) -> None:
         self.path = path
-        self.how = how
+        self.misses = misses
         self.now = NOW
 
     def open(self) -> ScanStore:
         """The store as its worker has it."""
-        return ScanStore(self.path, site="here", **self.how)
+        return ScanStore(self.path, site="here", misses=self.misses)
 
     def run(
         self,

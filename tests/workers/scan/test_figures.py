@@ -1,0 +1,104 @@
+"""How far a scan says that it is."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.workers.scan.advance import Progress
+from agent.workers.scan.figures import Figures
+from agent.workers.scan.identify import Progress as Learned
+
+
+def swept(fraction: float) -> Progress:
+    return Progress(fraction, 90, 3, 100.0, 0.0, 7.0, 100, 1)
+
+
+class Scan:
+    """A scan of chunks of ten addresses each, of which some have open ports."""
+
+    def __init__(self, chunks: list[int]) -> None:
+        self.now = 0.0
+        self.figures = Figures(services=True, clock=lambda: self.now)
+        self.chunks, self.total = list(chunks), 10 * len(chunks)
+        self.swept = self.identified = 0
+        self.seen: list[tuple[int, int]] = []
+
+    def look(self) -> tuple[int, int]:
+        self.seen.append((self.figures.done(self.swept), self.figures.percent(self.swept, self.total)))
+        return self.seen[-1]
+
+    def sweep(self) -> None:
+        self.figures.begin(10)
+        for fraction in (0.0, 0.5, 1.0):
+            self.figures.sweeping(swept(fraction), 0, 1)
+            self.look()
+        self.swept += 10
+        self.figures.end()
+        self.figures.waiting += self.chunks.pop()
+        if not self.chunks:
+            self.figures.all_swept()
+        self.look()
+
+    def identify(self, partly: float) -> None:
+        if self.figures.waiting:
+            self.learn(partly)
+            self.identified += 1
+            self.figures.waiting -= 1
+        self.learn(0.0)
+
+    def learn(self, partly: float) -> None:
+        self.now += 1.0
+        self.figures.learning(Learned(hosts_done=self.identified, partly=partly))
+        self.look()
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.integers(0, 10), min_size=1, max_size=6), st.data())
+def test_it_only_goes_forward_and_is_at_its_end_when_all_is_done(chunks: list[int], data: st.DataObject) -> None:
+    scan = Scan(chunks)
+    while scan.chunks or scan.figures.waiting:
+        if scan.chunks and (not scan.figures.waiting or data.draw(st.booleans())):
+            scan.sweep()
+        else:
+            scan.identify(data.draw(st.floats(0, 1)))
+    assert scan.look() == (scan.total, 100)
+    assert scan.seen == sorted(scan.seen)
+    for done, percent in scan.seen:
+        assert (percent == 100) == (done == scan.total)
+
+
+def test_half_of_it_is_done_when_all_is_swept_and_every_host_has_something_to_say() -> None:
+    scan = Scan([10])
+    scan.sweep()
+    assert scan.seen == [(0, 5), (0, 27), (0, 50), (0, 50)]
+    scan.learn(4.0)
+    assert scan.look() == (0, 70)
+    assert scan.figures.phase == "services"
+
+
+def test_the_time_that_is_left_goes_by_what_was_done_in_which_time() -> None:
+    scan = Scan([10])
+    scan.sweep()
+    assert scan.figures.seconds_left() == 15.0
+    scan.learn(0.0)
+    scan.now += 5
+    assert scan.figures.seconds_left() == 10.0
+    scan.now = 8.0
+    for _ in range(5):
+        scan.identified += 1
+        scan.figures.waiting -= 1
+    scan.learn(0.0)
+    assert (scan.now, scan.figures.seconds_left()) == (9.0, 8.0)
+    scan.identified, scan.figures.waiting = 10, 0
+    scan.learn(0.0)
+    assert scan.figures.seconds_left() == 0
+
+
+def test_beside_a_sweep_its_figures_are_shown() -> None:
+    scan = Scan([4, 4])
+    scan.sweep()
+    scan.figures.sweeping(swept(0.5), 0, 1)
+    scan.learn(0.0)
+    figures = scan.figures
+    assert (figures.phase, figures.rate, figures.seconds_left()) == ("ports", 100.0, 7.0)

@@ -48,7 +48,13 @@ KINDS = (
     Port("tcp", 25, "open", "syn-ack", "smtp", "Postfix smtpd", method="probed"),
     Port("tcp", 111, "open", "syn-ack", "rpcbind", "", "2-4", "RPC #100000", method="probed"),
     Port("tcp", 631, "open", "syn-ack", "ipp", "CUPS", "2.4", method="probed"),
+    *(
+        Port("tcp", 700 + number, "open", "syn-ack", f"app{number}", f"Server {number}", f"1.{number}", method="probed")
+        for number in range(24)
+    ),
 )
+FEWEST, MOST = 10, 30
+"""Open ports of a host: 20 as a rule."""
 CHANGES, LOSES, LEAVES = 0.005, 0.01, 0.002
 """How likely a host has something new in a run, one of its ports is missed, or nobody answers."""
 LIMIT = 0.1
@@ -133,7 +139,7 @@ def questions(path: Path) -> Iterator[tuple[str, float]]:
 
 
 def _host(number: int, chance: random.Random) -> Host:
-    ports = sorted(chance.sample(KINDS, chance.randint(1, len(KINDS))), key=lambda port: port.number)
+    ports = sorted(chance.sample(KINDS, chance.randint(FEWEST, MOST)), key=lambda port: port.number)
     return _with(
         Host(
             text(Line(4, ""), FIRST + number), "up", "arp-response", f"02:00:00:00:{number >> 8:02x}:{number & 255:02x}"

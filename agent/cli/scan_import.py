@@ -39,7 +39,8 @@ def import_reports(session: Session, name: str, files: tuple[str, ...]) -> None:
 
     NAME is a scan of the declaration, or any other name: then what is imported stays by itself. All files are read
     before the first is stored; when one cannot be used nothing is. A report counts for what it asked: nmap writes down
-    the ports, and masscan only what answered. Hosts and ports that it misses stay among those that are so now.
+    the ports, and masscan only what answered. What two reports in a row have missed counts as gone, if nothing but
+    reports has ever told of it.
     """
     paths = session.paths()
     reports = [(path, read(path)) for path in files]

@@ -13,11 +13,12 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.errors import StorageFailure
+from agent.linux.files import open_regular, write_atomic
 
 APPLICATION_ID = 0x41474E54
 """``AGNT``, in the header field that tells whose database a file is (sqlite.org/fileformat.html, 1.3.8)."""
@@ -34,6 +35,14 @@ MAGIC = b"SQLite format 3\0"
 SIDECARS = ("-wal", "-shm", "-journal")
 """What SQLite keeps beside a database and would replay into whichever file has its name (sqlite.org/tempfiles.html)."""
 
+CLOSED = ".closed"
+"""At the end of the name of the file that tells of a database that it was closed well, and when it was checked last."""
+
+CHECKED_WITHIN = 7 * 86400.0
+"""Seconds for which a check counts, while the database is closed well each time."""
+
+_STEPS = 100_000  # of SQLite's virtual machine between two turns of whoever waits for a check: some 10 ms
+
 Migrate = Callable[[sqlite3.Connection, int], None]
 """``migrate(connection, found)`` brings the schema from version ``found`` (0: an empty file) to the one asked for.
 
@@ -48,6 +57,8 @@ class Opened:
     connection: sqlite3.Connection
     moved_aside: Path | None = None
     reason: str = ""
+    checked: float = 0.0
+    """Unix seconds when it was last looked through for damage."""
 
 
 class _Unusable(Exception):
@@ -55,32 +66,85 @@ class _Unusable(Exception):
 
 
 def open_database(
-    path: Path, schema_version: int, migrate: Migrate, *, clock: Callable[[], float] = time.time
+    path: Path,
+    schema_version: int,
+    migrate: Migrate,
+    *,
+    clock: Callable[[], float] = time.time,
+    turn: Callable[[], None] | None = None,
 ) -> Opened:
     """Open or create the database at ``path`` with the schema ``schema_version`` (1 or more).
 
     The connection is in autocommit mode (use ``transaction``), with a write-ahead log, ``synchronous=NORMAL`` (a power
     cut may lose the last transactions, never the file) and foreign keys enforced. ``clock`` gives unix seconds for the
-    name of a file moved aside: ``NAME.corrupt-YYYYMMDDTHHMMSSZ``.
+    name of a file moved aside: ``NAME.corrupt-YYYYMMDDTHHMMSSZ``. ``turn`` is called now and then while it is looked
+    through for damage: that takes a second for each 200 MB or so, and is done always, but for one that
+    ``close_database`` has closed and nobody has touched since, of which it was done within ``CHECKED_WITHIN``.
 
     Raises ``StorageFailure`` when the disk is full or read-only, the file is locked or not a regular file, or its
     schema is newer than ``schema_version``; the file is then as it was.
     """
     path = Path(os.path.realpath(path))
     try:
+        now = clock()
+        checked = _closed_well(path)
+        if not 0 <= now - checked <= CHECKED_WITHIN:
+            checked = 0.0
+        with suppress(OSError):  # whoever writes makes it another file than the one noted anyway
+            path.with_name(path.name + CLOSED).unlink()
         try:
-            return Opened(_open(path, schema_version, migrate))
+            return Opened(_open(path, schema_version, migrate, check=not checked, turn=turn), checked=checked or now)
         except _Unusable as unusable:
             reason = str(unusable)
-        moved = _move_aside(path, clock())
+        moved = _move_aside(path, now)
         try:
-            return Opened(_open(path, schema_version, migrate), moved, reason)
+            return Opened(_open(path, schema_version, migrate), moved, reason, now)
         except _Unusable as unusable:
             raise StorageFailure(f"{path}: a database made anew cannot be used either: {unusable}") from unusable
     except sqlite3.Error as error:
         raise storage_failure(path, error) from error
     except OSError as error:
         raise StorageFailure(f"{path}: the database cannot be opened: {error.strerror or error}") from error
+
+
+def close_database(opened: Opened, path: Path) -> None:
+    """Close it, and note that this was done well, so that the next one who opens it need not look through all of it.
+
+    Not for one of which an error was heard: it is closed by its connection alone, and looked through the next time.
+    Raises nothing: without the note it is looked through once more.
+    """
+    path = Path(os.path.realpath(path))
+    opened.connection.close()
+    with suppress(OSError):
+        if not _log_of(path):
+            write_atomic(
+                path.with_name(path.name + CLOSED), f"{_identity(path)} {int(opened.checked)}\n".encode(), mode=0o640
+            )
+
+
+def _closed_well(path: Path) -> float:
+    """When a database that was closed well, and is as it was then, was checked last; 0 for any other."""
+    try:
+        with os.fdopen(open_regular(path.with_name(path.name + CLOSED), os.O_RDONLY), "rb") as file:
+            identity, _, checked = file.read(200).decode("ascii", "replace").rpartition(" ")
+        if identity == _identity(path) and not _log_of(path) and checked.strip().isdecimal():
+            return float(checked)
+    except (OSError, ValueError):
+        pass
+    return 0.0
+
+
+def _identity(path: Path) -> str:
+    found = path.stat()
+    return f"{found.st_dev} {found.st_ino} {found.st_size} {found.st_mtime_ns}"
+
+
+def _log_of(path: Path) -> int:
+    """Bytes in its write-ahead log."""
+    try:
+        return path.with_name(path.name + "-wal").stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 @contextmanager
@@ -128,12 +192,21 @@ def _primary_code(error: sqlite3.Error) -> int:
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
-def _open(path: Path, schema_version: int, migrate: Migrate) -> sqlite3.Connection:
+def _open(
+    path: Path,
+    schema_version: int,
+    migrate: Migrate,
+    *,
+    check: bool = True,
+    turn: Callable[[], None] | None = None,
+) -> sqlite3.Connection:
     """One attempt. Raises ``_Unusable`` when the file should be moved aside."""
     _prepare(path)
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
     try:
         found = _inspect(connection, path, schema_version)
+        if check:
+            _look_through(connection, turn)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute(f"PRAGMA journal_size_limit={JOURNAL_LIMIT}")
@@ -186,10 +259,19 @@ def _inspect(connection: sqlite3.Connection, path: Path, schema_version: int) ->
             f"{path}: written by a newer version of this program (schema {version}, this one knows {schema_version}):"
             " upgrade, or move the file away"
         )
-    verdict = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+    return version
+
+
+def _look_through(connection: sqlite3.Connection, turn: Callable[[], None] | None) -> None:
+    """Raise ``_Unusable`` for damage in any page."""
+    if turn is not None:
+        connection.set_progress_handler(turn, _STEPS)
+    try:
+        verdict = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+    finally:
+        connection.set_progress_handler(None, 0)
     if verdict != "ok":
         raise _Unusable(" ".join(verdict.split())[:200])
-    return version
 
 
 @contextmanager

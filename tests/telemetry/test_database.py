@@ -14,7 +14,15 @@ from pathlib import Path
 import pytest
 
 from agent.errors import StorageFailure
-from agent.telemetry.database import APPLICATION_ID, is_damage, open_database, transaction
+from agent.telemetry import database
+from agent.telemetry.database import (
+    APPLICATION_ID,
+    CHECKED_WITHIN,
+    close_database,
+    is_damage,
+    open_database,
+    transaction,
+)
 
 NOON = 1_750_000_000.0  # 2025-06-15T15:06:40Z
 
@@ -177,6 +185,74 @@ def test_no_damage_to_a_page_gets_past_opening_with_more_than_a_stated_error(tmp
             opened.connection.execute("INSERT INTO memory (text) VALUES ('after')")
         opened.connection.close()
     assert moved > 20
+
+
+def damage(path: Path) -> None:
+    """Such as a disk does to a file that nobody writes to: without a trace in its directory."""
+    status = path.stat()
+    with path.open("r+b") as file:
+        file.seek(status.st_size - 3000)
+        file.write(bytes(range(256)) * 8)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def closed_well(path: Path, now: float = NOON) -> None:
+    fill(path)
+    close_database(open_database(path, 2, schema, clock=lambda: now), path)
+
+
+def test_one_that_was_closed_well_is_not_looked_through_at_each_start(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    closed_well(path)
+    damage(path)
+    opened = open_database(path, 2, schema, clock=lambda: NOON + 60)
+    assert (opened.moved_aside, opened.checked) == (None, NOON)
+    with pytest.raises(sqlite3.DatabaseError) as heard:
+        opened.connection.execute("SELECT sum(length(text)) FROM memory").fetchone()
+    assert is_damage(heard.value)
+    opened.connection.close()  # as whoever hears of damage does: it is looked through the next time
+    opened = open_database(path, 2, schema, clock=lambda: NOON + 120)
+    assert opened.moved_aside is not None
+    opened.connection.close()
+
+
+@pytest.mark.parametrize("how", ["killed", "written to", "long ago", "clock set back", "not a note", "copied"])
+def test_any_other_is_looked_through(tmp_path: Path, how: str) -> None:
+    path, now = tmp_path / "x.db", NOON
+    closed_well(path)
+    damage(path)
+    note = path.with_name("x.db.closed")
+    if how == "killed":
+        writer = open_database(path, 2, schema, clock=lambda: NOON)  # and is never closed
+        assert not note.exists()
+        assert writer.moved_aside is None
+    elif how == "written to":
+        os.utime(path)
+    elif how == "long ago":
+        now += CHECKED_WITHIN + 1
+    elif how == "clock set back":
+        now -= 1
+    elif how == "not a note":
+        note.write_bytes(b"\xff" * 300)
+    else:
+        path.replace(tmp_path / "y.db")
+        (tmp_path / "x.db").write_bytes((tmp_path / "y.db").read_bytes())
+    opened = open_database(path, 2, schema, clock=lambda: now)
+    assert opened.moved_aside is not None
+    opened.connection.close()
+
+
+def test_whoever_waits_while_it_is_looked_through_gets_a_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.db"
+    fill(path)
+    monkeypatch.setattr(database, "_STEPS", 100)
+    turns: list[None] = []
+    opened = open_database(path, 2, schema, turn=lambda: turns.append(None))
+    assert len(turns) > 3
+    before = len(turns)
+    assert count(opened.connection) == 500
+    assert len(turns) == before
+    opened.connection.close()
 
 
 def test_the_log_beside_a_damaged_database_goes_with_it(tmp_path: Path) -> None:

@@ -211,8 +211,10 @@ def xml(told: Told) -> Iterator[str]:
 
 
 def _host_xml(host: Host, began: int, ended: int) -> Iterator[str]:
-    plain = host.address.partition("%")[0]  # nmap leaves the zone out, too
-    yield f'<host starttime="{began}" endtime="{ended}"><status state="{host.state}" reason={_quoted(host.reason)}'
+    plain, _, zone = host.address.partition("%")  # nmap leaves the zone out
+    comment = f" comment={_quoted(f'zone={zone}')}" if zone else ""  # nmap.dtd has one of a host; importing reads it
+    yield f'<host starttime="{began}" endtime="{ended}"{comment}>'
+    yield f'<status state="{host.state}" reason={_quoted(host.reason)}'
     yield f' reason_ttl="0"/>\n<address addr="{plain}" addrtype="{"ipv6" if ":" in plain else "ipv4"}"/>\n'
     if host.mac:
         yield f'<address addr={_quoted(host.mac.upper())} addrtype="mac"/>\n'

@@ -31,7 +31,7 @@ _USUAL = 15.0
 class Figures:
     """``hosts_underway`` and ``ports_open`` are of the chunk at hand, ``waiting`` are all that were swept and whose
     services are not known yet. ``rate`` is in probes a second, ``lost`` from 0 to 1, ``left`` is in seconds and of the
-    sweep at hand; ``sent`` and ``answered`` count since this process began."""
+    sweep at hand; ``sent`` and ``answered`` count since the run began, as far as that was stored."""
 
     services: bool = False
     """Whether they are asked for."""

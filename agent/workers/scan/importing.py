@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
 from typing import Final
 from xml.etree import ElementTree
 
@@ -52,6 +53,7 @@ _MAX_REASONS = 256
 _MAX_AGAIN = 256
 """How often hosts may be told of once more."""
 
+_ZONE = re.compile(r"zone=([A-Za-z0-9_.][A-Za-z0-9_.-]{0,14})", re.ASCII)
 _DETECTS = re.compile(r"-s[A-Za-z]{0,10}V[A-Za-z]{0,10}|-A", re.ASCII)
 _SCRIPTS = re.compile(r"-s[A-Za-z]{0,10}C[A-Za-z]{0,10}|-A|--?script[=-]?.*", re.ASCII)
 
@@ -173,7 +175,7 @@ class _Reader:
             state_of(port.state)
         rest, unplaced = _rest(tree, host, self._asked, "--open" in self._root.get("args", "").split())
         self._unplaced += unplaced
-        host = replace(host, rest=rest)
+        host = replace(host, address=_with_zone(host.address, tree.get("comment", "")), rest=rest)
         if host.address in self._hosts:
             self._again += 1
             if self._again > _MAX_AGAIN:
@@ -260,13 +262,15 @@ class _Reader:
         for where, addresses in ((told, self._hosts), (late, self._timed_out)):
             for address in addresses:
                 line, number = place(address)
-                where.setdefault(line, []).append((number, number))
+                where.setdefault(Line(line.family, ""), []).append((number, number))
         gave_up = tuple(Asked(line, merge(numbers), ports, "timed_out") for line, numbers in late.items())
         if self._tool != "nmap" or total <= len(self._hosts) + len(self._timed_out):
             return gave_up
         arguments = self._root.get("args", "")
         found = given(arguments, total)
-        known = all(size(common(merge(numbers), found.get(line, ()))) == len(numbers) for line, numbers in told.items())
+        known = all(
+            size(common(merge(numbers), found.get(line, ()))) == len(set(numbers)) for line, numbers in told.items()
+        )
         if not found or not known or "--open" in arguments.split():
             notes.append(
                 f"{count(total - len(self._hosts), 'host')} that did not answer are not named: they are not taken for"
@@ -282,6 +286,12 @@ class _Reader:
             ),
             *gave_up,
         )
+
+
+def _with_zone(address: str, comment: str) -> str:
+    """A link-local address is one on a link: of which, nmap does not say, and ``exporting`` does."""
+    match = _ZONE.fullmatch(comment)
+    return f"{address}%{match[1]}" if match and ip_address(address).is_link_local and ":" in address else address
 
 
 def _rest(

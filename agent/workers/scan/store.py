@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from agent.errors import ScanFailure, StorageFailure
-from agent.telemetry.database import Opened, open_database, storage_failure, transaction
+from agent.telemetry.database import Opened, close_database, open_database, storage_failure, transaction
 from agent.workers.scan.found import Host, Protocol
 from agent.workers.scan.memory import passive, reading, schema, writing
 from agent.workers.scan.memory.coverage import Asked, asked
@@ -47,7 +47,7 @@ MISSES: Final = 2
 """Looks in a row that miss something until it counts as closed or gone."""
 
 _UNFINISHED: Final = (
-    "SELECT id, started, seed, hosts_up, ports_open, failures, failure, plan_hash FROM runs"
+    "SELECT id, started, seed, hosts_up, ports_open, failures, failure, sent, answered, plan_hash FROM runs"
     " WHERE id = (SELECT max(id) FROM runs WHERE status != 'imported') AND site = ? AND NOT folded"
     " AND (status = 'interrupted' OR status = 'failed' AND failures < ?) AND abs(? - started) <= ?"
 )
@@ -61,38 +61,38 @@ def _nothing() -> None:
     pass
 
 
-@contextmanager
-def _told(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise storage_failure(path, error) from error
-
-
 class ScanStore:
     """Opened by one process at a time; a second one is refused. Every method raises ``StorageFailure``."""
 
-    def __init__(self, path: Path, *, site: str = "", misses: int = MISSES) -> None:
+    def __init__(
+        self, path: Path, *, site: str = "", misses: int = MISSES, turn: Callable[[], None] | None = None
+    ) -> None:
         """Open or create the database at ``path``; ``opened`` tells whether a damaged one was moved aside.
 
         ``site`` tells one 192.168.0.1 from another. ``misses``: looks in a row until something that was there counts
-        as closed or gone. Raises ``ScanFailure`` while another process has it open.
+        as closed or gone. ``turn`` is called now and then where all of the file has to be looked through for damage:
+        after a kill, and once a week. Raises ``ScanFailure`` while another process has it open.
         """
         self.path = path
         self.site = site
         self._misses = misses
         self._lock = _lock(path)
         try:
-            self.opened: Opened = open_database(path, schema.VERSION, lambda *found: migrate(*found, site=site))
+            self.opened: Opened = open_database(
+                path, schema.VERSION, lambda *found: migrate(*found, site=site), turn=turn
+            )
         except BaseException:
             os.close(self._lock)
             raise
         self._connection = self.opened.connection
+        self._sound = True
 
     def close(self) -> None:
         """Let go of the file. Twice does no harm."""
-        self._connection.close()
         if self._lock >= 0:
+            if self._sound:
+                close_database(self.opened, self.path)
+            self._connection.close()
             fd, self._lock = self._lock, -1
             os.close(fd)
 
@@ -107,18 +107,18 @@ class ScanStore:
         return run
 
     def _begin(self, task: Task, now: float) -> Run:
-        with transaction(self._connection, self.path):
+        with self._transaction():
             execute = self._connection.execute
             execute("UPDATE runs SET status = 'interrupted', ended = ? WHERE status = 'running'", (now,))
             last = execute(_UNFINISHED, (self.site, FAILURES, now, RESUME_WITHIN)).fetchone()
-            if last is None or last[7] != task.plan_hash:
+            if last is None or last[-1] != task.plan_hash:
                 return writing.add_run(self._connection, task, self.site, now, "running", now)
-            number, started, seed, hosts_up, ports_open, failures, failure, _ = last
+            number, started, seed, hosts_up, ports_open, failures, failure, *probes, _ = last
             chunks = execute("SELECT number, hosts FROM chunks WHERE run = ?", (number,)).fetchall()
             done, hosts = {chunk for chunk, _ in chunks}, sum(hosts for _, hosts in chunks)
             known = {chunk for [chunk] in execute("SELECT number FROM discovered WHERE run = ?", (number,))}
             figures = (hosts, hosts_up, ports_open)
-            run = Run(number, done, known, *figures, seed, started, self.site, True, failures, failure)
+            run = Run(number, done, known, *figures, seed, started, self.site, True, failures, failure, *probes)
             execute("UPDATE runs SET status = 'running', ended = NULL, message = ? WHERE id = ?", (run.after(), number))
             return run
 
@@ -145,7 +145,7 @@ class ScanStore:
         """
         kept, silent = writing.split(hosts)
         more_up = more_open = 0
-        with transaction(self._connection, self.path):
+        with self._transaction():
             for host in kept:
                 up, ports = self._add(run, host, now, stage)
                 more_up, more_open = more_up + up, more_open + ports
@@ -171,14 +171,14 @@ class ScanStore:
 
     def present(self, run: Run, addresses: Iterable[str]) -> set[str]:
         """Those of the addresses that have answered in this run."""
-        with _told(self.path):
+        with self._told():
             return writing.with_picture(self._connection, run, addresses)
 
     def tally(
         self, run: Run, *, sent: int, answered: int, loss: float | None = None, engine: str = "", nmap_version: str = ""
     ) -> None:
         """Keep the figures of a run: all of its probes so far, the share that got lost (0 to 1), and with what."""
-        with transaction(self._connection, self.path):
+        with self._transaction():
             self._connection.execute(
                 "UPDATE runs SET sent = ?, answered = ?, loss = ?, engine = CASE ? WHEN '' THEN engine ELSE ?4 END,"
                 " nmap_version = CASE ?5 WHEN '' THEN nmap_version ELSE ?5 END WHERE id = ?6",
@@ -196,42 +196,42 @@ class ScanStore:
 
     def canaries(self, addresses: Iterable[str], protocol: Protocol = "tcp") -> list[reading.Canary]:
         """The ports at these ``addresses`` that the last runs found open without fail, one of each host."""
-        with _told(self.path):
+        with self._told():
             return reading.canaries(self._connection, addresses, protocol, self.site)
 
     def canaries_met(self, run: Run, protocol: Protocol = "tcp") -> list[reading.Canary]:
         """The same of all hosts that this run has met so far."""
-        with _told(self.path):
+        with self._told():
             return reading.canaries_met(self._connection, run.id, protocol)
 
-    def signs(self, run: Run, within: Mapping[Protocol, Ranges]) -> Iterator[tuple[str, bool, bool]]:
-        """``(address, known, alive)`` of each host that is known to be up or that this run has met.
+    def signs(self, run: Run, within: Mapping[Protocol, Ranges]) -> Iterator[tuple[str, bool, bool, int]]:
+        """``(address, known, alive, dark)`` of each host that is known to be up or that this run has met.
 
-        ``within`` are the ports that it asks. See ``blind.alive``.
+        ``within`` are the ports that it asks. See ``blind.Sign``.
         """
-        with _told(self.path):
+        with self._told():
             yield from signs(self._connection, run.id, self.site, within)
 
-    def withhold(self, run: Run, addresses: Iterable[str], outcome: Literal["blind", "dark"]) -> None:
-        """Note that what this run does not see at these ``addresses`` is not to be believed; see ``Outcome``."""
-        with transaction(self._connection, self.path):
+    def withhold(self, run: Run, addresses: Iterable[str], outcome: Literal["blind", "dark", "settled"]) -> None:
+        """Note how far it is to be believed what this run does not see at these ``addresses``; see ``Outcome``."""
+        with self._transaction():
             writing.add_asked(self._connection, run.id, asked(addresses, (), outcome))
 
     def doubts(self, run: Run) -> Iterator[Doubt]:
         """Where a second look now would settle what this run has left open so far; for ``recheck``."""
-        with _told(self.path):
+        with self._told():
             yield from doubts(self._connection, run.id, self._misses)
 
     def intend(self, run: Run, lots: Iterable[str]) -> None:
         """Keep what the run is to look at twice; they are numbered from 0."""
-        with transaction(self._connection, self.path):
+        with self._transaction():
             self._connection.executemany(
                 "INSERT INTO again VALUES (?, ?, ?)", ((run.id, number, lot) for number, lot in enumerate(lots))
             )
 
     def again(self, run: Run) -> list[tuple[int, str]]:
         """What of that it has not looked at yet."""
-        with _told(self.path):
+        with self._told():
             rows = self._connection.execute("SELECT number, lot FROM again WHERE run = ? ORDER BY number", (run.id,))
             return rows.fetchall()
 
@@ -240,7 +240,7 @@ class ScanStore:
 
         A host that did not answer again is one that is ``down``. ``lot``: which of ``again`` is done with that.
         """
-        with transaction(self._connection, self.path):
+        with self._transaction():
             self._connection.execute("DELETE FROM again WHERE run = ? AND number = ?", (run.id, lot))
             for host in hosts:
                 if host.state == "up" or writing.has_picture(self._connection, run, host.address):
@@ -253,30 +253,30 @@ class ScanStore:
 
     def settle(self, turn: Callable[[], None] = _nothing) -> None:
         """Fold what runs have found into what is so now. ``begin`` and ``end`` do it."""
-        with _told(self.path):
+        with self._told():
             for _ in settle(self._connection, self.path, self._misses):
                 turn()
 
     def tell(self, event: Callable[[Event], None]) -> None:
         """Hand each change that was not told yet to ``event``, many of one run as one. After ``begin`` and ``end``."""
-        with _told(self.path):
+        with self._told():
             tell(self._connection, self.path, event)
 
     def sighted(self, seen: Iterable[Sighting], now: float, turn: Callable[[], None] = _nothing) -> None:
         """Take in what captures saw answer (``passive.sightings``); only ``tell`` what that changed comes after it."""
-        with _told(self.path):
+        with self._told():
             for _ in passive.take_in(self._connection, self.path, self.site, seen, now):
                 turn()
 
     def everything(self, run: Run) -> int:
         """How many hosts of a run that has ended say open to everything."""
-        with _told(self.path):
+        with self._told():
             [number] = self._connection.execute("SELECT everything FROM runs WHERE id = ?", (run.id,)).fetchone()
         return int(number)
 
     def silent(self) -> list[reading.Quarantined]:
         """The ports of this site that accept and say nothing: not to be asked what they are before ``next_try``."""
-        with _told(self.path):
+        with self._told():
             rows = self._connection.execute(
                 "SELECT address, proto, port, since, tries, next_try FROM quarantine WHERE site = ?", (self.site,)
             ).fetchall()
@@ -287,7 +287,7 @@ class ScanStore:
 
         Only of those that the last run has looked at and that are up: others would be waited for in vain.
         """
-        with _told(self.path):
+        with self._told():
             rows = self._connection.execute(
                 "SELECT quarantine.address FROM quarantine JOIN hosts USING (site, address)"
                 " WHERE site = ?1 AND next_try <= ?2 AND hosts.state = 'up' AND hosts.last_looked >="
@@ -299,7 +299,7 @@ class ScanStore:
 
     def silence(self, ports: Iterable[reading.Quarantined], heard: Iterable[tuple[str, str, int]] = ()) -> None:
         """Put these ports under quarantine, in place of what was known of them; those that were ``heard`` are free."""
-        with transaction(self._connection, self.path):
+        with self._transaction():
             self._connection.executemany(
                 "INSERT OR REPLACE INTO quarantine (site, address, proto, port, since, tries, next_try)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -312,7 +312,7 @@ class ScanStore:
 
     def prune(self, max_age: float, size: int, raw: float, now: float, turn: Callable[[], None] = _nothing) -> None:
         """Forget what is older than declared (seconds) or too much (bytes), in small steps; see ``retention``."""
-        with _told(self.path):
+        with self._told():
             for _ in prune(self._connection, self.path, max_age=max_age, size=size, raw=raw, now=now):
                 turn()
 
@@ -335,7 +335,7 @@ class ScanStore:
         """
         told = [part for part in (message, run.after()) if part]
         failures, failure = (run.failures + 1, message) if status == "failed" else (run.failures, run.failure)
-        with transaction(self._connection, self.path):
+        with self._transaction():
             writing.gather(self._connection, run.id)
             self._connection.execute(
                 "UPDATE runs SET status = ?, ended = ?, message = ?, degraded = ?, failures = ?, failure = ?"
@@ -362,7 +362,7 @@ class ScanStore:
         It is kept as long as a run of ``now``, whatever its age.
         """
         kept, silent = writing.split(hosts)
-        with transaction(self._connection, self.path):
+        with self._transaction():
             run = writing.add_run(self._connection, task, self.site, started, "imported", ended if now is None else now)
             for host in kept:
                 up, ports = self._add(run, host, ended, DETECTED)
@@ -378,6 +378,23 @@ class ScanStore:
             self._connection.execute("UPDATE runs SET quiet = 1 WHERE id = ?", (run.id,))
         self.settle()
         return run.id
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Errors of the database as ``StorageFailure``; after one it has to be looked through for damage."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            self._sound = False
+            raise storage_failure(self.path, error) from error
+        except StorageFailure:
+            self._sound = False
+            raise
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._told(), transaction(self._connection, self.path):
+            yield
 
     def _add(self, run: Run, host: Host, now: float, stage: int) -> tuple[int, int]:
         try:

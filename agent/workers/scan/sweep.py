@@ -35,6 +35,7 @@ BACKLOG: Final = 256
 
 _STUBBORN: Final = 3  # how often a stretch is redone, and up to three times that while it can go slower
 _MOST_HELD = 1024  # probes that may wait for a limit while others are looked for behind them
+_DEAD: Final = 5.0  # seconds without any answer, after its canaries were given up, until the rest is not asked at all
 _STALL: Final = 0.1  # seconds between two turns: this process, or this machine, was busy with something else
 _REST: Final = 0.002  # shortest time between two turns when nothing can be done in between
 _IDLE: Final = 0.02  # longest time between two turns, in seconds
@@ -72,11 +73,14 @@ class Sweep:
         *,
         seed: bytes,
         retries: int,
+        patient: bool = False,
         known: Sequence[Probe] = (),
         permit: Permit = _anything,
         charge: Callable[[Sequence[Probe]], None] = _nothing,
     ) -> None:
-        """``charge`` is told of the few probes that are sent without asking ``permit``."""
+        """``patient``: silence is believed after all ``retries`` and not sooner (``rounds.enough``).
+
+        ``charge`` is told of the few probes that are sent without asking ``permit``."""
         self.degraded = ""
         """Why what this sweep found must not be taken for all there is; empty when it may."""
         self.everything: frozenset[int] = frozenset()
@@ -94,6 +98,7 @@ class Sweep:
         self._order = Permutation(grid.size, seed)
         self._seed = seed
         self._retries = min(retries, MOST_SENT - 2)
+        self._patient = patient
         self._permit = permit
         self._charge = charge
         places = len(grid.addresses)
@@ -110,6 +115,7 @@ class Sweep:
         self._began = now
         self._furthest = 0.0
         self._misses = 0
+        self._heard = now
         self._known = tuple(known)
         self._early: set[Probe] = set()
         self._asking = Asking(self._known)
@@ -180,6 +186,7 @@ class Sweep:
         replies = engine.receive(now)
         for reply in replies:
             self._hear(reply)
+            self._heard = now
         engine.patience = pace.patience
         if len(replies) < BACKLOG:  # else there are more, and what is not heard yet is not missing
             pace.judge(now)
@@ -258,6 +265,10 @@ class Sweep:
         missed = self._canaries.missed(now, self._pace.patience)
         if missed is not None:
             self._redo(missed.position if missed.round == self._round else 0, now)
+        if self.degraded and now - self._heard > _DEAD:
+            self._ledger.mark(self._round, self._grid.size, self._grid.size)
+            self._asking, self.phase = Asking(()), "checks"
+            return 0.0
         room = min(self._pace.allowance(now), self._engine.room, BATCH)
         if room <= 0:
             return max(_REST, min(_IDLE, self._pace.pause(now)))
@@ -376,6 +387,7 @@ class Sweep:
             attempts=self._round + 1,
             retries=self._retries,
             elsewhere=self.loss,
+            patient=self._patient,
         )
         self.phase = "review"
         return 0.0
@@ -406,6 +418,7 @@ class Sweep:
         if self._misses > _STUBBORN and (self._pace.rate <= FLOOR or self._misses > 3 * _STUBBORN):
             self.degraded = self.degraded or "open ports stopped answering while it ran, however slowly it was asked"
             self._canaries.alive = []
+            self._retries, self._heard = 0, now  # nobody's silence is believed any more
             return
         self.redone += 1
         self._pace.halve()

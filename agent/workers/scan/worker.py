@@ -52,7 +52,7 @@ class ScanWorker:
             self._job = await settle_job(service, self._context.log, pinned_before(path, service.site, time.time()))
             limits = Limits(service.budget.rate, service.budget.network_rate, service.budget.target_rate)
             self._budget = budget_of(os.environ, limits, self._context.log)
-            self._store = ScanStore(path, site=service.site)
+            self._store = ScanStore(path, site=service.site, turn=self._context.beat)
         except ConfigurationError:
             raise
         except AgentError as error:
@@ -77,6 +77,7 @@ class ScanWorker:
         try:
             run = store.begin(self._task(), time.time(), self._context.beat)
             tell_changes(self._context, store)
+            self._figures.sent, self._figures.answered = run.sent, run.answered
             if run.resumed:
                 done = f"{run.hosts_done} of {self._job.plan.hosts} hosts were done"
                 self._context.log("; ".join(part for part in (f"continuing run {run.id}: {done}", run.after()) if part))

@@ -144,6 +144,23 @@ def test_what_was_exported_as_xml_is_imported_as_it_was(first: Host, second: Hos
     assert not compare(found.hosts, back.side(), back.hosts, back.side()).changes
 
 
+def test_the_interface_of_a_link_local_address_is_told_in_a_comment_and_read_back() -> None:
+    there = tuple(replace(HOST, address=f"fe80::{place}") for place in ("a%eth0", "b%eth1.7"))
+    written = document(told(*there, HOST))
+    assert [one.get("comment") for one in ElementTree.fromstring(written).iter("host")] == [
+        "zone=eth0",
+        "zone=eth1.7",
+        None,
+    ]
+    back = read_report([written])
+    assert {host.address for host in back.hosts} == {"fe80::a%eth0", "fe80::b%eth1.7", HOST.address}
+    assert {address for part in back.asked for address in part.each()} == {"10.0.0.1", "10.0.0.3"}
+    # No other comment makes another host of it, nor of an address that has no use for an interface.
+    for old, new in (('comment="zone=eth0"', 'comment="zone=-oN x"'), ("fe80::a", "2001:db8::a")):
+        changed = read_report([written.replace(old.encode(), new.encode())])
+        assert sum("%" in host.address for host in changed.hosts) == 1
+
+
 def test_a_certificate_survives() -> None:
     (host,) = read_report([document(told(HOST))]).hosts
     assert host.ports[1].certificate == replace(WEB.certificate, subject="")  # type: ignore[type-var]  # it has one

@@ -234,10 +234,12 @@ def test_what_a_discovery_said_is_known_to_whoever_continues(store: ScanStore, r
     run = store.begin(task(), NOW)
     store.store(run, [Host("10.0.0.7", "up", "arp-response")], NOW, discovered=[0, 2])
     store.store(run, [Host("10.0.0.99", "up", "arp-response")], NOW)
+    store.tally(run, sent=900, answered=800)
     store.close()
     request.addfinalizer((store := ScanStore(store.path, site="here")).close)
     again = store.begin(task(), NOW + 60)
     assert (again.discovered, again.done) == ({0, 2}, set())
+    assert (again.sent, again.answered) == (900, 800), "as others counted them"
     addresses = [f"10.0.0.{last}" for last in range(256)]
     assert store.present(again, addresses) == {"10.0.0.7", "10.0.0.99"}
 
@@ -397,3 +399,22 @@ def test_a_database_that_cannot_be_opened_leaves_no_lock_behind(tmp_path: Path) 
     for _ in range(2):
         with pytest.raises(StorageFailure, match="not a regular file"):
             ScanStore(tmp_path / "scan.db")
+
+
+def test_a_database_is_looked_through_after_a_kill_and_after_an_error_and_not_at_each_start(tmp_path: Path) -> None:
+    path = tmp_path / "scan.db"
+    note = path.with_name("scan.db.closed")
+    first = ScanStore(path)
+    first.close()
+    first.close()
+    again = ScanStore(path)
+    assert again.opened.checked == int(first.opened.checked)
+    assert not note.exists()  # a kill from here on leaves none
+    with pytest.raises(StorageFailure, match="no such table"):
+        again._connection.execute("DROP TABLE quarantine")
+        again.silent()
+    again.close()
+    assert not note.exists()
+    third = ScanStore(path)
+    assert third.opened.checked > again.opened.checked
+    third.close()

@@ -7,12 +7,14 @@ The rules, and why:
   look in the same run (``rechecked``). A port counts as open after a second look too; one that answered a question
   (``method`` is ``probed``) was looked at twice.
 - A run that is degraded or did not end (``Policy.closing`` is false) may open and refresh, and never counts as a miss.
-- Where several known hosts all gave no sign of life at once (``Policy.dark``), so it is too, but not for ever: that
-  many such runs in a row are believed.
+- So it is where several known hosts gave no sign of life at once (``Policy.dark``); but such runs are counted, and
+  after some in a row they are believed (``blind.SETTLED``).
 - Ports of a host that does not answer at all are left as they were: what is told is that the host is gone.
 - What turned often in the last looks flaps: that is told once, then nothing until it is steady, and then only if it is
   another state than the one that was told last. A single silence is no turn: it may be loss.
 - A capture that saw a port answer may open or refresh it, and never closes one.
+- A report of another program (``Policy.late``) may have been made from elsewhere: it closes only what such reports
+  alone have told of.
 """
 
 from __future__ import annotations
@@ -57,10 +59,10 @@ _SAYS_NOTHING: Final = ("unfiltered", "")
 class Policy:
     """How a run is taken. ``misses``: looks in a row until something is closed or gone (1 or more).
 
-    ``closing``: whether the run may close anything at all. ``late``: it is not the latest, so what was looked at after
-    it stays. ``flaps``: turns within the last ``state.WINDOW`` looks that make flapping; ``calm``: looks without one
-    that end it. ``dark``: nobody answered around this host, and so many runs in a row in which that is so are believed;
-    0: it is not so.
+    ``closing``: whether the run may close anything at all. ``late``: it may not be the latest, so what was looked at
+    after it stays, and it closes only what nobody but its ``source`` has told of. ``flaps``: turns within the last
+    ``state.WINDOW`` looks that make flapping; ``calm``: looks without one that end it. ``dark``: nobody answered around
+    this host, which is why the run may close nothing of it.
     """
 
     misses: int = 2
@@ -69,7 +71,7 @@ class Policy:
     source: str = ""
     flaps: int = 3
     calm: int = 4
-    dark: int = 0
+    dark: bool = False
 
 
 class Change(NamedTuple):
@@ -106,8 +108,6 @@ def fold(
     there = observed is not None and answered(observed)
     if policy.dark and (current.state or there):
         current = replace(current, dark=current.dark + 1)
-        if current.dark >= policy.dark:
-            policy = replace(policy, closing=True, misses=1)
     elif current.dark and (policy.closing or there):
         current = replace(current, dark=0)
     if observed is None or not there:
@@ -119,7 +119,7 @@ def fold(
     listed = {port.key: port for port in observed.ports}
     for key, state in current.ports.items():
         seen = listed.get(key) or _in_rest(observed, key)
-        if seen is not None and not (policy.late and now < state.last_looked):
+        if seen is not None and not _too_late(policy, now, state.last_looked):
             ports[key] = _port(state, key, seen, policy, now, key in rechecked, changes, doubts)
         elif seen is not None and seen.state == "open":
             ports[key] = replace(state, first_seen=min(now, state.first_seen))
@@ -185,11 +185,11 @@ def _in_rest(host: Host, key: Key) -> Port | None:
 
 
 def _present(current: HostState, observed: Host, policy: Policy, now: float, changes: list[Change]) -> HostState:
-    if policy.late and now < current.last_looked:
+    if _too_late(policy, now, current.last_looked):
         return replace(current, first_seen=min(now, current.first_seen or now))
     host = replace(
         current,
-        source=policy.source,
+        source=_teller(policy, current, policy.source),
         mac=observed.mac or current.mac,
         names=observed.names or current.names,
         os=observed.os or current.os,
@@ -204,7 +204,7 @@ def _present(current: HostState, observed: Host, policy: Policy, now: float, cha
 
 
 def _absent(current: HostState, policy: Policy, now: float, twice: bool) -> Folded:
-    if not current.state or not policy.closing or (policy.late and now < current.last_looked):
+    if not current.state or not _closes(policy, current.source) or _too_late(policy, now, current.last_looked):
         return Folded(current, (), ())
     changes: list[Change] = []
     misses = current.misses + (policy.misses if twice else 1)
@@ -239,13 +239,13 @@ def _port(
     doubts: list[Key],
 ) -> PortState:
     """One port after one look at it."""
-    if seen.state in _SAYS_NOTHING or (seen.state != "open" and not policy.closing):
+    if seen.state in _SAYS_NOTHING or (seen.state != "open" and not _closes(policy, state.source)):
         return state
     is_open = seen.state == "open"
     if not is_open and not state.state:
         return replace(state, pending="")  # it was seen open once, and that was all
     if is_open:
-        source = policy.source or ("nmap" if spoke(seen) else "sweep")
+        source = _teller(policy, state, policy.source or ("nmap" if spoke(seen) else "sweep"))
         state = replace(state, first_seen=min(now, state.first_seen), last_seen=now, source=source)
         state = _service(state, key, service_of(seen), policy, now, changes)
     agree = _agree(state.state, seen.state)
@@ -266,6 +266,21 @@ def _port(
     kind = "port_opened" if is_open else "port_filtered" if seen.state in _SILENT else "port_closed"
     changes.append(Change(kind, key, state.state, seen.state))
     return replace(state, state=seen.state, reason=seen.reason, pending="", misses=0, last_changed=now)
+
+
+def _teller(policy: Policy, known: HostState | PortState, source: str) -> str:
+    """Who told last; a report only of what nobody else has told of."""
+    return known.source if policy.late and known.state else source
+
+
+def _closes(policy: Policy, source: str) -> bool:
+    """Whether a run may close what this source told last."""
+    return policy.closing and (not policy.late or source == policy.source)
+
+
+def _too_late(policy: Policy, now: float, looked: float) -> bool:
+    """Whether that was looked at since, or is the same look, told once more."""
+    return policy.late and now <= looked
 
 
 def _port_flaps(state: PortState, key: Key, policy: Policy, changes: list[Change]) -> PortState:

@@ -1,6 +1,6 @@
 """Forgetting: what is old, and the oldest of what is too much. In small steps, each a transaction of its own.
 
-What is so now is never forgotten, nor the last run of a site that finished, nor one that is under way or to be
+What is there now is never forgotten, nor the last run of a site that finished, nor one that is under way or to be
 continued. Pages that are freed are used again; the file itself does not shrink.
 """
 
@@ -15,7 +15,8 @@ from agent.telemetry.database import transaction
 
 DOCUMENTS: Final = 20
 CHANGES: Final = 2000
-"""Rows of which one step removes at most so many: documents of nmap's, and changes."""
+HOSTS: Final = 50
+"""Rows of which one step removes at most so many: documents of nmap's, changes, and hosts that have gone."""
 
 
 def prune(
@@ -26,11 +27,12 @@ def prune(
     Raises ``StorageFailure``.
     """
     removed = False
-    for old in (_old_documents(now - raw), _old_runs(now - max_age), _old_changes(now - max_age)):
+    before = now - max_age
+    for old in (_old_documents(now - raw), _old_runs(before), _old_changes(before), _old_hosts(before)):
         while _step(connection, path, *old):
             removed = True
             yield
-    too_much = (_old_documents(1e300), _old_runs(1e300), _old_changes(1e300))
+    too_much = (_old_documents(1e300), _old_runs(1e300), _old_changes(1e300), _old_hosts(1e300))
     while _used(connection) > size and any(_step(connection, path, *oldest) for oldest in too_much):
         removed = True
         yield
@@ -38,6 +40,10 @@ def prune(
         with transaction(connection, path):
             connection.execute(
                 "DELETE FROM services WHERE NOT EXISTS (SELECT 1 FROM ports WHERE ports.service = services.id)"
+            )
+            connection.execute(
+                "DELETE FROM port_sets WHERE NOT EXISTS (SELECT 1 FROM pictures WHERE pictures.ports = port_sets.id)"
+                " AND id NOT IN (SELECT ports FROM coverage)"
             )
         yield
 
@@ -62,6 +68,17 @@ def _old_runs(before: float) -> _Oldest:
     return query, before, 1, "runs"
 
 
+def _old_hosts(before: float) -> _Oldest:
+    """Those that went, or never were more than an address, and that no run has seen that is kept."""
+    query = (
+        "SELECT id FROM hosts WHERE state != 'up' AND max(last_changed, last_seen) < ?"
+        " AND NOT EXISTS (SELECT 1 FROM runs CROSS JOIN seen ON seen.run = runs.id AND seen.host = hosts.id)"
+        " AND NOT EXISTS (SELECT 1 FROM runs CROSS JOIN rechecked"
+        " ON rechecked.run = runs.id AND rechecked.host = hosts.id) LIMIT ?"
+    )
+    return query, before, HOSTS, "hosts"
+
+
 def _step(connection: sqlite3.Connection, path: Path, query: str, before: float, limit: int, table: str) -> bool:
     """Remove the oldest; whether there were any."""
     with transaction(connection, path):
@@ -69,7 +86,9 @@ def _step(connection: sqlite3.Connection, path: Path, query: str, before: float,
         for (number,) in oldest:
             if table == "runs":
                 _drop_pictures(connection, number)
-            connection.execute(f"DELETE FROM {table} WHERE id = ?", (number,))  # noqa: S608 - one of three names above
+            elif table == "hosts":
+                _drop_details(connection, number)
+            connection.execute(f"DELETE FROM {table} WHERE id = ?", (number,))  # noqa: S608 - one of four names above
     return bool(oldest)
 
 
@@ -82,6 +101,14 @@ def _drop_pictures(connection: sqlite3.Connection, run: int) -> None:
             (older, run),
         )
     connection.execute("DELETE FROM pictures WHERE last_run = ?", (run,))
+
+
+def _drop_details(connection: sqlite3.Connection, host: int) -> None:
+    """Remove what is known of a host."""
+    connection.execute("DELETE FROM ports WHERE host = ?", (host,))
+    connection.execute(
+        "DELETE FROM quarantine WHERE (site, address) = (SELECT site, address FROM hosts WHERE id = ?)", (host,)
+    )
 
 
 def _used(connection: sqlite3.Connection) -> int:

@@ -55,8 +55,9 @@ class PortNow:
 
     ``state`` is settled: one run that did not find it so changes ``misses`` only. ``first_seen`` and ``last_seen`` are
     of being open, ``last_looked`` is when a run last asked, ``last_changed`` when the state, the service or its version
-    became what it is. ``source``: ``sweep``, ``nmap``, ``passive`` or ``import``: who told last. ``confidence``:
-    ``certain``, ``likely`` (open, told by one look or by a capture alone) or ``doubtful`` (missed since, or flapping).
+    became what it is. ``source``: who told last, ``sweep``, ``nmap`` or ``passive``; ``import`` where none of them did.
+    ``confidence``: ``certain``, ``likely`` (open, told by one look or by a capture alone) or ``doubtful`` (missed
+    since, or flapping).
     """
 
     address: str

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Literal
 
 from agent.workers.scan.found import Host, Port, Rest
 from agent.workers.scan.memory.coverage import asked
 from agent.workers.scan.memory.reading import Memory
 from agent.workers.scan.plan import subtract
-from agent.workers.scan.store import Ending, Run, ScanStore, Task
+from agent.workers.scan.store import MISSES, Ending, Run, ScanStore, Task
 
 NOW = 1_750_000_000.0
 TASK = Task("plan", 16, 1, '{"targets":["10.0.0.0/28"]}')
@@ -28,14 +29,14 @@ def host(last: int, *ports: Port | int, state: str = "closed", low: int = 1, hig
 class Service:
     """A scan service that runs every hour."""
 
-    def __init__(self, path: Path, **how: int) -> None:
+    def __init__(self, path: Path, *, misses: int = MISSES) -> None:
         self.path = path
-        self.how = how
+        self.misses = misses
         self.now = NOW
 
     def open(self) -> ScanStore:
         """The store as its worker has it."""
-        return ScanStore(self.path, site="here", **self.how)
+        return ScanStore(self.path, site="here", misses=self.misses)
 
     def run(
         self,
@@ -45,6 +46,7 @@ class Service:
         status: Ending = "finished",
         degraded: str = "",
         again: Iterable[Host] = (),
+        withheld: tuple[Literal["blind", "dark", "settled"], Sequence[int]] = ("dark", ()),
     ) -> list[str]:
         """One run from its beginning to its end; what it told, as ``kind address port``."""
         self.now += 3600
@@ -52,6 +54,8 @@ class Service:
             run = store.begin(TASK, self.now)
             self.keep(store, run, hosts, silent)
             store.recheck(run, again, self.now + 5)
+            how, those = withheld
+            store.withhold(run, [f"10.0.0.{last}" for last in those], how)
             store.end(run, status, self.now + 10, degraded=degraded)
             return told(store)
 

@@ -295,6 +295,38 @@ def test_a_run_of_the_past_adds_to_what_is_known_and_overrules_nothing(memory: M
     assert fold(memory.state, None, True, replace(past, closing=True), 50.0, (HOST,)).state == memory.state
 
 
+REPORT = Policy(late=True, source="import")
+
+
+def test_reports_of_others_close_what_reports_opened_when_two_in_a_row_have_missed_it() -> None:
+    memory = Memory()
+    for _ in range(2):
+        memory.run(look(BARE), REPORT)
+    assert memory.told() == ["host_new", "port_opened"]
+    memory.run(look(), REPORT)
+    # The same moment is the same look, if in another file.
+    memory.take(fold(memory.state, look(), True, REPORT, memory.now, ()))
+    memory.take(fold(memory.state, None, True, REPORT, memory.now, ()))
+    assert memory.told() == []
+    memory.run(look(), REPORT)
+    assert memory.told() == ["port_closed"]
+    memory.run(None, REPORT)
+    memory.run(None, REPORT, covered=False)
+    assert memory.told() == []
+    memory.run(None, REPORT)
+    assert memory.told() == ["host_gone"]
+
+
+def test_reports_of_others_close_nothing_that_the_scan_itself_or_a_capture_found(memory: Memory) -> None:
+    before = memory.state
+    for seen in (look(), look(), None, None):
+        memory.run(seen, REPORT)
+    assert memory.told() == []
+    assert memory.state.ports == before.ports
+    memory.run(None)
+    assert memory.told() == [], "what a report has missed counts for nothing besides a look of its own"
+
+
 def test_a_capture_opens_and_refreshes_and_what_a_run_saw_later_stays(memory: Memory) -> None:
     memory.take(fold_passive(memory.state, SSH, 90.0, 250.0))
     assert (memory.told(), memory.state.ports[SSH].last_seen) == ([], 250.0)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from agent.errors import StorageFailure
-from agent.workers.scan.found import Host
-from agent.workers.scan.memory.reading import Memory
+from agent.workers.scan.found import Host, Rest
+from agent.workers.scan.memory.reading import Memory, Quarantined
 from agent.workers.scan.store import ScanStore, Task
 from tests.workers.scan.memory.history import TASK, Service, fill, host
 
@@ -80,6 +80,43 @@ def test_the_last_run_that_finished_stays_with_its_pictures_however_old(service:
     assert kept(service) == [1]
     assert hosts(service, 1) == good
     assert service.now_open() == ["10.0.0.1 22", "10.0.0.2 80"]
+
+
+def test_a_host_that_has_gone_is_forgotten_when_no_run_that_is_kept_saw_it(service: Service) -> None:
+    service.run([host(1, 22), host(2, 22)])
+    with closing(service.open()) as store:
+        store.silence([Quarantined(f"10.0.0.{last}", "tcp", 22, service.now, 1, service.now) for last in (1, 2)])
+    for _ in range(2):
+        service.run([host(1, 22)], silent=[2])  # the second time it counts as gone
+    prune(service, max_age=1.5 * HOUR)
+    assert count(service, "hosts") == 2, "a run that is kept has told that it went"
+    for _ in range(2):
+        service.run([host(1, 22)], silent=[2])
+    prune(service, max_age=1.5 * HOUR)
+    for table in ("hosts", "ports", "quarantine"):
+        assert count(service, table) == 1
+    assert service.now_open() == ["10.0.0.1 22"]
+    back = service.run([host(1, 22), host(2, 22)], again=[host(2, 22)])
+    assert sorted(back) == ["host_new 10.0.0.2", "port_opened 10.0.0.2 22"]
+
+
+def test_hosts_that_have_gone_make_room_when_there_is_too_much(service: Service) -> None:
+    service.run([host(1, 22), host(2, 22)])
+    for _ in range(3):
+        service.run([host(1, 22)], silent=[2])
+    prune(service, size=0)
+    assert (kept(service), count(service, "hosts")) == ([4], 1)
+
+
+def test_what_nobody_was_asked_for_any_more_is_no_set_of_ports(service: Service) -> None:
+    for number in range(3):
+        asked = Rest("tcp", "closed", "reset", ((100 + number, 200),))
+        service.run([replace(host(1, 22), rest=(asked,))], silent=[2])
+    made = count(service, "port_sets")
+    prune(service, max_age=0.5 * HOUR)
+    assert kept(service) == [3]
+    assert count(service, "port_sets") == 2 < made
+    assert hosts(service, 3)[0].rest == (asked,)
 
 
 def test_a_run_that_is_to_be_continued_is_kept(service: Service) -> None:

@@ -299,9 +299,12 @@ def _of_port(address: str, was: Port, now: Port, sides: _Sides, told: Difference
 
 
 def _comparable(was: Port, now: Port, sides: _Sides) -> bool:
-    """Whether both runs looked at a port in the same way: its number says ``https-alt`` what turns out as ``http``."""
+    """Whether both runs looked at a port in the same way: its number says ``https-alt`` what turns out as ``http``.
+
+    Where neither got an answer, one may still have looked up the number, and the other not.
+    """
     if (was.method == "probed") == (now.method == "probed"):
-        return True
+        return was.method == "probed" or bool(was.service) == bool(now.service)
     return sides.first.detection == sides.second.detection == "every"
 
 

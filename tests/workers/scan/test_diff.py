@@ -366,6 +366,12 @@ def test_a_service_known_by_its_number_alone_is_not_another_one() -> None:
     ]
 
 
+def test_a_name_that_only_one_run_has_looked_up_by_the_number_is_no_change() -> None:
+    silent, looked_up = port(service="", tunnel="", method=""), port(service="https", tunnel="", method="table")
+    assert changes(host(silent), host(looked_up)) == []
+    assert changes(host(looked_up), host(silent)) == []
+
+
 @pytest.mark.parametrize(
     ("before", "after", "kind"),
     [

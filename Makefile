@@ -32,7 +32,8 @@ BENCH_PACKAGES := $(RUN_PACKAGES) runit s6
 # wireshark-common: dumpcap, capinfos
 BENCH_CAPTURE_PACKAGES := $(RUN_PACKAGES) iproute2 tcpdump wireshark-common netsniff-ng tcpreplay softflowd nfdump pmacct \
   stenographer curl openssl
-BENCH_SCAN_PACKAGES := $(RUN_PACKAGES) iproute2 nftables tcpdump nginx-light openssh-server redis-tools dnsmasq-base openssl
+BENCH_SCAN_PACKAGES := $(RUN_PACKAGES) iproute2 nftables tcpdump nginx-light openssh-server redis-tools dnsmasq-base openssl \
+  masscan
 BENCH_INSTALLED_PACKAGES = $(BINARY_PACKAGES) debootstrap systemd-container
 
 # $(call packages,NAMES): installs the Debian packages that are missing; says nothing when none is. What serves something
@@ -120,7 +121,7 @@ bench-capture: bench-capture-packages $(VENV)/run ## measure capturing against t
 	@$(BIN)/python -m bench.capture $(ARGS)
 
 .PHONY: bench-scan
-bench-scan: bench-scan-packages $(VENV)/run ## measure scanning against nmap, as root (ARGS=--write)
+bench-scan: bench-scan-packages $(VENV)/run ## measure scanning against nmap and others, as root (ARGS=--write)
 	@$(BIN)/python -m bench.scan $(ARGS)
 
 .PHONY: clean

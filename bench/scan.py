@@ -1,4 +1,4 @@
-"""``make bench-scan``: scans side by side with nmap, on hosts whose truth is known.
+"""``make bench-scan``: scans side by side with nmap and others, on hosts whose truth is known.
 
 Everything is in one run and on one lab; rounds take the programs in turn, in random order.
 """
@@ -12,18 +12,20 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import page, process, scan_rows, scanners
+from bench import page, process, scan_kills, scan_memory, scan_peers, scan_rows, scan_sending, scanners
 from bench import scan_report as report
-from bench.capture import note, version
-from bench.scan_method import METHOD
+from bench.capture import note
+from bench.scan_method import METHOD, MISSING
 from bench.scan_report import Figures
 from tests.workers.scan import lab
 
-ROWS = (*report.TITLES, "kill")
-PACKAGES = ("nmap", "nginx", "openssh-server", "redis-tools", "dnsmasq-base")
+ROWS = (*report.TITLES, "sending", "kill", "memory")
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,14 @@ class Scale:
     rounds: int
     again: int
     kills: int
+    runs: int
     limit: float
 
 
-FULL = Scale(rounds=5, again=3, kills=50, limit=scanners.LIMIT)
-SHORT = Scale(rounds=1, again=1, kills=3, limit=30.0)
+HOSTS = 1000
+"""Of the memory."""
+FULL = Scale(rounds=5, again=3, kills=50, runs=1000, limit=scanners.LIMIT)
+SHORT = Scale(rounds=1, again=1, kills=4, runs=20, limit=30.0)
 """To see that everything works: its figures are not kept."""
 
 
@@ -57,7 +62,7 @@ def main() -> None:
     scanners.LIMIT = scale.limit
     process.become_subreaper()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was made is removed then too
-    figures = Figures(versions={name: version(name) for name in PACKAGES})
+    figures = Figures(versions=scan_peers.versions())
     place = Path(tempfile.mkdtemp(prefix="bench-scan-", dir="/var/tmp"))
     begun = time.monotonic()
     try:
@@ -75,25 +80,52 @@ def main() -> None:
 
 
 def measure(net: lab.Network, place: Path, scale: Scale, wanted: set[str], figures: Figures) -> None:
-    for row, rounds in (("ports", scale.rounds), ("loss", 1), ("cap", scale.again)):
-        if row in wanted:
-            note(f"{report.TITLES[row]}, rounds: {rounds}")
-            figures.runs[row] = [scan_rows.whole_hosts(net, place, row, figures) for _ in range(rounds)]
-    if "silent" in wanted:
-        note(report.TITLES["silent"])
-        figures.runs["silent"] = [scan_rows.silent(net, place, figures)]
-    if "services" in wanted:
-        note(f"{report.TITLES['services']}, rounds: {scale.again}")
-        figures.runs["services"] = [scan_rows.services(net, place, figures) for _ in range(scale.again)]
-    for row in ("discovery", "crowd"):
-        if row in wanted:
-            note(f"{report.TITLES[row]}, rounds: {scale.rounds}")
-            figures.runs[row] = [scan_rows.discovery(net, place, row, figures) for _ in range(scale.rounds)]
-    if "crowd" in wanted:
-        figures.memory = scan_rows.discovery_memory(net, place)
-    if "kill" in wanted:
-        note(f"{scale.kills} kills")
-        figures.kills = list(scan_rows.kills(net, place, scale.kills, figures))
+    """Row by row; nmap, where it mostly waits, beside the making of a memory, which waits for nothing."""
+    for row in (row for row in ROWS if row in wanted and row != "memory"):
+        with _timed(row):
+            _measure(net, place, scale, row, figures)
+    database = place / "scan.db"
+    with _timed("nmap of loss and silent, and memory"), ThreadPoolExecutor() as pool:
+        patient = {row: peer for row, peer in scan_rows.patient().items() if row in wanted}
+        waiting = {row: pool.submit(peer.run, net, place) for row, peer in patient.items()}
+        if "memory" in wanted:
+            scan_memory.make(database, scale.runs, HOSTS)
+        for row, outcome in waiting.items():
+            first, *others = figures.runs[row]
+            figures.runs[row] = [{**first, report.NMAP: outcome.result()}, *others]
+    if "memory" in wanted:
+        figures.questions = list(scan_memory.questions(database))
+
+
+def _measure(net: lab.Network, place: Path, scale: Scale, row: str, figures: Figures) -> None:
+    match row:
+        case "ports" | "cap" | "loss":
+            rounds = scale.rounds if row == "ports" else scale.again
+            whole = scan_rows.whole_hosts
+            figures.runs[row] = [whole(net, place, row, figures, slow=not number) for number in range(rounds)]
+        case "silent":
+            figures.runs[row] = [scan_rows.silent(net, place, figures) for _ in range(scale.again)]
+        case "services":
+            services = scan_rows.services
+            figures.runs[row] = [services(net, place, figures, slow=not number) for number in range(scale.again)]
+            figures.everyone = scan_rows.everyone(net, place)
+        case "discovery" | "crowd":
+            rounds = scale.rounds if row == "crowd" else scale.again
+            discovery = scan_rows.discovery
+            figures.runs[row] = [discovery(net, place, row, figures, slow=not number) for number in range(rounds)]
+            if row == "crowd":
+                figures.memory = scan_rows.discovery_memory(net, place)
+        case "sending":
+            figures.sendings = scan_sending.measure(net)
+        case "kill":
+            figures.kills = list(scan_kills.kills(net, place, scale.kills, figures))
+
+
+@contextmanager
+def _timed(what: str) -> Iterator[None]:
+    begun = time.monotonic()
+    yield
+    note(f"{what} took {time.monotonic() - begun:.0f} s")
 
 
 def method(figures: Figures, scale: Scale) -> str:
@@ -103,7 +135,10 @@ def method(figures: Figures, scale: Scale) -> str:
         again=scale.again,
         kills=scale.kills,
         limit=scale.limit,
-        rate=scan_rows.KILLED_RATE,
+        hangs=scan_peers.HANGS,
+        missing=MISSING[report.RUSTSCAN in figures.versions],
+        rate=scan_kills.RATE,
+        runs=scale.runs,
     )
 
 

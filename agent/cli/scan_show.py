@@ -14,11 +14,11 @@ from agent.cli.scan_list import document as run_document
 from agent.cli.scan_list import loss, note, status
 from agent.cli.scan_stores import chosen, opened, pick, runs_of
 from agent.cli.scan_words import ports as short_ports
-from agent.cli.scan_words import says_everything
+from agent.cli.scan_words import remark, says_everything
 from agent.errors import UsageError
 
 if TYPE_CHECKING:
-    from agent.workers.scan.found import Host, Port
+    from agent.workers.scan.found import Host, Port, Script
     from agent.workers.scan.memory.coverage import Asked
     from agent.workers.scan.memory.reading import Run
 
@@ -130,36 +130,42 @@ def _words(value: Any) -> str:
 
 
 def _rows(host: Host) -> list[tuple[str, ...]]:
-    from agent.workers.scan.diff import service
-
-    rows = [
-        (
-            host.address,
-            f"{port.protocol}/{port.number}",
-            port.state,
-            text.yes(port.tunnel == "ssl"),
-            " ".join(part for part in (service(port), _beside(port)) if part),
-        )
-        for port in host.ports
-        if port.state not in ("closed", "filtered")
-    ]
+    rows: list[tuple[str, ...]] = []
+    for port in host.ports:
+        if port.state not in ("closed", "filtered"):
+            place = host.address, f"{port.protocol}/{port.number}", port.state, text.yes(port.tunnel == "ssl")
+            rows += [(*place, _answers(port)), *map(_of_script, port.scripts)]
     together = _together(host)
-    names = f"names: {', '.join(host.names)}" if host.names else ""
+    beside = [
+        says_everything(host.everything) if host.everything else "",
+        f"also: {together}" if rows and together else together,
+        f"system: {host.os[0]}" if host.os else "",
+        f"names: {', '.join(host.names)}" if host.names else "",
+    ]
+    line = "; ".join(filter(None, beside))
     if not rows:
-        everything = says_everything(host.everything) if host.everything else ""
-        beside = "; ".join(part for part in (everything, together, names) if part)
-        return [(host.address, text.ABSENT, host.state, text.ABSENT, beside)]
-    beside = "; ".join(part for part in (f"also: {together}" if together else "", names) if part)
-    return [*rows, *([("", "", "", "", beside)] if beside else [])]
+        rows.append((host.address, text.ABSENT, host.state, text.ABSENT, line))
+    elif line:
+        rows.append((*_BLANK, line))
+    return [*rows, *map(_of_script, host.scripts)]
 
 
-def _beside(port: Port) -> str:
-    """Such as ``(says nothing)``: what was learned when it was asked what it is, beside the reason for its state."""
-    remark = port.reason.partition("; ")[2]
-    return f"({_REMARKS.get(remark, remark)})" if remark else ""
+_BLANK = ("", "", "", "")
+_LONG = 200
+"""Characters of what a script said that are shown; JSON has all of it."""
 
 
-_REMARKS = {"nmap: tcpwrapped": "hangs up at once"}
+def _of_script(script: Script) -> tuple[str, ...]:
+    said = script.output if len(script.output) <= _LONG else f"{script.output[:_LONG]}..."
+    return (*_BLANK, f"{script.name}: {said}")
+
+
+def _answers(port: Port) -> str:
+    """What answers there, with the certificate that it shows."""
+    from agent.workers.scan.diff import certificate, service
+
+    shown = f"certificate {certificate(port.certificate)}" if port.certificate else ""
+    return ", ".join(filter(None, (" ".join(filter(None, (service(port), remark(port.reason)))), shown)))
 
 
 def _together(host: Host) -> str:

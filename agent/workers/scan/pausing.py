@@ -2,6 +2,8 @@
 
 ``agentctl scan pause`` and ``stop`` leave files beside the settings of the scan (``agent.supervisor.scanning``); who
 sends anything asks the gate before each batch, which looks at them every ``LOOK`` seconds and costs nothing in between.
+What waits in an engine, or would be repeated by the kernel, is held back too (``Engine.resting``). The kernel alone may
+still look for a neighbour that it was made to look for: by three requests, a second apart (arp(7)).
 
 What runs as a foreign program, nmap, cannot be asked. It is killed when the gate closes, and what it was at is done
 anew when the gate opens (``Gate.redo``). To stop it in its tracks (SIGSTOP) would be shorter, and wrong: its timers go

@@ -12,11 +12,11 @@ _AT_ONCE = 65_536  # bytes of the ledger between two breaks
 
 
 def review(
-    grid: Grid, ledger: Ledger, finished: list[bool], *, attempts: int, retries: int, elsewhere: float
+    grid: Grid, ledger: Ledger, finished: list[bool], *, attempts: int, retries: int, elsewhere: float, patient: bool
 ) -> Iterator[None]:
     """Set ``finished`` for each place that needs no further round after that many ``attempts``; a few at a time.
 
-    ``retries`` and ``elsewhere`` as in ``rounds.enough``.
+    ``retries``, ``elsewhere`` and ``patient`` as in ``rounds.enough``.
     """
     width, counted = grid.width, 0
     for place in range(len(grid.addresses)):
@@ -28,7 +28,7 @@ def review(
                 silent += count
             elif tells_loss(byte):
                 answered[byte & 7] += count
-        if enough(answered, silent, attempts, retries, elsewhere):
+        if enough(answered, silent, attempts, retries, elsewhere, patient=patient):
             finished[place] = True
             ledger.believe(place * width, (place + 1) * width)
         counted += width

@@ -30,15 +30,18 @@ def loss(answered: Sequence[int]) -> float:
     return (in_vain + _LOST) / (in_vain + sum(answered) + _SEEN)
 
 
-def enough(answered: Sequence[int], silent: int, attempts: int, retries: int, elsewhere: float) -> bool:
+def enough(
+    answered: Sequence[int], silent: int, attempts: int, retries: int, elsewhere: float, *, patient: bool = False
+) -> bool:
     """Whether the ``silent`` probes of a host, each sent ``attempts`` times (1 or more), are to be believed.
 
     ``answered`` is as in ``loss``, ``elsewhere`` the loss over all hosts of the chunk, which counts where this host
-    said too little to tell its own. ``retries`` is how many attempts after the first are allowed.
+    said too little to tell its own. ``retries`` is how many attempts after the first are allowed. ``patient``: all of
+    them are made, for a few probes cannot tell how much is lost.
     """
     if not silent or attempts > retries:
         return True
-    if attempts < AT_LEAST:
+    if patient or attempts < AT_LEAST:
         return False
     total = sum(answered)
     lost = loss(answered) if total >= 2 * _SEEN else max(loss(answered), elsewhere)

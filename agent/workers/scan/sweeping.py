@@ -45,11 +45,13 @@ _ENOUGH = 0.005  # seconds of turns without a break: longer would keep others in
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """What one sweep asks. ``present`` are those of ``addresses`` that are asked; of the others it is known that nobody
-    is there. ``None``: all of them. A chunk that was begun before goes on with those of then."""
+    is there. ``None``: all of them. A chunk that was begun before goes on with those of then. ``patient`` as in
+    ``Sweep``."""
 
     addresses: tuple[str, ...]
     ports: Ranges
     present: Collection[str] | None = None
+    patient: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +161,7 @@ class Sweeper:
             places = {address: place for place, address in enumerate(grid.addresses)}
             probes = [(places[address], port) for address, port in known]
             try:
-                return await self._run(grid, ledger, engine, key, probes, turn)
+                return await self._run(grid, ledger, engine, key, probes, chunk.patient, turn)
             finally:
                 engine.close()
         finally:
@@ -172,6 +174,7 @@ class Sweeper:
         engine: Engine,
         seed: bytes,
         known: Sequence[Probe],
+        patient: bool,
         turn: Callable[[Progress], None],
     ) -> Swept:
         share = self._budget.of([ip_address(address.partition("%")[0]) for address in grid.addresses])
@@ -193,17 +196,23 @@ class Sweeper:
             now,
             seed=seed,
             retries=self._retries,
+            patient=patient,
             known=known,
             permit=permit,
             charge=charge,
         )
-        await drive(sweep, engine, self._gate, lambda: turn(sweep.progress(time.monotonic())))
+        missed = 0
+
+        def look() -> None:
+            nonlocal missed
+            turn(sweep.progress(time.monotonic()))
+            if sweep.redone > missed:
+                self._log(f"canaries are missed: what went unanswered is asked again, at {pace.rate:.0f} a second")
+                missed = sweep.redone
+
+        await drive(sweep, engine, self._gate, look)
         self._learned = pace.rate
         last = sweep.progress(time.monotonic())
-        if sweep.redone:
-            self._log(
-                f"canaries were missed {sweep.redone} times: what went unanswered was asked again, at half the rate"
-            )
         witnesses: dict[str, list[Witness]] = {}
         for (place, _), how in sweep.witnesses.items():
             witnesses.setdefault(grid.addresses[place], []).append(how)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from ipaddress import IPv4Address, IPv6Address
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -96,33 +97,48 @@ def test_hosts_that_are_excluded_get_no_packet_and_nor_do_broadcasts(
 
 FORGED = """
 import ipaddress, sys
-from agent.workers.scan import job, plan, sweeping
+from agent.workers.scan import found, job, plan, sweeping
 
 def forged(*declared, **more):
     number = int(ipaddress.ip_address({address!r}))
     return plan.Plan((plan.Group(4, "", ((number, number),)),), 64, "f" * 64)
 
+async def swept(self, *chunk, **more):
+    port = found.Port({protocol!r}, 53, "open", "syn-ack")
+    host = found.Host({address!r}, "up", "", ports=(port,))
+    return sweeping.Swept((host,), "", frozenset(), 1, 1, 0.0, {{}})
+
 job.make_plan = forged
-if {blindly}:
+if {stage!r} != "discovery":
     sweeping.Sweeper.begun = lambda self, number: True
+if {stage!r} == "services":
+    sweeping.Sweeper.sweep = swept
 from agent.workers.main import main
 sys.exit(main("scan"))
 """
-"""A worker whose plan holds an address that nobody allows; and that sweeps it at once, if ``blindly``."""
+"""A worker whose plan holds an address that nobody allows; it gets as far as the ``stage`` without anybody looking."""
 
 
 @pytest.mark.parametrize(
-    ("address", "blindly"),
-    [("10.77.0.5", True), ("10.77.0.255", False), ("10.77.0.128", True), ("169.254.169.254", True), ("8.8.8.8", False)],
+    ("address", "stage", "protocol"),
+    [
+        ("10.77.0.255", "discovery", "tcp"),
+        ("8.8.8.8", "discovery", "tcp"),
+        ("10.77.0.128", "sweep", "tcp"),
+        ("169.254.169.254", "sweep", "tcp"),
+        ("10.77.0.5", "services", "tcp"),
+        ("10.77.0.5", "services", "udp"),  # which nmap alone asks what it is
+    ],
 )
 def test_a_plan_that_was_forged_sends_nothing(
-    bench: Bench, network: tuple[str, ...], address: str, blindly: bool
+    bench: Bench, network: tuple[str, ...], address: str, stage: str, protocol: str
 ) -> None:
-    scan = Scan(name="lan", targets=("10.77.0.2", "10.77.0.128/25"), exclude=("10.77.0.5",), ports="80", engine="syn")
+    scan = Scan(name="lan", targets=("10.77.0.2", "10.77.0.128/25"), exclude=("10.77.0.5",), ports="53", engine="syn")
+    scan = msgspec.structs.replace(scan, profile="services")
     subprocess.run([*network, "ip", "route", "add", "default", "via", "10.77.0.2"], check=True)
     with wire(network[-1]) as sent:
-        ended = bench.run(scan, prefix=network, entry=FORGED.format(address=address, blindly=blindly))
+        ended = bench.run(scan, prefix=network, entry=FORGED.format(address=address, stage=stage, protocol=protocol))
     assert ended.code == 2
     what = "is excluded" if address == "10.77.0.5" else "must not be scanned"
-    assert ended.stderr == f"{address} {what}: nothing was sent to it\n"
+    assert ended.stderr.removeprefix(f"services of {address}: ") == f"{address} {what}: nothing was sent to it\n"
     assert {one for one in sent.to() if not one.startswith(("fe80::", "ff02::"))} == set()

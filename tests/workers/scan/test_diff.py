@@ -435,6 +435,12 @@ def test_a_service_known_by_its_number_alone_is_not_another_one() -> None:
     ]
 
 
+def test_a_name_that_only_one_run_has_looked_up_by_the_number_is_no_change() -> None:
+    silent, looked_up = port(service="", tunnel="", method=""), port(service="https", tunnel="", method="table")
+    assert changes(host(silent), host(looked_up)) == []
+    assert changes(host(looked_up), host(silent)) == []
+
+
 @pytest.mark.parametrize(
     ("before", "after", "kind"),
     [
@@ -488,3 +494,22 @@ def test_an_address_that_was_only_taken_for_up_has_not_been_seen() -> None:
 def test_a_script_that_speaks_twice_may_do_so_in_any_order() -> None:
     one, other = Script("x", "1"), Script("x", "2")
     assert changes(host(scripts=(one, other)), host(scripts=(other, one))) == []
+
+
+def test_a_run_that_is_degraded_for_some_addresses_is_believed_about_the_others() -> None:
+    def told(last: int, state: str) -> Host:
+        return replace(host(port(state=state)), address=f"10.0.0.{last}")
+
+    before = [told(1, "open"), told(2, "open")]
+    partly = Side(
+        looked=lambda _: True, doubt="degraded: the way was lost", withheld=lambda address: address == "10.0.0.2"
+    )
+    found = compare(before, Side(looked=lambda _: True), [told(1, "closed")], partly)
+    assert [(change.kind, change.address) for change in found.changes] == [("port_closed", "10.0.0.1")]
+    assert found.withheld == 1
+    [note] = found.notes
+    assert note == (
+        "the second run is degraded: the way was lost: nothing is said to be gone or closed there (1 change not told)"
+    )
+    back = compare([told(1, "closed")], partly, before, Side(looked=lambda _: True))
+    assert [(change.kind, change.sure) for change in back.changes] == [("port_opened", True), ("host_new", False)]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from agent.workers.scan.engine import Probe
 from agent.workers.scan.grid import Grid
 from agent.workers.scan.ledger import Ledger, decode
+from agent.workers.scan.outcome import outcome
 from agent.workers.scan.pace import Pace
 from agent.workers.scan.sweep import Sweep
 from tests.workers.scan.path import Path, Says, made, run
@@ -48,6 +49,21 @@ def judged(grid: Grid, ledger: Ledger, says: Says) -> None:
     """Everything was found, and nothing that is not there."""
     assert found(grid, ledger, "open") == OPEN
     assert found(grid, ledger, "closed") == {p for p in grid.ports if says(0, p) == "closed"}
+
+
+@pytest.mark.parametrize("patient", [False, True])
+def test_a_few_probes_on_a_lossy_path_are_asked_to_the_end_where_much_rests_on_each(
+    tmp_path: File, patient: bool
+) -> None:
+    """Five answers cannot tell that a tenth of all is lost. Whoever looks a second time must not take loss for news."""
+    grid, missed = Grid("tcp", ["10.0.0.1"], ((1, 5),)), 0
+    for seed in range(140):
+        ledger = Ledger(tmp_path / "lot", grid.key(f"{seed}"), grid.size, now=0.0, within=60.0)
+        path = Path(lambda place, port: "open", lost=0.05, seed=seed)
+        run(made(grid, ledger, path, 1000, patient=patient), 0.0)
+        missed += len(found(grid, ledger, "open")) < 5
+        ledger.remove()
+    assert missed == 0 if patient else missed > 1
 
 
 @pytest.mark.parametrize("says", [closed, silent])
@@ -135,8 +151,12 @@ def test_a_path_that_goes_dark_for_a_while_loses_nothing(grid: Grid, ledger: Led
 def test_a_path_that_stays_dark_is_degraded_and_closes_nothing(grid: Grid, ledger: Ledger) -> None:
     path = Path(closed, dark=(1.0, 1e9))
     sweep = made(grid, ledger, path, 4000, known=[(0, port) for port in sorted(OPEN)[:4]])
-    run(sweep, 0.0)
+    took = run(sweep, 0.0)
     assert "open ports" in sweep.degraded
+    assert took < 60
+    [host] = outcome(grid, ledger)
+    asked = {port for rest in host.rest for low, high in rest.ports for port in range(low, high + 1)}
+    assert asked | {port.number for port in host.ports} < {port for _, port in path.sent}, "or it fell into the hole"
     assert found(grid, ledger, "closed") <= {port for _, port in path.answered}
 
 

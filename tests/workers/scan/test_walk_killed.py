@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -11,6 +12,7 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from agent.declaration.model import Engine, Profile, Scan, Scanning
@@ -18,7 +20,7 @@ from agent.workers.scan.sweep import BATCH
 from agent.workers.scan.walk import at_once
 from tests.workers.scan import lab
 from tests.workers.scan.test_worker import Bench, Ended
-from tests.workers.scan.truth import INTERFACE
+from tests.workers.scan.truth import INTERFACE, of_kind
 from tests.workers.scan.wire import Wire, wire
 
 PLENTY = Scanning(rate=1_000_000, network_rate=1_000_000, target_rate=1_000_000)
@@ -113,3 +115,63 @@ def test_discovering_many(net: lab.Network, bench: Bench) -> None:
     assert len(second & third) <= hosts - 256
     assert len(third) == hosts - 256, "those of the first part are known, whether they are there or not"
     assert not lives.ended.events.keys() & WRONG
+
+
+def test_a_second_look(net: lab.Network, bench: Bench) -> None:
+    """What it has been told it does not ask again, and a change is told once."""
+    host = of_kind("many services")[0].address
+    ports = "7001-7040,8001-8040"
+    service = scan(host, ports=ports, rate=20_000)
+    assert bench.run(service, prefix=tuple(net.inside())).code == 0
+    rules = "table inet gone { chain in { type filter hook input priority -10; "
+    rules += f"ip daddr {host} tcp dport {{ {ports} }} reject with tcp reset; }}; }}"
+    subprocess.run(net.there("nft", rules), check=True)
+    ledger = bench.data / "sweep-1.tcp"  # of the first lot: there is one chunk
+    slow = msgspec.structs.replace(service, rate=100)
+    try:
+        kill(net, bench, slow, lambda: sum(byte >= 128 for byte in states(ledger)) >= 30)
+        told = {7001 + at if at < 40 else 8001 + at - 40 for at, byte in enumerate(states(ledger)) if byte >= 128}
+        with wire(net.near, INTERFACE) as seen:
+            ended = bench.run(service, prefix=tuple(net.inside()))
+    finally:
+        subprocess.run(net.there("nft", "delete table inet gone"), check=True)
+    assert ended.code == 0, ended.stderr
+    asked = {int(what.removeprefix("syn ")) for to, what in seen.probes("syn") if to == host}
+    assert 30 <= len(told) <= 80
+    assert not asked & told
+    assert asked | told == {*range(7001, 7041), *range(8001, 8041)}
+    assert bench.rows("SELECT id, status, degraded FROM runs") == [(1, "finished", ""), (2, "finished", "")]
+    changes = bench.rows("SELECT kind, count(*) FROM changes WHERE run = 2 GROUP BY kind")
+    assert changes == [("port_closed", 80)]
+
+
+def states(ledger: Path) -> bytes:
+    """What is known of each probe, if it was begun."""
+    try:
+        return ledger.read_bytes()[4096:]
+    except FileNotFoundError:
+        return b""
+
+
+def test_a_run_whose_nmap_dies_while_services_are_identified(net: lab.Network, bench: Bench) -> None:
+    """It fails, and says so; the next start has no port to sweep, and gives to nmap what is missing."""
+    hosts = [host.address for kind in ("web", "ssh") for host in of_kind(kind)[:4]]
+    service = scan(*hosts, ports="22,80,81,443", rate=20_000, profile="services")
+    (bench.directory / "share").mkdir()
+    (bench.directory / "share" / "nmap").symlink_to("/usr/share/nmap")
+    path = bench.fake('case "$*" in *-sV*) kill -KILL $$;; esac; exec "$NMAP" "$@"')
+    failed = bench.run(service, prefix=tuple(net.inside()), path=path)
+    assert failed.code == 2
+    why = failed.stderr.removesuffix("\n")
+    assert "nmap was killed by SIGKILL" in why
+    assert failed.events["scan_failed"]["message"].endswith(f"{why}; the next run continues")
+    assert bench.rows("SELECT status, message, chunks_done FROM runs") == [("failed", why, 1)]
+    with wire(net.near, INTERFACE) as seen:
+        ended = bench.run(service, prefix=tuple(net.inside()))
+    assert ended.code == 0, ended.stderr
+    assert f"continuing run 1: 8 of 8 hosts were done; has failed once and was continued: {why}" in ended.stderr
+    assert not [one for one in seen.probes("syn") if one[1] == "syn 81"], "a closed port, known by then"
+    told = ("finished", f"has failed once and was continued: {why}", 8)
+    assert bench.rows("SELECT status, message, hosts_up FROM runs") == [told]
+    named = {port.service for host in bench.found() for port in host.open_ports()}
+    assert named == {"http", "ssh"}

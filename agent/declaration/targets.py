@@ -226,14 +226,20 @@ def left_out(targets: Iterable[str]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     spans: list[Span] = []
+    alone: set[str] = set()
     for text in targets:
+        if "/" not in text and "-" not in text:  # most of a long list are single addresses
+            alone.add(text.partition("%")[0])
+            continue
         one = span(text)
         spans.append(one)
         if one.family == 4 and _is_network(text, one) and not _touch(one, _LOOPBACK):
             found[str(IPv4Address(one.low))] = f"the network address of {text}"
             found[str(IPv4Address(one.high))] = f"the broadcast address of {text}"
     merged = merge(one._replace(zone="") for one in spans)
-    found.update((address, reason) for address, number, reason in _HOLES if _covered(number, merged))
+    found.update(
+        (address, reason) for address, number, reason in _HOLES if address in alone or _covered(number, merged)
+    )
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,12 +15,12 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
-from agent.declaration.model import Scan
+from agent.declaration.model import Scan, Scanning
 from agent.declaration.wall_clock import Offset
 from agent.declaration.window import DAY, parse_window
 from agent.workers.scan.pausing import EXTEND_EVERY, LOOK, Ended, Gate, opens
 from tests.workers.scan.test_worker import ENTRY, Bench, bench, loopback, network
-from tests.workers.scan.wire import Wire, wire
+from tests.workers.scan.wire import Wire, entered, wire
 
 __all__ = ["bench", "network"]
 
@@ -245,7 +246,7 @@ def test_a_pause_ends_nmap_within_a_second_and_what_it_was_at_is_done_anew(bench
     process = bench.start(loopback(), path=bench.fake(WAITING))
     until(lambda: pids(here))
     (bench.directory / "lan.paused").touch()
-    assert until(lambda: not lives(pids(here)[0])) < 4  # it takes a quarter of one, if nothing else is to be done
+    assert until(lambda: not lives(pids(here)[0])) < A_SECOND  # half of one at most, if nothing else is to be done
     told(bench, "paused by hand: 0 of 1 host")
     (here / "go").touch()
     (bench.directory / "lan.paused").unlink()
@@ -263,8 +264,10 @@ WAYS: dict[str, dict[str, Any]] = {
     "10.77.0.3": {"engine": "syn", "ports": "10000-20000"},
     "10.77.0.4": {"ports": "udp/10000-20000"},
     "10.77.0.128/25": {"profile": "discovery"},
+    "10.77.0.5": {"profile": "services", "ports": "30000-30039", "budget": Scanning(target_rate=20)},
 }
 """By whom they ask: the ways in which anything is sent. Hosts say nothing, so that whatever retries has cause to."""
+LISTENING = range(30000, 30040)
 
 SILENT = """
 table inet silent {
@@ -277,7 +280,7 @@ table inet silent {
 """
 A_SECOND = 1.0
 NOON = time.mktime((*time.localtime()[:3], 12, 0, 0, 0, 0, -1))
-LONGER = 2.5
+LONGER = 2.0
 """Seconds in which whatever retries would do so."""
 
 
@@ -285,9 +288,6 @@ class Way(NamedTuple):
     bench: Bench
     process: subprocess.Popen[str]
     net: IPv4Network
-
-    def order(self, name: str) -> None:
-        (self.bench.directory / f"lan.{name}").touch()
 
     def sent(self, wire: Wire, since: float) -> list[float]:
         """When packets to its hosts left, in seconds from then on."""
@@ -312,9 +312,12 @@ time.time = told
 def ways(tmp_path: Path, network: tuple[str, ...]) -> Iterator[list[Way]]:
     """Scans that would take minutes, at work, one in each way, an hour before their window closes at noon."""
     there = network[-1].replace("scan-a", "scan-b")
-    subprocess.run(["ip", "-n", there, "addr", "add", "10.77.0.4/24", "dev", "wire"], check=True)
+    for address in ("10.77.0.4", "10.77.0.5"):
+        subprocess.run(["ip", "-n", there, "addr", "add", f"{address}/24", "dev", "wire"], check=True)
     subprocess.run(["ip", "netns", "exec", there, "nft", "-f", "-"], input=SILENT, text=True, check=True)
     found: list[Way] = []
+    with entered(there):
+        listeners = [socket.create_server(("10.77.0.5", port)) for port in LISTENING]
     try:
         for number, (target, settings) in enumerate(WAYS.items()):
             (directory := tmp_path / str(number)).mkdir()
@@ -322,63 +325,55 @@ def ways(tmp_path: Path, network: tuple[str, ...]) -> Iterator[list[Way]]:
             scan = Scan(name="lan", targets=(target,), rate=20, window=("06:00-12:00",), **settings)
             it_is(own, NOON - 3600)
             found.append(Way(own, own.start(scan, prefix=network, entry=CLOCKED), IPv4Network(target)))
+        while '"phase":"services"' not in str(found[-1].bench.notes):
+            found[-1].bench.receive()
         yield found
     finally:
+        for listener in listeners:
+            listener.close()
         for way in found:
             way.bench.close()
 
 
-def test_what_is_told_to_pause_go_on_or_end_does_so_within_a_second_in_whatever_way_it_sends(
+def test_in_whatever_way_it_sends_it_is_held_goes_on_and_ends_within_a_second(
     ways: list[Way], network: tuple[str, ...]
 ) -> None:
+    """By hand, and when its window closes in the middle."""
     with wire(network[-1]) as sent:
 
         def all_send(since: float) -> None:
             until(lambda: all(len(way.sent(sent, since)) > 5 for way in ways), 30.0)
+            if since:
+                for way in ways:
+                    assert min(way.sent(sent, since)) < A_SECOND, way.net
+
+        def none_sends(since: float) -> None:
+            time.sleep(max(0.0, since + LONGER - time.time()))  # that nothing happens cannot be waited for
+            for way in ways:
+                assert max(way.sent(sent, since), default=0.0) < A_SECOND, way.net
 
         def tell(name: str) -> float:
             for way in ways:
-                way.order(name)
+                (way.bench.directory / f"lan.{name}").touch()
             return time.time()
 
         all_send(0.0)
-        paused = tell("paused")
-        time.sleep(LONGER)  # that nothing happens cannot be waited for
-        assert all(way.process.poll() is None for way in ways)
+        none_sends(tell("paused"))
         for way in ways:
-            assert max(way.sent(sent, paused), default=0.0) < A_SECOND, way.net
             (way.bench.directory / "lan.paused").unlink()
-        resumed = time.time()
-        all_send(resumed)
-        for way in ways:
-            assert min(way.sent(sent, resumed)) < A_SECOND, way.net
-        ended = tell("ended")
-        for way in ways:
-            assert way.bench.finish(way.process).events["scan_stopped"]
-        time.sleep(max(0.0, ended + LONGER - time.time()))
-    for way in ways:
-        assert max(way.sent(sent, ended), default=0.0) < A_SECOND, way.net
-        assert way.process.returncode == 0
-
-
-def test_a_window_that_closes_in_the_middle_of_a_scan_holds_it_until_it_opens(
-    ways: list[Way], network: tuple[str, ...]
-) -> None:
-    with wire(network[-1]) as sent:
-        until(lambda: all(len(way.sent(sent, 0.0)) > 5 for way in ways), 30.0)
+        all_send(time.time())
         for way in ways:
             it_is(way.bench, NOON - 0.3)
-        noon = time.time() + 0.3
-        time.sleep(0.3 + LONGER)
+        none_sends(time.time() + 0.3)
         for way in ways:
-            assert max(way.sent(sent, noon), default=0.0) < A_SECOND, way.net
             told(way.bench, "outside its window until ")
-            assert way.process.poll() is None
             it_is(way.bench, NOON + 18 * 3600)
-        opened = time.time()
-        until(lambda: all(len(way.sent(sent, opened)) > 5 for way in ways), 30.0)
+        all_send(time.time())
+        ended = tell("ended")
         for way in ways:
-            assert min(way.sent(sent, opened)) < A_SECOND, way.net
+            assert way.bench.finish(way.process).code == 0
+            assert way.bench.rows("SELECT status FROM runs") == [("stopped",)]
+        none_sends(ended)
 
 
 def it_is(bench: Bench, at: float) -> None:

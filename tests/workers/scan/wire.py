@@ -39,7 +39,7 @@ class Wire:
     """What has been sent since it was opened."""
 
     def __init__(self, namespace: str | None, interface: str) -> None:
-        with _entered(namespace) if namespace else nullcontext():
+        with entered(namespace) if namespace else nullcontext():
             self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)  # without what is before IP
         self._socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 * 1024 * 1024)
@@ -122,7 +122,8 @@ def wire(namespace: str | None, interface: str = "wire") -> Iterator[Wire]:
 
 
 @contextmanager
-def _entered(namespace: str) -> Iterator[None]:
+def entered(namespace: str) -> Iterator[None]:
+    """This thread is in a network namespace of ``ip-netns(8)``; a socket that it makes there stays there."""
     with open("/proc/thread-self/ns/net") as back, open(f"/run/netns/{namespace}") as there:  # noqa: PTH123  # descriptors
         _enter(there.fileno())
         try:

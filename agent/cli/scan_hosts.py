@@ -10,7 +10,7 @@ from agent.cli import output, table, text
 from agent.cli.base import Session, command
 from agent.cli.names import SCAN
 from agent.cli.scan_stores import find, nothing, opened
-from agent.cli.scan_words import says_everything
+from agent.cli.scan_words import remark, says_everything
 from agent.cli.stores import warn
 
 if TYPE_CHECKING:
@@ -135,8 +135,7 @@ def _state(port: PortNow) -> str:
 
 def _service(port: PortNow) -> str:
     service = port.service
-    if not service.name and (remark := port.reason.partition("; ")[2]):
-        return f"({remark})"
     name = "/".join(part for part in (service.tunnel, service.name) if part)
     extra = f"({service.extrainfo})" if service.extrainfo else ""
-    return " ".join(part for part in (name, service.product, service.version, extra) if part)
+    parts = (name, service.product, service.version, extra, remark(port.reason))
+    return " ".join(part for part in parts if part)

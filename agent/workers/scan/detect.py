@@ -23,8 +23,8 @@ Stage = Literal["light", "deep", "slow"]
 INTENSITY: Final[Mapping[Stage, int]] = {"light": 2, "deep": 7, "slow": 2}
 """``--version-intensity`` of nmap(1): 2 is what ``--version-light`` is, 7 what it does by itself."""
 
-GROUP_HOSTS: Final = 8
-"""Most hosts of one run: nmap tells of them when it is through with all, so a kill asks no more of them twice."""
+GROUP_HOSTS: Final = 16
+"""Most hosts of one run. nmap tells of them when it is through with all: so many are asked anew after a kill."""
 
 GROUP_PORTS: Final = 256
 """Most ports of one run, over all of its hosts, and so of one host too."""
@@ -39,6 +39,9 @@ LIMIT: Final[Mapping[Stage, float]] = {"light": 60.0, "deep": 120.0, "slow": 120
 """Seconds after which a run is broken off and done in parts. A port that never answers costs a light run 41 s, one
 that says what nmap does not know a deep one 85 s (measured, nmap 7.93). One that never stops talking, a tarpit, costs
 any amount."""
+
+USUAL: Final[Mapping[Stage, float]] = {"light": 12.0, "deep": 85.0, "slow": 41.0}
+"""Seconds that a run takes with a port that does not speak first, or not in words that nmap knows (measured)."""
 
 _PER_ROUND: Final = 15.0
 """Seconds more for each further ``AT_ONCE`` ports of a run."""

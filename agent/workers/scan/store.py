@@ -47,7 +47,7 @@ MISSES: Final = 2
 """Looks in a row that miss something until it counts as closed or gone."""
 
 _UNFINISHED: Final = (
-    "SELECT id, started, seed, hosts_up, ports_open, failures, failure, plan_hash FROM runs"
+    "SELECT id, started, seed, hosts_up, ports_open, failures, failure, sent, answered, plan_hash FROM runs"
     " WHERE id = (SELECT max(id) FROM runs WHERE status != 'imported') AND site = ? AND NOT folded"
     " AND (status = 'interrupted' OR status = 'failed' AND failures < ?) AND abs(? - started) <= ?"
 )
@@ -111,14 +111,14 @@ class ScanStore:
             execute = self._connection.execute
             execute("UPDATE runs SET status = 'interrupted', ended = ? WHERE status = 'running'", (now,))
             last = execute(_UNFINISHED, (self.site, FAILURES, now, RESUME_WITHIN)).fetchone()
-            if last is None or last[7] != task.plan_hash:
+            if last is None or last[-1] != task.plan_hash:
                 return writing.add_run(self._connection, task, self.site, now, "running", now)
-            number, started, seed, hosts_up, ports_open, failures, failure, _ = last
+            number, started, seed, hosts_up, ports_open, failures, failure, *probes, _ = last
             chunks = execute("SELECT number, hosts FROM chunks WHERE run = ?", (number,)).fetchall()
             done, hosts = {chunk for chunk, _ in chunks}, sum(hosts for _, hosts in chunks)
             known = {chunk for [chunk] in execute("SELECT number FROM discovered WHERE run = ?", (number,))}
             figures = (hosts, hosts_up, ports_open)
-            run = Run(number, done, known, *figures, seed, started, self.site, True, failures, failure)
+            run = Run(number, done, known, *figures, seed, started, self.site, True, failures, failure, *probes)
             execute("UPDATE runs SET status = 'running', ended = NULL, message = ? WHERE id = ?", (run.after(), number))
             return run
 
@@ -204,16 +204,16 @@ class ScanStore:
         with self._told():
             return reading.canaries_met(self._connection, run.id, protocol)
 
-    def signs(self, run: Run, within: Mapping[Protocol, Ranges]) -> Iterator[tuple[str, bool, bool]]:
-        """``(address, known, alive)`` of each host that is known to be up or that this run has met.
+    def signs(self, run: Run, within: Mapping[Protocol, Ranges]) -> Iterator[tuple[str, bool, bool, int]]:
+        """``(address, known, alive, dark)`` of each host that is known to be up or that this run has met.
 
-        ``within`` are the ports that it asks. See ``blind.alive``.
+        ``within`` are the ports that it asks. See ``blind.Sign``.
         """
         with self._told():
             yield from signs(self._connection, run.id, self.site, within)
 
-    def withhold(self, run: Run, addresses: Iterable[str], outcome: Literal["blind", "dark"]) -> None:
-        """Note that what this run does not see at these ``addresses`` is not to be believed; see ``Outcome``."""
+    def withhold(self, run: Run, addresses: Iterable[str], outcome: Literal["blind", "dark", "settled"]) -> None:
+        """Note how far it is to be believed what this run does not see at these ``addresses``; see ``Outcome``."""
         with self._transaction():
             writing.add_asked(self._connection, run.id, asked(addresses, (), outcome))
 

@@ -11,14 +11,15 @@ once more in the next round, never sooner.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Literal
 
 from agent.workers.scan.advance import Progress, ahead, fraction
+from agent.workers.scan.apart import Apart
 from agent.workers.scan.blind import Witness
-from agent.workers.scan.canary import Asking, Canaries
+from agent.workers.scan.canary import Canaries
 from agent.workers.scan.engine import Engine, Probe, Reply
-from agent.workers.scan.everything import everywhere, suspicious, unlikely
+from agent.workers.scan.everything import suspicious, unlikely
 from agent.workers.scan.grid import Grid
 from agent.workers.scan.ledger import ANSWERED, BELIEVED, MOST_SENT, SKIPPED, Ledger, decode, encode
 from agent.workers.scan.pace import FLOOR, Pace
@@ -35,6 +36,7 @@ BACKLOG: Final = 256
 
 _STUBBORN: Final = 3  # how often a stretch is redone, and up to three times that while it can go slower
 _MOST_HELD = 1024  # probes that may wait for a limit while others are looked for behind them
+_DEAD: Final = 5.0  # seconds without any answer, after its canaries were given up, until the rest is not asked at all
 _STALL: Final = 0.1  # seconds between two turns: this process, or this machine, was busy with something else
 _REST: Final = 0.002  # shortest time between two turns when nothing can be done in between
 _IDLE: Final = 0.02  # longest time between two turns, in seconds
@@ -52,11 +54,6 @@ def _anything(probes: Sequence[Probe]) -> Sequence[int]:
 
 def _nothing(probes: Sequence[Probe]) -> None:
     pass
-
-
-def _answered(asked: Asking) -> set[Probe]:
-    """Those at which the host itself said something: that a port is closed shows a way that is open."""
-    return {probe for probe, state in asked.answers.items() if state != "filtered"}
 
 
 class Sweep:
@@ -84,8 +81,6 @@ class Sweep:
         """Why what this sweep found must not be taken for all there is; empty when it may."""
         self.everything: frozenset[int] = frozenset()
         """The places of addresses that say "open" whatever they are asked."""
-        self.witnesses: dict[Probe, Witness] = {}
-        """How each canary fared, once the sweep is done."""
         self.redone = 0
         """How often canaries were missed, so that it went on at half the rate and asked a stretch again."""
         self.phase: Phase = "start"
@@ -114,9 +109,8 @@ class Sweep:
         self._began = now
         self._furthest = 0.0
         self._misses = 0
-        self._known = tuple(known)
-        self._early: set[Probe] = set()
-        self._asking = Asking(self._known)
+        self._heard = now
+        self._apart = Apart(known)
         self._canaries = Canaries()
         self._review: Iterator[None] = iter(())
         self._stopped: float | None = None
@@ -159,6 +153,11 @@ class Sweep:
             self._opens[place] += count
 
     @property
+    def witnesses(self) -> Mapping[Probe, Witness]:
+        """How each canary fared, once the sweep is done."""
+        return self._apart.witnesses
+
+    @property
     def done(self) -> bool:
         return self.phase == "done"
 
@@ -184,6 +183,7 @@ class Sweep:
         replies = engine.receive(now)
         for reply in replies:
             self._hear(reply)
+            self._heard = now
         engine.patience = pace.patience
         if len(replies) < BACKLOG:  # else there are more, and what is not heard yet is not missing
             pace.judge(now)
@@ -227,7 +227,7 @@ class Sweep:
 
     def _hear(self, reply: Reply) -> None:
         number = self._grid.number(reply.place, reply.port)
-        apart = self._asking.heard(reply)
+        apart = self._apart.asking.heard(reply)
         if number is None or (state := self._states[number]) >= ANSWERED or state == SKIPPED:
             self._canaries.heard(reply)
             return
@@ -262,6 +262,11 @@ class Sweep:
         missed = self._canaries.missed(now, self._pace.patience)
         if missed is not None:
             self._redo(missed.position if missed.round == self._round else 0, now)
+        if self.degraded and now - self._heard > _DEAD:
+            self._ledger.mark(self._round, self._grid.size, self._grid.size)
+            self._apart.check(())
+            self.phase = "checks"
+            return 0.0
         room = min(self._pace.allowance(now), self._engine.room, BATCH)
         if room <= 0:
             return max(_REST, min(_IDLE, self._pace.pause(now)))
@@ -334,35 +339,21 @@ class Sweep:
 
     def _ask_apart(self, now: float) -> float:
         """Ask what is asked by itself: canaries before and after, odd ports of who seems to be open everywhere."""
-        if due := self._asking.due(now, max(self._pace.patience, gap(1))):
+        apart = self._apart
+        if due := apart.asking.due(now, max(self._pace.patience, gap(1))):
             self._send_apart(due, now)
-        if not self._asking.over(now):
+        if not apart.asking.over(now):
             return _IDLE
-        asked = self._asking
+        alive = self._canaries.alive
         match self.phase:
             case "start":
-                self._canaries.alive = [probe for probe, state in asked.answers.items() if state == "open"]
-                self._early = _answered(asked)
-                self._asking, self.phase = Asking(()), "sending"
+                self._canaries.alive, self.phase = apart.begun(), "sending"
             case "checks":
-                self.everything = everywhere(asked.answers, asked.silent)
-                # Where nobody ever answered there is nothing to come back to.
-                last = dict.fromkeys((*self._canaries.alive, *self._known)) if self._answered or self._early else ()
-                self._asking, self.phase = Asking(last), "end"
+                self.everything, self.phase = apart.checked(alive, anybody=self._answered > 0), "end"
             case _:
-                self._bear_witness(asked)
+                apart.ended(alive)
                 self.phase = "done"
         return 0.0
-
-    def _bear_witness(self, asked: Asking) -> None:
-        late = _answered(asked)
-        found = [probe for probe in self._canaries.alive if probe not in self._known]
-        early = {*self._early, *found}
-        for probe in (*self._known, *found):
-            if probe in early:
-                self.witnesses[probe] = "steady" if probe in late else "went"
-            else:
-                self.witnesses[probe] = "came" if probe in late else "never"
 
     def _wait(self, now: float) -> float:
         """The round is over when nothing of it can be answered any more."""
@@ -402,7 +393,7 @@ class Sweep:
             if suspicious(count, self._grid.width)
             for port in unlikely(self._seed, place)
         ]
-        self._asking = Asking(suspects)
+        self._apart.check(suspects)
         self.phase = "checks"
 
     def _redo(self, position: int, now: float) -> None:
@@ -411,6 +402,7 @@ class Sweep:
         if self._misses > _STUBBORN and (self._pace.rate <= FLOOR or self._misses > 3 * _STUBBORN):
             self.degraded = self.degraded or "open ports stopped answering while it ran, however slowly it was asked"
             self._canaries.alive = []
+            self._retries, self._heard = 0, now  # nobody's silence is believed any more
             return
         self.redone += 1
         self._pace.halve()

@@ -77,6 +77,7 @@ class ScanWorker:
         try:
             run = store.begin(self._task(), time.time(), self._context.beat)
             tell_changes(self._context, store)
+            self._figures.sent, self._figures.answered = run.sent, run.answered
             if run.resumed:
                 done = f"{run.hosts_done} of {self._job.plan.hosts} hosts were done"
                 self._context.log("; ".join(part for part in (f"continuing run {run.id}: {done}", run.after()) if part))

@@ -6,6 +6,8 @@ put into its memory, the network and the cuts are real, and those that have noth
 
 from __future__ import annotations
 
+import re
+import struct
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -131,14 +133,90 @@ def test_a_scan_that_is_blind_says_so_and_says_of_nobody_that_it_is_gone(
 def test_what_is_cut_off_is_withheld_and_of_the_rest_it_is_told_who_has_left(
     net: lab.Network, benches: list[Bench]
 ) -> None:
-    """The way to one /24 of three is lost, and one host of another has been switched off."""
-    service = scan("10.97.1.0/29", "10.97.2.0/29", *WEB[:3])
-    cut_off = [str(address) for address in ip_network("10.97.1.0/29").hosts()]
-    there = [str(address) for address in ip_network("10.97.2.0/29").hosts()]
+    """The way to one /24 is lost, and one host of another has been switched off; and the second chunk of a network."""
+    services = [
+        scan("10.97.1.0/29", "10.97.2.0/29", *WEB[:3]),
+        scan(*(f"127.0.0.{last}" for last in range(1, 101)), engine="connect"),
+    ]
+    split = {f"10.97.{third}.{last}": () for third in (1, 2) for last in range(1, 7)}
+    known: list[dict[str, Sequence[tuple[str, int]]]] = [
+        split | dict.fromkeys(WEB[:3], (("tcp", 80),)),
+        dict.fromkeys(services[1].targets, (("tcp", 80),)),
+    ]
+    for bench, service, hosts in zip(benches, services, known, strict=False):
+        remember(bench, service, hosts)
+    own = "table inet own { chain in { type filter hook input priority 0; ip daddr 127.0.0.64-127.0.0.127 drop; }; }"
+    subprocess.run(net.inside("nft", own), check=True)
+    try:
+        with cut(net, "ip daddr 10.97.1.0/24", *to(WEB[0])):
+            first, second = all_at_once(benches, net, services)
+    finally:
+        subprocess.run(net.inside("nft", "delete table inet own"), check=True)
+    none = "none of the known hosts answered that were asked together in"
+    assert degraded(first) == f"{none} 10.97.1.0/24 (6)"
+    assert gone(benches[0]) == [WEB[0]], "others of its network answered while it was asked again"
+    assert first.events.keys() & BAD == {"host_gone"}
+    assert degraded(second) == f"{none} 127.0.0.0/24 (36)"
+    closed = benches[1].rows("SELECT address FROM changes WHERE run = 3 AND kind != 'flapping'")
+    assert {address for (address,) in closed} == set(services[1].targets[:63]), "where nobody listens any more"
+
+
+def test_a_way_that_is_lost_for_a_while_is_noticed_and_what_fell_into_the_hole_is_asked_again(
+    net: lab.Network, benches: list[Bench]
+) -> None:
     bench = benches[0]
-    remember(bench, service, dict.fromkeys((*cut_off, *there), ()) | dict.fromkeys(WEB[:3], (("tcp", 80),)))
-    with cut(net, "ip daddr 10.97.1.0/24", *to(WEB[0])):
-        [ended] = all_at_once([bench], net, [service])
-        assert degraded(ended) == "none of the known hosts answered that were asked together in 10.97.1.0/24 (6)"
-        assert gone(bench) == [WEB[0]], "others of its network answered while it was asked again"
-        assert ended.events.keys() & BAD == {"host_gone"}
+    service = msgspec.structs.replace(scan(*MIXED[:2], ports="22,80,443,1000-1200,6379"), rate=400)
+    remember(bench, service, dict.fromkeys(MIXED[:2], (("tcp", 22),)))
+    with cut(net, f"ip daddr {{ {MIXED[0]}, {MIXED[1]} }} quota over 6 kbytes"):
+        process = bench.start(service, prefix=tuple(net.inside()))
+        assert process.stderr is not None
+        missed = process.stderr.readline()
+        subprocess.run(net.there("nft", "flush chain netdev blind in"), check=True)
+        ended = bench.finish(process)
+    told = re.fullmatch("canaries are missed: what went unanswered is asked again, at ([0-9]+) a second\n", missed)
+    assert told is not None, missed
+    assert int(told[1]) <= service.rate / 2
+    assert degraded(ended) == ""
+    assert sorted(bench.open()) == sorted((host, port) for host in MIXED[:2] for port in (22, 80, 443, 6379))
+    assert not ended.events.keys() & BAD
+
+
+def test_a_way_that_is_lost_at_the_very_end_is_noticed(net: lab.Network, benches: list[Bench]) -> None:
+    """All that was to be asked has been asked, and only the last look at the canaries is left."""
+    bench, hosts = benches[0], [host.address for host in of_kind("behind a firewall that drops")][:2]
+    service = scan(*hosts, ports="22,1000-1100")
+    remember(bench, service, dict.fromkeys(hosts, (("tcp", 22), ("tcp", 1000))))
+    path = bench.data / "sweep-0.tcp"
+    with cut(net):
+        process = bench.start(service, prefix=tuple(net.inside()))
+        while not path.exists() or struct.unpack_from("<I4xI", path.read_bytes(), 48) != (1, 2 * 102):
+            assert process.poll() is None
+            time.sleep(0.01)
+        subprocess.run(net.there("nft", "add rule netdev blind in ip daddr 10.99.0.0/24 drop"), check=True)
+        ended = bench.finish(process)
+    assert degraded(ended) == "open ports in 10.99.0.0/24 answered only for a part of the time"
+    assert not ended.events.keys() & BAD
+
+
+def test_a_second_look_over_a_way_that_was_lost_confirms_nothing(net: lab.Network, benches: list[Bench]) -> None:
+    """One host is silent, and when it is to be asked again nobody else answers either."""
+    bench, service = benches[0], scan(*WEB[:3])
+    remember(bench, service, dict.fromkeys(WEB[:3], (("tcp", 80),)))
+    with cut(net, *to(WEB[0])):
+        process = bench.start(service, prefix=tuple(net.inside()))
+        while not (bench.data / "sweep-1.tcp").exists():
+            assert process.poll() is None
+            bench.receive()
+        subprocess.run(net.there("nft", "insert rule netdev blind in ip daddr 10.99.0.0/24 drop"), check=True)
+        ended = bench.finish(process)
+    assert ended.code == 0, ended.stderr
+    assert degraded(ended) == "open ports in 10.99.0.0/24 answered only for a part of the time"
+    assert not ended.events.keys() & BAD
+
+
+def test_a_host_alone_is_gone_after_two_looks_and_never_by_one(net: lab.Network, benches: list[Bench]) -> None:
+    bench, service = benches[0], scan(SSH[0], ports="22")
+    remember(bench, service, {SSH[0]: (("tcp", 22),)})
+    with cut(net, *to(SSH[0])):
+        assert not bench.run(service, prefix=tuple(net.inside())).events.keys() & BAD
+        assert "host_gone" in bench.run(service, prefix=tuple(net.inside())).events

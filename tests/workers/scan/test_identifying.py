@@ -210,6 +210,29 @@ def test_a_tarpit_is_known_by_its_talk_and_put_under_quarantine(bench: Bench, ne
     assert not (bench.directory / "fake/lists").exists()
 
 
+@pytest.mark.parametrize("order", ["paused", "ended"])
+def test_an_order_holds_within_a_second_while_ports_are_looked_at(bench: Bench, net: lab.Network, order: str) -> None:
+    """A hundred silent ports 200 ms away and forty near by, three questions each: that takes more than four seconds."""
+    far, many = of_kind("200 ms away")[0], of_kind("many services")[0]
+    plenty = Scanning(rate=100_000, network_rate=100_000, target_rate=100_000)
+    ports = ",".join(map(str, sorted(far.open | {*range(7001, 7041)})))
+    scan = services(far.address, many.address, ports=ports, rate=20_000, budget=plenty)
+    process = bench.start(scan, prefix=tuple(net.inside()))
+    while not any(shown["phase"] == "services" for shown in figures(bench)):
+        bench.receive()
+    with wire(net.near, "way") as there, wire(net.near) as here:
+        (bench.directory / f"lan.{order}").touch()
+        given = time.time()
+        if order == "ended":
+            assert "scan_stopped" in bench.finish(process).events
+        else:
+            while not bench.notes[-1].get("STATUS", "").startswith("paused by hand: ") or time.time() < given + 3:
+                bench.receive()
+    late = [one for one in (*there.sent, *here.sent) if one.at > given + 1.0 and one.to in (far.address, many.address)]
+    assert [one for one in late if one.what != "arp"] == []  # which the kernel asks to know a neighbour by
+    assert there.sent
+
+
 def test_on_the_wire_a_target_gets_no_more_connections_than_declared(bench: Bench, net: lab.Network) -> None:
     """The sweep, the look and six runs of nmap, each for two ports, which is all that this rate can pay for at once.
 

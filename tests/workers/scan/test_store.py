@@ -234,10 +234,12 @@ def test_what_a_discovery_said_is_known_to_whoever_continues(store: ScanStore, r
     run = store.begin(task(), NOW)
     store.store(run, [Host("10.0.0.7", "up", "arp-response")], NOW, discovered=[0, 2])
     store.store(run, [Host("10.0.0.99", "up", "arp-response")], NOW)
+    store.tally(run, sent=900, answered=800)
     store.close()
     request.addfinalizer((store := ScanStore(store.path, site="here")).close)
     again = store.begin(task(), NOW + 60)
     assert (again.discovered, again.done) == ({0, 2}, set())
+    assert (again.sent, again.answered) == (900, 800), "as others counted them"
     addresses = [f"10.0.0.{last}" for last in range(256)]
     assert store.present(again, addresses) == {"10.0.0.7", "10.0.0.99"}
 

@@ -43,7 +43,8 @@ class Task:
 class Run:
     """A run under way. The counts include what an interrupted predecessor had done. ``done`` are the numbers of the
     chunks that are complete, ``discovered`` of those of which it is known who is there. ``failures``: how often it has
-    failed so far, for ``failure`` the last time."""
+    failed so far, for ``failure`` the last time. ``sent`` and ``answered`` are the probes of its
+    predecessors, as far as they were stored."""
 
     id: int
     done: set[int] = field(default_factory=set)
@@ -57,6 +58,8 @@ class Run:
     resumed: bool = False
     failures: int = 0
     failure: str = ""
+    sent: int = 0
+    answered: int = 0
 
     def after(self) -> str:
         """What is to be told of that; empty when it has not failed."""

@@ -11,14 +11,15 @@ once more in the next round, never sooner.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Literal
 
 from agent.workers.scan.advance import Progress, ahead, fraction
+from agent.workers.scan.apart import Apart
 from agent.workers.scan.blind import Witness
-from agent.workers.scan.canary import Asking, Canaries
+from agent.workers.scan.canary import Canaries
 from agent.workers.scan.engine import Engine, Probe, Reply
-from agent.workers.scan.everything import everywhere, suspicious, unlikely
+from agent.workers.scan.everything import suspicious, unlikely
 from agent.workers.scan.grid import Grid
 from agent.workers.scan.ledger import ANSWERED, BELIEVED, MOST_SENT, SKIPPED, Ledger, decode, encode
 from agent.workers.scan.pace import FLOOR, Pace
@@ -55,11 +56,6 @@ def _nothing(probes: Sequence[Probe]) -> None:
     pass
 
 
-def _answered(asked: Asking) -> set[Probe]:
-    """Those at which the host itself said something: that a port is closed shows a way that is open."""
-    return {probe for probe, state in asked.answers.items() if state != "filtered"}
-
-
 class Sweep:
     """One chunk. ``seed`` decides the order, ``known`` are ports that were open before, in the grid or not."""
 
@@ -85,8 +81,6 @@ class Sweep:
         """Why what this sweep found must not be taken for all there is; empty when it may."""
         self.everything: frozenset[int] = frozenset()
         """The places of addresses that say "open" whatever they are asked."""
-        self.witnesses: dict[Probe, Witness] = {}
-        """How each canary fared, once the sweep is done."""
         self.redone = 0
         """How often canaries were missed, so that it went on at half the rate and asked a stretch again."""
         self.phase: Phase = "start"
@@ -116,9 +110,7 @@ class Sweep:
         self._furthest = 0.0
         self._misses = 0
         self._heard = now
-        self._known = tuple(known)
-        self._early: set[Probe] = set()
-        self._asking = Asking(self._known)
+        self._apart = Apart(known)
         self._canaries = Canaries()
         self._review: Iterator[None] = iter(())
         self._stopped: float | None = None
@@ -159,6 +151,11 @@ class Sweep:
             self._attempts[byte & 7] += count
         if (decode(byte) or ("", ""))[0] == "open":
             self._opens[place] += count
+
+    @property
+    def witnesses(self) -> Mapping[Probe, Witness]:
+        """How each canary fared, once the sweep is done."""
+        return self._apart.witnesses
 
     @property
     def done(self) -> bool:
@@ -230,7 +227,7 @@ class Sweep:
 
     def _hear(self, reply: Reply) -> None:
         number = self._grid.number(reply.place, reply.port)
-        apart = self._asking.heard(reply)
+        apart = self._apart.asking.heard(reply)
         if number is None or (state := self._states[number]) >= ANSWERED or state == SKIPPED:
             self._canaries.heard(reply)
             return
@@ -267,7 +264,8 @@ class Sweep:
             self._redo(missed.position if missed.round == self._round else 0, now)
         if self.degraded and now - self._heard > _DEAD:
             self._ledger.mark(self._round, self._grid.size, self._grid.size)
-            self._asking, self.phase = Asking(()), "checks"
+            self._apart.check(())
+            self.phase = "checks"
             return 0.0
         room = min(self._pace.allowance(now), self._engine.room, BATCH)
         if room <= 0:
@@ -341,35 +339,21 @@ class Sweep:
 
     def _ask_apart(self, now: float) -> float:
         """Ask what is asked by itself: canaries before and after, odd ports of who seems to be open everywhere."""
-        if due := self._asking.due(now, max(self._pace.patience, gap(1))):
+        apart = self._apart
+        if due := apart.asking.due(now, max(self._pace.patience, gap(1))):
             self._send_apart(due, now)
-        if not self._asking.over(now):
+        if not apart.asking.over(now):
             return _IDLE
-        asked = self._asking
+        alive = self._canaries.alive
         match self.phase:
             case "start":
-                self._canaries.alive = [probe for probe, state in asked.answers.items() if state == "open"]
-                self._early = _answered(asked)
-                self._asking, self.phase = Asking(()), "sending"
+                self._canaries.alive, self.phase = apart.begun(), "sending"
             case "checks":
-                self.everything = everywhere(asked.answers, asked.silent)
-                # Where nobody ever answered there is nothing to come back to.
-                last = dict.fromkeys((*self._canaries.alive, *self._known)) if self._answered or self._early else ()
-                self._asking, self.phase = Asking(last), "end"
+                self.everything, self.phase = apart.checked(alive, anybody=self._answered > 0), "end"
             case _:
-                self._bear_witness(asked)
+                apart.ended(alive)
                 self.phase = "done"
         return 0.0
-
-    def _bear_witness(self, asked: Asking) -> None:
-        late = _answered(asked)
-        found = [probe for probe in self._canaries.alive if probe not in self._known]
-        early = {*self._early, *found}
-        for probe in (*self._known, *found):
-            if probe in early:
-                self.witnesses[probe] = "steady" if probe in late else "went"
-            else:
-                self.witnesses[probe] = "came" if probe in late else "never"
 
     def _wait(self, now: float) -> float:
         """The round is over when nothing of it can be answered any more."""
@@ -409,7 +393,7 @@ class Sweep:
             if suspicious(count, self._grid.width)
             for port in unlikely(self._seed, place)
         ]
-        self._asking = Asking(suspects)
+        self._apart.check(suspects)
         self.phase = "checks"
 
     def _redo(self, position: int, now: float) -> None:

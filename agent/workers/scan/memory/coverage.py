@@ -98,7 +98,7 @@ class Coverage:
 
     def looked(self, address: str) -> bool:
         """Whether the run would have seen a host there."""
-        return self.outcome(address) in COVERED
+        return any(outcome in COVERED for outcome, _ in self._of(address))
 
     def withheld(self, address: str) -> str:
         """``blind`` or ``dark`` when what the run did not see there may well be there; else empty."""

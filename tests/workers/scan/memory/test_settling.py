@@ -21,6 +21,7 @@ from agent.workers.scan.memory.reading import Canary, HostNow, Memory
 from agent.workers.scan.memory.settling import Doubt, together
 from agent.workers.scan.plan import subtract
 from agent.workers.scan.store import Ending, ScanStore, Task
+from agent.workers.scan.stored import side
 from tests.workers.scan.memory.history import NOW, TASK, Service, host, told
 
 NGINX = Port("tcp", 80, "open", "syn-ack", "http", "nginx", "1.22", method="probed")
@@ -319,3 +320,16 @@ def test_a_part_of_which_the_scan_itself_saw_nothing_is_never_believed(service: 
         service.keep(store, run, [shut], [1])
         store.withhold(run, ["10.0.0.1", "10.0.0.2"], "dark")
         assert list(store.doubts(run)) == [], "so nothing is asked again"
+
+
+def test_what_is_withheld_of_a_run_is_known_to_whoever_compares_it(service: Service) -> None:
+    service.run([host(1, 22)], silent=[2, 3], withheld=("dark", [2]), degraded="none of them")
+    service.run([host(1, 22)], silent=[2, 3], degraded="all of it")
+    with Memory(service.path) as memory:
+        second, first = (side(run, memory.coverage(run.id)) for run in memory.runs())
+        assert [first.doubtful(f"10.0.0.{last}") for last in (1, 2, 3)] == [False, True, False]
+        assert [second.doubtful(f"10.0.0.{last}") for last in (1, 2, 3)] == [True, True, True]
+        assert first.looked("10.0.0.2")
+        assert [memory.coverage(1).outcome(f"10.0.0.{last}") for last in (1, 2, 3)] == ["answered", "dark", "silent"]
+        asked = list(memory.coverage(1).without_picture())
+        assert {address for part in asked for address in part.each()} == {"10.0.0.2", "10.0.0.3"}

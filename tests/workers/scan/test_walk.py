@@ -16,6 +16,7 @@ import ssl
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
@@ -45,6 +46,12 @@ UDP = "udp/53,udp/9000-9010"
 ASKED = parse_ports(f"{TCP},{UDP}")
 SLOW = {host.address for host in of_kind("late")}
 PATIENCE = 120.0
+
+
+BAD_WAYS = tuple(
+    of_kind(kind)[0].address for kind in ("10 ms away, loses 5 % each way", "10 ms away, behind 5,000 packets a second")
+)
+MANY_PORTS = 8000
 
 
 class Result(NamedTuple):
@@ -284,7 +291,30 @@ def turns(net: lab.Network, tmp_path_factory: pytest.TempPathFactory) -> Turns:
             lab.batch(net.far, f"address delete {address}/32 dev lo")
 
 
-STORIES = (truth, turns)
+def far(net: lab.Network, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Host]:
+    """8,000 ports of two hosts at the end of bad ways, asked four times as fast as one of these ways carries."""
+    bench = Bench(tmp_path_factory.mktemp("far"))
+    service = Scan(name="lan", targets=BAD_WAYS, ports=f"1-{MANY_PORTS}", profile="ports", rate=20_000, budget=PLENTY)
+    try:
+        ended = bench.run(service, prefix=tuple(net.inside()))
+        assert ended.code == 0, ended.stderr
+        assert ended.events["scan_finished"]["data"]["degraded"] == ""
+        return {host.address: host for host in bench.found()}
+    finally:
+        bench.close()
+
+
+STORIES = (truth, turns, far)
+
+
+@pytest.mark.parametrize("address", BAD_WAYS)
+def test_neither_loss_nor_a_limit_on_the_way_hides_an_open_port_or_makes_one(
+    told: Mapping[Story, Future[Any]], address: str
+) -> None:
+    host = told[far].result()[address]
+    assert {port.number for port in host.open_ports()} == {number for number in HUNDRED if number <= MANY_PORTS}
+    states = Counter(host.state_of("tcp", number) for number in range(1, MANY_PORTS + 1))
+    assert states["filtered"] <= 2, "of 8,000 one or two may be asked in vain each time"
 
 
 def test_the_silent_ports_of_many_hosts_are_asked_at_length_in_turn(told: Mapping[Story, Future[Any]]) -> None:

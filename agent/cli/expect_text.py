@@ -20,6 +20,10 @@ MOST_TABLES: Final = 1024
 """As a declaration may have; ``MOST_ITEMS`` of agent.declaration.schema."""
 
 
+_WIDE = 100
+"""Characters of a line."""
+
+
 class Opened(NamedTuple):
     """An open port. ``service`` and ``version`` are what answers, empty where that is not known."""
 
@@ -69,19 +73,25 @@ def _table(one: Table) -> Iterator[str]:
     many = f"{len(one.hosts)} hosts" if len(one.hosts) > 1 else "one host"
     yield f"# {many}"
     yield f"[expect.{one.name}]"
-    yield from _list("hosts", [_string(host) for host in one.hosts])
+    yield from _list("hosts", [_string(host) for host in one.hosts], several=True)
     yield from _list("open", _ports(one.ports))
     yield "others = false"
 
 
-def _list(key: str, items: Sequence[str]) -> Iterator[str]:
+def _list(key: str, items: Sequence[str], *, several: bool = False) -> Iterator[str]:
+    """On one line if they fit; else one on each, or with ``several`` as many as fit."""
     line = f"{key} = [{', '.join(items)}]"
-    if len(line) <= 100:
+    if len(line) <= _WIDE:
         yield line
         return
     yield f"{key} = ["
+    line = ""
     for item in items:
-        yield f"    {item},"
+        if line and not (several and len(line) + len(item) + 2 <= _WIDE):
+            yield line
+            line = ""
+        line = f"{line} {item}," if line else f"    {item},"
+    yield line
     yield "]"
 
 

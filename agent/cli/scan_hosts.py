@@ -10,7 +10,7 @@ from agent.cli import output, table, text
 from agent.cli.base import Session, command
 from agent.cli.names import SCAN
 from agent.cli.scan_stores import find, nothing, opened
-from agent.cli.scan_words import says_everything
+from agent.cli.scan_words import remark, says_everything
 from agent.cli.stores import warn
 
 if TYPE_CHECKING:
@@ -118,10 +118,13 @@ def _rows(name: str, host: HostNow, gone: bool) -> list[tuple[str, ...]]:
         for port in host.ports
         if _shown(port, gone)
     ]
-    seen = text.moment(host.first_seen), text.moment(host.last_seen)
-    if host.everything:
-        return [(name, host.address, text.ABSENT, host.state, *seen, says_everything(host.everything)), *rows]
-    return rows or [(name, host.address, text.ABSENT, host.state, *seen, ", ".join(host.names))]
+    everything = says_everything(host.everything) if host.everything else ""
+    names = f"names: {', '.join(host.names)}" if host.names else ""
+    beside = "; ".join(filter(None, (everything, names, f"system: {host.os[0]}" if host.os else "")))
+    if host.everything or not rows:
+        seen = text.moment(host.first_seen), text.moment(host.last_seen)
+        return [(name, host.address, text.ABSENT, host.state, *seen, beside), *rows]
+    return [*rows, *([("", "", "", "", "", "", beside)] if beside else [])]
 
 
 def _state(port: PortNow) -> str:
@@ -135,8 +138,7 @@ def _state(port: PortNow) -> str:
 
 def _service(port: PortNow) -> str:
     service = port.service
-    if not service.name and (remark := port.reason.partition("; ")[2]):
-        return f"({remark})"
     name = "/".join(part for part in (service.tunnel, service.name) if part)
     extra = f"({service.extrainfo})" if service.extrainfo else ""
-    return " ".join(part for part in (name, service.product, service.version, extra) if part)
+    parts = (name, service.product, service.version, extra, remark(port.reason))
+    return " ".join(part for part in parts if part)

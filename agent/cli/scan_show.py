@@ -14,7 +14,7 @@ from agent.cli.scan_list import document as run_document
 from agent.cli.scan_list import loss, note, status
 from agent.cli.scan_stores import chosen, opened, pick, runs_of
 from agent.cli.scan_words import ports as short_ports
-from agent.cli.scan_words import says_everything
+from agent.cli.scan_words import remark, says_everything
 from agent.errors import UsageError
 
 if TYPE_CHECKING:
@@ -139,8 +139,8 @@ def _rows(host: Host) -> list[tuple[str, ...]]:
     beside = [
         says_everything(host.everything) if host.everything else "",
         f"also: {together}" if rows and together else together,
-        f"system: {host.os[0]}" if host.os else "",
         f"names: {', '.join(host.names)}" if host.names else "",
+        f"system: {host.os[0]}" if host.os else "",
     ]
     line = "; ".join(filter(None, beside))
     if not rows:
@@ -165,16 +165,7 @@ def _answers(port: Port) -> str:
     from agent.workers.scan.diff import certificate, service
 
     shown = f"certificate {certificate(port.certificate)}" if port.certificate else ""
-    return ", ".join(filter(None, (" ".join(filter(None, (service(port), _beside(port)))), shown)))
-
-
-def _beside(port: Port) -> str:
-    """Such as ``(says nothing)``: what was learned when it was asked what it is, beside the reason for its state."""
-    remark = port.reason.partition("; ")[2]
-    return f"({_REMARKS.get(remark, remark)})" if remark else ""
-
-
-_REMARKS = {"nmap: tcpwrapped": "hangs up at once"}
+    return ", ".join(filter(None, (" ".join(filter(None, (service(port), remark(port.reason)))), shown)))
 
 
 def _together(host: Host) -> str:

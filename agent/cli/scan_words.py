@@ -20,6 +20,15 @@ def open_to_everything(hosts: int) -> str:
     return f"{text.count(hosts, 'host')} open to everything" if hosts else ""
 
 
+def remark(reason: str) -> str:
+    """Such as ``(says nothing)``: what stands beside the reason for a state, learned when it was asked what it is."""
+    told = reason.partition("; ")[2]
+    return f"({_REMARKS.get(told, told)})" if told else ""
+
+
+_REMARKS = {"nmap: tcpwrapped": "hangs up at once"}
+
+
 def ports(listed: str) -> str:
     """Ports as a run keeps them, in few words: of a long list its beginning, and how many there are."""
     if len(listed) <= _LONG:

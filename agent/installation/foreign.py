@@ -74,8 +74,14 @@ def index_catalog(root: Path) -> None:
 
 
 def stop(units: Sequence[str]) -> None:
-    """Stop units, and have systemd forget that any of them failed. Those that are not loaded do not matter."""
-    _run(["systemctl", "stop", *units], fine=(0, NOT_LOADED), timeout=STOP_TIMEOUT)
+    """Stop units, and have systemd forget that any of them failed. Those that are not loaded do not matter.
+
+    Timers and sockets go first: one that elapsed in between would start its service, and cancel the stop of the slice.
+    """
+    starting = [unit for unit in units if unit.endswith((".timer", ".socket"))]
+    for some in (starting, [unit for unit in units if unit not in starting]):
+        if some:
+            _run(["systemctl", "stop", *some], fine=(0, NOT_LOADED), timeout=STOP_TIMEOUT)
     _run(["systemctl", "reset-failed", *units], fine=range(256))
 
 

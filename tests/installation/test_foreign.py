@@ -89,6 +89,16 @@ def test_units_that_are_not_loaded_need_not_be_stopped(tools: Path) -> None:
         foreign.stop(["agent.service"])
 
 
+def test_what_starts_others_is_stopped_before_these(tools: Path) -> None:
+    program(tools, "systemctl", 0)
+    foreign.stop(["agent-job@*.timer", "agent.socket", "agent-job@*.service", "agent.service", "agent.slice"])
+    assert said(tools) == [
+        "systemctl stop agent-job@*.timer agent.socket",
+        "systemctl stop agent-job@*.service agent.service agent.slice",
+        "systemctl reset-failed agent-job@*.timer agent.socket agent-job@*.service agent.service agent.slice",
+    ]
+
+
 def test_a_program_that_hangs_is_ended(tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tools / "systemctl").write_text("#!/bin/sh\nexec sleep 1000\n")
     (tools / "systemctl").chmod(0o755)

@@ -82,6 +82,8 @@ class Sign(NamedTuple):
     network: Network
     known: bool
     alive: bool
+    dark: int = 0
+    """Runs in a row, just before this one, in which it was ``dark`` around it."""
 
 
 @dataclass(slots=True)
@@ -89,13 +91,16 @@ class Tally:
     """What all chunks of a run say, taken in one by one."""
 
     _parts: dict[tuple[int, Network], list[int]] = field(default_factory=dict)
+    _before: dict[tuple[int, Network], int] = field(default_factory=dict)
 
     def add(self, chunk: int, signs: Iterable[Sign]) -> None:
         """The hosts of one chunk."""
-        for network, known, lives in signs:
+        for network, known, lives, dark in signs:
             part = self._parts.setdefault((chunk, network), [0, 0])
             part[0] += known
             part[1] += lives
+            if known:
+                self._before[chunk, network] = min(dark, self._before.get((chunk, network), dark))
 
     def dark(self) -> Dark:
         """Where nobody answered although several should have."""
@@ -110,13 +115,20 @@ class Tally:
             for key, part in self._parts.items()
             if part[0] and any(_vanished(sums) for sums in (part, by_network[key[1]], total))
         }
-        return Dark(frozenset(parts), _dark_reason(parts, everything=_vanished(total)))
+        enough = SETTLED if total[1] else ALL_SETTLED
+        settled = {key for key in parts if self._before[key] + 1 >= enough}
+        left = {key: known for key, known in parts.items() if key not in settled}
+        return Dark(frozenset(left), frozenset(settled), _dark_reason(left, everything=_vanished(total)))
 
 
 class Dark(NamedTuple):
-    """``parts``: chunks by number, each with a network in it. ``reason``: one line; empty when there are none."""
+    """``parts``: chunks by number, each with a network in it; ``settled``: those of which it is believed by now.
+
+    ``reason``: one line; empty when there are no ``parts``.
+    """
 
     parts: frozenset[tuple[int, Network]]
+    settled: frozenset[tuple[int, Network]]
     reason: str
 
 

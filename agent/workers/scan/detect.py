@@ -23,14 +23,14 @@ Stage = Literal["light", "deep", "slow"]
 INTENSITY: Final[Mapping[Stage, int]] = {"light": 2, "deep": 7, "slow": 2}
 """``--version-intensity`` of nmap(1): 2 is what ``--version-light`` is, 7 what it does by itself."""
 
-GROUP_HOSTS: Final = 8
-"""Most hosts of one run: nmap tells of them when it is through with all, so a kill asks no more of them twice."""
+GROUP_HOSTS: Final = 16
+"""Most hosts of one run. nmap tells of them when it is through with all: so many are asked anew after a kill."""
 
 GROUP_PORTS: Final = 256
 """Most ports of one run, over all of its hosts, and so of one host too."""
 
 ALONE: Final = 8
-"""So many unrecognised ports of one host are asked at length each in a run of its own: one of them may be a tarpit."""
+"""So many unrecognised ports of one host are asked at length each in a run of its own."""
 
 AT_ONCE: Final = 64
 """Most ports that one run identifies at a time. nmap's own 20 make it wait for the same 6 s again and again."""
@@ -39,6 +39,9 @@ LIMIT: Final[Mapping[Stage, float]] = {"light": 60.0, "deep": 120.0, "slow": 120
 """Seconds after which a run is broken off and done in parts. A port that never answers costs a light run 41 s, one
 that says what nmap does not know a deep one 85 s (measured, nmap 7.93). One that never stops talking, a tarpit, costs
 any amount."""
+
+USUAL: Final[Mapping[Stage, float]] = {"light": 12.0, "deep": 85.0, "slow": 41.0}
+"""Seconds that a run takes with a port that does not speak first, or not in words that nmap knows (measured)."""
 
 _PER_ROUND: Final = 15.0
 """Seconds more for each further ``AT_ONCE`` ports of a run."""
@@ -148,11 +151,17 @@ def tasks(
     return made
 
 
-def at_length(address: str, keys: Collection[PortKey], *, most_ports: int = GROUP_PORTS) -> list[Task]:
-    """The runs that ask the ports of one host at length."""
-    if len(keys) > ALONE:
-        return tasks("deep", {address: keys}, most_ports=most_ports)
-    return [task for key in sorted(keys) for task in tasks("deep", {address: (key,)})]
+def at_length(wanted: Mapping[str, Collection[PortKey]], *, most_ports: int = GROUP_PORTS) -> list[Task]:
+    """The runs that ask each address for its ports at length: one port at a time, of all who have it, where there are
+    few; so many hosts with something that nobody knows cost no more than one."""
+    many = {address: keys for address, keys in wanted.items() if len(keys) > ALONE}
+    by_key: dict[PortKey, dict[str, Collection[PortKey]]] = {}
+    for address, keys in wanted.items():
+        if address not in many:
+            for key in sorted(keys):
+                by_key.setdefault(key, {})[address] = (key,)
+    made = tasks("deep", many, most_ports=most_ports)
+    return made + [task for _, some in sorted(by_key.items()) for task in tasks("deep", some)]
 
 
 CONNECTIONS: Final[Mapping[Stage, int]] = {"light": 8, "deep": 30, "slow": 30}

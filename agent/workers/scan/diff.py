@@ -142,11 +142,12 @@ def compare(first: Iterable[Host], before: Side, second: Iterable[Host], after: 
             told.only_second += now is not None and present(now)
             continue
         told.hosts += 1
+        unsure, overlooked = before.doubtful(address), after.doubtful(address)
         for change in _of_host(was, now, sides, told):
-            if after.doubt and _loss(change):
+            if overlooked and _loss(change):
                 told.withheld += 1
             else:
-                told.changes.append(replace(change, sure=False) if before.doubt and _gain(change) else change)
+                told.changes.append(replace(change, sure=False) if unsure and _gain(change) else change)
     told.notes += _limits(told, before, after)
     return told
 
@@ -299,9 +300,12 @@ def _of_port(address: str, was: Port, now: Port, sides: _Sides, told: Difference
 
 
 def _comparable(was: Port, now: Port, sides: _Sides) -> bool:
-    """Whether both runs looked at a port in the same way: its number says ``https-alt`` what turns out as ``http``."""
+    """Whether both runs looked at a port in the same way: its number says ``https-alt`` what turns out as ``http``.
+
+    Where neither got an answer, one may still have looked up the number, and the other not.
+    """
     if (was.method == "probed") == (now.method == "probed"):
-        return True
+        return was.method == "probed" or bool(was.service) == bool(now.service)
     return sides.first.detection == sides.second.detection == "every"
 
 
@@ -376,12 +380,14 @@ def _limits(told: Difference, before: Side, after: Side) -> list[str]:
     """A line for each thing that was not compared, or not told."""
     lines = []
     if after.doubt:
+        where = "there" if after.withheld else "by it"
         lines.append(
-            f"the second run is {after.doubt}: nothing is said to be gone or closed by it"
+            f"the second run is {after.doubt}: nothing is said to be gone or closed {where}"
             + (f" ({count(told.withheld, 'change')} not told)" if told.withheld else "")
         )
     if before.doubt:
-        lines.append(f"the first run is {before.doubt}: what is new may have been there before")
+        where = " there" if before.withheld else ""
+        lines.append(f"the first run is {before.doubt}: what is new{where} may have been there before")
     for number, other, one in ((told.only_first, "second", "first"), (told.only_second, "first", "second")):
         if number:
             lines.append(f"{count(number, 'host')} of the {one} run not compared: the {other} did not ask for them")

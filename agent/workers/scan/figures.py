@@ -50,6 +50,7 @@ class Figures:
     _swept: bool = False
     _partly: float = 0.0
     _highest: int = 0
+    _at_hand: float = 0.0
     _pace: list[tuple[float, float]] = field(default_factory=list)
 
     def begin(self, hosts: int) -> None:
@@ -88,7 +89,7 @@ class Figures:
     def learning(self, learned: Learned) -> None:
         """Services are being identified, beside the sweep or after it."""
         self.nmap_version = learned.nmap_version or self.nmap_version
-        self._partly = learned.partly
+        self._partly, self._at_hand = learned.partly, learned.left
         if self._swept and self.waiting:
             self.phase, self.rate = "services", 0.0
         if self.waiting:
@@ -122,4 +123,4 @@ class Figures:
             return _USUAL
         (began, _), (_, done) = self._pace
         took, rest = self.clock() - began, max(0.0, self.waiting - self._partly)
-        return took * rest / done if done >= 1 else max(1.0, _USUAL - took)
+        return max(self._at_hand, took * rest / done if done >= 1 else max(1.0, _USUAL - took))

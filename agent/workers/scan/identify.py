@@ -9,6 +9,7 @@ are held back, and handed to it once in a long while. What is learned of a host 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
@@ -17,7 +18,7 @@ from typing import Final
 
 from agent.errors import ScanFailure
 from agent.workers.scan.asking import FREE, Leave, ask
-from agent.workers.scan.detect import Stage, Task, affordable, at_length, parts, tasks
+from agent.workers.scan.detect import USUAL, Stage, Task, affordable, at_length, parts, tasks
 from agent.workers.scan.found import Host
 from agent.workers.scan.knowledge import Clock, Identified, Knowledge
 from agent.workers.scan.notebook import Heard, Notebook
@@ -59,11 +60,12 @@ class Want:
 @dataclass(slots=True)
 class Progress:
     """How far it is: hosts and ports that are done, and runs of nmap that are under way. ``partly`` is what is done of
-    hosts that are not, each counting from 0 to 1."""
+    hosts that are not, each counting from 0 to 1. ``left`` is in seconds: what is at hand takes that long, usually."""
 
     hosts_done: int = 0
     ports_done: int = 0
     partly: float = 0.0
+    left: float = 0.0
     running: int = 0
     nmap_version: str = ""
 
@@ -111,6 +113,7 @@ class Identification:
         self._turn_every = turn_every
         self._known: dict[str, Knowledge] = {}
         self._ready: dict[str, list[tuple[str, int]]] = {}
+        self._unrecognised: dict[str, list[tuple[str, int]]] = {}
         self._ripe = False
         self._timer: asyncio.TimerHandle | None = None
         self._quick: deque[Task] = deque()
@@ -127,10 +130,14 @@ class Identification:
         self._rate = max(1, want.rate // self._processes)
         self._named = frozenset(script.name for script in want.scripts)
         self._progress = Progress()
+        self._until_usual: dict[int, float] = {}
 
     @property
     def progress(self) -> Progress:
         """As of now."""
+        now = time.monotonic()
+        waiting = sum(USUAL[task.stage] for task in (*self._quick, *self._slow)) / self._processes
+        self._progress.left = waiting + max((until - now for until in self._until_usual.values()), default=0.0)
         self._progress.partly = sum(known.share for known in self._known.values())
         return self._progress
 
@@ -237,13 +244,14 @@ class Identification:
         new = known.plan(self._clock, slow=patient)
         if new.light:
             self._ready.setdefault(address, []).extend(new.light)
-            if self._timer is None:
-                self._timer = asyncio.get_running_loop().call_later(LINGER, self._ripen)
+        if new.deep:
+            self._unrecognised.setdefault(address, []).extend(new.deep)
+        if (new.light or new.deep) and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(LINGER, self._ripen)
         self._slow.extend(self._light({address: new.odd}) if new.odd else ())
         if new.slow:
             self._slow_left -= 1
             self._slow.extend(tasks("slow", {address: new.slow}, most_ports=self._affordable("slow")))
-        self._slow.extend(at_length(address, new.deep, most_ports=self._affordable("deep")))
         if known.done and self._known.pop(address, None) is not None:
             self._progress.hosts_done += 1
             self._progress.ports_done += len(known.wanted)
@@ -253,7 +261,9 @@ class Identification:
         self._changed.set()
 
     def _ripen(self) -> None:
-        self._timer, self._ripe = None, True
+        self._timer, self._ripe = None, bool(self._ready)
+        self._slow.extend(at_length(self._unrecognised, most_ports=self._affordable("deep")))
+        self._unrecognised = {}
         self._changed.set()
 
     def _light(self, wanted: dict[str, list[tuple[str, int]]]) -> Iterable[Task]:
@@ -297,6 +307,7 @@ class Identification:
                 self._progress.nmap_version = version
 
         self._progress.running += 1
+        self._until_usual[id(left)] = time.monotonic() + USUAL[task.stage]
         try:
             await self._leave.redo(rest)
         except TimeoutError:
@@ -306,6 +317,7 @@ class Identification:
                 self._learn(task, address, None, b"")
         finally:
             self._progress.running -= 1
+            del self._until_usual[id(left)]
 
     def _learn(self, task: Task, address: str, host: Host | None, element: bytes) -> None:
         known = self._known[address]

@@ -32,11 +32,13 @@ def outcome(
         if states[0] == SKIPPED:
             continue
         by_answer: dict[tuple[str, str], list[int]] = {}
-        for byte in set(states):
+        for byte in set(states) - {0}:  # what was never sent, because the scan had become blind, was not asked
             answer = decode(byte) or ("open|filtered" if grid.protocol == "udp" else "filtered", SILENT)
             if byte >= ANSWERED and place in everything and answer[0] == "open":
                 answer = ("open", EVERYTHING)
             by_answer.setdefault(answer, []).extend(_places_of(byte, states))
+        if not by_answer:
+            continue
         known = before.get(address) if before else None
         yield _host(grid, address, by_answer, place in everything, known)
 

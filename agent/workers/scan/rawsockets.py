@@ -20,9 +20,7 @@ HOP_LIMIT_SPACE: Final = socket.CMSG_SPACE(4)
 """Bytes of control data that come with what the socket for TCP over IPv6 receives."""
 
 # asm-generic/socket.h, linux/in6.h, linux/icmp.h and linux/icmpv6.h, which Python does not name.
-_SO_RCVBUFFORCE, _SO_MEMINFO = 33, 55
-_MEMINFO = struct.Struct("=9I")
-_MEMINFO_DROPS = 8  # SK_MEMINFO_DROPS of linux/sock_diag.h
+_SO_RCVBUFFORCE = 33
 _IPV6_CHECKSUM = 7
 _SOL_RAW, _ICMP_FILTER, _ICMP6_FILTER = 255, 1, 1
 
@@ -60,12 +58,6 @@ def open_icmp(port: int, zone: str, *, six: bool) -> socket.socket:
     made = _open(socket.AF_INET6, socket.IPPROTO_ICMPV6, synfilter.errors6(socket.IPPROTO_TCP, port), zone)
     made.setsockopt(socket.IPPROTO_ICMPV6, _ICMP6_FILTER, _all_but(TYPES6, 8))
     return made
-
-
-def lost(one: socket.socket) -> int:
-    """How many packets there was no room for in its receive buffer so far; they were never read."""
-    told = _MEMINFO.unpack(one.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size))
-    return int(told[_MEMINFO_DROPS])
 
 
 def _open(family: int, protocol: int, program: bytes, zone: str) -> socket.socket:

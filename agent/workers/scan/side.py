@@ -27,7 +27,8 @@ class Side:
     ``looked``: whether the run would have seen a host at an address that it does not tell of. ``ports``: which ports it
     asked for there. ``scripts``: scripts of nmap were run, also where none of them said anything. ``doubt`` says in a
     few words why what the run did not see may be there all the same (``degraded: 2 canaries went missing``,
-    ``interrupted``); empty when it can be trusted.
+    ``interrupted``); empty when it can be trusted. ``withheld``: the addresses to which alone a doubt applies; without
+    it, it applies to all.
     """
 
     looked: Callable[[str], bool] = _never
@@ -35,3 +36,8 @@ class Side:
     detection: Detection = "none"
     scripts: bool = False
     doubt: str = ""
+    withheld: Callable[[str], object] | None = None
+
+    def doubtful(self, address: str) -> bool:
+        """Whether what was not seen at an address may be there all the same."""
+        return bool(self.doubt) and (self.withheld is None or bool(self.withheld(address)))

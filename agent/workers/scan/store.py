@@ -204,16 +204,16 @@ class ScanStore:
         with self._told():
             return reading.canaries_met(self._connection, run.id, protocol)
 
-    def signs(self, run: Run, within: Mapping[Protocol, Ranges]) -> Iterator[tuple[str, bool, bool]]:
-        """``(address, known, alive)`` of each host that is known to be up or that this run has met.
+    def signs(self, run: Run, within: Mapping[Protocol, Ranges]) -> Iterator[tuple[str, bool, bool, int]]:
+        """``(address, known, alive, dark)`` of each host that is known to be up or that this run has met.
 
-        ``within`` are the ports that it asks. See ``blind.alive``.
+        ``within`` are the ports that it asks. See ``blind.Sign``.
         """
         with self._told():
             yield from signs(self._connection, run.id, self.site, within)
 
-    def withhold(self, run: Run, addresses: Iterable[str], outcome: Literal["blind", "dark"]) -> None:
-        """Note that what this run does not see at these ``addresses`` is not to be believed; see ``Outcome``."""
+    def withhold(self, run: Run, addresses: Iterable[str], outcome: Literal["blind", "dark", "settled"]) -> None:
+        """Note how far it is to be believed what this run does not see at these ``addresses``; see ``Outcome``."""
         with self._transaction():
             writing.add_asked(self._connection, run.id, asked(addresses, (), outcome))
 

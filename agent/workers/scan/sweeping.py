@@ -201,13 +201,18 @@ class Sweeper:
             permit=permit,
             charge=charge,
         )
-        await drive(sweep, engine, self._gate, lambda: turn(sweep.progress(time.monotonic())))
+        missed = 0
+
+        def look() -> None:
+            nonlocal missed
+            turn(sweep.progress(time.monotonic()))
+            if sweep.redone > missed:
+                self._log(f"canaries are missed: what went unanswered is asked again, at {pace.rate:.0f} a second")
+                missed = sweep.redone
+
+        await drive(sweep, engine, self._gate, look)
         self._learned = pace.rate
         last = sweep.progress(time.monotonic())
-        if sweep.redone:
-            self._log(
-                f"canaries were missed {sweep.redone} times: what went unanswered was asked again, at half the rate"
-            )
         witnesses: dict[str, list[Witness]] = {}
         for (place, _), how in sweep.witnesses.items():
             witnesses.setdefault(grid.addresses[place], []).append(how)

@@ -20,7 +20,7 @@ from agent.linux.routing import Routing
 from agent.workers.scan import rawtcp
 from agent.workers.scan.engine import Probe, Reply
 from agent.workers.scan.onlink import OnLink
-from agent.workers.scan.rawsockets import HOP_LIMIT_SPACE, hold_port, lost, open_icmp, open_tcp
+from agent.workers.scan.rawsockets import HOP_LIMIT_SPACE, hold_port, open_icmp, open_tcp
 from agent.workers.scan.rawtcp import LONGEST_ANSWER, SYN_LENGTH, Answer, Key
 from agent.workers.scan.unreachable import ip_header, quoted, quoted6
 
@@ -106,11 +106,6 @@ class SynEngine:
     def waiting(self) -> int:
         """What waits for its neighbour to be found; no other attempt is held."""
         return self._link.held + len(self._ready)
-
-    @property
-    def lost(self) -> int:
-        """How many answers there was no room for in the receive buffers so far."""
-        return lost(self._tcp) + lost(self._icmp)
 
     def send(self, probes: Sequence[Probe], now: float) -> int:
         """As ``Engine`` says. A probe that this host's own firewall refuses is taken, and told of as ``trouble``."""

@@ -15,14 +15,14 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import replace
 from functools import partial
 from ipaddress import ip_address
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from agent.declaration.model import Scan
 from agent.errors import ScanFailure
 from agent.workers.runtime import Context
 from agent.workers.scan.advance import Progress
 from agent.workers.scan.again import Lot, Within, look_again
-from agent.workers.scan.blind import Sign, Tally, along, blinded, credible, network_of, spread, without_silence
+from agent.workers.scan.blind import spread
 from agent.workers.scan.budget_file import Budget
 from agent.workers.scan.canary import KNOWN
 from agent.workers.scan.discover import discover
@@ -40,7 +40,8 @@ from agent.workers.scan.steady import steadily
 from agent.workers.scan.store import DETECTED, SWEPT, Run, ScanStore
 from agent.workers.scan.stream import Verdict
 from agent.workers.scan.sweeping import Chunk as Asking
-from agent.workers.scan.sweeping import Kind, Sweeper, Swept, protocol_of
+from agent.workers.scan.sweeping import Kind, Sweeper, protocol_of
+from agent.workers.scan.withholding import Withholding
 
 LARGE = 1024
 """Addresses of a plan from which on they are discovered many chunks at a time."""
@@ -72,8 +73,6 @@ class Walk:
         figures: Figures,
         tell: Callable[[], None],
     ) -> None:
-        self.degraded: list[str] = []
-        """Why what was found must not be taken for all there is, if there is a reason."""
         self._context = context
         self._service = service
         self._job = job
@@ -96,17 +95,22 @@ class Walk:
             gate=gate,
             log=context.log,
         )
+        if not run.resumed:
+            self._sweeper.discard()
+        self._withholding = Withholding(store, run, self._sweeper.notes(), self._noted)
+
+    @property
+    def degraded(self) -> list[str]:
+        """Why what was found must not be taken for all there is, if there is a reason."""
+        return self._withholding.reasons
 
     async def go(self) -> None:
         """Go to its end. Raises what made it fail, and ``Ended``; what was stored by then stays."""
-        if not self._run.resumed:
-            self._sweeper.discard()
-        self.degraded = self._sweeper.notes()
         if self._job.want is not None:
             await self._sweep_and_identify(self._job.want)
         else:
             await self._sweep_all()
-        await self._judge()
+        await self._withholding.judge(self._again, self._within)
         if self._service.profile != "discovery":
             await look_again(self._store, self._run, self._within, self._ask_again)
             self._sweeper.discard(notes=False)  # all of it is stored
@@ -266,7 +270,7 @@ class Walk:
             )
             self._figures.swept(swept.sent, swept.answered, swept.lost)
             everything |= swept.everything
-            self._heed(chunk.addresses, swept)
+            self._withholding.heed(chunk.addresses, swept)
             present = {host.address for host in swept.hosts}
             for host in swept.hosts:
                 hosts[host.address] = _joined(hosts.get(host.address), host)
@@ -298,47 +302,16 @@ class Walk:
             self._tell()
 
         place = self._job.plan.chunk_count + number  # a number that no chunk has
-        met = ((canary.address, canary.number) for canary in self._store.canaries_met(self._run, lot.protocol))
-        canaries = along(lot.addresses, met)
+        canaries = self._withholding.canaries(lot)
         addresses = tuple(dict.fromkeys((*lot.addresses, *(address for address, _ in canaries))))
         asking = Asking(addresses, ports, lot.addresses, patient=True)
         swept = await self._sweeper.sweep(place, kind, asking, known=canaries, turn=turn)
         self._figures.swept(swept.sent, swept.answered, swept.lost)
-        self._heed(lot.addresses, swept)
-        believed = set() if swept.degraded else credible(lot.addresses, swept.witnesses)
-        hosts = (host if host.address in believed else without_silence(host) for host in swept.hosts)
-        return self._named(host for host in hosts if host is not None)
+        return self._named(self._withholding.believed(lot, swept))
 
-    def _heed(self, addresses: Iterable[str], swept: Swept) -> None:
-        """What the canaries of a sweep say of its ``addresses``."""
-        torn, why = (addresses, swept.degraded) if swept.degraded else blinded(addresses, swept.witnesses)
-        if why:
-            self._withhold(torn, "blind", why)
-
-    def _withhold(self, addresses: Iterable[str], outcome: Literal["blind", "dark"], why: str) -> None:
-        """What is not seen at these addresses is not believed."""
-        self._store.withhold(self._run, addresses, outcome)
-        if why not in self.degraded:
-            self.degraded.append(why)
-            self._sweeper.note(why)
-            self._context.log(f"degraded: {why}")
-
-    async def _judge(self) -> None:
-        """Whether those of the known hosts that did not answer are gone, or the way to them is."""
-        signs = {address: rest for address, *rest in self._store.signs(self._run, self._within)}
-        tally = Tally()
-        async for chunk in self._again():
-            tally.add(
-                chunk.number,
-                [Sign(network_of(address), *signs[address]) for address in chunk.addresses if address in signs],
-            )
-        dark = tally.dark()
-        if not dark.parts:
-            return
-        async for chunk in self._again():
-            if any(number == chunk.number for number, _ in dark.parts):
-                part = [one for one in chunk.addresses if (chunk.number, network_of(one)) in dark.parts]
-                self._withhold(part, "dark", dark.reason)
+    def _noted(self, why: str) -> None:
+        self._sweeper.note(why)
+        self._context.log(f"degraded: {why}")
 
     async def _again(self) -> AsyncIterator[Chunk]:
         """All chunks once more, without keeping anybody waiting."""

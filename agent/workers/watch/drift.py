@@ -14,6 +14,7 @@ from heapq import nsmallest
 from itertools import count
 from typing import Final, NamedTuple
 
+from agent.declaration.targets import objection
 from agent.workers.scan.found import Port
 from agent.workers.watch import evidence
 from agent.workers.watch.expectation import Bearing, Bearings, Expectation, Wanted, answers, differs
@@ -351,7 +352,7 @@ class _Place:
             parsed = ipaddress.ip_address(host.partition("%")[0])
         except ValueError:
             return False
-        if parsed.is_loopback or parsed.is_link_local:
+        if parsed.is_loopback or parsed.is_link_local or objection(str(parsed), None):
             return False
         return bool(bearing.expectations) or parsed.is_private
 

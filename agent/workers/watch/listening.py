@@ -7,6 +7,7 @@ user and the cgroup even so, and by that the unit and the container (``agent.lin
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import socket
 from collections.abc import Iterable, Iterator
@@ -97,6 +98,7 @@ def listeners() -> list[Listener]:
             here = _wanted(sock_diag.bound())
         except OSError:  # a kernel without inet_diag, or a sandbox that forbids it
             here = None
+        _owner_of.cache_clear()
         held = _holders({one.inode for bound in (*elsewhere.values(), here or ()) for one in bound if one.inode})
         found = _by_psutil() if here is None else _gathered(here, held)
         return found + [one for space, bound in elsewhere.items() for one in _within(space, bound, held)]
@@ -210,7 +212,7 @@ def _holders(inodes: set[int]) -> dict[int, list[Process]]:
         for inode in _sockets(pid):
             if inode in inodes:
                 pids.setdefault(inode, set()).add(pid)
-    known = {pid: _process(pid) for found in pids.values() for pid in found}
+    known = {pid: _process(pid) for pid in set().union(*pids.values())}
     held: dict[int, list[Process]] = {}
     for inode, found in pids.items():
         others = found - {1} or found
@@ -250,6 +252,7 @@ def _owner(processes: Iterable[Process]) -> Owner:
     return NOBODY
 
 
+@functools.cache  # as long as one list is made: hundreds of sockets may be those of one process
 def _owner_of(pid: int) -> Owner:
     with suppress(OSError):
         return owner_of(_path(Path(f"/proc/{pid}/cgroup").read_text()))

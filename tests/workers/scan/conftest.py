@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -14,3 +16,18 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lab.Network]:
     """The network of ``lab``, made once for all; nobody changes it."""
     with lab.network(tmp_path_factory.mktemp("lab")) as made:
         yield made
+
+
+Story = Callable[[lab.Network, pytest.TempPathFactory], Any]
+"""Some runs of the worker that take long; what it returns is for several tests to look at."""
+
+
+@pytest.fixture(scope="session")
+def told(
+    request: pytest.FixtureRequest, net: lab.Network, tmp_path_factory: pytest.TempPathFactory
+) -> Mapping[Story, Future[Any]]:
+    """What became of the ``STORIES`` of all modules that are to run: told side by side, since they mostly wait."""
+    modules = dict.fromkeys(getattr(item, "module", None) for item in request.session.items)
+    stories = [story for module in modules for story in getattr(module, "STORIES", ())]
+    with ThreadPoolExecutor(max(1, len(stories))) as pool:
+        return {story: pool.submit(story, net, tmp_path_factory) for story in stories}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,6 +20,7 @@ from agent.workers.scan.found import Certificate, Host, Port, Rest, Script
 from agent.workers.scan.importing import read_report
 from agent.workers.scan.side import Side
 from tests.workers.scan.reports import PORTS, UDP, Answer, Machine, report
+from tests.workers.scan.test_worker import network as wire  # noqa: F401 - a fixture
 
 Key = tuple[str, int]
 HOST = "", 0
@@ -177,6 +179,73 @@ def test_everything_that_ndiff_finds_is_found(network: dict[str, tuple[Machine, 
             "port": {*KINDS},
         }
         assert ours & wanted[what], (address, what, key, found.changes)
+
+
+SERVER = """
+import socket, sys, threading
+
+def serve(listener, banner):
+    while True:
+        connection, _ = listener.accept()
+        with connection:
+            connection.sendall(banner)
+
+for address, port, banner in (
+    ("10.77.0.2", 21, b"220 (vsFTPd 3.0.3)\\r\\n"),
+    ("10.77.0.5", 25, b"220 m ESMTP Exim 4.96\\r\\n"),
+):
+    threading.Thread(target=serve, args=(socket.create_server((address, port)), banner), daemon=True).start()
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_of_two_scans_by_nmap_of_hosts_that_changed_all_is_found_that_ndiff_finds(
+    wire: tuple[str, ...],  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    there = wire[-1].replace("scan-a", "scan-b")
+
+    def scan(name: str) -> bytes:
+        words = "-n -sS -sV --version-light --max-retries 2 --script banner,http-title,http-server-header"
+        path = tmp_path / name
+        ports = ["-p", "21,22,25,80,8080", "-oX", str(path), "10.77.0.2-6"]
+        subprocess.run([*wire, "nmap", *words.split(), *ports], check=True, capture_output=True, timeout=50)
+        return path.read_bytes()
+
+    before = scan("a.xml")
+    for words in (
+        f"ip -n {there} addr del 10.77.0.3/24 dev wire",
+        f"ip -n {there} addr add 10.77.0.5/24 dev wire",
+        f"ip netns exec {there} nft add table inet block",
+        f"ip netns exec {there} nft add chain inet block in {{ type filter hook input priority 0 ; }}",
+        f"ip netns exec {there} nft add rule inet block in tcp dport 8080 drop",
+    ):
+        subprocess.run(words.split(), check=True)
+    served = ["ip", "netns", "exec", there, "python3", "-c", SERVER]
+    with subprocess.Popen(served, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout and server.stdout.readline()
+        after = scan("b.xml")
+        server.communicate("")
+    ours = {(one.address, one.kind, number) for one in difference(before, after).changes for number in numbers(one)}
+    assert ours == {
+        ("10.77.0.2", "port_opened", 21),
+        ("10.77.0.2", "port_filtered", 8080),
+        ("10.77.0.3", "host_gone", 0),
+        ("10.77.0.5", "host_new", 0),
+        ("10.77.0.5", "port_opened", 25),
+    }
+    several = [port for host in read_report([before]).hosts for port in host.ports if len(port.scripts) > 1]
+    assert several, "ports with more than one script are read; ndiff ends with a traceback at those"
+    assert b"Traceback" in run_ndiff(before, after).stderr.encode()
+    plain = [re.sub(rb"<script .*?(/>|</script>)", b"", document, flags=re.DOTALL) for document in (before, after)]
+    for address, what, key in by_ndiff(*plain):
+        told = {kind for where, kind, number in ours if where == address and number in (0, key[1])}
+        assert told or what == "extraports", (address, what, key)
+
+
+def numbers(change: Change) -> list[int]:
+    return [number for low, high in change.ports or ((0, 0),) for number in range(low, high + 1)]
 
 
 @settings(max_examples=25)
@@ -366,6 +435,12 @@ def test_a_service_known_by_its_number_alone_is_not_another_one() -> None:
     ]
 
 
+def test_a_name_that_only_one_run_has_looked_up_by_the_number_is_no_change() -> None:
+    silent, looked_up = port(service="", tunnel="", method=""), port(service="https", tunnel="", method="table")
+    assert changes(host(silent), host(looked_up)) == []
+    assert changes(host(looked_up), host(silent)) == []
+
+
 @pytest.mark.parametrize(
     ("before", "after", "kind"),
     [
@@ -419,3 +494,22 @@ def test_an_address_that_was_only_taken_for_up_has_not_been_seen() -> None:
 def test_a_script_that_speaks_twice_may_do_so_in_any_order() -> None:
     one, other = Script("x", "1"), Script("x", "2")
     assert changes(host(scripts=(one, other)), host(scripts=(other, one))) == []
+
+
+def test_a_run_that_is_degraded_for_some_addresses_is_believed_about_the_others() -> None:
+    def told(last: int, state: str) -> Host:
+        return replace(host(port(state=state)), address=f"10.0.0.{last}")
+
+    before = [told(1, "open"), told(2, "open")]
+    partly = Side(
+        looked=lambda _: True, doubt="degraded: the way was lost", withheld=lambda address: address == "10.0.0.2"
+    )
+    found = compare(before, Side(looked=lambda _: True), [told(1, "closed")], partly)
+    assert [(change.kind, change.address) for change in found.changes] == [("port_closed", "10.0.0.1")]
+    assert found.withheld == 1
+    [note] = found.notes
+    assert note == (
+        "the second run is degraded: the way was lost: nothing is said to be gone or closed there (1 change not told)"
+    )
+    back = compare([told(1, "closed")], partly, before, Side(looked=lambda _: True))
+    assert [(change.kind, change.sure) for change in back.changes] == [("port_opened", True), ("host_new", False)]

@@ -90,6 +90,8 @@ def test_the_time_that_is_left_goes_by_what_was_done_in_which_time() -> None:
         scan.figures.waiting -= 1
     scan.learn(0.0)
     assert (scan.now, scan.figures.seconds_left()) == (9.0, 8.0)
+    scan.figures.learning(Learned(hosts_done=5, left=40.0))  # one is asked at length
+    assert scan.figures.seconds_left() == 40.0
     scan.identified, scan.figures.waiting = 10, 0
     scan.learn(0.0)
     assert scan.figures.seconds_left() == 0

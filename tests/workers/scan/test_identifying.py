@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.declaration.model import Scan, Scanning
@@ -62,6 +62,7 @@ def test_what_must_not_be_asked_is_not_waited_for(budget: Budget) -> None:
         asyncio.run(permit_of(budget, Allowed())("8.8.8.8"))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 10_000), st.integers(1, 10_000), st.integers(1, 10_000), st.integers(1, 8), st.integers(1, 2000))
 def test_what_is_made_on_credit_is_a_seconds_worth_by_any_limit(
     host: int, of_network: int, target: int, addresses: int, each: int
@@ -208,6 +209,29 @@ def test_a_tarpit_is_known_by_its_talk_and_put_under_quarantine(bench: Bench, ne
     assert [port.reason for port in host.ports] == ["syn-ack; never stops talking"] * 2
     assert bench.rows("SELECT port, tries FROM quarantine ORDER BY port") == [(22, 0), (2323, 0)]
     assert not (bench.directory / "fake/lists").exists()
+
+
+@pytest.mark.parametrize("order", ["paused", "ended"])
+def test_an_order_holds_within_a_second_while_ports_are_looked_at(bench: Bench, net: lab.Network, order: str) -> None:
+    """A hundred silent ports 200 ms away and forty near by, three questions each: that takes more than four seconds."""
+    far, many = of_kind("200 ms away")[0], of_kind("many services")[0]
+    plenty = Scanning(rate=100_000, network_rate=100_000, target_rate=100_000)
+    ports = ",".join(map(str, sorted(far.open | {*range(7001, 7041)})))
+    scan = services(far.address, many.address, ports=ports, rate=20_000, budget=plenty)
+    process = bench.start(scan, prefix=tuple(net.inside()))
+    while not any(shown["phase"] == "services" for shown in figures(bench)):
+        bench.receive()
+    with wire(net.near, "way") as there, wire(net.near) as here:
+        (bench.directory / f"lan.{order}").touch()
+        given = time.time()
+        if order == "ended":
+            assert "scan_stopped" in bench.finish(process).events
+        else:
+            while not bench.notes[-1].get("STATUS", "").startswith("paused by hand: ") or time.time() < given + 3:
+                bench.receive()
+    late = [one for one in (*there.sent, *here.sent) if one.at > given + 1.0 and one.to in (far.address, many.address)]
+    assert [one for one in late if one.what != "arp"] == []  # which the kernel asks to know a neighbour by
+    assert there.sent
 
 
 def test_on_the_wire_a_target_gets_no_more_connections_than_declared(bench: Bench, net: lab.Network) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,10 @@ from agent.declaration.model import Scan, Scanning
 from agent.workers.scan.memory.reading import Memory
 from tests.workers.scan import lab
 from tests.workers.scan.changing import Servers, World
+from tests.workers.scan.conftest import Story
 from tests.workers.scan.test_worker import Bench
+
+pytestmark = pytest.mark.timeout(180)  # the first to be run waits for all that ``told`` tells
 
 PLENTY = Scanning(rate=1_000_000, network_rate=1_000_000, target_rate=1_000_000)
 HOST, OTHER = "10.99.0.120", "10.99.0.121"
@@ -29,8 +33,7 @@ class Full(NamedTuple):
     keys: tuple[str, str]
 
 
-@pytest.fixture(scope="module")
-def full(net: lab.Network, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Full]:
+def scanned(net: lab.Network, tmp_path_factory: pytest.TempPathFactory) -> Full:
     bench = Bench(tmp_path_factory.mktemp("full"))
     service = Scan(
         name="lan",
@@ -58,18 +61,27 @@ def full(net: lab.Network, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             assert ended.code == 0, ended.stderr
             said = lab.run("ssh-keygen", "-l", "-E", "md5", "-f", str(place / "host_key.pub"))
             keys.append(said.split()[1].removeprefix("MD5:").replace(":", ""))
-        yield Full(prefix, (keys[0], keys[1]))
+        return Full(prefix, (keys[0], keys[1]))
     finally:
         bench.close()
 
 
-def told(full: Full, capsys: pytest.CaptureFixture[str], *words: str) -> Any:
+STORIES = (scanned,)
+
+
+@pytest.fixture(scope="module")
+def full(told: Mapping[Story, Future[Any]]) -> Full:
+    found: Full = told[scanned].result()
+    return found
+
+
+def said(full: Full, capsys: pytest.CaptureFixture[str], *words: str) -> Any:
     assert main(["--prefix", str(full.prefix), "scan", *words, "--json"]) == 0
     return json.loads(capsys.readouterr().out)
 
 
 def test_what_system_it_is_and_what_scripts_said_is_shown(full: Full, capsys: pytest.CaptureFixture[str]) -> None:
-    shown = told(full, capsys, "show", "lan", "1")
+    shown = said(full, capsys, "show", "lan", "1")
     assert shown["profile"] == "full"
     assert [host["address"] for host in shown["hosts"]] == [HOST, OTHER]
     for host in shown["hosts"]:
@@ -104,7 +116,7 @@ def test_exports_have_it(full: Full, tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_another_host_key_is_a_difference_and_nothing_else_is(full: Full, capsys: pytest.CaptureFixture[str]) -> None:
-    found = told(full, capsys, "diff", "lan", "1", "2")
+    found = said(full, capsys, "diff", "lan", "1", "2")
     changes = [(one["kind"], one["address"], one["script"]) for one in found["changes"] if one["kind"] != "os_changed"]
     assert changes == [("script_changed", HOST, "ssh-hostkey"), ("script_changed", OTHER, "ssh-hostkey")]
     for change in found["changes"]:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from agent.workers.scan.engine import Probe
 from agent.workers.scan.grid import Grid
 from agent.workers.scan.ledger import Ledger, decode
+from agent.workers.scan.outcome import outcome
 from agent.workers.scan.pace import Pace
 from agent.workers.scan.sweep import Sweep
 from tests.workers.scan.path import Path, Says, made, run
@@ -150,8 +151,12 @@ def test_a_path_that_goes_dark_for_a_while_loses_nothing(grid: Grid, ledger: Led
 def test_a_path_that_stays_dark_is_degraded_and_closes_nothing(grid: Grid, ledger: Ledger) -> None:
     path = Path(closed, dark=(1.0, 1e9))
     sweep = made(grid, ledger, path, 4000, known=[(0, port) for port in sorted(OPEN)[:4]])
-    run(sweep, 0.0)
+    took = run(sweep, 0.0)
     assert "open ports" in sweep.degraded
+    assert took < 60
+    [host] = outcome(grid, ledger)
+    asked = {port for rest in host.rest for low, high in rest.ports for port in range(low, high + 1)}
+    assert asked | {port.number for port in host.ports} < {port for _, port in path.sent}, "or it fell into the hole"
     assert found(grid, ledger, "closed") <= {port for _, port in path.answered}
 
 

@@ -45,7 +45,6 @@ def test_every_host_that_answers_is_told_open_from_closed(net: lab.Network) -> N
     with engine(net, *(host.address for host in hosts)) as syn:
         found = replies(syn, probes, expected=len(probes))
         assert syn.trouble == ""
-        assert syn.lost == 0
     for place, host in enumerate(hosts):
         for port in ASKED:
             state = "open" if port in host.tcp or host.rest == "open" else "closed"

@@ -16,9 +16,11 @@ import ssl
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -30,8 +32,11 @@ from agent.workers.scan.memory.reading import Memory
 from agent.workers.scan.outcome import EVERYTHING
 from agent.workers.scan.store import DETECTED
 from tests.workers.scan import lab
+from tests.workers.scan.conftest import Story
 from tests.workers.scan.test_worker import Bench, Ended
 from tests.workers.scan.truth import FAR_HOSTS, GONE, HOSTS, HUNDRED, Truth, of_kind
+
+pytestmark = pytest.mark.timeout(180)  # the first to be run waits for all that ``told`` tells
 
 PLENTY = Scanning(rate=1_000_000, network_rate=1_000_000, target_rate=1_000_000)
 FAR_PORTS = sorted(HUNDRED)[:4]
@@ -41,6 +46,12 @@ UDP = "udp/53,udp/9000-9010"
 ASKED = parse_ports(f"{TCP},{UDP}")
 SLOW = {host.address for host in of_kind("late")}
 PATIENCE = 120.0
+
+
+BAD_WAYS = tuple(
+    of_kind(kind)[0].address for kind in ("10 ms away, loses 5 % each way", "10 ms away, behind 5,000 packets a second")
+)
+MANY_PORTS = 8000
 
 
 class Result(NamedTuple):
@@ -57,8 +68,7 @@ def numbers(ranges: tuple[tuple[int, int], ...]) -> frozenset[int]:
     return frozenset(number for low, high in ranges for number in range(low, high + 1))
 
 
-@pytest.fixture(scope="module")
-def result(net: lab.Network, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Result]:
+def truth(net: lab.Network, tmp_path_factory: pytest.TempPathFactory) -> Result:
     bench = Bench(tmp_path_factory.mktemp("truth"))
     targets = tuple(host.address for host in (*HOSTS, GONE, *FAR_HOSTS))
     service = Scan(name="lan", targets=targets, ports=f"{TCP},{UDP}", profile="services", rate=20_000, budget=PLENTY)
@@ -75,9 +85,15 @@ def result(net: lab.Network, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         with Memory(bench.data / "scan.db") as memory:
             silent = frozenset((one.address, one.number) for one in memory.quarantine())
             unanswered = memory.coverage(1).outcome(GONE.address)
-        yield Result(ended, {host.address: host for host in bench.found()}, silent, unanswered)
+        return Result(ended, {host.address: host for host in bench.found()}, silent, unanswered)
     finally:
         bench.close()
+
+
+@pytest.fixture(scope="module")
+def result(told: Mapping[Story, Future[Any]]) -> Result:
+    found: Result = told[truth].result()
+    return found
 
 
 def detected(bench: Bench) -> int:
@@ -240,33 +256,70 @@ exec "$NMAP" "$@"
 """
 
 
-def test_the_silent_ports_of_many_hosts_are_asked_at_length_in_turn(net: lab.Network, tmp_path: Path) -> None:
+class Turns(NamedTuple):
+    """Who was asked at length in each of three runs, and how often by the end, of these hosts."""
+
+    hosts: frozenset[str]
+    asked: list[set[str]]
+    tries: Mapping[str, int]
+
+
+def turns(net: lab.Network, tmp_path_factory: pytest.TempPathFactory) -> Turns:
     silent = [f"10.99.0.{number}" for number in range(130, 140)]
     for address in silent:
         lab.batch(net.far, f"address add {address}/32 dev lo")
-    bench = Bench(tmp_path)
+    place = tmp_path_factory.mktemp("turns")
+    bench = Bench(place)
     path = bench.fake(HASTY)
-    (tmp_path / "share").mkdir()
-    (tmp_path / "share" / "nmap").symlink_to("/usr/share/nmap")
+    (place / "share").mkdir()
+    (place / "share" / "nmap").symlink_to("/usr/share/nmap")
     service = Scan(name="lan", targets=tuple(silent), ports="7001", profile="services", budget=PLENTY, silent_again=0.1)
     wanted = json.dumps([[address, [7001], "silent"] for address in silent])
-    asked = tmp_path / "fake" / "asked"
-    given: list[set[str]] = []
+    asked: list[set[str]] = []
     try:
         with lab.ready(net.there(sys.executable, str(Path(lab.__file__).with_name("servers.py")), wanted)):
             for _ in range(3):
-                asked.write_text("")
+                (place / "fake" / "asked").write_text("")
                 ended = bench.run(service, path=path, prefix=tuple(net.inside()))
                 assert ended.code == 0, ended.stderr
-                given.append(set(asked.read_text().split()))
-        assert given[0] == set(), "that they are silent was not known before"
-        assert len(given[1]) == SLOW_HOSTS
-        assert given[1] | given[2] == set(silent)
+                asked.append(set((place / "fake" / "asked").read_text().split()))
         with Memory(bench.data / "scan.db") as memory:
-            assert {one.address: one.tries for one in memory.quarantine()} == {
-                address: 2 if address in given[1] & given[2] else 1 for address in silent
-            }
+            return Turns(frozenset(silent), asked, {one.address: one.tries for one in memory.quarantine()})
     finally:
         bench.close()
         for address in silent:
             lab.batch(net.far, f"address delete {address}/32 dev lo")
+
+
+def far(net: lab.Network, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Host]:
+    """8,000 ports of two hosts at the end of bad ways, asked four times as fast as one of these ways carries."""
+    bench = Bench(tmp_path_factory.mktemp("far"))
+    service = Scan(name="lan", targets=BAD_WAYS, ports=f"1-{MANY_PORTS}", profile="ports", rate=20_000, budget=PLENTY)
+    try:
+        ended = bench.run(service, prefix=tuple(net.inside()))
+        assert ended.code == 0, ended.stderr
+        assert ended.events["scan_finished"]["data"]["degraded"] == ""
+        return {host.address: host for host in bench.found()}
+    finally:
+        bench.close()
+
+
+STORIES = (truth, turns, far)
+
+
+@pytest.mark.parametrize("address", BAD_WAYS)
+def test_neither_loss_nor_a_limit_on_the_way_hides_an_open_port_or_makes_one(
+    told: Mapping[Story, Future[Any]], address: str
+) -> None:
+    host = told[far].result()[address]
+    assert {port.number for port in host.open_ports()} == {number for number in HUNDRED if number <= MANY_PORTS}
+    states = Counter(host.state_of("tcp", number) for number in range(1, MANY_PORTS + 1))
+    assert states["filtered"] <= 2, "of 8,000 one or two may be asked in vain each time"
+
+
+def test_the_silent_ports_of_many_hosts_are_asked_at_length_in_turn(told: Mapping[Story, Future[Any]]) -> None:
+    hosts, (first, second, third), tries = told[turns].result()
+    assert first == set(), "that they are silent was not known before"
+    assert len(second) == SLOW_HOSTS
+    assert second | third == hosts
+    assert tries == {address: 2 if address in second & third else 1 for address in hosts}

@@ -425,6 +425,31 @@ def test_what_changed_between_runs_is_told_once_and_what_is_old_is_forgotten(ben
         assert [list(memory.raw(run.id)) for run in memory.runs()] == [[]] * 5
 
 
+def test_hosts_that_come_and_go_are_told_of_by_the_run_that_finds_out(bench: Bench, network: tuple[str, ...]) -> None:
+    def wire(*words: str) -> None:
+        subprocess.run(["ip", "-n", network[-1].replace("scan-a", "scan-b"), *words], check=True)
+
+    scan = lan("10.77.0.0/29")
+    for _ in range(2):  # what was open twice is known well enough to tell whether the scan sees
+        bench.run(scan, prefix=network)
+    wire("addr", "del", "10.77.0.3/24", "dev", "wire")
+    ended = bench.run(scan, prefix=network)
+    assert ended.events["host_gone"]["message"] == "10.77.0.3 does not answer any more"
+    assert {"port_closed", "port_filtered", "host_new"}.isdisjoint(ended.events), "one thing happened"
+    # It comes back, with another beside it, and from a machine with another MAC, which makes no other host of it.
+    wire("link", "set", "wire", "address", "02:00:00:00:77:0b")
+    for last in (3, 5):
+        wire("addr", "add", f"10.77.0.{last}/24", "dev", "wire")
+    ended = bench.run(scan, prefix=network)
+    assert "host_gone" not in ended.events
+    with Memory(bench.data / "scan.db") as memory:
+        told = [[f"{one.kind} {one.address}" for one in memory.changes(run=run)] for run in (3, 4)]
+        assert told == [["host_gone 10.77.0.3"], ["host_new 10.77.0.3", "host_new 10.77.0.5"]]
+        macs = {host.address: host.mac for host in memory.now()}
+        assert {macs[f"10.77.0.{last}"] for last in (2, 3, 5)} == {"02:00:00:00:77:0b"}
+    assert bench.open() == OPEN
+
+
 def test_a_damaged_database_is_moved_aside_and_the_scan_goes_on(bench: Bench) -> None:
     bench.data.mkdir()
     (bench.data / "scan.db").write_bytes(b"garbage" * 1000)

@@ -315,6 +315,11 @@ def test_a_firewall_that_keeps_others_from_what_is_undeclared_is_heard_of_and_no
 # -- seen --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("address", ["fd00:ec2::254", "192.0.0.192", "169.254.169.254"])
+def test_nobody_is_told_to_scan_what_is_never_scanned(address: str) -> None:
+    assert rows(scans=(scan(known(port("tcp/80"))),), sights=(sight("tcp/80", address),)) == []
+
+
 def test_seen_and_never_scanned_is_one_row_for_a_host_and_one_for_each_port_of_a_host_that_is_scanned() -> None:
     seen = (sight("tcp/80", "10.20.0.77"), sight("tcp/22", "10.20.0.77", first=NOW - 2 * DAY), sight("tcp/8080"))
     found = scan(known(port("tcp/80")))

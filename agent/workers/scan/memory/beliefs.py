@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
@@ -113,7 +114,7 @@ class Beliefs:
         return self._numbers[service]
 
 
-def read_service(row: tuple[Any, ...]) -> Service:
+def read_service(row: Iterable[Any]) -> Service:
     """A row of ``SERVICE``. Raises ``StorageFailure``."""
     name, product, version, extrainfo, tunnel, cpe, method, certificate = row
     return Service(

@@ -20,11 +20,12 @@ from agent.workers.scan.memory.picture import PortSet
 from agent.workers.scan.memory.place import Line, pack, place, ranges, text, unpack
 from agent.workers.scan.plan import Family, Ranges, merge
 
-Outcome = Literal["silent", "timed_out", "skipped", "error", "blind", "dark"]
+Outcome = Literal["silent", "timed_out", "skipped", "error", "blind", "dark", "settled"]
 """``silent``: asked to the end, and nobody answered. The others, of addresses without a picture, were not.
 
-``blind`` and ``dark`` are said of addresses beside all else: what was not seen there is not to be believed, because the
-scan itself did not see (``blind``), or because nobody answered of several that should have (``dark``).
+Three are said of addresses beside all else: what was not seen there is not to be believed, because the scan itself did
+not see (``blind``), or because nobody answered of several that should have (``dark``); or it is, because that has been
+so for long (``settled``).
 """
 
 WITHHELD: Final = ("blind", "dark")
@@ -97,12 +98,15 @@ class Coverage:
 
     def looked(self, address: str) -> bool:
         """Whether the run would have seen a host there."""
-        return self.outcome(address) in COVERED
+        return any(outcome in COVERED for outcome, _ in self._of(address))
 
     def withheld(self, address: str) -> str:
         """``blind`` or ``dark`` when what the run did not see there may well be there; else empty."""
-        found = [outcome for outcome, _ in self._ranges(address)]
-        return next((outcome for outcome in WITHHELD if outcome in found), "")
+        return self.unseen(address)[1]
+
+    def settled(self, address: str) -> bool:
+        """Whether one silence is enough there."""
+        return any(outcome == "settled" for outcome, _ in self._ranges(address))
 
     @property
     def partly(self) -> bool:
@@ -124,7 +128,7 @@ class Coverage:
         """The addresses of which no host is known, in order."""
         rows = self._ask(
             "SELECT family, zone, low, high, ports, outcome FROM coverage WHERE run = ?"
-            " AND outcome NOT IN ('blind', 'dark')",
+            " AND outcome NOT IN ('blind', 'dark', 'settled')",
             (self._run,),
         )
         for family, zone, low, high, ports, outcome in rows:
@@ -132,8 +136,14 @@ class Coverage:
 
     def silent(self, address: str) -> PortSet | None:
         """The ports that were asked there when nobody answered, beyond any picture; ``None`` when it was not asked."""
-        found = [ports for outcome, ports in self._ranges(address) if outcome == "silent"]
-        return union(found) if found else None
+        return self.unseen(address)[0]
+
+    def unseen(self, address: str) -> tuple[PortSet | None, str]:
+        """``silent`` and ``withheld`` in one look."""
+        found = list(self._ranges(address))
+        silent = [ports for outcome, ports in found if outcome == "silent"]
+        withheld = {outcome for outcome, _ in found}
+        return union(silent) if silent else None, next((outcome for outcome in WITHHELD if outcome in withheld), "")
 
     def _of(self, address: str) -> Iterator[tuple[str, PortSet]]:
         row = self._ask(

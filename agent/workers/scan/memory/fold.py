@@ -7,8 +7,8 @@ The rules, and why:
   look in the same run (``rechecked``). A port counts as open after a second look too; one that answered a question
   (``method`` is ``probed``) was looked at twice.
 - A run that is degraded or did not end (``Policy.closing`` is false) may open and refresh, and never counts as a miss.
-- Where several known hosts all gave no sign of life at once (``Policy.dark``), so it is too, but not for ever: that
-  many such runs in a row are believed.
+- So it is where several known hosts gave no sign of life at once (``Policy.dark``); but such runs are counted, and
+  after some in a row they are believed (``blind.SETTLED``).
 - Ports of a host that does not answer at all are left as they were: what is told is that the host is gone.
 - What turned often in the last looks flaps: that is told once, then nothing until it is steady, and then only if it is
   another state than the one that was told last. A single silence is no turn: it may be loss.
@@ -62,7 +62,7 @@ class Policy:
     ``closing``: whether the run may close anything at all. ``late``: it may not be the latest, so what was looked at
     after it stays, and it closes only what nobody but its ``source`` has told of. ``flaps``: turns within the last
     ``state.WINDOW`` looks that make flapping; ``calm``: looks without one that end it. ``dark``: nobody answered around
-    this host, and so many runs in a row in which that is so are believed; 0: it is not so.
+    this host, which is why the run may close nothing of it.
     """
 
     misses: int = 2
@@ -71,7 +71,7 @@ class Policy:
     source: str = ""
     flaps: int = 3
     calm: int = 4
-    dark: int = 0
+    dark: bool = False
 
 
 class Change(NamedTuple):
@@ -108,8 +108,6 @@ def fold(
     there = observed is not None and answered(observed)
     if policy.dark and (current.state or there):
         current = replace(current, dark=current.dark + 1)
-        if current.dark >= policy.dark:
-            policy = replace(policy, closing=True, misses=1)
     elif current.dark and (policy.closing or there):
         current = replace(current, dark=0)
     if observed is None or not there:

@@ -11,13 +11,13 @@ import hashlib
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, fields, is_dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Final
 
 import msgspec
 
 from agent.errors import StorageFailure
-from agent.workers.scan.found import PROTOCOLS, Host, Port, Rest
+from agent.workers.scan.found import PROTOCOLS, Host, Port, Rest, Script
 from agent.workers.scan.memory.state import spoke
 from agent.workers.scan.plan import Ranges, merge, subtract
 
@@ -40,6 +40,27 @@ _WORDS: Final = (
 )
 """The dictionary of version 1 of the form; pictures cannot be read without it, so it never changes."""
 
+_ALIKE: Final = 512
+"""Bytes of a port that is remembered: many hosts have the same, and it need not be made anew for each."""
+
+
+class _Picture(msgspec.Struct):
+    """A ``Host`` without its address, and with its ports as they are written."""
+
+    state: str
+    reason: str
+    mac: str = ""
+    names: tuple[str, ...] = ()
+    ports: tuple[msgspec.Raw, ...] = ()
+    rest: tuple[Rest, ...] = ()
+    os: tuple[str, ...] = ()
+    scripts: tuple[Script, ...] = ()
+
+
+_PICTURE: Final = msgspec.json.Decoder(_Picture)
+_PORT: Final = msgspec.json.Decoder(Port)
+_remembered: Final = lru_cache(4096)(_PORT.decode)
+
 
 def encode(host: Host) -> tuple[bytes, bytes]:
     """The picture of a host and its key, 16 bytes. Equal hosts give equal keys, whatever their addresses."""
@@ -57,7 +78,12 @@ def decode(address: str, data: bytes) -> Host:
         written = inflater.decompress(data, LONGEST)
         if not inflater.eof:
             raise StorageFailure(f"what the database holds of {address} is cut short, or too much")
-        host = msgspec.convert(msgspec.json.decode(written, type=dict[str, Any]) | {"address": address}, type=Host)
+        read = _PICTURE.decode(written)
+        ports = tuple(_remembered(bytes(port)) if len(port) <= _ALIKE else _PORT.decode(port) for port in read.ports)
+        host = Host(
+            *(address, read.state, read.reason, read.mac, read.names),
+            *(ports, read.rest, read.os, read.scripts),
+        )
         for rest in host.rest:
             _check(rest.ports)
     except (zlib.error, msgspec.MsgspecError, TypeError, ValueError, RecursionError) as error:

@@ -11,6 +11,8 @@ import json
 import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,6 +38,9 @@ _RUN: Final = (
     " FROM runs"
 )
 _CHANGE: Final = "SELECT id, run, time, site, address, proto, port, kind, old, new, source FROM changes"
+_SERVICES: Final = SERVICE.replace("SELECT", "SELECT id,", 1)
+_UNKNOWN: Final = Service()
+_NO_PORTS: Final[tuple[int, Iterator[tuple[Any, ...]]]] = (0, iter(()))
 _BOTH: Final = 0b11
 """In the history of a port: open at each of the last two looks, if there were two."""
 
@@ -94,8 +99,8 @@ class Memory:
         Whether the other one would have seen such a host is for its ``coverage`` to say.
         """
         query = """
-            SELECT address, old, new FROM (
-                SELECT hosts.address, hosts.place, one.picture AS old, other.picture AS new
+            SELECT address, old.data, new.data FROM (
+                SELECT hosts.address, hosts.place, one.picture AS before, other.picture AS after
                 FROM seen AS one JOIN hosts ON hosts.id = one.host
                 LEFT JOIN seen AS other ON other.run = ?2 AND other.host = one.host
                 WHERE one.run = ?1 AND other.picture IS NOT one.picture
@@ -103,10 +108,10 @@ class Memory:
                 SELECT hosts.address, hosts.place, NULL, other.picture
                 FROM seen AS other JOIN hosts ON hosts.id = other.host
                 WHERE other.run = ?2 AND NOT EXISTS (SELECT 1 FROM seen WHERE run = ?1 AND host = other.host)
-            ) ORDER BY place
+            ) LEFT JOIN pictures AS old ON old.id = before LEFT JOIN pictures AS new ON new.id = after ORDER BY place
         """
         for address, old, new in self._each(query, before, after):
-            yield Pair(self._picture(address, old), self._picture(address, new))
+            yield Pair(decode(address, old) if old else None, decode(address, new) if new else None)
 
     def now(self, *, site: str | None = None, gone: bool = False) -> Iterator[HostNow]:
         """What is so now, by address: hosts with their ports, of ``site`` or of all. ``gone``: also those that went."""
@@ -116,12 +121,25 @@ class Memory:
             " AND (?2 IS NULL OR site = ?2) ORDER BY site, place"
         )
         ports = (
-            "SELECT proto, port, state, reason, source, first_seen, last_seen, last_looked, last_changed, misses,"
-            " flapping, service FROM ports WHERE host = ? ORDER BY proto, port"
+            "SELECT hosts.id, service, ports.flapping, address, proto, port,"
+            " CASE ports.state WHEN '' THEN 'open' ELSE ports.state END, reason, ports.source, ports.first_seen,"
+            " ports.last_seen, ports.last_looked, ports.last_changed, ports.misses,"
+            " CASE WHEN ports.state = '' THEN 'likely' WHEN ports.misses OR ports.flapping THEN 'doubtful'"
+            " WHEN ports.source = 'passive' THEN 'likely' ELSE 'certain' END"
+            " FROM hosts CROSS JOIN ports ON ports.host = hosts.id"
+            " WHERE hosts.state IN ('up', ?) AND (?2 IS NULL OR site = ?2) ORDER BY site, place, proto, port"
         )
-        services: dict[int | None, Service] = {None: Service()}
-        for number, address, *rest in self._each(query, "gone" if gone else "up", site):
-            found = [self._port(address, row, services) for row in self._rows(ports, number)]
+        wanted = ("gone" if gone else "up", site)
+        services = {number: read_service(row) for number, *row in self._rows(_SERVICES)}
+        # Both are read as of one moment: a connection looks at one as long as any of its statements is under way.
+        by_host = groupby(self._each(ports, *wanted), itemgetter(0))
+        following, rows = next(by_host, _NO_PORTS)
+        for number, address, *rest in self._each(query, *wanted):
+            found: list[PortNow] = []
+            if following == number:
+                for _, service, flapping, *fields in rows:
+                    found.append(PortNow._make((*fields, services.get(service, _UNKNOWN), bool(flapping))))
+                following, rows = next(by_host, _NO_PORTS)
             yield _host_now(address, rest, tuple(found))
 
     def changes(
@@ -177,45 +195,6 @@ class Memory:
             if not inflater.eof:
                 raise StorageFailure(f"{self.path}: nmap's XML of run {run} is cut short, or too much")
             yield document
-
-    def _picture(self, address: str, number: int | None) -> Host | None:
-        if number is None:
-            return None
-        return next(
-            (decode(address, data) for (data,) in self._rows("SELECT data FROM pictures WHERE id = ?", number)), None
-        )
-
-    def _port(self, address: str, row: tuple[Any, ...], services: dict[int | None, Service]) -> PortNow:
-        *fields, misses, flapping, service = row
-        if service not in services:
-            services[service] = self._service(service)
-        protocol, number, state, reason, source, first_seen, last_seen, last_looked, last_changed = fields
-        if not state:
-            state, confidence = "open", "likely"
-        elif misses or flapping:
-            confidence = "doubtful"
-        else:
-            confidence = "likely" if source == "passive" else "certain"
-        return PortNow(
-            address,
-            protocol,
-            number,
-            state,
-            reason,
-            services[service],
-            source,
-            first_seen,
-            last_seen,
-            last_looked,
-            last_changed,
-            misses,
-            bool(flapping),
-            confidence,
-        )
-
-    def _service(self, number: int | None) -> Service:
-        row = next(self._rows(f"{SERVICE} WHERE id = ?", number), None)
-        return read_service(row) if row else Service()
 
     def _rows(self, query: str, *values: object) -> Iterator[tuple[Any, ...]]:
         """All rows at once: for few of them."""

@@ -49,8 +49,7 @@ class Run:
         return self.status in ("finished", "imported") and not self.degraded
 
 
-@dataclass(frozen=True, slots=True)
-class PortNow:
+class PortNow(NamedTuple):
     """What is so now at a port that was open at least once.
 
     ``state`` is settled: one run that did not find it so changes ``misses`` only. ``first_seen`` and ``last_seen`` are
@@ -65,15 +64,15 @@ class PortNow:
     number: int
     state: str
     reason: str
-    service: Service
     source: str
     first_seen: float
     last_seen: float
     last_looked: float
     last_changed: float
     misses: int
-    flapping: bool
     confidence: str
+    service: Service
+    flapping: bool
 
     @property
     def key(self) -> tuple[str, int]:

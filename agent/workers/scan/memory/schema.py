@@ -93,7 +93,8 @@ TABLES: Final = (
         high BLOB NOT NULL,
         ports INTEGER NOT NULL,             -- of port_sets
         outcome TEXT NOT NULL,              -- silent: nobody answered. What else: it is not known, and why.
-        -- blind, dark: of these addresses, with a picture or not, nothing is said to be closed or gone
+        -- blind, dark: of these addresses, with a picture or not, nothing is said to be closed or gone.
+        -- settled: one look is enough for that
         PRIMARY KEY (run, family, zone, low, high, ports, outcome)
     ) WITHOUT ROWID
     """,

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from agent.telemetry.database import transaction
-from agent.workers.scan.blind import ALL_SETTLED, SETTLED
 from agent.workers.scan.found import PROTOCOLS, Host, Rest
 from agent.workers.scan.memory.beliefs import Beliefs
 from agent.workers.scan.memory.coverage import Coverage
@@ -47,8 +46,6 @@ class _Run(NamedTuple):
     ended: float
     quiet: bool
     policy: Policy
-    dark: int
-    """Runs in a row in which nobody answers in a part of what was asked, until that is believed."""
 
 
 def settle(connection: sqlite3.Connection, path: Path, misses: int) -> Iterator[int]:
@@ -94,7 +91,7 @@ def together(doubts: Iterable[Doubt]) -> dict[tuple[Key, ...], list[str]]:
 
 
 _RUN: Final = (
-    "SELECT id, site, started, ended, status, degraded, quiet, hosts_up,"
+    "SELECT id, site, started, ended, status, degraded, quiet,"
     " EXISTS (SELECT 1 FROM coverage WHERE run = runs.id AND outcome IN ('blind', 'dark')) FROM runs WHERE id = ?"
 )
 
@@ -110,7 +107,7 @@ def _next(connection: sqlite3.Connection, misses: int) -> _Run | None:
 
 
 def _run(row: tuple[Any, ...], misses: int) -> _Run:
-    number, site, started, ended, status, degraded, quiet, up, partly = row
+    number, site, started, ended, status, degraded, quiet, partly = row
     imported = status == "imported"
     policy = Policy(
         misses=misses,
@@ -118,8 +115,7 @@ def _run(row: tuple[Any, ...], misses: int) -> _Run:
         late=imported,
         source="import" if imported else "",
     )
-    dark = SETTLED if up else ALL_SETTLED
-    return _Run(number, site, started, ended or started, bool(quiet), policy, dark)
+    return _Run(number, site, started, ended or started, bool(quiet), policy)
 
 
 def _step(connection: sqlite3.Connection, run: _Run, coverage: Coverage, beliefs: Beliefs) -> bool:
@@ -185,12 +181,13 @@ def _fold(
 ) -> Iterator[tuple[int, str, HostState, Folded | None, bool]]:
     """Each host before and after, and whether the run found that it says open to everything."""
     for number, address, at, data in hosts:
-        silent, withheld = coverage.silent(address), coverage.withheld(address)
+        silent, withheld = coverage.unseen(address)
         observed = decode(address, data) if data is not None else None
         policy = run.policy
         if withheld:
-            dark = run.dark if withheld == "dark" and policy.closing else 0
-            policy = replace(policy, closing=False, dark=dark)
+            policy = replace(policy, closing=False, dark=withheld == "dark" and policy.closing)
+        elif coverage.settled(address):
+            policy = replace(policy, misses=1)
         if observed is None and silent is None and not withheld:
             yield number, address, HostState(), None, False
             continue

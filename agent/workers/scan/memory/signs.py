@@ -13,20 +13,20 @@ from agent.workers.scan.plan import Ranges
 
 def signs(
     connection: sqlite3.Connection, run: int, site: str, within: Mapping[Protocol, Ranges]
-) -> Iterator[tuple[str, bool, bool]]:
-    """``(address, known, alive)`` of each host of ``site`` that is believed to be up, or that ``run`` has met."""
+) -> Iterator[tuple[str, bool, bool, int]]:
+    """``(address, known, alive, dark)`` of each host of ``site`` that is believed to be up, or that ``run`` has met."""
     rows = connection.execute(
-        "SELECT hosts.id, hosts.address, hosts.state = 'up', seen.picture FROM hosts"
+        "SELECT hosts.id, hosts.address, hosts.state = 'up', hosts.dark, seen.picture FROM hosts"
         " LEFT JOIN seen ON seen.run = ? AND seen.host = hosts.id"
         " WHERE hosts.site = ? AND (hosts.state = 'up' OR seen.host IS NOT NULL) ORDER BY hosts.place",
         (run, site),
     ).fetchall()
-    for number, address, known, picture in rows:
+    for number, address, known, dark, picture in rows:
         observed = _picture(connection, address, picture)
         lives = observed is not None and alive(observed, ())
         if lives and not alive(observed, _SOME):  # only then it matters what was expected of it
             lives = not _expected(connection, number, within)
-        yield address, bool(known), lives
+        yield address, bool(known), lives, dark
 
 
 _SOME = (("tcp", 1),)  # any port

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Literal
 
 from agent.workers.scan.found import Host, Port, Rest
 from agent.workers.scan.memory.coverage import asked
@@ -45,6 +46,7 @@ class Service:
         status: Ending = "finished",
         degraded: str = "",
         again: Iterable[Host] = (),
+        withheld: tuple[Literal["blind", "dark", "settled"], Sequence[int]] = ("dark", ()),
     ) -> list[str]:
         """One run from its beginning to its end; what it told, as ``kind address port``."""
         self.now += 3600
@@ -52,6 +54,8 @@ class Service:
             run = store.begin(TASK, self.now)
             self.keep(store, run, hosts, silent)
             store.recheck(run, again, self.now + 5)
+            how, those = withheld
+            store.withhold(run, [f"10.0.0.{last}" for last in those], how)
             store.end(run, status, self.now + 10, degraded=degraded)
             return told(store)
 

@@ -21,6 +21,7 @@ from agent.workers.scan.memory.reading import Canary, HostNow, Memory
 from agent.workers.scan.memory.settling import Doubt, together
 from agent.workers.scan.plan import subtract
 from agent.workers.scan.store import Ending, ScanStore, Task
+from agent.workers.scan.stored import side
 from tests.workers.scan.memory.history import NOW, TASK, Service, host, told
 
 NGINX = Port("tcp", 80, "open", "syn-ack", "http", "nginx", "1.22", method="probed")
@@ -277,3 +278,58 @@ def in_pieces(service: Service, found: list[Host], silent: list[int], random: ra
 def believed(service: Service) -> list[HostNow]:
     with Memory(service.path) as memory:
         return list(memory.now(gone=True))
+
+
+def test_runs_in_which_nobody_answers_around_a_host_are_counted_and_believed_when_that_is_settled(
+    service: Service,
+) -> None:
+    """One of them still answers a ping, and of the others nothing is heard."""
+    pinged, every = host(3, state="filtered"), [host(1, 22), host(2, 22), host(3, 22), host(4, 22)]
+
+    def counted() -> list[tuple[str, bool, bool, int]]:
+        with closing(service.open()) as store:
+            return list(store.signs(store.begin(TASK, service.now + 1), {"tcp": ((1, 100),)}))
+
+    for _ in range(2):
+        service.run(every)
+    for _ in range(2):
+        for _ in range(2):
+            assert (
+                service.run([pinged, host(4, 22)], silent=[1, 2], withheld=("dark", [1, 2, 3]), degraded="none") == []
+            )
+        assert [dark for *_, dark in counted()] == [2, 2, 2, 0]
+        service.run(every)
+        assert [dark for *_, dark in counted()] == [0, 0, 0, 0]
+    assert service.run([pinged, host(4)], silent=[1, 2], withheld=("settled", [1, 2, 3])) == [
+        "host_gone 10.0.0.1",
+        "host_gone 10.0.0.2",
+        "port_filtered 10.0.0.3 22",
+    ], "and of host 4, to which it does not apply, one look is not enough"
+    assert service.run([pinged, host(4)], silent=[1, 2]) == ["port_closed 10.0.0.4 22"]
+
+
+def test_a_part_of_which_the_scan_itself_saw_nothing_is_never_believed(service: Service) -> None:
+    for _ in range(2):
+        service.run([host(1, 22), host(2, 22), host(3, 22)])
+    blind = {"silent": [1], "withheld": ("blind", [1, 2]), "degraded": "canaries"}
+    shut = host(2, state="filtered")
+    told = [service.run([shut, host(3)], **blind) for _ in range(9)]  # type: ignore[arg-type]
+    assert told == [[], ["port_closed 10.0.0.3 22"], *[[]] * 7]
+    with closing(service.open()) as store:
+        run = store.begin(TASK, service.now + 3600)
+        service.keep(store, run, [shut], [1])
+        store.withhold(run, ["10.0.0.1", "10.0.0.2"], "dark")
+        assert list(store.doubts(run)) == [], "so nothing is asked again"
+
+
+def test_what_is_withheld_of_a_run_is_known_to_whoever_compares_it(service: Service) -> None:
+    service.run([host(1, 22)], silent=[2, 3], withheld=("dark", [2]), degraded="none of them")
+    service.run([host(1, 22)], silent=[2, 3], degraded="all of it")
+    with Memory(service.path) as memory:
+        second, first = (side(run, memory.coverage(run.id)) for run in memory.runs())
+        assert [first.doubtful(f"10.0.0.{last}") for last in (1, 2, 3)] == [False, True, False]
+        assert [second.doubtful(f"10.0.0.{last}") for last in (1, 2, 3)] == [True, True, True]
+        assert first.looked("10.0.0.2")
+        assert [memory.coverage(1).outcome(f"10.0.0.{last}") for last in (1, 2, 3)] == ["answered", "dark", "silent"]
+        asked = list(memory.coverage(1).without_picture())
+        assert {address for part in asked for address in part.each()} == {"10.0.0.2", "10.0.0.3"}

@@ -1,0 +1,74 @@
+"""What a run under way must not say: where it was blind, or nobody answered that should have (``blind``).
+
+It is kept in the database as it is noticed, so that whoever continues the run knows it, and the reasons are told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Callable, Collection, Iterable
+from typing import Literal
+
+from agent.workers.scan.again import Lot, Within
+from agent.workers.scan.blind import Sign, Tally, along, blinded, credible, network_of, without_silence
+from agent.workers.scan.found import Host
+from agent.workers.scan.plan import Chunk
+from agent.workers.scan.store import Run, ScanStore
+from agent.workers.scan.sweeping import Swept
+
+
+class Withholding:
+    """Of one run. ``tell`` is told each new reason."""
+
+    def __init__(self, store: ScanStore, run: Run, reasons: Iterable[str], tell: Callable[[str], None]) -> None:
+        """``reasons`` are those that were told by an earlier part of this run."""
+        self.reasons = list(reasons)
+        """Why what was found must not be taken for all there is, if there is a reason."""
+        self._store = store
+        self._run = run
+        self._tell = tell
+
+    def heed(self, addresses: Iterable[str], swept: Swept) -> None:
+        """What the canaries of a sweep say of its ``addresses``."""
+        torn, why = (addresses, swept.degraded) if swept.degraded else blinded(addresses, swept.witnesses)
+        if why:
+            self._withhold(torn, "blind", why)
+
+    def canaries(self, lot: Lot) -> list[tuple[str, int]]:
+        """Addresses and ports to be asked along with a second look."""
+        return along(
+            lot.addresses, ((one.address, one.number) for one in self._store.canaries_met(self._run, lot.protocol))
+        )
+
+    def believed(self, lot: Lot, swept: Swept) -> list[Host]:
+        """What a second look found, without the silence that proves nothing."""
+        self.heed(lot.addresses, swept)
+        sure: Collection[str] = () if swept.degraded else credible(lot.addresses, swept.witnesses)
+        hosts = (host if host.address in sure else without_silence(host) for host in swept.hosts)
+        return [host for host in hosts if host is not None]
+
+    async def judge(self, chunks: Callable[[], AsyncIterable[Chunk]], within: Within) -> None:
+        """Whether those of the known hosts that did not answer are gone, or the way to them is. At the end of a run."""
+        signs = {
+            address: Sign(network_of(address), known, alive, dark)
+            for address, known, alive, dark in self._store.signs(self._run, within)
+        }
+        tally = Tally()
+        async for chunk in chunks():
+            tally.add(chunk.number, [signs[address] for address in chunk.addresses if address in signs])
+        dark = tally.dark()
+        numbers = {number for number, _ in dark.parts | dark.settled}
+        if not numbers:
+            return
+        async for chunk in chunks():
+            if chunk.number not in numbers:
+                continue
+            parts = {address: (chunk.number, network_of(address)) for address in chunk.addresses}
+            self._store.withhold(self._run, [one for one, part in parts.items() if part in dark.settled], "settled")
+            if those := [one for one, part in parts.items() if part in dark.parts]:
+                self._withhold(those, "dark", dark.reason)
+
+    def _withhold(self, addresses: Iterable[str], outcome: Literal["blind", "dark"], why: str) -> None:
+        self._store.withhold(self._run, addresses, outcome)
+        if why not in self.reasons:
+            self.reasons.append(why)
+            self._tell(why)

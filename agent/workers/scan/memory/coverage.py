@@ -102,8 +102,7 @@ class Coverage:
 
     def withheld(self, address: str) -> str:
         """``blind`` or ``dark`` when what the run did not see there may well be there; else empty."""
-        found = [outcome for outcome, _ in self._ranges(address)]
-        return next((outcome for outcome in WITHHELD if outcome in found), "")
+        return self.unseen(address)[1]
 
     def settled(self, address: str) -> bool:
         """Whether one silence is enough there."""
@@ -137,8 +136,14 @@ class Coverage:
 
     def silent(self, address: str) -> PortSet | None:
         """The ports that were asked there when nobody answered, beyond any picture; ``None`` when it was not asked."""
-        found = [ports for outcome, ports in self._ranges(address) if outcome == "silent"]
-        return union(found) if found else None
+        return self.unseen(address)[0]
+
+    def unseen(self, address: str) -> tuple[PortSet | None, str]:
+        """``silent`` and ``withheld`` in one look."""
+        found = list(self._ranges(address))
+        silent = [ports for outcome, ports in found if outcome == "silent"]
+        withheld = {outcome for outcome, _ in found}
+        return union(silent) if silent else None, next((outcome for outcome in WITHHELD if outcome in withheld), "")
 
     def _of(self, address: str) -> Iterator[tuple[str, PortSet]]:
         row = self._ask(

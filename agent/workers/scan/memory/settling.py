@@ -181,7 +181,7 @@ def _fold(
 ) -> Iterator[tuple[int, str, HostState, Folded | None, bool]]:
     """Each host before and after, and whether the run found that it says open to everything."""
     for number, address, at, data in hosts:
-        silent, withheld = coverage.silent(address), coverage.withheld(address)
+        silent, withheld = coverage.unseen(address)
         observed = decode(address, data) if data is not None else None
         policy = run.policy
         if withheld:

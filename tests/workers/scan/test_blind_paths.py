@@ -21,6 +21,7 @@ import pytest
 
 from agent.declaration.model import Engine, Profile, Scan
 from agent.workers.scan.found import Host, Port
+from agent.workers.scan.memory.coverage import asked
 from agent.workers.scan.store import ScanStore, Task
 from tests.workers.scan import lab
 from tests.workers.scan.test_sweeping import PLENTY
@@ -42,8 +43,10 @@ def scan(*targets: str, ports: str = "79-81", engine: Engine = "auto", profile: 
     return msgspec.structs.replace(made, engine=engine)
 
 
-def remember(bench: Bench, service: Scan, known: dict[str, Sequence[tuple[str, int]]]) -> None:
-    """Two runs that found these hosts with these open ports."""
+def remember(
+    bench: Bench, service: Scan, known: dict[str, Sequence[tuple[str, int]]], dark: Sequence[str] = ()
+) -> None:
+    """Two runs that found these hosts with these open ports, and two more where those of ``dark`` were cut off."""
     hosts = [
         Host(
             address,
@@ -54,11 +57,13 @@ def remember(bench: Bench, service: Scan, known: dict[str, Sequence[tuple[str, i
         for address, ports in known.items()
     ]
     with closing(ScanStore(bench.data / "scan.db", site=service.site)) as store:
-        for days in (2, 1):
+        for days in (4, 3, 2, 1) if dark else (2, 1):
             at = time.time() - days * 86400
             run = store.begin(Task("before", len(hosts), 1), at)
-            store.store(run, hosts, at, chunk=0, addresses=len(hosts))
-            store.end(run, "finished", at)
+            cut_off = dark if days < 3 else ()
+            store.store(run, [host for host in hosts if host.address not in cut_off], at, chunk=0, asked=asked(cut_off))
+            store.withhold(run, cut_off, "dark")
+            store.end(run, "finished", at, degraded="none of them" if cut_off else "")
         store.tell(lambda event: None)
 
 
@@ -150,6 +155,17 @@ def what_is_cut_off_is_withheld_and_of_the_rest_it_is_told_who_has_left(net: lab
     assert {address for (address,) in closed} == set(services[1].targets[:63]), "where nobody listens any more"
 
 
+def what_is_cut_off_for_the_third_time_in_a_row_is_gone(net: lab.Network, benches: list[Bench]) -> None:
+    bench, service = benches[0], scan("10.97.4.0/29", "10.97.5.0/29")
+    off = [f"10.97.4.{last}" for last in range(1, 7)]
+    others: Sequence[str] = [f"10.97.5.{last}" for last in range(1, 7)]
+    remember(bench, service, dict.fromkeys((*off, *others), ()), off)
+    with cut(net, "ip daddr 10.97.4.0/24"):
+        [ended] = all_at_once([bench], net, [service])
+    assert gone(bench) == off
+    assert degraded(ended) == ""
+
+
 def a_way_that_is_lost_for_a_while_is_noticed_and_what_fell_into_the_hole_is_asked_again(
     net: lab.Network, benches: list[Bench]
 ) -> None:
@@ -212,6 +228,7 @@ def a_host_alone_is_gone_after_two_looks_and_never_by_one(net: lab.Network, benc
 
 
 SCENES: list[Callable[[lab.Network, list[Bench]], None]] = [
+    what_is_cut_off_for_the_third_time_in_a_row_is_gone,
     a_scan_that_is_blind_says_so_and_says_of_nobody_that_it_is_gone,
     what_is_cut_off_is_withheld_and_of_the_rest_it_is_told_who_has_left,
     a_way_that_is_lost_for_a_while_is_noticed_and_what_fell_into_the_hole_is_asked_again,

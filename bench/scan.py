@@ -85,7 +85,7 @@ def measure(net: lab.Network, place: Path, scale: Scale, wanted: set[str], figur
         with _timed(row):
             _measure(net, place, scale, row, figures)
     database = place / "scan.db"
-    with _timed("nmap of loss and silent, and memory"), ThreadPoolExecutor() as pool:
+    with _timed("nmap where it waits, and memory"), ThreadPoolExecutor() as pool:
         patient = {row: peer for row, peer in scan_rows.patient().items() if row in wanted}
         waiting = {row: pool.submit(peer.run, net, place) for row, peer in patient.items()}
         if "memory" in wanted:
@@ -106,8 +106,7 @@ def _measure(net: lab.Network, place: Path, scale: Scale, row: str, figures: Fig
         case "silent":
             figures.runs[row] = [scan_rows.silent(net, place, figures) for _ in range(scale.again)]
         case "services":
-            services = scan_rows.services
-            figures.runs[row] = [services(net, place, figures, slow=not number) for number in range(scale.again)]
+            figures.runs[row] = [scan_rows.services(net, place, figures) for _ in range(scale.again)]
             figures.everyone = scan_rows.everyone(net, place)
         case "discovery" | "crowd":
             rounds = scale.rounds if row == "crowd" else scale.again

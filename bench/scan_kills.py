@@ -31,8 +31,10 @@ RATE = 8000
 PORTS = 200
 HALF = "10.97.16.0/22"
 """1,024 addresses of the network in which each sixteenth answers: more than are discovered chunk by chunk."""
-LIVES = 8
-"""Into how many lives a scan is cut, on average."""
+LIFE = 0.6
+"""How long a life is before it is killed, at most, as part of what a scan takes: any time up to that."""
+MOST = 7
+"""Kills of one scan."""
 ENGINES = ("connect", "syn")
 CLOSING = frozenset({"port_closed", "port_filtered", "host_gone"})
 CHANGES = frozenset(GRAVITY)
@@ -74,7 +76,7 @@ def kills(net: lab.Network, place: Path, count: int, figures: Figures) -> Iterat
             undisturbed |= again.sent[-1]
             wanted = (count + 1 - number) // len(ENGINES)
             while wanted > 0:
-                lives = [random.uniform(0, 2 / LIVES) * once.seconds for _ in range(min(LIVES - 1, wanted))]
+                lives = [random.uniform(0, LIFE) * once.seconds for _ in range(min(MOST, wanted))]
                 scan = _watched(net, place, us, setting, lives)
                 for found in _each(scan, engine, undisturbed):
                     wanted -= 1

@@ -10,9 +10,9 @@ TUN interfaces (`tests/workers/scan/link.py`), because this kernel has no netem.
 the worker as the agent starts it, from the start of Python to what is stored; the others are one process each, from its
 start to the end of its output. Rounds take all in turn, in random order; a figure is the median of its rounds, and what
 was found is the least of any round. A program is ended after {limit:.0f} s, masscan after {hangs:.0f} s, and what it
-has said by then counts. Once only, of all rounds, are asked masscan, whose receiver may hang, and nmap in the rows of
-loss, silent ports and services. In the first two of these it takes minutes in which it does nothing but wait: there it
-runs beside the making of the memory:
+has said by then counts. Once only are asked masscan, whose receiver may hang, and nmap in the rows of loss, silent
+ports and services, in which it does little but wait for minutes: there it runs beside the making of the memory, which
+waits for nothing:
 
 - *ports*: one host with 100 open ports, {rounds} rounds, without CAP_NET_RAW
 - *loss*: the same with 5 % lost on the way there and on the way back, {again} rounds
@@ -32,16 +32,16 @@ runs beside the making of the memory:
   figure is the median of five, all of the answer read
 - *kill -9*: {kills} kills of scans of the `services` profile that ask 43 hosts of the link and 1,024 addresses behind a
   router, of which 64 answer, for 200 ports each, in more than ten chunks and at {rate:,} a second; half of them by
-  connect, half by SYN. A scan is killed up to seven times, at random moments of its whole life: when it looks who is
-  there, sweeps, asks what answers, compares and stores; and its nmap with it. tcpdump writes down every probe that
-  arrives: an ICMP question is *discovery*, a SYN to a port that is closed *sweep*, and one to a port that is open
-  *services*. (SYNs to closed ports 80 and 443 do not count, which are both; nor does ARP, which the kernel sends too.)
-  What a host gets of a kind in a scan that nobody kills (the most of three) is one host's probes. What a host that was
-  asked before a kill gets after it, beyond that, was sent twice, and counts as the part of that which it is: ten ports
-  of 200 are 0.05 hosts, and eight hosts identified anew are 8. It is summed over all hosts and kinds; *by chance* is
-  what the third of those scans has beyond the first two. Complete means that the last life ended well, that it was one
-  run and is not degraded, that it found every port that is open, and that each port of each host that is there was
-  asked
+  connect, half by SYN. A scan is killed up to seven times, whenever it has run for a random time of up to 0.6 of what
+  it takes undisturbed: when it looks who is there, sweeps, asks what answers, compares, stores; its nmap too. tcpdump
+  writes down every probe that arrives: an ICMP question is *discovery*, a SYN to a port that is closed *sweep*, and one
+  to a port that is open *services*. (SYNs to closed ports 80 and 443 do not count, which are both; nor does ARP, which
+  the kernel sends too.) What a host gets of a kind in a scan that nobody kills (the most of three) is one host's
+  probes. What a host that was asked before a kill gets after it, beyond that, was sent twice, and counts as the part of
+  that which it is: ten ports of 200 are 0.05 hosts, and eight hosts identified anew are 8. It is summed over all hosts
+  and kinds; *by chance* is what the third of those scans has beyond the first two. Complete means that the last life
+  ended well, that it was one run and is not degraded, that it found every port that is open, and that each port of each
+  host that is there was asked
 """
 MISSING = {
     False: "RustScan is missing because it was not installed; naabu, because Debian's Go is too old for it. ",

@@ -56,39 +56,41 @@ def silent(net: lab.Network, place: Path, figures: Figures) -> Round:
 def patient() -> dict[str, Peer]:
     """nmap for the rows in which it does little but wait, for minutes."""
     (many,) = of_kind("many services")
+    hosts, ports = _mixed()
+    options = ["-sS", "-sV", "-Pn", "-p"]
+    six = [host.address for host in hosts if ":" in host.address]
+    four = [host.address for host in hosts if ":" not in host.address]
+    asked = joined(ports)
     return {
         "loss": scan_peers.nmap([*_OPTIONS["loss"], "-p", ALL, _FAR["loss"].address]),
-        "silent": scan_peers.nmap(["-sS", "-sV", "-Pn", "-p", joined(many.tcp), many.address]),
+        "silent": scan_peers.nmap([*options, joined(many.tcp), many.address]),
+        "services": scan_peers.nmap([*options, asked, *four], ["-6", *options, asked, *six]),
     }
 
 
-def services(net: lab.Network, place: Path, figures: Figures, *, slow: bool = True) -> Round:
-    """Everybody on the link but the two at which nmap does not come to an end. Not ``slow``: without nmap."""
-    hosts = [host for host in HOSTS if host.kind not in ENDLESS]
-    ports = _thousand(hosts)
-    asked = joined(ports)
+def services(net: lab.Network, place: Path, figures: Figures) -> Round:
+    """Everybody on the link but the two at which nmap does not come to an end. By us alone."""
+    hosts, ports = _mixed()
     figures.truth["services"] = frozenset((host.address, port) for host in hosts for port in host.open & ports)
-    four = [host.address for host in hosts if ":" not in host.address]
-    six = [host.address for host in hosts if ":" in host.address]
-    options = ["-sS", "-sV", "-Pn", "-p", asked]
-    theirs = [scan_peers.nmap([*options, *four], ["-6", *options, *six])] if slow else []
-    return round_of(net, place, theirs, targets=[*four, *six], ports=asked, profile="services")
+    targets = [host.address for host in hosts]
+    return round_of(net, place, [], targets=targets, ports=joined(ports), profile="services")
 
 
 def everyone(net: lab.Network, place: Path) -> Outcome:
     """All 64 of the link, by us alone."""
-    asked = joined(_thousand([host for host in HOSTS if host.kind not in ENDLESS]))
+    _, ports = _mixed()
     targets = [host.address for host in HOSTS]
-    return round_of(net, place, [], targets=targets, ports=asked, profile="services")[US]
+    return round_of(net, place, [], targets=targets, ports=joined(ports), profile="services")[US]
 
 
-def _thousand(hosts: Sequence[Truth]) -> frozenset[int]:
-    """Ports: those that are open there, but of the many alike on one host only the first, and others."""
+def _mixed() -> tuple[list[Truth], frozenset[int]]:
+    """The hosts of that row, and ports: those that are open there, but of the many alike on one host only the first."""
+    hosts = [host for host in HOSTS if host.kind not in ENDLESS]
     asked = {port for host in hosts for port in host.tcp if not 7005 <= port <= 9000 and not 2201 <= port <= 2240}
     others = (port for port in range(1, 65536) if port not in asked)
     while len(asked) < THOUSAND:
         asked.add(next(others))
-    return frozenset(asked)
+    return hosts, frozenset(asked)
 
 
 def discovery(net: lab.Network, place: Path, row: str, figures: Figures, *, slow: bool = True) -> Round:

@@ -118,10 +118,13 @@ def _rows(name: str, host: HostNow, gone: bool) -> list[tuple[str, ...]]:
         for port in host.ports
         if _shown(port, gone)
     ]
-    seen = text.moment(host.first_seen), text.moment(host.last_seen)
-    if host.everything:
-        return [(name, host.address, text.ABSENT, host.state, *seen, says_everything(host.everything)), *rows]
-    return rows or [(name, host.address, text.ABSENT, host.state, *seen, ", ".join(host.names))]
+    everything = says_everything(host.everything) if host.everything else ""
+    names = f"names: {', '.join(host.names)}" if host.names else ""
+    beside = "; ".join(filter(None, (everything, names, f"system: {host.os[0]}" if host.os else "")))
+    if host.everything or not rows:
+        seen = text.moment(host.first_seen), text.moment(host.last_seen)
+        return [(name, host.address, text.ABSENT, host.state, *seen, beside), *rows]
+    return [*rows, *([("", "", "", "", "", "", beside)] if beside else [])]
 
 
 def _state(port: PortNow) -> str:

@@ -139,8 +139,8 @@ def _rows(host: Host) -> list[tuple[str, ...]]:
     beside = [
         says_everything(host.everything) if host.everything else "",
         f"also: {together}" if rows and together else together,
-        f"system: {host.os[0]}" if host.os else "",
         f"names: {', '.join(host.names)}" if host.names else "",
+        f"system: {host.os[0]}" if host.os else "",
     ]
     line = "; ".join(filter(None, beside))
     if not rows:

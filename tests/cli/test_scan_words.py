@@ -15,7 +15,14 @@ from agent.workers.scan.outcome import EVERYTHING
 from agent.workers.scan.store import ScanStore, Task
 
 START = 1_795_000_000.0
-ORDINARY = Host("10.0.0.9", "up", "syn-ack", ports=(Port("tcp", 80, "open", "syn-ack"),))
+ORDINARY = Host(
+    "10.0.0.9",
+    "up",
+    "syn-ack",
+    names=("web.lan",),
+    ports=(Port("tcp", 80, "open", "syn-ack"),),
+    os=("Linux 5.0 - 5.4 (96 %)",),
+)
 BEFORE = Host(
     "10.0.0.1",
     "up",
@@ -76,6 +83,11 @@ def test_every_command_says_it_in_words(prefix: Path, capsys: pytest.CaptureFixt
     exported = tmp_path / "run.md"
     said(prefix, capsys, "export", "markdown", "lab", "-o", str(exported))
     assert WORDS in exported.read_text()
+
+
+def test_names_and_the_system_stand_below_the_ports(prefix: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (("show",), ("hosts",)):
+        assert said(prefix, capsys, *words).endswith("  names: web.lan; system: Linux 5.0 - 5.4 (96 %)\n")
 
 
 def test_json_has_figures_of_it(prefix: Path, capsys: pytest.CaptureFixture[str]) -> None:

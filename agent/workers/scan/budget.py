@@ -14,6 +14,7 @@ nobody starves beside somebody who asks more often.
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple, Protocol
@@ -202,9 +203,13 @@ def charge(slots: Slots, rules: Rules, there: Places, sent: Iterable[int], now: 
     """Pay for ``each`` probes to these that somebody sends who cannot ask, such as nmap: others then wait for them."""
     targets, networks = there
     of_host, of_network, of_target = rules
-    for place in sent:
-        for slot, one in ((targets[place], of_target), (networks[place], of_network), (HOST, of_host)):
-            slots[slot] = min(_sane(slots[slot], now) + each * one.interval, now + DEBT)
+    owed: Counter[int] = Counter()
+    for place, count in Counter(sent).items():
+        owed[HOST] += count * of_host.interval
+        owed[targets[place]] += count * of_target.interval
+        owed[networks[place]] += count * of_network.interval
+    for slot, interval in owed.items():
+        slots[slot] = min(_sane(slots[slot], now) + each * interval, now + DEBT)
 
 
 def _sane(paid: int, now: int) -> int:

@@ -30,7 +30,7 @@ GROUP_PORTS: Final = 256
 """Most ports of one run, over all of its hosts, and so of one host too."""
 
 ALONE: Final = 8
-"""So many unrecognised ports of one host are asked at length each in a run of its own: one of them may be a tarpit."""
+"""So many unrecognised ports of one host are asked at length each in a run of its own."""
 
 AT_ONCE: Final = 64
 """Most ports that one run identifies at a time. nmap's own 20 make it wait for the same 6 s again and again."""
@@ -151,11 +151,17 @@ def tasks(
     return made
 
 
-def at_length(address: str, keys: Collection[PortKey], *, most_ports: int = GROUP_PORTS) -> list[Task]:
-    """The runs that ask the ports of one host at length."""
-    if len(keys) > ALONE:
-        return tasks("deep", {address: keys}, most_ports=most_ports)
-    return [task for key in sorted(keys) for task in tasks("deep", {address: (key,)})]
+def at_length(wanted: Mapping[str, Collection[PortKey]], *, most_ports: int = GROUP_PORTS) -> list[Task]:
+    """The runs that ask each address for its ports at length: one port at a time, of all who have it, where there are
+    few; so many hosts with something that nobody knows cost no more than one."""
+    many = {address: keys for address, keys in wanted.items() if len(keys) > ALONE}
+    by_key: dict[PortKey, dict[str, Collection[PortKey]]] = {}
+    for address, keys in wanted.items():
+        if address not in many:
+            for key in sorted(keys):
+                by_key.setdefault(key, {})[address] = (key,)
+    made = tasks("deep", many, most_ports=most_ports)
+    return made + [task for _, some in sorted(by_key.items()) for task in tasks("deep", some)]
 
 
 CONNECTIONS: Final[Mapping[Stage, int]] = {"light": 8, "deep": 30, "slow": 30}

@@ -113,6 +113,7 @@ class Identification:
         self._turn_every = turn_every
         self._known: dict[str, Knowledge] = {}
         self._ready: dict[str, list[tuple[str, int]]] = {}
+        self._unrecognised: dict[str, list[tuple[str, int]]] = {}
         self._ripe = False
         self._timer: asyncio.TimerHandle | None = None
         self._quick: deque[Task] = deque()
@@ -243,13 +244,14 @@ class Identification:
         new = known.plan(self._clock, slow=patient)
         if new.light:
             self._ready.setdefault(address, []).extend(new.light)
-            if self._timer is None:
-                self._timer = asyncio.get_running_loop().call_later(LINGER, self._ripen)
+        if new.deep:
+            self._unrecognised.setdefault(address, []).extend(new.deep)
+        if (new.light or new.deep) and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(LINGER, self._ripen)
         self._slow.extend(self._light({address: new.odd}) if new.odd else ())
         if new.slow:
             self._slow_left -= 1
             self._slow.extend(tasks("slow", {address: new.slow}, most_ports=self._affordable("slow")))
-        self._slow.extend(at_length(address, new.deep, most_ports=self._affordable("deep")))
         if known.done and self._known.pop(address, None) is not None:
             self._progress.hosts_done += 1
             self._progress.ports_done += len(known.wanted)
@@ -259,7 +261,9 @@ class Identification:
         self._changed.set()
 
     def _ripen(self) -> None:
-        self._timer, self._ripe = None, True
+        self._timer, self._ripe = None, bool(self._ready)
+        self._slow.extend(at_length(self._unrecognised, most_ports=self._affordable("deep")))
+        self._unrecognised = {}
         self._changed.set()
 
     def _light(self, wanted: dict[str, list[tuple[str, int]]]) -> Iterable[Task]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from ipaddress import ip_address
 from itertools import islice
 from typing import Final
@@ -90,15 +90,15 @@ class Identifying:
         await self._identification.run()
         self._tell()
 
-    def _waiting(self) -> list[Host]:
+    def _waiting(self) -> Iterator[Host]:
         # Those that were discovered and not swept yet are not at that: a host is identified once.
-        return [host for host in self._store.waiting(self._run, DETECTED) if host.ports or host.rest]
+        return (host for host in self._store.waiting(self._run, DETECTED) if host.ports or host.rest)
 
     def _next(self, most: int, underway: Collection[str]) -> Sequence[Host]:
         if not self._backlog and self._unread:
-            hosts = [host for host in self._waiting() if host.address not in underway]
-            self._unread = len(hosts) > _AT_HAND
+            hosts = (host for host in self._waiting() if host.address not in underway)
             self._backlog.extend(islice(hosts, _AT_HAND))
+            self._unread = len(self._backlog) == _AT_HAND
         return [self._backlog.popleft() for _ in range(min(most, len(self._backlog)))]
 
     def _clock(self, address: str, protocol: str, number: int) -> Clock:

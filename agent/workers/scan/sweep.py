@@ -10,7 +10,6 @@ once more in the next round, never sooner.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Literal
 
@@ -18,24 +17,22 @@ from agent.workers.scan.advance import Progress, ahead, fraction
 from agent.workers.scan.apart import Apart
 from agent.workers.scan.blind import Witness
 from agent.workers.scan.canary import Canaries
+from agent.workers.scan.course import Course
 from agent.workers.scan.engine import Engine, Probe, Reply
 from agent.workers.scan.everything import suspicious, unlikely
 from agent.workers.scan.grid import Grid
 from agent.workers.scan.ledger import ANSWERED, BELIEVED, MOST_SENT, SKIPPED, Ledger, decode, encode
 from agent.workers.scan.pace import FLOOR, Pace
-from agent.workers.scan.permute import Permutation
 from agent.workers.scan.review import review, tells_loss
 from agent.workers.scan.rounds import gap, loss
 
 BATCH: Final = 128
 """Most probes sent in one turn, so that a turn takes a few milliseconds."""
 
-_LOOK: Final = 4096  # positions of the order that one turn looks at
 BACKLOG: Final = 256
 """Replies at once that make it likely that there are more."""
 
 _STUBBORN: Final = 3  # how often a stretch is redone, and up to three times that while it can go slower
-_MOST_HELD = 1024  # probes that may wait for a limit while others are looked for behind them
 _DEAD: Final = 5.0  # seconds without any answer, after its canaries were given up, until the rest is not asked at all
 _STALL: Final = 0.1  # seconds between two turns: this process, or this machine, was busy with something else
 _REST: Final = 0.002  # shortest time between two turns when nothing can be done in between
@@ -89,7 +86,7 @@ class Sweep:
         self._states = ledger.states
         self._engine = engine
         self._pace = pace
-        self._order = Permutation(grid.size, seed)
+        self._course = Course(grid.size, seed, ledger.states)
         self._seed = seed
         self._retries = min(retries, MOST_SENT - 2)
         self._patient = patient
@@ -103,8 +100,6 @@ class Sweep:
         self._answered = 0
         self._skipped = 0
         self._sent = 0
-        self._held: list[tuple[int, int]] = []
-        self._in_flight: deque[tuple[float, int]] = deque()
         self._until = self._turned = now
         self._began = now
         self._furthest = 0.0
@@ -118,8 +113,8 @@ class Sweep:
 
     def _resume(self) -> None:
         """Take up what the ledger says; what was in flight goes back to not sent in this round."""
-        self._round, self._settled, sent = self._ledger.place
-        self._take_back(sent)
+        self._course.round, self._course.settled, sent = self._ledger.place
+        self._course.take_back(self._course.settled, sent)
         width = self._grid.width
         for place in range(len(self._grid.addresses)):
             for byte, count in self._ledger.tally(place * width, (place + 1) * width).items():
@@ -129,21 +124,6 @@ class Sweep:
                     self._skipped += count
                 elif byte < BELIEVED:
                     self._finished[place] = False
-
-    def _take_back(self, sent: int) -> None:
-        """Whatever may still be in flight, up to the position ``sent``, is to be sent again."""
-        waiting = self._round + 1
-        for number in self._order.items(self._settled, sent):
-            if self._states[number] == waiting:
-                self._states[number] = self._round
-        self._turn_to(self._settled)
-
-    def _turn_to(self, position: int) -> None:
-        self._cursor = position
-        self._upcoming = self._order.items(position, self._grid.size)
-        self._held.clear()
-        self._in_flight.clear()
-        self._settled = min(self._settled, position)
 
     def _count(self, byte: int, place: int, count: int) -> None:
         self._answered += count
@@ -179,6 +159,7 @@ class Sweep:
         if now - self._turned > _STALL:
             pace.stalled(now)
             self._canaries.reset()
+            self._heard = now
         self._turned = now
         replies = engine.receive(now)
         for reply in replies:
@@ -211,7 +192,7 @@ class Sweep:
             self._stopped = now
             waiting, self._engine.resting = self._engine.waiting, True
             if self._engine.waiting < waiting and self.phase in ("sending", "waiting"):
-                self._take_back(self._cursor)
+                self._course.take_back(self._course.settled, self._course.cursor)
                 self.phase = "sending"
         for reply in self._engine.receive(now):
             self._hear(reply)
@@ -221,7 +202,7 @@ class Sweep:
     def _go_on(self, now: float) -> None:
         self._stopped = None
         self._engine.resting = False
-        self._turned = now
+        self._turned = self._heard = now
         self._canaries.reset()
         self._pace.stalled(now)
 
@@ -235,7 +216,7 @@ class Sweep:
             return  # asked by itself before its turn came: it is asked again, and so counts in the pace
         if state <= 1 and reply.reason == "host-unreach":
             return  # the neighbour may only have been slow to be found: that is not believed the first time
-        attempt = self._round + 1 if state in (0, BELIEVED) else state
+        attempt = self._course.round + 1 if state in (0, BELIEVED) else state
         byte = encode(reply.state, reply.reason, attempt)
         self._states[number] = byte
         self._pace.answered(self._windows[number], reply.rtt if state <= 1 else 0.0)
@@ -245,44 +226,32 @@ class Sweep:
 
     def _settle(self, now: float) -> None:
         """What was sent so long ago that no answer can come any more is behind us, whatever happens next."""
-        old = now - self._engine.patience - _SLACK
-        settled = self._settled
-        while self._in_flight and self._in_flight[0][0] <= old:
-            settled = min(self._in_flight.popleft()[1], self._position)
-        if settled != self._settled:
-            self._settled = settled
-            self._ledger.mark(self._round, settled, max(settled, self._position))
-
-    @property
-    def _position(self) -> int:
-        """Up to where this round's probes were taken by the engine."""
-        return self._held[0][0] if self._held else self._cursor
+        course = self._course
+        if course.settle(now - self._engine.patience - _SLACK):
+            self._ledger.mark(course.round, course.settled, max(course.settled, course.position))
 
     def _send(self, now: float) -> float:
+        course = self._course
         missed = self._canaries.missed(now, self._pace.patience)
         if missed is not None:
-            self._redo(missed.position if missed.round == self._round else 0, now)
+            self._redo(missed.position if missed.round == self._course.round else 0, now)
         if self.degraded and now - self._heard > _DEAD:
-            self._ledger.mark(self._round, self._grid.size, self._grid.size)
+            self._ledger.mark(course.round, self._grid.size, self._grid.size)
             self._apart.check(())
             self.phase = "checks"
             return 0.0
         room = min(self._pace.allowance(now), self._engine.room, BATCH)
         if room <= 0:
             return max(_REST, min(_IDLE, self._pace.pause(now)))
-        probe = self._canaries.due(now, self._pace.rate, self._round, self._position)
+        probe = self._canaries.due(now, self._pace.rate, course.round, course.position)
         if probe is not None:
             room -= 1
-        # Others are looked for behind those that have to wait, or one target at its limit would hold up all.
-        full = len(self._held) >= _MOST_HELD
-        again = self._held[: room if full else -(-room // 2)]
-        batch = again + (self._next(room - len(again)) if not full else [])
-        self._held = self._held[len(again) :]
-        if not batch and self._cursor >= self._grid.size:
+        batch = course.next(room)
+        if not batch and course.over:
             self._canaries.close(now)
             if probe is not None:
                 self._send_apart([probe], now)
-            self.phase, self._until = "waiting", now + max(gap(self._round + 1), self._pace.patience)
+            self.phase, self._until = "waiting", now + max(gap(course.round + 1), self._pace.patience)
             return _IDLE
         # A canary fares as any other probe only if it has no place of its own among them.
         if probe is not None:
@@ -291,32 +260,18 @@ class Sweep:
             self._send_apart([probe], now)
             batch = batch[before:]
         self._dispatch(batch, now)
-        if self._held or not self._engine.room:  # others have to be waited for
+        if course.held or not self._engine.room:  # others have to be waited for
             return _REST
         pause = self._pace.pause(now)
         return max(_REST, pause) if pause > 0.0 else 0.0
-
-    def _next(self, most: int) -> list[tuple[int, int]]:
-        """Positions and numbers of the next probes that are to be sent in this round."""
-        found: list[tuple[int, int]] = []
-        states, round_number = self._states, self._round
-        position = self._cursor
-        end = min(self._grid.size, position + _LOOK)
-        upcoming = self._upcoming
-        while len(found) < most and position < end:
-            number = next(upcoming)
-            if states[number] <= round_number:
-                found.append((position, number))
-            position += 1
-        self._cursor = position
-        return found
 
     def _dispatch(self, batch: list[tuple[int, int]], now: float) -> None:
         probes = [self._grid.probe(number) for _, number in batch]
         allowed = self._permit(probes) if probes else ()
         states = self._states
         # First what is told to a successor, then the packet: one that was sent and not written down would be lost.
-        self._ledger.mark(self._round, self._settled, self._cursor)
+        course = self._course
+        self._ledger.mark(course.round, course.settled, course.cursor)
         for at in allowed:
             states[batch[at][1]] += 1
         taken = self._engine.send([probes[at] for at in allowed], now) if allowed else 0
@@ -327,9 +282,7 @@ class Sweep:
             self._windows[batch[at][1]] = window
         self._sent += taken
         gone = frozenset(allowed[:taken])
-        if len(gone) < len(batch):
-            self._held = sorted([*self._held, *(one for at, one in enumerate(batch) if at not in gone)])
-        self._in_flight.append((now, self._position))
+        course.sent(now, [one for at, one in enumerate(batch) if at not in gone])
 
     def _send_apart(self, probes: list[Probe], now: float) -> None:
         taken = self._engine.send(probes, now)
@@ -359,7 +312,7 @@ class Sweep:
         """The round is over when nothing of it can be answered any more."""
         missed = self._canaries.missed(now, self._pace.patience)
         if missed is not None:
-            self._redo(missed.position if missed.round == self._round else 0, now)
+            self._redo(missed.position if missed.round == self._course.round else 0, now)
             return 0.0
         under_way = now < self._until or self._canaries.pending or self._engine.waiting
         if self._answered + self._skipped < self._grid.size and under_way:
@@ -368,7 +321,7 @@ class Sweep:
             self._grid,
             self._ledger,
             self._finished,
-            attempts=self._round + 1,
+            attempts=self._course.round + 1,
             retries=self._retries,
             elsewhere=self.loss,
             patient=self._patient,
@@ -379,14 +332,12 @@ class Sweep:
     def _decide(self, now: float) -> None:
         self._misses = 0
         if not all(self._finished):
-            self._round += 1
-            self._settled = 0
-            self._turn_to(0)
-            self._ledger.mark(self._round, 0, 0)
+            self._course.begin(self._course.round + 1)
+            self._ledger.mark(self._course.round, 0, 0)
             self._pace.renew(now, self.loss)
             self.phase = "sending"
             return
-        self._ledger.mark(self._round, self._grid.size, self._grid.size)
+        self._ledger.mark(self._course.round, self._grid.size, self._grid.size)
         suspects = [
             (place, port)
             for place, count in enumerate(self._opens)
@@ -406,22 +357,17 @@ class Sweep:
             return
         self.redone += 1
         self._pace.halve()
-        waiting, states = self._round + 1, self._states
-        end = self._cursor
-        self._settled = min(self._settled, position)
-        self._ledger.mark(self._round, self._settled, end)
-        for number in self._order.items(position, end):
-            if states[number] == waiting:
-                states[number] = self._round
-        self._turn_to(position)
+        course = self._course
+        self._ledger.mark(course.round, min(course.settled, position), course.cursor)
+        course.take_back(position, course.cursor)
         self.phase = "sending"
 
     def progress(self, now: float) -> Progress:
         """How far it is."""
         size = self._grid.size
         unanswered = size - self._answered - self._skipped
-        position = self._position if self.phase in ("start", "sending") else size
-        rest = ahead(size, position, unanswered, first=not self._round, again=self._retries > 0)
+        position = self._course.position if self.phase in ("start", "sending") else size
+        rest = ahead(size, position, unanswered, first=not self._course.round, again=self._retries > 0)
         rate = self._pace.measured(now)
         left = rest / max(1.0, rate or self._pace.rate) + self._pace.patience
         self._furthest = max(self._furthest, 1.0 if self.done else fraction(now - self._began, left))
@@ -433,5 +379,5 @@ class Sweep:
             self.loss,
             0.0 if self.done else left,
             self._sent,
-            self._round,
+            self._course.round,
         )

@@ -10,12 +10,15 @@ from hypothesis import strategies as st
 
 from agent.workers.scan.argv import target_list
 from agent.workers.scan.detect import (
+    CONNECTIONS,
     GROUP_HOSTS,
     GROUP_PORTS,
     PortKey,
+    affordable,
     askable,
     at_length,
     better,
+    cost,
     parts,
     settled,
     tasks,
@@ -76,9 +79,32 @@ def test_hosts_with_the_same_ports_are_asked_together() -> None:
 
 def test_few_ports_are_asked_at_length_each_alone_and_many_together() -> None:
     few, many = [("tcp", number) for number in range(1, 4)], [("udp", number) for number in range(1, 30)]
-    assert [task.ports for task in at_length("10.0.0.1", few)] == [(key,) for key in few]
-    assert [task.ports for task in at_length("10.0.0.1", many)] == [tuple(many)]
-    assert at_length("10.0.0.1", []) == []
+    assert [task.ports for task in at_length({"10.0.0.1": few})] == [(key,) for key in few]
+    assert [task.ports for task in at_length({"10.0.0.1": many})] == [tuple(many)]
+    assert at_length({}) == []
+
+
+def test_a_port_that_many_have_is_asked_at_length_together() -> None:
+    key = ("tcp", 7)
+    made = at_length({f"10.0.0.{number}": [key, ("tcp", 100 + number)] for number in range(1, 21)})
+    assert [len(task.addresses) for task in made if task.ports == (key,)] == [16, 4]
+    assert sum(len(task.addresses) for task in made) == 40
+
+
+@settings(deadline=None, max_examples=30)
+@given(wanted, st.integers(1, 300))
+def test_every_port_is_asked_at_length_once(what: dict[str, frozenset[PortKey]], most: int) -> None:
+    asked = Counter(
+        (address, key) for task in at_length(what, most_ports=most) for address in task.addresses for key in task.ports
+    )
+    assert asked == Counter((address, key) for address, some in what.items() for key in some)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 10_000), wanted)
+def test_a_run_costs_a_target_no_more_than_a_second_allows(rate: int, what: dict[str, frozenset[PortKey]]) -> None:
+    for task in tasks("light", what, most_ports=affordable("light", rate)):
+        assert cost(task) <= max(rate, CONNECTIONS["light"])
 
 
 def host(*ports: Port, rest: tuple[Rest, ...] = (), address: str = "10.0.0.1") -> Host:

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.declaration.model import Scan, Scanning
@@ -62,6 +62,7 @@ def test_what_must_not_be_asked_is_not_waited_for(budget: Budget) -> None:
         asyncio.run(permit_of(budget, Allowed())("8.8.8.8"))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 10_000), st.integers(1, 10_000), st.integers(1, 10_000), st.integers(1, 8), st.integers(1, 2000))
 def test_what_is_made_on_credit_is_a_seconds_worth_by_any_limit(
     host: int, of_network: int, target: int, addresses: int, each: int

@@ -102,12 +102,8 @@ class Coverage:
 
     def withheld(self, address: str) -> str:
         """``blind`` or ``dark`` when what the run did not see there may well be there; else empty."""
-        found = [outcome for outcome, _ in self._ranges(address)]
-        return next((outcome for outcome in WITHHELD if outcome in found), "")
-
-    def settled(self, address: str) -> bool:
-        """Whether one silence is enough there."""
-        return any(outcome == "settled" for outcome, _ in self._ranges(address))
+        said = self.unseen(address)[1]
+        return said if said in WITHHELD else ""
 
     @property
     def partly(self) -> bool:
@@ -137,8 +133,15 @@ class Coverage:
 
     def silent(self, address: str) -> PortSet | None:
         """The ports that were asked there when nobody answered, beyond any picture; ``None`` when it was not asked."""
-        found = [ports for outcome, ports in self._ranges(address) if outcome == "silent"]
-        return union(found) if found else None
+        return self.unseen(address)[0]
+
+    def unseen(self, address: str) -> tuple[PortSet | None, str]:
+        """``silent``, and ``blind``, ``dark`` or ``settled`` where that is said, in one look."""
+        found = list(self._ranges(address))
+        silent = [ports for outcome, ports in found if outcome == "silent"]
+        outcomes = {outcome for outcome, _ in found}
+        said = next((outcome for outcome in (*WITHHELD, "settled") if outcome in outcomes), "")
+        return union(silent) if silent else None, said
 
     def _of(self, address: str) -> Iterator[tuple[str, PortSet]]:
         row = self._ask(

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import time
+from pathlib import Path
 from typing import Any
 
 from tests.harness import Agent, wait_until
@@ -60,14 +61,27 @@ def test_a_listener_that_should_not_be_is_told_once_and_the_capture_keeps_the_pa
         triggered = agent.event("triggered", "edge")
         assert triggered["message"].startswith(f"watch.drift_found: critical: 127.0.0.1 tcp/{port} ")
 
+        with socket.create_connection(("127.0.0.1", port)) as client:  # as a stranger does, and the capture sees it
+            client.sendall(b"hello\n")
+            served, _ = listener.accept()
+            with served:
+                assert served.recv(6) == b"hello\n"
+                served.sendall(b"hello\n")
         scan()  # seen twice, an open port is settled
-        wait_until(lambda: {one["source"] for one in drift()[1][0]["evidence"]} >= {"declared", "listening", "scanned"})
+        sources = {"declared", "listening", "scanned", "seen"}
+        wait_until(lambda: {one["source"] for one in drift()[1][0]["evidence"]} >= sources)
         code, (row,) = drift()
         assert (code, row["kind"], row["severity"], row["port"]) == (2, "open_forbidden", "critical", port)
         evidence = {one["source"]: one for one in row["evidence"]}
         assert evidence["listening"]["pids"] == [os.getpid()]
         assert (evidence["scanned"]["scan"], evidence["scanned"]["state"]) == ("lan_scan", "open")
-        assert began - 60 < row["since"] < time.time()
+        seen = evidence["seen"]
+        assert (seen["capture"], seen["interface"]) == ("edge", "lo")
+        assert began - 60 < seen["first"] <= seen["last"] < time.time()
+        segment = Path(seen["segment"])  # one that is being written has another ending when it is closed
+        assert [one.stem for one in segment.parent.glob(f"{segment.stem}.p*")] == [segment.stem]
+        ours = Path(f"/proc/{os.getpid()}").stat().st_ctime  # who listens may have done so since it began
+        assert min(began, ours) - 60 < row["since"] < time.time()
         assert drift("--least", "critical", "--host", "127.0.0.0/8", "--kind", "open_forbidden") == (2, [row])
         assert drift("--kind", "other_mac") == (0, [])
         told = agent.ctl("drift")

@@ -7,7 +7,9 @@ import re
 import signal
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +30,18 @@ filter = "udp dst port 4789"
 
 [service.sweep]
 kind = "scan"
-targets = ["127.0.0.0/20"]
-profile = "discovery"
-rate = 100
+targets = ["127.0.0.1"]
+ports = "{port}"
+profile = "services"
 every = "1h"
 
 [service.other]
 kind = "command"
 command = ["sleep", "1000"]
 """
-"""A service of each kind; nmap is at the scan's only part for a minute."""
+"""A service of each kind; of a server that speaks and says nothing that nmap knows nmap asks for a minute."""
 
-SHORT = KINDS.replace("/20", "/32")
+SHORT = KINDS.replace('"services"', '"discovery"').replace('ports = "{port}"\n', "")
 """The same with a scan of an instant."""
 
 NUMPYS = {"_multiarray_umath", "libstdc++"}
@@ -63,6 +65,27 @@ def agent(program: Built, tmp_path: Path) -> Iterator[Frozen]:
     made = Frozen(tmp_path / "srv", program.program)
     yield made
     made.clean()
+
+
+@pytest.fixture
+def kinds() -> Iterator[str]:
+    """The declaration, and the server that the scan is at."""
+
+    def speak() -> None:
+        with suppress(OSError):
+            while True:
+                connections.append(listener.accept()[0])
+                connections[-1].send(b"?\r\n")
+
+    connections: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=speak)
+        thread.start()
+        yield KINDS.format(port=listener.getsockname()[1])
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    for connection in connections:
+        connection.close()
 
 
 def libraries(pid: int) -> dict[str, Path]:
@@ -105,8 +128,8 @@ def index_of(agent: Agent) -> int:
     return found[0]
 
 
-def test_each_process_has_the_libraries_that_are_its_own(agent: Frozen, program: Built) -> None:
-    agent.declare(KINDS)
+def test_each_process_has_the_libraries_that_are_its_own(agent: Frozen, program: Built, kinds: str) -> None:
+    agent.declare(kinds)
     agent.start(environ={"LD_LIBRARY_PATH": "/opt/of-the-host"})
     agent.until("edge", ready=True)
     agent.until("sweep", state="running")
@@ -128,8 +151,8 @@ def test_each_process_has_the_libraries_that_are_its_own(agent: Frozen, program:
     assert {"libpcap", "libz"} <= libraries(nmap).keys() & bundled, "there is nothing to mix up"
 
 
-def test_no_process_but_the_workers_is_started(agent: Frozen) -> None:
-    agent.declare(KINDS)
+def test_no_process_but_the_workers_is_started(agent: Frozen, kinds: str) -> None:
+    agent.declare(kinds)
     agent.start()
     agent.until("edge", ready=True)
     nmap_of(agent)
@@ -141,7 +164,7 @@ def test_no_process_but_the_workers_is_started(agent: Frozen) -> None:
 
 
 def test_packets_are_captured(agent: Frozen) -> None:
-    agent.declare(KINDS)
+    agent.declare(SHORT)
     agent.start()
     agent.until("edge", ready=True)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
@@ -195,12 +218,12 @@ command = ["/bin/sh", "-c", "trap 'echo told' TERM; echo armed; until [ -e $$SER
 
 @pytest.mark.parametrize("second", ["at once", "while it stops"])
 def test_a_group_that_is_told_to_stop_twice_ends_with_the_one_file_in_it(
-    program: Built, tmp_path: Path, second: str
+    program: Built, kinds: str, tmp_path: Path, second: str
 ) -> None:
     """What unpacked the agent passes on what it gets, and so each of these comes to the agent twice."""
     (unpacked := tmp_path / "unpacked").mkdir()
     agent = Frozen(tmp_path / "srv", program.onefile)
-    agent.declare(KINDS + SLOW)
+    agent.declare(kinds + SLOW)
     try:
         agent.start(environ={"TMPDIR": str(unpacked)})
         assert agent.process is not None and agent.process.pid != agent.pid

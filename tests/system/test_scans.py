@@ -20,7 +20,7 @@ group = "agent"
 [service.lan]
 kind = "scan"
 targets = ["10.99.0.2"]
-ports = "20-100,8080"
+ports = "20-100,2222"
 profile = "services"
 oncalendar = "yearly"
 """
@@ -51,13 +51,19 @@ def lan(installed: Host) -> Host:
     """The host has a neighbour, 10.99.0.2, and an operator who is a member of the agent's group."""
     installed.veth("near0", "far0")
     installed.run(["useradd", "--groups", "agent", MEMBER])
+    installed.lay_program("/usr/bin/ssh-keygen")
     return installed
 
 
 def serve(host: Host, port: int) -> None:
-    """The neighbour has a web server from now on."""
+    """The neighbour has an SSH server from now on: this machine's own, which nmap knows by its first line."""
+    host.lay_program("/usr/sbin/sshd")
+    host.run(["sh", "-c", "id -u sshd || useradd --system sshd; mkdir -p /run/sshd"])
+    if not host.path("/root/key").exists():
+        host.run(["/usr/bin/ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "/root/key"])
     inside = ("-p", "NetworkNamespacePath=/run/netns/far0")
-    host.run(["systemd-run", f"--unit=web{port}", *inside, "python3", "-m", "http.server", str(port)])
+    server = ["/usr/sbin/sshd", "-D", "-f", "/dev/null", "-o", "HostKey=/root/key", "-p", str(port)]
+    host.run(["systemd-run", f"--unit=ssh{port}", *inside, *server])
     listening = ["ip", "netns", "exec", "far0", "ss", "-Hltn", f"sport = {port}"]
     wait_until(lambda: bool(host.run(listening).stdout))
 
@@ -77,42 +83,42 @@ def paged(host: Host) -> list[tuple[str, str]]:
 
 
 def test_from_the_first_scan_to_who_is_told_of_a_change(lan: Host) -> None:
-    serve(lan, 80)
+    serve(lan, 22)
     lan.declare(DECLARED)
     lan.systemctl("start")
 
     first = lan.agentctl("scan", "now", "lan").stdout
     assert first.splitlines()[-1].startswith("lan: 10.99.0.2: 1 host up, 1 port open, took ")
     (host,) = found(lan, "scan", "hosts")[0]["hosts"]
-    (web,) = host["ports"]
-    assert (web["number"], web["state"], web["service"], web["product"]) == (80, "open", "http", "SimpleHTTPServer")
+    (port,) = host["ports"]
+    assert (port["number"], port["state"], port["service"], port["product"]) == (22, "open", "ssh", "OpenSSH")
 
     lan.agentctl("expect", "from-scan", "lan", "-o", "/root/expect.toml")
     expected = lan.path("/root/expect.toml").read_text()
-    assert 'hosts = ["10.99.0.2"]' in expected and "SimpleHTTPServer" in expected
+    assert 'hosts = ["10.99.0.2"]' in expected and "OpenSSH" in expected
     lan.declare(DECLARED + expected + NOTIFIED)
     lan.systemctl("reload")
     lan.until("watch", state="running", ready=True)
     rows, code = found(lan, "drift", "--exit-code")
     assert (rows["rows"], code) == ([], 0)
 
-    serve(lan, 8080)
+    serve(lan, 2222)
     lan.agentctl("scan", "now", "lan")
     difference, code = found(lan, "scan", "diff", "--exit-code")
     assert code == 2
-    assert [(one["kind"], one["ports"]) for one in difference["changes"]] == [("port_opened", "8080")]
+    assert [(one["kind"], one["ports"]) for one in difference["changes"]] == [("port_opened", "2222")]
 
     for user in ("root", MEMBER):
         told, code = found(lan, "drift", "--exit-code", user=user)
         (row,) = told["rows"]
-        assert (code, row["kind"], row["host"], row["port"]) == (2, "open_undeclared", "10.99.0.2", 8080)
+        assert (code, row["kind"], row["host"], row["port"]) == (2, "open_undeclared", "10.99.0.2", 2222)
     wait_until(
         lambda: sorted(paged(lan)) == [("lan", "port_opened"), ("watch", "drift_found")], lambda: str(paged(lan))
     )
 
     lan.agentctl("scan", "report", "-o", "/root/report.html")
     report = lan.path("/root/report.html").read_text()
-    assert "8080" in report and "is not declared" in report
+    assert "2222" in report and "is not declared" in report
     counted, _ = found(lan, "scan", "list", user=MEMBER)
     assert [run["status"] for run in counted["scans"][0]["runs"]] == ["finished", "finished"]
 

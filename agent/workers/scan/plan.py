@@ -46,7 +46,7 @@ class Chunk:
     addresses: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Group:
     """All addresses of one family and zone; ``zone`` is the interface of link-local ones that name it, else empty."""
 
@@ -56,13 +56,18 @@ class Group:
 
     @property
     def size(self) -> int:
-        return sum(high - low + 1 for low, high in self.ranges)
+        return self._ends[-1] if self._ends else 0
+
+    @cached_property
+    def _ends(self) -> tuple[int, ...]:
+        """How many addresses there are up to the end of each range."""
+        return tuple(accumulate(high - low + 1 for low, high in self.ranges))
 
     def addresses(self, start: int, count: int) -> Iterator[str]:
         """Those number ``start`` to ``start + count - 1``, fewer at the end."""
         make = IPv4Address if self.family == 4 else IPv6Address
         suffix = f"%{self.zone}" if self.zone else ""
-        ends = list(accumulate(high - low + 1 for low, high in self.ranges))
+        ends = self._ends
         while count > 0 and (place := bisect_right(ends, start)) < len(ends):
             first = self.ranges[place][1] - (ends[place] - 1 - start)
             take = min(count, ends[place] - start)
@@ -160,15 +165,18 @@ def merge(ranges: Iterable[tuple[int, int]]) -> Ranges:
 
 
 def subtract(ranges: Ranges, holes: Ranges) -> Ranges:
-    """``ranges`` without ``holes``."""
+    """``ranges`` without ``holes``, in one walk along both: there may be tens of thousands."""
     result: list[tuple[int, int]] = []
+    first = 0
     for low, high in ranges:
-        for hole_low, hole_high in holes:
-            if hole_high < low or hole_low > high:
-                continue
-            if hole_low > low:
-                result.append((low, hole_low - 1))
-            low = hole_high + 1
+        while first < len(holes) and holes[first][1] < low:
+            first += 1
+        at = first
+        while at < len(holes) and holes[at][0] <= high:
+            if holes[at][0] > low:
+                result.append((low, holes[at][0] - 1))
+            low = holes[at][1] + 1
+            at += 1
         if low <= high:
             result.append((low, high))
     return tuple(result)

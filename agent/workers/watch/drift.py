@@ -116,6 +116,8 @@ class _Place:
         bearing = self._bearings.of(host)
         asked = self._looks.host(host)
         sights = self._sights.get(host, {})
+        if not named and asked is None and not sights and not bearing.expectations and host not in self._own:
+            return  # somebody else's network, of which nobody says anything
         wanted: dict[Key, list[Pair]] = defaultdict(list)
         if named or asked is not None or host in self._present:  # of a network those that are there
             for expectation, one in bearing.wanted:

@@ -74,6 +74,7 @@ class NotifyDuty:
         environ: Mapping[str, str] = os.environ,
         *,
         clock: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
         port: int = 25,
     ) -> None:
         self._teller = teller
@@ -82,6 +83,7 @@ class NotifyDuty:
         self._environ = dict(environ)
         self._server = environ.get("SERVICE_SERVER") or os.uname().nodename
         self._clock = clock
+        self._steady = steady
         self._port = port
         self._source = EventSource(data.parent / "agent" / "events.db")
         self._queue: Queue | None = None
@@ -192,8 +194,8 @@ class NotifyDuty:
                 message = compose(self._server, name, events, queue.missed(name), now)
                 self._gone[name] += queue.put(name, message, events[-1].cursor, now)
                 arrivals = arrivals[number:]
-            if self._gone[name] and time.monotonic() >= self._gone_told.get(name, float("-inf")) + GONE_EVERY:
-                self._gone_told[name] = time.monotonic()
+            if self._gone[name] and self._steady() >= self._gone_told.get(name, float("-inf")) + GONE_EVERY:
+                self._gone_told[name] = self._steady()
                 gone = self._gone.pop(name)
                 self._drop(name, f"{count(gone, 'message')} had to make room, the oldest: nobody takes them", gone)
 
@@ -202,7 +204,7 @@ class NotifyDuty:
             if name in self._under_way and not self._under_way[name].done():
                 continue
             message = queue.next(name)
-            if message is None or time.monotonic() < self._pauses.get(name, 0.0):
+            if message is None or self._steady() < self._pauses.get(name, 0.0):
                 continue
             if self._done.get(name) == message.number:  # it has been delivered, and the disk did not take that
                 queue.remove(message.number)
@@ -234,7 +236,7 @@ class NotifyDuty:
             queue.remove(message.number)
             return
         delay = delay_after(message.attempts)
-        self._pauses[notify.name] = time.monotonic() + delay
+        self._pauses[notify.name] = self._steady() + delay
         if notify.name not in self._failing:
             self._teller.event(
                 "notify_failed",

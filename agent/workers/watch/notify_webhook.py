@@ -62,7 +62,7 @@ async def post(
 ) -> Outcome:
     """Deliver ``body`` once, at ``now`` (unix seconds). Only an answer from 200 to 299 says that it was taken.
 
-    Redirections are not followed: the body would go where nobody has declared.
+    Redirections are not followed, and no proxy is asked: the body would go where nobody has declared.
     """
     headers = {"Content-Type": "application/json", "webhook-id": identity, "webhook-timestamp": str(int(now))}
     if secret is not None:
@@ -94,6 +94,7 @@ def configuration(url: str, headers: Mapping[str, str]) -> str:
         f'url = "{url}"',
         f'proto = "={scheme}"',
         "globoff",
+        'noproxy = "*"',
         "silent",
         "show-error",
         f"connect-timeout = {_CONNECT}",

@@ -35,6 +35,7 @@ class Servers:
         self._net = net
         self._place = place
         lab.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(place / "host_key"))
+        self._redis = lab.redis_server(place)
         self._other_sshd = place / "sshd"
         program = Path(SSHD).read_bytes()
         [self.ssh] = set(re.findall(rb"OpenSSH_(\d\.\d)p1", program))
@@ -80,7 +81,7 @@ class Servers:
         yield self._nginx(by_kind)
         for end in by_kind.get("redis", ()):
             bind, _, at = end.partition(":")
-            yield ["/usr/bin/redis-server", "--bind", bind, "--port", at, "--save", "", "--protected-mode", "no"]
+            yield [str(self._redis), "--bind", bind, "--port", at, "--save", "", "--protected-mode", "no"]
 
     def _nginx(self, by_kind: Mapping[str, list[str]]) -> list[str]:
         place = self._place

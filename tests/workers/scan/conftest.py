@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -22,12 +23,28 @@ Story = Callable[[lab.Network, pytest.TempPathFactory], Any]
 """Some runs of the worker that take long; what it returns is for several tests to look at."""
 
 
+Tales = dict[Story, Future[Any]]
+
+
 @pytest.fixture(scope="session")
+def tales() -> Tales:
+    """What was told so far."""
+    return {}
+
+
+@pytest.fixture(scope="module")
 def told(
-    request: pytest.FixtureRequest, net: lab.Network, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, tales: Tales, net: lab.Network, tmp_path_factory: pytest.TempPathFactory
 ) -> Mapping[Story, Future[Any]]:
-    """What became of the ``STORIES`` of all modules that are to run: told side by side, since they mostly wait."""
-    modules = dict.fromkeys(getattr(item, "module", None) for item in request.session.items)
-    stories = [story for module in modules for story in getattr(module, "STORIES", ())]
+    """What became of the ``STORIES`` of all modules that are to be run here: told side by side, since they mostly wait.
+
+    In lanes (tests.lanes) those of other modules may be for others.
+    """
+    in_lanes = "PYTEST_XDIST_WORKER" in os.environ
+    modules = dict.fromkeys(
+        getattr(item, "module", None) for item in request.session.items if not in_lanes or item.path == request.path
+    )
+    stories = [story for module in modules for story in getattr(module, "STORIES", ()) if story not in tales]
     with ThreadPoolExecutor(max(1, len(stories))) as pool:
-        return {story: pool.submit(story, net, tmp_path_factory) for story in stories}
+        tales.update({story: pool.submit(story, net, tmp_path_factory) for story in stories})
+    return tales

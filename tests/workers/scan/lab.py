@@ -210,10 +210,16 @@ def _sshd(place: Path, hosts: Iterable[Truth]) -> Iterator[list[str]]:
         yield ["/usr/sbin/sshd", "-D", "-e", "-f", str(settings)]
 
 
-def _redis(place: Path, hosts: Iterable[Truth]) -> Iterator[list[str]]:
-    # Debian has the program in redis-tools, under another name of its own; redis-server would start one by itself.
+def redis_server(place: Path) -> Path:
+    """The program, in this directory: Debian has it in redis-tools under another name of its own, and the package
+    redis-server would start one by itself."""
     program = place / "redis-server"
     program.symlink_to("/usr/bin/redis-check-rdb")
+    return program
+
+
+def _redis(place: Path, hosts: Iterable[Truth]) -> Iterator[list[str]]:
+    program = redis_server(place)
     ends = _ends(hosts, "redis")
     options = ["--port", "6379", "--save", "", "--dir", str(place), "--protected-mode", "no"]
     for number in range(0, len(ends), _SSH_ADDRESSES):

@@ -93,6 +93,12 @@ def test_chunks_are_asked_in_an_order_that_the_seed_decides_and_each_is_made_by_
             plan.chunk(wrong)
 
 
+def test_a_long_list_of_single_addresses_is_planned_as_quickly_as_it_is_read() -> None:
+    """Every second address of a /18: each is a range of its own, and none is held against all others."""
+    plan = make_plan([f"10.0.{third}.{last}" for third in range(64) for last in range(1, 255, 2)], ["10.0.7.0/24"])
+    assert sum(len(chunk.addresses) for chunk in plan.chunks()) == plan.hosts == 63 * 127
+
+
 def test_neighbouring_networks_are_not_asked_one_after_the_other() -> None:
     plan = make_plan(["10.0.0.0/16"], ports=1000)
     order = list(plan.order(7))

@@ -185,7 +185,7 @@ def ends(truth: Truth) -> Iterator[tuple[str, int, str]]:
 def installed(net: lab.Network) -> dict[str, tuple[str, str, str, str]]:
     """What there is to know of each server, by what it says of itself to others than us."""
     nginx = said("nginx", "-v").partition("nginx/")[2].strip()
-    redis = re.search(r"v=([0-9.]+)", said("redis-server", "--version"))
+    redis = re.search(r"redis-cli ([0-9.]+)", said("redis-cli", "--version"))  # of the same package
     dnsmasq = re.search(r"version ([0-9.]+)", said("dnsmasq", "--version"))
     assert redis and dnsmasq
     with lab.entered(net), socket.create_connection((of_kind("ssh")[0].address, 22)) as ssh:

@@ -67,6 +67,8 @@ class Lives:
         with wire(net.near, INTERFACE) as seen:
             for moment in moments:
                 starts.append(len(seen.sent))
+                if len(starts) > 1:  # elsewhere: nothing that is known depends on where it was found out
+                    bench.data = bench.data.rename(bench.directory / f"spool-{moment}")
                 kill(net, bench, service, partial(_reached, seen, kind, moment))
             starts.append(len(seen.sent))
             self.ended: Ended = bench.run(service, prefix=tuple(net.inside()))
@@ -155,8 +157,8 @@ def states(ledger: Path) -> bytes:
 
 def test_a_run_whose_nmap_dies_while_services_are_identified(net: lab.Network, bench: Bench) -> None:
     """It fails, and says so; the next start has no port to sweep, and gives to nmap what is missing."""
-    hosts = [host.address for kind in ("web", "ssh") for host in of_kind(kind)[:4]]
-    service = scan(*hosts, ports="22,80,81,443", rate=20_000, profile="services")
+    hosts = [host.address for host in of_kind("ssh")]
+    service = scan(*hosts, ports="22,81", rate=20_000, profile="services")
     (bench.directory / "share").mkdir()
     (bench.directory / "share" / "nmap").symlink_to("/usr/share/nmap")
     path = bench.fake('case "$*" in *-sV*) kill -KILL $$;; esac; exec "$NMAP" "$@"')
@@ -173,5 +175,4 @@ def test_a_run_whose_nmap_dies_while_services_are_identified(net: lab.Network, b
     assert not [one for one in seen.probes("syn") if one[1] == "syn 81"], "a closed port, known by then"
     told = ("finished", f"has failed once and was continued: {why}", 8)
     assert bench.rows("SELECT status, message, hosts_up FROM runs") == [told]
-    named = {port.service for host in bench.found() for port in host.open_ports()}
-    assert named == {"http", "ssh"}
+    assert [port.service for host in bench.found() for port in host.open_ports()] == ["ssh"] * 8

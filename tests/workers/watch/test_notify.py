@@ -22,6 +22,7 @@ from agent.declaration.model import Notify, Watch
 from agent.telemetry.events import EventStore
 from agent.workers.watch import notify, notify_queue
 from agent.workers.watch.notify import NotifyDuty
+from agent.workers.watch.notify_queue import FIRST_RETRY
 from tests.workers.watch.sinks import Hook, free_port, hook, mail_system
 
 
@@ -196,6 +197,48 @@ def test_what_is_not_taken_is_tried_again_with_the_same_id_and_in_order(bench: B
         "ops cannot be told: answered HTTP 500; tried again in 0 s, then ever less often",
         {"notify": "ops"},
     )
+
+
+def test_who_does_not_answer_is_asked_after_5_10_20_and_40_seconds(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notify_queue, "FIRST_RETRY", FIRST_RETRY)
+    tried, passed, turns = tmp_path / "tried", [0.0], [0]
+    ops = Notify("ops", command=("/bin/sh", "-c", f"echo x >> {tried}; exit 1"), group=0)
+    bench.begin(ops)
+    bench.tell("failed")
+    began = time.time()
+
+    async def turned(number: int = 5) -> None:
+        until = turns[0] + number
+        while turns[0] < until:
+            await asyncio.sleep(0.005)
+
+    async def work() -> list[int]:
+        clock, steady = (lambda: began + passed[0]), (lambda: passed[0])
+        watch = Watch(name="watch", notifies=(ops,))
+        duty = NotifyDuty(bench.told, watch, bench.data, bench.environ, port=1, clock=clock, steady=steady)
+        await duty.start()
+        running = asyncio.create_task(duty.run(lambda: turns.__setitem__(0, turns[0] + 1)))
+        counts = []
+        async with asyncio.timeout(30):
+            for delay in (0.0, 5.0, 10.0, 20.0, 40.0):
+                passed[0] += delay - 0.1
+                await turned()
+                counts.append(len(tried.read_text()) if delay else 0)
+                passed[0] += 0.1
+                while not tried.exists() or len(tried.read_text()) < counts[-1] + 2:
+                    await turned()
+                while not duty._under_way["ops"].done():
+                    await turned()
+        running.cancel()
+        await asyncio.wait({running})
+        await duty.stop()
+        return counts
+
+    assert asyncio.run(work()) == [0, 2, 4, 6, 8], "and not a tenth of a second before"
+    assert "tried again in 5 s, then ever less often" in bench.told.events[0][1]
+    assert len(bench.told.events) == 1
 
 
 def test_one_that_does_not_work_holds_up_no_other(bench: Bench) -> None:

@@ -58,6 +58,7 @@ def test_a_secret_may_be_written_as_the_base64_of_the_key() -> None:
         (200, Outcome(True)),
         (202, Outcome(True)),
         (302, Outcome(False, "answered HTTP 302")),
+        (308, Outcome(False, "answered HTTP 308")),  # by which a POST would be one elsewhere too
         (400, Outcome(False, "answered HTTP 400", refused=True)),
         (401, Outcome(False, "answered HTTP 401")),
         (429, Outcome(False, "answered HTTP 429")),
@@ -68,6 +69,14 @@ def test_only_an_answer_that_says_so_is_a_delivery(code: int, outcome: Outcome) 
     with hook([code]) as server:
         assert deliver(server.url) == outcome
         assert len(server.requests) == 1
+
+
+def test_a_proxy_of_the_environment_is_not_asked() -> None:
+    with hook() as server, hook() as proxy:
+        names = ("http_proxy", "https_proxy", "all_proxy", "HTTPS_PROXY", "ALL_PROXY")
+        environment = {**base_environment(os.environ), **dict.fromkeys(names, proxy.url)}
+        assert deliver(server.url, b"s3cret", environment) == Outcome(True)
+        assert (len(server.requests), proxy.requests) == (1, [])
 
 
 def test_what_cannot_be_reached_is_told_without_the_url() -> None:

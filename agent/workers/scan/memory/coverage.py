@@ -102,11 +102,8 @@ class Coverage:
 
     def withheld(self, address: str) -> str:
         """``blind`` or ``dark`` when what the run did not see there may well be there; else empty."""
-        return self.unseen(address)[1]
-
-    def settled(self, address: str) -> bool:
-        """Whether one silence is enough there."""
-        return any(outcome == "settled" for outcome, _ in self._ranges(address))
+        said = self.unseen(address)[1]
+        return said if said in WITHHELD else ""
 
     @property
     def partly(self) -> bool:
@@ -139,11 +136,12 @@ class Coverage:
         return self.unseen(address)[0]
 
     def unseen(self, address: str) -> tuple[PortSet | None, str]:
-        """``silent`` and ``withheld`` in one look."""
+        """``silent``, and ``blind``, ``dark`` or ``settled`` where that is said, in one look."""
         found = list(self._ranges(address))
         silent = [ports for outcome, ports in found if outcome == "silent"]
-        withheld = {outcome for outcome, _ in found}
-        return union(silent) if silent else None, next((outcome for outcome in WITHHELD if outcome in withheld), "")
+        outcomes = {outcome for outcome, _ in found}
+        said = next((outcome for outcome in (*WITHHELD, "settled") if outcome in outcomes), "")
+        return union(silent) if silent else None, said
 
     def _of(self, address: str) -> Iterator[tuple[str, PortSet]]:
         row = self._ask(

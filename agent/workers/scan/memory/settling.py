@@ -181,14 +181,14 @@ def _fold(
 ) -> Iterator[tuple[int, str, HostState, Folded | None, bool]]:
     """Each host before and after, and whether the run found that it says open to everything."""
     for number, address, at, data in hosts:
-        silent, withheld = coverage.unseen(address)
+        silent, said = coverage.unseen(address)
         observed = decode(address, data) if data is not None else None
         policy = run.policy
-        if withheld:
-            policy = replace(policy, closing=False, dark=withheld == "dark" and policy.closing)
-        elif coverage.settled(address):
+        if said == "settled":
             policy = replace(policy, misses=1)
-        if observed is None and silent is None and not withheld:
+        elif said:
+            policy = replace(policy, closing=False, dark=said == "dark" and policy.closing)
+        if observed is None and silent is None and not said:
             yield number, address, HostState(), None, False
             continue
         if observed is not None and silent:

@@ -9,10 +9,10 @@ addresses of 64 hosts (`tests/workers/scan/truth.py`). The way with a delay, a l
 TUN interfaces (`tests/workers/scan/link.py`), because this kernel has no netem. Versions: {versions}. {missing}We are
 the worker as the agent starts it, from the start of Python to what is stored; the others are one process each, from its
 start to the end of its output. Rounds take all in turn, in random order; a figure is the median of its rounds, and what
-was found is the least of any round. A program is ended after {limit:.0f} s, masscan after {hangs:.0f} s, and what it
-has said by then counts. Once only are asked masscan, whose receiver may hang, and nmap in the rows of loss, silent
-ports and services, in which it does little but wait for minutes: there it runs beside the making of the memory, which
-waits for nothing:
+was found is the least of any round. A program is ended (Ctrl-C) after {limit:.0f} s, masscan after {hangs:.0f} s, and
+what it has said by then counts. Once only are asked masscan, whose receiver may hang, and nmap in the rows of loss,
+silent ports and services, in which it does little but wait for minutes: there it runs beside the making of the memory,
+which waits for nothing:
 
 - *ports*: one host with 100 open ports, {rounds} rounds, without CAP_NET_RAW
 - *loss*: the same with 5 % lost on the way there and on the way back, {again} rounds
@@ -45,6 +45,7 @@ waits for nothing:
 """
 MISSING = {
     False: "RustScan is missing because it was not installed; naabu, because Debian's Go is too old for it. ",
-    True: "RustScan was built of its sources; naabu is missing, because Debian's Go is too old for it. ",
+    True: "RustScan was built of its sources, with the crates that Debian has; naabu is missing, because Debian's Go is too"
+    " old for it. ",
 }
 """By whether RustScan takes part."""

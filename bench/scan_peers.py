@@ -78,7 +78,7 @@ def nmap(*commands: Sequence[str], privileged: bool = True) -> Peer:
 def masscan(*options: str, interface: str) -> Peer:
     """On a link of Ethernet it has to be told of the gateway, for it has ARP of its own and no routes."""
     gateway = ("--router-mac", GATEWAY) if interface == INTERFACE else ()
-    command = ["masscan", "--interface", interface, *gateway, "--rate", str(FAST), "--wait", str(LAST), "-oL", "-"]
+    command = ["masscan", "--interface", interface, *gateway, "--rate", str(FAST), "--wait", str(LAST)]
     return Peer(MASSCAN, [[*command, *options]], read_masscan, limit=HANGS)
 
 
@@ -117,12 +117,12 @@ def _state(port: ET.Element) -> str:
     return "" if state is None else state.get("state", "")
 
 
-_MASSCAN = re.compile(r"^open (tcp|icmp) (\d+) (\S+) \d+$", re.MULTILINE)
+_MASSCAN = re.compile(r"Discovered open port (\d+)/(?:tcp|icmp) on ([0-9a-f.:]+)")
 
 
 def read_masscan(text: str) -> Iterator[Found]:
-    """A list of masscan's (``-oL``): ``open tcp PORT ADDRESS TIME``; port 0 for who has answered a ping."""
-    for _, port, address in _MASSCAN.findall(text):
+    """What masscan tells on a terminal, as soon as it knows it; port 0 for who has answered a ping."""
+    for port, address in _MASSCAN.findall(text):
         yield Found(address, int(port))
 
 

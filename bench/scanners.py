@@ -28,6 +28,8 @@ RATE = 100_000
 BUDGET = {"rate": RATE, "network_rate": RATE, "target_rate": RATE}
 LIMIT = 300.0
 """Seconds after which a program is ended, as one that nobody would wait for."""
+PATIENCE = 2.0
+"""Seconds after a Ctrl-C until the next."""
 LOOK = 0.1
 """Seconds between two looks at memory."""
 
@@ -136,14 +138,29 @@ class Us:
 def waited(running: subprocess.Popen[bytes], limit: float) -> Ended:
     """Wait for the end of a process, or end it after ``limit`` seconds, with its processor's time."""
     begun = time.monotonic()
-    timer = threading.Timer(limit, lambda: os.kill(running.pid, signal.SIGKILL))
-    timer.start()
+    over = threading.Event()
+    ending = threading.Thread(target=_end_after, args=(limit, running.pid, over))
+    ending.start()
     try:
-        _, status, usage = os.wait4(running.pid, 0)
+        os.waitid(os.P_PID, running.pid, os.WEXITED | os.WNOWAIT)
+        seconds = time.monotonic() - begun
     finally:
-        timer.cancel()
+        over.set()  # its number is still its own
+        ending.join()
+    _, status, usage = os.wait4(running.pid, 0)
     running.returncode = os.waitstatus_to_exitcode(status)
-    return Ended(running.returncode, time.monotonic() - begun, usage.ru_utime + usage.ru_stime)
+    code = running.returncode or (-signal.SIGINT if seconds >= limit else 0)
+    return Ended(code, seconds, usage.ru_utime + usage.ru_stime)
+
+
+def _end_after(limit: float, pid: int, over: threading.Event) -> None:
+    """As a person would: Ctrl-C, so that it can write down what it has, once more, and then for good."""
+    wait = limit
+    for number in (signal.SIGINT, signal.SIGINT, signal.SIGKILL):
+        if over.wait(wait):
+            return
+        os.kill(pid, number)
+        wait = PATIENCE
 
 
 def end(running: subprocess.Popen[bytes]) -> None:

@@ -164,7 +164,7 @@ def test_nmaps_xml_is_read_as_far_as_it_goes() -> None:
 
 
 def test_the_others_are_read_as_they_write() -> None:
-    masscan = "#masscan\nopen tcp 7 10.0.0.1 1795805146\nopen icmp 0 10.0.0.2 1795805146\n# end\n"
+    masscan = "Discovered open port 7/tcp on 10.0.0.1     \nDiscovered open port 0/icmp on 10.0.0.2      \nDiscov"
     assert [*read_masscan(masscan)] == [Found("10.0.0.1", 7), Found("10.0.0.2", 0)]
     assert [*read_rustscan("10.0.0.1 -> [7,662]\n10.0.0.2 -> []\n")] == [Found("10.0.0.1", 7), Found("10.0.0.1", 662)]
 

@@ -7,9 +7,12 @@ run; the hosts are made up: most stay as they are, some lose a packet, an upgrad
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -24,8 +27,9 @@ from agent.workers.scan.memory.reading import Memory
 from agent.workers.scan.plan import subtract
 from agent.workers.scan.store import DETECTED, ScanStore, Task
 
-BEGUN = 1_700_000_000.0
 DAY = 86_400.0
+BEGUN = time.time() - 1000 * DAY
+"""The last of 1,000 runs, a day apart, was yesterday: ``agentctl drift`` holds it against what is declared."""
 CHUNK = 64
 ASKED = ((1, 1024),)
 FIRST = 0x0A000001
@@ -57,6 +61,17 @@ FEWEST, MOST = 10, 30
 """Open ports of a host: 20 as a rule."""
 CHANGES, LOSES, LEAVES = 0.005, 0.01, 0.002
 """How likely a host has something new in a run, one of its ports is missed, or nobody answers."""
+DECLARED = """
+[service.lan_scan]
+kind = "scan"
+targets = ["10.0.0.0/22"]
+oncalendar = "yearly"
+site = "lab"
+
+[expect.servers]
+hosts = ["10.0.0.0/22"]
+closed = ["23"]
+"""
 LIMIT = 0.1
 """Seconds that a question may take."""
 
@@ -70,7 +85,7 @@ def main() -> None:
     arguments = given.parse_args()
     place = Path(tempfile.mkdtemp(prefix="bench-memory-", dir="/var/tmp"))
     try:
-        path = place / "scan.db"
+        path = place / "spool" / "lan_scan" / "scan.db"
         began = time.process_time()
         make(path, arguments.runs, arguments.hosts)
         spent = time.process_time() - began
@@ -79,6 +94,8 @@ def main() -> None:
         for what, seconds in questions(path):
             late = "   over the limit" if seconds > LIMIT else ""
             print(f"{1000 * seconds:8.2f} ms  {what}{late}")
+        for what, seconds in commands(place, arguments.runs):
+            print(f"{seconds:8.2f} s   {what}, from the start of Python to its last line")
         if arguments.keep:
             shutil.copy(path, arguments.keep)
     finally:
@@ -136,6 +153,21 @@ def questions(path: Path) -> Iterator[tuple[str, float]]:
                 ask()
                 taken.append(time.perf_counter() - began)
             yield what, statistics.median(taken)
+
+
+def commands(prefix: Path, runs: int) -> Iterator[tuple[str, float]]:
+    """The whole commands, on a prefix whose ``spool/lan_scan/scan.db`` was made: the median of three, after a first."""
+    (prefix / "key").mkdir(exist_ok=True)
+    (prefix / "key" / "env.toml").write_text(DECLARED)
+    typed = ("--version", "scan list", "scan show", "scan hosts", f"scan diff 1 {runs}", "scan diff", "drift")
+    for words in typed:
+        taken = []
+        for _ in range(4):
+            began = time.perf_counter()
+            command = [sys.executable, "-m", "agent", *words.split()]
+            subprocess.run(command, env={**os.environ, "PREFIX": str(prefix)}, check=True, stdout=subprocess.DEVNULL)
+            taken.append(time.perf_counter() - began)
+        yield f"agentctl {words}", statistics.median(taken[1:])
 
 
 def _host(number: int, chance: random.Random) -> Host:

@@ -89,7 +89,7 @@ class Canaries:
     alive: list[Probe] = field(default_factory=list)
     _stretches: list[Stretch] = field(default_factory=list)
     _waiting: dict[Probe, list[Stretch]] = field(default_factory=dict)
-    _next: float = 0.0
+    _last: float = 0.0
     _turn: int = 0
 
     def found(self, probe: Probe) -> None:
@@ -100,7 +100,8 @@ class Canaries:
             self.alive.append(probe)
 
     def due(self, now: float, rate: float, round_number: int, position: int) -> Probe | None:
-        """The one to ask now while ``rate`` is sent. The sweep is at ``position``: a new stretch may begin there."""
+        """The one to ask now while ``rate`` probes a second really go. The sweep is at ``position``: a new stretch may
+        begin there."""
         if not self.alive:
             return None
         length = max(STRETCH, EACH / (_SHARE * rate))
@@ -110,10 +111,11 @@ class Canaries:
                 current.ended = now
             current = Stretch(round_number, position, now)
             self._stretches.append(current)
-            self._next = now
-        if now < self._next:
+            self._last = now
+        elif now < (at := self._last + length / EACH):
             return None
-        self._next = max(self._next + length / EACH, now)
+        else:
+            self._last = max(at, now - length / EACH)
         self._turn += 1
         probe = self.alive[self._turn % len(self.alive)]
         current.asked += 1

@@ -101,7 +101,7 @@ class Host:
     def state_of(self, protocol: str, number: int) -> str | None:
         """The state of a port; ``None`` when it was not asked for."""
         for port in self.ports:
-            if port.key == (protocol, number):
+            if port.number == number and port.protocol == protocol:
                 return port.state
         for rest in self.rest:
             if rest.protocol == protocol and any(low <= number <= high for low, high in rest.ports):

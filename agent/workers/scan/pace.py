@@ -138,6 +138,10 @@ class Pace:
             return 0.0
         return sum(count for _, count in self._recent) / max(0.2, now - self._recent[0][0])
 
+    def going(self, now: float) -> float:
+        """The rate that it really goes at: limits of others may hold it far below its own. At least 1 a second."""
+        return max(1.0, min(self.rate, self.measured(now)))
+
     def halve(self) -> None:
         """Go at half the rate, and be careful from now on."""
         self.rate = max(min(FLOOR, self.ceiling), self.rate / 2)

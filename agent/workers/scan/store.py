@@ -246,6 +246,8 @@ class ScanStore:
                 if host.state == "up" or writing.has_picture(self._connection, run, host.address):
                     more = self._add(run, host, now, SWEPT)
                     run.hosts_up, run.ports_open = run.hosts_up + more[0], run.ports_open + more[1]
+                    if more[1] > 0:
+                        writing.unfinished(self._connection, run, host.address)
                 writing.add_rechecked(self._connection, run, host)
             self._connection.execute(
                 "UPDATE runs SET hosts_up = ?, ports_open = ? WHERE id = ?", (run.hosts_up, run.ports_open, run.id)

@@ -243,7 +243,7 @@ class Sweep:
         room = min(self._pace.allowance(now), self._engine.room, BATCH)
         if room <= 0:
             return max(_REST, min(_IDLE, self._pace.pause(now)))
-        probe = self._canaries.due(now, self._pace.rate, course.round, course.position)
+        probe = self._canaries.due(now, self._pace.going(now), course.round, course.position)
         if probe is not None:
             room -= 1
         batch = course.next(room)

@@ -74,7 +74,7 @@ class Known:
 
     def port(self, protocol: str, number: int) -> Port | None:
         """The port, if it is told of by itself."""
-        return next((port for port in self.host.ports if port.key == (protocol, number)), None)
+        return next((port for port in self.host.ports if port.number == number and port.protocol == protocol), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from agent.workers.scan.found import Host, Port, Rest
 from agent.workers.scan.memory import reading
 from agent.workers.scan.memory.coverage import asked
 from agent.workers.scan.memory.reading import Memory, Quarantined
+from agent.workers.scan.outcome import EVERYTHING
 from agent.workers.scan.plan import Chunk, make_plan
 from agent.workers.scan.store import DETECTED, FAILURES, RESUME_WITHIN, SWEPT, Run, ScanStore, Task
 
@@ -185,6 +186,22 @@ def test_a_run_that_ended_is_not_continued(store: ScanStore, ending: store_modul
     scan(store, run, 0)
     store.end(run, ending, NOW)
     assert not store.begin(task(), NOW).resumed
+
+
+def test_a_port_that_only_a_second_look_finds_open_is_still_to_be_identified(store: ScanStore) -> None:
+    run = store.begin(task(), NOW)
+    store.store(run, [host("10.0.0.1")], NOW, stage=DETECTED)
+    again = Host("10.0.0.1", "up", "syn-ack", "", (), (Port("tcp", 22, "open", "syn-ack"),), ())
+    store.recheck(run, [again], NOW + 1)
+    assert list(store.waiting(run, DETECTED)) == []
+    more = replace(again, ports=(Port("tcp", 443, "open", "syn-ack"),))
+    store.recheck(run, [more], NOW + 2)
+    [waiting] = store.waiting(run, DETECTED)
+    assert {port.number for port in waiting.ports if port.state == "open"} == {22, 443}
+    everything = Rest("tcp", "open", EVERYTHING, ((1, 100),))
+    store.store(run, [Host("10.0.0.2", "up", "syn-ack", rest=(everything,))], NOW + 3, stage=DETECTED)
+    store.recheck(run, [replace(more, address="10.0.0.2")], NOW + 4)
+    assert [one.address for one in store.waiting(run, DETECTED)] == ["10.0.0.1"]
 
 
 def test_a_run_that_failed_is_continued_a_few_times_and_always_says_so(store: ScanStore) -> None:

@@ -298,6 +298,33 @@ def test_limits_of_others_are_kept(tmp_path: File) -> None:
     assert grid.size <= sum(path.sent.values()) - sum(path.repeated.values()) <= len(asked)
 
 
+@pytest.mark.parametrize("limit", [4.0, 16.0])
+def test_canaries_leave_a_tight_limit_of_a_target_to_what_is_to_be_asked(tmp_path: File, limit: float) -> None:
+    grid = Grid("tcp", ["10.0.0.1"], ((1, 120),))
+    ledger = Ledger(tmp_path / "small", grid.key(""), grid.size, now=0.0, within=60.0)
+    path = Path(lambda place, port: "open" if port <= 8 else "closed")
+    now = paid = 0.0
+
+    def permit(probes: Sequence[Probe]) -> Sequence[int]:
+        nonlocal paid
+        if not probes or paid > now:
+            return []
+        paid = max(paid, now) + 1 / limit
+        return [0]
+
+    def charge(probes: Sequence[Probe]) -> None:
+        nonlocal paid
+        paid = min(max(paid, now) + len(probes) / limit, now + 2.0)
+
+    def at(then: float) -> None:
+        nonlocal now
+        now = then
+
+    sweep = made(grid, ledger, path, 1000, permit=permit, charge=charge, known=((0, 1), (0, 2)))
+    assert run(sweep, 0.0, each=at) < 2 * grid.size / limit + 10
+    assert found(grid, ledger, "open") == set(range(1, 9))
+
+
 def test_progress_only_rises_and_ends_at_all(grid: Grid, ledger: Ledger) -> None:
     sweep = made(grid, ledger, Path(silent, lost=0.05), 5000)
     seen: list[float] = []

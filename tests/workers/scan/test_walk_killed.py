@@ -114,8 +114,8 @@ def test_discovering_many(net: lab.Network, bench: Bench) -> None:
     first, second, third = lives.asked("icmp")
     assert len(first | second | third) == hosts
     assert len(first & second) <= at_once(service.rate) == 256
-    assert len(second & third) <= hosts - 256
-    assert len(third) == hosts - 256, "those of the first part are known, whether they are there or not"
+    left = (hosts - 256, hosts - 254)  # one of the eight chunks has two addresses less than the others
+    assert len(third) in left, "those of the first part are known, whether they are there or not"
     assert not lives.ended.events.keys() & WRONG
 
 

@@ -121,24 +121,23 @@ class Memory:
             " AND (?2 IS NULL OR site = ?2) ORDER BY site, place"
         )
         ports = (
-            "SELECT hosts.id, service, ports.flapping, address, proto, port,"
+            "SELECT address, proto, port,"
             " CASE ports.state WHEN '' THEN 'open' ELSE ports.state END, reason, ports.source, ports.first_seen,"
             " ports.last_seen, ports.last_looked, ports.last_changed, ports.misses,"
             " CASE WHEN ports.state = '' THEN 'likely' WHEN ports.misses OR ports.flapping THEN 'doubtful'"
-            " WHEN ports.source = 'passive' THEN 'likely' ELSE 'certain' END"
+            " WHEN ports.source = 'passive' THEN 'likely' ELSE 'certain' END, service, ports.flapping, hosts.id"
             " FROM hosts CROSS JOIN ports ON ports.host = hosts.id"
             " WHERE hosts.state IN ('up', ?) AND (?2 IS NULL OR site = ?2) ORDER BY site, place, proto, port"
         )
         wanted = ("gone" if gone else "up", site)
         services = {number: read_service(row) for number, *row in self._rows(_SERVICES)}
         # Both are read as of one moment: a connection looks at one as long as any of its statements is under way.
-        by_host = groupby(self._each(ports, *wanted), itemgetter(0))
+        by_host = groupby(self._each(ports, *wanted), itemgetter(-1))
         following, rows = next(by_host, _NO_PORTS)
         for number, address, *rest in self._each(query, *wanted):
             found: list[PortNow] = []
             if following == number:
-                for _, service, flapping, *fields in rows:
-                    found.append(PortNow._make((*fields, services.get(service, _UNKNOWN), bool(flapping))))
+                found = [PortNow._make((*row[:-3], services.get(row[-3], _UNKNOWN), row[-2] != 0)) for row in rows]
                 following, rows = next(by_host, _NO_PORTS)
             yield _host_now(address, rest, tuple(found))
 

@@ -148,6 +148,20 @@ def add_raw(connection: sqlite3.Connection, run: int, document: bytes, now: floa
     connection.execute("INSERT INTO raw (run, made, xml) VALUES (?, ?, ?)", (run, now, zlib.compress(document, 6)))
 
 
+def unfinished(connection: sqlite3.Connection, run: Run, address: str) -> None:
+    """An open port more is known of a host that was thought to be done: it has the services of its ports to tell yet.
+
+    Not one that says open to everything: it is not asked what it means.
+    """
+    row = connection.execute(
+        "SELECT hosts.id, pictures.data FROM hosts JOIN seen ON seen.run = ? AND seen.host = hosts.id"
+        " JOIN pictures ON pictures.id = seen.picture WHERE site = ? AND address = ?",
+        (run.id, run.site, address),
+    ).fetchone()
+    if row is not None and not decode(address, row[1]).everything:
+        connection.execute("UPDATE seen SET stage = min(stage, ?) WHERE run = ? AND host = ?", (SWEPT, run.id, row[0]))
+
+
 def has_picture(connection: sqlite3.Connection, run: Run, address: str) -> bool:
     """Whether a run has found out anything about a host."""
     row = connection.execute(

@@ -256,7 +256,8 @@ class Notify(msgspec.Struct, frozen=True):
 
     ``secret`` is the name of the secret that webhooks are signed with. Told is of events whose kind and whose service
     match one of ``kinds`` and ``services`` (patterns as a shell has them; the agent itself is the service ``agent``)
-    and that are at least as grave as ``severity``. What happens within ``group`` seconds is one message.
+    and that are at least as grave as ``severity`` (whoever names kinds and no severity means all of them). What happens
+    within ``group`` seconds is one message.
     """
 
     name: str

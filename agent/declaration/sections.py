@@ -155,6 +155,8 @@ def read_notify(reader: Reader, name: str, raw: dict[str, Any]) -> Notify | None
         fail(("secret",), "signs what goes to a webhook, and this is none; leave it out")
     if not any(sink in values.good for sink in SINKS):
         return None
+    if "kinds" in raw and "severity" not in raw:  # who names kinds means them, however grave they are
+        values.good["severity"] = "info"
     return Notify(name=name, **values.good)
 
 

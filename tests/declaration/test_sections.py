@@ -91,6 +91,11 @@ def test_a_notification_arrives_in_the_model(read: Read) -> None:
     assert read('[notify.x]\ncommand = ["/bin/x", "y"]').notifies["x"].command == ("/bin/x", "y")
 
 
+def test_whoever_names_kinds_and_no_severity_is_told_of_all_of_them(read: Read) -> None:
+    told = read('[notify.a]\nemail = "root"\nkinds = ["port_opened"]\n[notify.b]\nemail = "root"\n').notifies
+    assert (told["a"].severity, told["b"].severity) == ("info", "warning")
+
+
 def test_the_watch_is_there_when_something_is_expected_or_somebody_told(read: Read) -> None:
     assert "watch" not in read(SERVICES).services
     for text in (EXPECT, NOTIFY):

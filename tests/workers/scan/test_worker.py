@@ -423,6 +423,7 @@ def test_what_changed_between_runs_is_told_once_and_what_is_old_is_forgotten(ben
         assert [change.kind for change in memory.changes()] == ["host_new", "port_opened", "port_closed", "port_opened"]
         assert {run.site for run in memory.runs()} == {"here"}
         assert [list(memory.raw(run.id)) for run in memory.runs()] == [[]] * 5
+        assert memory.runs()[-1].sent > memory.runs()[-2].sent, "the first run asked its port twice"
 
 
 def test_hosts_that_come_and_go_are_told_of_by_the_run_that_finds_out(bench: Bench, network: tuple[str, ...]) -> None:

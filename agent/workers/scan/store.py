@@ -179,12 +179,13 @@ class ScanStore:
     ) -> None:
         """Keep the figures of a run: all of its probes so far, and with what they were sent.
 
-        ``loss`` is the share (0 to 1) that got lost in the part that was asked last, ``None`` if this is not known: then
-        what was kept before stays, as it does for what is empty.
+        ``loss`` is the share (0 to 1) that got lost in the part that was asked last, ``None`` if this is not known:
+        then what was kept before stays, as it does for what is empty.
         """
         with self._transaction():
             self._connection.execute(
-                "UPDATE runs SET sent = ?, answered = ?, loss = ifnull(?, loss), engine = CASE ? WHEN '' THEN engine ELSE ?4 END,"
+                "UPDATE runs SET sent = ?, answered = ?, loss = ifnull(?, loss),"
+                " engine = CASE ?4 WHEN '' THEN engine ELSE ?4 END,"
                 " nmap_version = CASE ?5 WHEN '' THEN nmap_version ELSE ?5 END WHERE id = ?6",
                 (sent, answered, loss, engine, nmap_version, run.id),
             )

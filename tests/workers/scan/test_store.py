@@ -453,7 +453,7 @@ def test_damage_that_shows_while_what_is_left_to_do_is_read_is_one_line_and_is_l
     scan(store, run, 0)
     store._connection.execute("PRAGMA foreign_keys=OFF")
     store._connection.execute(harm)
-    with pytest.raises(StorageFailure, match="no such table|what the database holds"):
+    with pytest.raises(StorageFailure, match=r"no such table|what the database holds"):
         list(store.waiting(run, DETECTED))
     store.close()
     assert not store.path.with_name("scan.db.closed").exists()

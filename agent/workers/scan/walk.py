@@ -114,6 +114,7 @@ class Walk:
         await self._withholding.judge(self._again, self._within, self._breathe)
         if self._service.profile != "discovery":
             await look_again(self._store, self._run, self._within, self._ask_again, self._breathe)
+            self._store.tally(self._run, sent=self._figures.sent, answered=self._figures.answered)
             self._sweeper.discard(notes=False)  # all of it is stored
             if self._job.want is not None:  # whatever a second look has found open
                 again = self._identifying_of(self._job.want)

@@ -8,11 +8,7 @@ killed at any point leaves only what can be trusted, and the next run of the sam
     store.store(run, hosts, now, chunk=…)   # for each chunk; then for each host whose services were looked at,
                                             #   with stage=DETECTED: store.waiting(run, DETECTED) are those to do
     store.tally(run, sent=…)                # now and then
-<<<<<<< HEAD
     await look_again(store, run, …)         # of agent.workers.scan.again: a second look at what one left open
-=======
-    await look_again(store, run, within, ask)  # of agent.workers.scan.again: a second look at what one left open
->>>>>>> scans
     store.end(run, "finished", now, degraded=…)
     afterwards(context, store, …)           # of agent.workers.scan.afterwards: tells, and forgets
 """

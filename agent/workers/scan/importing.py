@@ -128,7 +128,7 @@ class _Reader:
     """Takes the parts of a document as ``stream`` hands them out."""
 
     def __init__(self) -> None:
-        self.stream = XmlStream(stages=1, on_host=self._host, on_beside=self._beside)
+        self.stream = XmlStream(on_host=self._host, on_beside=self._beside)
         self._root: dict[str, str] = {}
         self._finished: dict[str, str] | None = None
         self._asked: dict[Protocol, Ranges] = {}

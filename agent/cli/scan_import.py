@@ -16,11 +16,11 @@ from agent.cli.guard import complain
 from agent.cli.names import SCAN
 from agent.cli.scan_files import read, short
 from agent.cli.scan_stores import EVERY
+from agent.cli.stores import Store, place
 from agent.errors import StorageFailure, UsageError
+from agent.paths import SCAN_MEMORY, Paths
 
 if TYPE_CHECKING:
-    from agent.cli.stores import Store, place
-    from agent.paths import SCAN_MEMORY, Paths
     from agent.workers.scan.importing import Report
 
 

@@ -8,7 +8,7 @@ killed at any point leaves only what can be trusted, and the next run of the sam
     store.store(run, hosts, now, chunk=…)   # for each chunk; then for each host whose services were looked at,
                                             #   with stage=DETECTED: store.waiting(run, DETECTED) are those to do
     store.tally(run, sent=…)                # now and then
-    await look_again(store, run, within, ask)  # of agent.workers.scan.again: a second look at what one left open
+    await look_again(store, run, …)         # of agent.workers.scan.again: a second look at what one left open
     store.end(run, "finished", now, degraded=…)
     afterwards(context, store, …)           # of agent.workers.scan.afterwards: tells, and forgets
 """
@@ -230,8 +230,9 @@ class ScanStore:
         with self._transaction():
             writing.add_asked(self._connection, run.id, asked(addresses, (), outcome))
 
-    def doubts(self, run: Run) -> Iterator[Doubt]:
-        """Where a second look now would settle what this run has left open so far; for ``recheck``."""
+    def doubts(self, run: Run) -> Iterator[list[Doubt]]:
+        """Where a second look now would settle what this run has left open so far; for ``recheck``. In steps of some
+        50 ms, many of which find nothing."""
         with self._told():
             yield from doubts(self._connection, run.id, self._misses)
 
@@ -272,10 +273,14 @@ class ScanStore:
             for _ in settle(self._connection, self.path, self._misses):
                 turn()
 
-    def tell(self, event: Callable[[Event], None]) -> None:
-        """Hand each change that was not told yet to ``event``, many of one run as one. After ``begin`` and ``end``."""
+    def tell(self, event: Callable[[Event], None], turn: Callable[[], None] = _nothing) -> None:
+        """Hand each change that was not told yet to ``event``, many of one run as one. After ``begin`` and ``end``.
+
+        ``turn`` as for ``begin``.
+        """
         with self._told():
-            tell(self._connection, self.path, event)
+            for _ in tell(self._connection, self.path, event):
+                turn()
 
     def sighted(self, seen: Iterable[Sighting], now: float, turn: Callable[[], None] = _nothing) -> None:
         """Take in what captures saw answer (``passive.sightings``); only ``tell`` what that changed comes after it."""

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
 
 from agent.errors import StorageFailure
+from agent.paths import SCAN_MEMORY
 
 if TYPE_CHECKING:
     from agent.declaration.model import Watch
@@ -167,7 +168,7 @@ class DriftDuty:
         """Whether a run of any scan has ended, or was taken in, since this was asked last."""
         found = False
         for name in self._scans:
-            path = self._data.parent / name / "scan.db"
+            path = self._data.parent / name / SCAN_MEMORY
             looked = _size_and_time(path)
             if looked is None or looked == self._looked.get(name):
                 continue

@@ -20,8 +20,10 @@ The rules, and why:
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, NamedTuple
+
+from msgspec.structs import replace
 
 from agent.workers.scan.found import UNTOLD, Host, Port, answered
 from agent.workers.scan.memory.services import compare

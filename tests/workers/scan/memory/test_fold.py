@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -289,7 +290,7 @@ def test_a_host_that_answers_for_everything_does_not_fill_the_memory() -> None:
 def test_a_run_of_the_past_adds_to_what_is_known_and_overrules_nothing(memory: Memory) -> None:
     past = Policy(closing=False, late=True, source="import")
     older = fold(memory.state, look(ssh("8.0"), Port("tcp", 80, "open", "syn-ack")), True, past, 50.0, (WEB,))
-    assert older.state.ports[SSH] == replace(memory.state.ports[SSH], first_seen=50.0)
+    assert older.state.ports[SSH] == msgspec.structs.replace(memory.state.ports[SSH], first_seen=50.0)
     assert older.state.first_seen == 50.0
     assert (older.state.ports[WEB].state, older.state.ports[WEB].source) == ("open", "import")
     assert fold(memory.state, None, True, replace(past, closing=True), 50.0, (HOST,)).state == memory.state

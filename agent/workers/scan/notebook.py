@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 
 from agent.errors import StorageFailure
-from agent.linux.files import why
+from agent.linux.files import open_regular, why
 from agent.workers.scan.detect import PortKey, Stage
 from agent.workers.scan.speak import How
 
@@ -72,7 +72,7 @@ class Notebook:
         """What is known of a host, in the order in which it became known. Further facts are appended to that."""
         path = self._path(address)
         try:
-            fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+            fd = open_regular(path, os.O_RDWR)
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -115,7 +115,7 @@ class Notebook:
         path = self._path(address)
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
-            fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
+            fd = open_regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
             try:
                 line = _encode(fact) + b"\n"
                 if os.fstat(fd).st_size == 0:

@@ -94,7 +94,8 @@ class Listener:
 def listeners() -> list[Listener]:
     """What listens on this host: TCP, and UDP but for the ports of clients. Sorted. Raises ``RuntimeFailure``."""
     try:
-        elsewhere = {space: _wanted(net_spaces.bound_in(space)) for space in net_spaces.spaces(psutil.pids())}
+        spaces = net_spaces.spaces(psutil.pids())
+        elsewhere = {space: _wanted(net_spaces.bound_in(space, len(spaces))) for space in spaces}
         try:
             here = _wanted(sock_diag.bound())
         except OSError:  # a kernel without inet_diag, or a sandbox that forbids it

@@ -107,6 +107,6 @@ def test_a_mount_of_any_name_hides_no_cgroup(cgroup: tuple[Path, str], tmp_path:
     place.mkdir()
     number = cgroup[0].stat().st_ino
     script = 'mount -t tmpfs none "$1" && exec "$2" -c "$3" "$4"'
-    words = ["unshare", "--mount", "sh", "-c", script, "sh", place, sys.executable, ask, str(number)]
+    words = ["unshare", "--mount", "sh", "-c", script, "sh", os.fspath(place), sys.executable, ask, str(number)]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=30)
     assert (done.returncode, done.stdout) == (0, f"/ {{{number}: {cgroup[1]!r}}}\n"), done.stderr

@@ -18,7 +18,7 @@ from ipaddress import ip_address
 from typing import Any, Final
 
 from agent.declaration.model import Scan
-from agent.errors import ScanFailure
+from agent.errors import ScanFailure, first_failure
 from agent.workers.runtime import Context
 from agent.workers.scan.advance import Progress
 from agent.workers.scan.again import Lot, Within, look_again
@@ -28,7 +28,7 @@ from agent.workers.scan.canary import KNOWN
 from agent.workers.scan.discover import discover
 from agent.workers.scan.figures import Figures
 from agent.workers.scan.found import Host
-from agent.workers.scan.identify import Want, first
+from agent.workers.scan.identify import Want
 from agent.workers.scan.identifying import Identifying, leave_of
 from agent.workers.scan.job import DISCOVERED_AT_ONCE, Job
 from agent.workers.scan.memory.coverage import asked
@@ -95,6 +95,7 @@ class Walk:
             gate=gate,
             log=context.log,
         )
+        self._breathe = partial(gate.breathe, tell)
         if not run.resumed:
             self._sweeper.discard()
         self._withholding = Withholding(store, run, self._sweeper.notes(), self._noted)
@@ -110,9 +111,10 @@ class Walk:
             await self._sweep_and_identify(self._job.want)
         else:
             await self._sweep_all()
-        await self._withholding.judge(self._again, self._within)
+        await self._withholding.judge(self._again, self._within, self._breathe)
         if self._service.profile != "discovery":
-            await look_again(self._store, self._run, self._within, self._ask_again)
+            await look_again(self._store, self._run, self._within, self._ask_again, self._breathe)
+            self._store.tally(self._run, sent=self._figures.sent, answered=self._figures.answered)
             self._sweeper.discard(notes=False)  # all of it is stored
             if self._job.want is not None:  # whatever a second look has found open
                 again = self._identifying_of(self._job.want)
@@ -130,7 +132,7 @@ class Walk:
                 self._figures.all_swept()
                 identifying.finish()
         except BaseExceptionGroup as failed:
-            raise first(failed) from failed
+            raise first_failure(failed) from failed
         finally:
             self._identifying = None
 
@@ -317,8 +319,7 @@ class Walk:
         """All chunks once more, without keeping anybody waiting."""
         for chunk in self._job.plan.chunks():
             if chunk.number % _AT_ONCE == 0:
-                self._tell()
-                await asyncio.sleep(0)
+                await self._breathe()
             yield chunk
 
     def _named(self, hosts: Iterable[Host]) -> list[Host]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
 
 from agent.errors import AgentError, StorageFailure
+from agent.paths import SCAN_MEMORY
 
 if TYPE_CHECKING:
     from agent.declaration.model import Watch
@@ -210,7 +211,7 @@ class DriftDuty:
         """Whether a run of any scan has ended, or was taken in, since this was asked last."""
         found = False
         for name in self._scans:
-            path = self._data.parent / name / "scan.db"
+            path = self._data.parent / name / SCAN_MEMORY
             looked = _size_and_time(path)
             if looked is None or looked == self._looked.get(name):
                 continue

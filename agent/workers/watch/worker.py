@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from agent.declaration.model import Watch
-from agent.errors import ConfigurationError
+from agent.errors import ConfigurationError, first_failure
 from agent.workers.runtime import Context
 from agent.workers.watch.drift_duty import DriftDuty
 from agent.workers.watch.notify import NotifyDuty
@@ -82,7 +82,7 @@ class WatchWorker:
                     self._tell()
                     await asyncio.sleep(self._context.beat_interval / 2)
         except BaseExceptionGroup as failures:
-            raise _first(failures) from None
+            raise first_failure(failures) from None
 
     async def stop(self) -> None:
         """Stop each of them, whatever becomes of the others; the first failure is raised."""
@@ -103,9 +103,3 @@ class WatchWorker:
             figures |= duty.figures()
         words = [words for duty in self._duties if (words := duty.status())]
         self._context.status("; ".join(words) or "watching", figures)
-
-
-def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The failure itself, out of however many groups it came in."""
-    failure = failures.exceptions[0]
-    return _first(failure) if isinstance(failure, BaseExceptionGroup) else failure

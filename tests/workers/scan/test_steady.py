@@ -5,7 +5,6 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from ipaddress import ip_address
 from pathlib import Path
 
 import msgspec
@@ -20,7 +19,7 @@ from tests.workers.scan.test_worker import Bench, bench, loopback
 
 __all__ = ["bench"]
 
-ROW = [ip_address("10.0.0.1"), ip_address("10.0.0.2")]
+ROW = ["10.0.0.1", "10.0.0.2"]
 LIMITS = Limits(1_000, 900, 800)
 
 

@@ -194,15 +194,16 @@ class ScanStore:
         ).fetchall()
         return (decode(address, data) for address, data in rows)
 
-    def canaries(self, addresses: Iterable[str], protocol: Protocol = "tcp") -> list[reading.Canary]:
-        """The ports at these ``addresses`` that the last runs found open without fail, one of each host."""
+    def canaries(self, addresses: Iterable[str], protocol: Protocol, within: Ranges) -> list[reading.Canary]:
+        """The ports at these ``addresses`` that the last runs found open without fail, one of each host, of those
+        ``within``: what a scan may ask, for more is known than that."""
         with self._told():
-            return reading.canaries(self._connection, addresses, protocol, self.site)
+            return reading.canaries(self._connection, addresses, protocol, self.site, within)
 
-    def canaries_met(self, run: Run, protocol: Protocol = "tcp") -> list[reading.Canary]:
+    def canaries_met(self, run: Run, protocol: Protocol, within: Ranges) -> list[reading.Canary]:
         """The same of all hosts that this run has met so far."""
         with self._told():
-            return reading.canaries_met(self._connection, run.id, protocol)
+            return reading.canaries_met(self._connection, run.id, protocol, within)
 
     def signs(self, run: Run, within: Mapping[Protocol, Ranges]) -> Iterator[tuple[str, bool, bool, int]]:
         """``(address, known, alive, dark)`` of each host that is known to be up or that this run has met.

@@ -22,9 +22,8 @@ from agent.errors import ScanFailure
 from agent.workers.runtime import Context
 from agent.workers.scan.advance import Progress
 from agent.workers.scan.again import Lot, Within, look_again
-from agent.workers.scan.blind import spread
+from agent.workers.scan.budget import Limits
 from agent.workers.scan.budget_file import Budget
-from agent.workers.scan.canary import KNOWN
 from agent.workers.scan.discover import discover
 from agent.workers.scan.figures import Figures
 from agent.workers.scan.found import Host
@@ -49,13 +48,14 @@ LARGE = 1024
 _AT_ONCE: Final = 64  # chunks that are gone through without a break
 
 
-def at_once(rate: float) -> int:
-    """How many addresses are discovered together at a rate of so many packets a second.
+def at_once(rate: int, limits: Limits) -> int:
+    """How many addresses are discovered together at a rate of so many packets a second, within the limits of all scans.
 
     nmap sends up to four probes to each, twice where nobody answers (nmap(1), -sn): so many take it some two seconds,
-    as long as it waits for the last answer, and that is what a kill in the middle of it may have asked twice.
+    as long as it waits for the last answer, and that is what a kill in the middle of it may have asked twice. What a
+    single target may get has no part in it: of many targets each gets few.
     """
-    return max(CHUNK_ADDRESSES, min(DISCOVERED_AT_ONCE, int(rate / 4)))
+    return max(CHUNK_ADDRESSES, min(DISCOVERED_AT_ONCE, min(rate, limits.host, limits.network) // 4))
 
 
 class Walk:
@@ -97,7 +97,7 @@ class Walk:
         )
         if not run.resumed:
             self._sweeper.discard()
-        self._withholding = Withholding(store, run, self._sweeper.notes(), self._noted)
+        self._withholding = Withholding(store, run, self._within, self._sweeper.notes(), self._noted)
 
     @property
     def degraded(self) -> list[str]:
@@ -110,7 +110,7 @@ class Walk:
             await self._sweep_and_identify(self._job.want)
         else:
             await self._sweep_all()
-        await self._withholding.judge(self._again, self._within)
+        await self._withholding.judge(self._again)
         if self._service.profile != "discovery":
             await look_again(self._store, self._run, self._within, self._ask_again)
             self._sweeper.discard(notes=False)  # all of it is stored
@@ -173,7 +173,7 @@ class Walk:
         together, addresses = [chunk], len(chunk.addresses)
         line = (chunk.family, chunk.addresses[0].partition("%")[2])
         many = self._service.profile == "discovery" or self._job.plan.hosts > LARGE
-        most = at_once(min(self._service.rate, *self._budget.limits))
+        most = at_once(self._service.rate, self._budget.limits)
         for number in following if many else ():
             if number in self._run.discovered or self._sweeper.begun(number):
                 continue
@@ -260,12 +260,11 @@ class Walk:
                 self._figures.sweeping(progress, part, len(parts))
                 self._tell()
 
-            canaries = [(one.address, one.number) for one in self._store.canaries(chunk.addresses, protocol_of(kind))]
             swept = await self._sweeper.sweep(
                 chunk.number,
                 kind,
                 Asking(chunk.addresses, ports, present),
-                known=spread(canaries, KNOWN),
+                known=self._withholding.known(chunk.addresses, protocol_of(kind)),
                 turn=turn,
             )
             self._figures.swept(swept.sent, swept.answered, swept.lost)

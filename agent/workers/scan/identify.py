@@ -226,7 +226,8 @@ class Identification:
                 self._notes.heard(address, port, how)
 
         async def missing() -> None:
-            await look({address: known.to_hear}, permit=self._leave.permit, heard=heard, room=self._room)
+            permit, rate = self._leave.permit, self._leave.target_rate
+            await look({address: known.to_hear}, permit=permit, heard=heard, room=self._room, rate=rate)
 
         if known.to_hear:
             async with asyncio.TaskGroup() as group:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -28,7 +28,11 @@ def test_only_ports_that_are_declared_now_are_asked(net: lab.Network, bench: Ben
     """Though lower ones were known to be open for longer, and somebody else's has closed and is looked at twice."""
     many = of_kind("many services")[0].address
     service = scan(many, SSH[0], DNS[0], ports="7002-7003,udp/54", engine=engine)
-    known = {many: [("tcp", 7001), ("tcp", 7002)], SSH[0]: [("tcp", 22), ("tcp", 7002)], DNS[0]: [("udp", 53)]}
+    known: dict[str, Sequence[tuple[str, int]]] = {
+        many: [("tcp", 7001), ("tcp", 7002)],
+        SSH[0]: [("tcp", 22), ("tcp", 7002)],
+        DNS[0]: [("udp", 53)],
+    }
     remember(bench, service, known)
     with wire(net.near, INTERFACE) as seen:
         ended = bench.run(msgspec.structs.replace(service, rate=100), prefix=tuple(net.inside()))

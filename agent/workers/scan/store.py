@@ -245,14 +245,22 @@ class ScanStore:
             self._connection.execute("DELETE FROM again WHERE run = ? AND number = ?", (run.id, lot))
             for host in hosts:
                 if host.state == "up" or writing.has_picture(self._connection, run, host.address):
+                    found = {port.key for port in host.open_ports()}
+                    fresh = found and found - writing.known_open(self._connection, run, host.address)[1]
                     more = self._add(run, host, now, SWEPT)
                     run.hosts_up, run.ports_open = run.hosts_up + more[0], run.ports_open + more[1]
-                    if more[1] > 0:
+                    if fresh:
                         writing.unfinished(self._connection, run, host.address)
                 writing.add_rechecked(self._connection, run, host)
             self._connection.execute(
                 "UPDATE runs SET hosts_up = ?, ports_open = ? WHERE id = ?", (run.hosts_up, run.ports_open, run.id)
             )
+
+    def identified(self, run: Run, address: str) -> frozenset[tuple[str, int]]:
+        """The open ports of a host of a run, if all of them are identified; of any other, none."""
+        with self._told():
+            stage, ports = writing.known_open(self._connection, run, address)
+        return ports if stage >= DETECTED else frozenset()
 
     def settle(self, turn: Callable[[], None] = _nothing) -> None:
         """Fold what runs have found into what is so now. ``begin`` and ``end`` do it."""

@@ -97,6 +97,9 @@ class Walk:
         )
         if not run.resumed:
             self._sweeper.discard()
+        self._notes = Notebook(context.data / "services", f"{run.id} {run.started}")
+        if not run.resumed:
+            self._notes.discard()
         self._withholding = Withholding(store, run, self._within, self._sweeper.notes(), self._noted)
 
     @property
@@ -306,7 +309,19 @@ class Walk:
         asking = Asking(addresses, ports, lot.addresses, patient=True)
         swept = await self._sweeper.sweep(place, kind, asking, known=canaries, turn=turn)
         self._figures.swept(swept.sent, swept.answered, swept.lost)
-        return self._named(self._withholding.believed(lot, swept))
+        hosts = self._named(self._withholding.believed(lot, swept))
+        if self._job.want is not None:
+            self._keep_apart(hosts)
+        return hosts
+
+    def _keep_apart(self, hosts: Iterable[Host]) -> None:
+        """Note what is identified of those hosts of which a second look has found another port open: the new one is
+        identified too, and the others are not asked again. Before it is stored, or a kill in between would lose it."""
+        for host in hosts:
+            found = {port.key for port in host.open_ports()}
+            before = self._store.identified(self._run, host.address) if found else frozenset()
+            if before and found - before:
+                self._notes.before(host.address, before)
 
     def _noted(self, why: str) -> None:
         self._sweeper.note(why)
@@ -349,9 +364,6 @@ class Walk:
         async def redo(make: Callable[[], Coroutine[Any, Any, None]]) -> None:
             await self._gate.redo(make)
 
-        notes = Notebook(self._context.data / "services", f"{self._run.id} {self._run.started}")
-        if not self._run.resumed:
-            notes.discard()
         return Identifying(
             self._store,
             self._run,
@@ -360,7 +372,7 @@ class Walk:
             silent_again=self._service.silent_again,
             figures=self._figures,
             leave=leave_of(self._budget, self._job.allowed, redo),
-            notes=notes,
+            notes=self._notes,
             turn=self._tell,
             turn_every=min(0.5, self._context.beat_interval),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,10 @@ from agent.declaration.model import Scan, Scanning
 from agent.workers.scan.budget import Limits
 from agent.workers.scan.walk import at_once
 from tests.workers.scan import lab
+from tests.workers.scan.test_blind_paths import cut, remember, scan
 from tests.workers.scan.test_worker import Bench
+from tests.workers.scan.truth import INTERFACE, of_kind
+from tests.workers.scan.wire import wire
 
 
 @pytest.fixture
@@ -45,3 +49,28 @@ def test_hosts_that_may_be_asked_slowly_are_discovered_with_the_others(net: lab.
     assert ended.code == 0, ended.stderr
     assert bench.rows("SELECT chunks_total, chunks_done, hosts_up FROM runs") == [(2, 2, 8)]
     assert (bench.directory / "fake/runs").read_text() == "run\n"
+
+
+def test_a_port_that_a_second_look_finds_is_identified_and_the_others_are_left_alone(
+    net: lab.Network, bench: Bench
+) -> None:
+    host, late = of_kind("many services")[0].address, 2202
+    service = scan(host, ports=f"2201,7001,{late}", profile="services")
+    remember(bench, service, {host: [("tcp", 2201), ("tcp", 7001), ("tcp", late)]})
+    with wire(net.near, INTERFACE) as seen:
+        with cut(net, f"ip daddr {host} tcp dport {late}"):
+            process = bench.start(service, prefix=tuple(net.inside()))
+            until = time.monotonic() + 20
+            while not (bench.data / "sweep-1.tcp").exists():  # of the second look: there is one chunk
+                assert process.poll() is None, process.communicate()
+                assert time.monotonic() < until
+                time.sleep(0.005)
+            first = len(seen.sent)
+        ended = bench.finish(process)
+    assert ended.code == 0, ended.stderr
+    assert {what for _, what in seen.probes("syn", since=first)} == {f"syn {late}"}
+    [found] = bench.found()
+    told = {port.number: (port.reason, port.service) for port in found.open_ports()}
+    assert told == {2201: ("syn-ack", "ssh"), 7001: ("syn-ack; says nothing", ""), late: ("syn-ack", "ssh")}
+    assert bench.rows("SELECT port FROM quarantine") == [(7001,)]
+    assert bench.rows("SELECT stage, ports_open FROM seen JOIN runs ON run = runs.id WHERE run = 3") == [(2, 3)]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import click
@@ -13,11 +14,14 @@ from agent.cli.scan_show import one_run
 from agent.cli.scan_stores import chosen, opened, pick, runs_of
 from agent.cli.target import STDOUT, told, writing, written_to
 from agent.cli.text import count
+from agent.errors import RuntimeFailure
 
 if TYPE_CHECKING:
+    from agent.cli.stores import Store
+    from agent.workers.scan.memory.rows import Run
     from agent.workers.scan.stored import Told
 
-FORMATS = ("xml", "json", "csv", "markdown")
+FORMATS = ("xml", "json", "csv", "markdown", "raw")
 
 
 @command(
@@ -27,6 +31,7 @@ FORMATS = ("xml", "json", "csv", "markdown")
         "agentctl scan export csv lan_scan -o hosts.csv",
         "agentctl scan export xml lan_scan 12 -o today.xml && ndiff yesterday.xml today.xml",
         "agentctl scan export markdown lan_scan previous",
+        "agentctl scan export raw lan_scan -o nmap.xml",
     ),
     context_settings={"ignore_unknown_options": True},
 )
@@ -36,9 +41,11 @@ FORMATS = ("xml", "json", "csv", "markdown")
 def export(session: Session, form: str, words: tuple[str, ...], target: str | None) -> None:
     """Write the run RUN of the scan NAME, as `agentctl scan show` takes them, to standard output or FILE.
 
-    FORMAT is xml, json, csv or markdown. The XML is nmap's own, for ndiff, python-nmap and whatever else reads that; of
-    a run that is unfinished or degraded it says that nmap did not end well. CSV has a line for each port, and cells
-    that a spreadsheet would calculate begin with an apostrophe.
+    FORMAT is xml, json, csv, markdown or raw. The XML is nmap's own, for ndiff, python-nmap and whatever else reads
+    that; of a run that is unfinished or degraded it says that nmap did not end well. CSV has a line for each port, and
+    cells that a spreadsheet would calculate begin with an apostrophe. Raw is what nmap itself said while it took part
+    in the run, word for word, as one document, for as long as history.raw has it kept; a host stands in it each time
+    that nmap told of it.
     """
     from agent.workers.scan import stored
 
@@ -47,17 +54,32 @@ def export(session: Session, form: str, words: tuple[str, ...], target: str | No
     name = choice.store.name
     with opened(choice.store) as memory:
         run = pick(name, runs_of(memory), word)
-        found = stored.told(name, run, tuple(memory.hosts(run.id)), memory.coverage(run.id))
+        if form == "raw":
+            if next(memory.raw(run.id), None) is None:
+                raise RuntimeFailure(f"no XML of nmap's is kept of {name} {run.id}: it took no part, or too long ago")
+            parts, hosts = _raw(choice.store, run), 0
+        else:
+            found = stored.told(name, run, tuple(memory.hosts(run.id)), memory.coverage(run.id))
+            parts, hosts = (part.encode("utf-8", "replace") for part in _parts(form, found)), len(found.hosts)
     target = STDOUT if target is None else target
     size = 0
-    with writing(target) as file:
-        for part in _parts(form, found):
-            data = part.encode("utf-8", "replace")
+    with writing(target) as file, closing(parts):
+        for data in parts:
             file.write(data)
             size += len(data)
+            if form == "raw":
+                hosts += data.startswith(b"<host")  # each is a part by itself
     if session.json or target != STDOUT:
-        figures = {"format": form, "run": run.id, "hosts": len(found.hosts), "bytes": size}
-        told(session, target, f"{count(len(found.hosts), 'host')} as {form}", figures)
+        figures = {"format": form, "run": run.id, "hosts": hosts, "bytes": size}
+        told(session, target, f"{count(hosts, 'host')} as {form}", figures)
+
+
+def _raw(store: Store, run: Run) -> Generator[bytes, None, None]:
+    """One document of nmap's after the other: all of them may be more than there is memory."""
+    from agent.workers.scan import exporting
+
+    with opened(store) as memory:
+        yield from exporting.raw(store.name, run, memory.raw(run.id))
 
 
 def _parts(form: str, found: Told) -> Iterator[str]:

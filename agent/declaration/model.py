@@ -278,9 +278,6 @@ class Declared(msgspec.Struct, frozen=True):
     kind: Literal["capture", "scan", "command"]
     enabled: bool = True
     job: bool = False
-    user: str | None = None
-    project: str | None = None
-    program: str = ""
     listens: str = ""
     site: str = ""
 

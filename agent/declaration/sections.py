@@ -188,9 +188,6 @@ def _declared(service: AnyService) -> Declared:
         kind=service.kind,  # type: ignore[arg-type]  # a Watch is not among them
         enabled=service.enabled,
         job=service.timer is not None,
-        user=service.user,
-        project=service.project,
-        program=service.command[0] if isinstance(service, Command) else "",
         listens=service.listens if isinstance(service, Command) else "",
         site=service.site if isinstance(service, Scan) else "",
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from ipaddress import ip_address, ip_network
-from typing import NamedTuple
 
 from agent.declaration.wording import shown
 from agent.errors import UsageError
@@ -22,7 +21,7 @@ _LABEL = r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)"
 _HOST = rf"(?P<name>(?:{_LABEL}\.)*{_LABEL})|\[(?P<address>[0-9A-Fa-f:.]{{2,45}})\]"
 # RFC 3986: nothing that a shell, a log or a configuration file would take for something else, and no fragment.
 _URL = re.compile(
-    rf"(?P<scheme>https?)://(?:{_HOST})(?::(?P<port>[0-9]{{1,5}}))?(?P<rest>[/?][A-Za-z0-9._~:/?@!$&()*+,;=%-]*)?",
+    rf"(?P<scheme>https?)://(?:{_HOST})(?::(?P<port>[0-9]{{1,5}}))?(?:[/?][A-Za-z0-9._~:/?@!$&()*+,;=%-]*)?",
     re.ASCII,
 )
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
@@ -31,38 +30,21 @@ _URL_HINT = 'write one such as "https://hooks.example.org/agent"'
 _ADDRESS_HINT = 'write one such as "ops@example.org", or a user of this host such as "root"'
 
 
-class Url(NamedTuple):
-    """The parts of a webhook's URL. ``host`` is a name or an address, ``path`` what is asked for there."""
-
-    scheme: str
-    host: str
-    port: int
-    path: str
-
-
 def webhook(text: str) -> str:
     """A URL with ``https``, or with ``http`` to this host and to private addresses. Raises ``UsageError``."""
-    parse_url(text)
-    return text
-
-
-def parse_url(text: str) -> Url:
-    """As ``webhook``, taken apart."""
     match = _URL.fullmatch(text) if len(text) <= LONGEST_URL else None
     if match is None:
         if "@" in text.partition("://")[2].partition("/")[0]:
             raise UsageError(f"a URL holds no user and no password here; {_URL_HINT}")
         raise UsageError(f"{shown(text)} is not a URL that can be posted to; {_URL_HINT}")
-    scheme, host = match["scheme"], match["name"] or match["address"]
-    port = int(match["port"] or (443 if scheme == "https" else 80))
-    if not 1 <= port <= 65535:
+    if match["port"] and not 1 <= int(match["port"]) <= 65535:
         raise UsageError(f"{shown(text)} names no port; ports go from 1 to 65535")
+    host = match["name"] or match["address"]
     if match["address"] and not _is_address(host):
         raise UsageError(f"{shown(text)} has no IPv6 address in its brackets; {_URL_HINT}")
-    if scheme == "http" and not _is_private(host):
+    if match["scheme"] == "http" and not _is_private(host):
         raise UsageError(f"{shown(text)} would go out unencrypted; write https (http is for private addresses alone)")
-    rest = match["rest"] or "/"
-    return Url(scheme, host, port, rest if rest.startswith("/") else f"/{rest}")
+    return text
 
 
 def email(text: str) -> str:

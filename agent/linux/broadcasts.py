@@ -10,12 +10,10 @@ import socket
 import struct
 from ipaddress import IPv4Address
 
-_HEADER = struct.Struct("=IHHII")  # struct nlmsghdr, linux/netlink.h: length, type, flags, sequence, port
+from agent.linux import netlink
+
 _ROUTE = struct.Struct("=BBBBBBBBI")  # struct rtmsg, linux/rtnetlink.h
-_ATTRIBUTE = struct.Struct("=HH")  # struct rtattr: length, type
 _RTM_NEWROUTE, _RTM_GETROUTE = 24, 26
-_NLMSG_ERROR, _NLMSG_DONE = 2, 3
-_NLM_F_REQUEST, _NLM_F_DUMP = 0x001, 0x300
 _RTN_BROADCAST = 3
 _RTA_DST = 1
 
@@ -31,8 +29,7 @@ def broadcast_addresses() -> list[str]:
         asked.settimeout(_PATIENCE)
         asked.bind((0, 0))
         question = _ROUTE.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, _RTN_BROADCAST, 0)
-        header = _HEADER.pack(_HEADER.size + len(question), _RTM_GETROUTE, _NLM_F_REQUEST | _NLM_F_DUMP, 1, 0)
-        asked.sendto(header + question, (0, 0))
+        asked.sendto(netlink.message(_RTM_GETROUTE, netlink.NLM_F_REQUEST | netlink.NLM_F_DUMP, 1, question), (0, 0))
         for _ in range(_MOST):
             data, sender = asked.recvfrom(_MESSAGE)
             if sender[0] == 0 and _take(data, found):  # any process may send to us; the kernel is port 0
@@ -42,18 +39,13 @@ def broadcast_addresses() -> list[str]:
 
 def _take(data: bytes, found: set[int]) -> bool:
     """Read the messages of one datagram; whether the answer is complete. Raises ``OSError`` for a refusal."""
-    offset = 0
-    while offset + _HEADER.size <= len(data):
-        length, kind, *_ = _HEADER.unpack_from(data, offset)
-        if kind == _NLMSG_DONE:
+    for kind, _, payload in netlink.messages(data):
+        if kind == netlink.NLMSG_DONE:
             return True
-        if kind == _NLMSG_ERROR and (number := -int.from_bytes(data[offset + 16 : offset + 20], "little", signed=True)):
-            raise OSError(number, "the kernel does not tell its routes")
-        if length < _HEADER.size:
-            break
+        if kind == netlink.NLMSG_ERROR and (refusal := netlink.error(payload)) is not None:
+            raise refusal
         if kind == _RTM_NEWROUTE:
-            found |= destinations(data[offset + _HEADER.size : offset + length])
-        offset += (length + 3) & ~3
+            found |= destinations(payload)
     return False
 
 
@@ -64,12 +56,5 @@ def destinations(message: bytes) -> set[int]:
     family, bits, *_, kind, _flags = _ROUTE.unpack_from(message)
     if (family, bits, kind) != (socket.AF_INET, 32, _RTN_BROADCAST):
         return set()
-    offset = _ROUTE.size
-    while offset + _ATTRIBUTE.size <= len(message):
-        length, name = _ATTRIBUTE.unpack_from(message, offset)
-        if length < _ATTRIBUTE.size:
-            break
-        if name == _RTA_DST and length == _ATTRIBUTE.size + 4:
-            return {int.from_bytes(message[offset + 4 : offset + 8], "big")}
-        offset += (length + 3) & ~3
-    return set()
+    value = dict(netlink.attributes(message, _ROUTE.size)).get(_RTA_DST, b"")
+    return {int.from_bytes(value, "big")} if len(value) == 4 else set()

@@ -7,12 +7,12 @@ asks for the whole list anyway. rtnetlink(7).
 from __future__ import annotations
 
 import socket
-import struct
 from contextlib import suppress
+
+from agent.linux import netlink
 
 _RTMGRP_LINK = 1  # linux/rtnetlink.h
 _RTM_NEWLINK, _RTM_DELLINK = 16, 17
-_HEADER = struct.Struct("=IHHII")  # struct nlmsghdr, linux/netlink.h: length, type, flags, sequence, port
 
 _MESSAGE = 65536  # bytes
 _MOST = 64  # datagrams at a time
@@ -52,15 +52,7 @@ class LinkWatch:
 
 def speaks_of_links(data: bytes) -> bool:
     """Whether one of the netlink messages in ``data`` is about an interface."""
-    offset = 0
-    while offset + _HEADER.size <= len(data):
-        length, kind, *_ = _HEADER.unpack_from(data, offset)
-        if kind in (_RTM_NEWLINK, _RTM_DELLINK):
-            return True
-        if length < _HEADER.size:
-            return False
-        offset += length + 3 & ~3  # NLMSG_ALIGN
-    return False
+    return any(kind in (_RTM_NEWLINK, _RTM_DELLINK) for kind, _, _ in netlink.messages(data))
 
 
 def interface_names() -> list[str]:

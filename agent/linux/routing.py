@@ -9,8 +9,10 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
 from typing import Final, NamedTuple
+
+from agent.linux import netlink
+from agent.linux.netlink import INT, attribute, attributes
 
 _RTMGRP_NEIGH = 4  # linux/rtnetlink.h
 _RTM_NEWLINK, _RTM_GETLINK = 16, 18
@@ -18,16 +20,12 @@ _RTM_NEWROUTE, _RTM_GETROUTE, _RTM_NEWNEIGH, _RTM_GETNEIGH = 24, 26, 28, 30
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC, _RTA_VIA = 1, 4, 5, 7, 18
 _NDA_DST = 1  # linux/neighbour.h
 _RTN_UNICAST = 1
-_NLM_F_REQUEST, _NLMSG_ERROR = 1, 2
 
-_HEADER = struct.Struct("=IHHII")  # struct nlmsghdr, linux/netlink.h: length, type, flags, sequence, port
 _ROUTE = struct.Struct("=BBBBBBBBI")  # struct rtmsg: family, bits of the destination, …, type, flags
 _ROUTE_TYPE = 7
 _NEIGHBOUR = struct.Struct("=BxHiHBB")  # struct ndmsg: family, padding, interface, state, flags, type
-_ATTRIBUTE = struct.Struct("=HH")  # struct rtattr: length, type
 _LINK = struct.Struct("=BxHiII")  # struct ifinfomsg: family, padding, type, interface, flags, change
 _IFF_NOARP = 0x80  # linux/if.h
-_INT = struct.Struct("=i")
 
 _VALID: Final = 0x02 | 0x04 | 0x08 | 0x10 | 0x40 | 0x80
 """NUD_REACHABLE, STALE, DELAY, PROBE, NOARP, PERMANENT of linux/neighbour.h: packets go out at once."""
@@ -69,14 +67,14 @@ class Routing:
 
         Raises ``OSError`` with what sending would raise: ``ENETUNREACH``, ``EHOSTUNREACH``, ``EACCES``, ``EINVAL``.
         """
-        asked = _ROUTE.pack(_family(address), len(address) * 8, 0, 0, 0, 0, 0, 0, 0) + _attribute(_RTA_DST, address)
+        asked = _ROUTE.pack(_family(address), len(address) * 8, 0, 0, 0, 0, 0, 0, 0) + attribute(_RTA_DST, address)
         if interface:
-            asked += _attribute(_RTA_OIF, _INT.pack(interface))
+            asked += attribute(_RTA_OIF, INT.pack(interface))
         body = self._ask(_RTM_GETROUTE, _RTM_NEWROUTE, asked)
-        found = dict(_attributes(body, _ROUTE.size))
+        found = dict(attributes(body, _ROUTE.size))
         out = found.get(_RTA_OIF, b"")
         return Route(
-            _INT.unpack(out)[0] if len(out) == _INT.size else 0,
+            INT.unpack(out)[0] if len(out) == INT.size else 0,
             found.get(_RTA_PREFSRC, b""),
             len(body) > _ROUTE_TYPE
             and body[_ROUTE_TYPE] == _RTN_UNICAST
@@ -86,7 +84,7 @@ class Routing:
 
     def known(self, address: bytes, interface: int) -> bool | None:
         """Whether packets to a neighbour go out at once; ``None`` when that is not known yet, or had no answer."""
-        asked = _NEIGHBOUR.pack(_family(address), 0, interface, 0, 0, 0) + _attribute(_NDA_DST, address)
+        asked = _NEIGHBOUR.pack(_family(address), 0, interface, 0, 0, 0) + attribute(_NDA_DST, address)
         try:
             body = self._ask(_RTM_GETNEIGH, _RTM_NEWNEIGH, asked)
         except OSError:
@@ -113,9 +111,9 @@ class Routing:
                 continue
             if sender[0] != 0:
                 continue  # any process may send to us; the kernel is port 0
-            for kind, body in _messages(data):
+            for kind, _, body in netlink.messages(data):
                 if kind == _RTM_NEWNEIGH and (state := _state(body)) is not None:
-                    address = dict(_attributes(body, _NEIGHBOUR.size)).get(_NDA_DST, b"")
+                    address = dict(attributes(body, _NEIGHBOUR.size)).get(_NDA_DST, b"")
                     found.append((address, _NEIGHBOUR.unpack_from(body)[2], state))
         return found
 
@@ -125,13 +123,13 @@ class Routing:
         self._told.close()
 
     def _ask(self, kind: int, answer: int, body: bytes) -> bytes:
-        self._asking.send(_HEADER.pack(_HEADER.size + len(body), kind, _NLM_F_REQUEST, 0, 0) + body)
+        self._asking.send(netlink.message(kind, netlink.NLM_F_REQUEST, 0, body))
         data, sender = self._asking.recvfrom(_MESSAGE)
-        for got, found in _messages(data) if sender[0] == 0 else ():
+        for got, _, found in netlink.messages(data) if sender[0] == 0 else ():
             if got == answer:
                 return found
-            if got == _NLMSG_ERROR and len(found) >= _INT.size and (code := -_INT.unpack_from(found)[0]) > 0:
-                raise OSError(code, os.strerror(code))
+            if got == netlink.NLMSG_ERROR and (refusal := netlink.error(found)) is not None:
+                raise refusal
         raise OSError(errno.EPROTO, os.strerror(errno.EPROTO))
 
 
@@ -144,26 +142,3 @@ def _state(body: bytes) -> bool | None:
         return None
     state = _NEIGHBOUR.unpack_from(body)[3]
     return True if state & _VALID else False if state & _FAILED else None
-
-
-def _attribute(kind: int, data: bytes) -> bytes:
-    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(data), kind) + data + bytes(-len(data) % 4)
-
-
-def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
-    offset = 0
-    while offset + _HEADER.size <= len(data):
-        length, kind, *_ = _HEADER.unpack_from(data, offset)
-        if length < _HEADER.size:
-            return
-        yield kind, data[offset + _HEADER.size : offset + length]
-        offset += length + 3 & ~3  # NLMSG_ALIGN
-
-
-def _attributes(body: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
-    while offset + _ATTRIBUTE.size <= len(body):
-        length, kind = _ATTRIBUTE.unpack_from(body, offset)
-        if length < _ATTRIBUTE.size:
-            return
-        yield kind & 0x3FFF, body[offset + _ATTRIBUTE.size : offset + length]  # NLA_TYPE_MASK
-        offset += length + 3 & ~3  # RTA_ALIGN

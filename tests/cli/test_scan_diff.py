@@ -237,6 +237,33 @@ def test_a_run_is_exported_in_each_form(
     assert json.loads(capfd.readouterr().out)["hosts"] == 2
 
 
+def test_what_nmap_itself_said_in_a_run_comes_back_as_one_document(
+    ctl: Ctl, prefix: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    told = [report(machines, asked=4, targets=TARGETS, start=START) for machines in (BEFORE, AFTER)]
+    store = ScanStore(prefix / "spool" / "lab" / "scan.db")
+    for status in ("finished", "failed", "finished"):
+        run = store.begin(Task(status, 1, 1, "{}"), float(START))
+        for document in told if status != "finished" or run.id == 1 else ():
+            store.store(run, (), float(START), raw=document)
+        store.end(run, status, START + 9.0, "no route")
+    store.close()
+    capfd.readouterr()
+    target = tmp_path / "nmap.xml"
+    assert ctl("export", "raw", "lab", "1", "-o", str(target)) == 0
+    assert capfd.readouterr().out == f"{target}: 4 hosts as raw\n"
+    assert target.read_bytes().count(b'version="9.2p1"') == 2
+    same = subprocess.run(["ndiff", str(target), str(target)], capture_output=True, check=True)
+    assert same.stderr == b""
+    assert ctl("export", "raw", "1", "--json", "-o", str(target)) == 0
+    assert json.loads(capfd.readouterr().out)["hosts"] == 4
+    assert ctl("export", "raw", "lab", "2") == 0
+    assert 'exit="error" errormsg="unfinished: it failed"' in capfd.readouterr().out
+    assert ctl("export", "raw", "lab", "3", "-o", str(tmp_path / "none.xml")) == 2
+    assert complaint(capfd) == "agentctl: no XML of nmap's is kept of lab 3: it took no part, or too long ago"
+    assert not (tmp_path / "none.xml").exists()
+
+
 def complaint(capsys: pytest.CaptureFixture[str]) -> str:
     (line,) = capsys.readouterr().err.splitlines()
     return line

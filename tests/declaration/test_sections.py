@@ -113,7 +113,7 @@ def test_the_watch_knows_what_it_is_to_hold_against_what(read: Read) -> None:
     assert watch.declared == (
         Declared("lan", "scan", job=True, site="host"),
         Declared("edge", "capture", enabled=False),
-        Declared("api", "command", user="api", program="/srv/app/api", listens="8000,udp/53"),
+        Declared("api", "command", listens="8000,udp/53"),
     )
     assert msgspec.json.decode(msgspec.json.encode(watch), type=Watch) == watch
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.linux.broadcasts import broadcast_addresses, destinations
+from agent.linux.netlink import attribute
 
 ASK = "from agent.linux.broadcasts import broadcast_addresses; print(*broadcast_addresses())"
 
@@ -32,6 +34,9 @@ def test_it_is_what_ip_route_says_of_this_host() -> None:
     assert set(broadcast_addresses()) == {line.removeprefix("broadcast ").split()[0] for line in told.splitlines()}
 
 
-@given(st.binary(max_size=200))
-def test_any_message_is_read_without_harm(message: bytes) -> None:
-    assert len(destinations(message)) <= 1
+@given(st.binary(min_size=4, max_size=4), st.binary(max_size=60))
+def test_the_address_of_a_route_is_found_among_whatever_follows_it(address: bytes, hostile: bytes) -> None:
+    route = bytes((socket.AF_INET, 32, 0, 0, 0, 0, 0, 3)) + bytes(4)
+    assert destinations(route + attribute(4, b"eth") + attribute(1, address)) == {int.from_bytes(address, "big")}
+    assert len(destinations(route + hostile)) <= 1
+    assert len(destinations(hostile)) <= 1

@@ -6,6 +6,7 @@ import errno
 import os
 import select
 import socket
+import struct
 import subprocess
 import time
 from collections.abc import Iterator
@@ -103,8 +104,9 @@ def test_on_a_tunnel_nobody_is_looked_for(asked: Routing) -> None:
     assert not asked.looks(9999)
 
 
-@given(st.binary(max_size=80), st.integers(0, 20))
-def test_no_message_breaks_it(hostile: bytes, at: int) -> None:
-    for _, body in routing._messages(hostile):
-        dict(routing._attributes(body, at))
-        routing._state(body)
+@given(st.binary(max_size=24), st.sampled_from([0, 0x01, 0x02, 0x04, 0x08, 0x10, 0x20, 0x40, 0x80]))
+def test_the_state_of_a_neighbour_is_read_from_whatever_is_long_enough(hostile: bytes, state: int) -> None:
+    """NUD_NONE and NUD_INCOMPLETE say nothing yet, NUD_FAILED that nobody is there, linux/neighbour.h."""
+    assert (routing._state(hostile) is None) >= (len(hostile) < 12)
+    message = struct.pack("=BxHiHBB", socket.AF_INET, 0, 1, state, 0, 0) + hostile
+    assert routing._state(message) is {0: None, 0x01: None, 0x20: False}.get(state, True)

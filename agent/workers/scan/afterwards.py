@@ -22,4 +22,4 @@ def tell_changes(context: Context, store: ScanStore) -> None:
     def event(change: Event) -> None:
         context.event(change.kind, change.message, **change.data)
 
-    store.tell(event)
+    store.tell(event, context.beat)

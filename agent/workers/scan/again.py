@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Final, NamedTuple
 
 import msgspec
@@ -22,6 +23,9 @@ from agent.workers.scan.store import Run, ScanStore
 
 MOST: Final = 65_536
 """Probes of one lot: some seconds at the rate that a scan usually has."""
+
+STEP: Final = 100
+"""Hosts of a lot that are stored at once."""
 
 
 class Lot(NamedTuple):
@@ -38,26 +42,45 @@ Within = Mapping[Protocol, Ranges]
 Ask = Callable[[int, Lot], Awaitable[Iterable[Host]]]
 """``ask(number, lot)`` gives every host of the lot, those that did not answer as ``down``; lots count from 0."""
 
+Breathe = Callable[[], Awaitable[None]]
+"""Awaited every 50 ms or so of work: to beat, to wait while the scan is held, and to raise when it is to end."""
 
-async def look_again(store: ScanStore, run: Run, within: Within, ask: Ask, *, most: int = MOST) -> int:
+
+async def look_again(
+    store: ScanStore, run: Run, within: Within, ask: Ask, breathe: Breathe, *, most: int = MOST
+) -> int:
     """Ask once more for all that the run has left in doubt, and keep what that found; returns how many lots it took.
 
     ``within`` are the ports that the scan may ask: others are known of, from captures and from other times. Before
-    ``ScanStore.end``. Raises what ``ask`` does, and ``StorageFailure``; what was asked until then is kept.
+    ``ScanStore.end``. Raises what ``ask`` and ``breathe`` do, and ``StorageFailure``; what was asked by then is kept.
 
     Which lots there are is settled once: whoever continues the run goes on with those that are left of them, and the
     one that was under way has the number, and so the file, that it had.
     """
     waiting = store.again(run)
     if not waiting:
-        doubts = (
-            one._replace(ports=tuple(key for key in one.ports if _holds(within, key))) for one in store.doubts(run)
-        )
-        store.intend(run, (msgspec.json.encode(lot).decode() for lot in lots(doubts, most)))
+        written: list[str] = []
+        for lot in lots(await _doubts(store, run, within, breathe), most):
+            written.append(msgspec.json.encode(lot).decode())
+            await breathe()
+        store.intend(run, written)
         waiting = store.again(run)
-    for number, written in waiting:
-        store.recheck(run, await ask(number, _read(written)), time.time(), number)
+    for number, text in waiting:
+        hosts = iter(await ask(number, _read(text)))
+        while part := list(islice(hosts, STEP)):  # a kill between two of them repeats them, which does no harm
+            store.recheck(run, part, time.time())
+            await breathe()
+        store.recheck(run, (), time.time(), number)
     return len(waiting)
+
+
+async def _doubts(store: ScanStore, run: Run, within: Within, breathe: Breathe) -> list[Doubt]:
+    found: list[Doubt] = []
+    for some in store.doubts(run):
+        for one in some:
+            found.append(one._replace(ports=tuple(key for key in one.ports if _holds(within, key))))
+        await breathe()
+    return found
 
 
 def _read(written: str) -> Lot:
@@ -87,7 +110,8 @@ def _lots(protocol: Protocol, groups: Iterable[tuple[tuple[Key, ...], list[str]]
     ports: set[int] = set()
     for keys, those in groups:
         for part in _parts({number for name, number in keys if name == protocol}, those, most):
-            if len(ports | part.ports) * len(addresses | part.addresses) > most:
+            more = len(part.addresses - addresses)  # not their union: it would be copied for each group
+            if len(ports | part.ports) * (len(addresses) + more) > most:
                 yield Lot(protocol, tuple(sorted(addresses, key=order)), tuple(sorted(ports)))
                 addresses, ports = set(), set()
             addresses |= part.addresses

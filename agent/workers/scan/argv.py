@@ -17,6 +17,7 @@ from typing import Final
 from agent.errors import ConfigurationError
 from agent.linux.capability_sets import NET_RAW, mask, parse_sets
 from agent.workers.scan.plan import Family, Ranges
+from agent.workers.scan.spans import size
 
 STATS_EVERY: Final = 1
 """Seconds between two reports of progress (``--stats-every``)."""
@@ -35,11 +36,6 @@ _SCRIPT = re.compile(r"/[A-Za-z0-9/._+-]{1,200}/[a-z0-9][a-z0-9._-]{0,63}\.nse",
 _ADDRESS = re.compile(r"[0-9a-f:][0-9a-f:.]{1,44}(%[A-Za-z0-9_.-]{1,15})?", re.ASCII)
 
 
-def count_ports(ports: Ranges) -> int:
-    """How many ports the ranges hold."""
-    return sum(high - low + 1 for low, high in ports)
-
-
 def format_ports(ports: Ranges) -> str:
     """The ranges as nmap's ``-p`` takes them."""
     return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in ports)
@@ -49,24 +45,18 @@ def format_ports(ports: Ranges) -> str:
 class Ask:
     """What nmap is to find out about addresses of one family.
 
-    Without ports: whether a host is there. With ports it is taken to be there, and they are asked whether they are
-    open; ``udp`` needs raw packets. ``intensity`` (0 to 9) then asks the open ones what they are, ``at_once`` of them
-    at a time, ``scripts`` are files to run on them, and ``system`` guesses the operating system, which needs raw
-    packets.
+    Without ports: whether a host is there. With ports it is taken to be there, and those that are open are asked what
+    they are, with ``intensity`` (0 to 9), ``at_once`` of them at a time; ``udp`` needs raw packets. ``scripts`` are
+    files to run on them, and ``system`` guesses the operating system, which needs raw packets.
     """
 
     family: Family
     tcp: Ranges = ()
     udp: Ranges = ()
-    intensity: int | None = None
+    intensity: int = 0
     at_once: int = 1
     scripts: tuple[str, ...] = ()
     system: bool = False
-
-    @property
-    def stages(self) -> int:
-        """As in ``XmlStream``."""
-        return 1 if not (self.tcp or self.udp) else 2 if self.intensity is None and not self.scripts else 3
 
 
 def ask_argv(ask: Ask, *, nmap: str, rate: int, privileged: bool, targets: int) -> tuple[str, ...]:
@@ -98,8 +88,7 @@ def ask_argv(ask: Ask, *, nmap: str, rate: int, privileged: bool, targets: int) 
         argv.append("-sU")
         parts.append(f"U:{format_ports(ask.udp)}")
     argv += ["-p", ",".join(parts)]
-    if ask.intensity is not None:
-        argv += ["-sV", "--version-intensity", str(ask.intensity), "--min-parallelism", str(ask.at_once)]
+    argv += ["-sV", "--version-intensity", str(ask.intensity), "--min-parallelism", str(ask.at_once)]
     if ask.system:
         argv.append("-O")
     if ask.scripts:
@@ -110,11 +99,11 @@ def ask_argv(ask: Ask, *, nmap: str, rate: int, privileged: bool, targets: int) 
 def _check(ask: Ask, rate: int, privileged: bool) -> None:
     if not 1 <= rate <= MAX_RATE:
         raise ConfigurationError(f"rate: {rate} is not a number of packets per second from 1 to {MAX_RATE}")
-    if ask.intensity is not None and not 0 <= ask.intensity <= 9:
+    if not 0 <= ask.intensity <= 9:
         raise ConfigurationError(f"intensity: {ask.intensity} is not a number from 0 to 9")
     if not 1 <= ask.at_once <= 300:
         raise ConfigurationError(f"at once: {ask.at_once} is not a number of ports from 1 to 300")
-    if (count := count_ports(ask.tcp) + count_ports(ask.udp)) > PORTS_AT_ONCE and ask.intensity is not None:
+    if (count := size(ask.tcp) + size(ask.udp)) > PORTS_AT_ONCE:
         raise ConfigurationError(f"{count} ports are too many for one run of nmap, which takes {PORTS_AT_ONCE}")
     for script in ask.scripts:
         if not _SCRIPT.fullmatch(script):

@@ -77,9 +77,7 @@ async def ask(
     given = given_as(addresses)
     await leave.pay(addresses, cost(task))
     leave.check(addresses)
-    stream = XmlStream(
-        stages=task.ask.stages, on_host=lambda element: take(read_host(element, given), element), limit=LARGEST
-    )
+    stream = XmlStream(on_host=lambda element: take(read_host(element, given), element), limit=LARGEST)
     try:
         async with asyncio.timeout(task.limit):
             verdict = await run_nmap(

@@ -23,8 +23,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, IPv6Network
 from typing import Final, Literal, NamedTuple
 
-from agent.workers.scan.found import Host
-from agent.workers.scan.memory.fold import answered
+from agent.workers.scan.found import ANSWERED, Host, answered
 from agent.workers.scan.memory.place import Line, place
 from agent.workers.scan.memory.state import Key
 
@@ -39,7 +38,6 @@ SEVERAL: Final = 2
 
 _OWN, _OTHERS = 48, 8  # canaries that are asked along with a second look
 _NAMED = 3  # networks that a reason names
-_ANSWERS = frozenset({"open", "closed", "unfiltered"})
 
 
 class Network(NamedTuple):
@@ -71,8 +69,8 @@ def alive(observed: Host | None, expected: Collection[Key]) -> bool:
         return False
     if not expected:
         return True
-    return any(port.state in _ANSWERS for port in observed.ports) or any(
-        rest.state in _ANSWERS for rest in observed.rest
+    return any(port.state in ANSWERED for port in observed.ports) or any(
+        rest.state in ANSWERED for rest in observed.rest
     )
 
 
@@ -191,8 +189,8 @@ def without_silence(host: Host) -> Host | None:
         return None
     return replace(
         host,
-        ports=tuple(port for port in host.ports if port.state in _ANSWERS),
-        rest=tuple(rest for rest in host.rest if rest.state in _ANSWERS),
+        ports=tuple(port for port in host.ports if port.state in ANSWERED),
+        rest=tuple(rest for rest in host.rest if rest.state in ANSWERED),
     )
 
 

@@ -2,7 +2,7 @@
 
 A port that does not answer may be filtered, or the scan may have become blind: too fast for a device on the way, shut
 out by a firewall, unplugged. Only what is known to answer can tell the two apart. So canaries are asked before anything
-else, at least eight times in each stretch of the sweep, under its full load, and once more at its end.
+else, eight times in each stretch of the sweep, under its full load, and once more at its end.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 
 from agent.workers.scan.engine import Probe, Reply
 
-MOST: Final = 8
+MOST: Final = 4
 """Canaries of one chunk, of those that are found while it is swept."""
 
 KNOWN: Final = 16
@@ -94,7 +94,7 @@ class Canaries:
 
     def found(self, probe: Probe) -> None:
         """An open port was found: it may be a canary. Those of different hosts are preferred."""
-        if (len(self.alive) < MOST // 2 and probe[0] not in {place for place, _ in self.alive}) or (
+        if (len(self.alive) < MOST and probe[0] not in {place for place, _ in self.alive}) or (
             not self.alive[1:] and probe not in self.alive
         ):
             self.alive.append(probe)

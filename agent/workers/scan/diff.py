@@ -16,7 +16,7 @@ from typing import Final, Literal, NamedTuple
 
 from agent.declaration.amounts import count
 from agent.workers.scan import volatile
-from agent.workers.scan.found import PROTOCOLS, Certificate, Host, Port, Script
+from agent.workers.scan.found import PROTOCOLS, Certificate, Host, Port, Script, answered
 from agent.workers.scan.memory.picture import asked as asked_of
 from agent.workers.scan.plan import Ranges, merge
 from agent.workers.scan.side import Side
@@ -50,7 +50,6 @@ EVERYTHING: Final = "open to everything"
 """What is said of ports of a host that says "open" whatever it is asked."""
 
 _OPEN: Final = frozenset({"open", "open|filtered"})
-_ANSWERED: Final = frozenset({"open", "closed", "unfiltered"})
 _SILENT: Final = frozenset({"filtered", "open|filtered", "closed|filtered"})
 _SURE = re.compile(r" \([0-9]{1,3} ?%\)$")
 _NAMED = 8
@@ -138,8 +137,8 @@ def compare(first: Iterable[Host], before: Side, second: Iterable[Host], after: 
         was = was or (Host(address, "down", "") if before.looked(address) else None)
         now = now or (Host(address, "down", "") if after.looked(address) else None)
         if was is None or now is None:
-            told.only_first += was is not None and present(was)
-            told.only_second += now is not None and present(now)
+            told.only_first += was is not None and answered(was)
+            told.only_second += now is not None and answered(now)
             continue
         told.hosts += 1
         unsure, overlooked = before.doubtful(address), after.doubtful(address)
@@ -150,14 +149,6 @@ def compare(first: Iterable[Host], before: Side, second: Iterable[Host], after: 
                 told.changes.append(replace(change, sure=False) if unsure and _gain(change) else change)
     told.notes += _limits(told, before, after)
     return told
-
-
-def present(host: Host) -> bool:
-    """Whether a host was really met: told to (``-Pn``), nmap takes any address for one that is there."""
-    if host.state != "up":
-        return False
-    states = {port.state for port in host.ports} | {rest.state for rest in host.rest}
-    return host.reason != "user-set" or bool(states & _ANSWERED)
 
 
 def _sides(old: Mapping[str, Host], before: Side, new: Mapping[str, Host], after: Side) -> tuple[_Sides, list[str]]:
@@ -185,7 +176,7 @@ def _sides(old: Mapping[str, Host], before: Side, new: Mapping[str, Host], after
 
 def _of_host(was: Host, now: Host, sides: _Sides, told: Difference) -> Iterator[Change]:
     address = was.address
-    there, here = present(was), present(now)
+    there, here = answered(was), answered(now)
     if there and not here and now.state != "up":
         yield Change("host_gone", address, before=_opened(was))
         return

@@ -59,7 +59,7 @@ async def discover(
         take()
         turn(stream.fraction)
 
-    stream = XmlStream(stages=1, on_host=waiting.append, limit=LARGEST)
+    stream = XmlStream(on_host=waiting.append, limit=LARGEST)
     try:
         return await run_nmap(
             lambda fd: ask_argv(Ask(family), nmap=program.path, rate=rate, privileged=program.privileged, targets=fd),

@@ -13,15 +13,18 @@ from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address, summarize_address_range
 from typing import Any, Final
 
+from agent.errors import ScanFailure, StorageFailure
 from agent.workers.scan.argv import format_ports
 from agent.workers.scan.diff import NOT_OPEN, service
 from agent.workers.scan.found import PROTOCOLS, Certificate, Host, Port, Rest, Script
 from agent.workers.scan.memory.coverage import Asked, union
 from agent.workers.scan.memory.picture import asked as asked_of
 from agent.workers.scan.memory.place import Line, place, text
+from agent.workers.scan.memory.rows import Run
 from agent.workers.scan.plan import Ranges, merge
 from agent.workers.scan.spans import size
-from agent.workers.scan.stored import Told
+from agent.workers.scan.stored import Told, doubt
+from agent.workers.scan.stream import XmlStream
 
 COLUMNS: Final = (
     *("scan", "address", "names", "mac", "host_state", "protocol", "port", "state", "reason", "tls", "service"),
@@ -35,6 +38,12 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "�
 _MARKED: Final = {ord(character): f"&#{ord(character)};" for character in "\\`*_{}[]()#+!|<>~&@:$^="}
 
 _ENTITIES: Final = {ord(character): f"&#{ord(character)};" for character in "&<>\"'\t\n\r"}
+
+_BEYOND_ASCII: Final = {number: f"&#{number};" for number in (*range(0x20), 0x7F) if chr(number) not in "\t\n"}
+"""What a terminal might obey, as references; XML knows DEL, and of the others nothing but tab and line ends."""
+
+VERSION: Final = "7.93"
+"""Of nmap, the one whose documents these are like: said where none took part, since readers ask for a version."""
 
 _MOST_WORDS = 2_000
 """Networks that the command line of an exported report names."""
@@ -187,11 +196,7 @@ def xml(told: Told) -> Iterator[str]:
     total = len(told.hosts) + sum(size(part.addresses) for part in silent)
     ended = int(told.ended or told.started)
     words = f"agentctl scan export xml {told.name} {' '.join(_networks(told.hosts, silent))}"
-    yield '<?xml version="1.0" encoding="UTF-8"?>\n<!DOCTYPE nmaprun>\n'
-    yield (
-        f'<nmaprun scanner="nmap" args={_quoted(words)} start="{int(told.started)}" startstr="{_ctime(told.started)}"'
-        ' version="7.93" xmloutputversion="1.05">\n'
-    )
+    yield _begin(words, told.started, told.nmap_version)
     for protocol in PROTOCOLS:
         if ports := asked.get(protocol):
             kind = {"tcp": "connect", "udp": "udp", "sctp": "sctpinit"}[protocol]
@@ -203,10 +208,47 @@ def xml(told: Told) -> Iterator[str]:
     for host in told.hosts:
         yield from _host_xml(host, int(told.started), ended)
     up = sum(host.state == "up" for host in told.hosts)
-    exit = f'exit="error" errormsg={_quoted(told.doubt)}' if told.doubt else 'exit="success"'
-    yield (
-        f'<runstats><finished time="{ended}" timestr="{_ctime(ended)}" elapsed="{ended - int(told.started)}" {exit}/>'
-        f'<hosts up="{up}" down="{total - up}" total="{total}"/>\n</runstats>\n</nmaprun>\n'
+    yield _finish(told.started, ended, told.doubt, f'up="{up}" down="{total - up}" total="{total}"')
+
+
+def raw(name: str, run: Run, documents: Iterable[bytes]) -> Iterator[bytes]:
+    """The parts of one document with what nmap told in a run, in its own words: each host as often as it told of it.
+
+    ``documents`` are those of ``Memory.raw``, one of which is in memory at a time. Each host is a part by itself, and
+    nothing but ASCII. Raises ``StorageFailure`` for one that cannot be read.
+    """
+    words = f"agentctl scan export raw {name} {run.id}"
+    yield _begin(words, run.started, run.nmap_version).encode()
+    total = 0
+    for document in documents:
+        elements: list[bytes] = []
+        stream = XmlStream(on_host=elements.append)
+        try:
+            stream.feed(document)
+            stream.close()
+        except ScanFailure as failure:
+            raise StorageFailure(f"nmap's XML of run {run.id} of {name} cannot be read: {failure}") from failure
+        total += len(elements)
+        for element in elements:
+            text = element.decode("utf-8", "replace").translate(_BEYOND_ASCII)
+            yield text.encode("ascii", "xmlcharrefreplace") + b"\n"
+    ended = int(run.ended or run.started)
+    yield _finish(run.started, ended, doubt(run), f'up="{run.hosts_up}" down="0" total="{total}"').encode()
+
+
+def _begin(words: str, started: float, version: str) -> str:
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?>\n<!DOCTYPE nmaprun>\n'
+        f'<nmaprun scanner="nmap" args={_quoted(words)} start="{int(started)}" startstr="{_ctime(started)}"'
+        f' version={_quoted(version or VERSION)} xmloutputversion="1.05">\n'
+    )
+
+
+def _finish(started: float, ended: int, doubt: str, hosts: str) -> str:
+    exit = f'exit="error" errormsg={_quoted(doubt)}' if doubt else 'exit="success"'
+    return (
+        f'<runstats><finished time="{ended}" timestr="{_ctime(ended)}" elapsed="{ended - int(started)}" {exit}/>'
+        f"<hosts {hosts}/>\n</runstats>\n</nmaprun>\n"
     )
 
 

@@ -16,6 +16,10 @@ from agent.workers.scan.plan import Ranges
 Protocol = Literal["tcp", "udp", "sctp"]
 PROTOCOLS: Final[tuple[Protocol, ...]] = ("tcp", "udp", "sctp")
 STATES: Final = ("open", "closed", "filtered", "open|filtered", "unfiltered", "closed|filtered")
+ANSWERED: Final = frozenset({"open", "closed", "unfiltered"})
+"""States of ports that somebody who is there has told."""
+UNTOLD: Final = "closed|filtered"
+"""The state of a port of which is only known that it is not open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,3 +122,13 @@ class Host:
 
     def open_ports(self) -> Iterator[Port]:
         return (port for port in self.ports if port.state == "open")
+
+
+def answered(host: Host) -> bool:
+    """Whether a host was really met: one that is taken to be up (nmap's ``-Pn``) has yet to say something."""
+    if host.state != "up":
+        return False
+    if host.reason not in ("", "user-set", "no-response"):
+        return True
+    states = {port.state for port in host.ports} | {rest.state for rest in host.rest}
+    return bool(states & ANSWERED)

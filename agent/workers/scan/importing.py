@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 from agent.declaration.amounts import count
 from agent.errors import ScanFailure
 from agent.workers.scan.diff import NOT_OPEN
-from agent.workers.scan.found import PROTOCOLS, Host, Port, Protocol, Rest
+from agent.workers.scan.found import PROTOCOLS, UNTOLD, Host, Port, Protocol, Rest
 from agent.workers.scan.masscan import answer
 from agent.workers.scan.memory.coverage import Asked
 from agent.workers.scan.memory.picture import PortSet, join
@@ -128,7 +128,7 @@ class _Reader:
     """Takes the parts of a document as ``stream`` hands them out."""
 
     def __init__(self) -> None:
-        self.stream = XmlStream(stages=1, on_host=self._host, on_beside=self._beside)
+        self.stream = XmlStream(on_host=self._host, on_beside=self._beside)
         self._root: dict[str, str] = {}
         self._finished: dict[str, str] | None = None
         self._asked: dict[Protocol, Ranges] = {}
@@ -320,7 +320,7 @@ def _rest(
     counted = sum(int(number) for group in groups if SECONDS.fullmatch(number := group.get("count", "")))
     left = {protocol: ports for protocol in PROTOCOLS if (ports := without(asked.get(protocol, ()), taken[protocol]))}
     if left and host.state == "up" and host.ports and not groups and only_open:
-        return tuple(Rest(name, "closed|filtered", NOT_OPEN, ports) for name, ports in left.items()), 0
+        return tuple(Rest(name, UNTOLD, NOT_OPEN, ports) for name, ports in left.items()), 0
     if not found and len(groups) == 1 and len(left) == 1:  # before 7.90 or so nmap did not name them
         ((name, ports),) = left.items()
         if size(ports) == counted:

@@ -51,7 +51,7 @@ def always(now: float) -> float | None:
 
 
 class Gate:
-    """Open, or closed and saying why. ``look``, ``passage`` and ``redo`` raise ``Ended`` once the run is to end."""
+    """Open, or closed and saying why. All but ``open`` and ``held`` raise ``Ended`` once the run is to end."""
 
     def __init__(
         self,
@@ -110,6 +110,12 @@ class Gate:
         while not self.look():
             turn()
             await asyncio.sleep(LOOK)
+
+    async def breathe(self, turn: Callable[[], None] = lambda: None) -> None:
+        """A break in long work that sends nothing: call ``turn``, let others have their turn, and as ``passage``."""
+        turn()
+        await asyncio.sleep(0)
+        await self.passage(turn)
 
     async def redo(self, make: Callable[[], Coroutine[Any, Any, T]], turn: Callable[[], None] = lambda: None) -> T:
         """The result of what ``make`` begins. It is cancelled when the gate closes, and begun anew when that opens.

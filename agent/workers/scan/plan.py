@@ -39,7 +39,7 @@ _ZONE = re.compile(r"[A-Za-z0-9_.-]{1,15}", re.ASCII)  # what a name of an inter
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """The addresses of one run of nmap, of one family and zone, in ascending order. ``number`` counts from 0."""
+    """The addresses of one sweep, of one family and zone, in ascending order. ``number`` counts from 0."""
 
     number: int
     family: Family

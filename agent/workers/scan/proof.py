@@ -32,7 +32,7 @@ def understood() -> str:
     chunk = next(make_plan([ADDRESS], allow_public=[ADDRESS], ports=len(OPEN)).chunks())
     asked = given_as(chunk.addresses)
     hosts: list[Host] = []
-    stream = XmlStream(stages=2, on_host=lambda element: hosts.append(read_host(element, asked)))
+    stream = XmlStream(on_host=lambda element: hosts.append(read_host(element, asked)))
     for part in (ANSWER[: len(ANSWER) // 2], ANSWER[len(ANSWER) // 2 :]):
         stream.feed(part)
     judge(ExitStatus(0), stream, len(chunk.addresses), "")

@@ -4,11 +4,11 @@ What a chunk or a host told is stored whole, in one transaction, once it is know
 killed at any point leaves only what can be trusted, and the next run of the same plan does the rest. A run goes so::
 
     run = store.begin(task, now)            # a new one, or the rest of one that was cut short: run.done, run.seed
-    store.canaries(…), store.silent()       # what should answer, and what should be left alone
+    store.canaries(...), store.silent()     # what should answer, and what should be left alone
     store.store(run, hosts, now, chunk=…)   # for each chunk; then for each host whose services were looked at,
                                             #   with stage=DETECTED: store.waiting(run, DETECTED) are those to do
     store.tally(run, sent=…)                # now and then
-    await look_again(store, run, ask)       # of agent.workers.scan.again: a second look at what one left open
+    await look_again(store, run, …)         # of agent.workers.scan.again: a second look at what one left open
     store.end(run, "finished", now, degraded=…)
     afterwards(context, store, …)           # of agent.workers.scan.afterwards: tells, and forgets
 """
@@ -177,22 +177,35 @@ class ScanStore:
     def tally(
         self, run: Run, *, sent: int, answered: int, loss: float | None = None, engine: str = "", nmap_version: str = ""
     ) -> None:
-        """Keep the figures of a run: all of its probes so far, the share that got lost (0 to 1), and with what."""
+        """Keep the figures of a run: all of its probes so far, and with what they were sent.
+
+        ``loss`` is the share (0 to 1) that got lost in the part that was asked last, ``None`` if this is not known:
+        then what was kept before stays, as it does for what is empty.
+        """
         with self._transaction():
             self._connection.execute(
-                "UPDATE runs SET sent = ?, answered = ?, loss = ?, engine = CASE ? WHEN '' THEN engine ELSE ?4 END,"
+                "UPDATE runs SET sent = ?, answered = ?, loss = ifnull(?, loss),"
+                " engine = CASE ?4 WHEN '' THEN engine ELSE ?4 END,"
                 " nmap_version = CASE ?5 WHEN '' THEN nmap_version ELSE ?5 END WHERE id = ?6",
                 (sent, answered, loss, engine, nmap_version, run.id),
             )
 
     def waiting(self, run: Run, stage: int) -> Iterator[Host]:
         """The hosts of a run that have not got to this stage, by address. A checkpoint: what ``store`` took is done."""
-        rows = self._connection.execute(
-            "SELECT hosts.address, pictures.data FROM seen JOIN hosts ON hosts.id = seen.host"
-            " JOIN pictures ON pictures.id = seen.picture WHERE seen.run = ? AND seen.stage < ? ORDER BY hosts.place",
-            (run.id, stage),
-        ).fetchall()
-        return (decode(address, data) for address, data in rows)
+        with self._told():
+            rows = self._connection.execute(
+                "SELECT hosts.address, pictures.data FROM seen JOIN hosts ON hosts.id = seen.host"
+                " JOIN pictures ON pictures.id = seen.picture WHERE seen.run = ? AND seen.stage < ?"
+                " ORDER BY hosts.place",
+                (run.id, stage),
+            ).fetchall()
+        return self._decoded(rows)
+
+    def _decoded(self, rows: Iterable[tuple[str, bytes]]) -> Iterator[Host]:
+        for address, data in rows:
+            with self._told():
+                host = decode(address, data)
+            yield host
 
     def canaries(self, addresses: Iterable[str], protocol: Protocol, within: Ranges) -> list[reading.Canary]:
         """The ports at these ``addresses`` that the last runs found open without fail, one of each host, of those
@@ -218,8 +231,9 @@ class ScanStore:
         with self._transaction():
             writing.add_asked(self._connection, run.id, asked(addresses, (), outcome))
 
-    def doubts(self, run: Run) -> Iterator[Doubt]:
-        """Where a second look now would settle what this run has left open so far; for ``recheck``."""
+    def doubts(self, run: Run) -> Iterator[list[Doubt]]:
+        """Where a second look now would settle what this run has left open so far; for ``recheck``. In steps of some
+        50 ms, many of which find nothing."""
         with self._told():
             yield from doubts(self._connection, run.id, self._misses)
 
@@ -268,10 +282,14 @@ class ScanStore:
             for _ in settle(self._connection, self.path, self._misses):
                 turn()
 
-    def tell(self, event: Callable[[Event], None]) -> None:
-        """Hand each change that was not told yet to ``event``, many of one run as one. After ``begin`` and ``end``."""
+    def tell(self, event: Callable[[Event], None], turn: Callable[[], None] = _nothing) -> None:
+        """Hand each change that was not told yet to ``event``, many of one run as one. After ``begin`` and ``end``.
+
+        ``turn`` as for ``begin``.
+        """
         with self._told():
-            tell(self._connection, self.path, event)
+            for _ in tell(self._connection, self.path, event):
+                turn()
 
     def sighted(self, seen: Iterable[Sighting], now: float, turn: Callable[[], None] = _nothing) -> None:
         """Take in what captures saw answer (``passive.sightings``); only ``tell`` what that changed comes after it."""

@@ -37,9 +37,8 @@ class Told:
     hosts: tuple[Host, ...]
     asked: tuple[Asked, ...]
     total: int
-    detection: Detection
-    scripts: bool
-    run: int | None = None
+    nmap_version: str = ""
+    """Empty: no nmap took part."""
 
 
 def doubt(run: Run) -> str:
@@ -69,7 +68,6 @@ def looked_for(run: Run) -> tuple[Detection, bool]:
 
 def told(name: str, run: Run, hosts: tuple[Host, ...], coverage: Coverage) -> Told:
     """A stored run for an export."""
-    detection, scripts = looked_for(run)
     return Told(
         name=f"{name} {run.id}",
         started=run.started,
@@ -80,9 +78,7 @@ def told(name: str, run: Run, hosts: tuple[Host, ...], coverage: Coverage) -> To
         hosts=hosts,
         asked=tuple(coverage.without_picture()),
         total=run.hosts_total,
-        detection=detection,
-        scripts=scripts,
-        run=run.id,
+        nmap_version=run.nmap_version,
     )
 
 

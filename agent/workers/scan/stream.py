@@ -33,9 +33,6 @@ TEXT_LIMIT = 256
 MAX_DEPTH = 32
 """Of elements; nmap.dtd needs fewer than ten."""
 
-_STAGES = (("service", 2), ("nse", 2), ("ping", 0), ("scan", 1))
-"""A word in the name of nmap's task and the stage it belongs to; the first that fits counts."""
-
 _PERCENT = re.compile(r"[0-9]{1,3}(\.[0-9]{1,6})?", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
 _VERSION = re.compile(r"([0-9]{1,4})\.([0-9]{1,4})", re.ASCII)
@@ -43,7 +40,7 @@ _VERSION = re.compile(r"([0-9]{1,4})\.([0-9]{1,4})", re.ASCII)
 
 @dataclass(slots=True)
 class Verdict:
-    """What the document says about the run as a whole. ``told`` is how many hosts it told of.
+    """What the document says about the run as a whole.
 
     ``oversized`` counts hosts of which it said more than is read.
     """
@@ -52,7 +49,6 @@ class Verdict:
     exit: str | None = None
     error: str = ""
     hosts_total: int | None = None
-    told: int = 0
     oversized: int = 0
     timed_out: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
@@ -64,19 +60,15 @@ class XmlStream:
     def __init__(
         self,
         *,
-        stages: int,
         on_host: Callable[[bytes], None] | None = None,
         limit: int = MAX_HOST,
         on_beside: Callable[[str, dict[str, str]], None] | None = None,
     ) -> None:
-        """``stages``: 1 when hosts are only discovered, 2 with ports, 3 with services.
-
-        ``on_host`` gets the bytes of each ``<host>`` element, whole, at most ``limit`` of them, ``on_beside``
+        """``on_host`` gets the bytes of each ``<host>`` element, whole, at most ``limit`` of them, ``on_beside``
         each element that is outside of hosts, down to the third level, with its attributes.
         """
         self.fraction = 0.0
-        """From 0 to below 1, never falling. A guess: nmap tells of the task at hand, not of what is to come."""
-        self._stages = stages
+        """How far a discovery is, from 0 to below 1, never falling: a guess."""
         self._on_host = on_host
         self._on_beside = on_beside
         self._limit = limit
@@ -151,9 +143,8 @@ class XmlStream:
             self._on_beside(name, attributes)
         if self._depth == 1:
             verdict.version = clean(attributes.get("version"), 40)
-            if (
-                attributes.get("scanner", "nmap") == "nmap"
-            ):  # masscan writes such documents too, of a version of its own
+            # masscan writes such documents too, of a version of its own
+            if attributes.get("scanner", "nmap") == "nmap":
                 _refuse_old(verdict.version)
         elif self._depth == 2 and name == "host":
             self._begun = self._parser.CurrentByteIndex
@@ -178,7 +169,6 @@ class XmlStream:
             return
         begun, self._begun = self._begun, None
         self._timed_out = False
-        self._verdict.told += 1
         # The index is that of the closing tag, or for an empty element of its only one.
         end = self._held.find(b">", self._parser.CurrentByteIndex - self._base) + 1
         if begun < 0 or end + self._base - begun > self._limit:
@@ -188,12 +178,10 @@ class XmlStream:
             self._on_host(bytes(self._held[begun - self._base : end]))
 
     def _progress(self, attributes: dict[str, str]) -> None:
-        """Within a stage nmap counts percent; a stage begins anew for each group of hosts, so the furthest counts."""
-        task = attributes.get("task", "").lower()
-        stage = next((number for word, number in _STAGES if word in task), self._stages)
+        """nmap counts percent, and begins anew for each group of hosts: the furthest counts."""
         percent = attributes.get("percent", "")
-        if stage < self._stages and _PERCENT.fullmatch(percent):
-            self.fraction = max(self.fraction, min(0.99, (stage + float(percent) / 100) / self._stages))
+        if "ping" in attributes.get("task", "").lower() and _PERCENT.fullmatch(percent):
+            self.fraction = max(self.fraction, min(0.99, float(percent) / 100))
 
 
 def clean(text: str | None, limit: int = TEXT_LIMIT) -> str:

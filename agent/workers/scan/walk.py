@@ -95,6 +95,7 @@ class Walk:
             gate=gate,
             log=context.log,
         )
+        self._breathe = partial(gate.breathe, tell)
         if not run.resumed:
             self._sweeper.discard()
         self._notes = Notebook(context.data / "services", f"{run.id} {run.started}")
@@ -113,9 +114,10 @@ class Walk:
             await self._sweep_and_identify(self._job.want)
         else:
             await self._sweep_all()
-        await self._withholding.judge(self._again)
+        await self._withholding.judge(self._again, self._breathe)
         if self._service.profile != "discovery":
-            await look_again(self._store, self._run, self._within, self._ask_again)
+            await look_again(self._store, self._run, self._within, self._ask_again, self._breathe)
+            self._store.tally(self._run, sent=self._figures.sent, answered=self._figures.answered)
             self._sweeper.discard(notes=False)  # all of it is stored
             if self._job.want is not None:  # whatever a second look has found open
                 again = self._identifying_of(self._job.want)
@@ -331,8 +333,7 @@ class Walk:
         """All chunks once more, without keeping anybody waiting."""
         for chunk in self._job.plan.chunks():
             if chunk.number % _AT_ONCE == 0:
-                self._tell()
-                await asyncio.sleep(0)
+                await self._breathe()
             yield chunk
 
     def _named(self, hosts: Iterable[Host]) -> list[Host]:

@@ -6,15 +6,17 @@ It is kept in the database as it is noticed, so that whoever continues the run k
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Collection, Iterable
-from typing import Literal
+from typing import Final, Literal
 
-from agent.workers.scan.again import Lot, Within
+from agent.workers.scan.again import Breathe, Lot, Within
 from agent.workers.scan.blind import Sign, Tally, along, blinded, credible, network_of, spread, without_silence
 from agent.workers.scan.canary import KNOWN
 from agent.workers.scan.found import Host, Protocol
 from agent.workers.scan.plan import Chunk
 from agent.workers.scan.store import Run, ScanStore
 from agent.workers.scan.sweeping import Swept
+
+_AT_ONCE: Final = 512  # hosts that are looked at without a break
 
 
 class Withholding:
@@ -55,12 +57,13 @@ class Withholding:
         hosts = (host if host.address in sure else without_silence(host) for host in swept.hosts)
         return [host for host in hosts if host is not None]
 
-    async def judge(self, chunks: Callable[[], AsyncIterable[Chunk]]) -> None:
+    async def judge(self, chunks: Callable[[], AsyncIterable[Chunk]], breathe: Breathe) -> None:
         """Whether those of the known hosts that did not answer are gone, or the way to them is. At the end of a run."""
-        signs = {
-            address: Sign(network_of(address), known, alive, dark)
-            for address, known, alive, dark in self._store.signs(self._run, self._within)
-        }
+        signs: dict[str, Sign] = {}
+        for address, known, alive, before in self._store.signs(self._run, self._within):
+            signs[address] = Sign(network_of(address), known, alive, before)
+            if len(signs) % _AT_ONCE == 0:
+                await breathe()
         tally = Tally()
         async for chunk in chunks():
             tally.add(chunk.number, [signs[address] for address in chunk.addresses if address in signs])

@@ -18,7 +18,7 @@ from agent.declaration.targets import objection
 from agent.workers.scan.found import Port
 from agent.workers.watch import evidence
 from agent.workers.watch.expectation import Bearing, Bearings, Expectation, Wanted, answers, differs
-from agent.workers.watch.listening import WILDCARDS, Listener
+from agent.workers.watch.listening import Listener
 from agent.workers.watch.moved import moved
 from agent.workers.watch.row import Evidence, Kind, Row, Severity, graver
 from agent.workers.watch.sources import Claim, Key, Known, Look, Looks, Scanned, Sight, Sources
@@ -31,7 +31,6 @@ SEEN_WITHIN: Final = 7 * 86400.0
 """Seconds for which a sight counts: what talks once a week is still there."""
 
 _TOLD = 5  # of many ports, by their numbers
-_ANY = ("", *WILDCARDS)
 
 
 Pair = tuple[Expectation, Wanted]
@@ -99,7 +98,7 @@ class _Place:
                 self._inside[address].append(listener)
         self._present = {*self._own, *self._inside}
         self._sights: dict[str, dict[Key, list[Sight]]] = {}
-        for sight in (sources.sights or ()) if here else ():
+        for sight in sources.sights if here else ():
             if sight.last >= now - SEEN_WITHIN:
                 ports = self._sights.setdefault(sight.address, {})
                 ports.setdefault((sight.protocol, sight.port), []).append(sight)
@@ -342,11 +341,7 @@ class _Place:
         """The declared services of this host that are said to listen there."""
         if view.host not in self._own:
             return ()
-        return tuple(
-            evidence.service(one)
-            for one in self._sources.services
-            if (one.protocol, one.port) == view.key and one.address in (*_ANY, view.host)
-        )
+        return tuple(evidence.service(one) for one in self._sources.services if (one.protocol, one.port) == view.key)
 
     def _scannable(self, host: str, bearing: Bearing) -> bool:
         """Whether anybody would want it scanned: it is expected, or in a network of one's own."""
@@ -370,17 +365,13 @@ def _not_listening(sources: Sources, now: float) -> Iterator[Row]:
         return
     for declared in sources.services:
         found = any(
-            (one.protocol, one.port) == (declared.protocol, declared.port)
-            and (declared.address in _ANY or one.takes(declared.address))
-            for one in sources.listening
-            if not one.space
+            (one.protocol, one.port) == (declared.protocol, declared.port) for one in sources.listening if not one.space
         )
         if not found:
             said = (evidence.service(declared), evidence.NOBODY)
-            host = declared.address if declared.address not in _ANY else "localhost"
             what = f"is declared for {declared.service}, and nothing listens"
-            depends = evidence.depends(said)
-            yield Row("declared_closed", "medium", host, declared.protocol, declared.port, what, now, said, depends)
+            key = ("localhost", declared.protocol, declared.port)
+            yield Row("declared_closed", "medium", *key, what, now, said, evidence.depends(said))
 
 
 def _state(look: Look) -> str:

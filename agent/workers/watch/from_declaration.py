@@ -102,7 +102,7 @@ def services(declared: Iterable[Declared]) -> list[DeclaredPort]:
         where = f'listens = "{service.listens}"'
         for protocol, spans in (("tcp", ports.tcp), ("udp", ports.udp)):
             found += [
-                DeclaredPort(service.name, protocol, port, "", where)
+                DeclaredPort(service.name, protocol, port, where)
                 for low, high in spans
                 if high - low < LONGEST_SPAN
                 for port in range(low, high + 1)

@@ -38,11 +38,10 @@ class Watched(NamedTuple):
 
 
 class Gathered(NamedTuple):
-    """``notes``: a line for each source that says less than it should. ``captures`` are those that were read."""
+    """``notes``: a line for each source that says less than it should."""
 
     sources: Sources
     notes: list[str]
-    captures: tuple[str, ...]
 
 
 def gather(
@@ -87,7 +86,7 @@ def gather(
         frozenset(blind),
         noticed,
     )
-    return Gathered(sources, notes, tuple(captures))
+    return Gathered(sources, notes)
 
 
 def _expectations(expects: Iterable[Expect], names: Names, notes: list[str], blind: set[str]) -> list[Expectation]:

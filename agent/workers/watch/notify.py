@@ -130,7 +130,7 @@ class NotifyDuty:
                     more = self._read(queue)
                     self._group(queue)
                     self._deliver(queue, group)
-                    self._waiting = sum(queue.waiting().values())
+                    self._waiting = queue.waiting()
                     self._trouble("")
                 except StorageFailure as failure:  # nothing is lost: what was read is read again
                     more = False
@@ -190,7 +190,7 @@ class NotifyDuty:
                 number = complete(arrivals, notify.group, now)
                 if not number:
                     break
-                events = [held.event for held in queue.held(name, number)]
+                events = queue.held(name, number)
                 message = compose(self._server, name, events, queue.missed(name), now)
                 self._gone[name] += queue.put(name, message, events[-1].cursor, now)
                 arrivals = arrivals[number:]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
@@ -31,13 +31,6 @@ MOST_DATA: Final = 64 * 1024
 
 MOST_KINDS: Final = 20
 _LONGEST = 300  # characters of one event's message
-
-
-class Held(NamedTuple):
-    """An event that waits for company. ``arrived`` is unix seconds."""
-
-    arrived: float
-    event: Event
 
 
 def complete(arrivals: Sequence[float], group: float, now: float) -> int:

@@ -16,7 +16,6 @@ import msgspec
 
 from agent.telemetry.database import open_database, storage_failure, transaction
 from agent.telemetry.events import Event
-from agent.workers.watch.notify_message import Held
 
 MOST_HELD: Final = 5_000
 """Events that wait for company, for each notification; what comes then is only counted."""
@@ -106,10 +105,10 @@ class Queue:
                         (notify, missed, missed),
                     )
 
-    def held(self, notify: str, number: int = MOST_HELD) -> list[Held]:
+    def held(self, notify: str, number: int = MOST_HELD) -> list[Event]:
         """The first of the events that wait, in the order in which they came."""
-        rows = self._ask("SELECT arrived, event FROM held WHERE notify = ? ORDER BY cursor LIMIT ?", notify, number)
-        return [Held(float(arrived), msgspec.json.decode(event, type=Event)) for arrived, event in rows]
+        rows = self._ask("SELECT event FROM held WHERE notify = ? ORDER BY cursor LIMIT ?", notify, number)
+        return [msgspec.json.decode(event, type=Event) for (event,) in rows]
 
     def arrivals(self, notify: str) -> list[float]:
         """When they came, and nothing else of them."""
@@ -142,9 +141,9 @@ class Queue:
         rows = self._ask(_NEXT, notify)
         return Waiting(*rows[0]) if rows else None
 
-    def waiting(self) -> dict[str, int]:
-        """How many messages wait, by notification."""
-        return {str(name): int(count) for name, count in self._ask("SELECT notify, count(*) FROM message GROUP BY 1")}
+    def waiting(self) -> int:
+        """How many messages wait, of all notifications."""
+        return int(self._ask("SELECT count(*) FROM message")[0][0])
 
     def remove(self, number: int) -> None:
         """A message has been delivered, or is given up."""

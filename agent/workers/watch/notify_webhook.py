@@ -17,7 +17,6 @@ import hmac
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from agent.declaration.sinks import parse_url
 from agent.errors import SpawnFailed
 from agent.workers.watch.notify_program import run_program
 
@@ -89,7 +88,7 @@ async def post(
 
 def configuration(url: str, headers: Mapping[str, str]) -> str:
     """What curl is to do (curl(1), "--config"). Nothing in it holds a quote or a backslash: see ``sinks``."""
-    scheme = parse_url(url).scheme
+    scheme = url.partition(":")[0]
     lines = [
         f'url = "{url}"',
         f'proto = "={scheme}"',

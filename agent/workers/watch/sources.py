@@ -24,7 +24,6 @@ class DeclaredPort(NamedTuple):
     service: str
     protocol: str
     port: int
-    address: str
     where: str
 
 
@@ -39,10 +38,6 @@ class Sight(NamedTuple):
     port: int
     first: float
     last: float
-
-    @property
-    def source(self) -> str:
-        return f"capture {self.capture}"
 
 
 class Claim(NamedTuple):
@@ -87,10 +82,6 @@ class Scanned:
     fresh: float = 8 * 86400.0
     """Seconds for which what it found is held against anything."""
 
-    @property
-    def source(self) -> str:
-        return f"scan {self.service}"
-
 
 class Look(NamedTuple):
     """What the latest scan that asked for a port, between ``began`` and ``at``, says of it. Times are unix seconds."""
@@ -113,7 +104,8 @@ class Look(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """``None`` for what could not be looked at: nothing is concluded from that, least of all that drift is gone.
+    """``listening`` is ``None`` where that could not be looked at: nothing is concluded from it, least of all that
+    drift is gone.
 
     ``own`` are the addresses of this host. ``blind`` names the sources that should be there and could not be read or
     are too old, as rows depend on them. ``noticed``: since when each listener is known to be there, by protocol,
@@ -125,7 +117,7 @@ class Sources:
     services: tuple[DeclaredPort, ...] = ()
     listening: tuple[Listener, ...] | None = None
     own: frozenset[str] = frozenset()
-    sights: tuple[Sight, ...] | None = None
+    sights: tuple[Sight, ...] = ()
     claims: tuple[Claim, ...] = ()
     scans: tuple[Scanned, ...] = ()
     blind: frozenset[str] = frozenset()

@@ -15,14 +15,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.workers.scan import again
 from agent.workers.scan.again import Lot, Within, look_again, lots
 from agent.workers.scan.found import Host, Port, Rest
+from agent.workers.scan.memory import settling
 from agent.workers.scan.memory.coverage import asked
 from agent.workers.scan.memory.place import place
 from agent.workers.scan.memory.settling import Doubt
+from agent.workers.scan.pausing import Ended
 from agent.workers.scan.plan import merge
 from agent.workers.scan.store import Run, ScanStore, Task
-from tests.workers.scan.memory.history import told
+from tests.workers.scan.memory.history import in_doubt, told
 
 DOUBTS = st.lists(
     st.builds(
@@ -68,6 +71,10 @@ async def ask(number: int, lot: Lot) -> Iterable[Host]:
     return hosts
 
 
+async def at_once() -> None:
+    """Nothing to beat for, and nobody gives orders."""
+
+
 def swept(port: int, state: str) -> Host:
     """What the first look at 127.0.0.1 says, right or wrong."""
     if state == "open":
@@ -80,8 +87,8 @@ def run(store: ScanStore, first: Host | None) -> tuple[int, list[str]]:
     begun: Run = store.begin(Task("plan", 1, 1), time.time())
     nobody = asked(["127.0.0.1"]) if first is None else ()
     store.store(begun, [first] if first else [], time.time(), asked=nobody)
-    count = asyncio.run(look_again(store, begun, {"tcp": ((1, 65535),)}, ask))
-    assert list(store.doubts(begun)) == []
+    count = asyncio.run(look_again(store, begun, {"tcp": ((1, 65535),)}, ask, at_once))
+    assert in_doubt(store, begun) == []
     store.end(begun, "finished", time.time())
     return count, told(store)
 
@@ -104,8 +111,8 @@ def test_ports_that_the_scan_may_not_ask_are_not_asked_again(tmp_path: Path) -> 
     with closing(ScanStore(tmp_path / "scan.db")) as store:
         begun = store.begin(Task("plan", 1, 1), time.time())
         store.store(begun, [swept(9, "open")], time.time())
-        assert asyncio.run(look_again(store, begun, {"tcp": ((1, 8), (10, 99)), "udp": ((9, 9),)}, ask)) == 0
-        assert [doubt.ports for doubt in store.doubts(begun)] == [(("tcp", 9),)]
+        assert asyncio.run(look_again(store, begun, {"tcp": ((1, 8), (10, 99)), "udp": ((9, 9),)}, ask, at_once)) == 0
+        assert [doubt.ports for doubt in in_doubt(store, begun)] == [(("tcp", 9),)]
 
 
 class Killed(Exception):
@@ -137,14 +144,52 @@ def test_whoever_continues_asks_only_the_lots_that_are_left_by_the_numbers_that_
         second = store.begin(Task("plan", 1, 1), time.time())
         store.store(second, [replace(host, ports=(), rest=both) for host in hosts], time.time())
         with pytest.raises(Killed):
-            asyncio.run(look_again(store, second, within, until_killed, most=9))
+            asyncio.run(look_again(store, second, within, until_killed, at_once, most=9))
     with closing(ScanStore(tmp_path / "scan.db")) as store:
         third = store.begin(Task("plan", 1, 1), time.time())
         assert third.resumed
-        asyncio.run(look_again(store, third, within, answer, most=9))
+        asyncio.run(look_again(store, third, within, answer, at_once, most=9))
         assert [number for number, _ in found] == list(range(len(found)))
         every = [(address, lot.protocol, port) for _, lot in found for address in lot.addresses for port in lot.ports]
         assert sorted(every) == sorted({(host.address, *port.key) for host in hosts for port in was_open})
         assert store.again(third) == []
         store.end(third, "finished", time.time())
         assert sum(one.startswith("port_closed") for one in told(store)) == 40
+
+
+def test_a_second_look_at_many_hosts_is_taken_in_steps_and_heeds_an_order_between_any_two_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as a plan may have take longer than a worker may go without a beat."""
+    monkeypatch.setattr(settling, "STEP", 10)
+    monkeypatch.setattr(again, "STEP", 10)
+    within: Within = {"tcp": ((1, 9),)}
+    breaths, asked_for, limit = 0, 0, 4
+
+    async def breathe() -> None:
+        nonlocal breaths
+        breaths += 1
+        if breaths == limit:
+            raise Ended
+
+    async def answer(number: int, lot: Lot) -> Iterable[Host]:
+        nonlocal asked_for
+        asked_for += len(lot.addresses)
+        return (replace(swept(9, "open"), address=address) for address in lot.addresses)
+
+    with closing(ScanStore(tmp_path / "scan.db")) as store:
+        begun = store.begin(Task("plan", 1, 1), time.time())
+        hosts = [replace(swept(9, "open"), address=f"10.0.0.{last}") for last in range(100)]
+        store.store(begun, hosts, time.time())
+        with pytest.raises(Ended):
+            asyncio.run(look_again(store, begun, within, answer, breathe))
+        assert (asked_for, store.again(begun)) == (0, []), "it was still looking what to ask"
+        breaths, limit = 0, 10 + 1 + 4
+        with pytest.raises(Ended):
+            asyncio.run(look_again(store, begun, within, answer, breathe))
+        assert (asked_for, len(store.again(begun))) == (100, 1), "not all was stored that was heard"
+        assert len(in_doubt(store, begun)) == 100 - 4 * 10
+        breaths, limit = 0, 0
+        assert asyncio.run(look_again(store, begun, within, answer, breathe)) == 1
+        assert breaths == 10
+        assert (in_doubt(store, begun), store.again(begun)) == ([], [])

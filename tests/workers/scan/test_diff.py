@@ -15,7 +15,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from agent.workers.scan.diff import KINDS, Change, Difference, certificate, compare, present
+from agent.workers.scan.diff import KINDS, Change, Difference, certificate, compare
 from agent.workers.scan.found import Certificate, Host, Port, Rest, Script
 from agent.workers.scan.importing import read_report
 from agent.workers.scan.side import Side
@@ -485,10 +485,11 @@ def test_what_a_degraded_first_run_may_have_missed_is_not_sure_to_be_new() -> No
 
 def test_an_address_that_was_only_taken_for_up_has_not_been_seen() -> None:
     assumed = Host("10.0.0.1", "up", "user-set", rest=(Rest("tcp", "filtered", "no-response", ((1, 9),)),))
-    assert not present(assumed)
-    assert present(replace(assumed, ports=(port(80, state="closed"),)))
     down = Side(looked=lambda _: True)
-    assert compare([assumed], Side(), [], down).changes == []
+    for unmet in (assumed, replace(assumed, reason="no-response"), replace(assumed, reason="")):
+        assert compare([unmet], Side(), [], down).changes == []
+        met = replace(unmet, ports=(port(80, state="closed"),))
+        assert [change.kind for change in compare([met], Side(), [], down).changes] == ["host_gone"]
 
 
 def test_a_script_that_speaks_twice_may_do_so_in_any_order() -> None:

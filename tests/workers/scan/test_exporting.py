@@ -9,18 +9,21 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
+from xml.sax.saxutils import quoteattr
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.errors import ScanFailure
+from agent.errors import ScanFailure, StorageFailure
 from agent.workers.scan import exporting
 from agent.workers.scan.diff import compare
 from agent.workers.scan.found import Certificate, Host, Port, Rest, Script
 from agent.workers.scan.importing import read_report
 from agent.workers.scan.library import nmap
 from agent.workers.scan.memory.coverage import asked
+from agent.workers.scan.memory.rows import Run
+from agent.workers.scan.results import document as kept
 from agent.workers.scan.stored import Told
 from agent.workers.scan.stream import clean
 
@@ -71,9 +74,6 @@ def told(*hosts: Host, **others: object) -> Told:
         hosts=hosts,
         asked=asked(["10.0.0.1", "10.0.0.3"], (("tcp", ((1, 443),)), ("udp", ((53, 53),)))),
         total=len(hosts) + 2,
-        detection="some",
-        scripts=False,
-        run=12,
     )
     return replace(found, **others)  # type: ignore[arg-type]  # fields of it, by those who write these tests
 
@@ -253,3 +253,32 @@ def test_the_xml_has_the_elements_and_attributes_of_nmap() -> None:
         assert f"<!ELEMENT {element.tag}" in " ".join(dtd.split())
         for attribute in element.attrib:
             assert attribute in dtd
+
+
+def run_of(status: str = "finished", degraded: str = "") -> Run:
+    figures = (0, 0, None, 2, 2, 0, 1, 1, 0, True)
+    return Run(7, "", START, START + 9, status, "", degraded, "", 0, "full", "syn", "7.94", {}, [], *figures)
+
+
+@given(st.lists(st.lists(texts, max_size=3), max_size=4))
+def test_what_nmap_said_is_one_document_of_nothing_but_ascii(banners: list[list[str]]) -> None:
+    elements = [[f"<host><x y={quoteattr(text)}/></host>".encode() for text in texts] for texts in banners]
+    parts = list(exporting.raw("lan", run_of(), (kept(found, "7.94") for found in elements)))
+    whole = b"".join(parts).decode("ascii")
+    root = ElementTree.fromstring(whole)
+    assert [one.get("y") for one in root.iter("x")] == [text for texts in banners for text in texts]
+    assert root.get("version") == "7.94"
+    assert all(character.isprintable() or character in "\t\n" for character in whole)
+
+
+def test_what_was_planted_in_nmaps_xml_obeys_no_terminal_and_what_is_none_is_refused() -> None:
+    planted = kept(["<host><x y='\x7f\x9b2J\u202e'/></host>".encode()], "")
+    assert b"<x y='&#127;&#155;2J&#8238;'/>" in b"".join(exporting.raw("lan", run_of(), [planted]))
+    for wrong in (planted[:-30], b"<html/>", b"", b'<!DOCTYPE nmaprun [<!ENTITY a "b">]><nmaprun/>'):
+        with pytest.raises(StorageFailure, match="nmap's XML of run 7 of lan cannot be read: nmap"):
+            list(exporting.raw("lan", run_of(), [wrong]))
+
+
+def test_of_a_run_that_does_not_tell_everything_nmaps_own_words_say_so_too() -> None:
+    [doubted] = ElementTree.fromstring(b"".join(exporting.raw("lan", run_of(degraded="blind"), ()))).iter("finished")
+    assert (doubted.get("exit"), doubted.get("errormsg")) == ("error", "degraded: blind")

@@ -131,6 +131,25 @@ def test_an_order_to_end_ends_whatever_waits(gate: Gate, config: Path) -> None:
         asyncio.run(gate.passage())
 
 
+def test_long_work_that_sends_nothing_beats_lets_others_have_their_turn_and_heeds_orders(config: Path) -> None:
+    gate = Gate(config, ticks=iter(range(10_000)).__next__)  # each look is due
+    turns: list[str] = []
+
+    async def other() -> None:
+        turns.append("other")
+
+    async def work() -> None:
+        task = asyncio.create_task(other())
+        await gate.breathe(lambda: turns.append("beat"))
+        await task
+        config.with_suffix(".ended").touch()
+        with pytest.raises(Ended):
+            await gate.breathe(lambda: turns.append("beat"))
+
+    asyncio.run(work())
+    assert turns == ["beat", "other", "beat"]
+
+
 def test_without_settings_on_disk_it_is_open() -> None:
     assert Gate(None).look()
 

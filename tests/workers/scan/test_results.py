@@ -21,7 +21,7 @@ def read(data: bytes, addresses: tuple[str, ...]) -> list[Host]:
     """The hosts of a document."""
     hosts: list[Host] = []
     given = given_as(addresses)
-    stream = XmlStream(stages=3, on_host=lambda element: hosts.append(read_host(element, given)))
+    stream = XmlStream(on_host=lambda element: hosts.append(read_host(element, given)))
     stream.feed(data)
     stream.close()
     return hosts
@@ -135,7 +135,7 @@ def test_what_is_kept_of_hosts_can_be_read_again() -> None:
     elements = [host("10.0.0.1", OPEN).encode(), host("10.0.0.2").encode()]
     kept = document(elements, 'evil">7.93')
     hosts: list[bytes] = []
-    stream = XmlStream(stages=3, on_host=hosts.append)
+    stream = XmlStream(on_host=hosts.append)
     stream.feed(kept)
     verdict = stream.close()
     assert hosts == elements

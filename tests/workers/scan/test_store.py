@@ -84,6 +84,14 @@ def test_a_run_and_its_findings_can_be_read_by_another_program_while_it_is_writt
         assert list(memory.raw(run.id)) == [b"<nmaprun/>"] * 4
 
 
+def test_a_loss_that_was_measured_stays_when_nothing_more_is_known_of_it(store: ScanStore) -> None:
+    run = store.begin(task(), NOW)
+    store.tally(run, sent=300, answered=270, loss=0.1, engine="syn")
+    store.tally(run, sent=400, answered=270, nmap_version="7.93")
+    [found] = runs(store)
+    assert (found.sent, found.loss, found.engine, found.nmap_version) == (400, 0.1, "syn", "7.93")
+
+
 def test_what_was_asked_is_known_for_hosts_that_answered_and_for_those_that_did_not(store: ScanStore) -> None:
     run = store.begin(task(), NOW)
     scan(store, run, 0, 1)
@@ -445,3 +453,17 @@ def test_a_database_is_looked_through_after_a_kill_and_after_an_error_and_not_at
     third = ScanStore(path)
     assert third.opened.checked > again.opened.checked
     third.close()
+
+
+@pytest.mark.parametrize("harm", ["DROP TABLE seen", "UPDATE pictures SET data = x'00'"])
+def test_damage_that_shows_while_what_is_left_to_do_is_read_is_one_line_and_is_looked_for(
+    store: ScanStore, harm: str
+) -> None:
+    run = store.begin(task(), NOW)
+    scan(store, run, 0)
+    store._connection.execute("PRAGMA foreign_keys=OFF")
+    store._connection.execute(harm)
+    with pytest.raises(StorageFailure, match=r"no such table|what the database holds"):
+        list(store.waiting(run, DETECTED))
+    store.close()
+    assert not store.path.with_name("scan.db.closed").exists()

@@ -29,8 +29,8 @@ def document(inside: str = "", *, exit: str = 'exit="success"', total: str = "1"
     ).encode()
 
 
-def read(data: bytes, stages: int = 2) -> tuple[Verdict, XmlStream]:
-    stream = XmlStream(stages=stages)
+def read(data: bytes) -> tuple[Verdict, XmlStream]:
+    stream = XmlStream()
     stream.feed(data)
     return stream.close(), stream
 
@@ -40,14 +40,13 @@ def test_a_real_answer_is_understood() -> None:
     assert verdict.exit == "success"
     assert verdict.hosts_total == 1
     assert verdict.version[0].isdigit()
-    assert verdict.told == 1
 
 
 @settings(deadline=None)
 @given(st.lists(st.integers(1, 400), min_size=1, max_size=30))
 def test_it_does_not_matter_how_the_bytes_arrive(sizes: list[int]) -> None:
     whole = real_document()
-    stream = XmlStream(stages=2)
+    stream = XmlStream()
     start = 0
     for size in sizes:
         stream.feed(whole[start : start + size])
@@ -60,7 +59,7 @@ def test_it_does_not_matter_how_the_bytes_arrive(sizes: list[int]) -> None:
 @given(st.data())
 def test_an_answer_cut_anywhere_is_refused(data: st.DataObject) -> None:
     whole = real_document().rstrip()
-    stream = XmlStream(stages=2)
+    stream = XmlStream()
     with pytest.raises(ScanFailure, match=r"stops before its end|wrote nothing") as failure:
         stream.feed(whole[: data.draw(st.integers(0, len(whole) - 1))])
         stream.close()
@@ -90,7 +89,7 @@ def test_any_bytes_end_in_a_verdict_or_a_stated_reason(data: bytes) -> None:
     ],
 )
 def test_entities_and_foreign_document_types_are_refused(doctype: str) -> None:
-    stream = XmlStream(stages=1)
+    stream = XmlStream()
     with pytest.raises(ScanFailure, match="not its XML"):
         stream.feed(document().replace(b"<!DOCTYPE nmaprun>", doctype.encode()))
 
@@ -108,7 +107,7 @@ def test_an_element_nested_beyond_reason_is_refused() -> None:
 def cut(data: bytes, sizes: list[int], limit: int = 1 << 20) -> tuple[list[bytes], Verdict]:
     """The hosts of a document that arrives in pieces of these sizes, and then the rest."""
     hosts: list[bytes] = []
-    stream = XmlStream(stages=1, on_host=hosts.append, limit=limit)
+    stream = XmlStream(on_host=hosts.append, limit=limit)
     start = 0
     for size in sizes:
         stream.feed(data[start : start + size])
@@ -124,12 +123,12 @@ def test_each_host_comes_out_whole_however_the_bytes_arrive(banners: list[str], 
     hosts = [f'<host><a x="{text}>"/>\n<b>{text}</b></host>'.encode() for text in escaped]
     found, verdict = cut(document('<taskbegin task="x"/>' + "".join(host.decode() for host in hosts)), sizes)
     assert found == hosts
-    assert (verdict.told, verdict.oversized) == (len(hosts), 0)
+    assert verdict.oversized == 0
 
 
 def test_a_host_comes_out_before_the_document_ends() -> None:
     hosts: list[bytes] = []
-    stream = XmlStream(stages=1, on_host=hosts.append)
+    stream = XmlStream(on_host=hosts.append)
     stream.feed(b"<nmaprun><host><address/></ho")
     assert hosts == []
     stream.feed(b"st>")
@@ -142,11 +141,11 @@ def test_a_host_of_which_too_much_is_said_is_left_out_and_the_others_are_not() -
     for sizes in ([], [100] * 90, [7000]):
         found, verdict = cut(document(small + large + small), sizes, limit=6000)
         assert found == [small.encode()] * 2
-        assert (verdict.told, verdict.oversized) == (3, 1)
+        assert verdict.oversized == 1
 
 
 def test_nothing_but_the_host_at_hand_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = XmlStream(stages=1, on_host=lambda element: None, limit=1000)
+    stream = XmlStream(on_host=lambda element: None, limit=1000)
     stream.feed(b"<nmaprun>")
     for _ in range(1000):
         stream.feed(b"<host>" + b"<a/>" * 100 + b"</host><taskprogress/>")
@@ -156,7 +155,7 @@ def test_nothing_but_the_host_at_hand_is_kept(monkeypatch: pytest.MonkeyPatch) -
         for _ in range(100):
             stream.feed(b"y" * 500)
     monkeypatch.setattr(module, "MAX_BESIDE", 5000)
-    stream = XmlStream(stages=1)
+    stream = XmlStream()
     stream.feed(b"<nmaprun>")
     with pytest.raises(ScanFailure, match="that tell of no host"):
         for _ in range(100):
@@ -165,7 +164,7 @@ def test_nothing_but_the_host_at_hand_is_kept(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize(("version", "old"), [("6.20", True), ("5.51", True), ("6.25", False), ("7.8", False)])
 def test_an_nmap_that_is_too_old_is_found_out_before_it_sends_anything(version: str, old: bool) -> None:
-    stream = XmlStream(stages=1)
+    stream = XmlStream()
     head = f'<?xml version="1.0"?><!DOCTYPE nmaprun><nmaprun version="{version}">'.encode()
     if not old:
         stream.feed(head)
@@ -200,7 +199,7 @@ def test_an_error_of_nmap_is_kept_in_its_words() -> None:
     )
 )
 def test_progress_never_falls_nor_reaches_the_end_before_it_is_there(reports: list[tuple[str, str]]) -> None:
-    stream = XmlStream(stages=3)
+    stream = XmlStream()
     stream.feed(b"<nmaprun>")
     before = 0.0
     for task, percent in reports:
@@ -210,14 +209,19 @@ def test_progress_never_falls_nor_reaches_the_end_before_it_is_there(reports: li
         before = stream.fraction
 
 
-def test_progress_follows_nmaps_tasks() -> None:
-    stream = XmlStream(stages=3)
+def test_progress_follows_nmaps_discovery_and_nothing_else() -> None:
+    stream = XmlStream()
     seen = []
     stream.feed(b"<nmaprun>")
-    for task, percent in (("Ping Scan", "50.00"), ("SYN Stealth Scan", "50.00"), ("Service scan", "99.90")):
+    for task, percent in (
+        ("ARP Ping Scan", "50.00"),
+        ("Ping Scan", "20.00"),
+        ("Service scan", "99.90"),
+        ("ND Ping Scan", "100.00"),
+    ):
         stream.feed(f'<taskprogress task="{task}" percent="{percent}"/>'.encode())
         seen.append(round(stream.fraction, 2))
-    assert seen == [0.17, 0.5, 0.99]
+    assert seen == [0.5, 0.5, 0.5, 0.99]
 
 
 @settings(deadline=None)

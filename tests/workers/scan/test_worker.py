@@ -25,7 +25,9 @@ from agent.declaration.model import Heartbeat, History, Profile, Scan
 from agent.workers.inventory import snapshot
 from agent.workers.inventory.sighting import FLOW, SERVICE, Sighting
 from agent.workers.inventory.table import Table
+from agent.workers.scan import exporting
 from agent.workers.scan.found import Host
+from agent.workers.scan.library import nmap
 from agent.workers.scan.memory.reading import Memory
 
 ROOT = Path(agent.__file__).parent.parent
@@ -281,6 +283,12 @@ def test_services_are_named(bench: Bench, network: tuple[str, ...]) -> None:
         (22, "ssh", "OpenSSH", "9.2p1 Debian 2"),
         (8080, "http", "nginx", "1.22.1"),
     ]
+    with Memory(bench.data / "scan.db") as memory:
+        [run] = memory.runs()
+        said = b"".join(exporting.raw("lan", run, memory.raw(run.id)))
+    scan = nmap.PortScanner.analyse_nmap_xml_scan(nmap.PortScanner.__new__(nmap.PortScanner), said)["scan"]
+    assert scan["10.77.0.2"]["tcp"][8080]["extrainfo"] == host.ports[1].extrainfo, "it is nmap's own XML that is kept"
+    assert f'version="{run.nmap_version}"'.encode() in said
 
 
 def test_without_the_right_to_raw_packets_ports_are_asked_by_connect(bench: Bench, network: tuple[str, ...]) -> None:
@@ -423,6 +431,7 @@ def test_what_changed_between_runs_is_told_once_and_what_is_old_is_forgotten(ben
         assert [change.kind for change in memory.changes()] == ["host_new", "port_opened", "port_closed", "port_opened"]
         assert {run.site for run in memory.runs()} == {"here"}
         assert [list(memory.raw(run.id)) for run in memory.runs()] == [[]] * 5
+        assert memory.runs()[-1].sent > memory.runs()[-2].sent, "the first run asked its port twice"
 
 
 def test_hosts_that_come_and_go_are_told_of_by_the_run_that_finds_out(bench: Bench, network: tuple[str, ...]) -> None:

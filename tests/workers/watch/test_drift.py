@@ -202,7 +202,7 @@ def test_what_only_this_host_reaches_is_not_open_to_others() -> None:
 
 def test_a_declared_service_may_listen_where_it_says_and_should() -> None:
     here = expect("tcp/22", hosts=("10.20.0.1",), others=False, name="here")
-    api = DeclaredPort("api", "tcp", 8000, "", 'listens = "8000"')
+    api = DeclaredPort("api", "tcp", 8000, 'listens = "8000"')
     listening = (listener("tcp/22"), listener("tcp/8000"))
     assert rows(expectations=(here,), listening=listening, own=OWN, services=(api,)) == []
     (row,) = rows(listening=listening[:1], own=OWN, services=(api,))
@@ -229,7 +229,7 @@ def test_listening_and_unreachable() -> None:
     assert told(rows(expectations=(here,), listening=listening, own=OWN, scans=(closed,))) == [
         "high listening_unreachable 10.20.0.1 tcp/443"
     ]
-    served = DeclaredPort("web", "tcp", 443, "", 'listens = "443"')
+    served = DeclaredPort("web", "tcp", 443, 'listens = "443"')
     assert told(rows(listening=listening, own=OWN, scans=(closed,), services=(served,))) == [
         "high listening_unreachable 10.20.0.1 tcp/443"
     ]
@@ -276,7 +276,7 @@ def test_what_listens_in_a_container_is_held_against_the_addresses_that_it_has()
     assert row.evidence[-1].text == "0.0.0.0:80 in docker/0123456789ab: nginx (PID 321), nginx.service"
     assert row.evidence[-1].data["namespace"] == "docker/0123456789ab"
     # It does not listen at the addresses of the host, and what the host has does not listen in there.
-    served = DeclaredPort("web", "tcp", 80, "", 'listens = "80"')
+    served = DeclaredPort("web", "tcp", 80, 'listens = "80"')
     found = told(rows(listening=listening, own=OWN, services=(served,)))
     assert found == ["medium declared_closed localhost tcp/80"]
 
@@ -436,7 +436,7 @@ def scene(random: Random) -> Sources:
         expectations=tuple(map(expected, some(("x", "y")))),
         listening=random.choice([None, tuple(listens() for _ in range(random.randint(0, 4)))]),
         own=random.choice([frozenset({"10.0.0.1", "127.0.0.1"}), frozenset[str]()]),
-        sights=random.choice([None, tuple(seen() for _ in range(random.randint(0, 4)))]),
+        sights=tuple(seen() for _ in range(random.randint(0, 4))),
         scans=tuple(
             scan(*map(found, some(HOSTS)), service=name, site=site)
             for name, site in (("a", ""), ("b", ""), ("c", "branch"))

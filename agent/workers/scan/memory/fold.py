@@ -21,10 +21,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from agent.workers.scan.found import Host, Port
+from msgspec.structs import replace
+
+from agent.workers.scan.found import UNTOLD, Host, Port, answered
 from agent.workers.scan.memory.services import compare
 from agent.workers.scan.memory.state import (
     BY_SERVICE,
@@ -51,7 +53,6 @@ SEEN_AT_ONCE: Final = 2
 """Looks that something new takes before it is believed."""
 
 _SILENT: Final = ("filtered", "open|filtered")
-_UNTOLD: Final = "closed|filtered"
 _SAYS_NOTHING: Final = ("unfiltered", "")
 
 
@@ -159,16 +160,6 @@ def fold_passive(current: HostState, key: Key, first: float, last: float, looked
     return Folded(replace(host, ports={**host.ports, key: state}), tuple(changes), ())
 
 
-def answered(host: Host) -> bool:
-    """Whether there is a host at all: a target that is taken to be up (nmap's ``-Pn``) has yet to say something."""
-    if host.state != "up":
-        return False
-    if host.reason not in ("", "user-set", "no-response"):
-        return True
-    told = [(port.state, port.reason) for port in host.ports] + [(rest.state, rest.reason) for rest in host.rest]
-    return any(state in ("open", "closed", "unfiltered") for state, _ in told)
-
-
 def _asked_tcp(host: Host) -> bool:
     return any(port.protocol == "tcp" for port in host.ports) or any(rest.protocol == "tcp" for rest in host.rest)
 
@@ -256,7 +247,7 @@ def _port(
     if agree or misses >= needed or seen.state in ("open", "closed"):  # one silence alone may be a lost packet
         state = _port_flaps(replace(state, history=shown(state.history, is_open)), key, policy, changes)
     if agree:
-        refined = seen.state if state.state == _UNTOLD else state.state
+        refined = seen.state if state.state == UNTOLD else state.state
         return replace(state, state=refined, reason=seen.reason)
     if misses < needed:
         doubts.append(key)
@@ -327,4 +318,4 @@ def _agree(believed: str, seen: str) -> bool:
     if believed == seen or (believed in _SILENT and seen in _SILENT):
         return True
     closed_somehow = ("closed", *_SILENT)
-    return (believed == _UNTOLD and seen in closed_somehow) or (seen == _UNTOLD and believed in closed_somehow)
+    return (believed == UNTOLD and seen in closed_somehow) or (seen == UNTOLD and believed in closed_somehow)

@@ -14,14 +14,11 @@ from typing import Any, Final
 
 from agent.declaration.ports import parse_ports
 from agent.errors import ConfigurationError, StorageFailure
-from agent.workers.scan.found import PROTOCOLS, Host, Port, Rest
+from agent.workers.scan.found import PROTOCOLS, UNTOLD, Host, Port, Rest
 from agent.workers.scan.memory import schema, writing
 from agent.workers.scan.memory.coverage import Asked
 from agent.workers.scan.memory.place import Line, place
 from agent.workers.scan.plan import Ranges, make_plan, merge, subtract
-
-UNTOLD: Final = "closed|filtered"
-"""The state of ports that version 1 did not keep: one of the two, as nmap(1) says it."""
 
 _OLD: Final = ("runs", "chunks", "hosts", "ports")
 

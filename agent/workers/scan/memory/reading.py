@@ -29,7 +29,7 @@ from agent.workers.scan.plan import Ranges
 __all__ = ["Canary", "Change", "HostNow", "Memory", "Pair", "PortNow", "Quarantined", "Run", "canaries"]
 
 LONGEST_XML: Final = 64 << 20
-"""Bytes of one document of nmap's when it is inflated; as ``stream.MAX_XML``."""
+"""Bytes of one document of nmap's when it is inflated: what it says of some thousand addresses stays far below."""
 
 
 _RUN: Final = (

@@ -11,7 +11,8 @@ from agent.workers.scan.memory.state import Service
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run. Times are unix seconds. ``loss`` is the part of the probes that got lost, ``None`` when not measured.
+    """One run. Times are unix seconds. ``loss`` is the share (0 to 1) of the probes that got lost in the part that was
+    asked last, ``None`` when not measured.
 
     ``degraded`` says why what it did not find is not to be believed, and is empty otherwise. ``folded``: what it found
     is part of what is so now. ``declared`` is what was to be scanned, as the worker wrote it down.

@@ -7,8 +7,9 @@ differs is one.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final, NamedTuple
+
+from msgspec.structs import replace
 
 from agent.workers.scan.memory.state import Service
 

@@ -2,14 +2,18 @@
 
 ``history`` is what the last looks saw, as bits below a leading one: the lowest is the last look, ``1`` is none yet. It
 holds looks that can be believed: a single silence is not in it.
+
+They are structs of msgspec's, whose ``structs.replace`` takes a tenth of the time of that of dataclasses: a run is
+folded by half a dozen of them for each port of each host.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
+
+import msgspec
 
 from agent.workers.scan.found import Certificate, Port
 
@@ -30,8 +34,7 @@ BY_SERVICE: Final = 2
 """What of a port is flapping, as bits."""
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
+class Service(msgspec.Struct, frozen=True):
     """What answers at a port; fields as in ``found.Port``."""
 
     name: str = ""
@@ -51,8 +54,7 @@ class Service:
         return " ".join(word for word in (name, self.product, self.version, extra) if word)
 
 
-@dataclass(frozen=True, slots=True)
-class PortState:
+class PortState(msgspec.Struct, frozen=True):
     """A port that was open at least once. Times are unix seconds.
 
     ``state`` is what was told of it; empty while it was seen open once only. ``pending`` is the state that the last
@@ -74,8 +76,7 @@ class PortState:
     flapping: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class HostState:
+class HostState(msgspec.Struct, frozen=True):
     """A host; ``state`` is ``up``, ``gone`` or empty: never seen. Times as above, 0 before it was."""
 
     state: str = ""
@@ -94,7 +95,7 @@ class HostState:
     """Runs in a row in which nobody answered of several known hosts around it, and that were not believed for that."""
     everything: int = 0
     """Ports that it last said "open" to as it does to any; 0 for a host that does not."""
-    ports: Mapping[Key, PortState] = field(default_factory=lambda: MappingProxyType({}))
+    ports: Mapping[Key, PortState] = msgspec.field(default_factory=lambda: MappingProxyType({}))
 
 
 def shown(history: int, bit: bool) -> int:

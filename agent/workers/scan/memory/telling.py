@@ -33,6 +33,13 @@ GRAVITY: Final = (
 )
 """Kinds of changes, those that most likely ask for somebody first."""
 
+STEP: Final = 5_000
+"""Changes that are marked as told at once."""
+
+_FIELDS: Final = "id, run, site, address, proto, port, kind, old, new"
+_UNTOLD: Final = "FROM changes WHERE NOT told AND run IS ? AND id <= ?"
+_MARK: Final = f"UPDATE changes SET told = 1 WHERE id IN (SELECT id {_UNTOLD} ORDER BY id LIMIT ?)"  # noqa: S608 - from above
+
 
 class Event(NamedTuple):
     """As ``Context.event`` takes it."""
@@ -54,37 +61,43 @@ class _Change(NamedTuple):
     new: str
 
 
-def tell(connection: sqlite3.Connection, path: Path, event: Callable[[Event], None]) -> None:
-    """Hand what was not told yet to ``event``, run by run. Raises ``StorageFailure``."""
+def tell(connection: sqlite3.Connection, path: Path, event: Callable[[Event], None]) -> Iterator[None]:
+    """Hand what was not told yet to ``event``, run by run, in steps of some 50 ms. Raises ``StorageFailure``.
+
+    Many are marked in several steps: killed between two of them the rest is told once more, as changes of that run.
+    """
     while rows := connection.execute(
         "SELECT run, max(id) FROM changes WHERE NOT told GROUP BY run ORDER BY min(id) LIMIT 1"
     ).fetchall():
         [(run, last)] = rows
         for one in _events(connection, run, last):
             event(one)
-        with transaction(connection, path):
-            connection.execute("UPDATE changes SET told = 1 WHERE NOT told AND run IS ? AND id <= ?", (run, last))
+            yield
+        marked = STEP
+        while marked == STEP:
+            with transaction(connection, path):
+                marked = connection.execute(_MARK, (run, last, STEP)).rowcount
+            yield
 
 
 def _events(connection: sqlite3.Connection, run: int | None, last: int) -> Iterator[Event]:
-    changes = [
-        _Change(*row)
-        for row in connection.execute(
-            "SELECT id, run, site, address, proto, port, kind, old, new FROM changes"
-            " WHERE NOT told AND run IS ? AND id <= ? ORDER BY id",
-            (run, last),
-        )
-    ]
+    found: dict[str, int] = dict(connection.execute(f"SELECT kind, count(*) {_UNTOLD} GROUP BY kind", (run, last)))
     first = run is not None and _is_first(connection, run)
-    changes.sort(key=lambda change: GRAVITY.index(change.kind) if change.kind in GRAVITY else len(GRAVITY))
-    single, others = ([], changes) if first else (changes[:SINGLE], changes[SINGLE:])
-    for change in single:
-        yield Event(change.kind, _message(connection, change), _data(change))
-    if others:
-        counts = Counter(change.kind for change in others)
+    grave = sorted(found, key=lambda kind: GRAVITY.index(kind) if kind in GRAVITY else len(GRAVITY))
+    counts = Counter({kind: found[kind] for kind in grave})
+    left = 0 if first else SINGLE
+    for kind in grave:
+        query = f"SELECT {_FIELDS} {_UNTOLD} AND kind = ? ORDER BY id LIMIT ?"
+        single = [_Change(*row) for row in connection.execute(query, (run, last, kind, left)).fetchall()]
+        left -= len(single)
+        counts[kind] -= len(single)
+        for change in single:
+            yield Event(change.kind, _message(connection, change), _data(change))
+    if others := counts.total():
+        counts = +counts
         told = ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
-        what = "the first scan of this network" if first else f"{len(others)} more changes"
-        yield Event("scan_changes", f"{what}: {told}", {"run": run, "first": first, "changes": len(others), **counts})
+        what = "the first scan of this network" if first else f"{others} more changes"
+        yield Event("scan_changes", f"{what}: {told}", {"run": run, "first": first, "changes": others, **counts})
 
 
 def _is_first(connection: sqlite3.Connection, run: int) -> bool:

@@ -10,6 +10,7 @@ from typing import Literal
 from agent.workers.scan.found import Host, Port, Rest
 from agent.workers.scan.memory.coverage import asked
 from agent.workers.scan.memory.reading import Memory
+from agent.workers.scan.memory.settling import Doubt
 from agent.workers.scan.plan import subtract
 from agent.workers.scan.store import MISSES, Ending, Run, ScanStore, Task
 
@@ -70,6 +71,11 @@ class Service:
             return [
                 f"{host.address} {port.number}" for host in memory.now() for port in host.ports if port.state == "open"
             ]
+
+
+def in_doubt(store: ScanStore, run: Run) -> list[Doubt]:
+    """What the run would leave open now."""
+    return [doubt for step in store.doubts(run) for doubt in step]
 
 
 def told(store: ScanStore) -> list[str]:

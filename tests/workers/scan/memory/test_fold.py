@@ -6,12 +6,13 @@ from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.workers.scan.found import Certificate, Host, Port, Rest
-from agent.workers.scan.memory.fold import PORTS_LIMIT, Change, Folded, Policy, answered, fold, fold_passive
+from agent.workers.scan.memory.fold import PORTS_LIMIT, Change, Folded, Policy, fold, fold_passive
 from agent.workers.scan.memory.state import BY_SERVICE, BY_STATE, HOST, HostState, Key, looks, shown, steady, turns
 from agent.workers.scan.plan import subtract
 
@@ -289,7 +290,7 @@ def test_a_host_that_answers_for_everything_does_not_fill_the_memory() -> None:
 def test_a_run_of_the_past_adds_to_what_is_known_and_overrules_nothing(memory: Memory) -> None:
     past = Policy(closing=False, late=True, source="import")
     older = fold(memory.state, look(ssh("8.0"), Port("tcp", 80, "open", "syn-ack")), True, past, 50.0, (WEB,))
-    assert older.state.ports[SSH] == replace(memory.state.ports[SSH], first_seen=50.0)
+    assert older.state.ports[SSH] == msgspec.structs.replace(memory.state.ports[SSH], first_seen=50.0)
     assert older.state.first_seen == 50.0
     assert (older.state.ports[WEB].state, older.state.ports[WEB].source) == ("open", "import")
     assert fold(memory.state, None, True, replace(past, closing=True), 50.0, (HOST,)).state == memory.state
@@ -482,18 +483,3 @@ def test_a_history_knows_its_last_looks(bits: list[bool]) -> None:
     assert looks(history) == len(kept)
     assert turns(history) == sum(one != other for one, other in pairwise(kept))
     assert steady(history, 4) == (len(kept) >= 4 and len(set(kept[-4:])) == 1)
-
-
-@pytest.mark.parametrize(
-    ("host", "there"),
-    [
-        (Host("10.0.0.1", "down", "no-response"), False),
-        (Host("10.0.0.1", "up", "user-set", rest=(Rest("tcp", "filtered", "no-response", ALL),)), False),
-        (Host("10.0.0.1", "up", "user-set", rest=(Rest("tcp", "closed", "reset", ALL),)), True),
-        (Host("10.0.0.1", "up", "user-set", ports=(BARE,)), True),
-        (Host("10.0.0.1", "up", "arp-response"), True),
-        (Host("10.0.0.1", "up", ""), False),
-    ],
-)
-def test_a_host_is_there_when_something_answered(host: Host, there: bool) -> None:
-    assert answered(host) is there

@@ -118,3 +118,18 @@ def test_a_memory_of_a_newer_version_is_refused_in_one_line_and_untouched(path: 
         assert "\n" not in str(refused.value)
     assert path.read_bytes() == before
     assert not list(path.parent.glob("*corrupt*"))
+
+
+def test_a_memory_that_was_brought_up_to_date_has_the_very_tables_that_a_new_one_has(
+    path: Path, tmp_path: Path
+) -> None:
+    ScanStore(path, site="here").close()
+    ScanStore(tmp_path / "new.db", site="here").close()
+    schemas = []
+    for one in (path, tmp_path / "new.db"):
+        with closing(sqlite3.connect(one)) as connection:
+            version = connection.execute("PRAGMA user_version").fetchone()
+            rows = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name")
+            schemas.append((version, rows.fetchall()))
+    assert schemas[0] == schemas[1]
+    assert len(schemas[0][1]) > 12

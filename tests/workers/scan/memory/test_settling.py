@@ -22,7 +22,7 @@ from agent.workers.scan.memory.settling import Doubt, together
 from agent.workers.scan.plan import subtract
 from agent.workers.scan.store import Ending, ScanStore, Task
 from agent.workers.scan.stored import side
-from tests.workers.scan.memory.history import NOW, TASK, Service, host, told
+from tests.workers.scan.memory.history import NOW, TASK, Service, host, in_doubt, told
 
 NGINX = Port("tcp", 80, "open", "syn-ack", "http", "nginx", "1.22", method="probed")
 
@@ -98,12 +98,12 @@ def test_a_second_look_in_the_same_run_settles_what_the_first_left_open(service:
     with closing(service.open()) as store:
         run = store.begin(TASK, service.now + 3600)
         service.keep(store, run, [host(1, 22), host(2, NGINX, 22)], [3, 4])
-        assert list(store.doubts(run)) == [
+        assert in_doubt(store, run) == [
             Doubt("10.0.0.1", False, (("tcp", 80), ("tcp", 22))),
             Doubt("10.0.0.2", False, (("tcp", 22),)),
             Doubt("10.0.0.3", True, (("tcp", 80),)),
         ]
-        assert together(store.doubts(run)) == {
+        assert together(in_doubt(store, run)) == {
             (("tcp", 22), ("tcp", 80)): ["10.0.0.1"],
             (("tcp", 22),): ["10.0.0.2"],
             (("tcp", 80),): ["10.0.0.3"],
@@ -116,7 +116,7 @@ def test_a_second_look_in_the_same_run_settles_what_the_first_left_open(service:
             Host("10.0.0.3", "down", "no-response"),
         ]
         store.recheck(run, looks, service.now + 3601)
-        assert list(store.doubts(run)) == []
+        assert in_doubt(store, run) == []
         store.end(run, "finished", service.now + 3602)
         assert sorted(told(store)) == ["host_gone 10.0.0.3", "port_closed 10.0.0.1 80", "port_opened 10.0.0.1 22"]
     assert service.now_open() == ["10.0.0.1 22", "10.0.0.2 80"]
@@ -149,7 +149,7 @@ def test_an_interrupted_run_waits_until_it_is_continued(service: Service) -> Non
         assert run.resumed
         service.keep(store, run, [host(2)])
         store.end(run, "finished", service.now + 70)
-        assert [doubt.address for doubt in store.doubts(run)] == []
+        assert [doubt.address for doubt in in_doubt(store, run)] == []
         assert told(store) == []
     assert service.run([host(1), host(2)]) == ["port_closed 10.0.0.1 80", "port_closed 10.0.0.2 80"]
 
@@ -180,6 +180,25 @@ def test_folding_that_is_killed_half_way_goes_on_where_it_was(
     with closing(service.open()) as store:
         store.settle()
         assert told(store) == [f"version_changed 10.0.0.{last} 80" for last in range(1, 13)]
+
+
+def test_a_step_that_takes_long_ends_before_all_its_hosts_are_folded(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hosts with thousands of ports each: it must not last until the worker is taken for hung."""
+    service.run([host(last, NGINX) for last in range(1, 10)])
+    monkeypatch.setattr(settling, "LONGEST", 0.0)
+    service.now += 3600
+    turns: list[None] = []
+    with closing(service.open()) as store:
+        run = store.begin(TASK, service.now)
+        service.keep(store, run, [host(last, replace(NGINX, version="1.23"), 22) for last in range(1, 10)])
+        steps = list(store.doubts(run))
+        assert [doubt.address for step in steps for doubt in step] == [f"10.0.0.{last}" for last in range(1, 10)]
+        assert len(steps) == 9
+        store.end(run, "finished", service.now + 10, turn=lambda: turns.append(None))
+        assert told(store) == [f"version_changed 10.0.0.{last} 80" for last in range(1, 10)]
+    assert len(turns) == 9
 
 
 def test_another_programs_scan_opens_what_was_not_known_and_tells_nobody(service: Service) -> None:
@@ -319,7 +338,7 @@ def test_a_part_of_which_the_scan_itself_saw_nothing_is_never_believed(service: 
         run = store.begin(TASK, service.now + 3600)
         service.keep(store, run, [shut], [1])
         store.withhold(run, ["10.0.0.1", "10.0.0.2"], "dark")
-        assert list(store.doubts(run)) == [], "so nothing is asked again"
+        assert in_doubt(store, run) == [], "so nothing is asked again"
 
 
 def test_what_is_withheld_of_a_run_is_known_to_whoever_compares_it(service: Service) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from agent.telemetry.kinds import KINDS
 from agent.workers.scan.found import Certificate, Port
+from agent.workers.scan.memory import telling
 from agent.workers.scan.memory.telling import GRAVITY, SINGLE, Event
 from agent.workers.scan.store import ScanStore
 from tests.workers.scan.memory.history import TASK, Service, host
@@ -85,6 +86,21 @@ def test_of_many_changes_only_the_gravest_are_told_one_by_one(service: Service) 
     assert told[-1].kind == "scan_changes"
     assert told[-1].message == "50 more changes: 50 version_changed"
     with closing(service.open()) as store:
+        assert events(store) == []
+
+
+def test_many_changes_are_marked_in_steps(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(telling, "STEP", 10)
+    service.now += 3600
+    turns: list[None] = []
+    found: list[Event] = []
+    with closing(service.open()) as store:
+        begun = store.begin(TASK, service.now)
+        service.keep(store, begun, [host(1, *(replace(WEB, number=number) for number in range(1, 96)))])
+        store.end(begun, "finished", service.now + 1)
+        store.tell(found.append, lambda: turns.append(None))
+        assert [event.data["changes"] for event in found] == [96]
+        assert len(turns) == 1 + 10, "the event, and nine full steps and one that is not"
         assert events(store) == []
 
 

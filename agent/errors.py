@@ -120,3 +120,9 @@ class CaptureFailure(RuntimeFailure):
 
 class ScanFailure(RuntimeFailure):
     """A scan could not be run or its results not be trusted."""
+
+
+def first_failure(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The failure that ended a group of tasks, out of however many groups it came in; what came of it nobody tells."""
+    error = group.exceptions[0]
+    return first_failure(error) if isinstance(error, BaseExceptionGroup) else error

@@ -9,6 +9,12 @@ from typing import NamedTuple
 
 DEFAULT_PREFIX = "/srv"
 
+SCAN_MEMORY = "scan.db"
+"""What a scan service remembers, in its directory below the spool."""
+
+BUDGET_VARIABLE = "SERVICE_BUDGET_FD"
+"""The variable that names the descriptor of the budget of scans, as the agent hands it on."""
+
 Location = str | os.PathLike[str]
 
 

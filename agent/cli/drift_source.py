@@ -80,7 +80,7 @@ class Source:
 
         with self._seen(WATCH) as directory:
             try:
-                rows, noticed = standing.read(directory / standing.NAME) or ({}, None)
+                kept = standing.read(directory / standing.NAME)
             except StorageFailure as error:
                 return {}, None, [str(error)]
-        return rows, noticed, []
+        return ({}, None, []) if kept is None else (kept.standing, kept.noticed, [])

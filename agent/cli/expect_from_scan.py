@@ -14,7 +14,7 @@ from agent.cli.names import SCAN
 from agent.cli.stores import place, unknown
 from agent.cli.target import told, writing, written_to
 from agent.errors import RuntimeFailure, UsageError
-from agent.paths import Paths
+from agent.paths import SCAN_MEMORY, Paths
 
 if TYPE_CHECKING:
     from agent.cli.expect_text import Opened
@@ -72,7 +72,7 @@ def _chosen(paths: Paths, name: str | None) -> str:
         if len(declared) != 1:
             raise UsageError(f"say which scan: there are {text.some(declared) or 'none'}")
         return declared[0]
-    if name not in declared and not place(paths, name).path.joinpath("scan.db").exists():
+    if name not in declared and not place(paths, name).path.joinpath(SCAN_MEMORY).exists():
         raise UsageError(unknown("scan", name, declared))
     return name
 
@@ -81,7 +81,7 @@ def _read(paths: Paths, name: str, run: int | None) -> tuple[list[tuple[str, fro
     """What was found, and by which run that is."""
     from agent.workers.scan.memory.reading import Memory
 
-    with place(paths, name).seen() as directory, Memory(directory / "scan.db") as memory:
+    with place(paths, name).seen() as directory, Memory(directory / SCAN_MEMORY) as memory:
         if run is None:
             latest = next((one for one in memory.runs(_RUNS) if one.trusted and one.folded), None)
             if latest is None:

@@ -15,12 +15,12 @@ from agent.cli.declared import services
 from agent.cli.guard import complain
 from agent.cli.names import SCAN
 from agent.cli.scan_files import read, short
-from agent.cli.scan_stores import DATABASE, EVERY, place
+from agent.cli.scan_stores import EVERY
+from agent.cli.stores import Store, place
 from agent.errors import StorageFailure, UsageError
+from agent.paths import SCAN_MEMORY, Paths
 
 if TYPE_CHECKING:
-    from agent.cli.stores import Store
-    from agent.paths import Paths
     from agent.workers.scan.importing import Report
 
 
@@ -71,7 +71,7 @@ def _store(paths: Paths, store: Store, reports: list[tuple[str, Report]]) -> lis
     site = _site(paths, store)
     told = []
     with store.seen() as directory:
-        database = directory / DATABASE
+        database = directory / SCAN_MEMORY
         known: dict[str, int] = {}
         with closing(ScanStore(database, site=site)) as writer:
             with Memory(database) as memory:
@@ -132,7 +132,7 @@ def _insist_on_a_place(paths: Paths, store: Store) -> None:
     with store.seen() as directory:
         if not directory.parent.is_dir():
             raise StorageFailure(f"{directory.parent}: there is no such directory; run `agentctl init` first")
-        if directory.is_dir() and not (directory / DATABASE).exists() and any(directory.iterdir()):
+        if directory.is_dir() and not (directory / SCAN_MEMORY).exists() and any(directory.iterdir()):
             raise UsageError(f"{directory} holds something else; choose another name")
 
 
@@ -146,7 +146,7 @@ def _site(paths: Paths, store: Store) -> str:
     if isinstance(service, Scan):
         return service.site
     with store.seen() as directory:
-        if (directory / DATABASE).exists():
-            with Memory(directory / DATABASE) as memory:
+        if (directory / SCAN_MEMORY).exists():
+            with Memory(directory / SCAN_MEMORY) as memory:
                 return next((run.site for run in memory.runs(1)), Disk().server())
     return Disk().server()

@@ -13,16 +13,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from agent.cli.declared import services
 from agent.cli.instants import SECOND, instant
-from agent.cli.stores import Found, Store, directories, eyes, unknown
+from agent.cli.stores import Found, Store, directories, eyes, place, unknown
 from agent.errors import AgentError, RuntimeFailure, StorageFailure, UsageError
 from agent.linux.files import why
 from agent.linux.owner import owner
-from agent.paths import Paths
+from agent.paths import SCAN_MEMORY, Paths
 
 if TYPE_CHECKING:
     from agent.workers.scan.memory.reading import Memory, Run
-
-DATABASE = "scan.db"
 
 EVERY = 1_000_000
 """More runs than a memory holds."""
@@ -84,7 +82,7 @@ def opened(store: Store) -> Iterator[Memory]:
     """The memory of a scan, read with its owner's eyes from the first to the last."""
     from agent.workers.scan.memory.reading import Memory
 
-    with store.seen() as directory, Memory(directory / DATABASE) as memory:
+    with store.seen() as directory, Memory(directory / SCAN_MEMORY) as memory:
         yield memory
 
 
@@ -142,14 +140,9 @@ def _named(paths: Paths, name: str) -> Store:
     raise UsageError(unknown("scan", name, sorted(stored | declared)))
 
 
-def place(paths: Paths, name: str) -> Store:
-    """Where the memory of this scan is, or will be."""
-    return Store(name, paths.data(name), eyes(paths.data(name), owner(*paths.owned)))
-
-
 def _has_memory(store: Store) -> bool:
     with store.seen() as directory:
         try:
-            return (directory / DATABASE).is_file()
+            return (directory / SCAN_MEMORY).is_file()
         except PermissionError as error:
             raise StorageFailure(f"{directory}: cannot be looked into: {why(error)}") from error

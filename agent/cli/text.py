@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from agent.declaration import amounts
 from agent.declaration.amounts import count as count
+from agent.linux.printable import printable
 
 ABSENT = "-"
 
@@ -24,16 +25,7 @@ def safe(value: object) -> str:
     unusual spaces) is written as its escape (``\\x1b``); a tab becomes the spaces it stands for.
     """
     text = str(value)
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else _escape(char) for char in text.expandtabs(8))
-
-
-def _escape(char: str) -> str:
-    code = ord(char)
-    if code < 0x100:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return text if text.isprintable() else printable(text.expandtabs(8))
 
 
 def duration(seconds: float | None, *, parts: int = 2) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from agent.linux import libc, systemd
 from agent.linux.cgroup_place import Mount, Unusable, counters, flat, home, members, parse_membership, read, ruling
+from agent.linux.printable import proc_text
 from agent.linux.process import Pidfd
 
 _CONTROLLERS = ("cpu", "memory", "pids")
@@ -288,7 +289,7 @@ class Cgroup:
 
     def _holds(self, pid: int) -> bool:
         try:
-            path = parse_membership(Path(f"/proc/{pid}/cgroup").read_text())
+            path = parse_membership(proc_text(Path(f"/proc/{pid}/cgroup")))
         except OSError:
             return False
         directory = self._mount.directory(path) if path is not None else None

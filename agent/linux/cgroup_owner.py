@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agent.linux.cgroup_place import parse_mounts
+from agent.linux.printable import name_of, proc_text
 
 MOST = 20_000
 """Cgroups that are looked at for one by its number."""
 
 _UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,255}\.(?:service|scope|socket|mount|swap)", re.ASCII)
 _OURS = re.compile(r"service\.([a-z][a-z0-9_]*)", re.ASCII)  # agent.linux.cgroup
-_ESCAPE = re.compile(r"\\x([0-9a-fA-F]{2})")
+_ESCAPE = re.compile(rb"\\x([0-9a-fA-F]{2})")
 _ID = r"([0-9a-f]{64})"
 _CONTAINERS = tuple(
     (kind, re.compile(pattern, re.ASCII))
@@ -33,13 +34,14 @@ _CONTAINERS = tuple(
         ("lxc", r"lxc-([^/]{1,64})"),
     )
 )
+_FULL = re.compile(_ID, re.ASCII)
 _BY_PARENT = {"docker": "docker", "lxc": "lxc", "libpod_parent": "podman"}
 """A directory whose children are containers, where cgroupfs and not systemd makes them."""
 
 
 class Owner(NamedTuple):
-    """Each is empty where the path does not tell. ``container`` is ``docker/0123456789ab``: the kind, and its name or
-    the first 12 digits of its id. ``service`` is that of an agent.
+    """Each is empty where the path does not tell. ``container`` is ``docker/0123456789ab``: the kind, and its name,
+    printable, or the first 12 digits of its id. ``service`` is that of an agent.
     """
 
     unit: str = ""
@@ -58,7 +60,7 @@ NOBODY = Owner()
 
 
 def owner_of(path: str) -> Owner:
-    """Whose the cgroup of that path is, as in /proc/PID/cgroup. The innermost name of each kind counts."""
+    """Whose the cgroup of that path is, as ``proc_text`` has it. The innermost name of each kind counts."""
     unit = container = service = ""
     above = ""
     for part in path.split("/"):
@@ -74,24 +76,30 @@ def owner_of(path: str) -> Owner:
 def _container(part: str, above: str) -> str:
     for kind, pattern in _CONTAINERS:
         if match := pattern.fullmatch(part):
-            name = _ESCAPE.sub(lambda digits: chr(int(digits[1], 16)), match[1])
-            return f"{kind}/{name[:12] if len(name) == 64 else name}"
+            name = _unescape(match[1])
+            return f"{kind}/{name[:12] if _FULL.fullmatch(name) else name_of(name)}"
     kind = _BY_PARENT.get(above, "")
     if kind:
         name = part.removeprefix("libpod-")
-        if re.fullmatch(r"[0-9a-f]{64}", name):
+        if _FULL.fullmatch(name):
             return f"{kind}/{name[:12]}"
-        return f"lxc/{part[:64]}" if kind == "lxc" and part else ""
+        return f"lxc/{name_of(part[:64])}" if kind == "lxc" and part else ""
     return ""
+
+
+def _unescape(name: str) -> str:
+    """As systemd-escape(1) --unescape: it writes bytes."""
+    return os.fsdecode(_ESCAPE.sub(lambda digits: bytes((int(digits[1], 16),)), os.fsencode(name)))
 
 
 def paths_of(wanted: set[int], mountinfo: str | None = None) -> dict[int, str]:
     """The paths of cgroups (v2) by their numbers, which are those of the inodes of their directories, as far as they
-    are found below what is mounted here. ``mountinfo`` is the text of /proc/self/mountinfo.
+    are found below what is mounted here, as ``os.fsdecode`` has them. ``mountinfo`` is the text of
+    /proc/self/mountinfo.
     """
     found: dict[int, str] = {}
     try:
-        mounts = parse_mounts(Path("/proc/self/mountinfo").read_text() if mountinfo is None else mountinfo)
+        mounts = parse_mounts(proc_text(Path("/proc/self/mountinfo")) if mountinfo is None else mountinfo)
     except OSError:
         return found
     left = MOST

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from agent.linux.capabilities import acting
 from agent.linux.capability_sets import mask
+from agent.linux.printable import printable, proc_text
 
 _LIMITS = ("memory.max", "pids.max", "cpu.max")
 _BLOCK = 64 * 1024
@@ -41,7 +42,7 @@ class Unusable(Exception):
 def parse_mounts(mountinfo: str) -> list[tuple[str, str]]:
     """``(root, mount point)`` of each cgroup2 file system in the text of /proc/PID/mountinfo, proc_pid_mountinfo(5)."""
     found = []
-    for line in mountinfo.splitlines():
+    for line in mountinfo.split("\n"):
         mount, _, rest = line.partition(" - ")
         fields = mount.split(" ")
         if rest.split(" ")[0] == "cgroup2" and len(fields) >= 5:
@@ -51,7 +52,7 @@ def parse_mounts(mountinfo: str) -> list[tuple[str, str]]:
 
 def parse_membership(cgroup: str) -> str | None:
     """The cgroup v2 path in the text of /proc/PID/cgroup, cgroups(7); ``None`` when the process is in none."""
-    for line in cgroup.splitlines():
+    for line in cgroup.split("\n"):
         if line.startswith("0::/"):
             return line[3:].removesuffix(" (deleted)")
     return None
@@ -63,7 +64,7 @@ def _unescape(field: str) -> str:
 
 def home() -> tuple[Mount, Path]:
     """The cgroup we are in now. Raises ``Unusable`` and ``OSError``."""
-    own = parse_membership(Path("/proc/self/cgroup").read_text())
+    own = parse_membership(proc_text(Path("/proc/self/cgroup")))
     mounts = _mounts()
     if own is None or not mounts:
         raise Unusable("no cgroup v2 is mounted; mount one, or boot without systemd.unified_cgroup_hierarchy=0")
@@ -71,12 +72,12 @@ def home() -> tuple[Mount, Path]:
         here = mount.directory(own)
         if here is not None and here.is_dir():
             return mount, here
-    raise Unusable(f"our cgroup {own} is outside of every cgroup v2 mount we can see")
+    raise Unusable(f"our cgroup {printable(own)} is outside of every cgroup v2 mount we can see")
 
 
 @functools.cache
 def _mounts() -> list[Mount]:
-    return [Mount(root, Path(point)) for root, point in parse_mounts(Path("/proc/self/mountinfo").read_text())]
+    return [Mount(root, Path(point)) for root, point in parse_mounts(proc_text(Path("/proc/self/mountinfo")))]
 
 
 def ruling() -> AbstractContextManager[None]:

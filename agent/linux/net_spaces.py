@@ -1,8 +1,9 @@
 """The other network namespaces of this host, and what waits for strangers in them: network_namespaces(7), proc(5).
 
 The files in /proc/PID/net show the namespace of that process to anybody who may see the process at all, so no entering
-and no privilege is needed. Who made the namespace chooses what is in them: what is read of each is bounded. One in
-which no process is, or none that may be seen (``hidepid``, ``ProtectProc=``), is not found.
+and no privilege is needed. Who made the namespace chooses what is in them: what is read of each is bounded, and of all
+together, in equal shares: so many that one makes do not hide what is in another's. One in which no process is, or none
+that may be seen (``hidepid``, ``ProtectProc=``), is not found.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
+from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -21,6 +23,13 @@ from agent.linux.sock_diag import Bound
 MOST_SPACES: Final = 256
 MOST_BYTES: Final = 8 << 20
 """Of one file of a namespace: some 50,000 sockets. What is beyond is not looked at."""
+
+MOST_BYTES_OF_ALL: Final = 128 << 20
+"""Of the tables of sockets of all namespaces, each of which has the same share: 128 KiB of each table, some 800
+sockets, where there are 256. The kernel lists those of TCP that listen first."""
+
+MOST_OF_ALL: Final = 65_536
+"""Sockets that are kept, of all namespaces: of each the same share, 256 and more."""
 
 MOST_ADDRESSES: Final = 1024
 """Of one namespace."""
@@ -58,12 +67,17 @@ def spaces(pids: Iterable[int]) -> list[Space]:
     return [one for one in made if one.addresses]
 
 
-def bound_in(space: Space) -> list[Bound]:
-    """As ``sock_diag.bound``; an IPv6 wildcard is taken to be for IPv4 too, as most are. Nothing when it has gone."""
+def bound_in(space: Space, of: int = 1) -> list[Bound]:
+    """As ``sock_diag.bound``, for one ``of`` so many namespaces; an IPv6 wildcard is taken to be for IPv4 too, as most
+    are. Nothing when it has gone.
+    """
     found: list[Bound] = []
-    for protocol, family, name, state in _TABLES:
+    limit, most = min(MOST_BYTES, MOST_BYTES_OF_ALL // (len(_TABLES) * of)), MOST_OF_ALL // of
+    for number, (protocol, family, name, state) in enumerate(_TABLES, 1):
+        share = most * number // len(_TABLES) - len(found)  # what the one leaves over is the next one's
         with suppress(OSError):
-            found += sockets(_read(space.pid, name, space.number), protocol, family, state)
+            table = _read(space.pid, name, space.number, limit)
+            found += islice(sockets(table, protocol, family, state), share)
     return found
 
 
@@ -119,12 +133,12 @@ def _number(pid: int | str) -> int:
     return 0
 
 
-def _read(pid: int, name: str, number: int = 0) -> str:
+def _read(pid: int, name: str, number: int = 0, limit: int = MOST_BYTES) -> str:
     """The beginning of a file; nothing if the process is another one by now, in another namespace than that."""
     with Path(f"/proc/{pid}/net/{name}").open("rb") as file:
         if number and _number(pid) != number:
             return ""
-        return file.read(MOST_BYTES).decode("ascii", "replace")
+        return file.read(limit).decode("ascii", "replace")
 
 
 def _place(text: str, family: int) -> tuple[str, int]:

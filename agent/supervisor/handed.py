@@ -15,10 +15,7 @@ from pathlib import Path
 
 from agent.declaration.model import AnyService
 from agent.linux.files import open_regular
-from agent.paths import Paths
-
-BUDGET = "SERVICE_BUDGET_FD"
-"""The variable that names the descriptor of the budget."""
+from agent.paths import BUDGET_VARIABLE, Paths
 
 
 @contextmanager
@@ -32,7 +29,7 @@ def handed(service: AnyService, paths: Paths) -> Iterator[dict[str, int]]:
         with suppress(OSError):
             fd = _open(paths.scan_budget)
     try:
-        yield {BUDGET: fd} if fd >= 0 else {}
+        yield {BUDGET_VARIABLE: fd} if fd >= 0 else {}
     finally:
         if fd >= 0:
             os.close(fd)

@@ -115,7 +115,7 @@ def close_database(opened: Opened, path: Path) -> None:
     """
     path = Path(os.path.realpath(path))
     opened.connection.close()
-    with suppress(OSError):
+    with suppress(OSError, StorageFailure):
         if not _log_of(path):
             write_atomic(
                 path.with_name(path.name + CLOSED), f"{_identity(path)} {int(opened.checked)}\n".encode(), mode=0o640

@@ -366,6 +366,9 @@ def _one_line(text: str, *, limit: int = TEXT_LIMIT) -> str:
 def _field(value: Mapping[str, Any]) -> str:
     """Encode as single-line ASCII JSON. Raises ``ValueError`` when it would not fit into a field."""
     encoded = json.dumps(value, separators=(",", ":"), default=str)
+    if "\\ud" in encoded:  # half of a pair is no character, and nobody would take the field
+        whole = json.dumps(value, ensure_ascii=False, default=str).encode("utf-8", "replace")
+        encoded = json.dumps(json.loads(whole), separators=(",", ":"))
     if len(encoded) > FIELD_LIMIT:
         raise ValueError(f"{len(encoded)} bytes, at most {FIELD_LIMIT} fit")
     return encoded

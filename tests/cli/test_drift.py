@@ -10,11 +10,9 @@ from typing import Any
 
 import pytest
 
-from agent.cli import drift as command
 from agent.workers.inventory.sighting import SERVICE, Sighting
 from agent.workers.scan.found import Port
 from agent.workers.scan.store import ScanStore, Task
-from agent.workers.watch import row
 from tests.cli.harness import Agentctl
 from tests.workers.watch.memories import remember, up
 from tests.workers.watch.scenes import port
@@ -163,11 +161,6 @@ def test_a_wrong_declaration_is_exit_code_1(agentctl: Agentctl, prefix: Path) ->
     done = agentctl("drift")
     assert (done.returncode, done.stdout) == (1, "")
     assert "env.toml:2: expect.web.hosts" in done.stderr
-
-
-def test_the_words_of_the_options_are_those_of_the_rows() -> None:
-    assert command.KINDS == row.KINDS
-    assert command.SEVERITIES == row.SEVERITIES
 
 
 # -- expect from-scan --------------------------------------------------------------------------------------------------

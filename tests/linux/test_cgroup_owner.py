@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,6 +45,12 @@ SHORT = A[:12]
         ),
         ("/lxc.payload.web/system.slice/nginx.service", "nginx.service", "lxc/web", ""),
         ("/lxc/web", "", "lxc/web", ""),
+        ("/lxc.payload.w\udcff\x1b", "", r"lxc/w\xff\x1b", ""),
+        ("/lxc/w\udcff\x1b", "", r"lxc/w\xff\x1b", ""),
+        (
+            r"/machine.slice/machine-caf\xc3\xa9\x1b\xff.scope",
+            *(r"machine-caf\xc3\xa9\x1b\xff.scope", "machine/caf\u00e9\\x1b\\xff", ""),
+        ),
         ("/init.scope", "init.scope", "", ""),
     ],
 )
@@ -73,3 +82,31 @@ def test_a_cgroup_is_found_by_its_number(cgroup: tuple[Path, str]) -> None:
     assert paths_of({number, 2**60}) == {number: path}
     assert paths_of(set()) == {}
     assert paths_of({number}, mountinfo="") == {}
+
+
+def test_a_cgroup_of_any_name_is_found_and_those_below_it(cgroup: tuple[Path, str]) -> None:
+    directory, path = cgroup
+    odd = directory / os.fsdecode(b"x\xff\x1b\x0c0::")
+    below = odd / "in"
+    below.mkdir(parents=True)
+    try:
+        numbers = [odd.stat().st_ino, below.stat().st_ino]
+        assert paths_of(set(numbers)) == {numbers[0]: f"{path}/{odd.name}", numbers[1]: f"{path}/{odd.name}/in"}
+    finally:
+        below.rmdir()
+        odd.rmdir()
+
+
+def test_a_mount_of_any_name_hides_no_cgroup(cgroup: tuple[Path, str], tmp_path: Path) -> None:
+    """A user may have one, by fusermount(1)."""
+    ask = (
+        "import os, sys; from pathlib import Path; from agent.linux.cgroup_owner import paths_of\n"
+        "from agent.linux.cgroup_place import home\nprint(home()[0].root, paths_of({int(sys.argv[1])}))"
+    )
+    place = tmp_path / os.fsdecode(b"m\xff\x85")
+    place.mkdir()
+    number = cgroup[0].stat().st_ino
+    script = 'mount -t tmpfs none "$1" && exec "$2" -c "$3" "$4"'
+    words = ["unshare", "--mount", "sh", "-c", script, "sh", os.fspath(place), sys.executable, ask, str(number)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=30)
+    assert (done.returncode, done.stdout) == (0, f"/ {{{number}: {cgroup[1]!r}}}\n"), done.stderr

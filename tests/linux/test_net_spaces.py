@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
+from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.linux.net_spaces import MOST_ADDRESSES, local_addresses, sockets, spaces
+from agent.linux import net_spaces
+from agent.linux.net_spaces import MOST_ADDRESSES, Space, bound_in, local_addresses, sockets, spaces
 
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
 LISTENS = "   0: 0100007F:1F91 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000 0 77369236 1 0 100 0\n"
@@ -53,6 +57,24 @@ def test_addresses_are_those_by_which_others_reach_it() -> None:
     assert local_addresses(trie, inet6) == {"10.7.0.9", "fd00::9"}
     many = "".join(f"|-- 10.7.{number >> 8}.{number & 255}\n /32 host LOCAL\n" for number in range(5000))
     assert len(local_addresses(many, inet6)) == MOST_ADDRESSES
+
+
+def test_of_all_namespaces_together_no_more_is_kept_than_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our own stands for another: 40 sockets of TCP, and some of UDP, which have the last part of its share."""
+    monkeypatch.setattr(net_spaces, "MOST_OF_ALL", 320)
+    us = Space(Path("/proc/self/net/tcp").stat().st_ino, os.getpid(), frozenset())
+    with ExitStack() as stack:
+        for _ in range(40):
+            stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        for _ in range(3):
+            stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)).bind(("127.0.0.1", 0))
+        assert Counter(one.protocol for one in bound_in(us))["tcp"] >= 40
+        few = bound_in(us, of=16)
+        assert len(few) <= 20
+        assert Counter(one.protocol for one in few if one.family == socket.AF_INET)["tcp"] == 5
+        assert any(one.protocol == "udp" for one in few)
+        monkeypatch.setattr(net_spaces, "MOST_BYTES_OF_ALL", 4 * 16 * 1000)
+        assert 0 < len(bound_in(us, of=16)) <= 4 * 6  # 150 bytes are a line
 
 
 def test_our_own_namespace_is_none_of_the_others() -> None:

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from agent.declaration.model import Command, Scan
-from agent.paths import Paths
-from agent.supervisor.handed import BUDGET, handed
-from agent.workers.scan.budget_file import VARIABLE
+from agent.paths import BUDGET_VARIABLE, Paths
+from agent.supervisor.handed import handed
 
 SCAN = Scan(name="lan", targets=("127.0.0.1",))
 
@@ -23,13 +22,9 @@ def paths(tmp_path: Path) -> Paths:
     return Paths.of(tmp_path)
 
 
-def test_it_goes_by_the_name_that_the_worker_knows() -> None:
-    assert BUDGET == VARIABLE
-
-
 def test_a_scan_gets_a_file_that_is_ours_alone_and_others_get_none(paths: Paths) -> None:
     with handed(SCAN, paths) as files:
-        fd = files[BUDGET]
+        fd = files[BUDGET_VARIABLE]
         assert os.fstat(fd).st_mode & 0o777 == 0o600
         assert paths.scan_budget.stat().st_ino == os.fstat(fd).st_ino
         assert not os.get_inheritable(fd)
@@ -41,9 +36,9 @@ def test_a_scan_gets_a_file_that_is_ours_alone_and_others_get_none(paths: Paths)
 
 def test_each_start_has_a_lock_of_its_own(paths: Paths) -> None:
     with handed(SCAN, paths) as one, handed(SCAN, paths) as other:
-        fcntl.flock(one[BUDGET], fcntl.LOCK_EX)
+        fcntl.flock(one[BUDGET_VARIABLE], fcntl.LOCK_EX)
         with pytest.raises(BlockingIOError):
-            fcntl.flock(other[BUDGET], fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(other[BUDGET_VARIABLE], fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @pytest.mark.parametrize("what", ["link", "link to nowhere", "pipe", "second name", "open to others", "of another"])
@@ -67,7 +62,7 @@ def test_what_is_no_file_of_ours_goes(paths: Paths, tmp_path: Path, what: str) -
             paths.scan_budget.touch(0o600)
             os.chown(paths.scan_budget, 65534, 65534)
     with handed(SCAN, paths) as files:
-        os.write(files[BUDGET], b"ours")
+        os.write(files[BUDGET_VARIABLE], b"ours")
     assert victim.read_text() == "precious"
     assert paths.scan_budget.read_text() == "ours"
     assert not (tmp_path / "nowhere").exists()
@@ -86,7 +81,7 @@ def test_where_it_cannot_be_had_the_scan_goes_without(paths: Paths) -> None:
 def test_nobody_else_may_open_it_and_who_was_handed_it_may_use_it(paths: Paths) -> None:
     paths.prefix.chmod(0o755)
     with handed(SCAN, paths) as files:
-        fd = files[BUDGET]
+        fd = files[BUDGET_VARIABLE]
         nobody = ["setpriv", "--reuid=65534", "--clear-groups"]
         opened = subprocess.run([*nobody, "cat", str(paths.scan_budget)], capture_output=True, check=False)
         done = subprocess.run([*nobody, "bash", "-c", f"printf x >&{fd}"], pass_fds=(fd,), check=False)

@@ -19,6 +19,7 @@ import pytest
 from agent.declaration.model import Capture, Heartbeat
 from agent.errors import CaptureFailure, ConfigurationError, RuntimeFailure
 from agent.linux.notify import SystemdNotifier
+from agent.supervisor.notices import ChildEvent, understand
 from agent.workers.runtime import FIELD_LIMIT, Context, context_from, live
 
 ROOT = Path(__file__).parents[2]
@@ -274,6 +275,18 @@ def test_an_event_is_one_bounded_line_of_json(agent: Agent) -> None:
     assert len(large) <= FIELD_LIMIT
     assert json.loads(large)["data"] == {}
     assert json.loads(large)["message"].endswith("…")
+
+
+def test_half_a_pair_of_surrogates_loses_no_event(agent: Agent) -> None:
+    """As of a name that is no UTF-8, by ``os.fsdecode``."""
+    body = (
+        "class Mine(Worker):\n"
+        " async def run(self):\n"
+        "  self.context.event('odd', 'by \\udcff', name='\\udcff\\ud800 \\U0001f600 \\\\ud800', packets=3)\n"
+    )
+    agent.start(body)
+    event = understand({"X_EVENT": agent.wait_for("X_EVENT")}).event
+    assert event == ChildEvent("odd", "by", {"name": "?? \U0001f600 \\ud800", "packets": 3})
 
 
 def test_a_program_that_the_worker_starts_does_not_inherit_the_notify_socket(agent: Agent) -> None:

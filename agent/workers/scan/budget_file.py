@@ -31,11 +31,9 @@ from uuid import UUID
 
 from agent.linux.files import flock_holder
 from agent.linux.process import boot_id
+from agent.paths import BUDGET_VARIABLE
 from agent.workers.scan import budget
 from agent.workers.scan.budget import SECOND, SLOTS, Claim, Limits, Places, Rules
-
-VARIABLE = "SERVICE_BUDGET_FD"
-"""The variable that names the descriptor of the file."""
 
 _HEADER = struct.Struct("=8sII16s")
 _MAGIC, _VERSION = b"agtscanb", 1
@@ -315,7 +313,7 @@ class Share:
 
 def budget_of(environ: Mapping[str, str], limits: Limits, told: Callable[[str], object]) -> Budget:
     """The budget of the scan that this process is the worker of. Its descriptor is ours from then on."""
-    number = environ.get(VARIABLE, "")
+    number = environ.get(BUDGET_VARIABLE, "")
     if not re.fullmatch("[0-9]{1,6}", number):
         told("there is no budget of all scans: this scan keeps to its own")
         return Budget(None, limits, told)

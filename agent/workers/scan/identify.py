@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from agent.errors import ScanFailure
+from agent.errors import ScanFailure, first_failure
 from agent.workers.scan.asking import FREE, Leave, ask
 from agent.workers.scan.detect import USUAL, Stage, Task, affordable, at_length, parts, tasks
 from agent.workers.scan.found import Host
@@ -72,12 +72,6 @@ class Progress:
 
 Source = Callable[[int, Collection[str]], Sequence[Host]]
 """``source(most, underway)`` gives the next hosts, up to so many, none of which is under way, or none for now."""
-
-
-def first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """One failure ends all; those that came of it are told by nobody."""
-    error = group.exceptions[0]
-    return first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
 class Identification:
@@ -165,7 +159,7 @@ class Identification:
                         working.create_task(self._run_all(past_slow=number == 0 and self._processes > 1))
                 ticking.cancel()
         except BaseExceptionGroup as failed:
-            raise first(failed) from failed
+            raise first_failure(failed) from failed
         finally:
             if self._timer is not None:
                 self._timer.cancel()

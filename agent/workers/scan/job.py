@@ -66,7 +66,7 @@ async def settle_job(service: Scan, log: Callable[[str], None], before: Before |
             exclude,
             service.allow_public,
             ports=max(_number(ports.tcp), _number(ports.udp)),
-            identity=(service.profile, str(ports), service.engine),
+            identity=(service.profile, str(ports), service.engine, *sorted(service.scripts)),
         )
         allowed = Allowed(service.allow_public, exclude, never)
         return Job(ports, pinned, exclude, allowed, plan, kind, program, want)

@@ -11,18 +11,21 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Collection, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from agent.errors import StorageFailure
+from agent.linux.files import open_regular, why
 from agent.workers.scan.detect import PortKey, Stage
 from agent.workers.scan.speak import How
 
 MOST: Final = 64 * 1024 * 1024
 """Bytes of one file; a longer one is none of ours. One host says at most 4 MiB in one run of nmap."""
+
+
+_END = ".notes"
 
 
 class Heard(msgspec.Struct, frozen=True, tag="heard"):
@@ -64,12 +67,18 @@ class Notebook:
     def __init__(self, directory: Path, identity: str) -> None:
         self._directory = directory
         self._identity = identity
+        try:
+            link = directory.is_symlink()
+        except OSError as error:
+            raise self._failure(directory, error) from error
+        if link:  # what is there is removed
+            raise StorageFailure(f"{directory}: it is a link, so no directory of ours")
 
     def read(self, address: str) -> list[Fact]:
         """What is known of a host, in the order in which it became known. Further facts are appended to that."""
         path = self._path(address)
         try:
-            fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+            fd = open_regular(path, os.O_RDWR)
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -103,15 +112,20 @@ class Notebook:
 
     def discard(self) -> None:
         """Forget all hosts."""
-        with suppress(FileNotFoundError):
-            for path in self._directory.iterdir():
-                self._remove(path)
+        try:
+            left = [path for path in self._directory.iterdir() if path.name.endswith(_END)]
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise self._failure(self._directory, error) from error
+        for path in left:
+            self._remove(path)
 
     def _append(self, address: str, fact: Fact) -> None:
         path = self._path(address)
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
-            fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
+            fd = open_regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
             try:
                 line = _encode(fact) + b"\n"
                 if os.fstat(fd).st_size == 0:
@@ -131,11 +145,11 @@ class Notebook:
 
     def _path(self, address: str) -> Path:
         # A zone is the name of an interface, which may be nearly anything.
-        return self._directory / f"{hashlib.blake2b(address.encode(), digest_size=16).hexdigest()}.notes"
+        return self._directory / f"{hashlib.blake2b(address.encode(), digest_size=16).hexdigest()}{_END}"
 
     @staticmethod
     def _failure(path: Path, error: OSError) -> StorageFailure:
-        return StorageFailure(f"{path}: cannot be kept: {error.strerror}")
+        return StorageFailure(f"{path}: cannot be kept: {why(error)}")
 
 
 def _read(data: bytes, head: _Head) -> tuple[list[Fact], int]:

@@ -66,7 +66,7 @@ def find_nmap(environment: Mapping[str, str] = os.environ) -> Program:
     if found is None:
         raise ScanFailure("nmap is not installed: apt-get install nmap")
     path = Path(found).absolute()
-    privileged, why_not = privileges(Path("/proc/self/status").read_text())
+    privileged, why_not = privileges(Path("/proc/self/status").read_text("ascii", "replace"))
     data = next((place for place in _places(path) if place.is_dir()), None)
     variables = nmap_environment(base, privileged=privileged, data_directory=str(data) if data else None)
     if mark := environment.get(MARK):  # an nmap that outlives us is recognised by it

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from agent.errors import ScanFailure, StorageFailure
+from agent.linux.files import open_regular
 from agent.telemetry.database import Opened, close_database, open_database, storage_failure, transaction
 from agent.workers.scan.found import Host, Protocol
 from agent.workers.scan.memory import passive, reading, schema, writing
@@ -436,7 +437,7 @@ def _lock(path: Path) -> int:
     """The lock that makes a process the only one on this database; the kernel lets go of it when we die, flock(2)."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
+        fd = open_regular(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o640)
     except OSError as error:
         raise StorageFailure(f"{path}: the database cannot be opened: {error.strerror}") from error
     try:

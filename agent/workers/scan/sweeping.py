@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Literal
 
 from agent.errors import ScanFailure, StorageFailure
 from agent.linux.capability_sets import NET_RAW, mask, parse_sets
+from agent.linux.files import open_regular, why
 from agent.workers.scan.advance import Progress
 from agent.workers.scan.allowed import Allowed
 from agent.workers.scan.blind import Witness
@@ -99,33 +101,44 @@ class Sweeper:
 
     def begun(self, number: int) -> bool:
         """Whether something is known of this chunk already."""
-        return any(self._path(number, kind).exists() for kind in ("tcp", "udp"))
+        return any(os.path.lexists(self._path(number, kind)) for kind in ("tcp", "udp"))
 
     def discard(self, *, notes: bool = True) -> None:
-        """Forget everything that was left of chunks, and ``notes``: why it is degraded."""
-        for path in self._directory.glob("sweep-*.*"):
+        """Forget everything that was left of chunks, and ``notes``: why it is degraded. Raises ``StorageFailure``."""
+        try:
+            left = [path for path in self._directory.iterdir() if path.name.startswith("sweep-")]
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise StorageFailure(f"{self._directory}: cannot be looked into: {why(error)}") from error
+        for path in left:
             if notes or path.name != _NOTES:
-                path.unlink(missing_ok=True)
+                _remove(path)
 
     def forget(self, number: int) -> None:
-        """Forget a chunk: what it told is stored elsewhere."""
+        """Forget a chunk: what it told is stored elsewhere. Raises ``StorageFailure``."""
         for kind in ("tcp", "udp"):
-            self._path(number, kind).unlink(missing_ok=True)
+            _remove(self._path(number, kind))
 
     def note(self, reason: str) -> None:
-        """Remember, for whoever continues this run, why it is degraded."""
+        """Remember, for whoever continues this run, why it is degraded. Raises ``StorageFailure``."""
+        path = self._directory / _NOTES
         try:
-            with (self._directory / _NOTES).open("a") as notes:
-                notes.write(f"{reason}\n")
+            with os.fdopen(open_regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640), "ab") as notes:
+                notes.write(f"{reason}\n".encode())
         except OSError as error:
-            raise StorageFailure(f"{self._directory / _NOTES}: cannot be written: {error.strerror}") from error
+            raise StorageFailure(f"{path}: cannot be written: {why(error)}") from error
 
     def notes(self) -> list[str]:
-        """What was noted."""
+        """What was noted. Raises ``StorageFailure``."""
+        path = self._directory / _NOTES
         try:
-            return (self._directory / _NOTES).read_text("utf-8", "replace")[:4096].splitlines()
-        except OSError:
+            with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as notes:
+                return notes.read(4096).decode("utf-8", "replace").splitlines()
+        except FileNotFoundError:
             return []
+        except OSError as error:
+            raise StorageFailure(f"{path}: cannot be read: {why(error)}") from error
 
     def _path(self, number: int, kind: str) -> Path:
         return self._directory / f"sweep-{number}.{kind}"
@@ -227,6 +240,14 @@ class Sweeper:
         )
 
 
+def _remove(path: Path) -> None:
+    """Of a link the link. Raises ``StorageFailure``."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageFailure(f"{path}: cannot be removed: {why(error)}") from error
+
+
 def make_engine(kind: Kind, addresses: Sequence[str]) -> Engine:
     """Raises ``ScanFailure`` when this host cannot ask in this way."""
     try:
@@ -245,7 +266,7 @@ def make_engine(kind: Kind, addresses: Sequence[str]) -> Engine:
 
 def may_send_raw() -> bool:
     """Whether this process itself may open raw sockets."""
-    return bool(parse_sets(Path("/proc/self/status").read_text()).effective & mask([NET_RAW]))
+    return bool(parse_sets(Path("/proc/self/status").read_text("ascii", "replace")).effective & mask([NET_RAW]))
 
 
 async def drive(sweep: Sweep, engine: Engine, gate: Gate, turn: Callable[[], None]) -> None:

@@ -18,7 +18,7 @@ from ipaddress import ip_address
 from typing import Any, Final
 
 from agent.declaration.model import Scan
-from agent.errors import ScanFailure
+from agent.errors import ScanFailure, first_failure
 from agent.workers.runtime import Context
 from agent.workers.scan.advance import Progress
 from agent.workers.scan.again import Lot, Within, look_again
@@ -27,7 +27,7 @@ from agent.workers.scan.budget_file import Budget
 from agent.workers.scan.discover import discover
 from agent.workers.scan.figures import Figures
 from agent.workers.scan.found import Host
-from agent.workers.scan.identify import Want, first
+from agent.workers.scan.identify import Want
 from agent.workers.scan.identifying import Identifying, leave_of
 from agent.workers.scan.job import DISCOVERED_AT_ONCE, Job
 from agent.workers.scan.memory.coverage import asked
@@ -135,7 +135,7 @@ class Walk:
                 self._figures.all_swept()
                 identifying.finish()
         except BaseExceptionGroup as failed:
-            raise first(failed) from failed
+            raise first_failure(failed) from failed
         finally:
             self._identifying = None
 

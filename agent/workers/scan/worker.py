@@ -12,6 +12,7 @@ import msgspec
 
 from agent.declaration.model import Scan
 from agent.errors import AgentError, ConfigurationError, StorageFailure
+from agent.paths import SCAN_MEMORY
 from agent.workers.runtime import Context
 from agent.workers.scan.afterwards import afterwards, tell_changes
 from agent.workers.scan.budget import Limits
@@ -48,7 +49,7 @@ class ScanWorker:
         """
         service = self._service
         try:
-            path = self._context.data / "scan.db"
+            path = self._context.data / SCAN_MEMORY
             self._job = await settle_job(service, self._context.log, pinned_before(path, service.site, time.time()))
             limits = Limits(service.budget.rate, service.budget.network_rate, service.budget.target_rate)
             self._budget = budget_of(os.environ, limits, self._context.log)

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from agent.declaration.model import Declared, Expect
 from agent.errors import RuntimeFailure, StorageFailure
+from agent.paths import SCAN_MEMORY
 from agent.workers.inventory import local
 from agent.workers.inventory.sighting import unicast
 from agent.workers.watch import from_capture, from_declaration, from_scan
@@ -71,7 +72,7 @@ def gather(
             site = "" if one.site in ("", watched.server) else one.site
             try:
                 with seen(one.name) as directory:
-                    scans += from_scan.read(directory / "scan.db", one.name, site, wanted, now)
+                    scans += from_scan.read(directory / SCAN_MEMORY, one.name, site, wanted, now)
             except StorageFailure as error:
                 blind.add(f"scan {one.name}")
                 notes.append(str(error))

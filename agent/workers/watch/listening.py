@@ -24,6 +24,7 @@ from agent.linux.cgroup_owner import NOBODY, Owner, owner_of, paths_of
 from agent.linux.cgroup_place import parse_membership
 from agent.linux.files import why
 from agent.linux.net_spaces import Space
+from agent.linux.printable import name_of, proc_text
 from agent.linux.sock_diag import Bound
 
 WILDCARDS = ("0.0.0.0", "::")  # noqa: S104  # compared with, and bound to nothing
@@ -35,7 +36,7 @@ _EPHEMERAL = (32768, 60999)  # ip(7), ip_local_port_range, as the kernel has it 
 
 
 class Process(NamedTuple):
-    """``started`` is unix seconds, ``name`` the kernel's (at most 15 bytes, or more where psutil knows them)."""
+    """``started`` is unix seconds, ``name`` the kernel's (15 bytes, or more where psutil knows them), printable."""
 
     pid: int
     name: str
@@ -93,7 +94,8 @@ class Listener:
 def listeners() -> list[Listener]:
     """What listens on this host: TCP, and UDP but for the ports of clients. Sorted. Raises ``RuntimeFailure``."""
     try:
-        elsewhere = {space: _wanted(net_spaces.bound_in(space)) for space in net_spaces.spaces(psutil.pids())}
+        spaces = net_spaces.spaces(psutil.pids())
+        elsewhere = {space: _wanted(net_spaces.bound_in(space, len(spaces))) for space in spaces}
         try:
             here = _wanted(sock_diag.bound())
         except OSError:  # a kernel without inet_diag, or a sandbox that forbids it
@@ -199,7 +201,7 @@ def ephemeral() -> tuple[int, int]:
 
 def _interface(index: int) -> str:
     with suppress(OSError):
-        return socket.if_indextoname(index) if index else ""
+        return name_of(socket.if_indextoname(index)) if index else ""
     return ""
 
 
@@ -239,7 +241,7 @@ def _sockets(pid: int) -> Iterator[int]:
 def _process(pid: int) -> Process | None:
     try:
         process = psutil.Process(pid)
-        return Process(pid, process.name(), process.create_time())
+        return Process(pid, name_of(process.name()), process.create_time())
     except (psutil.Error, OSError):
         return None
 
@@ -255,7 +257,7 @@ def _owner(processes: Iterable[Process]) -> Owner:
 @functools.cache  # as long as one list is made: hundreds of sockets may be those of one process
 def _owner_of(pid: int) -> Owner:
     with suppress(OSError):
-        return owner_of(_path(Path(f"/proc/{pid}/cgroup").read_text()))
+        return owner_of(_path(proc_text(Path(f"/proc/{pid}/cgroup"))))
     return NOBODY
 
 
@@ -263,7 +265,7 @@ def _path(membership: str) -> str:
     """The cgroup in the text of /proc/PID/cgroup: of version 2, or else, where both are mounted, systemd's own."""
     path = parse_membership(membership) or "/"
     if path == "/":
-        for line in membership.splitlines():
+        for line in membership.split("\n"):
             _, _, rest = line.partition(":")
             if rest.startswith("name=systemd:/"):
                 return rest.partition(":")[2]

@@ -7,16 +7,17 @@ looked at and does not tell of it any more; what could not be looked at lets it 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 
 from agent.errors import StorageFailure
 from agent.linux.files import open_regular, why, write_atomic
+from agent.telemetry.kinds import DRIFT_KINDS, DRIFT_SEVERITIES
 from agent.workers.watch.drift import MOST, Judged
-from agent.workers.watch.row import KINDS, SEVERITIES, Row
+from agent.workers.watch.row import Row
 
 NAME: Final = "drift.json"
 VERSION: Final = 1
@@ -81,7 +82,7 @@ def fold(before: Standing, judged: Judged, blind: Collection[str], now: float) -
 
 
 def _rank(severity: str) -> int:
-    return SEVERITIES.index(severity) if severity in SEVERITIES else -1
+    return DRIFT_SEVERITIES.index(severity) if severity in DRIFT_SEVERITIES else -1
 
 
 def _stands(row: Row, found: float, since: float) -> Stands:
@@ -101,13 +102,15 @@ def _stands(row: Row, found: float, since: float) -> Stands:
 
 
 class Damaged(StorageFailure):
-    """The file is not what it should be."""
+    """The file is not what it should be, or cannot be read."""
 
 
 class _File(msgspec.Struct, frozen=True):
     rows: list[Stands]
     noticed: list[tuple[_Word, _Word, Annotated[int, msgspec.Meta(ge=0, le=65535)], _Time]] = []
     version: int = VERSION
+    last: Annotated[int, msgspec.Meta(ge=0, lt=2**53)] = 0
+    untold: list[tuple[str, str, dict[str, Any]]] = []
 
 
 class _Version(msgspec.Struct):
@@ -123,22 +126,39 @@ def notice(before: Noticed, listening: Iterable[tuple[str, str, int]], now: floa
     return {key: before.get(key, now) for key in listening}
 
 
-def write(path: Path, standing: Standing, noticed: Noticed) -> None:
+class Kept(NamedTuple):
+    """What the file holds. ``last`` is the number of the last event, ``untold`` those that may not have been told: the
+    kind of each, its message and its data.
+    """
+
+    standing: Standing
+    noticed: Noticed
+    last: int = 0
+    untold: Sequence[tuple[str, str, dict[str, Any]]] = ()
+
+
+def write(path: Path, kept: Kept) -> None:
     """Replace the file. Raises ``StorageFailure``."""
-    rows = list(standing.values())[:MOST_STANDING]
-    listed = [(*key, at) for key, at in noticed.items()][:MOST_STANDING]
-    write_atomic(path, msgspec.json.encode(_File(rows, listed)) + b"\n", mode=0o640)
+    rows = list(kept.standing.values())[:MOST_STANDING]
+    listed = [(*key, at) for key, at in kept.noticed.items()][:MOST_STANDING]
+    try:
+        content = msgspec.json.encode(_File(rows, listed, last=kept.last, untold=list(kept.untold)))
+    except ValueError as error:  # a text that is no Unicode
+        raise StorageFailure(f"{path}: cannot be written: {error}") from error
+    write_atomic(path, content + b"\n", mode=0o640)
 
 
-def read(path: Path) -> tuple[Standing, Noticed] | None:
-    """What was written; ``None`` where there is no file. Raises ``StorageFailure``, and of it ``Damaged``."""
+def read(path: Path) -> Kept | None:
+    """What was written; ``None`` where there is no file. Raises ``Damaged``, or ``StorageFailure`` when a newer version
+    wrote it.
+    """
     try:
         with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
             data = file.read(LONGEST_FILE + 1)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise StorageFailure(f"{path}: cannot be read: {why(error)}") from error
+        raise Damaged(f"{path}: cannot be read: {why(error)}") from error
     try:
         if len(data) > LONGEST_FILE:
             raise ValueError("it is too long")
@@ -148,5 +168,6 @@ def read(path: Path) -> tuple[Standing, Noticed] | None:
         found = msgspec.json.decode(data, type=_File)
     except (ValueError, RecursionError) as error:
         raise Damaged(f"{path}: no list of drift ({error}); a new one is begun") from error
-    rows = {one.key: one for one in found.rows if one.kind in KINDS and one.severity in SEVERITIES}
-    return rows, {(protocol, address, port): at for protocol, address, port, at in found.noticed}
+    rows = {one.key: one for one in found.rows if one.kind in DRIFT_KINDS and one.severity in DRIFT_SEVERITIES}
+    noticed = {(protocol, address, port): at for protocol, address, port, at in found.noticed}
+    return Kept(rows, noticed, found.last, found.untold)

@@ -17,8 +17,9 @@ import pytest
 
 import agent
 from agent.declaration.model import Scan, Scanning
+from agent.paths import BUDGET_VARIABLE
 from agent.workers.scan.budget import SECOND, Limits
-from agent.workers.scan.budget_file import GONE, SIZE, VARIABLE, Budget, budget_of
+from agent.workers.scan.budget_file import GONE, SIZE, Budget, budget_of
 from agent.workers.scan.sweep import BATCH
 from tests.workers.scan.test_budget import insist
 from tests.workers.scan.test_worker import Bench, bench, network
@@ -115,7 +116,7 @@ def test_it_is_asked_again_when_it_said(scans: Scans, clock: Clock) -> None:
 
 
 def test_where_there_is_no_file_a_scan_keeps_to_its_own_budget(lines: list[str]) -> None:
-    for environ in ({}, {VARIABLE: "none"}, {VARIABLE: "99999"}):
+    for environ in ({}, {BUDGET_VARIABLE: "none"}, {BUDGET_VARIABLE: "99999"}):
         made = budget_of(environ, Limits(100, 100, 100), lines.append)
         assert not made.shared
         assert made.of(ROW).take([0] * 9).positions == [0, 1, 2, 3, 4]
@@ -129,7 +130,7 @@ def test_where_there_is_no_file_a_scan_keeps_to_its_own_budget(lines: list[str])
 
 def test_what_is_no_regular_file_is_not_used(lines: list[str]) -> None:
     reader, writer = os.pipe2(os.O_CLOEXEC)
-    made = budget_of({VARIABLE: str(writer)}, WIDE, lines.append)
+    made = budget_of({BUDGET_VARIABLE: str(writer)}, WIDE, lines.append)
     assert not made.shared
     assert lines == ["the budget of all scans cannot be used: it is no regular file; this scan keeps to its own"]
     made.close()
@@ -238,7 +239,8 @@ PROCESS = """
 import os, sys, time
 from ipaddress import ip_address
 from agent.workers.scan.budget import Limits
-from agent.workers.scan.budget_file import VARIABLE, Budget
+from agent.paths import BUDGET_VARIABLE
+from agent.workers.scan.budget_file import Budget
 host, network, target, address, user = (int(word) for word in sys.argv[1:])
 os.setgroups([])
 os.setresgid(user, user, user)
@@ -247,7 +249,7 @@ instants = []
 def clock():
     instants.append(time.monotonic_ns())
     return instants[-1]
-budget = Budget(int(os.environ[VARIABLE]), Limits(host, network, target), print, clock=clock)
+budget = Budget(int(os.environ[BUDGET_VARIABLE]), Limits(host, network, target), print, clock=clock)
 share = budget.of([ip_address(address)])
 asked = [0] * 200
 print("ready", flush=True)
@@ -272,7 +274,7 @@ class Other:
         words = [str(number) for number in (*limits, int(ip_address(address)), user)]
         self.process = subprocess.Popen(
             [sys.executable, "-c", PROCESS, *words],
-            env={"PYTHONPATH": str(ROOT), VARIABLE: str(fd)},
+            env={"PYTHONPATH": str(ROOT), BUDGET_VARIABLE: str(fd)},
             pass_fds=(fd,),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import json
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ import pytest
 
 from agent.cli.main import main
 from agent.declaration.model import Scan, Scanning
+from agent.workers.scan.job import settle_job
 from agent.workers.scan.memory.reading import Memory
 from tests.workers.scan import lab
 from tests.workers.scan.changing import Servers, World
@@ -129,3 +131,16 @@ def test_another_host_key_is_a_difference_and_nothing_else_is(full: Full, capsys
 def test_what_is_so_now_knows_the_system(full: Full) -> None:
     with Memory(full.prefix / "spool" / "lan" / "scan.db") as memory:
         assert all(any("Linux" in guess for guess in host.os) for host in memory.now())
+
+
+def test_a_run_that_ran_other_scripts_is_not_gone_on_with() -> None:
+    """Half of its hosts would have been asked by the one, and half by the other."""
+
+    def hash_of(*scripts: str) -> str:
+        service = Scan(
+            name="lan", targets=("127.0.0.1",), ports="22", profile="full", scripts=scripts, engine="connect"
+        )
+        return asyncio.run(settle_job(service, lambda line: None)).plan.plan_hash
+
+    assert len({hash_of(), hash_of("banner"), hash_of("ssh-hostkey"), hash_of("banner", "ssh-hostkey")}) == 4
+    assert hash_of("ssh-hostkey", "banner") == hash_of("banner", "ssh-hostkey")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,21 @@ def test_what_cannot_be_kept_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "services" / book._path(ADDRESS).name).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(StorageFailure, match="cannot be kept: "):
         book.read(ADDRESS)
+
+
+def test_what_is_no_file_or_no_directory_of_ours_is_told_in_one_line_and_not_waited_for(tmp_path: Path) -> None:
+    book = noted(tmp_path)
+    path = the_file(tmp_path)
+    path.unlink()
+    os.mkfifo(path)
+    for use in (lambda: book.read(ADDRESS), lambda: book.heard(ADDRESS, 22, "banner")):
+        with pytest.raises(StorageFailure, match=r"\.notes: cannot be kept: ") as told:
+            use()
+        assert "\n" not in str(told.value)
+    book.forget(ADDRESS)
+    path.mkdir()
+    with pytest.raises(StorageFailure, match=r"\.notes: cannot be kept: Is a directory"):
+        book.discard()
+    (tmp_path / "linked").symlink_to(tmp_path / "services")
+    with pytest.raises(StorageFailure, match="linked: it is a link"):
+        Notebook(tmp_path / "linked", "run 1")

@@ -1,45 +1,54 @@
-"""Which ports are asked to see whether the way is open, counted on the wire."""
+"""What a run must not say is settled in steps, however many hosts there are; what comes of it: ``test_blind_paths``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
-import msgspec
 import pytest
 
-from agent.declaration.model import Engine
-from tests.workers.scan import lab
-from tests.workers.scan.test_blind_paths import DNS, SSH, remember, scan
-from tests.workers.scan.test_worker import Bench
-from tests.workers.scan.truth import INTERFACE, of_kind
-from tests.workers.scan.wire import wire
+from agent.workers.scan import withholding
+from agent.workers.scan.found import Host, Port
+from agent.workers.scan.memory.coverage import asked
+from agent.workers.scan.pausing import Ended
+from agent.workers.scan.plan import Chunk, make_plan
+from agent.workers.scan.store import ScanStore, Task
+from agent.workers.scan.withholding import Withholding
 
 
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path)
-    yield made
-    made.close()
+def test_the_signs_of_many_hosts_are_looked_at_in_steps_and_an_order_is_heeded_between_any_two_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(withholding, "_AT_ONCE", 10)
+    plan = make_plan(["10.0.0.0/25"])
+    addresses = [f"10.0.0.{last}" for last in range(100)]
+    breaths, limit = 0, 3
 
+    async def breathe() -> None:
+        nonlocal breaths
+        breaths += 1
+        if breaths == limit:
+            raise Ended
 
-@pytest.mark.parametrize("engine", ["syn", "connect"])
-def test_only_ports_that_are_declared_now_are_asked(net: lab.Network, bench: Bench, engine: Engine) -> None:
-    """Though lower ones were known to be open for longer, and somebody else's has closed and is looked at twice."""
-    many = of_kind("many services")[0].address
-    service = scan(many, SSH[0], DNS[0], ports="7000,7002,udp/54", engine=engine)
-    known: dict[str, Sequence[tuple[str, int]]] = {
-        many: [("tcp", 7001), ("tcp", 7002)],
-        SSH[0]: [("tcp", 22), ("tcp", 7002)],
-        DNS[0]: [("udp", 53)],
-    }
-    remember(bench, service, known)
-    with wire(net.near, INTERFACE) as seen:
-        ended = bench.run(msgspec.structs.replace(service, rate=100), prefix=tuple(net.inside()))
-    assert ended.code == 0, ended.stderr
-    asked = {what for _, what in seen.probes("syn", "udp")}
-    assert asked == {"syn 7000", "syn 7002", "udp 54"}
-    probes = seen.probes("syn")
-    assert probes[many, "syn 7002"] > probes[many, "syn 7000"], "it is the canary"
-    rows = bench.rows("SELECT address, port FROM changes WHERE run = 3 AND kind = 'port_closed'")
-    assert rows == [(SSH[0], 7002)], "by the second look"
+    async def chunks() -> AsyncIterator[Chunk]:
+        for chunk in plan.chunks():
+            yield chunk
+
+    with closing(ScanStore(tmp_path / "scan.db")) as store:
+        first = store.begin(Task(plan.plan_hash, 128, 2), time.time())
+        port = Port("tcp", 9, "open", "syn-ack")
+        store.store(first, [Host(address, "up", "syn-ack", ports=(port,)) for address in addresses], time.time())
+        store.end(first, "finished", time.time())
+        second = store.begin(Task(plan.plan_hash, 128, 2), time.time())
+        store.store(second, [], time.time(), asked=asked(addresses))
+        why: list[str] = []
+        judging = Withholding(store, second, {"tcp": ((1, 99),)}, [], why.append)
+        with pytest.raises(Ended):
+            asyncio.run(judging.judge(chunks, breathe))
+        assert why == []
+        breaths, limit = 0, 0
+        asyncio.run(judging.judge(chunks, breathe))
+        assert (why, breaths) == (["none of 100 known hosts answered"], 10)

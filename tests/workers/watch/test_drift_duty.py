@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -204,3 +207,111 @@ def test_a_name_server_that_says_nothing_holds_up_nobodys_end(tmp_path: Path, mo
         assert not answer.is_set()
     finally:
         answer.set()
+
+
+HOSTILE = r"""
+import asyncio, ctypes, json, socket, subprocess, sys
+from pathlib import Path
+from agent.declaration.model import Expect, Watch
+from agent.workers.watch.drift_duty import DriftDuty
+for command in ("link set lo up", "address add 198.51.100.7/24 dev lo"):
+    subprocess.run(["ip", *command.split()], check=True)
+ctypes.CDLL(None).prctl(15, b"\xff\xfe\x1bbad", 0, 0, 0)
+kept = socket.create_server(("0.0.0.0", 4444))
+told = []
+class Teller:
+    def event(self, kind, message, /, **data): told.append([kind, message, data["listening"]])
+    def log(self, message): told.append(message)
+settings = Watch(name="watch", expects=(Expect("host", ("198.51.100.7",), others=False),))
+async def story():
+    for _ in range(2):
+        one = DriftDuty(Teller(), settings, Path(sys.argv[1]))
+        await one.start()
+        await one.judge()
+asyncio.run(story())
+print(json.dumps(told))
+"""
+
+
+def test_who_opens_a_port_cannot_silence_the_alarm_by_the_name_of_his_process(tmp_path: Path) -> None:
+    words = ["unshare", "--net", sys.executable, "-c", HOSTILE, str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 0, done.stderr
+    notes = [one for one in json.loads(done.stdout) if isinstance(one, list)]
+    ((kind, message, listening),) = notes
+    assert (kind, message.partition(":")[0]) == ("drift_found", "medium")
+    assert r"\xff\xfe\x1bbad (PID " in listening
+    assert notes[0] == json.loads(done.stdout)[0]  # and nothing else was said
+
+
+def test_what_judging_fails_of_is_told_in_one_line_and_the_next_judgement_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of what it might fail nobody knows: a source that raises what it must not stands for it."""
+    teller = Teller()
+    for ago in (300, 200):
+        scanned(tmp_path, "tcp/22", "tcp/80", ago=ago)
+
+    def broken(*_: object) -> object:
+        raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+
+    async def story() -> None:
+        one = duty(tmp_path, teller)
+        await one.start()
+        with monkeypatch.context() as patch:
+            patch.setattr("agent.workers.watch.gather.from_scan.read", broken)
+            await one.judge()
+            await one.judge()
+        (line,) = teller.lines
+        assert line.startswith("drift cannot be judged: UnicodeDecodeError: 'utf-8' codec")
+        assert one.status() == "drift cannot be judged"
+        assert teller.events == []
+        await one.judge()
+        assert len(teller.events) == 1
+        assert one.status() == "1 difference stands"
+
+    asyncio.run(story())
+
+
+def test_a_database_that_nobody_can_make_sense_of_is_told_in_one_line(tmp_path: Path) -> None:
+    teller = Teller()
+    (tmp_path / "lan_scan").mkdir()
+    (tmp_path / "lan_scan" / "scan.db").write_bytes(b"SQLite format 3\0" + b"\xff" * 4096)
+
+    async def story() -> None:
+        one = duty(tmp_path, teller)
+        await one.start()
+        running = asyncio.create_task(one.run(lambda: None))
+        while not teller.lines:
+            await asyncio.sleep(0.01)
+        assert not running.done()
+        running.cancel()
+        await asyncio.wait({running})
+
+    asyncio.run(asyncio.wait_for(story(), 20))
+    assert len([line for line in teller.lines if "scan.db" in line]) == 1
+
+
+def test_what_was_told_and_not_kept_as_told_is_told_again_under_its_number(tmp_path: Path) -> None:
+    for ago in (300, 200):
+        scanned(tmp_path, "tcp/22", "tcp/80", ago=ago)
+
+    class Killed(BaseException):
+        pass
+
+    class Dying(Teller):
+        def event(self, kind: str, message: str, /, **data: Any) -> None:
+            super().event(kind, message, **data)
+            raise Killed
+
+    first, second, third = Dying(), Teller(), Teller()
+    with pytest.raises(Killed):
+        asyncio.run(judged(duty(tmp_path, first)))
+    asyncio.run(judged(duty(tmp_path, second)))
+    assert second.events == first.events
+    assert second.data == first.data
+    for ago in (100, 50):
+        scanned(tmp_path, "tcp/22", ago=ago)
+    asyncio.run(judged(duty(tmp_path, third)))
+    assert [kind for kind, _ in third.events] == ["drift_gone"]
+    assert third.data[0]["change"] > second.data[0]["change"]

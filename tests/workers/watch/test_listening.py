@@ -95,6 +95,43 @@ def asked_as_nobody(port: int) -> Any:
     return json.loads(done.stdout)
 
 
+ASK = """
+import json, os, sys
+from agent.workers.watch.listening import listeners
+if "nobody" in sys.argv:
+    os.setgid(65534); os.setuid(65534)
+(one,) = [one for one in listeners() if not one.space]
+print(json.dumps([[process.name for process in one.processes], one.owner.container]), flush=True)
+"""
+ODD = r"""
+import ctypes, os, subprocess, sys
+import socket
+open(sys.argv[1] + "/cgroup.procs", "w").write("0")
+subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+ctypes.CDLL(None).prctl(15, b"\xff\xfe\x1bbad", 0, 0, 0)
+kept = socket.create_server(("127.0.0.1", 4444))
+for who in ("root", "nobody"):
+    subprocess.run([sys.executable, "-c", sys.argv[2], who], check=True)
+"""
+
+
+def test_names_of_any_bytes_are_shown_and_stop_nobody() -> None:
+    """Any user may name a process so, and a cgroup below his own. In a network without addresses, so that nobody else
+    who looks at this host meets it.
+    """
+    odd = home()[0].point / os.fsdecode(b"lxc.payload.w\xff\x1b")
+    odd.mkdir()
+    try:
+        words = ["unshare", "--net", sys.executable, "-c", ODD, os.fspath(odd), ASK]
+        done = subprocess.run(words, capture_output=True, check=False, timeout=30)
+    finally:
+        odd.rmdir()
+    assert done.returncode == 0, done.stderr
+    container = r"lxc/w\xff\x1b"  # somebody else learns it by the number of the cgroup
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    assert told == [[[r"\xff\xfe\x1bbad"], container], [[], container]]
+
+
 def test_without_the_kernels_list_psutil_tells_nearly_the_same(server: tuple[int, int, int]) -> None:
     pid, tcp, udp = server
     told = {(one.protocol, one.port): one for one in listening._by_psutil()}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from agent.errors import StorageFailure
 from agent.workers.watch.drift import Judged
 from agent.workers.watch.row import Row
-from agent.workers.watch.standing import NAME, Damaged, Standing, fold, notice, read, write
+from agent.workers.watch.standing import NAME, Damaged, Kept, Standing, fold, notice, read, write
 
 SOURCES = ("scan a", "scan b", "listening")
 
@@ -83,9 +83,26 @@ def test_listeners_are_noticed_once() -> None:
 def test_what_stands_is_read_back(tmp_path: Path) -> None:
     standing = fold({}, judged(row(1, depends=frozenset({"scan a"}))), (), 7.0).standing
     noticed = {("tcp", "::", 22): 1.5}
-    write(tmp_path / NAME, standing, noticed)
-    assert read(tmp_path / NAME) == (standing, noticed)
+    kept = Kept(standing, noticed, 5, [("drift_found", "high: it", {"change": 5, "port": None})])
+    write(tmp_path / NAME, kept)
+    assert read(tmp_path / NAME) == kept
     assert read(tmp_path / "none") is None
+
+
+def test_what_an_earlier_version_wrote_is_read(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_text('{"rows": [], "noticed": [["tcp", "::", 22, 1.5]], "version": 1}')
+    assert read(tmp_path / NAME) == Kept({}, {("tcp", "::", 22): 1.5}, 0, [])
+
+
+def test_what_cannot_be_read_or_written_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / NAME).mkdir()
+    with pytest.raises(Damaged, match="cannot be read: it is no regular file"):
+        read(tmp_path / NAME)
+    with pytest.raises(StorageFailure, match="cannot be written: Is a directory"):
+        write(tmp_path / NAME, Kept({}, {}))
+    with pytest.raises(StorageFailure, match=r"cannot be written: .*surrogates"):
+        write(tmp_path / "other", Kept({}, {("tcp", "0.0.0.0 in lxc/\udcff", 80): 1.0}))
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize(

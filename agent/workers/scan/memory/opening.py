@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from agent.errors import StorageFailure
+from agent.linux.files import open_regular
 from agent.telemetry.database import APPLICATION_ID, BUSY_TIMEOUT, MAGIC, storage_failure
 from agent.workers.scan.memory import schema
 
@@ -22,7 +24,8 @@ def open_memory(path: Path) -> sqlite3.Connection:
     """
     with told(path):
         try:
-            with path.open("rb") as file:
+            # A link is followed, as by whoever writes; a pipe would be waited for.
+            with os.fdopen(open_regular(Path(os.path.realpath(path)), os.O_RDONLY), "rb") as file:
                 start = file.read(len(MAGIC))
         except FileNotFoundError as error:
             raise StorageFailure(f"{path}: there is none: nothing was scanned yet") from error

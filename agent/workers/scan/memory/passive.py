@@ -110,11 +110,11 @@ def _host(
 def _inventories(spool: Path, complain: Callable[[str], None]) -> list[Path]:
     try:
         with os.scandir(spool) as entries:
-            names = sorted(entry.name for entry in entries if _NAME.fullmatch(entry.name))
+            names = sorted(entry.name for entry in entries if _NAME.fullmatch(entry.name) and entry.is_dir())
     except OSError as error:
         complain(f"{spool}: cannot be looked into: {why(error)}")
         return []
-    return [spool / name / snapshot.NAME for name in names if (spool / name).is_dir()]
+    return [spool / name / snapshot.NAME for name in names]
 
 
 def _of(read: snapshot.Snapshot) -> Iterator[Sighting]:

@@ -37,7 +37,7 @@ STEP: Final = 5_000
 """Changes that are marked as told at once."""
 
 _FIELDS: Final = "id, run, site, address, proto, port, kind, old, new"
-_UNTOLD: Final = "FROM changes WHERE NOT told AND run IS ? AND id <= ?"
+_UNTOLD: Final = "FROM changes INDEXED BY changes_untold WHERE NOT told AND run IS ? AND id <= ?"
 _MARK: Final = f"UPDATE changes SET told = 1 WHERE id IN (SELECT id {_UNTOLD} ORDER BY id LIMIT ?)"  # noqa: S608 - from above
 
 
@@ -67,7 +67,8 @@ def tell(connection: sqlite3.Connection, path: Path, event: Callable[[Event], No
     Many are marked in several steps: killed between two of them the rest is told once more, as changes of that run.
     """
     while rows := connection.execute(
-        "SELECT run, max(id) FROM changes WHERE NOT told GROUP BY run ORDER BY min(id) LIMIT 1"
+        "SELECT run, max(id) FROM changes INDEXED BY changes_untold WHERE NOT told"
+        " GROUP BY run ORDER BY min(id) LIMIT 1"
     ).fetchall():
         [(run, last)] = rows
         for one in _events(connection, run, last):

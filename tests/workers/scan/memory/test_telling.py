@@ -104,6 +104,34 @@ def test_many_changes_are_marked_in_steps(service: Service, monkeypatch: pytest.
         assert events(store) == []
 
 
+def test_a_step_costs_what_it_marks_however_many_were_told_before(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first run of a large network has a million changes."""
+    monkeypatch.setattr(telling, "STEP", 10)
+
+    def cost(untold: int) -> int:
+        """In hundreds of instructions of SQLite's machine."""
+        counted = 0
+
+        def count() -> None:
+            nonlocal counted
+            counted += 1
+
+        with closing(service.open()) as store:
+            store._connection.executemany(
+                "INSERT INTO changes (run, time, site, address, proto, port, kind, old, new, source)"
+                " VALUES (1, 0, 'here', '10.0.0.1', 'tcp', ?, 'port_opened', '', 'open', 'sweep')",
+                ((port,) for port in range(untold)),
+            )
+            store._connection.set_progress_handler(count, 100)
+            assert sum(event.data.get("changes", 1) for event in events(store)) == untold
+        return counted
+
+    once = cost(1000)
+    assert cost(2000) < 3 * once, "with 1,000 that were told before"
+
+
 def test_what_a_killed_worker_had_not_told_is_told_by_the_next(service: Service) -> None:
     run(service, WEB)
     run(service, replace(WEB, version="1.24"), quiet=True)

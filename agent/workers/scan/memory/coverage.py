@@ -7,11 +7,9 @@ others ranges of addresses are kept, each with the ports that were asked for the
 from __future__ import annotations
 
 import sqlite3
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from operator import itemgetter
 from typing import Final, Literal
 
 import msgspec
@@ -167,7 +165,7 @@ class Coverage:
         self._looks += 1
         if self._looks > SINGLY:
             for (ports, outcome), found in self._all(line).items():
-                if within(found, number):
+                if holds(found, number):
                     yield outcome, self._set(ports)
             return
         (family, zone), packed = line, pack(line.family, number)
@@ -196,12 +194,6 @@ class Coverage:
             row = self._ask("SELECT ports FROM port_sets WHERE id = ?", (number,)).fetchone()
             self._sets[number] = read_ports(row[0]) if row else ()
         return self._sets[number]
-
-
-def within(found: Ranges, number: int) -> bool:
-    """Whether sorted ranges that do not touch hold a number."""
-    at = bisect_right(found, number, key=itemgetter(0)) - 1
-    return at >= 0 and number <= found[at][1]
 
 
 def union(sets: Iterable[PortSet]) -> PortSet:

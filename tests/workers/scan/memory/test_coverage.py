@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from agent.workers.scan.memory import coverage, schema, writing
 from agent.workers.scan.memory.coverage import Asked, Coverage, Outcome, asked
 from agent.workers.scan.memory.place import Line
-from agent.workers.scan.plan import merge
+from agent.workers.scan.spans import merge
 
 RUN = 1
 ADDRESSES = [f"10.0.0.{last}" for last in range(16)] + ["fd00::1", "fe80::1%eth0"]

@@ -195,7 +195,7 @@ def test_what_was_imported_counts_as_scanned(agentctl: Agentctl, prefix: Path) -
     store = ScanStore(prefix / "spool" / "lan_scan" / "scan.db")
     for ago in (200.0, 100.0):
         at = time.time() - ago
-        store.take_in(Task(f"file {ago}", 1, 1), [up(WEB, SSH)], started=at - 9, ended=at)
+        store.take_in(Task(f"file {ago}", 1, 1), [up(WEB, SSH)], started=at - 9, ended=at, now=at)
     store.close()
     done = agentctl("expect", "from-scan")
     assert f'hosts = ["{WEB}"]' in done.stdout

@@ -59,14 +59,12 @@ class Want:
 
 @dataclass(slots=True)
 class Progress:
-    """How far it is: hosts and ports that are done, and runs of nmap that are under way. ``partly`` is what is done of
-    hosts that are not, each counting from 0 to 1. ``left`` is in seconds: what is at hand takes that long, usually."""
+    """How far it is: hosts that are done; ``partly`` is what is done of those that are not, each counting from 0 to 1.
+    ``left`` is in seconds: what is at hand takes that long, usually."""
 
     hosts_done: int = 0
-    ports_done: int = 0
     partly: float = 0.0
     left: float = 0.0
-    running: int = 0
     nmap_version: str = ""
 
 
@@ -248,7 +246,6 @@ class Identification:
             self._slow.extend(tasks("slow", {address: new.slow}, most_ports=self._affordable("slow")))
         if known.done and self._known.pop(address, None) is not None:
             self._progress.hosts_done += 1
-            self._progress.ports_done += len(known.wanted)
             self._on_host(known.identified(complete=True))
             if self._notes:
                 self._notes.forget(address)
@@ -300,7 +297,6 @@ class Identification:
                 version = await ask(task, tuple(left), self._program, self._leave, rate=self._rate, take=take)
                 self._progress.nmap_version = version
 
-        self._progress.running += 1
         self._until_usual[id(left)] = time.monotonic() + USUAL[task.stage]
         try:
             await self._leave.redo(rest)
@@ -310,7 +306,6 @@ class Identification:
             for address in tuple(left):  # nmap had nothing to say of it
                 self._learn(task, address, None, b"")
         finally:
-            self._progress.running -= 1
             del self._until_usual[id(left)]
 
     def _learn(self, task: Task, address: str, host: Host | None, element: bytes) -> None:

@@ -64,7 +64,6 @@ CONNECTIONS: Final = 4
 _OTHERS = 128  # of the descriptors that a sweep leaves, those for nmap, the database and so on
 _FULL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _NO_ROOM = 0.1  # seconds until this host is asked again for room for a connection
-_HEARD = 128  # bytes of a greeting that are looked at
 
 _GREETING = re.compile(
     rb"SSH-[12]\.|[1-5][0-9]{2}[ -]|\+OK|-ERR|\* (OK|PREAUTH|BYE)|HTTP/|RFB 0|@RSYNCD: |:\S+ |NOTICE |OK MPD|ICY "
@@ -198,7 +197,7 @@ async def _spoken_first(connection: socket.socket, clock: Clock, voice: asyncio.
     if not said:
         return "closed"
     voice.set()
-    if await _heard_out(connection, said, clock) is None:
+    if not await _heard_out(connection, said, clock):
         return "endless"
     return how if how == "lines" or _GREETING.match(said) else "odd"
 
@@ -221,13 +220,13 @@ async def _asked(address: str, port: int, name: str, request: bytes, clock: Cloc
         voice.set()
         # Whoever answers in a protocol may have much to say: a film, for example.
         known = name == "protocol" or said.startswith((b"HTTP/", b"ICY ", b"\x16\x03", b"\x15\x03"))
-        if not known and await _heard_out(connection, said, clock) is None:
+        if not known and not await _heard_out(connection, said, clock):
             return "endless"
     return "http" if name == "http" else "tls" if name == "tls" else "protocol"
 
 
-async def _heard_out(connection: socket.socket, said: bytes, clock: Clock) -> int | None:
-    """How many bytes came until there was an end or a silence; ``None`` when there is none."""
+async def _heard_out(connection: socket.socket, said: bytes, clock: Clock) -> bool:
+    """Hear what is said; whether there was an end of it, or a silence."""
     loop = asyncio.get_running_loop()
     until, total = loop.time() + clock.talk, len(said)
     try:
@@ -236,11 +235,11 @@ async def _heard_out(connection: socket.socket, said: bytes, clock: Clock) -> in
                 more = await loop.sock_recv(connection, 65_536)
             total += len(more)
             if not more:
-                return total
+                return True
             if total > FLOOD or loop.time() >= until:
-                return None
+                return False
     except OSError:  # a TimeoutError is one
-        return total
+        return True
 
 
 async def _connected(address: str, port: int, clock: Clock) -> socket.socket:

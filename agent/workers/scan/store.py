@@ -37,7 +37,7 @@ from agent.workers.scan.memory.settling import FAILURES, Doubt, doubts, settle
 from agent.workers.scan.memory.signs import signs
 from agent.workers.scan.memory.telling import Event, tell
 from agent.workers.scan.memory.writing import DETECTED, SWEPT, Run, Task
-from agent.workers.scan.plan import Ranges
+from agent.workers.scan.spans import Ranges
 
 __all__ = ["DETECTED", "FAILURES", "RESUME_WITHIN", "SWEPT", "Ending", "Run", "ScanStore", "Task"]
 
@@ -375,8 +375,7 @@ class ScanStore:
         ended: float,
         asked: Iterable[Asked] = (),
         message: str = "",
-        raw: bytes = b"",
-        now: float | None = None,
+        now: float,
     ) -> int:
         """Keep another program's scan as a run of its own, whole or not at all; returns its id.
 
@@ -384,19 +383,16 @@ class ScanStore:
         """
         kept, silent = writing.split(hosts)
         with self._transaction():
-            run = writing.add_run(self._connection, task, self.site, started, "imported", ended if now is None else now)
+            run = writing.add_run(self._connection, task, self.site, started, "imported", now)
             for host in kept:
                 up, ports = self._add(run, host, ended, DETECTED)
                 run.hosts_up, run.ports_open = run.hosts_up + up, run.ports_open + ports
             writing.add_asked(self._connection, run.id, [*silent, *asked])
-            if raw:
-                writing.add_raw(self._connection, run.id, raw, ended)
             self._connection.execute(
-                "UPDATE runs SET ended = ?, message = ?, hosts_up = ?, ports_open = ?, chunks_done = chunks_total"
-                " WHERE id = ?",
+                "UPDATE runs SET ended = ?, message = ?, hosts_up = ?, ports_open = ?, chunks_done = chunks_total,"
+                " quiet = 1 WHERE id = ?",
                 (ended, message, run.hosts_up, run.ports_open, run.id),
             )
-            self._connection.execute("UPDATE runs SET quiet = 1 WHERE id = ?", (run.id,))
         self.settle()
         return run.id
 

@@ -20,6 +20,7 @@ from typing import Any, Final
 from agent.declaration.model import Scan
 from agent.errors import ScanFailure, first_failure
 from agent.workers.runtime import Context
+from agent.workers.scan import spans
 from agent.workers.scan.advance import Progress
 from agent.workers.scan.again import Lot, Within, look_again
 from agent.workers.scan.blind import spread
@@ -34,7 +35,7 @@ from agent.workers.scan.job import DISCOVERED_AT_ONCE, Job
 from agent.workers.scan.memory.coverage import asked
 from agent.workers.scan.notebook import Notebook
 from agent.workers.scan.pausing import Gate
-from agent.workers.scan.plan import CHUNK_ADDRESSES, Chunk, merge
+from agent.workers.scan.plan import CHUNK_ADDRESSES, Chunk
 from agent.workers.scan.results import document
 from agent.workers.scan.steady import steadily
 from agent.workers.scan.store import DETECTED, SWEPT, Run, ScanStore
@@ -219,7 +220,7 @@ class Walk:
                 return Verdict(version=self._figures.nmap_version)
             return await discover(
                 family,
-                merge((int(address), int(address)) for address in left),
+                spans.of(int(address) for address in left),
                 self._job.program,
                 rate=rate,
                 zone=zone,
@@ -296,7 +297,7 @@ class Walk:
 
     async def _ask_again(self, number: int, lot: Lot) -> list[Host]:
         """A second look at some ports of some hosts."""
-        ports = merge((port, port) for port in lot.ports)
+        ports = spans.of(lot.ports)
         kind: Kind = "udp" if lot.protocol == "udp" else self._job.kind
 
         def turn(progress: Progress) -> None:

@@ -71,11 +71,6 @@ class Memory:
         """One run; ``None`` when there is none of this id, or no more."""
         return next((_run(row) for row in self._rows(f"{_RUN} WHERE id = ?", number)), None)
 
-    def last_finished(self) -> Run | None:
-        """The newest run that came to its end."""
-        query = f"{_RUN} WHERE status = 'finished' ORDER BY id DESC LIMIT 1"
-        return next((_run(row) for row in self._rows(query)), None)
-
     def hosts(self, run: int) -> Iterator[Host]:
         """What a run found, by address. Hosts that did not answer are in its ``coverage`` only."""
         query = (

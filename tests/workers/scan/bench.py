@@ -11,7 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -219,7 +219,7 @@ def loopback(*targets: str) -> Scan:
     return msgspec.structs.replace(scan, heartbeat=Heartbeat(interval=0.4, timeout=30.0))
 
 
-def until(condition: Callable[[], Any], seconds: float = 20.0) -> float:
+def until(condition: Any, seconds: float = 20.0) -> float:
     """Seconds until it was so."""
     began = time.monotonic()
     while not condition():

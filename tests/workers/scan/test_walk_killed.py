@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from agent.declaration.model import Engine, Profile, Scan, Scanning
+from agent.workers.scan.budget import Limits
 from agent.workers.scan.sweep import BATCH
 from agent.workers.scan.walk import at_once
 from tests.workers.scan import lab
@@ -24,6 +25,7 @@ from tests.workers.scan.truth import INTERFACE, of_kind
 from tests.workers.scan.wire import Wire, wire
 
 PLENTY = Scanning(rate=1_000_000, network_rate=1_000_000, target_rate=1_000_000)
+LIMITS = Limits(PLENTY.rate, PLENTY.network_rate, PLENTY.target_rate)
 WRONG = {"host_gone", "port_closed", "port_filtered"}
 
 
@@ -106,7 +108,7 @@ def test_discovering_many(net: lab.Network, bench: Bench) -> None:
     assert bench.rows("SELECT id, status, degraded, hosts_up FROM runs") == [(1, "finished", "", 32)]
     first, second, third = lives.asked("icmp")
     assert len(first | second | third) == hosts
-    assert len(first & second) <= at_once(service.rate) == 256
+    assert len(first & second) <= at_once(service.rate, LIMITS) == 256
     left = (hosts - 256, hosts - 254)  # one of the eight chunks has two addresses less than the others
     assert len(third) in left, "those of the first part are known, whether they are there or not"
     assert not lives.ended.events.keys() & WRONG

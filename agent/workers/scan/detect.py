@@ -243,10 +243,13 @@ def settled(
 ) -> Host:
     """A host of the sweep with all that was learned since.
 
-    ``ports`` is what nmap told, ``remarks`` what else stands beside the reason of a port.
+    ``ports`` is what nmap told, ``remarks`` what else stands beside the reason of a port. What stood beside it before,
+    as it does where this was broken off and is continued, goes.
     """
 
     def one(port: Port) -> Port:
+        if port.key in ports or port.key in remarks:
+            port = replace(port, reason=port.reason.partition("; ")[0])
         if port.key in ports and port.state == "open":
             port = told(port, ports[port.key])
         return replace(port, reason=f"{port.reason}; {remarks[port.key]}") if port.key in remarks else port

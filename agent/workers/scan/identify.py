@@ -21,7 +21,7 @@ from agent.workers.scan.asking import FREE, Leave, ask
 from agent.workers.scan.detect import USUAL, Stage, Task, affordable, at_length, parts, tasks
 from agent.workers.scan.found import Host
 from agent.workers.scan.knowledge import Due, Identified, Knowledge
-from agent.workers.scan.notebook import Heard, Notebook
+from agent.workers.scan.notebook import Before, Heard, Notebook
 from agent.workers.scan.program import Program, ScriptFile
 from agent.workers.scan.results import given_as, read_host
 from agent.workers.scan.speak import How, look, room_for_ports
@@ -200,6 +200,8 @@ class Identification:
         for fact in self._notes.read(host.address) if self._notes else ():
             if isinstance(fact, Heard):
                 known.heard["tcp", fact.port] = fact.how
+            elif isinstance(fact, Before):
+                known.leave_out(fact.keys)
             elif fact.given_up:
                 known.give_up(fact.stage, fact.keys, fact.given_up)
             else:
@@ -218,7 +220,8 @@ class Identification:
                 self._notes.heard(address, port, how)
 
         async def missing() -> None:
-            await look({address: known.to_hear}, permit=self._leave.permit, heard=heard, room=self._room)
+            permit, rate = self._leave.permit, self._leave.target_rate
+            await look({address: known.to_hear}, permit=permit, heard=heard, room=self._room, rate=rate)
 
         if known.to_hear:
             async with asyncio.TaskGroup() as group:
@@ -258,9 +261,13 @@ class Identification:
         self._changed.set()
 
     def _light(self, wanted: dict[str, list[tuple[str, int]]]) -> Iterable[Task]:
-        hosts = {address: self._known[address].host for address in wanted}
-        system = hosts if self._want.system and self._program.privileged else None
-        return tasks("light", wanted, scripts=self._files, beside=system, most_ports=self._affordable("light"))
+        system = self._want.system and self._program.privileged
+        made: list[Task] = []
+        for more in (False, True):  # of whose system is known what there is to know
+            some = {address: keys for address, keys in wanted.items() if bool(self._known[address].before) == more}
+            hosts = {address: self._known[address].host for address in some} if system and not more else None
+            made += tasks("light", some, scripts=self._files, beside=hosts, most_ports=self._affordable("light"))
+        return made
 
     def _affordable(self, stage: Stage) -> int:
         return affordable(stage, self._leave.target_rate)

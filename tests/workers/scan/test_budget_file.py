@@ -21,10 +21,8 @@ from agent.paths import BUDGET_VARIABLE
 from agent.workers.scan.budget import SECOND, Limits
 from agent.workers.scan.budget_file import GONE, SIZE, Budget, budget_of
 from agent.workers.scan.sweep import BATCH
+from tests.workers.scan.bench import Bench
 from tests.workers.scan.test_budget import insist
-from tests.workers.scan.test_worker import Bench, bench, network
-
-__all__ = ["bench", "network"]
 
 ROOT = Path(agent.__file__).parent.parent
 ROW = ["10.0.0.1", "10.0.0.2", "10.0.1.1"]

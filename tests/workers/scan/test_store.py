@@ -213,6 +213,16 @@ def test_a_port_that_only_a_second_look_finds_open_is_still_to_be_identified(sto
     assert [one.address for one in store.waiting(run, DETECTED)] == ["10.0.0.1"]
 
 
+def test_one_port_that_opens_while_another_closes_is_still_to_be_identified(store: ScanStore) -> None:
+    run = store.begin(task(), NOW)
+    store.store(run, [host("10.0.0.1")], NOW, stage=DETECTED)
+    assert store.identified(run, "10.0.0.1") == {("tcp", 22)}
+    other = (Port("tcp", 443, "open", "syn-ack"), Port("tcp", 22, "filtered", "no-response"))
+    store.recheck(run, [Host("10.0.0.1", "up", "syn-ack", ports=other)], NOW + 1)
+    assert [one.address for one in store.waiting(run, DETECTED)] == ["10.0.0.1"]
+    assert store.identified(run, "10.0.0.1") == store.identified(run, "10.0.0.2") == frozenset()
+
+
 def test_a_run_that_failed_is_continued_a_few_times_and_always_says_so(store: ScanStore) -> None:
     first = store.begin(task(seed=7), NOW)
     scan(store, first, 0)

@@ -24,7 +24,7 @@ from agent.workers.scan.found import Certificate, Host, Port, Rest
 from agent.workers.scan.memory.coverage import asked
 from agent.workers.scan.memory.place import Line, text
 from agent.workers.scan.memory.reading import Memory
-from agent.workers.scan.plan import subtract
+from agent.workers.scan.spans import without
 from agent.workers.scan.store import DETECTED, ScanStore, Task
 
 DAY = 86_400.0
@@ -208,12 +208,12 @@ def _looked_at(host: Host, chance: random.Random) -> Host:
     at = chance.randrange(len(host.ports))
     lost = host.ports[at]
     seen = _with(host, [*host.ports[:at], *host.ports[at + 1 :]])
-    rest = replace(seen.rest[0], ports=subtract(seen.rest[0].ports, ((lost.number, lost.number),)))
+    rest = replace(seen.rest[0], ports=without(seen.rest[0].ports, ((lost.number, lost.number),)))
     return replace(seen, rest=(rest, Rest("tcp", "filtered", "no-response", ((lost.number, lost.number),))))
 
 
 def _with(host: Host, ports: list[Port]) -> Host:
-    others = subtract(ASKED, tuple((port.number, port.number) for port in ports))
+    others = without(ASKED, tuple((port.number, port.number) for port in ports))
     return replace(host, ports=tuple(ports), rest=(Rest("tcp", "closed", "reset", others),))
 
 

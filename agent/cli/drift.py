@@ -15,26 +15,12 @@ from agent.cli.drift_source import Source
 from agent.cli.guard import complain
 from agent.errors import EXIT_OK, EXIT_RUNTIME, UsageError
 from agent.linux import priority
+from agent.telemetry.kinds import DRIFT_KINDS, DRIFT_SEVERITIES
 
 if TYPE_CHECKING:
     from agent.workers.watch.row import Evidence, Row
 
 HEADS = ("SEVERITY", "KIND", "HOST", "PORT", "SINCE", "WHAT")
-
-SEVERITIES = ("info", "low", "medium", "high", "critical")
-KINDS = (
-    "open_forbidden",
-    "other_mac",
-    "open_undeclared",
-    "host_down",
-    "declared_closed",
-    "service_differs",
-    "listening_unreachable",
-    "version_changed",
-    "seen_not_scanned",
-    "seen_unreachable",
-)
-"""As in agent.workers.watch.row, which completion need not load; a test holds the two together."""
 
 EXIT_CODES = (
     "Exit codes: 0 success, 1 the declaration or the command line is wrong, 2 it failed while running, or with "
@@ -52,9 +38,11 @@ EXIT_CODES = (
     ),
     exit_codes=EXIT_CODES,
 )
-@click.option("--kind", "kinds", metavar="KIND", type=click.Choice(KINDS), multiple=True, help="Of this kind only.")
+@click.option(
+    "--kind", "kinds", metavar="KIND", type=click.Choice(DRIFT_KINDS), multiple=True, help="Of this kind only."
+)
 @click.option("--host", "where", metavar="WHICH", help="Of this address or network only.")
-@click.option("--least", metavar="SEVERITY", type=click.Choice(SEVERITIES), help="This grave or graver.")
+@click.option("--least", metavar="SEVERITY", type=click.Choice(DRIFT_SEVERITIES), help="This grave or graver.")
 @click.option("--exit-code", is_flag=True, help="Exit with 2 when there is any.")
 def drift(session: Session, kinds: tuple[str, ...], where: str | None, least: str | None, *, exit_code: bool) -> None:
     """Show where the declaration, the sockets of this host, captures and scans contradict each other.
@@ -71,7 +59,7 @@ def drift(session: Session, kinds: tuple[str, ...], where: str | None, least: st
         row
         for row in judged.rows
         if (not kinds or row.kind in kinds)
-        and (least is None or SEVERITIES.index(row.severity) >= SEVERITIES.index(least))
+        and (least is None or DRIFT_SEVERITIES.index(row.severity) >= DRIFT_SEVERITIES.index(least))
         and (network is None or _within(row.host, network))
     ]
     if session.json:

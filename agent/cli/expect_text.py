@@ -8,17 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from agent.declaration.check import wording_pattern
 from agent.declaration.ports import Ports, merge
+from agent.declaration.schema import MOST_ITEMS
 from agent.errors import UsageError
-
-MOST_HOSTS: Final = 1024
-MOST_PORTS: Final = 1024
-MOST_TABLES: Final = 1024
-"""As a declaration may have; ``MOST_ITEMS`` of agent.declaration.schema."""
-
 
 _WIDE = 100
 """Characters of a line."""
@@ -49,9 +44,9 @@ def tables(name: str, found: Iterable[tuple[str, frozenset[Opened]]]) -> list[Ta
             groups.setdefault(ports, []).append(host)
     made: list[Table] = []
     for ports, hosts in groups.items():
-        for start in range(0, len(hosts), MOST_HOSTS):
-            number = f"_{len(made) + 1}" if len(groups) > 1 or len(hosts) > MOST_HOSTS else ""
-            made.append(Table(f"{name}{number}", tuple(hosts[start : start + MOST_HOSTS]), tuple(sorted(ports))))
+        for start in range(0, len(hosts), MOST_ITEMS):
+            number = f"_{len(made) + 1}" if len(groups) > 1 or len(hosts) > MOST_ITEMS else ""
+            made.append(Table(f"{name}{number}", tuple(hosts[start : start + MOST_ITEMS]), tuple(sorted(ports))))
     return made
 
 
@@ -62,9 +57,9 @@ def text(made: Sequence[Table], source: str) -> str:
         '# Patterns are those of a shell: version = "OpenSSH 9.*" lets updates pass; without it, any version will do.',
         "# Put it into key/env.toml or a project, and `agentctl drift` holds everything against it.",
     ]
-    for one in made[:MOST_TABLES]:
+    for one in made[:MOST_ITEMS]:
         lines += ["", *_table(one)]
-    if left := made[MOST_TABLES:]:
+    if left := made[MOST_ITEMS:]:
         lines += ["", f"# {sum(len(one.hosts) for one in left)} more hosts differ from all of these, and are left out."]
     return "\n".join(lines) + "\n"
 
@@ -97,7 +92,7 @@ def _list(key: str, items: Sequence[str], *, several: bool = False) -> Iterator[
 
 def _ports(ports: Sequence[Opened]) -> list[str]:
     known = [port for port in ports if port.service or port.version]
-    if len(known) >= MOST_PORTS:
+    if len(known) >= MOST_ITEMS:
         known = []
     plain = [port for port in ports if port not in known]
     spans = {

@@ -1,4 +1,4 @@
-"""How a capture report looks: its style sheet, light, dark and on paper."""
+"""How a report looks: its style sheet, light, dark and on paper."""
 
 STYLE = """
 :root { --ground:#fbfbfa; --card:#fff; --ink:#1c2127; --mute:#68717c; --line:#e4e7ea; --soft:#f1f3f4;

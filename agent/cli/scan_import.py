@@ -72,7 +72,6 @@ def _store(paths: Paths, store: Store, reports: list[tuple[str, Report]]) -> lis
     told = []
     with store.seen() as directory:
         database = directory / SCAN_MEMORY
-        known: dict[str, int] = {}
         with closing(ScanStore(database, site=site)) as writer:
             with Memory(database) as memory:
                 known = {run.plan_hash: run.id for run in memory.runs(EVERY) if run.status == "imported"}
@@ -116,7 +115,6 @@ def _store(paths: Paths, store: Store, reports: list[tuple[str, Report]]) -> lis
                         "notes": report.notes,
                     }
                 )
-            writer.settle()
     return told
 
 

@@ -110,11 +110,11 @@ def covered(run: Run, hosts: Sequence[Host], asked: Sequence[Asked]) -> str:
     """Such as ``256 of 256 addresses: 3 answered, 253 did not``."""
     from agent.workers.scan.spans import size
 
-    outcomes = dict.fromkeys(("silent", "timed_out", "skipped", "error"), 0)
+    outcomes = dict.fromkeys(("silent", "timed_out"), 0)
     for part in asked:
         outcomes[part.outcome] = outcomes.get(part.outcome, 0) + size(part.addresses)
     done = len(hosts) + outcomes["silent"]
-    words = {"silent": "did not", "timed_out": "given up", "skipped": "skipped", "error": "failed"}
+    words = {"silent": "did not", "timed_out": "given up"}
     parts = [f"{len(hosts):,} answered", *(f"{outcomes[one]:,} {words[one]}" for one in words if outcomes.get(one))]
     return f"{done:,} of {run.hosts_total:,} addresses: {', '.join(parts)}"
 

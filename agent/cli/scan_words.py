@@ -38,7 +38,7 @@ def ports(listed: str) -> str:
         found = parse_ports(listed)
     except ConfigurationError:
         return f"{beginning},..."
-    sizes = [
-        (sum(high - low + 1 for low, high in some), name) for some, name in ((found.tcp, "tcp"), (found.udp, "udp"))
-    ]
-    return f"{' and '.join(f'{size:,} {name}' for size, name in sizes if size)}: {beginning},..."
+    from agent.workers.scan.spans import size
+
+    sizes = ((size(found.tcp), "tcp"), (size(found.udp), "udp"))
+    return f"{' and '.join(f'{some:,} {name}' for some, name in sizes if some)}: {beginning},..."

@@ -33,7 +33,10 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
 
 
 class Store(NamedTuple):
-    """The store of the capture ``name``. ``user``: with whose eyes root looks into it, if with anybody's."""
+    """The store of the service ``name``, a capture or a scan.
+
+    ``user``: with whose eyes root looks into it, if with anybody's.
+    """
 
     name: str
     path: Path
@@ -88,7 +91,7 @@ def find(paths: Paths, names: Sequence[str] = ()) -> Found:
 
 
 def place(paths: Paths, name: str) -> Store:
-    """Where the store of this capture is, or will be."""
+    """Where the store of this service is, or will be."""
     return Store(name, paths.data(name), eyes(paths.data(name), owner(*paths.owned)))
 
 

@@ -246,21 +246,24 @@ class ExpectKeys(TypedDict, total=False):
     severity: Severity
 
 
+Argv = Annotated[
+    list[Annotated[str, _key("a text", check.argument)]],
+    _key(
+        "a list of texts: a program and its arguments",
+        first=Annotated[str, _key("the path or the name of a program", check.program)],
+        min_length=1,
+        max_length=MOST_ITEMS,
+    ),
+]
+
+
 class NotifyKeys(TypedDict, total=False):
     """``[notify.NAME]``."""
 
     webhook: Annotated[Text, _key('a URL such as "https://hooks.example.org/agent"', sinks.webhook)]
     secret: Annotated[Text, _key("the name of a secret", check.secret_name)]
     email: Annotated[Text, _key('an address such as "ops@example.org"', sinks.email)]
-    command: Annotated[
-        list[Annotated[str, _key("a text", check.argument)]],
-        _key(
-            "a list of texts: a program and its arguments",
-            first=Annotated[str, _key("the path or the name of a program", check.program)],
-            min_length=1,
-            max_length=MOST_ITEMS,
-        ),
-    ]
+    command: Argv
     kinds: Annotated[
         list[Annotated[Text, _key('a kind of event such as "drift_*"', check.event_pattern)]],
         _key("a list of kinds of events, with at least one", check.distinct, min_length=1, max_length=64),
@@ -276,15 +279,7 @@ class NotifyKeys(TypedDict, total=False):
 class CommandKeys(TypedDict, total=False):
     """``kind = "command"``."""
 
-    command: Annotated[
-        list[Annotated[str, _key("a text", check.argument)]],
-        _key(
-            "a list of texts: a program and its arguments",
-            first=Annotated[str, _key("the path or the name of a program", check.program)],
-            min_length=1,
-            max_length=MOST_ITEMS,
-        ),
-    ]
+    command: Argv
     capabilities: Annotated[
         list[Annotated[Text, _key('a capability such as "CAP_NET_BIND_SERVICE"', check.capability)]],
         _key("a list of capabilities", check.capabilities, max_length=64),

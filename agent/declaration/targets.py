@@ -7,7 +7,7 @@ it must not be asked: multicast, broadcast, unspecified, reserved, and the metad
 scanned and lies within a network or a range is left out of it (``left_out``); named on its own it is a mistake.
 
 A name may point elsewhere when it is scanned than when it was declared. So it stays a name here, and counts as one
-address: the worker resolves it once for each plan, pins what it found, and holds that against the same rules.
+address: the worker resolves it once for each run, pins what it found, and holds that against the same rules.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ explains each of them, and docs/journal.md lists them; a test holds the three to
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, Literal, NamedTuple, get_args
 
 ERR, WARNING, NOTICE, INFO = 3, 4, 5, 6
 """Priorities of syslog(3)."""
@@ -118,3 +118,22 @@ KINDS = {
     "bug": Kind("fb22a138e21c4fecb8af1957b049eecf", ERR),
 }
 """By the kind of event. A service may tell of kinds of its own, which have no id and are ``INFO``."""
+
+DriftSeverity = Literal["info", "low", "medium", "high", "critical"]
+DRIFT_SEVERITIES: Final[tuple[DriftSeverity, ...]] = get_args(DriftSeverity)
+"""How grave a difference is that the watch tells of, the least grave first: see ``agent.workers.watch.row``."""
+
+DriftKind = Literal[
+    "open_forbidden",
+    "other_mac",
+    "open_undeclared",
+    "host_down",
+    "declared_closed",
+    "service_differs",
+    "listening_unreachable",
+    "version_changed",
+    "seen_not_scanned",
+    "seen_unreachable",
+]
+DRIFT_KINDS: Final[tuple[DriftKind, ...]] = get_args(DriftKind)
+"""What differs."""

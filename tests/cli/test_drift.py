@@ -10,11 +10,9 @@ from typing import Any
 
 import pytest
 
-from agent.cli import drift as command
 from agent.workers.inventory.sighting import SERVICE, Sighting
 from agent.workers.scan.found import Port
 from agent.workers.scan.store import ScanStore, Task
-from agent.workers.watch import row
 from tests.cli.harness import Agentctl
 from tests.workers.watch.memories import remember, up
 from tests.workers.watch.scenes import port
@@ -165,11 +163,6 @@ def test_a_wrong_declaration_is_exit_code_1(agentctl: Agentctl, prefix: Path) ->
     assert "env.toml:2: expect.web.hosts" in done.stderr
 
 
-def test_the_words_of_the_options_are_those_of_the_rows() -> None:
-    assert command.KINDS == row.KINDS
-    assert command.SEVERITIES == row.SEVERITIES
-
-
 # -- expect from-scan --------------------------------------------------------------------------------------------------
 
 
@@ -202,7 +195,7 @@ def test_what_was_imported_counts_as_scanned(agentctl: Agentctl, prefix: Path) -
     store = ScanStore(prefix / "spool" / "lan_scan" / "scan.db")
     for ago in (200.0, 100.0):
         at = time.time() - ago
-        store.take_in(Task(f"file {ago}", 1, 1), [up(WEB, SSH)], started=at - 9, ended=at)
+        store.take_in(Task(f"file {ago}", 1, 1), [up(WEB, SSH)], started=at - 9, ended=at, now=at)
     store.close()
     done = agentctl("expect", "from-scan")
     assert f'hosts = ["{WEB}"]' in done.stdout

@@ -8,8 +8,9 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.cli.expect_text import MOST_HOSTS, Opened, tables, text
+from agent.cli.expect_text import Opened, tables, text
 from agent.declaration.load import load_text
+from agent.declaration.schema import MOST_ITEMS
 from agent.paths import Paths
 from agent.workers.scan.found import Port
 from agent.workers.watch.expectation import Wanted, differs
@@ -40,8 +41,8 @@ def test_hosts_that_look_alike_share_a_table() -> None:
 
 def test_one_table_has_the_name_itself_and_very_many_hosts_have_several() -> None:
     assert [one.name for one in tables("lan", [("10.0.0.1", frozenset({SSH}))])] == ["lan"]
-    many = [(f"10.0.{number >> 8}.{number & 255}", frozenset({SSH})) for number in range(MOST_HOSTS + 1)]
-    assert [(one.name, len(one.hosts)) for one in tables("lan", many)] == [("lan_1", MOST_HOSTS), ("lan_2", 1)]
+    many = [(f"10.0.{number >> 8}.{number & 255}", frozenset({SSH})) for number in range(MOST_ITEMS + 1)]
+    assert [(one.name, len(one.hosts)) for one in tables("lan", many)] == [("lan_1", MOST_ITEMS), ("lan_2", 1)]
 
 
 words = st.text(

@@ -19,7 +19,6 @@ class Progress:
     lost: float
     left: float
     sent: int
-    round: int
 
 
 def ahead(size: int, position: int, unanswered: int, *, first: bool, again: bool) -> int:

@@ -18,7 +18,7 @@ from agent.workers.scan.found import PROTOCOLS, Host, Protocol
 from agent.workers.scan.memory.place import Line, order, place
 from agent.workers.scan.memory.settling import Doubt, together
 from agent.workers.scan.memory.state import Key
-from agent.workers.scan.plan import Ranges
+from agent.workers.scan.spans import Ranges, holds
 from agent.workers.scan.store import Run, ScanStore
 
 MOST: Final = 65_536
@@ -78,7 +78,7 @@ async def _doubts(store: ScanStore, run: Run, within: Within, breathe: Breathe) 
     found: list[Doubt] = []
     for some in store.doubts(run):
         for one in some:
-            found.append(one._replace(ports=tuple(key for key in one.ports if _holds(within, key))))
+            found.append(one._replace(ports=tuple(key for key in one.ports if _asked(within, key))))
         await breathe()
     return found
 
@@ -120,8 +120,8 @@ def _lots(protocol: Protocol, groups: Iterable[tuple[tuple[Key, ...], list[str]]
         yield Lot(protocol, tuple(sorted(addresses, key=order)), tuple(sorted(ports)))
 
 
-def _holds(within: Within, key: Key) -> bool:
-    return any(low <= key[1] <= high for protocol, found in within.items() if protocol == key[0] for low, high in found)
+def _asked(within: Within, key: Key) -> bool:
+    return any(protocol == key[0] and holds(found, key[1]) for protocol, found in within.items())
 
 
 class _Part(NamedTuple):

@@ -16,8 +16,8 @@ from typing import Final
 
 from agent.errors import ConfigurationError
 from agent.linux.capability_sets import NET_RAW, mask, parse_sets
-from agent.workers.scan.plan import Family, Ranges
-from agent.workers.scan.spans import size
+from agent.workers.scan.plan import Family
+from agent.workers.scan.spans import Ranges, size
 
 STATS_EVERY: Final = 1
 """Seconds between two reports of progress (``--stats-every``)."""

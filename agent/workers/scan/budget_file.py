@@ -98,11 +98,6 @@ class Budget:
                 self._part(error)
         self._map_it()
 
-    @property
-    def shared(self) -> bool:
-        """Whether other scans keep to the same budget."""
-        return self._fd >= 0
-
     def of(self, addresses: Iterable[IPv4Address | IPv6Address]) -> Share:
         """The budget for probes to these addresses, each known by where it stands in this row."""
         return Share(self, budget.places(addresses))

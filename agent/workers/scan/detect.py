@@ -8,14 +8,16 @@ asked at length (7), which takes minutes for a port that answers nothing nmap kn
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
+from agent.workers.scan import spans
 from agent.workers.scan.argv import Ask
 from agent.workers.scan.found import Host, Port, Script
-from agent.workers.scan.plan import Family, Ranges, merge
+from agent.workers.scan.plan import Family
 from agent.workers.scan.requests import NEVER_ASKED
+from agent.workers.scan.spans import Ranges, merge
 
 Stage = Literal["light", "deep", "slow"]
 """``slow``: lightly, but of ports that said nothing, so that it takes long."""
@@ -94,7 +96,7 @@ def parts(task: Task, left: Sequence[str]) -> tuple[Task, ...]:
 
 def _only(ask: Ask, ports: Sequence[PortKey]) -> Ask:
     """The same of fewer ports, without what may have taken so long beside."""
-    tcp, udp = (_ranges(number for each, number in ports if each == protocol) for protocol in ("tcp", "udp"))
+    tcp, udp = (spans.of(number for each, number in ports if each == protocol) for protocol in ("tcp", "udp"))
     return replace(ask, tcp=tcp, udp=udp, at_once=min(ask.at_once, len(ports)), system=False, scripts=ask.scripts[:1])
 
 
@@ -134,7 +136,7 @@ def tasks(
         size = max(1, min(GROUP_HOSTS, GROUP_PORTS // len(numbers)))
         for start in range(0, len(addresses), size):
             some = tuple(addresses[start : start + size])
-            ports = _ranges(numbers)
+            ports = spans.of(numbers)
             system = beside is not None and protocol == "tcp"
             if system and beside is not None:
                 ports = merge([*ports, *_closed([beside[address] for address in some])])
@@ -185,10 +187,6 @@ def affordable(stage: Stage, target_rate: int) -> int:
     """How many ports of one host may be in one run, so that it makes no more connections in all than ``target_rate``,
     the limit of one target in a second; one at least."""
     return max(1, min(GROUP_PORTS, target_rate // CONNECTIONS[stage]))
-
-
-def _ranges(numbers: Iterable[int]) -> Ranges:
-    return merge((number, number) for number in numbers)
 
 
 def _closed(hosts: Sequence[Host]) -> Ranges:
@@ -245,10 +243,13 @@ def settled(
 ) -> Host:
     """A host of the sweep with all that was learned since.
 
-    ``ports`` is what nmap told, ``remarks`` what else stands beside the reason of a port.
+    ``ports`` is what nmap told, ``remarks`` what else stands beside the reason of a port. What stood beside it before,
+    as it does where this was broken off and is continued, goes.
     """
 
     def one(port: Port) -> Port:
+        if port.key in ports or port.key in remarks:
+            port = replace(port, reason=port.reason.partition("; ")[0])
         if port.key in ports and port.state == "open":
             port = told(port, ports[port.key])
         return replace(port, reason=f"{port.reason}; {remarks[port.key]}") if port.key in remarks else port

@@ -18,9 +18,8 @@ from agent.declaration.amounts import count
 from agent.workers.scan import volatile
 from agent.workers.scan.found import PROTOCOLS, Certificate, Host, Port, Script, answered
 from agent.workers.scan.memory.picture import asked as asked_of
-from agent.workers.scan.plan import Ranges, merge
 from agent.workers.scan.side import Side
-from agent.workers.scan.spans import common, holds, size, without
+from agent.workers.scan.spans import Ranges, common, holds, merge, size, without
 
 Kind = Literal[
     "host_new",

@@ -13,9 +13,10 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, summarize_address_ra
 from agent.workers.scan.argv import Ask, ask_argv
 from agent.workers.scan.found import Host
 from agent.workers.scan.nmap import run_nmap
-from agent.workers.scan.plan import Family, Ranges
+from agent.workers.scan.plan import Family
 from agent.workers.scan.program import Program
 from agent.workers.scan.results import read_hosts
+from agent.workers.scan.spans import Ranges, holds, size
 from agent.workers.scan.stream import Verdict, XmlStream
 
 LARGEST = 64 * 1024
@@ -43,7 +44,7 @@ async def discover(
 
     def given(address: str) -> str | None:
         number = ip_address(address)
-        there = number.version == family and any(low <= int(number) <= high for low, high in ranges)
+        there = number.version == family and holds(ranges, int(number))
         return f"{make(int(number))}{suffix}" if there else None
 
     waiting: list[bytes] = []
@@ -66,7 +67,7 @@ async def discover(
             program.environment,
             b"".join(f"{line}\n".encode() for line in networks(family, ranges, zone)),
             capabilities=program.capabilities,
-            hosts=sum(high - low + 1 for low, high in ranges),
+            hosts=size(ranges),
             stream=stream,
             turn=told,
             turn_every=turn_every,

@@ -21,8 +21,7 @@ from agent.workers.scan.memory.coverage import Asked, union
 from agent.workers.scan.memory.picture import asked as asked_of
 from agent.workers.scan.memory.place import Line, place, text
 from agent.workers.scan.memory.rows import Run
-from agent.workers.scan.plan import Ranges, merge
-from agent.workers.scan.spans import size
+from agent.workers.scan.spans import Ranges, merge, size
 from agent.workers.scan.stored import Told, doubt
 from agent.workers.scan.stream import XmlStream
 

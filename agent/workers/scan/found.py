@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from agent.workers.scan.plan import Ranges
+from agent.workers.scan.spans import Ranges, holds, size
 
 Protocol = Literal["tcp", "udp", "sctp"]
 PROTOCOLS: Final[tuple[Protocol, ...]] = ("tcp", "udp", "sctp")
@@ -108,7 +108,7 @@ class Host:
             if port.number == number and port.protocol == protocol:
                 return port.state
         for rest in self.rest:
-            if rest.protocol == protocol and any(low <= number <= high for low, high in rest.ports):
+            if rest.protocol == protocol and holds(rest.ports, number):
                 return rest.state
         return None
 
@@ -118,7 +118,7 @@ class Host:
 
         Other open ports stand in ``ports``, so open ones among ``rest`` are always of that kind.
         """
-        return sum(high - low + 1 for rest in self.rest if rest.state == "open" for low, high in rest.ports)
+        return sum(size(rest.ports) for rest in self.rest if rest.state == "open")
 
     def open_ports(self) -> Iterator[Port]:
         return (port for port in self.ports if port.state == "open")

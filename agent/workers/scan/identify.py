@@ -21,7 +21,7 @@ from agent.workers.scan.asking import FREE, Leave, ask
 from agent.workers.scan.detect import USUAL, Stage, Task, affordable, at_length, parts, tasks
 from agent.workers.scan.found import Host
 from agent.workers.scan.knowledge import Clock, Identified, Knowledge
-from agent.workers.scan.notebook import Heard, Notebook
+from agent.workers.scan.notebook import Before, Heard, Notebook
 from agent.workers.scan.program import Program, ScriptFile
 from agent.workers.scan.results import given_as, read_host
 from agent.workers.scan.speak import How, look, room_for_ports
@@ -59,14 +59,12 @@ class Want:
 
 @dataclass(slots=True)
 class Progress:
-    """How far it is: hosts and ports that are done, and runs of nmap that are under way. ``partly`` is what is done of
-    hosts that are not, each counting from 0 to 1. ``left`` is in seconds: what is at hand takes that long, usually."""
+    """How far it is: hosts that are done; ``partly`` is what is done of those that are not, each counting from 0 to 1.
+    ``left`` is in seconds: what is at hand takes that long, usually."""
 
     hosts_done: int = 0
-    ports_done: int = 0
     partly: float = 0.0
     left: float = 0.0
-    running: int = 0
     nmap_version: str = ""
 
 
@@ -202,6 +200,8 @@ class Identification:
         for fact in self._notes.read(host.address) if self._notes else ():
             if isinstance(fact, Heard):
                 known.heard["tcp", fact.port] = fact.how
+            elif isinstance(fact, Before):
+                known.leave_out(fact.keys)
             elif fact.given_up:
                 known.give_up(fact.stage, fact.keys, fact.given_up)
             else:
@@ -220,7 +220,8 @@ class Identification:
                 self._notes.heard(address, port, how)
 
         async def missing() -> None:
-            await look({address: known.to_hear}, permit=self._leave.permit, heard=heard, room=self._room)
+            permit, rate = self._leave.permit, self._leave.target_rate
+            await look({address: known.to_hear}, permit=permit, heard=heard, room=self._room, rate=rate)
 
         if known.to_hear:
             async with asyncio.TaskGroup() as group:
@@ -248,7 +249,6 @@ class Identification:
             self._slow.extend(tasks("slow", {address: new.slow}, most_ports=self._affordable("slow")))
         if known.done and self._known.pop(address, None) is not None:
             self._progress.hosts_done += 1
-            self._progress.ports_done += len(known.wanted)
             self._on_host(known.identified(complete=True))
             if self._notes:
                 self._notes.forget(address)
@@ -261,9 +261,13 @@ class Identification:
         self._changed.set()
 
     def _light(self, wanted: dict[str, list[tuple[str, int]]]) -> Iterable[Task]:
-        hosts = {address: self._known[address].host for address in wanted}
-        system = hosts if self._want.system and self._program.privileged else None
-        return tasks("light", wanted, scripts=self._files, beside=system, most_ports=self._affordable("light"))
+        system = self._want.system and self._program.privileged
+        made: list[Task] = []
+        for more in (False, True):  # of whose system is known what there is to know
+            some = {address: keys for address, keys in wanted.items() if bool(self._known[address].before) == more}
+            hosts = {address: self._known[address].host for address in some} if system and not more else None
+            made += tasks("light", some, scripts=self._files, beside=hosts, most_ports=self._affordable("light"))
+        return made
 
     def _affordable(self, stage: Stage) -> int:
         return affordable(stage, self._leave.target_rate)
@@ -300,7 +304,6 @@ class Identification:
                 version = await ask(task, tuple(left), self._program, self._leave, rate=self._rate, take=take)
                 self._progress.nmap_version = version
 
-        self._progress.running += 1
         self._until_usual[id(left)] = time.monotonic() + USUAL[task.stage]
         try:
             await self._leave.redo(rest)
@@ -310,7 +313,6 @@ class Identification:
             for address in tuple(left):  # nmap had nothing to say of it
                 self._learn(task, address, None, b"")
         finally:
-            self._progress.running -= 1
             del self._until_usual[id(left)]
 
     def _learn(self, task: Task, address: str, host: Host | None, element: bytes) -> None:

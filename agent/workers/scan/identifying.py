@@ -177,6 +177,6 @@ def _hold(store: ScanStore, found: Identified, known: Quarantine, now: float, si
             ports.append(Quarantined(*key, now, int(one.tried), now + silent_again))
         elif one.tried:
             ports.append(Quarantined(*key, old.since, old.tries + 1, now + silent_again))
-    heard = [key for key in known if key[0] == address and key not in held]
+    heard = [key for key in known if key[0] == address and key not in held and key[1:] not in found.before]
     if ports or heard:
         store.silence(ports, heard)

@@ -17,13 +17,13 @@ from xml.etree import ElementTree
 
 from agent.declaration.amounts import count
 from agent.errors import ScanFailure
+from agent.workers.scan import spans
 from agent.workers.scan.diff import NOT_OPEN
 from agent.workers.scan.found import PROTOCOLS, UNTOLD, Host, Port, Protocol, Rest
 from agent.workers.scan.masscan import answer
 from agent.workers.scan.memory.coverage import Asked
 from agent.workers.scan.memory.picture import PortSet, join
 from agent.workers.scan.memory.place import Line, place
-from agent.workers.scan.plan import Ranges, merge
 from agent.workers.scan.report_words import (
     RANGE,
     SECONDS,
@@ -36,7 +36,7 @@ from agent.workers.scan.report_words import (
 )
 from agent.workers.scan.results import OUTPUT_LIMIT, read_host
 from agent.workers.scan.side import Detection, Side
-from agent.workers.scan.spans import common, holds, size, without
+from agent.workers.scan.spans import Ranges, common, holds, merge, size, without
 from agent.workers.scan.stream import MAX_HOST, XmlStream, clean
 from agent.workers.scan.targets import given
 
@@ -299,8 +299,7 @@ def _rest(
 ) -> tuple[tuple[Rest, ...], int]:
     """What a host says of ports together, and how many of these cannot be told apart."""
     taken: dict[Protocol, Ranges] = {
-        protocol: merge((port.number, port.number) for port in host.ports if port.protocol == protocol)
-        for protocol in PROTOCOLS
+        protocol: spans.of(port.number for port in host.ports if port.protocol == protocol) for protocol in PROTOCOLS
     }
     groups = tree.findall("ports/extraports")
     reasons = [(group, reason) for group in groups for reason in group.iterfind("extrareasons")]

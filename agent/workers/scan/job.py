@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -17,6 +17,7 @@ from agent.workers.scan.pinned import Before, Pinned, pin
 from agent.workers.scan.plan import Plan, make_plan
 from agent.workers.scan.program import Program, choose_scripts, find_nmap
 from agent.workers.scan.services_file import read_services, settle
+from agent.workers.scan.spans import size
 from agent.workers.scan.sweeping import Kind, may_send_raw
 
 CERTIFICATES = "ssl-cert"
@@ -65,7 +66,7 @@ async def settle_job(service: Scan, log: Callable[[str], None], before: Before |
             pinned.targets,
             exclude,
             service.allow_public,
-            ports=max(_number(ports.tcp), _number(ports.udp)),
+            ports=max(size(ports.tcp), size(ports.udp)),
             identity=(service.profile, str(ports), service.engine, *sorted(service.scripts)),
         )
         allowed = Allowed(service.allow_public, exclude, never)
@@ -112,7 +113,3 @@ def _kind(service: Scan, ports: Ports, log: Callable[[str], None]) -> Kind:
     if wanted == "auto" and not raw and ports.tcp:
         log("CAP_NET_RAW is not held: ports are asked by connect, not by SYN packets")
     return "connect" if wanted == "connect" or not raw else "syn"
-
-
-def _number(ports: Iterable[tuple[int, int]]) -> int:
-    return sum(high - low + 1 for low, high in ports)

@@ -6,7 +6,7 @@ All of it comes from what was heard of its ports and what runs of nmap told; so 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal, NamedTuple
 
@@ -43,13 +43,14 @@ class Identified:
     """A host and all that was learned of it. ``held`` are the ports to ask seldom: all others need no clock any more.
 
     ``raw`` are the bytes of what nmap said, an element of its XML each. ``complete`` is false when this was broken off
-    before all was asked.
+    before all was asked. ``before`` are ports of which nothing was asked, since they had been identified already.
     """
 
     host: Host
     held: tuple[Held, ...]
     raw: tuple[bytes, ...]
     complete: bool
+    before: frozenset[PortKey] = frozenset()
 
 
 class Next(NamedTuple):
@@ -77,9 +78,15 @@ class Knowledge:
     system: tuple[str, ...] = ()
     scripts: tuple[Script, ...] = ()
     wanted: tuple[PortKey, ...] = ()
+    before: frozenset[PortKey] = frozenset()
 
     def __post_init__(self) -> None:
         self.wanted = askable(self.host)
+
+    def leave_out(self, keys: Iterable[PortKey]) -> None:
+        """These ports are identified already, in ``host`` too: nothing is asked of them."""
+        self.before |= frozenset(keys)
+        self.wanted = tuple(key for key in self.wanted if key not in self.before)
 
     @property
     def to_hear(self) -> list[int]:
@@ -168,4 +175,4 @@ class Knowledge:
         tried = {key for stage, key in self.asked if stage != "light"} | set(self.given_up)
         held = (Held(*key, silent=key in silent, tried=key in tried) for key in sorted(nothing))
         host = settled(self.host, ports, remarks, system=self.system, scripts=self.scripts)
-        return Identified(host, tuple(held), tuple(self.raw), complete)
+        return Identified(host, tuple(held), tuple(self.raw), complete, self.before)

@@ -45,14 +45,20 @@ class Told(msgspec.Struct, frozen=True, tag="told"):
     given_up: str = ""
 
 
+class Before(msgspec.Struct, frozen=True, tag="before"):
+    """These ports are identified and stored already: only the others of the host are not."""
+
+    keys: tuple[PortKey, ...]
+
+
 class _Head(msgspec.Struct, frozen=True, tag="host"):
     run: str
     address: str
 
 
-Fact = Heard | Told
+Fact = Heard | Told | Before
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Heard | Told | _Head).decode
+_decode = msgspec.json.Decoder(Heard | Told | Before | _Head).decode
 
 
 class Notebook:
@@ -95,6 +101,10 @@ class Notebook:
     ) -> None:
         """Keep what a run of nmap said."""
         self._append(address, Told(stage, tuple(keys), element, given_up))
+
+    def before(self, address: str, keys: Collection[PortKey]) -> None:
+        """Keep that these ports of a host of which more has become known are identified and stored."""
+        self._append(address, Before(tuple(sorted(keys))))
 
     def forget(self, address: str) -> None:
         """A host is identified, and stored."""

@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
+from agent.workers.scan import spans
 from agent.workers.scan.found import Host, Port, Rest
 from agent.workers.scan.grid import Grid
 from agent.workers.scan.ledger import ANSWERED, SKIPPED, Ledger, decode
-from agent.workers.scan.plan import Ranges, merge
 
 SILENT: Final = "no-response"
 EVERYTHING: Final = "syn-ack; answers on every port"
@@ -56,7 +56,7 @@ def _host(
         if state == "open" and not everything:
             ports += (Port(grid.protocol, number, state, reason) for number in numbers)
         else:
-            rest.append(Rest(grid.protocol, state, reason, _ranges(numbers)))
+            rest.append(Rest(grid.protocol, state, reason, spans.of(numbers)))
     up = reasons.get("open") or reasons.get("closed") or reasons.get("filtered", "")
     silence = next((reason for _, reason in by_answer if reason in _NOT_THERE), SILENT)
     found = Host(
@@ -83,7 +83,3 @@ def _places_of(byte: int, states: bytes) -> Iterator[int]:
     while at >= 0:
         yield at
         at = states.find(byte, at + 1)
-
-
-def _ranges(numbers: list[int]) -> Ranges:
-    return merge((number, number) for number in numbers)

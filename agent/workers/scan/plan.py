@@ -23,16 +23,14 @@ from agent.declaration.targets import MOST_ADDRESSES, NEVER, OWN, Span
 from agent.declaration.targets import span as parse_span
 from agent.errors import ConfigurationError
 from agent.workers.scan.permute import Permutation
+from agent.workers.scan.spans import Ranges, merge, without
 
 Family = Literal[4, 6]
-Ranges = tuple[tuple[int, int], ...]
-"""Inclusive ranges: sorted, disjoint, not adjacent."""
-
 CHUNK_ADDRESSES = 64
 """Most addresses in one chunk."""
 
 CHUNK_PROBES = 1 << 20
-"""Most pairs of address and port that are swept together (``grid.MOST_PROBES``)."""
+"""Most pairs of address and port that are swept together ."""
 
 _ZONE = re.compile(r"[A-Za-z0-9_.-]{1,15}", re.ASCII)  # what a name of an interface is here, IFNAMSIZ in linux/if.h
 
@@ -142,7 +140,7 @@ def make_plan(
     groups = []
     for (family, zone), spans in sorted(wanted.items()):
         excluded = [span for span in holes if span.zone in ("", zone)]
-        if ranges := subtract(_ranges(family, spans), _ranges(family, excluded)):
+        if ranges := without(_ranges(family, spans), _ranges(family, excluded)):
             _judge(family, ranges, allowed)
             groups.append(Group(family, zone, ranges))
     hosts = sum(group.size for group in groups)
@@ -151,35 +149,6 @@ def make_plan(
         raise ConfigurationError(f"targets: without those excluded they {what}")
     chunk_size = max(1, min(CHUNK_ADDRESSES, CHUNK_PROBES // max(1, ports)))
     return Plan(tuple(groups), chunk_size, _hash(groups, chunk_size, identity))
-
-
-def merge(ranges: Iterable[tuple[int, int]]) -> Ranges:
-    """The union of any ranges, sorted, with those that touch made one."""
-    result: list[tuple[int, int]] = []
-    for low, high in sorted(ranges):
-        if result and low <= result[-1][1] + 1:
-            result[-1] = (result[-1][0], max(result[-1][1], high))
-        else:
-            result.append((low, high))
-    return tuple(result)
-
-
-def subtract(ranges: Ranges, holes: Ranges) -> Ranges:
-    """``ranges`` without ``holes``, in one walk along both: there may be tens of thousands."""
-    result: list[tuple[int, int]] = []
-    first = 0
-    for low, high in ranges:
-        while first < len(holes) and holes[first][1] < low:
-            first += 1
-        at = first
-        while at < len(holes) and holes[at][0] <= high:
-            if holes[at][0] > low:
-                result.append((low, holes[at][0] - 1))
-            low = holes[at][1] + 1
-            at += 1
-        if low <= high:
-            result.append((low, high))
-    return tuple(result)
 
 
 def _permitted(allow_public: Iterable[Span]) -> list[Span]:
@@ -194,10 +163,10 @@ def _judge(family: Family, ranges: Ranges, allowed: Iterable[Span]) -> None:
         return str(IPv4Address(value) if family == 4 else IPv6Address(value))
 
     for never, reason in NEVER:
-        rest = subtract(ranges, _ranges(family, [_span(never)]))
-        if touched := subtract(ranges, rest):
+        rest = without(ranges, _ranges(family, [_span(never)]))
+        if touched := without(ranges, rest):
             raise ConfigurationError(f"targets: {text(touched[0][0])} is {reason}: that is never scanned")
-    if strange := subtract(ranges, _ranges(family, allowed)):
+    if strange := without(ranges, _ranges(family, allowed)):
         raise ConfigurationError(f"targets: {text(strange[0][0])} is public: allow_public does not name it")
 
 

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 from agent.errors import ScanFailure
 from agent.workers.scan.found import PROTOCOLS, STATES, Protocol
 from agent.workers.scan.memory.place import place
-from agent.workers.scan.plan import Ranges, merge
+from agent.workers.scan.spans import Ranges, merge
 from agent.workers.scan.stream import clean
 
 RANGE: Final = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", re.ASCII)

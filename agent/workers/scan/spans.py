@@ -1,4 +1,4 @@
-"""Sets of numbers, such as ports, as ranges: sorted, disjoint, not adjacent (``plan.Ranges``). Pure.
+"""Sets of numbers, such as ports, as ranges. Pure.
 
 Every function takes time in proportion to the ranges that it is given: they may be made from a stranger's document.
 """
@@ -6,8 +6,19 @@ Every function takes time in proportion to the ranges that it is given: they may
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterable
 
-from agent.workers.scan.plan import Ranges
+from agent.declaration.ports import merge
+
+__all__ = ["Ranges", "common", "holds", "merge", "of", "size", "without"]
+
+Ranges = tuple[tuple[int, int], ...]
+"""Inclusive ranges: sorted, disjoint, not adjacent, as ``merge`` makes them of any."""
+
+
+def of(numbers: Iterable[int]) -> Ranges:
+    """These numbers, in any order, as ranges."""
+    return merge((number, number) for number in numbers)
 
 
 def size(ranges: Ranges) -> int:
@@ -16,6 +27,7 @@ def size(ranges: Ranges) -> int:
 
 
 def holds(ranges: Ranges, number: int) -> bool:
+    """Whether a number is among them."""
     place = bisect_right(ranges, number, key=lambda each: each[0]) - 1
     return place >= 0 and number <= ranges[place][1]
 

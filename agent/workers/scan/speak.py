@@ -16,10 +16,11 @@ import os
 import re
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from agent.errors import ScanFailure
 from agent.workers.scan.connect import MOST, descriptors, spared
 from agent.workers.scan.requests import LINES, NEVER_ASKED, requests_for
 
@@ -58,13 +59,16 @@ PORTS_AT_ONCE: Final = 128
 HOST_AT_ONCE: Final = 64
 """Those of one host."""
 
+NO_ROOM: Final = 60.0
+"""Seconds without room for a connection on this host, which is out of descriptors or memory, until that is a failure:
+a sweep that takes all of them beside gives some back many times in that."""
+
 CONNECTIONS: Final = 4
 """Most connections to one port at the same time."""
 
 _OTHERS = 128  # of the descriptors that a sweep leaves, those for nmap, the database and so on
 _FULL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-_NO_ROOM = 0.1  # seconds until this host is asked again for room for a connection
-_HEARD = 128  # bytes of a greeting that are looked at
+_ROOM_AGAIN = 0.1  # seconds until this host is asked again for room for a connection
 
 _GREETING = re.compile(
     rb"SSH-[12]\.|[1-5][0-9]{2}[ -]|\+OK|-ERR|\* (OK|PREAUTH|BYE)|HTTP/|RFB 0|@RSYNCD: |:\S+ |NOTICE |OK MPD|ICY "
@@ -103,24 +107,26 @@ async def look(
     clock: Clock = Clock(),
     heard: Callable[[str, int, How], None] = lambda address, port, how: None,
     room: asyncio.Semaphore | None = None,
+    rate: int = HOST_AT_ONCE,
 ) -> dict[str, dict[int, How]]:
     """Ask TCP ports, by address (which may carry a zone), whether they speak.
 
     ``permit`` is awaited before each connection to an address, ``heard`` is called for each port as soon as it is
-    known. ``room`` is shared by looks that go on at the same time. Ports of ``NEVER_ASKED`` are left out. Takes about
-    ``limit`` seconds for each ``PORTS_AT_ONCE`` silent ports.
+    known. ``room`` is shared by looks that go on at the same time. ``rate`` is how many permits a second there are for
+    one address: so many of its ports at most are looked at at once, since more would take the places of others only to
+    wait. Ports of ``NEVER_ASKED`` are left out. Takes about ``limit`` seconds for each ``PORTS_AT_ONCE`` silent ports.
     """
     found: dict[str, dict[int, How]] = {address: {} for address in asked}
     everybody = room or room_for_ports()
 
     async def one(address: str, port: int, of_host: asyncio.Semaphore) -> None:
-        async with of_host, everybody:
-            found[address][port] = how = await hear(address, port, permit=permit, clock=clock)
-            heard(address, port, how)
+        async with of_host:
+            found[address][port] = how = await hear(address, port, permit=permit, clock=clock, room=everybody)
+        heard(address, port, how)
 
     async with asyncio.TaskGroup() as group:
         for address, ports in asked.items():
-            of_host = asyncio.Semaphore(HOST_AT_ONCE)
+            of_host = asyncio.Semaphore(max(1, min(HOST_AT_ONCE, rate)))
             for port in ports:
                 if port not in NEVER_ASKED:
                     group.create_task(one(address, port, of_host))
@@ -133,9 +139,19 @@ async def hear(
     *,
     permit: Callable[[str], Awaitable[None]] = _at_once,
     clock: Clock = Clock(),  # it is frozen
+    room: asyncio.Semaphore | None = None,
 ) -> How:
-    """Ask one TCP port, not one of ``NEVER_ASKED``. That ``permit`` may take long is not held against it."""
+    """Ask one TCP port, not one of ``NEVER_ASKED``. That ``permit`` may take long is not held against it.
+
+    It takes a place of ``room`` only when it has the first permit: whoever waits for his takes nobody's.
+    Raises ``ScanFailure`` when this host has no room for a connection in ``NO_ROOM`` seconds, and what ``permit`` does.
+    """
     await permit(address)
+    async with room or nullcontext():
+        return await _hear(address, port, permit, clock)
+
+
+async def _hear(address: str, port: int, permit: Callable[[str], Awaitable[None]], clock: Clock) -> How:
     try:
         first = await _connected(address, port, clock)
     except OSError:
@@ -198,7 +214,7 @@ async def _spoken_first(connection: socket.socket, clock: Clock, voice: asyncio.
     if not said:
         return "closed"
     voice.set()
-    if await _heard_out(connection, said, clock) is None:
+    if not await _heard_out(connection, said, clock):
         return "endless"
     return how if how == "lines" or _GREETING.match(said) else "odd"
 
@@ -221,13 +237,13 @@ async def _asked(address: str, port: int, name: str, request: bytes, clock: Cloc
         voice.set()
         # Whoever answers in a protocol may have much to say: a film, for example.
         known = name == "protocol" or said.startswith((b"HTTP/", b"ICY ", b"\x16\x03", b"\x15\x03"))
-        if not known and await _heard_out(connection, said, clock) is None:
+        if not known and not await _heard_out(connection, said, clock):
             return "endless"
     return "http" if name == "http" else "tls" if name == "tls" else "protocol"
 
 
-async def _heard_out(connection: socket.socket, said: bytes, clock: Clock) -> int | None:
-    """How many bytes came until there was an end or a silence; ``None`` when there is none."""
+async def _heard_out(connection: socket.socket, said: bytes, clock: Clock) -> bool:
+    """Hear what is said; whether there was an end of it, or a silence."""
     loop = asyncio.get_running_loop()
     until, total = loop.time() + clock.talk, len(said)
     try:
@@ -236,15 +252,17 @@ async def _heard_out(connection: socket.socket, said: bytes, clock: Clock) -> in
                 more = await loop.sock_recv(connection, 65_536)
             total += len(more)
             if not more:
-                return total
+                return True
             if total > FLOOD or loop.time() >= until:
-                return None
+                return False
     except OSError:  # a TimeoutError is one
-        return total
+        return True
 
 
 async def _connected(address: str, port: int, clock: Clock) -> socket.socket:
-    """Raises ``OSError``, of which ``TimeoutError`` is one."""
+    """Raises ``OSError``, of which ``TimeoutError`` is one, and ``ScanFailure`` as ``hear`` does."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
     family, kind, protocol, _, end = socket.getaddrinfo(
         address, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
     )[0]
@@ -256,8 +274,11 @@ async def _connected(address: str, port: int, clock: Clock) -> socket.socket:
                 # The sweep beside has taken all; that is nobody's fault who is asked, and takes none of his time.
                 if error.errno not in _FULL:
                     raise
-            await asyncio.sleep(_NO_ROOM)
-            patience.reschedule(asyncio.get_running_loop().time() + clock.connect)
+                if loop.time() - began >= NO_ROOM:
+                    why = f"this host has had no room for a connection for {NO_ROOM:.0f} s: {error.strerror}"
+                    raise ScanFailure(why) from error
+            await asyncio.sleep(_ROOM_AGAIN)
+            patience.reschedule(loop.time() + clock.connect)
 
 
 async def _connect(family: int, kind: int, protocol: int, end: Any) -> socket.socket:

@@ -37,7 +37,7 @@ from agent.workers.scan.memory.settling import FAILURES, Doubt, doubts, settle
 from agent.workers.scan.memory.signs import signs
 from agent.workers.scan.memory.telling import Event, tell
 from agent.workers.scan.memory.writing import DETECTED, SWEPT, Run, Task
-from agent.workers.scan.plan import Ranges
+from agent.workers.scan.spans import Ranges
 
 __all__ = ["DETECTED", "FAILURES", "RESUME_WITHIN", "SWEPT", "Ending", "Run", "ScanStore", "Task"]
 
@@ -208,15 +208,16 @@ class ScanStore:
                 host = decode(address, data)
             yield host
 
-    def canaries(self, addresses: Iterable[str], protocol: Protocol = "tcp") -> list[reading.Canary]:
-        """The ports at these ``addresses`` that the last runs found open without fail, one of each host."""
+    def canaries(self, addresses: Iterable[str], protocol: Protocol, within: Ranges) -> list[reading.Canary]:
+        """The ports at these ``addresses`` that the last runs found open without fail, one of each host, of those
+        ``within``: what a scan may ask, for more is known than that."""
         with self._told():
-            return reading.canaries(self._connection, addresses, protocol, self.site)
+            return reading.canaries(self._connection, addresses, protocol, self.site, within)
 
-    def canaries_met(self, run: Run, protocol: Protocol = "tcp") -> list[reading.Canary]:
+    def canaries_met(self, run: Run, protocol: Protocol, within: Ranges) -> list[reading.Canary]:
         """The same of all hosts that this run has met so far."""
         with self._told():
-            return reading.canaries_met(self._connection, run.id, protocol)
+            return reading.canaries_met(self._connection, run.id, protocol, within)
 
     def signs(self, run: Run, within: Mapping[Protocol, Ranges]) -> Iterator[tuple[str, bool, bool, int]]:
         """``(address, known, alive, dark)`` of each host that is known to be up or that this run has met.
@@ -259,14 +260,22 @@ class ScanStore:
             self._connection.execute("DELETE FROM again WHERE run = ? AND number = ?", (run.id, lot))
             for host in hosts:
                 if host.state == "up" or writing.has_picture(self._connection, run, host.address):
+                    found = {port.key for port in host.open_ports()}
+                    fresh = found and found - writing.known_open(self._connection, run, host.address)[1]
                     more = self._add(run, host, now, SWEPT)
                     run.hosts_up, run.ports_open = run.hosts_up + more[0], run.ports_open + more[1]
-                    if more[1] > 0:
+                    if fresh:
                         writing.unfinished(self._connection, run, host.address)
                 writing.add_rechecked(self._connection, run, host)
             self._connection.execute(
                 "UPDATE runs SET hosts_up = ?, ports_open = ? WHERE id = ?", (run.hosts_up, run.ports_open, run.id)
             )
+
+    def identified(self, run: Run, address: str) -> frozenset[tuple[str, int]]:
+        """The open ports of a host of a run, if all of them are identified; of any other, none."""
+        with self._told():
+            stage, ports = writing.known_open(self._connection, run, address)
+        return ports if stage >= DETECTED else frozenset()
 
     def settle(self, turn: Callable[[], None] = _nothing) -> None:
         """Fold what runs have found into what is so now. ``begin`` and ``end`` do it."""
@@ -375,8 +384,7 @@ class ScanStore:
         ended: float,
         asked: Iterable[Asked] = (),
         message: str = "",
-        raw: bytes = b"",
-        now: float | None = None,
+        now: float,
     ) -> int:
         """Keep another program's scan as a run of its own, whole or not at all; returns its id.
 
@@ -384,19 +392,16 @@ class ScanStore:
         """
         kept, silent = writing.split(hosts)
         with self._transaction():
-            run = writing.add_run(self._connection, task, self.site, started, "imported", ended if now is None else now)
+            run = writing.add_run(self._connection, task, self.site, started, "imported", now)
             for host in kept:
                 up, ports = self._add(run, host, ended, DETECTED)
                 run.hosts_up, run.ports_open = run.hosts_up + up, run.ports_open + ports
             writing.add_asked(self._connection, run.id, [*silent, *asked])
-            if raw:
-                writing.add_raw(self._connection, run.id, raw, ended)
             self._connection.execute(
-                "UPDATE runs SET ended = ?, message = ?, hosts_up = ?, ports_open = ?, chunks_done = chunks_total"
-                " WHERE id = ?",
+                "UPDATE runs SET ended = ?, message = ?, hosts_up = ?, ports_open = ?, chunks_done = chunks_total,"
+                " quiet = 1 WHERE id = ?",
                 (ended, message, run.hosts_up, run.ports_open, run.id),
             )
-            self._connection.execute("UPDATE runs SET quiet = 1 WHERE id = ?", (run.id,))
         self.settle()
         return run.id
 

@@ -379,5 +379,4 @@ class Sweep:
             self.loss,
             0.0 if self.done else left,
             self._sent,
-            self._course.round,
         )

@@ -26,7 +26,7 @@ from agent.workers.scan.ledger import Ledger
 from agent.workers.scan.outcome import outcome
 from agent.workers.scan.pace import FIRST, Pace
 from agent.workers.scan.pausing import Gate
-from agent.workers.scan.plan import Ranges
+from agent.workers.scan.spans import Ranges
 from agent.workers.scan.store import RESUME_WITHIN
 from agent.workers.scan.sweep import Sweep
 from agent.workers.scan.syn import SynEngine

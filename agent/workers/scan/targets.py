@@ -12,8 +12,7 @@ from ipaddress import ip_network
 from itertools import product
 
 from agent.workers.scan.memory.place import Line
-from agent.workers.scan.plan import Ranges, merge
-from agent.workers.scan.spans import size, without
+from agent.workers.scan.spans import Ranges, merge, size, without
 
 MOST_RANGES = 65_536
 """Of all words together, such as ``10.0-255.0-255.1,3``; beyond that they are not believed."""

@@ -20,11 +20,11 @@ from typing import Any, Final
 from agent.declaration.model import Scan
 from agent.errors import ScanFailure, first_failure
 from agent.workers.runtime import Context
+from agent.workers.scan import spans
 from agent.workers.scan.advance import Progress
 from agent.workers.scan.again import Lot, Within, look_again
-from agent.workers.scan.blind import spread
+from agent.workers.scan.budget import Limits
 from agent.workers.scan.budget_file import Budget
-from agent.workers.scan.canary import KNOWN
 from agent.workers.scan.discover import discover
 from agent.workers.scan.figures import Figures
 from agent.workers.scan.found import Host
@@ -34,7 +34,7 @@ from agent.workers.scan.job import DISCOVERED_AT_ONCE, Job
 from agent.workers.scan.memory.coverage import asked
 from agent.workers.scan.notebook import Notebook
 from agent.workers.scan.pausing import Gate
-from agent.workers.scan.plan import CHUNK_ADDRESSES, Chunk, merge
+from agent.workers.scan.plan import CHUNK_ADDRESSES, Chunk
 from agent.workers.scan.results import document
 from agent.workers.scan.steady import steadily
 from agent.workers.scan.store import DETECTED, SWEPT, Run, ScanStore
@@ -49,13 +49,14 @@ LARGE = 1024
 _AT_ONCE: Final = 64  # chunks that are gone through without a break
 
 
-def at_once(rate: float) -> int:
-    """How many addresses are discovered together at a rate of so many packets a second.
+def at_once(rate: int, limits: Limits) -> int:
+    """How many addresses are discovered together at a rate of so many packets a second, within the limits of all scans.
 
     nmap sends up to four probes to each, twice where nobody answers (nmap(1), -sn): so many take it some two seconds,
-    as long as it waits for the last answer, and that is what a kill in the middle of it may have asked twice.
+    as long as it waits for the last answer, and that is what a kill in the middle of it may have asked twice. What a
+    single target may get has no part in it: of many targets each gets few.
     """
-    return max(CHUNK_ADDRESSES, min(DISCOVERED_AT_ONCE, int(rate / 4)))
+    return max(CHUNK_ADDRESSES, min(DISCOVERED_AT_ONCE, min(rate, limits.host, limits.network) // 4))
 
 
 class Walk:
@@ -98,7 +99,10 @@ class Walk:
         self._breathe = partial(gate.breathe, tell)
         if not run.resumed:
             self._sweeper.discard()
-        self._withholding = Withholding(store, run, self._sweeper.notes(), self._noted)
+        self._notes = Notebook(context.data / "services", f"{run.id} {run.started}")
+        if not run.resumed:
+            self._notes.discard()
+        self._withholding = Withholding(store, run, self._within, self._sweeper.notes(), self._noted)
 
     @property
     def degraded(self) -> list[str]:
@@ -111,7 +115,7 @@ class Walk:
             await self._sweep_and_identify(self._job.want)
         else:
             await self._sweep_all()
-        await self._withholding.judge(self._again, self._within, self._breathe)
+        await self._withholding.judge(self._again, self._breathe)
         if self._service.profile != "discovery":
             await look_again(self._store, self._run, self._within, self._ask_again, self._breathe)
             self._store.tally(self._run, sent=self._figures.sent, answered=self._figures.answered)
@@ -175,7 +179,7 @@ class Walk:
         together, addresses = [chunk], len(chunk.addresses)
         line = (chunk.family, chunk.addresses[0].partition("%")[2])
         many = self._service.profile == "discovery" or self._job.plan.hosts > LARGE
-        most = at_once(min(self._service.rate, *self._budget.limits))
+        most = at_once(self._service.rate, self._budget.limits)
         for number in following if many else ():
             if number in self._run.discovered or self._sweeper.begun(number):
                 continue
@@ -219,7 +223,7 @@ class Walk:
                 return Verdict(version=self._figures.nmap_version)
             return await discover(
                 family,
-                merge((int(address), int(address)) for address in left),
+                spans.of(int(address) for address in left),
                 self._job.program,
                 rate=rate,
                 zone=zone,
@@ -262,12 +266,11 @@ class Walk:
                 self._figures.sweeping(progress, part, len(parts))
                 self._tell()
 
-            canaries = [(one.address, one.number) for one in self._store.canaries(chunk.addresses, protocol_of(kind))]
             swept = await self._sweeper.sweep(
                 chunk.number,
                 kind,
                 Asking(chunk.addresses, ports, present),
-                known=spread(canaries, KNOWN),
+                known=self._withholding.known(chunk.addresses, protocol_of(kind)),
                 turn=turn,
             )
             self._figures.swept(swept.sent, swept.answered, swept.lost)
@@ -296,7 +299,7 @@ class Walk:
 
     async def _ask_again(self, number: int, lot: Lot) -> list[Host]:
         """A second look at some ports of some hosts."""
-        ports = merge((port, port) for port in lot.ports)
+        ports = spans.of(lot.ports)
         kind: Kind = "udp" if lot.protocol == "udp" else self._job.kind
 
         def turn(progress: Progress) -> None:
@@ -309,7 +312,19 @@ class Walk:
         asking = Asking(addresses, ports, lot.addresses, patient=True)
         swept = await self._sweeper.sweep(place, kind, asking, known=canaries, turn=turn)
         self._figures.swept(swept.sent, swept.answered, swept.lost)
-        return self._named(self._withholding.believed(lot, swept))
+        hosts = self._named(self._withholding.believed(lot, swept))
+        if self._job.want is not None:
+            self._keep_apart(hosts)
+        return hosts
+
+    def _keep_apart(self, hosts: Iterable[Host]) -> None:
+        """Note what is identified of those hosts of which a second look has found another port open: the new one is
+        identified too, and the others are not asked again. Before it is stored, or a kill in between would lose it."""
+        for host in hosts:
+            found = {port.key for port in host.open_ports()}
+            before = self._store.identified(self._run, host.address) if found else frozenset()
+            if before and found - before:
+                self._notes.before(host.address, before)
 
     def _noted(self, why: str) -> None:
         self._sweeper.note(why)
@@ -351,9 +366,6 @@ class Walk:
         async def redo(make: Callable[[], Coroutine[Any, Any, None]]) -> None:
             await self._gate.redo(make)
 
-        notes = Notebook(self._context.data / "services", f"{self._run.id} {self._run.started}")
-        if not self._run.resumed:
-            notes.discard()
         return Identifying(
             self._store,
             self._run,
@@ -362,7 +374,7 @@ class Walk:
             silent_again=self._service.silent_again,
             figures=self._figures,
             leave=leave_of(self._budget, self._job.allowed, redo),
-            notes=notes,
+            notes=self._notes,
             turn=self._tell,
             turn_every=min(0.5, self._context.beat_interval),
         )

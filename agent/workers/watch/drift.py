@@ -15,12 +15,13 @@ from itertools import count
 from typing import Final, NamedTuple
 
 from agent.declaration.targets import objection
+from agent.telemetry.kinds import DriftKind, DriftSeverity
 from agent.workers.scan.found import Port
 from agent.workers.watch import evidence
 from agent.workers.watch.expectation import Bearing, Bearings, Expectation, Wanted, answers, differs
 from agent.workers.watch.listening import Listener
 from agent.workers.watch.moved import moved
-from agent.workers.watch.row import Evidence, Kind, Row, Severity, graver
+from agent.workers.watch.row import Evidence, Row, graver
 from agent.workers.watch.sources import Claim, Key, Known, Look, Looks, Scanned, Sight, Sources
 from agent.workers.watch.view import View
 
@@ -201,8 +202,8 @@ class _Place:
         self, view: View, bearing: Bearing, *, answered: bool, wanted: bool, began: float | None
     ) -> Iterator[Row]:
         """Open, and it should not be."""
-        kind: Kind
-        severity: Severity
+        kind: DriftKind
+        severity: DriftSeverity
         if forbidding := bearing.forbids(*view.key):
             kind, severity, said, rest = "open_forbidden", "critical", "closed", "must not be"
         elif (
@@ -251,8 +252,8 @@ class _Place:
             yield from self._differs(view, wanted, look, port)
 
     def _differs(self, view: View, wanted: list[Pair], look: Look, found: Port) -> Iterator[Row]:
-        kind: Kind
-        severity: Severity
+        kind: DriftKind
+        severity: DriftSeverity
         for how in ("service", "version"):
             wrong = [(expectation, one) for expectation, one in wanted if differs(one, found) == how]
             if not wrong:
@@ -282,8 +283,8 @@ class _Place:
 
     def _row(
         self,
-        kind: Kind,
-        severity: Severity,
+        kind: DriftKind,
+        severity: DriftSeverity,
         view: View,
         what: str,
         since: float,
@@ -301,8 +302,8 @@ class _Place:
 
     def _whole(
         self,
-        kind: Kind,
-        severity: Severity,
+        kind: DriftKind,
+        severity: DriftSeverity,
         host: str,
         what: str,
         since: float,

@@ -16,10 +16,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from agent.errors import AgentError, StorageFailure
 from agent.paths import SCAN_MEMORY
+from agent.workers.watch.duty import Teller, Turn
 
 if TYPE_CHECKING:
     from agent.declaration.model import Watch
@@ -40,15 +41,7 @@ _SPARING = 50
 """So many times as long as it took is waited until the next judgement."""
 
 
-T = TypeVar("T")
-
-
-class Teller(Protocol):
-    """What a worker's ``Context`` offers, as far as it is needed here."""
-
-    def event(self, kind: str, message: str, /, **data: Any) -> None: ...
-
-    def log(self, message: str) -> None: ...
+_T = TypeVar("_T")
 
 
 class _Round(NamedTuple):
@@ -105,7 +98,7 @@ class DriftDuty:
         """How many there are, and of them how many so grave."""
         return self._figures
 
-    async def run(self, turn: Callable[[], None]) -> None:
+    async def run(self, turn: Turn) -> None:
         """Judge after each scan and at an interval, until it is cancelled."""
         again = 0.0
         while True:
@@ -169,12 +162,12 @@ class DriftDuty:
 
     def _round(self, before: Standing, noticed: Noticed) -> _Round:
         """In a thread of its own: nothing of this object is changed, but the names it has resolved."""
+        from agent.telemetry.kinds import DRIFT_SEVERITIES
         from agent.workers.watch import standing
         from agent.workers.watch.drift import judge
         from agent.workers.watch.drift_events import events
         from agent.workers.watch.from_declaration import Names
         from agent.workers.watch.gather import Watched, gather
-        from agent.workers.watch.row import SEVERITIES
 
         self._names = self._names or Names()
         now = time.time()
@@ -187,7 +180,10 @@ class DriftDuty:
         folded = standing.fold(before, judged, gathered.sources.blind, now)
         notes = [*gathered.notes, *judged.notes]
         counts = Counter(one.severity for one in folded.standing.values())
-        figures = {"drift": len(folded.standing), **{f"drift_{severity}": counts[severity] for severity in SEVERITIES}}
+        figures = {
+            "drift": len(folded.standing),
+            **{f"drift_{severity}": counts[severity] for severity in DRIFT_SEVERITIES},
+        }
         return _Round(folded.standing, noticed, events(folded), notes, figures)
 
     def _read(self) -> Kept:
@@ -243,12 +239,12 @@ class DriftDuty:
         yield self._data.parent / name
 
 
-async def _aside(work: Callable[[], T]) -> T:
+async def _aside(work: Callable[[], _T]) -> _T:
     """Do it in a thread that nobody waits for at the end: a name server may take longer than there is to stop in."""
     loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
+    done: asyncio.Future[_T] = loop.create_future()
 
-    def settle(result: T | None, failure: BaseException | None) -> None:
+    def settle(result: _T | None, failure: BaseException | None) -> None:
         if done.cancelled():
             return
         if failure is not None:
@@ -257,7 +253,7 @@ async def _aside(work: Callable[[], T]) -> T:
             done.set_result(result)  # type: ignore[arg-type]  # without a failure there is one
 
     def run() -> None:
-        result: T | None = None
+        result: _T | None = None
         failure: BaseException | None = None
         try:
             result = work()

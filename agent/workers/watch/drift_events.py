@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
-from agent.workers.watch.row import SEVERITIES, Row
+from agent.telemetry.kinds import DRIFT_SEVERITIES
+from agent.workers.watch.row import Row
 from agent.workers.watch.standing import Fold, Stands
 
 FOUND: Final = "drift_found"
@@ -95,8 +96,8 @@ def _many(kind: str, words: str, rest: Iterable[tuple[str, str]]) -> Told:
     for severity, host in rest:
         severities[severity] += 1
         hosts.add(host)
-    worst = next(severity for severity in reversed(SEVERITIES) if severity in severities)
-    listed = ", ".join(f"{severities[one]} {one}" for one in reversed(SEVERITIES) if one in severities)
+    worst = next(severity for severity in reversed(DRIFT_SEVERITIES) if severity in severities)
+    listed = ", ".join(f"{severities[one]} {one}" for one in reversed(DRIFT_SEVERITIES) if one in severities)
     count = severities.total()
     message = f"{worst}: {count} {words} on {len(hosts)} hosts ({listed}); see `agentctl drift`"
     data = {"more": count, "hosts": len(hosts), "severity": worst}

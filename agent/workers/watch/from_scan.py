@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from agent.errors import StorageFailure
+from agent.workers.scan import spans
 from agent.workers.scan.found import Host, Port, Rest
 from agent.workers.scan.memory.picture import PortSet
 from agent.workers.scan.memory.reading import HostNow, Memory, PortNow, Run
-from agent.workers.scan.plan import merge, subtract
+from agent.workers.scan.spans import without
 from agent.workers.watch.sources import Key, Known, Scanned
 
 RUNS: Final = 200
@@ -139,8 +140,8 @@ def _besides(host: Host, settled: Known, run: Run) -> Known:
 
 
 def _without(rest: Rest, settled: set[Key]) -> Rest:
-    holes = merge((number, number) for protocol, number in settled if protocol == rest.protocol)
-    return Rest(rest.protocol, rest.state, rest.reason, subtract(rest.ports, holes)) if holes else rest
+    holes = spans.of(number for protocol, number in settled if protocol == rest.protocol)
+    return Rest(rest.protocol, rest.state, rest.reason, without(rest.ports, holes)) if holes else rest
 
 
 def _silent(address: str, settled: Known | None, ports: PortSet, run: Run) -> Known:

@@ -6,9 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from agent.telemetry.kinds import DriftSeverity
 from agent.workers.watch import evidence
 from agent.workers.watch.expectation import Bearing, Bearings
-from agent.workers.watch.row import Evidence, Row, Severity, graver
+from agent.workers.watch.row import Evidence, Row, graver
 from agent.workers.watch.sources import Claim, Looks
 
 WITHIN: Final = 86400.0
@@ -33,14 +34,14 @@ def moved(claims: Iterable[Claim], looks: Looks, bearings: Bearings, now: float)
 
 
 def _one(address: str, held: list[Claim], looks: Looks, bearing: Bearing, now: float) -> Row | None:
-    def row(severity: Severity, what: str, since: float, *shown: Evidence) -> Row:
+    def row(severity: DriftSeverity, what: str, since: float, *shown: Evidence) -> Row:
         return Row(
             *("other_mac", graver(severity, bearing.weight), address, "", 0, what, since, shown),
             depends=evidence.depends(shown),
             expectations=bearing.names,
         )
 
-    usual: Severity = "medium" if bearing.expectations else "low"
+    usual: DriftSeverity = "medium" if bearing.expectations else "low"
     *others, holder = sorted(held, key=lambda claim: (claim.last, claim.mac))
     if others and others[-1].last >= now - WITHIN:
         before = others[-1]

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final
 
 import msgspec
 
@@ -21,12 +21,12 @@ from agent.declaration.model import Notify, Watch
 from agent.errors import SpawnFailed, StorageFailure
 from agent.linux.spawn import base_environment
 from agent.workers.watch import notify_mail, notify_webhook
+from agent.workers.watch.duty import Teller, Turn
 from agent.workers.watch.notify_choice import concerns
 from agent.workers.watch.notify_message import complete, compose
-from agent.workers.watch.notify_program import run_program
+from agent.workers.watch.notify_program import Outcome, handed_over
 from agent.workers.watch.notify_queue import LAST_RETRY, LONGEST, Queue, Waiting, delay_after
 from agent.workers.watch.notify_source import EventSource
-from agent.workers.watch.notify_webhook import Outcome
 
 LOOK: Final = 0.5
 """Seconds from one look for events to the next."""
@@ -47,16 +47,6 @@ TIMEOUT: Final = 30.0
 """Seconds that a command may take for one message."""
 
 LARGEST_SECRET: Final = 64 * 1024
-
-
-class Teller(Protocol):
-    """What a worker's ``Context`` offers, as far as it is needed here."""
-
-    def event(self, kind: str, message: str, /, **data: Any) -> None:
-        """Report that something happened."""
-
-    def log(self, message: str) -> None:
-        """Write one line to the service's log."""
 
 
 class NotifyDuty:
@@ -120,7 +110,7 @@ class NotifyDuty:
                 f" {queue.opened.moved_aside}, and a new one was made",
             )
 
-    async def run(self, turn: Callable[[], None]) -> None:
+    async def run(self, turn: Turn) -> None:
         """Tell until cancelled. A disk that is full or broken is waited for."""
         async with asyncio.TaskGroup() as group:
             while True:
@@ -267,7 +257,10 @@ class NotifyDuty:
             )
         if notify.email is not None:
             return await notify_mail.send(notify.email, msgspec.json.decode(message.body), environment, self._port)
-        return await _command(notify.command or (), message.body, environment)
+        try:
+            return await handed_over(notify.command or (), environment, message.body, timeout=TIMEOUT)
+        except SpawnFailed as error:
+            return Outcome(False, str(error))
 
     def _secret(self, name: str | None) -> bytes | None:
         """What webhooks are signed with, as it is now: a secret may be exchanged at any time. Raises ``OSError``."""
@@ -275,14 +268,3 @@ class NotifyDuty:
             return None
         with Path(self._environ.get(f"{name.upper()}_FILE", "")).open("rb") as file:
             return file.read(LARGEST_SECRET)
-
-
-async def _command(argv: tuple[str, ...], body: bytes, environment: Mapping[str, str]) -> Outcome:
-    """Give a message to a program, which has taken it when it exits 0."""
-    try:
-        ended = await run_program(argv, environment, body, timeout=TIMEOUT)
-    except SpawnFailed as error:
-        return Outcome(False, str(error))
-    if not ended.in_time:
-        return Outcome(False, f"{argv[0]} took longer than {TIMEOUT:.0f} s")
-    return Outcome(True) if ended.status.success else Outcome(False, f"{argv[0]} {ended.status}{ended.words}")

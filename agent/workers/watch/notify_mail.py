@@ -22,8 +22,7 @@ from typing import Any, Final
 
 from agent.errors import SpawnFailed
 from agent.workers.watch.notify_message import cut
-from agent.workers.watch.notify_program import run_program
-from agent.workers.watch.notify_webhook import Outcome
+from agent.workers.watch.notify_program import Outcome, handed_over
 
 SENDMAIL: Final = "/usr/sbin/sendmail"
 """Where every mail system puts it (Filesystem Hierarchy Standard 3.0, 4.10)."""
@@ -150,11 +149,8 @@ async def _by_sendmail(recipient: str, content: bytes, domain: str, environment:
     """``-oi``: a line with a dot alone ends nothing. The recipient is on the command line, never taken from headers."""
     argv = [SENDMAIL, "-oi", "-f", f"agent@{domain}", recipient]
     try:
-        ended = await run_program(argv, environment, content, timeout=TIMEOUT)
+        return await handed_over(argv, environment, content, timeout=TIMEOUT, name="sendmail")
     except SpawnFailed as error:
         if error.permanent:
             return Outcome(False, f"nobody listens on port 25 of this host, and {error}; install a mail system")
         return Outcome(False, str(error))
-    if not ended.in_time:
-        return Outcome(False, f"sendmail took longer than {TIMEOUT:.0f} s")
-    return Outcome(True) if ended.status.success else Outcome(False, f"sendmail {ended.status}{ended.words}")

@@ -23,6 +23,14 @@ _READ = 65536
 _KILL_WAIT_MS = 1000
 
 
+class Outcome(NamedTuple):
+    """``why`` not, when it was not ``delivered``; ``refused`` says that this very message is not wanted."""
+
+    delivered: bool
+    why: str = ""
+    refused: bool = False
+
+
 class Ended(NamedTuple):
     """``out`` and ``err`` are the last of what it wrote. ``in_time``: it was not killed for taking too long."""
 
@@ -36,6 +44,20 @@ class Ended(NamedTuple):
         """Its last line of complaint, to be read after something else; empty when it had none."""
         lines = [line for line in (self.err or self.out).splitlines() if line.strip()]
         return f": {cut(lines[-1].strip())}" if lines else ""
+
+
+async def handed_over(
+    argv: Sequence[str], environment: Mapping[str, str], content: bytes, *, timeout: float, name: str = ""
+) -> Outcome:
+    """Give ``content`` to a program, which has taken it when it exits 0. ``name`` is what it is called when it fails.
+
+    Raises ``SpawnFailed``.
+    """
+    name = name or argv[0]
+    ended = await run_program(argv, environment, content, timeout=timeout)
+    if not ended.in_time:
+        return Outcome(False, f"{name} took longer than {timeout:.0f} s")
+    return Outcome(True) if ended.status.success else Outcome(False, f"{name} {ended.status}{ended.words}")
 
 
 async def run_program(

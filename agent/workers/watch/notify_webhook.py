@@ -15,10 +15,10 @@ import binascii
 import hashlib
 import hmac
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Final
 
 from agent.errors import SpawnFailed
-from agent.workers.watch.notify_program import run_program
+from agent.workers.watch.notify_program import Outcome, run_program
 
 TIMEOUT: Final = 30
 """Seconds that one delivery takes at most, and 10 of them until there is a connection."""
@@ -29,14 +29,6 @@ _CONFIG: Final = 1
 
 REFUSED: Final = frozenset({400, 410, 413, 414, 415, 422})
 """Answers that say that this message, and not just any, is not wanted (RFC 9110, 15.5)."""
-
-
-class Outcome(NamedTuple):
-    """``why`` not, when it was not ``delivered``; ``refused`` says that this very message is not wanted."""
-
-    delivered: bool
-    why: str = ""
-    refused: bool = False
 
 
 def sign(secret: bytes, identity: str, timestamp: int, body: bytes) -> str:

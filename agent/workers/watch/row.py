@@ -24,24 +24,9 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
-Severity = Literal["info", "low", "medium", "high", "critical"]
-SEVERITIES: Final[tuple[Severity, ...]] = get_args(Severity)
-
-Kind = Literal[
-    "open_forbidden",
-    "other_mac",
-    "open_undeclared",
-    "host_down",
-    "declared_closed",
-    "service_differs",
-    "listening_unreachable",
-    "version_changed",
-    "seen_not_scanned",
-    "seen_unreachable",
-]
-KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+from agent.telemetry.kinds import DRIFT_KINDS, DRIFT_SEVERITIES, DriftKind, DriftSeverity
 
 Origin = Literal["declared", "listening", "seen", "scanned"]
 
@@ -62,8 +47,8 @@ class Row:
     nobody can tell whether it still is, such as ``scan lan_scan``.
     """
 
-    kind: Kind
-    severity: Severity
+    kind: DriftKind
+    severity: DriftSeverity
     host: str
     protocol: str
     port: int
@@ -88,8 +73,8 @@ class Row:
     @property
     def order(self) -> tuple[int, int, tuple[int, int, str], str, int, str]:
         """Sorts rows: the gravest first, then by kind, host and port."""
-        rank = len(SEVERITIES) - SEVERITIES.index(self.severity)
-        return rank, KINDS.index(self.kind), address_order(self.host), self.protocol, self.port, self.site
+        rank = len(DRIFT_SEVERITIES) - DRIFT_SEVERITIES.index(self.severity)
+        return rank, DRIFT_KINDS.index(self.kind), address_order(self.host), self.protocol, self.port, self.site
 
 
 def address_order(address: str) -> tuple[int, int, str]:
@@ -102,6 +87,6 @@ def address_order(address: str) -> tuple[int, int, str]:
     return parsed.version, int(parsed), zone
 
 
-def graver(severity: Severity, steps: int) -> Severity:
+def graver(severity: DriftSeverity, steps: int) -> DriftSeverity:
     """So many steps more grave, or less; no further than there are."""
-    return SEVERITIES[max(0, min(len(SEVERITIES) - 1, SEVERITIES.index(severity) + steps))]
+    return DRIFT_SEVERITIES[max(0, min(len(DRIFT_SEVERITIES) - 1, DRIFT_SEVERITIES.index(severity) + steps))]

@@ -15,8 +15,9 @@ import msgspec
 
 from agent.errors import StorageFailure
 from agent.linux.files import open_regular, why, write_atomic
+from agent.telemetry.kinds import DRIFT_KINDS, DRIFT_SEVERITIES
 from agent.workers.watch.drift import MOST, Judged
-from agent.workers.watch.row import KINDS, SEVERITIES, Row
+from agent.workers.watch.row import Row
 
 NAME: Final = "drift.json"
 VERSION: Final = 1
@@ -81,7 +82,7 @@ def fold(before: Standing, judged: Judged, blind: Collection[str], now: float) -
 
 
 def _rank(severity: str) -> int:
-    return SEVERITIES.index(severity) if severity in SEVERITIES else -1
+    return DRIFT_SEVERITIES.index(severity) if severity in DRIFT_SEVERITIES else -1
 
 
 def _stands(row: Row, found: float, since: float) -> Stands:
@@ -167,6 +168,6 @@ def read(path: Path) -> Kept | None:
         found = msgspec.json.decode(data, type=_File)
     except (ValueError, RecursionError) as error:
         raise Damaged(f"{path}: no list of drift ({error}); a new one is begun") from error
-    rows = {one.key: one for one in found.rows if one.kind in KINDS and one.severity in SEVERITIES}
+    rows = {one.key: one for one in found.rows if one.kind in DRIFT_KINDS and one.severity in DRIFT_SEVERITIES}
     noticed = {(protocol, address, port): at for protocol, address, port, at in found.noticed}
     return Kept(rows, noticed, found.last, found.untold)

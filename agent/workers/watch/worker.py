@@ -9,38 +9,17 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Callable
 
 from agent.declaration.model import Watch
 from agent.errors import ConfigurationError, first_failure
 from agent.workers.runtime import Context
 from agent.workers.watch.drift_duty import DriftDuty
+from agent.workers.watch.duty import Duty
 from agent.workers.watch.notify import NotifyDuty
 
 ALLOWANCE = 120.0
 """Seconds within which each duty has to come by."""
-
-Turn = Callable[[], None]
-
-
-class Duty(Protocol):
-    """One thing that the watch does."""
-
-    async def start(self) -> None:
-        """Acquire what is needed; what it raises ends the watch."""
-
-    async def run(self, turn: Turn) -> None:
-        """Work until cancelled."""
-
-    async def stop(self) -> None:
-        """Release everything. Always called once, also when it never started."""
-
-    def status(self) -> str:
-        """A few words of how it stands; empty when there is nothing to say."""
-
-    def figures(self) -> Mapping[str, int | float | str | None]:
-        """Its numbers by name; no two duties have a name in common."""
 
 
 def duties_of(context: Context, service: Watch) -> list[Duty]:

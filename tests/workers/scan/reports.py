@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from xml.sax.saxutils import quoteattr
 
 from agent.workers.scan.argv import format_ports
-from agent.workers.scan.plan import merge
+from agent.workers.scan.memory.coverage import Asked
+from agent.workers.scan.memory.place import text
+from agent.workers.scan.spans import merge
 
 PORTS = range(1, 31)
 """What every host is asked for, TCP."""
@@ -129,3 +132,8 @@ def _port(protocol: str, number: int, answer: Answer) -> str:
 
 def _script(name: str, output: str) -> str:
     return f"<script id={quoteattr(name)} output={quoteattr(output)}/>"
+
+
+def each(asked: Asked) -> Iterator[str]:
+    """Every address of a part that was asked."""
+    return (text(asked.line, number) for low, high in asked.addresses for number in range(low, high + 1))

@@ -23,7 +23,7 @@ from agent.workers.scan.memory.coverage import asked
 from agent.workers.scan.memory.place import place
 from agent.workers.scan.memory.settling import Doubt
 from agent.workers.scan.pausing import Ended
-from agent.workers.scan.plan import merge
+from agent.workers.scan.spans import merge
 from agent.workers.scan.store import Run, ScanStore, Task
 from tests.workers.scan.memory.history import in_doubt, told
 

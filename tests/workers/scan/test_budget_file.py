@@ -21,10 +21,8 @@ from agent.paths import BUDGET_VARIABLE
 from agent.workers.scan.budget import SECOND, Limits
 from agent.workers.scan.budget_file import GONE, SIZE, Budget, budget_of
 from agent.workers.scan.sweep import BATCH
+from tests.workers.scan.bench import Bench
 from tests.workers.scan.test_budget import insist
-from tests.workers.scan.test_worker import Bench, bench, network
-
-__all__ = ["bench", "network"]
 
 ROOT = Path(agent.__file__).parent.parent
 ROW = [ip_address("10.0.0.1"), ip_address("10.0.0.2"), ip_address("10.0.1.1")]
@@ -118,7 +116,6 @@ def test_it_is_asked_again_when_it_said(scans: Scans, clock: Clock) -> None:
 def test_where_there_is_no_file_a_scan_keeps_to_its_own_budget(lines: list[str]) -> None:
     for environ in ({}, {BUDGET_VARIABLE: "none"}, {BUDGET_VARIABLE: "99999"}):
         made = budget_of(environ, Limits(100, 100, 100), lines.append)
-        assert not made.shared
         assert made.of(ROW).take([0] * 9).positions == [0, 1, 2, 3, 4]
         made.close()
     assert lines == [
@@ -131,7 +128,6 @@ def test_where_there_is_no_file_a_scan_keeps_to_its_own_budget(lines: list[str])
 def test_what_is_no_regular_file_is_not_used(lines: list[str]) -> None:
     reader, writer = os.pipe2(os.O_CLOEXEC)
     made = budget_of({BUDGET_VARIABLE: str(writer)}, WIDE, lines.append)
-    assert not made.shared
     assert lines == ["the budget of all scans cannot be used: it is no regular file; this scan keeps to its own"]
     made.close()
     os.close(reader)
@@ -186,7 +182,6 @@ def test_numbers_of_no_sense_hold_nobody_up(scans: Scans, path: Path, lines: lis
 def test_a_full_disk_leaves_each_scan_with_its_own_budget(small_disk: Path, lines: list[str]) -> None:
     fd = os.open(small_disk / "scan.budget", os.O_RDWR | os.O_CREAT, 0o600)
     made = Budget(fd, Limits(100, 100, 100), lines.append)
-    assert not made.shared
     assert made.of(ROW).take([0]).positions == [0]
     assert lines == ["the budget of all scans cannot be used: No space left on device; this scan keeps to its own"]
     made.close()

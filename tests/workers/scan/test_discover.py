@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from agent.errors import ScanFailure
 from agent.workers.scan.discover import discover, networks
 from agent.workers.scan.found import Host
-from agent.workers.scan.plan import merge
 from agent.workers.scan.program import Program
+from agent.workers.scan.spans import merge
 from tests.workers.scan import lab
 from tests.workers.scan.truth import INTERFACE, LINK_LOCAL, LOCAL
 
@@ -26,7 +26,7 @@ INSIDE = """
 import asyncio, json, sys
 from ipaddress import ip_network
 from agent.workers.scan.discover import discover
-from agent.workers.scan.plan import merge
+from agent.workers.scan.spans import merge
 from agent.workers.scan.program import find_nmap
 
 found = []

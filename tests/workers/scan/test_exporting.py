@@ -26,6 +26,7 @@ from agent.workers.scan.memory.rows import Run
 from agent.workers.scan.results import document as kept
 from agent.workers.scan.stored import Told
 from agent.workers.scan.stream import clean
+from tests.workers.scan.reports import each
 
 START = 1_795_788_000
 
@@ -139,7 +140,7 @@ def test_what_was_exported_as_xml_is_imported_as_it_was(first: Host, second: Hos
     back = read_report([document(found)])
     assert back.hosts == (first, second)
     assert back.notes == []
-    assert {address for part in back.asked for address in part.each()} == {"10.0.0.1", "10.0.0.3"}
+    assert {address for part in back.asked for address in each(part)} == {"10.0.0.1", "10.0.0.3"}
     assert (back.started, back.ended, back.total) == (START, START + 60, 4)
     assert not compare(found.hosts, back.side(), back.hosts, back.side()).changes
 
@@ -154,7 +155,7 @@ def test_the_interface_of_a_link_local_address_is_told_in_a_comment_and_read_bac
     ]
     back = read_report([written])
     assert {host.address for host in back.hosts} == {"fe80::a%eth0", "fe80::b%eth1.7", HOST.address}
-    assert {address for part in back.asked for address in part.each()} == {"10.0.0.1", "10.0.0.3"}
+    assert {address for part in back.asked for address in each(part)} == {"10.0.0.1", "10.0.0.3"}
     # No other comment makes another host of it, nor of an address that has no use for an interface.
     for old, new in (('comment="zone=eth0"', 'comment="zone=-oN x"'), ("fe80::a", "2001:db8::a")):
         changed = read_report([written.replace(old.encode(), new.encode())])

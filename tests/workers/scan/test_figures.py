@@ -11,7 +11,7 @@ from agent.workers.scan.identify import Progress as Learned
 
 
 def swept(fraction: float) -> Progress:
-    return Progress(fraction, 90, 3, 100.0, 0.0, 7.0, 100, 1)
+    return Progress(fraction, 90, 3, 100.0, 0.0, 7.0, 100)
 
 
 class Scan:

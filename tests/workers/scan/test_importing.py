@@ -19,7 +19,7 @@ from agent.workers.scan.diff import compare
 from agent.workers.scan.found import Host, Port, Rest
 from agent.workers.scan.importing import Report, read_report
 from agent.workers.scan.memory.coverage import asked
-from tests.workers.scan.reports import Answer, Machine, report
+from tests.workers.scan.reports import Answer, Machine, each, report
 
 MASSCAN = b"""<?xml version="1.0"?>
 <!-- masscan v1.0 scan -->
@@ -128,7 +128,7 @@ def test_a_host_that_nmap_gave_up_on_is_neither_up_nor_down() -> None:
     machines = {"10.0.0.1": Machine(), "10.0.0.2": Machine()}
     found = read_report([report(machines).replace(b"<host ", b'<host timedout="true" ', 1)])
     assert [host.address for host in found.hosts] == ["10.0.0.2"]
-    assert [(part.outcome, list(part.each())) for part in found.asked] == [("timed_out", ["10.0.0.1"])]
+    assert [(part.outcome, list(each(part))) for part in found.asked] == [("timed_out", ["10.0.0.1"])]
     assert not found.side().looked("10.0.0.1")
     assert found.notes == ["nmap gave up on 1 host, 10.0.0.1 first: not taken for down"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any, get_args
 
 from hypothesis import given, settings
@@ -147,3 +148,33 @@ def test_what_was_given_up_is_told_and_not_asked_at_length() -> None:
     found = known.identified(complete=True)
     assert found.host.ports[0].reason == "syn-ack; too long"
     assert [(one.number, one.silent, one.tried) for one in found.held] == [(22, False, True)]
+
+
+def test_what_is_identified_already_is_not_asked_and_stays_as_it_was() -> None:
+    known = Knowledge(host())
+    known.heard.update({("tcp", number): "nothing" for number in NUMBERS})
+    known.looked = True
+    known.plan(new, slow=False)
+    first = known.identified(complete=True).host
+    again = Knowledge(replace(first, ports=(*first.ports, Port("tcp", 4, "open", "syn-ack"))))
+    again.leave_out(KEYS)
+    assert again.to_hear == [4]
+    again.heard["tcp", 4] = "banner"
+    again.looked = True
+    assert again.plan(due, slow=True) == ([("tcp", 4)], [], [], [])
+    again.told("light", [("tcp", 4)], said([("tcp", 4)], frozenset({4})), b"", frozenset())
+    found = again.identified(complete=True)
+    assert (found.host.ports[:-1], found.held, found.before) == (first.ports, (), frozenset(KEYS))
+    assert found.host.ports[-1].product == "known"
+
+
+def test_what_stands_beside_a_reason_stands_there_once_however_often_it_is_continued() -> None:
+    found, reasons = host(), []
+    for _ in range(3):
+        known = Knowledge(found)
+        known.heard.update({("tcp", number): "nothing" for number in NUMBERS})
+        known.looked = True
+        known.give_up("light", KEYS[-1:], "too long")
+        found = known.identified(complete=False).host
+        reasons.append([port.reason for port in found.ports])
+    assert reasons == [["syn-ack; says nothing"] * len(NUMBERS) + ["answer; too long"]] * 3

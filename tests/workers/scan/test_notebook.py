@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from agent.errors import StorageFailure
 from agent.workers.scan import notebook
-from agent.workers.scan.notebook import Heard, Notebook, Told
+from agent.workers.scan.notebook import Before, Heard, Notebook, Told
 
 ADDRESS = "fe80::1%../eth0"
 FACTS = [
@@ -19,6 +19,7 @@ FACTS = [
     Told("light", (("tcp", 22), ("udp", 53)), b"<host>\xff\n</host>"),
     Heard(80, "endless"),
     Told("deep", (("tcp", 80),), given_up="too long"),
+    Before((("tcp", 22), ("udp", 53))),
 ]
 
 
@@ -28,6 +29,7 @@ def noted(place: Path) -> Notebook:
     book.told(ADDRESS, "light", [("tcp", 22), ("udp", 53)], b"<host>\xff\n</host>")
     book.heard(ADDRESS, 80, "endless")
     book.told(ADDRESS, "deep", [("tcp", 80)], given_up="too long")
+    book.before(ADDRESS, {("udp", 53), ("tcp", 22)})
     return book
 
 

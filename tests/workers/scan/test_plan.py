@@ -16,7 +16,8 @@ from agent.declaration.targets import NEVER, OWN
 from agent.errors import ConfigurationError
 from agent.workers.scan.grid import Grid
 from agent.workers.scan.permute import Permutation
-from agent.workers.scan.plan import CHUNK_ADDRESSES, CHUNK_PROBES, Plan, make_plan, merge, subtract
+from agent.workers.scan.plan import CHUNK_ADDRESSES, CHUNK_PROBES, Plan, make_plan
+from agent.workers.scan.spans import merge, without
 
 # Few addresses, so that networks overlap, touch and swallow each other.
 v4 = st.builds(
@@ -256,6 +257,6 @@ def test_ranges_are_sets(left: list[tuple[int, int]], right: list[tuple[int, int
     merged = merge(left)
     assert points(merged) == points(tuple(left))
     assert all(one[1] + 1 < other[0] for one, other in pairwise(merged))
-    rest = subtract(merged, merge(right))
+    rest = without(merged, merge(right))
     assert points(rest) == points(merged) - points(tuple(right))
     assert rest == merge(rest)

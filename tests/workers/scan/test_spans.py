@@ -5,8 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.workers.scan.plan import Ranges, merge
-from agent.workers.scan.spans import common, holds, size, without
+from agent.workers.scan.spans import Ranges, common, holds, merge, size, without
 
 ranges = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 6)).map(lambda pair: (pair[0], pair[0] + pair[1]))).map(
     merge

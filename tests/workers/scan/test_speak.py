@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import socket
 import ssl
 import subprocess
 from collections.abc import Awaitable, Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.errors import ScanFailure
 from agent.workers.scan import requests
 from agent.workers.scan.speak import Clock, How, hear, look
 
@@ -154,6 +156,63 @@ def test_a_host_without_room_for_connections_waits_for_it(monkeypatch: pytest.Mo
                 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
     assert asyncio.run(scenario()) == "banner"
+
+
+def test_a_host_that_has_no_room_for_long_fails_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever else took it, this would wait for ever and say nothing."""
+    monkeypatch.setattr("agent.workers.scan.speak.NO_ROOM", 0.2)
+
+    async def scenario() -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        room = asyncio.Semaphore(1)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            async with asyncio.timeout(5):
+                await look({"127.0.0.1": [9]}, clock=QUICK, room=room)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    with pytest.raises(ExceptionGroup) as failed:
+        asyncio.run(scenario())
+    message = "this host has had no room for a connection for 0 s: Too many open files"
+    assert failed.group_contains(ScanFailure, match=message)
+
+
+@pytest.mark.parametrize("granted", [0, 25])
+def test_whoever_waits_for_permits_takes_nobodys_place(granted: int) -> None:
+    """Two hosts whose limit is reached, by their first connections or by later ones, and a third one."""
+    slow = ("127.0.0.1", "127.0.0.2")
+
+    async def scenario() -> dict[str, dict[int, How]]:
+        left = dict.fromkeys(slow, granted)
+        never = asyncio.Event()
+
+        async def permit(address: str) -> None:
+            if address in slow:
+                left[address] -= 1
+                if left[address] < 0:
+                    await never.wait()
+
+        mute = [socket.create_server(("", 0)) for _ in range(30)]  # the kernel accepts
+        server, port = await serving(banner)
+        room = asyncio.Semaphore(24)
+        ports = [one.getsockname()[1] for one in mute]
+        held = [asyncio.ensure_future(look({one: ports}, permit=permit, room=room, rate=10)) for one in slow]
+        try:
+            async with asyncio.timeout(5):
+                while max(left.values()) >= 0:
+                    await asyncio.sleep(0.01)
+                return await look({"127.0.0.1": [port]}, clock=QUICK, room=room)
+        finally:
+            for looking in held:
+                looking.cancel()
+            await asyncio.gather(*held, return_exceptions=True)
+            server.close()
+            for listener in mute:
+                listener.close()
+
+    [[how]] = [list(heard.values()) for heard in asyncio.run(scenario()).values()]
+    assert how == "banner"
 
 
 def test_a_port_gets_the_words_of_its_protocol(monkeypatch: pytest.MonkeyPatch) -> None:

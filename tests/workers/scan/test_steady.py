@@ -15,10 +15,7 @@ from agent.declaration.model import Scanning
 from agent.workers.scan.budget import Limits
 from agent.workers.scan.budget_file import Budget
 from agent.workers.scan.steady import steadily
-from tests.workers.scan.test_pausing import until
-from tests.workers.scan.test_worker import Bench, bench, loopback
-
-__all__ = ["bench"]
+from tests.workers.scan.bench import Bench, loopback, until
 
 ROW = [ip_address("10.0.0.1"), ip_address("10.0.0.2")]
 LIMITS = Limits(1_000, 900, 800)

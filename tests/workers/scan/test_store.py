@@ -21,6 +21,7 @@ from agent.workers.scan.memory.reading import Memory, Quarantined
 from agent.workers.scan.outcome import EVERYTHING
 from agent.workers.scan.plan import Chunk, make_plan
 from agent.workers.scan.store import DETECTED, FAILURES, RESUME_WITHIN, SWEPT, Run, ScanStore, Task
+from tests.workers.scan.reports import each
 
 NOW = 1_750_000_000.0
 SSH = Port(
@@ -79,7 +80,7 @@ def test_a_run_and_its_findings_can_be_read_by_another_program_while_it_is_writt
         assert (found.hosts_total, found.hosts_up, found.ports_open, found.chunks_done) == (256, 4, 4, 4)
         assert (found.sent, found.answered, found.loss, found.nmap_version) == (300, 270, 0.05, "7.93")
         assert (found.declared, found.argv) == ({"targets": ["10.0.0.0/24"]}, ["nmap", "-n"])
-        assert found == memory.run(run.id) == memory.last_finished()
+        assert found == memory.run(run.id)
         assert list(memory.hosts(run.id)) == [host(f"10.0.0.{number}") for number in (0, 64, 128, 192)]
         assert list(memory.raw(run.id)) == [b"<nmaprun/>"] * 4
 
@@ -131,7 +132,7 @@ def test_ranges_that_chunks_brought_one_by_one_become_one(store: ScanStore) -> N
     store.end(run, "finished", NOW)
     with Memory(store.path) as memory:
         [part] = memory.coverage(run.id).without_picture()
-        assert list(part.each()) == [address for chunk in PLAN.chunks() for address in chunk.addresses]
+        assert list(each(part)) == [address for chunk in PLAN.chunks() for address in chunk.addresses]
 
 
 def test_a_chunk_that_cannot_be_stored_leaves_nothing(store: ScanStore) -> None:
@@ -210,6 +211,16 @@ def test_a_port_that_only_a_second_look_finds_open_is_still_to_be_identified(sto
     store.store(run, [Host("10.0.0.2", "up", "syn-ack", rest=(everything,))], NOW + 3, stage=DETECTED)
     store.recheck(run, [replace(more, address="10.0.0.2")], NOW + 4)
     assert [one.address for one in store.waiting(run, DETECTED)] == ["10.0.0.1"]
+
+
+def test_one_port_that_opens_while_another_closes_is_still_to_be_identified(store: ScanStore) -> None:
+    run = store.begin(task(), NOW)
+    store.store(run, [host("10.0.0.1")], NOW, stage=DETECTED)
+    assert store.identified(run, "10.0.0.1") == {("tcp", 22)}
+    other = (Port("tcp", 443, "open", "syn-ack"), Port("tcp", 22, "filtered", "no-response"))
+    store.recheck(run, [Host("10.0.0.1", "up", "syn-ack", ports=other)], NOW + 1)
+    assert [one.address for one in store.waiting(run, DETECTED)] == ["10.0.0.1"]
+    assert store.identified(run, "10.0.0.1") == store.identified(run, "10.0.0.2") == frozenset()
 
 
 def test_a_run_that_failed_is_continued_a_few_times_and_always_says_so(store: ScanStore) -> None:
@@ -301,6 +312,7 @@ WRITING = """
 import sys
 from pathlib import Path
 from agent.workers.scan.store import ScanStore
+from tests.workers.scan.reports import each
 from tests.workers.scan import test_store as here
 
 store = ScanStore(Path(sys.argv[1]), site="here")
@@ -347,7 +359,7 @@ def test_another_programs_scan_becomes_a_run_of_its_own_and_stands_in_nobodys_wa
         [host("10.0.0.9")],
         started=NOW - 60,
         ended=NOW - 50,
-        raw=b"<x/>",
+        now=NOW,
     )
     with Memory(store.path) as memory:
         found = memory.run(number)

@@ -32,8 +32,8 @@ from agent.workers.scan.memory.reading import Memory
 from agent.workers.scan.outcome import EVERYTHING
 from agent.workers.scan.store import DETECTED
 from tests.workers.scan import lab
+from tests.workers.scan.bench import Bench, Ended
 from tests.workers.scan.conftest import Story
-from tests.workers.scan.test_worker import Bench, Ended
 from tests.workers.scan.truth import FAR_HOSTS, GONE, HOSTS, HUNDRED, Truth, of_kind
 
 pytestmark = pytest.mark.timeout(180)  # the first to be run waits for all that ``told`` tells

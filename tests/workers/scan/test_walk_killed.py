@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from itertools import pairwise
@@ -16,22 +16,17 @@ import msgspec
 import pytest
 
 from agent.declaration.model import Engine, Profile, Scan, Scanning
+from agent.workers.scan.budget import Limits
 from agent.workers.scan.sweep import BATCH
 from agent.workers.scan.walk import at_once
 from tests.workers.scan import lab
-from tests.workers.scan.test_worker import Bench, Ended
+from tests.workers.scan.bench import Bench, Ended
 from tests.workers.scan.truth import INTERFACE, of_kind
 from tests.workers.scan.wire import Wire, wire
 
 PLENTY = Scanning(rate=1_000_000, network_rate=1_000_000, target_rate=1_000_000)
+LIMITS = Limits(PLENTY.rate, PLENTY.network_rate, PLENTY.target_rate)
 WRONG = {"host_gone", "port_closed", "port_filtered"}
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path)
-    yield made
-    made.close()
 
 
 def scan(*targets: str, ports: str, rate: int, engine: Engine = "auto", profile: Profile = "ports") -> Scan:
@@ -113,7 +108,7 @@ def test_discovering_many(net: lab.Network, bench: Bench) -> None:
     assert bench.rows("SELECT id, status, degraded, hosts_up FROM runs") == [(1, "finished", "", 32)]
     first, second, third = lives.asked("icmp")
     assert len(first | second | third) == hosts
-    assert len(first & second) <= at_once(service.rate) == 256
+    assert len(first & second) <= at_once(service.rate, LIMITS) == 256
     left = (hosts - 256, hosts - 254)  # one of the eight chunks has two addresses less than the others
     assert len(third) in left, "those of the first part are known, whether they are there or not"
     assert not lives.ended.events.keys() & WRONG

@@ -45,10 +45,10 @@ def test_the_signs_of_many_hosts_are_looked_at_in_steps_and_an_order_is_heeded_b
         second = store.begin(Task(plan.plan_hash, 128, 2), time.time())
         store.store(second, [], time.time(), asked=asked(addresses))
         why: list[str] = []
-        judging = Withholding(store, second, [], why.append)
+        judging = Withholding(store, second, {"tcp": ((1, 99),)}, [], why.append)
         with pytest.raises(Ended):
-            asyncio.run(judging.judge(chunks, {"tcp": ((1, 99),)}, breathe))
+            asyncio.run(judging.judge(chunks, breathe))
         assert why == []
         breaths, limit = 0, 0
-        asyncio.run(judging.judge(chunks, {"tcp": ((1, 99),)}, breathe))
+        asyncio.run(judging.judge(chunks, breathe))
         assert (why, breaths) == (["none of 100 known hosts answered"], 10)

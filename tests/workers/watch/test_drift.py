@@ -10,11 +10,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from agent.telemetry.kinds import DRIFT_KINDS, DRIFT_SEVERITIES
 from agent.workers.scan.found import STATES, Rest
 from agent.workers.watch.drift import judge
 from agent.workers.watch.expectation import Expectation, Wanted
 from agent.workers.watch.listening import Listener
-from agent.workers.watch.row import KINDS, SEVERITIES
 from agent.workers.watch.sources import DeclaredPort, Known, Sight, Sources
 from tests.workers.watch.scenes import (
     DAY,
@@ -453,13 +453,13 @@ def test_whatever_the_sources_say_each_row_rests_on_what_it_shows_and_none_contr
     judged = judge(sources, NOW)
     keys = [row.key for row in judged.rows]
     assert len(keys) == len(set(keys))
-    ranks = [-SEVERITIES.index(row.severity) for row in judged.rows]
+    ranks = [-DRIFT_SEVERITIES.index(row.severity) for row in judged.rows]
     assert ranks == sorted(ranks)
     scans = {one.service: one for one in sources.scans}
     names = {f"scan {name}" for name in scans} | {f"expect {one.name}" for one in sources.expectations}
     opened, closed = set[tuple[str, str, str]](), set[tuple[str, str, str]]()
     for row in judged.rows:
-        assert row.kind in KINDS
+        assert row.kind in DRIFT_KINDS
         assert row.evidence
         assert row.since <= NOW
         assert row.depends <= names | {"listening", "capture edge"}

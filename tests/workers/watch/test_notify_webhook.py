@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from agent.linux.environment import base_environment
-from agent.workers.watch.notify_webhook import Outcome, key_of, post, sign
+from agent.workers.watch.notify_program import Outcome
+from agent.workers.watch.notify_webhook import key_of, post, sign
 from tests.workers.watch.sinks import free_port, hook
 
 BODY = '{"text":"ünï \\" \n"}'.encode()

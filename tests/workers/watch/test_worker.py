@@ -13,7 +13,8 @@ from agent.errors import ConfigurationError, StorageFailure
 from agent.linux.notify import SystemdNotifier
 from agent.workers.runtime import Context, live
 from agent.workers.watch import worker
-from agent.workers.watch.worker import Turn, WatchWorker
+from agent.workers.watch.duty import Turn
+from agent.workers.watch.worker import WatchWorker
 
 
 class Duty:

@@ -17,11 +17,12 @@ import msgspec
 from agent.errors import StorageFailure
 from agent.workers.scan.found import PROTOCOLS
 from agent.workers.scan.memory.picture import PortSet
-from agent.workers.scan.memory.place import Line, pack, place, ranges, text, unpack
-from agent.workers.scan.plan import Family, Ranges, merge
+from agent.workers.scan.memory.place import Line, pack, place, ranges, unpack
+from agent.workers.scan.plan import Family
+from agent.workers.scan.spans import Ranges, holds, merge
 
-Outcome = Literal["silent", "timed_out", "skipped", "error", "blind", "dark", "settled"]
-"""``silent``: asked to the end, and nobody answered. The others, of addresses without a picture, were not.
+Outcome = Literal["silent", "timed_out", "blind", "dark", "settled"]
+"""``silent``: asked to the end, and nobody answered. ``timed_out``: given up before that.
 
 Three are said of addresses beside all else: what was not seen there is not to be believed, because the scan itself did
 not see (``blind``), or because nobody answered of several that should have (``dark``); or it is, because that has been
@@ -44,10 +45,6 @@ class Asked:
     addresses: Ranges
     ports: PortSet
     outcome: Outcome
-
-    def each(self) -> Iterator[str]:
-        """Every address."""
-        return (text(self.line, number) for low, high in self.addresses for number in range(low, high + 1))
 
 
 def asked(addresses: Iterable[str], ports: PortSet = (), outcome: Outcome = "silent") -> tuple[Asked, ...]:
@@ -77,9 +74,9 @@ def read_ports(written: str) -> PortSet:
     return tuple((protocol, merge(found)) for protocol, found in ports if protocol in PROTOCOLS)
 
 
-def holds(ports: PortSet, protocol: str, number: int) -> bool:
+def has(ports: PortSet, protocol: str, number: int) -> bool:
     """Whether a set has this port."""
-    return any(low <= number <= high for name, found in ports if name == protocol for low, high in found)
+    return any(holds(found, number) for name, found in ports if name == protocol)
 
 
 class Coverage:
@@ -119,7 +116,7 @@ class Coverage:
 
     def asked(self, address: str, protocol: str, number: int) -> bool:
         """Whether the run can tell about this port."""
-        return any(outcome in COVERED and holds(ports, protocol, number) for outcome, ports in self._of(address))
+        return any(outcome in COVERED and has(ports, protocol, number) for outcome, ports in self._of(address))
 
     def without_picture(self) -> Iterator[Asked]:
         """The addresses of which no host is known, in order."""

@@ -19,7 +19,6 @@ The rules, and why:
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -45,11 +44,12 @@ from agent.workers.scan.memory.state import (
     steady,
     turns,
 )
+from agent.workers.scan.spans import holds
 
 PORTS_LIMIT: Final = 4096
 """Ports of one host that are followed one by one; a host with more open ones answers for everything."""
 
-SEEN_AT_ONCE: Final = 2
+LOOKS_TO_OPEN: Final = 2
 """Looks that something new takes before it is believed."""
 
 _SILENT: Final = ("filtered", "open|filtered")
@@ -168,10 +168,8 @@ def _in_rest(host: Host, key: Key) -> Port | None:
     """What is said of a port together with others; ``None`` when nothing is."""
     protocol, number = key
     for rest in host.rest:
-        if rest.protocol == protocol:
-            at = bisect_right(rest.ports, (number, 65536)) - 1
-            if at >= 0 and rest.ports[at][0] <= number <= rest.ports[at][1]:
-                return Port(rest.protocol, number, rest.state, rest.reason)
+        if rest.protocol == protocol and holds(rest.ports, number):
+            return Port(rest.protocol, number, rest.state, rest.reason)
     return None
 
 
@@ -240,7 +238,7 @@ def _port(
         state = replace(state, first_seen=min(now, state.first_seen), last_seen=now, source=source)
         state = _service(state, key, service_of(seen), policy, now, changes)
     agree = _agree(state.state, seen.state)
-    needed = SEEN_AT_ONCE if is_open else policy.misses
+    needed = LOOKS_TO_OPEN if is_open else policy.misses
     in_a_row = state.misses if state.state == "open" or _agree(state.pending, seen.state) else 0
     misses = 0 if agree else in_a_row + (needed if twice or spoke(seen) else 1)
     state = replace(state, last_looked=now, misses=misses, pending="" if agree else seen.state)

@@ -14,11 +14,13 @@ from typing import Any, Final
 
 from agent.declaration.ports import parse_ports
 from agent.errors import ConfigurationError, StorageFailure
+from agent.workers.scan import spans
 from agent.workers.scan.found import PROTOCOLS, UNTOLD, Host, Port, Rest
 from agent.workers.scan.memory import schema, writing
 from agent.workers.scan.memory.coverage import Asked
 from agent.workers.scan.memory.place import Line, place
-from agent.workers.scan.plan import Ranges, make_plan, merge, subtract
+from agent.workers.scan.plan import make_plan
+from agent.workers.scan.spans import Ranges, merge, without
 
 _OLD: Final = ("runs", "chunks", "hosts", "ports")
 
@@ -63,7 +65,7 @@ def _run(connection: sqlite3.Connection, run: writing.Run, declared: Mapping[str
         up, ports = up + more_up, ports + more_ports
     # Nobody answered at the others, so they were asked for a sign of life and nothing else.
     silent = (
-        Asked(line, subtract(found, merge(answered.get(line, ()))), (), "silent")
+        Asked(line, without(found, merge(answered.get(line, ()))), (), "silent")
         for line, found in _asked(declared, ends).items()
     )
     writing.add_asked(connection, run.id, silent)
@@ -95,7 +97,7 @@ def _port(row: tuple[Any, ...]) -> Port:
 
 def with_rest(host: Host, wanted: Ranges) -> Host:
     """A host that was asked for all the TCP ports ``wanted`` and tells only of some: the others were not open."""
-    untold = subtract(wanted, merge((port.number, port.number) for port in host.ports if port.protocol == "tcp"))
+    untold = without(wanted, spans.of(port.number for port in host.ports if port.protocol == "tcp"))
     return replace(host, rest=(Rest("tcp", UNTOLD, "", untold),)) if host.state == "up" and untold else host
 
 
@@ -109,7 +111,7 @@ def _asked(declared: Mapping[str, Any], ends: Mapping[tuple[str, str], float]) -
     for group in groups:
         line = Line(group.family, group.zone)
         done = merge((place(low).number, place(high).number) for low, high in ends if place(low).line == line)
-        found[line] = subtract(group.ranges, subtract(group.ranges, done))
+        found[line] = without(group.ranges, without(group.ranges, done))
     return found
 
 

@@ -19,7 +19,7 @@ import msgspec
 from agent.errors import StorageFailure
 from agent.workers.scan.found import PROTOCOLS, Host, Port, Rest, Script
 from agent.workers.scan.memory.state import spoke
-from agent.workers.scan.plan import Ranges, merge, subtract
+from agent.workers.scan.spans import Ranges, holds, merge, without
 
 PortSet = tuple[tuple[str, Ranges], ...]
 """Ports that were asked for, by protocol in the order of ``PROTOCOLS``; none of them empty."""
@@ -110,11 +110,11 @@ def join(before: Host, now: Host) -> Host:
     ports = {port.key: _with_service(port, known.get(port.key)) for port in now.ports}
     fresh = dict(asked(now))
     for key, port in known.items():
-        if not _holds(fresh.get(key[0], ()), key[1]):
+        if not holds(fresh.get(key[0], ()), key[1]):
             ports[key] = port
     rest = [*now.rest]
     rest += (
-        replace(one, ports=left) for one in before.rest if (left := subtract(one.ports, fresh.get(one.protocol, ())))
+        replace(one, ports=left) for one in before.rest if (left := without(one.ports, fresh.get(one.protocol, ())))
     )
     up = next((host for host in (now, before) if host.state == "up"), now)
     return replace(
@@ -155,10 +155,6 @@ def _gathered(rest: Iterable[Rest]) -> tuple[Rest, ...]:
 
 def _by_number(port: Port) -> tuple[int, int]:
     return PROTOCOLS.index(port.protocol), port.number
-
-
-def _holds(ranges: Ranges, number: int) -> bool:
-    return any(low <= number <= high for low, high in ranges)
 
 
 def _check(ranges: Ranges) -> None:

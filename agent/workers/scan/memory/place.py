@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Iterator
-from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
-from agent.errors import StorageFailure
-from agent.workers.scan.plan import Family, Ranges, merge
+from agent.workers.scan.plan import Family
+from agent.workers.scan.spans import Ranges, merge
 
 ZONE_LIMIT = 15
 """Characters of the name of an interface, IFNAMSIZ of linux/if.h."""
@@ -74,17 +74,3 @@ def ranges(addresses: Iterable[str]) -> dict[Line, Ranges]:
         line, number = place(address)
         found.setdefault(line, []).append((number, number))
     return {line: merge(numbers) for line, numbers in found.items()}
-
-
-def each(line: Line, low: int, high: int) -> Iterator[str]:
-    """The addresses of one range."""
-    return (text(line, number) for number in range(low, high + 1))
-
-
-def read(address: str) -> str:
-    """An address out of a database. Raises ``StorageFailure`` for what cannot be one."""
-    try:
-        place(address)
-    except (AddressValueError, ValueError) as error:
-        raise StorageFailure(f"the database holds {address[:60]!r} where an address should be") from error
-    return address

@@ -24,6 +24,7 @@ from agent.workers.scan.memory.opening import open_memory, told
 from agent.workers.scan.memory.picture import decode
 from agent.workers.scan.memory.rows import Canary, Change, HostNow, Pair, PortNow, Quarantined, Run
 from agent.workers.scan.memory.state import Service
+from agent.workers.scan.spans import Ranges
 
 __all__ = ["Canary", "Change", "HostNow", "Memory", "Pair", "PortNow", "Quarantined", "Run", "canaries"]
 
@@ -70,11 +71,6 @@ class Memory:
     def run(self, number: int) -> Run | None:
         """One run; ``None`` when there is none of this id, or no more."""
         return next((_run(row) for row in self._rows(f"{_RUN} WHERE id = ?", number)), None)
-
-    def last_finished(self) -> Run | None:
-        """The newest run that came to its end."""
-        query = f"{_RUN} WHERE status = 'finished' ORDER BY id DESC LIMIT 1"
-        return next((_run(row) for row in self._rows(query)), None)
 
     def hosts(self, run: int) -> Iterator[Host]:
         """What a run found, by address. Hosts that did not answer are in its ``coverage`` only."""
@@ -173,10 +169,12 @@ class Memory:
         row = next(self._rows("SELECT site FROM runs WHERE id = ?", run), None)
         return Coverage(self._connection, run, row[0] if row else "")
 
-    def canaries(self, addresses: Iterable[str], protocol: str = "tcp", *, site: str = "") -> list[Canary]:
+    def canaries(
+        self, addresses: Iterable[str], protocol: str = "tcp", *, site: str = "", within: Ranges | None = None
+    ) -> list[Canary]:
         """The ports at these ``addresses`` that the last runs found open without fail, one of each host, those known
-        longest first."""
-        return canaries(self._connection, addresses, protocol, site)
+        longest first; of those ``within``, or of all."""
+        return canaries(self._connection, addresses, protocol, site, within)
 
     def quarantine(self) -> list[Quarantined]:
         """The silent ports."""
@@ -212,27 +210,37 @@ _STEADY: Final = (
     "CROSS JOIN ports ON ports.host = hosts.id AND ports.proto = ?3"
     " WHERE hosts.state = 'up' AND NOT hosts.misses AND ports.state = 'open' AND NOT ports.misses"
     " AND NOT ports.flapping AND ports.history > ?4 AND ports.history & ?4 = ?4"
+    " AND (?5 IS NULL OR ports.port IN (SELECT value FROM json_each(?5)))"
     " GROUP BY hosts.id ORDER BY min(ports.first_seen), hosts.place"
 )
 
 
-def canaries(connection: sqlite3.Connection, addresses: Iterable[str], protocol: str, site: str) -> list[Canary]:
+def canaries(
+    connection: sqlite3.Connection, addresses: Iterable[str], protocol: str, site: str, within: Ranges | None
+) -> list[Canary]:
     """See ``Memory.canaries``; the worker asks on its own connection."""
     rows = connection.execute(
         f"{_CANARY} json_each(?1) AS wanted CROSS JOIN hosts ON hosts.site = ?2 AND hosts.address = wanted.value"
         f" {_STEADY}",
-        (json.dumps(list(addresses)), site, protocol, _BOTH),
+        (json.dumps(list(addresses)), site, protocol, _BOTH, _numbers(within)),
     )
     return [Canary(*row) for row in rows]
 
 
-def canaries_met(connection: sqlite3.Connection, run: int, protocol: str) -> list[Canary]:
+def canaries_met(connection: sqlite3.Connection, run: int, protocol: str, within: Ranges | None) -> list[Canary]:
     """The same of the hosts that a run has met so far."""
     rows = connection.execute(
         f"{_CANARY} seen CROSS JOIN hosts ON hosts.id = seen.host AND seen.run = ?1 AND ?2 IS NULL {_STEADY}",
-        (run, None, protocol, _BOTH),
+        (run, None, protocol, _BOTH, _numbers(within)),
     )
     return [Canary(*row) for row in rows]
+
+
+def _numbers(within: Ranges | None) -> str | None:
+    """Each port by itself, as JSON: SQLite makes an index of them, which it could not of ranges."""
+    if within is None:
+        return None
+    return json.dumps([number for low, high in within for number in range(low, high + 1)])
 
 
 def _run(row: tuple[Any, ...]) -> Run:

@@ -15,8 +15,6 @@ from typing import Final
 
 VERSION: Final = 2
 
-STATUSES: Final = ("running", "finished", "failed", "interrupted", "stopped", "imported")
-
 TABLES: Final = (
     """
     CREATE TABLE runs (
@@ -35,7 +33,7 @@ TABLES: Final = (
         engine TEXT NOT NULL DEFAULT '',
         nmap_version TEXT NOT NULL DEFAULT '',
         declared TEXT NOT NULL,             -- JSON: what was declared
-        argv TEXT NOT NULL,                 -- JSON: nmap's, the first
+        argv TEXT NOT NULL,                 -- JSON: of an imported report, its command line
         sent INTEGER NOT NULL DEFAULT 0,    -- probes
         answered INTEGER NOT NULL DEFAULT 0,
         loss REAL,                          -- of probes, from 0 to 1; NULL: not measured

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from agent.workers.scan.blind import alive
 from agent.workers.scan.found import Host, Protocol
 from agent.workers.scan.memory.picture import decode
-from agent.workers.scan.plan import Ranges
+from agent.workers.scan.spans import Ranges
 
 
 def signs(

@@ -162,6 +162,16 @@ def unfinished(connection: sqlite3.Connection, run: Run, address: str) -> None:
         connection.execute("UPDATE seen SET stage = min(stage, ?) WHERE run = ? AND host = ?", (SWEPT, run.id, row[0]))
 
 
+def known_open(connection: sqlite3.Connection, run: Run, address: str) -> tuple[int, frozenset[tuple[str, int]]]:
+    """The stage of a host in a run, 0 when it has none, and the ports at which it was found open so far."""
+    row = connection.execute(
+        "SELECT seen.stage, pictures.data FROM hosts JOIN seen ON seen.run = ? AND seen.host = hosts.id"
+        " JOIN pictures ON pictures.id = seen.picture WHERE site = ? AND address = ?",
+        (run.id, run.site, address),
+    ).fetchone()
+    return (row[0], frozenset(port.key for port in decode(address, row[1]).open_ports())) if row else (0, frozenset())
+
+
 def has_picture(connection: sqlite3.Connection, run: Run, address: str) -> bool:
     """Whether a run has found out anything about a host."""
     row = connection.execute(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from agent.errors import StorageFailure
 from agent.workers.scan.found import PROTOCOLS, STATES, Certificate, Host, Port, Rest, Script
 from agent.workers.scan.memory.picture import asked, decode, encode, join, tidy
-from agent.workers.scan.plan import Ranges, merge, subtract
+from agent.workers.scan.spans import Ranges, merge, without
 
 TEXT = st.text(max_size=12)
 NUMBERS = st.integers(1, 40)
@@ -45,7 +45,7 @@ def hosts(draw: st.DrawFn) -> Host:
     rest = []
     for protocol in PROTOCOLS:
         spans = merge((number, number + 2) for number in draw(st.sets(NUMBERS, max_size=2)))
-        if left := subtract(spans, told[protocol]):
+        if left := without(spans, told[protocol]):
             rest.append(Rest(protocol, draw(STATE), draw(TEXT), left))
     return tidy(
         Host("10.0.0.1", draw(st.sampled_from(("up", "down"))), draw(TEXT), draw(TEXT), (), tuple(ports), tuple(rest))

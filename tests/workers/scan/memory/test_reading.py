@@ -143,7 +143,6 @@ def test_no_question_reads_a_whole_table(service: Service) -> None:
         questions: list[Callable[[], object]] = [
             lambda: memory.runs(10),
             lambda: memory.run(1),
-            memory.last_finished,
             lambda: list(memory.hosts(1)),
             lambda: memory.host(1, "10.0.0.1"),
             lambda: list(memory.differing(1, 2)),

@@ -19,10 +19,11 @@ from agent.workers.scan.memory import settling
 from agent.workers.scan.memory.coverage import asked
 from agent.workers.scan.memory.reading import Canary, HostNow, Memory
 from agent.workers.scan.memory.settling import Doubt, together
-from agent.workers.scan.plan import subtract
+from agent.workers.scan.spans import without
 from agent.workers.scan.store import Ending, ScanStore, Task
 from agent.workers.scan.stored import side
 from tests.workers.scan.memory.history import NOW, TASK, Service, host, in_doubt, told
+from tests.workers.scan.reports import each
 
 NGINX = Port("tcp", 80, "open", "syn-ack", "http", "nginx", "1.22", method="probed")
 
@@ -210,6 +211,7 @@ def test_another_programs_scan_opens_what_was_not_known_and_tells_nobody(service
                 [host(1, 22)],
                 started=service.now - age,
                 ended=service.now - age,
+                now=service.now,
                 asked=asked(["10.0.0.2"]),
             )
             assert told(store) == []
@@ -241,7 +243,7 @@ def pieces(found: list[Host], random: random.Random) -> Iterator[Host]:
         cuts = sorted(random.sample(range(2, 100), random.randrange(3)))
         for low, high in zip([1, *cuts], [*(cut - 1 for cut in cuts), 100], strict=True):
             outside = tuple(span for span in ((1, low - 1), (high + 1, 100)) if span[0] <= span[1])
-            rest = (replace(rest, ports=subtract(rest.ports, outside)) for rest in one.rest)
+            rest = (replace(rest, ports=without(rest.ports, outside)) for rest in one.rest)
             parts.append(
                 replace(
                     one,
@@ -351,4 +353,4 @@ def test_what_is_withheld_of_a_run_is_known_to_whoever_compares_it(service: Serv
         assert first.looked("10.0.0.2")
         assert [memory.coverage(1).outcome(f"10.0.0.{last}") for last in (1, 2, 3)] == ["answered", "dark", "silent"]
         asked = list(memory.coverage(1).without_picture())
-        assert {address for part in asked for address in part.each()} == {"10.0.0.2", "10.0.0.3"}
+        assert {address for part in asked for address in each(part)} == {"10.0.0.2", "10.0.0.3"}

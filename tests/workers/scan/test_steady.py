@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from ipaddress import ip_address
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,7 +19,7 @@ from agent.workers.scan.budget_file import Budget
 from agent.workers.scan.steady import steadily
 from tests.workers.scan.bench import Bench, loopback, until
 
-ROW = [ip_address("10.0.0.1"), ip_address("10.0.0.2")]
+ROW = ["10.0.0.1", "10.0.0.2"]
 LIMITS = Limits(1_000, 900, 800)
 
 

@@ -25,7 +25,7 @@ from tests.workers.scan.bench import Bench
 from tests.workers.scan.test_budget import insist
 
 ROOT = Path(agent.__file__).parent.parent
-ROW = [ip_address("10.0.0.1"), ip_address("10.0.0.2"), ip_address("10.0.1.1")]
+ROW = ["10.0.0.1", "10.0.0.2", "10.0.1.1"]
 WIDE = Limits(1_000_000, 1_000_000, 1_000_000)
 """More than anybody asks for here."""
 
@@ -245,7 +245,7 @@ def clock():
     instants.append(time.monotonic_ns())
     return instants[-1]
 budget = Budget(int(os.environ[BUDGET_VARIABLE]), Limits(host, network, target), print, clock=clock)
-share = budget.of([ip_address(address)])
+share = budget.of([str(ip_address(address))])
 asked = [0] * 200
 print("ready", flush=True)
 until = float(sys.stdin.readline())

@@ -5,7 +5,6 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from ipaddress import ip_address
 from pathlib import Path
 
 import msgspec
@@ -17,7 +16,7 @@ from agent.workers.scan.budget_file import Budget
 from agent.workers.scan.steady import steadily
 from tests.workers.scan.bench import Bench, loopback, until
 
-ROW = [ip_address("10.0.0.1"), ip_address("10.0.0.2")]
+ROW = ["10.0.0.1", "10.0.0.2"]
 LIMITS = Limits(1_000, 900, 800)
 
 

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from agent.errors import ScanFailure, first_failure
+from agent.errors import ScanFailure, StorageFailure, first_failure
 from agent.workers.scan.asking import FREE, Leave, ask
 from agent.workers.scan.detect import USUAL, Stage, Task, affordable, at_length, parts, tasks
 from agent.workers.scan.found import Host
@@ -157,11 +157,14 @@ class Identification:
                         working.create_task(self._run_all(past_slow=number == 0 and self._processes > 1))
                 ticking.cancel()
         except BaseExceptionGroup as failed:
+            self._break_off()
             raise first_failure(failed) from failed
+        except BaseException:
+            self._break_off()
+            raise
         finally:
             if self._timer is not None:
                 self._timer.cancel()
-            self._break_off()
 
     async def _tick(self) -> None:
         while True:
@@ -169,10 +172,12 @@ class Identification:
             await asyncio.sleep(self._turn_every)
 
     def _break_off(self) -> None:
-        """Hand out what is known of hosts that are not done."""
-        for known in self._known.values():
-            if known.ports:
-                self._on_host(known.identified(complete=False))
+        """Hand out what is known of hosts that are not done. That it cannot be stored is not why this ends, and must
+        not seem so: an order to stop is none to fail. It is in the notes as well."""
+        with suppress(StorageFailure):
+            for known in self._known.values():
+                if known.ports:
+                    self._on_host(known.identified(complete=False))
         self._known.clear()
 
     async def _until(self, condition: Callable[[], bool]) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from agent.errors import ScanFailure
+from agent.errors import ScanFailure, StorageFailure
 from agent.workers.scan import detect, identify
 from agent.workers.scan.asking import Leave
 from agent.workers.scan.found import Host, Port
@@ -141,6 +141,23 @@ def test_what_nmap_learned_of_a_host_that_is_not_done_is_handed_out_when_it_fail
         bench.run({A: [P, Q]}, shown=enough)
     assert not bench.of(A).complete
     assert [port.product for port in bench.of(A).host.ports] == ["one", ""]
+
+
+def test_what_ends_it_stays_the_reason_when_nothing_can_be_stored_any_more(bench: Bench) -> None:
+    """A stop while the disk is full is a stop."""
+    bench.how |= {"products": {P: "one"}, "hangs_at": [7]}
+
+    def stop(progress: Progress) -> None:
+        if (bench.place / "log").exists() and any(intensity == 7 for intensity, _, _ in bench.asked):
+            raise Ended
+
+    def full(found: Identified) -> None:
+        bench.told.append(found)
+        raise StorageFailure("scan.db: the disk is full")
+
+    with pytest.raises(Ended):
+        bench.run({A: [P, Q]}, shown=stop, on_host=full)
+    assert not bench.of(A).complete
 
 
 def test_a_run_that_takes_too_long_is_done_in_parts_until_the_culprit_is_alone(

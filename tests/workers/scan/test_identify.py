@@ -175,6 +175,22 @@ def test_a_run_that_takes_too_long_is_done_in_parts_until_the_culprit_is_alone(
     assert sorted(ports for _, addresses, ports in bench.asked if addresses == [A]) == [[P], [P, Q], [Q]]
 
 
+def test_a_host_at_which_run_after_run_takes_too_long_is_given_up_as_a_whole(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(detect.Task, "limit", property(lambda task: 60.0 if task.addresses == (B,) else 0.4))
+    monkeypatch.setattr(identify, "OVERDUE", 1)
+    bench.how |= {"products": {R: "three"}, "hangs_on": [P, Q]}
+    more = [Q + number for number in range(2, 8)]
+    bench.how["hangs_on"] += more
+    bench.run({A: [P, Q, *more], B: [R]})
+    reasons = {port.reason for port in bench.of(A).host.ports}
+    assert reasons == {"syn-ack; nmap was not through with it after 0 s"}
+    assert [port.product for port in bench.of(B).host.ports] == ["three"]
+    runs = [ports for _, addresses, ports in bench.asked if addresses == [A]]
+    assert len(runs) <= 4, "all, two halves, and at most one that had been begun; not each by itself"
+
+
 def test_an_nmap_that_falls_silent_ends_the_scan_instead(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(detect.Task, "limit", 2.0)
     bench.how |= {"products": {P: "one"}, "at": {B: "fall silent"}}

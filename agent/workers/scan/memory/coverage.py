@@ -135,12 +135,9 @@ class Coverage:
         for family, zone, low, high, ports, outcome in rows:
             yield Asked(Line(_family(family), zone), ((unpack(low), unpack(high)),), self._set(ports), outcome)
 
-    def silent(self, address: str) -> PortSet | None:
-        """The ports that were asked there when nobody answered, beyond any picture; ``None`` when it was not asked."""
-        return self.unseen(address)[0]
-
     def unseen(self, address: str) -> tuple[PortSet | None, str]:
-        """``silent``, and ``blind``, ``dark`` or ``settled`` where that is said, in one look."""
+        """The ports that were asked there when nobody answered, beyond any picture, ``None`` when it was not asked; and
+        ``blind``, ``dark`` or ``settled`` where that is said."""
         found = list(self._ranges(address))
         silent = [ports for outcome, ports in found if outcome == "silent"]
         outcomes = {outcome for outcome, _ in found}

@@ -52,6 +52,12 @@ PORTS_LIMIT: Final = 4096
 LOOKS_TO_OPEN: Final = 2
 """Looks that something new takes before it is believed."""
 
+FLAPS: Final = 3
+"""Turns within the last ``state.WINDOW`` looks that make flapping."""
+
+CALM: Final = 4
+"""Looks without a turn that end flapping."""
+
 _SILENT: Final = ("filtered", "open|filtered")
 _SAYS_NOTHING: Final = ("unfiltered", "")
 
@@ -61,8 +67,7 @@ class Policy:
     """How a run is taken. ``misses``: looks in a row until something is closed or gone (1 or more).
 
     ``closing``: whether the run may close anything at all. ``late``: it may not be the latest, so what was looked at
-    after it stays, and it closes only what nobody but its ``source`` has told of. ``flaps``: turns within the last
-    ``state.WINDOW`` looks that make flapping; ``calm``: looks without one that end it. ``dark``: nobody answered around
+    after it stays, and it closes only what nobody but its ``source`` has told of. ``dark``: nobody answered around
     this host, which is why the run may close nothing of it.
     """
 
@@ -70,8 +75,6 @@ class Policy:
     closing: bool = True
     late: bool = False
     source: str = ""
-    flaps: int = 3
-    calm: int = 4
     dark: bool = False
 
 
@@ -189,7 +192,7 @@ def _present(current: HostState, observed: Host, policy: Policy, now: float, cha
         misses=0,
         history=shown(current.history, True),
     )
-    return _turned(host, "up", "host_new", policy, now, changes)
+    return _turned(host, "up", "host_new", now, changes)
 
 
 def _absent(current: HostState, policy: Policy, now: float, twice: bool) -> Folded:
@@ -201,14 +204,14 @@ def _absent(current: HostState, policy: Policy, now: float, twice: bool) -> Fold
     if misses < policy.misses:  # one silence alone may be lost packets
         return Folded(host, (), (HOST,) if host.state == "up" else ())
     host = replace(host, history=shown(current.history, False))
-    return Folded(_turned(host, "gone", "host_gone", policy, now, changes), tuple(changes), ())
+    return Folded(_turned(host, "gone", "host_gone", now, changes), tuple(changes), ())
 
 
-def _turned(host: HostState, state: str, kind: str, policy: Policy, now: float, changes: list[Change]) -> HostState:
+def _turned(host: HostState, state: str, kind: str, now: float, changes: list[Change]) -> HostState:
     """The host is in this state now, which may be a change."""
-    if host.flapping and steady(host.history, policy.calm):
-        host = replace(host, flapping=0, history=latest(host.history, policy.calm))
-    elif not host.flapping and (count := turns(host.history)) >= policy.flaps:
+    if host.flapping and steady(host.history, CALM):
+        host = replace(host, flapping=0, history=latest(host.history, CALM))
+    elif not host.flapping and (count := turns(host.history)) >= FLAPS:
         changes.append(_flapping(HOST, host.state, count, host.history))
         host = replace(host, flapping=BY_STATE)
     if host.state == state or host.flapping:
@@ -236,14 +239,14 @@ def _port(
     if is_open:
         source = _teller(policy, state, policy.source or ("nmap" if spoke(seen) else "sweep"))
         state = replace(state, first_seen=min(now, state.first_seen), last_seen=now, source=source)
-        state = _service(state, key, service_of(seen), policy, now, changes)
+        state = _service(state, key, service_of(seen), now, changes)
     agree = _agree(state.state, seen.state)
     needed = LOOKS_TO_OPEN if is_open else policy.misses
     in_a_row = state.misses if state.state == "open" or _agree(state.pending, seen.state) else 0
     misses = 0 if agree else in_a_row + (needed if twice or spoke(seen) else 1)
     state = replace(state, last_looked=now, misses=misses, pending="" if agree else seen.state)
     if agree or misses >= needed or seen.state in ("open", "closed"):  # one silence alone may be a lost packet
-        state = _port_flaps(replace(state, history=shown(state.history, is_open)), key, policy, changes)
+        state = _port_flaps(replace(state, history=shown(state.history, is_open)), key, changes)
     if agree:
         refined = seen.state if state.state == UNTOLD else state.state
         return replace(state, state=refined, reason=seen.reason)
@@ -272,28 +275,28 @@ def _too_late(policy: Policy, now: float, looked: float) -> bool:
     return policy.late and now <= looked
 
 
-def _port_flaps(state: PortState, key: Key, policy: Policy, changes: list[Change]) -> PortState:
+def _port_flaps(state: PortState, key: Key, changes: list[Change]) -> PortState:
     if state.flapping & BY_STATE:
-        if not steady(state.history, policy.calm):
+        if not steady(state.history, CALM):
             return state
-        return replace(state, flapping=state.flapping & ~BY_STATE, history=latest(state.history, policy.calm))
-    if (count := turns(state.history)) >= policy.flaps:
+        return replace(state, flapping=state.flapping & ~BY_STATE, history=latest(state.history, CALM))
+    if (count := turns(state.history)) >= FLAPS:
         changes.append(_flapping(key, state.state, count, state.history))
         return replace(state, flapping=state.flapping | BY_STATE)
     return state
 
 
-def _service(state: PortState, key: Key, seen: Service, policy: Policy, now: float, changes: list[Change]) -> PortState:
+def _service(state: PortState, key: Key, seen: Service, now: float, changes: list[Change]) -> PortState:
     """The service of an open port after one look; a look that asked nothing says nothing."""
     known, differs = compare(state.service, seen)
     if seen.method != "probed" and not seen.tunnel:
         return state if known == state.service else replace(state, service=known)
     history = shown(state.service_history, bool(differs))
     flapping = bool(state.flapping & BY_SERVICE)
-    if flapping and steady(history, policy.calm):
+    if flapping and steady(history, CALM):
         flapping, history = False, shown(NONE, bool(differs))
         state = replace(state, flapping=state.flapping & ~BY_SERVICE)
-    elif not flapping and (count := _ones(history)) >= policy.flaps:
+    elif not flapping and (count := _ones(history)) >= FLAPS:
         changes.append(Change("flapping", key, state.service.label, f"{count} services in {looks(history)} looks"))
         return replace(state, service_history=history, flapping=state.flapping | BY_SERVICE)
     if flapping:

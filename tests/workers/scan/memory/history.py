@@ -11,7 +11,7 @@ from agent.workers.scan.found import Host, Port, Rest
 from agent.workers.scan.memory.coverage import asked
 from agent.workers.scan.memory.reading import Memory
 from agent.workers.scan.memory.settling import Doubt
-from agent.workers.scan.spans import without
+from agent.workers.scan.spans import of, without
 from agent.workers.scan.store import MISSES, Ending, Run, ScanStore, Task
 
 NOW = 1_750_000_000.0
@@ -22,7 +22,7 @@ ASKED = ((1, 100),)
 def host(last: int, *ports: Port | int, state: str = "closed", low: int = 1, high: int = 100) -> Host:
     """``10.0.0.LAST``, asked for TCP ports ``low`` to ``high``: those given, which are open, and the others."""
     told = tuple(Port("tcp", port, "open", "syn-ack") if isinstance(port, int) else port for port in ports)
-    others = without(((low, high),), tuple((port.number, port.number) for port in told))
+    others = without(((low, high),), of(port.number for port in told))
     rest = (Rest("tcp", state, "reset", others),) if others else ()
     return Host(f"10.0.0.{last}", "up", "arp-response", ports=told, rest=rest)
 

@@ -11,7 +11,7 @@ import pytest
 from agent.cli.main import main
 from agent.cli.scan_words import ports
 from agent.workers.scan.found import Host, Port, Rest
-from agent.workers.scan.outcome import EVERYTHING
+from agent.workers.scan.outcome import ON_EVERY_PORT
 from agent.workers.scan.store import ScanStore, Task
 
 START = 1_795_000_000.0
@@ -34,7 +34,10 @@ AFTER = Host(
     "10.0.0.1",
     "up",
     "syn-ack",
-    rest=(Rest("tcp", "open", EVERYTHING, ((1, 81), (83, 1000))), Rest("udp", "closed", "port-unreach", ((53, 53),))),
+    rest=(
+        Rest("tcp", "open", ON_EVERY_PORT, ((1, 81), (83, 1000))),
+        Rest("udp", "closed", "port-unreach", ((53, 53),)),
+    ),
 )
 WORDS = "says open to everything (999 ports asked)"
 

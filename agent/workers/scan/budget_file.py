@@ -25,7 +25,7 @@ import struct
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import ip_address
 from typing import NamedTuple
 from uuid import UUID
 
@@ -56,7 +56,7 @@ BUSY = SECOND // 500
 HELD_TOO_LONG = 5 * SECOND
 
 
-class Allowed(NamedTuple):
+class Granted(NamedTuple):
     """``positions`` of those among the asked that may be sent now, in order. ``again``: when to ask for the others, in
     seconds of the monotonic clock."""
 
@@ -98,9 +98,9 @@ class Budget:
                 self._part(error)
         self._map_it()
 
-    def of(self, addresses: Iterable[IPv4Address | IPv6Address]) -> Share:
-        """The budget for probes to these addresses, each known by where it stands in this row."""
-        return Share(self, budget.places(addresses))
+    def of(self, addresses: Iterable[str]) -> Share:
+        """The budget for probes to these addresses, each known by where it stands in this row; zones are the same."""
+        return Share(self, budget.places(ip_address(address.partition("%")[0]) for address in addresses))
 
     def reserve(self, rate: int, least: int = 1) -> int:
         """Up to ``rate`` probes per second for a program that cannot ask before it sends, such as nmap.
@@ -152,17 +152,17 @@ class Budget:
             fd, self._fd = self._fd, -1
             os.close(fd)
 
-    def take(self, there: Places, asked: Sequence[int]) -> Allowed:
+    def take(self, there: Places, asked: Sequence[int]) -> Granted:
         """See ``Share.take``."""
         if not self._lock():
-            return Allowed([], (self._clock() + BUSY) / SECOND)
+            return Granted([], (self._clock() + BUSY) / SECOND)
         try:
             now = self._look()
             yielding = budget.yielded(self._claims_of_others(now), self._claim, now)
             grant = budget.take(self._slots, self._rules, there, asked, now, yielding)
             self._claim = budget.claim_after(self._claim, there, asked, grant, now)
             self._note()
-            return Allowed(grant.positions, grant.again / SECOND)
+            return Granted(grant.positions, grant.again / SECOND)
         finally:
             self._unlock()
 
@@ -293,7 +293,7 @@ class Share:
         self._shared = shared
         self._there = there
 
-    def take(self, asked: Sequence[int]) -> Allowed:
+    def take(self, asked: Sequence[int]) -> Granted:
         """Which of these probes may be sent now, each named by where its address stands in the row; those are paid for.
 
         The first come first: what was refused before goes at the head, and a batch that is spread over targets gets the

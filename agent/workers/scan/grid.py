@@ -12,9 +12,10 @@ from array import array
 from collections.abc import Sequence
 from typing import Final, Literal
 
+from agent.workers.scan.plan import CHUNK_PROBES
 from agent.workers.scan.spans import Ranges
 
-MOST_PROBES: Final = 1 << 20
+MOST_PROBES: Final = CHUNK_PROBES
 """Of one chunk: what is known of it takes one byte each, and it is the piece in which work is handed on."""
 
 

@@ -20,7 +20,7 @@ from agent.errors import ScanFailure, first_failure
 from agent.workers.scan.asking import FREE, Leave, ask
 from agent.workers.scan.detect import USUAL, Stage, Task, affordable, at_length, parts, tasks
 from agent.workers.scan.found import Host
-from agent.workers.scan.knowledge import Clock, Identified, Knowledge
+from agent.workers.scan.knowledge import Due, Identified, Knowledge
 from agent.workers.scan.notebook import Before, Heard, Notebook
 from agent.workers.scan.program import Program, ScriptFile
 from agent.workers.scan.results import given_as, read_host
@@ -82,7 +82,7 @@ class Identification:
         program: Program,
         *,
         on_host: Callable[[Identified], None],
-        clock: Callable[[str, str, int], Clock] = lambda address, protocol, number: "new",
+        clock: Callable[[str, str, int], Due] = lambda address, protocol, number: "new",
         leave: Leave = FREE,
         notes: Notebook | None = None,
         slow: Collection[str] | None = None,

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
-from ipaddress import ip_address
 from itertools import islice
 from typing import Final
 
@@ -17,7 +16,7 @@ from agent.workers.scan.budget_file import Budget
 from agent.workers.scan.figures import Figures
 from agent.workers.scan.found import Host
 from agent.workers.scan.identify import SLOW_HOSTS, Identification, Want
-from agent.workers.scan.knowledge import Clock, Identified
+from agent.workers.scan.knowledge import Due, Identified
 from agent.workers.scan.memory.reading import Quarantined
 from agent.workers.scan.notebook import Notebook
 from agent.workers.scan.program import Program
@@ -101,7 +100,7 @@ class Identifying:
             self._unread = len(self._backlog) == _AT_HAND
         return [self._backlog.popleft() for _ in range(min(most, len(self._backlog)))]
 
-    def _clock(self, address: str, protocol: str, number: int) -> Clock:
+    def _clock(self, address: str, protocol: str, number: int) -> Due:
         one = self._quarantine.get((address, protocol, number))
         return "new" if one is None else "due" if one.next_try <= self._began else "held"
 
@@ -123,7 +122,7 @@ def permit_of(budget: Budget, allowed: Allowed) -> Callable[[str], Coroutine[Non
 
     async def permit(address: str) -> None:
         allowed.check([address])
-        share = budget.of([ip_address(address.partition("%")[0])])
+        share = budget.of([address])
         while not (granted := share.take([0])).positions:
             await asyncio.sleep(max(0.001, min(0.2, granted.again - time.monotonic())))
 
@@ -145,7 +144,7 @@ def pay_of(budget: Budget) -> Callable[[Sequence[str], int], Coroutine[None, Non
     """Waits until nmap may make so many connections to each of some addresses, and pays for them."""
 
     async def pay(addresses: Sequence[str], each: int) -> None:
-        share = budget.of([ip_address(address.partition("%")[0]) for address in addresses])
+        share = budget.of(addresses)
         everybody = range(len(addresses))
         before = beforehand(budget.limits, len(addresses), each)
         for _ in range(before):

@@ -14,7 +14,7 @@ from agent.workers.scan.detect import PortKey, Stage, askable, better, settled, 
 from agent.workers.scan.found import Host, Port, Script
 from agent.workers.scan.speak import MUTE, How
 
-Clock = Literal["new", "due", "held"]
+Due = Literal["new", "due", "held"]
 """Of a port on which nobody learned what it is: ``new`` is one of which that is not known yet, ``due`` may be asked at
 length again, ``held`` may not."""
 
@@ -124,7 +124,7 @@ class Knowledge:
         self.asked |= done
         self.underway -= done
 
-    def plan(self, clock: Callable[[str, str, int], Clock], *, slow: bool) -> Next:
+    def plan(self, clock: Callable[[str, str, int], Due], *, slow: bool) -> Next:
         """What can be asked now and was not: it is under way from here on. ``slow``: silent ports may be."""
         address, found = self.host.address, Next([], [], [], [])
         for key in self.wanted:

@@ -20,7 +20,7 @@ ABSENT: Final = 10.0
 LATE: Final = 5.0
 """Seconds after which it is asked what became of a search: what the kernel said of it may have been lost."""
 
-Verdict = Literal["look", "held", "absent", "full"]
+Fate = Literal["look", "held", "absent", "full"]
 
 
 class OnLink:
@@ -32,7 +32,7 @@ class OnLink:
         self._searched: dict[int, tuple[float, deque[int]]] = {}  # since when, and the ports that wait
         self._absent: dict[int, float] = {}
 
-    def ask(self, place: int, port: int, now: float) -> Verdict:
+    def ask(self, place: int, port: int, now: float) -> Fate:
         """What becomes of a probe to a neighbour that the kernel does not know.
 
         It is sent, to make the kernel look; it waits; nobody is there; or there is no room for more that wait.

@@ -12,7 +12,7 @@ from agent.workers.scan.grid import Grid
 from agent.workers.scan.ledger import ANSWERED, SKIPPED, Ledger, decode
 
 SILENT: Final = "no-response"
-EVERYTHING: Final = "syn-ack; answers on every port"
+ON_EVERY_PORT: Final = "syn-ack; answers on every port"
 """The reason of all open ports of a host that says open to everything."""
 
 _NOT_THERE: Final = frozenset({"host-unreach", "net-unreach"})
@@ -35,7 +35,7 @@ def outcome(
         for byte in set(states) - {0}:  # what was never sent, because the scan had become blind, was not asked
             answer = decode(byte) or ("open|filtered" if grid.protocol == "udp" else "filtered", SILENT)
             if byte >= ANSWERED and place in everything and answer[0] == "open":
-                answer = ("open", EVERYTHING)
+                answer = ("open", ON_EVERY_PORT)
             by_answer.setdefault(answer, []).extend(_places_of(byte, states))
         if not by_answer:
             continue

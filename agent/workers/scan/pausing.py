@@ -32,7 +32,7 @@ LOOK = 0.2
 EXTEND_EVERY = 1.0
 """Seconds between two requests for more time, once something of it was spent waiting."""
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 Opens = Callable[[float], float | None]
 """When a window opens next, in unix seconds, if it is closed at that unix time; ``None``: it is open."""
@@ -117,7 +117,7 @@ class Gate:
         await asyncio.sleep(0)
         await self.passage(turn)
 
-    async def redo(self, make: Callable[[], Coroutine[Any, Any, T]], turn: Callable[[], None] = lambda: None) -> T:
+    async def redo(self, make: Callable[[], Coroutine[Any, Any, _T]], turn: Callable[[], None] = lambda: None) -> _T:
         """The result of what ``make`` begins. It is cancelled when the gate closes, and begun anew when that opens.
 
         What is begun must take a cancellation within a fraction of a second, and leave nothing half-done. Raises what

@@ -24,7 +24,7 @@ LEAST = 0.1
 WAIT = 0.2
 """Seconds between two looks at what others have left."""
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 async def steadily(
@@ -32,9 +32,9 @@ async def steadily(
     share: Share,
     addresses: int,
     rate: int,
-    make: Callable[[int], Coroutine[Any, Any, T]],
+    make: Callable[[int], Coroutine[Any, Any, _T]],
     turn: Callable[[], None] = lambda: None,
-) -> T:
+) -> _T:
     """The result of what ``make`` begins with the rate that it is given, in probes per second.
 
     ``share`` is for the ``addresses`` that it asks, ``rate`` what it would like. ``turn`` is called while others have

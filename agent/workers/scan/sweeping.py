@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
 
@@ -45,7 +44,7 @@ _ENOUGH = 0.005  # seconds of turns without a break: longer would keep others in
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
+class Question:
     """What one sweep asks. ``present`` are those of ``addresses`` that are asked; of the others it is known that nobody
     is there. ``None``: all of them. A chunk that was begun before goes on with those of then. ``patient`` as in
     ``Sweep``."""
@@ -147,7 +146,7 @@ class Sweeper:
         self,
         number: int,
         kind: Kind,
-        chunk: Chunk,
+        question: Question,
         *,
         known: Iterable[tuple[str, int]] = (),
         turn: Callable[[Progress], None],
@@ -157,24 +156,24 @@ class Sweeper:
         ``turn`` gets how far it is, ten times a second. Raises ``ScanFailure``, ``StorageFailure``, and ``Ended`` once
         the run is to end. Whatever ends it, it can be continued.
         """
-        self._allowed.check(chunk.addresses)
+        self._allowed.check(question.addresses)
         protocol = protocol_of(kind)
-        grid = Grid(protocol, chunk.addresses, chunk.ports)
+        grid = Grid(protocol, question.addresses, question.ports)
         key = grid.key(self._identity(number))
         path = self._path(number, protocol)
         ledger = Ledger(path, key, grid.size, now=time.time(), within=RESUME_WITHIN)
         try:
             if ledger.discarded:
                 self._log(f"{path}: {ledger.discarded}: this part of the scan is begun anew")
-            if ledger.fresh and chunk.present is not None:
+            if ledger.fresh and question.present is not None:
                 for place, address in enumerate(grid.addresses):
-                    if address not in chunk.present:
+                    if address not in question.present:
                         ledger.skip(place * grid.width, (place + 1) * grid.width)
             engine = make_engine(kind, grid.addresses)
             places = {address: place for place, address in enumerate(grid.addresses)}
             probes = [(places[address], port) for address, port in known]
             try:
-                return await self._run(grid, ledger, engine, key, probes, chunk.patient, turn)
+                return await self._run(grid, ledger, engine, key, probes, question.patient, turn)
             finally:
                 engine.close()
         finally:
@@ -190,7 +189,7 @@ class Sweeper:
         patient: bool,
         turn: Callable[[Progress], None],
     ) -> Swept:
-        share = self._budget.of([ip_address(address.partition("%")[0]) for address in grid.addresses])
+        share = self._budget.of(grid.addresses)
 
         def permit(probes: Sequence[Probe]) -> Sequence[int]:
             return share.take([place for place, _ in probes]).positions

@@ -68,8 +68,7 @@ def _assembled(*tests: Test) -> bytes:
     end = len(tests)
     program = b""
     for place, (code, number) in enumerate(tests):
-        refused = (
-            end - place if code in (_EQUAL, _ANY_BIT) else 0
-        )  # to the instruction after the next but `end - place`
+        # To the instruction after the next but `end - place`.
+        refused = end - place if code in (_EQUAL, _ANY_BIT) else 0
         program += struct.pack("=HBBI", code, 0, refused, number)
     return program + struct.pack("=HBBIHBBI", _RETURN, 0, 0, LONGEST_ANSWER, _RETURN, 0, 0, 0)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from ipaddress import ip_network
 from itertools import product
+from math import prod
 
 from agent.workers.scan.memory.place import Line
 from agent.workers.scan.spans import Ranges, merge, size, without
@@ -56,25 +57,17 @@ def _ranges(word: str) -> list[tuple[Line, Ranges]]:
             network = ip_network(word, strict=False)
         except ValueError:
             return []
-        family = Line(4 if network.version == 4 else 6, "")
-        return [(family, ((int(network.network_address), int(network.broadcast_address)),))]
+        line = Line(4 if network.version == 4 else 6, "")
+        return [(line, ((int(network.network_address), int(network.broadcast_address)),))]
     octets = [_octet(part) for part in word.split(".")]
-    rows = len(octets[0]) * len(octets[1]) * len(octets[2])
     spread = [[number for low, high in octet for number in range(low, high + 1)] for octet in octets[:3]]
-    if not all(octets) or rows * len(octets[3]) == 0 or _length(spread) * len(octets[3]) > MOST_RANGES:
+    if not all(octets) or prod(map(len, spread)) * len(octets[3]) > MOST_RANGES:
         return []
     found = []
     for first, second, third in product(*spread):
         base = (first << 24) | (second << 16) | (third << 8)
         found += [(base | low, base | high) for low, high in octets[3]]
     return [(Line(4, ""), merge(found))]
-
-
-def _length(spread: list[list[int]]) -> int:
-    result = 1
-    for numbers in spread:
-        result *= len(numbers)
-    return result
 
 
 def _octet(text: str) -> Ranges:

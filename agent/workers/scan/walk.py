@@ -39,8 +39,7 @@ from agent.workers.scan.results import document
 from agent.workers.scan.steady import steadily
 from agent.workers.scan.store import DETECTED, SWEPT, Run, ScanStore
 from agent.workers.scan.stream import Verdict
-from agent.workers.scan.sweeping import Chunk as Asking
-from agent.workers.scan.sweeping import Kind, Sweeper, protocol_of
+from agent.workers.scan.sweeping import Kind, Question, Sweeper, protocol_of
 from agent.workers.scan.withholding import Withholding
 
 LARGE = 1024
@@ -115,15 +114,15 @@ class Walk:
             await self._sweep_and_identify(self._job.want)
         else:
             await self._sweep_all()
-        await self._withholding.judge(self._again, self._breathe)
+        await self._withholding.judge(self._chunks, self._breathe)
         if self._service.profile != "discovery":
             await look_again(self._store, self._run, self._within, self._ask_again, self._breathe)
             self._store.tally(self._run, sent=self._figures.sent, answered=self._figures.answered)
             self._sweeper.discard(notes=False)  # all of it is stored
             if self._job.want is not None:  # whatever a second look has found open
-                again = self._identifying_of(self._job.want)
-                again.finish()
-                await again.run()
+                once_more = self._identifying_of(self._job.want)
+                once_more.finish()
+                await once_more.run()
 
     async def _sweep_and_identify(self, want: Want) -> None:
         """One beside the other: whoever is slow to say what listens there holds up nobody's sweep. If the one fails,
@@ -232,9 +231,10 @@ class Walk:
                 turn_every=min(0.5, self._context.beat_interval),
             )
 
-        plain = [ip_address(text.partition("%")[0]) for text in addresses]
         tell = self._tell
-        work = partial(steadily, self._budget, self._budget.of(plain), len(plain), self._service.rate, ask, tell)
+        work = partial(
+            steadily, self._budget, self._budget.of(addresses), len(addresses), self._service.rate, ask, tell
+        )
         verdict: Verdict | None = None
         try:
             verdict = await self._gate.redo(work, tell)
@@ -269,7 +269,7 @@ class Walk:
             swept = await self._sweeper.sweep(
                 chunk.number,
                 kind,
-                Asking(chunk.addresses, ports, present),
+                Question(chunk.addresses, ports, present),
                 known=self._withholding.known(chunk.addresses, protocol_of(kind)),
                 turn=turn,
             )
@@ -309,7 +309,7 @@ class Walk:
         place = self._job.plan.chunk_count + number  # a number that no chunk has
         canaries = self._withholding.canaries(lot)
         addresses = tuple(dict.fromkeys((*lot.addresses, *(address for address, _ in canaries))))
-        asking = Asking(addresses, ports, lot.addresses, patient=True)
+        asking = Question(addresses, ports, lot.addresses, patient=True)
         swept = await self._sweeper.sweep(place, kind, asking, known=canaries, turn=turn)
         self._figures.swept(swept.sent, swept.answered, swept.lost)
         hosts = self._named(self._withholding.believed(lot, swept))
@@ -330,7 +330,7 @@ class Walk:
         self._sweeper.note(why)
         self._context.log(f"degraded: {why}")
 
-    async def _again(self) -> AsyncIterator[Chunk]:
+    async def _chunks(self) -> AsyncIterator[Chunk]:
         """All chunks once more, without keeping anybody waiting."""
         for chunk in self._job.plan.chunks():
             if chunk.number % _AT_ONCE == 0:

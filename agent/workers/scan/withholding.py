@@ -1,6 +1,7 @@
 """What a run under way must not say: where it was blind, or nobody answered that should have (``blind``).
 
-It is kept in the database as it is noticed, so that whoever continues the run knows it, and the reasons are told.
+As it is noticed, it is kept of which addresses, in the database, and why, in a file beside it (``Sweeper.note``): so
+whoever continues the run knows both.
 """
 
 from __future__ import annotations

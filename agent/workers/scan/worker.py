@@ -10,6 +10,7 @@ from functools import partial
 
 import msgspec
 
+from agent.declaration.amounts import count
 from agent.declaration.model import Scan
 from agent.errors import AgentError, ConfigurationError, StorageFailure
 from agent.paths import SCAN_MEMORY
@@ -106,10 +107,10 @@ class ScanWorker:
             raise
         took = time.monotonic() - began - self._gate.held
         everything = store.everything(run)
-        trap = f", {_count(everything, 'host')} open to everything" if everything else ""
+        trap = f", {count(everything, 'host')} open to everything" if everything else ""
         self._context.event(
             "scan_finished",
-            f"{self._summary()}: {_count(run.hosts_up, 'host')} up, {_count(run.ports_open, 'port')} open{trap},"
+            f"{self._summary()}: {count(run.hosts_up, 'host')} up, {count(run.ports_open, 'port')} open{trap},"
             f" took {took:.1f} s{f'; degraded: {degraded}' if degraded else ''}",
             run=run.id,
             hosts_total=self._job.plan.hosts,
@@ -158,8 +159,8 @@ class ScanWorker:
         percent, done = figures.percent(run.hosts_done, total), figures.done(run.hosts_done)
         held = f"{self._gate.why}: " if self._gate.why else ""
         self._context.status(
-            f"{held}{done} of {_count(total, 'host')},"
-            f" {_count(run.ports_open + figures.ports_open, 'open port')}, {percent} %",
+            f"{held}{done:,} of {count(total, 'host')},"
+            f" {count(run.ports_open + figures.ports_open, 'open port')}, {percent} %",
             {
                 "hosts_done": done,
                 "hosts_total": total,
@@ -177,7 +178,7 @@ class ScanWorker:
         )
 
     def _far(self, run: Run | None) -> str:
-        return f"{self._figures.done(run.hosts_done) if run else 0} of {_count(self._job.plan.hosts, 'host')}"
+        return f"{self._figures.done(run.hosts_done) if run else 0:,} of {count(self._job.plan.hosts, 'host')}"
 
     def _summary(self) -> str:
         first, *others = self._service.targets
@@ -208,7 +209,3 @@ class ScanWorker:
             profile=service.profile,
             engine="nmap" if service.profile == "discovery" else self._job.kind,
         )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -34,6 +34,9 @@ INTERVAL: Final = 60.0
 LOOK: Final = 1.0
 """Seconds from one look at whether a scan has ended to the next."""
 
+SLOW: Final = 300.0
+"""Seconds that a judgement may take until it is told that there is none."""
+
 _SPARING = 50
 """So many times as long as it took is waited until the next judgement."""
 
@@ -102,10 +105,23 @@ class DriftDuty:
             turn()
             now = time.monotonic()
             if self._has_scanned() or now >= again:
-                await self.judge()
+                await self._judge(turn)
                 took = time.monotonic() - now
                 again = now + took + max(INTERVAL, _SPARING * took)
             await asyncio.sleep(LOOK)
+
+    async def _judge(self, turn: Callable[[], None]) -> None:
+        """However long it takes, the other duties go on: what is judged may keep whoever looks at it waiting."""
+        began = time.monotonic()
+        judging = asyncio.ensure_future(self.judge())
+        try:
+            while not (await asyncio.wait({judging}, timeout=LOOK))[0]:
+                turn()
+                if time.monotonic() - began >= SLOW:
+                    self._cannot(StorageFailure(f"it takes longer than {SLOW:.0f} s"))
+        finally:
+            judging.cancel()
+        judging.result()
 
     async def judge(self) -> None:
         """Once: look at everything, and tell what has changed. A failure of it is told in one line of the log."""

@@ -36,7 +36,7 @@ _EPHEMERAL = (32768, 60999)  # ip(7), ip_local_port_range, as the kernel has it 
 
 
 class Process(NamedTuple):
-    """``started`` is unix seconds, ``name`` the kernel's (15 bytes, or more where psutil knows them), printable."""
+    """``started`` is unix seconds, ``name`` the kernel's, of at most 15 bytes, printable."""
 
     pid: int
     name: str
@@ -240,8 +240,10 @@ def _sockets(pid: int) -> Iterator[int]:
 
 def _process(pid: int) -> Process | None:
     try:
-        process = psutil.Process(pid)
-        return Process(pid, name_of(process.name()), process.create_time())
+        # psutil's name() asks for the command line too, which is the process's own memory: it may say anything, and
+        # whoever reads it may be kept waiting for as long as its owner likes.
+        name = name_of(proc_text(Path(f"/proc/{pid}/comm")).removesuffix("\n"))
+        return Process(pid, name, psutil.Process(pid).create_time())
     except (psutil.Error, OSError):
         return None
 

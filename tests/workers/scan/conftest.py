@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.workers.scan import lab
+from tests.workers.scan.bench import Bench, known_listeners
 
 
 @pytest.fixture(scope="session")
@@ -48,3 +50,18 @@ def told(
     with ThreadPoolExecutor(max(1, len(stories))) as pool:
         tales.update({story: pool.submit(story, net, tmp_path_factory) for story in stories})
     return tales
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    """A scan service of this test's own; what it has started ends with it."""
+    made = Bench(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def network() -> Iterator[tuple[str, ...]]:
+    """As ``known_listeners``: the prefix of a command beside them."""
+    with known_listeners() as prefix:
+        yield prefix

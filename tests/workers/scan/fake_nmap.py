@@ -15,7 +15,7 @@ from typing import Any
 from agent.workers.scan.asking import FREE, Leave, Redo
 from agent.workers.scan.found import Host, Port
 from agent.workers.scan.identify import Identification, Progress, Want
-from agent.workers.scan.knowledge import Clock, Identified
+from agent.workers.scan.knowledge import Due, Identified
 from agent.workers.scan.notebook import Notebook
 from agent.workers.scan.program import Program
 
@@ -117,7 +117,7 @@ class Bench:
         hosts: dict[str, list[int]],
         *,
         silent: tuple[int, ...] = (),
-        clock: Callable[[str, str, int], Clock] = lambda address, protocol, number: "new",
+        clock: Callable[[str, str, int], Due] = lambda address, protocol, number: "new",
         redo: Redo | None = None,
         notes: Notebook | None = None,
         on_host: Callable[[Identified], None] | None = None,

@@ -15,10 +15,10 @@ from agent.workers.scan import exporting, stored
 from agent.workers.scan.diff import compare
 from agent.workers.scan.memory.reading import Memory
 from tests.workers.scan import lab
+from tests.workers.scan.bench import Bench, Ended
 from tests.workers.scan.changing import Servers, World
 from tests.workers.scan.conftest import Story
 from tests.workers.scan.test_diff import HOST, by_ndiff
-from tests.workers.scan.test_worker import Bench, Ended
 
 pytestmark = pytest.mark.timeout(180)  # the first to be run waits for all that ``told`` tells
 

@@ -15,10 +15,8 @@ from agent.declaration.targets import METADATA
 from agent.errors import ConfigurationError, ScanFailure
 from agent.workers.scan.allowed import Allowed
 from agent.workers.scan.plan import make_plan
-from tests.workers.scan.test_worker import Bench, bench, network
+from tests.workers.scan.bench import Bench
 from tests.workers.scan.wire import wire
-
-__all__ = ["bench", "network"]
 
 addresses = st.one_of(
     st.integers(0, 2**32 - 1).map(lambda number: str(IPv4Address(number))),

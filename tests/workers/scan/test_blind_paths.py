@@ -24,8 +24,7 @@ from agent.workers.scan.found import Host, Port
 from agent.workers.scan.memory.coverage import asked
 from agent.workers.scan.store import ScanStore, Task
 from tests.workers.scan import lab
-from tests.workers.scan.test_sweeping import PLENTY
-from tests.workers.scan.test_worker import Bench, Ended
+from tests.workers.scan.bench import PLENTY, Bench, Ended
 from tests.workers.scan.truth import of_kind
 
 BAD = {"port_closed", "port_filtered", "host_gone", "scan_changes"}

@@ -21,13 +21,11 @@ from agent.paths import BUDGET_VARIABLE
 from agent.workers.scan.budget import SECOND, Limits
 from agent.workers.scan.budget_file import GONE, SIZE, Budget, budget_of
 from agent.workers.scan.sweep import BATCH
+from tests.workers.scan.bench import Bench
 from tests.workers.scan.test_budget import insist
-from tests.workers.scan.test_worker import Bench, bench, network
-
-__all__ = ["bench", "network"]
 
 ROOT = Path(agent.__file__).parent.parent
-ROW = [ip_address("10.0.0.1"), ip_address("10.0.0.2"), ip_address("10.0.1.1")]
+ROW = ["10.0.0.1", "10.0.0.2", "10.0.1.1"]
 WIDE = Limits(1_000_000, 1_000_000, 1_000_000)
 """More than anybody asks for here."""
 
@@ -247,7 +245,7 @@ def clock():
     instants.append(time.monotonic_ns())
     return instants[-1]
 budget = Budget(int(os.environ[BUDGET_VARIABLE]), Limits(host, network, target), print, clock=clock)
-share = budget.of([ip_address(address)])
+share = budget.of([str(ip_address(address))])
 asked = [0] * 200
 print("ready", flush=True)
 until = float(sys.stdin.readline())

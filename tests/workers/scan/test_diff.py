@@ -20,7 +20,6 @@ from agent.workers.scan.found import Certificate, Host, Port, Rest, Script
 from agent.workers.scan.importing import read_report
 from agent.workers.scan.side import Side
 from tests.workers.scan.reports import PORTS, UDP, Answer, Machine, report
-from tests.workers.scan.test_worker import network as wire  # noqa: F401 - a fixture
 
 Key = tuple[str, int]
 HOST = "", 0
@@ -201,16 +200,16 @@ sys.stdin.read()
 
 
 def test_of_two_scans_by_nmap_of_hosts_that_changed_all_is_found_that_ndiff_finds(
-    wire: tuple[str, ...],  # noqa: F811
+    network: tuple[str, ...],
     tmp_path: Path,
 ) -> None:
-    there = wire[-1].replace("scan-a", "scan-b")
+    there = network[-1].replace("scan-a", "scan-b")
 
     def scan(name: str) -> bytes:
         words = "-n -sS -sV --version-light --max-retries 2 --script banner,http-title,http-server-header"
         path = tmp_path / name
         ports = ["-p", "21,22,25,80,8080", "-oX", str(path), "10.77.0.2-6"]
-        subprocess.run([*wire, "nmap", *words.split(), *ports], check=True, capture_output=True, timeout=50)
+        subprocess.run([*network, "nmap", *words.split(), *ports], check=True, capture_output=True, timeout=50)
         return path.read_bytes()
 
     before = scan("a.xml")

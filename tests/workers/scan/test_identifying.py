@@ -22,11 +22,9 @@ from agent.workers.scan.budget import Limits
 from agent.workers.scan.budget_file import Budget
 from agent.workers.scan.identifying import beforehand, pay_of, permit_of
 from tests.workers.scan import lab
-from tests.workers.scan.test_worker import Bench, Ended, bench, lan, network
+from tests.workers.scan.bench import Bench, Ended, lan
 from tests.workers.scan.truth import of_kind
 from tests.workers.scan.wire import wire
-
-__all__ = ["bench", "network"]
 
 HERE, THERE = "10.0.0.1", "fd00::1%lo"
 

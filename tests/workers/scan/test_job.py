@@ -17,9 +17,9 @@ from agent.declaration.model import Scan, Scanning
 from agent.workers.scan.job import settle_job
 from agent.workers.scan.memory.reading import Memory
 from tests.workers.scan import lab
+from tests.workers.scan.bench import Bench
 from tests.workers.scan.changing import Servers, World
 from tests.workers.scan.conftest import Story
-from tests.workers.scan.test_worker import Bench
 
 pytestmark = pytest.mark.timeout(180)  # the first to be run waits for all that ``told`` tells
 

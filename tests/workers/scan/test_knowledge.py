@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from agent.workers.scan.detect import PortKey, Stage
 from agent.workers.scan.found import Host, Port
-from agent.workers.scan.knowledge import Clock, Knowledge
+from agent.workers.scan.knowledge import Due, Knowledge
 from agent.workers.scan.speak import MUTE, How
 
 NUMBERS = (22, 25, 80, 443, 7001)
@@ -32,15 +32,15 @@ def said(keys: list[PortKey], products: frozenset[int]) -> Host:
     return Host("10.0.0.1", "up", "user-set", ports=tuple(ports))
 
 
-def new(_address: str, _protocol: str, _number: int) -> Clock:
+def new(_address: str, _protocol: str, _number: int) -> Due:
     return "new"
 
 
-def due(_address: str, _protocol: str, _number: int) -> Clock:
+def due(_address: str, _protocol: str, _number: int) -> Due:
     return "due"
 
 
-def held(_address: str, _protocol: str, _number: int) -> Clock:
+def held(_address: str, _protocol: str, _number: int) -> Due:
     return "held"
 
 

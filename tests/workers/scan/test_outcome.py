@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from agent.workers.scan.found import Host, Port, Rest
 from agent.workers.scan.grid import Grid
 from agent.workers.scan.ledger import ANSWERS, BELIEVED, SKIPPED, Ledger, encode
-from agent.workers.scan.outcome import EVERYTHING, outcome
+from agent.workers.scan.outcome import ON_EVERY_PORT, outcome
 
 ADDRESSES = ("10.0.0.1", "10.0.0.2")
 BYTES = [BELIEVED, *(encode(*answer, 1) for answer in ANSWERS)]
@@ -74,4 +74,4 @@ def test_who_says_open_to_everything_has_no_port_that_stands_by_itself(tmp_path:
     grid = Grid("tcp", ADDRESSES[:1], ((1, 2),))
     [host] = outcome(grid, ledger(tmp_path, grid, *[encode("open", "syn-ack", 1)] * 2), everything={0})
     assert (host.state, host.reason, host.ports) == ("up", "syn-ack", ())
-    assert host.rest == (Rest("tcp", "open", EVERYTHING, ((1, 2),)),)
+    assert host.rest == (Rest("tcp", "open", ON_EVERY_PORT, ((1, 2),)),)

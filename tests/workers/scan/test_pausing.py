@@ -19,10 +19,8 @@ from agent.declaration.model import Scan, Scanning
 from agent.declaration.wall_clock import Offset
 from agent.declaration.window import DAY, parse_window
 from agent.workers.scan.pausing import EXTEND_EVERY, LOOK, Ended, Gate, opens
-from tests.workers.scan.test_worker import ENTRY, Bench, bench, loopback, network
+from tests.workers.scan.bench import ENTRY, Bench, loopback, until
 from tests.workers.scan.wire import Wire, entered, wire
-
-__all__ = ["bench", "network"]
 
 
 class Clock:
@@ -234,15 +232,6 @@ WAITING = 'echo $$ >> "$HERE/began"; [ -e "$HERE/go" ] && exec "$NMAP" "$@"; exe
 @pytest.fixture
 def here(bench: Bench) -> Iterator[Path]:
     yield bench.directory / "fake"
-
-
-def until(condition: Any, seconds: float = 20.0) -> float:
-    """Seconds until it was so."""
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < seconds
-        time.sleep(0.01)
-    return time.monotonic() - began
 
 
 def pids(here: Path) -> list[int]:

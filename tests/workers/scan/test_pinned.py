@@ -21,14 +21,7 @@ from agent.errors import AgentError, ConfigurationError, ScanFailure
 from agent.workers.scan.memory.reading import Memory
 from agent.workers.scan.pinned import MOST_OF_A_NAME, Pinned, pin
 from tests.workers.scan import lab
-from tests.workers.scan.test_worker import Bench
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path)
-    yield made
-    made.close()
+from tests.workers.scan.bench import Bench
 
 
 def pinned(targets: Iterable[str], key: Literal["targets", "exclude"] = "targets") -> Pinned:

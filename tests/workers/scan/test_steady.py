@@ -5,7 +5,6 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from ipaddress import ip_address
 from pathlib import Path
 
 import msgspec
@@ -15,12 +14,9 @@ from agent.declaration.model import Scanning
 from agent.workers.scan.budget import Limits
 from agent.workers.scan.budget_file import Budget
 from agent.workers.scan.steady import steadily
-from tests.workers.scan.test_pausing import until
-from tests.workers.scan.test_worker import Bench, bench, loopback
+from tests.workers.scan.bench import Bench, loopback, until
 
-__all__ = ["bench"]
-
-ROW = [ip_address("10.0.0.1"), ip_address("10.0.0.2")]
+ROW = ["10.0.0.1", "10.0.0.2"]
 LIMITS = Limits(1_000, 900, 800)
 
 

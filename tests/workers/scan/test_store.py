@@ -18,7 +18,7 @@ from agent.workers.scan.found import Host, Port, Rest
 from agent.workers.scan.memory import reading
 from agent.workers.scan.memory.coverage import asked
 from agent.workers.scan.memory.reading import Memory, Quarantined
-from agent.workers.scan.outcome import EVERYTHING
+from agent.workers.scan.outcome import ON_EVERY_PORT
 from agent.workers.scan.plan import Chunk, make_plan
 from agent.workers.scan.store import DETECTED, FAILURES, RESUME_WITHIN, SWEPT, Run, ScanStore, Task
 from tests.workers.scan.reports import each
@@ -207,7 +207,7 @@ def test_a_port_that_only_a_second_look_finds_open_is_still_to_be_identified(sto
     store.recheck(run, [more], NOW + 2)
     [waiting] = store.waiting(run, DETECTED)
     assert {port.number for port in waiting.ports if port.state == "open"} == {22, 443}
-    everything = Rest("tcp", "open", EVERYTHING, ((1, 100),))
+    everything = Rest("tcp", "open", ON_EVERY_PORT, ((1, 100),))
     store.store(run, [Host("10.0.0.2", "up", "syn-ack", rest=(everything,))], NOW + 3, stage=DETECTED)
     store.recheck(run, [replace(more, address="10.0.0.2")], NOW + 4)
     assert [one.address for one in store.waiting(run, DETECTED)] == ["10.0.0.1"]

@@ -8,32 +8,22 @@ import random
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 
 import msgspec
-import pytest
 
-from agent.declaration.model import Engine, Scan, Scanning
+from agent.declaration.model import Engine, Scan
 from agent.workers.scan.found import Host
 from tests.workers.scan import lab
-from tests.workers.scan.test_worker import Bench
+from tests.workers.scan.bench import PLENTY, Bench
 from tests.workers.scan.truth import HOSTS, LOCAL, Truth, of_kind
 
-PLENTY = Scanning(rate=1_000_000, network_rate=1_000_000, target_rate=1_000_000)
 ASKED = "22,23,53,80,443,2201-2204,2323,6379,7001-7004,8001-8004,9000-9040"
 EVERYTHING = of_kind("says open to everything")[0]
 CAPPED = of_kind("10 ms away, behind 5,000 packets a second")[0]
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path)
-    yield made
-    made.close()
 
 
 def scan(*targets: str, ports: str = ASKED, rate: int = 20_000, engine: Engine = "auto", retries: int = 4) -> Scan:

@@ -29,11 +29,11 @@ from agent.declaration.ports import parse_ports
 from agent.workers.scan.found import Host, Port
 from agent.workers.scan.identify import SLOW_HOSTS
 from agent.workers.scan.memory.reading import Memory
-from agent.workers.scan.outcome import EVERYTHING
+from agent.workers.scan.outcome import ON_EVERY_PORT
 from agent.workers.scan.store import DETECTED
 from tests.workers.scan import lab
+from tests.workers.scan.bench import Bench, Ended
 from tests.workers.scan.conftest import Story
-from tests.workers.scan.test_worker import Bench, Ended
 from tests.workers.scan.truth import FAR_HOSTS, GONE, HOSTS, HUNDRED, Truth, of_kind
 
 pytestmark = pytest.mark.timeout(180)  # the first to be run waits for all that ``told`` tells
@@ -151,7 +151,7 @@ def test_why_a_port_is_not_open_is_told_too(result: Result) -> None:
         "closed": {("tcp", "reset"), ("udp", "port-unreach")},
         "filtered": {("tcp", "no-response"), ("udp", "no-response")},
         "rejected": {("tcp", "admin-prohibited"), ("udp", "admin-prohibited")},
-        "open": {("tcp", EVERYTHING), ("udp", "port-unreach")},
+        "open": {("tcp", ON_EVERY_PORT), ("udp", "port-unreach")},
     }
 
 

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from itertools import pairwise
@@ -20,20 +20,13 @@ from agent.workers.scan.budget import Limits
 from agent.workers.scan.sweep import BATCH
 from agent.workers.scan.walk import at_once
 from tests.workers.scan import lab
-from tests.workers.scan.test_worker import Bench, Ended
+from tests.workers.scan.bench import Bench, Ended
 from tests.workers.scan.truth import INTERFACE, of_kind
 from tests.workers.scan.wire import Wire, wire
 
 PLENTY = Scanning(rate=1_000_000, network_rate=1_000_000, target_rate=1_000_000)
 LIMITS = Limits(PLENTY.rate, PLENTY.network_rate, PLENTY.target_rate)
 WRONG = {"host_gone", "port_closed", "port_filtered"}
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path)
-    yield made
-    made.close()
 
 
 def scan(*targets: str, ports: str, rate: int, engine: Engine = "auto", profile: Profile = "ports") -> Scan:

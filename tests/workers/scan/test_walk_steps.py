@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -12,17 +10,10 @@ from agent.declaration.model import Scan, Scanning
 from agent.workers.scan.budget import Limits
 from agent.workers.scan.walk import at_once
 from tests.workers.scan import lab
+from tests.workers.scan.bench import Bench
 from tests.workers.scan.test_blind_paths import cut, remember, scan
-from tests.workers.scan.test_worker import Bench
 from tests.workers.scan.truth import INTERFACE, of_kind
 from tests.workers.scan.wire import wire
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path)
-    yield made
-    made.close()
 
 
 @pytest.mark.parametrize(

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import msgspec
 import pytest
 
 from agent.declaration.model import Engine
 from tests.workers.scan import lab
+from tests.workers.scan.bench import Bench
 from tests.workers.scan.test_blind_paths import DNS, SSH, remember, scan
-from tests.workers.scan.test_worker import Bench
 from tests.workers.scan.truth import INTERFACE, of_kind
 from tests.workers.scan.wire import wire
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path)
-    yield made
-    made.close()
 
 
 @pytest.mark.parametrize("engine", ["syn", "connect"])

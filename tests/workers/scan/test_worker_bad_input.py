@@ -20,9 +20,7 @@ import msgspec
 import pytest
 
 from agent.declaration.model import Scan
-from tests.workers.scan.test_worker import ENTRY, NMAP, Bench, Ended, bench
-
-__all__ = ["bench"]
+from tests.workers.scan.bench import ENTRY, NMAP, Bench, Ended
 
 SSH = b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n"
 

@@ -14,9 +14,7 @@ from pathlib import Path
 import pytest
 
 from agent.declaration.model import Scan
-from tests.workers.scan.test_worker import Bench, bench
-
-__all__ = ["bench"]
+from tests.workers.scan.bench import Bench
 
 SCAN = Scan(name="lan", targets=("127.0.0.1",), ports="1-3", engine="connect", profile="services", rate=1000)
 PLAIN = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search")

@@ -273,6 +273,45 @@ def test_what_judging_fails_of_is_told_in_one_line_and_the_next_judgement_is_mad
     asyncio.run(story())
 
 
+def test_a_judgement_that_hangs_is_told_and_the_watch_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name server that says nothing stands for whatever may hang."""
+    asked, answer = threading.Event(), threading.Event()
+
+    def silent(*_: object, **__: object) -> list[object]:
+        asked.set()
+        answer.wait(20)
+        raise OSError(-3, "Temporary failure in name resolution")
+
+    monkeypatch.setattr("socket.getaddrinfo", silent)
+    monkeypatch.setattr(drift_duty, "LOOK", 0.01)
+    monkeypatch.setattr(drift_duty, "SLOW", 0.1)
+    named = Watch(name="watch", expects=(Expect("web", ("web.example",), others=False),))
+    (tmp_path / "watch").mkdir()
+    turns: list[None] = []
+    teller = Teller()
+
+    async def story() -> None:
+        one = DriftDuty(teller, named, tmp_path / "watch")
+        running = asyncio.create_task(one.run(lambda: turns.append(None)))
+        while not asked.is_set():
+            await asyncio.sleep(0.01)
+        before = len(turns)
+        while not teller.lines or len(turns) < before + 3:
+            await asyncio.sleep(0.01)
+        assert teller.lines == ["drift cannot be judged: it takes longer than 0 s"]
+        assert one.status() == "drift cannot be judged"
+        answer.set()
+        while one.status() != "0 differences stand":
+            await asyncio.sleep(0.01)
+        running.cancel()
+        await asyncio.wait({running})
+
+    try:
+        asyncio.run(asyncio.wait_for(story(), 20))
+    finally:
+        answer.set()
+
+
 def test_a_database_that_nobody_can_make_sense_of_is_told_in_one_line(tmp_path: Path) -> None:
     teller = Teller()
     (tmp_path / "lan_scan").mkdir()

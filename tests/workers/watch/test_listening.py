@@ -132,6 +132,18 @@ def test_names_of_any_bytes_are_shown_and_stop_nobody() -> None:
     assert told == [[[r"\xff\xfe\x1bbad"], container], [[], container]]
 
 
+def test_a_process_is_called_what_the_kernel_calls_it_whatever_its_own_memory_says(tmp_path: Path) -> None:
+    program = tmp_path / "fifteen-letters"
+    program.symlink_to(sys.executable)
+    serve = "import socket, sys; one = socket.create_server(('127.0.0.1', 0)); print(one.getsockname()[1], flush=True)"
+    words = ["fifteen-letters-and-a-lie", "-c", f"{serve}; sys.stdin.read()"]
+    with subprocess.Popen(words, executable=program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        one = found("tcp", int(process.stdout.readline()))
+        process.communicate()
+    assert [process.name for process in one.processes] == ["fifteen-letters"]
+
+
 def test_without_the_kernels_list_psutil_tells_nearly_the_same(server: tuple[int, int, int]) -> None:
     pid, tcp, udp = server
     told = {(one.protocol, one.port): one for one in listening._by_psutil()}

@@ -7,7 +7,7 @@ others ranges of addresses are kept, each with the ports that were asked for the
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Literal
@@ -79,14 +79,21 @@ def has(ports: PortSet, protocol: str, number: int) -> bool:
     return any(holds(found, number) for name, found in ports if name == protocol)
 
 
+SINGLY: Final = 16
+"""Addresses that are looked up one by one. A range may hold an address wherever it begins, so each look goes through
+half of the ranges; for more of them all are read, once."""
+
+
 class Coverage:
-    """What one run asked; each question costs a look or two into the database."""
+    """What one run asked; the first questions cost a look or two into the database each."""
 
     def __init__(self, connection: sqlite3.Connection, run: int, site: str) -> None:
         self._ask: Callable[[str, tuple[object, ...]], sqlite3.Cursor] = partial(_ask, connection)
         self._run = run
         self._site = site
         self._sets: dict[int, PortSet] = {}
+        self._looks = 0
+        self._read: dict[Line, dict[tuple[int, str], Ranges]] = {}
 
     def outcome(self, address: str) -> str:
         """``answered``, an ``Outcome``, or empty: not asked."""
@@ -152,16 +159,35 @@ class Coverage:
 
     def _ranges(self, address: str) -> Iterator[tuple[str, PortSet]]:
         try:
-            (family, zone), number = place(address)
+            line, number = place(address)
         except ValueError:
             return
-        packed = pack(family, number)
+        self._looks += 1
+        if self._looks > SINGLY:
+            for (ports, outcome), found in self._all(line).items():
+                if holds(found, number):
+                    yield outcome, self._set(ports)
+            return
+        (family, zone), packed = line, pack(line.family, number)
         rows = self._ask(
             "SELECT ports, outcome FROM coverage WHERE run = ? AND family = ? AND zone = ? AND low <= ? AND high >= ?",
             (self._run, family, zone, packed, packed),
         )
         for ports, outcome in rows.fetchall():
             yield outcome, self._set(ports)
+
+    def _all(self, line: Line) -> Mapping[tuple[int, str], Ranges]:
+        """All ranges of a line, by the set of ports and what came of them."""
+        if line not in self._read:
+            rows = self._ask(
+                "SELECT ports, outcome, low, high FROM coverage WHERE run = ? AND family = ? AND zone = ?",
+                (self._run, *line),
+            )
+            found: dict[tuple[int, str], list[tuple[int, int]]] = {}
+            for ports, outcome, low, high in rows:
+                found.setdefault((ports, outcome), []).append((unpack(low), unpack(high)))
+            self._read[line] = {key: merge(every) for key, every in found.items()}
+        return self._read[line]
 
     def _set(self, number: int) -> PortSet:
         if number not in self._sets:

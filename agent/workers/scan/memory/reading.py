@@ -24,7 +24,7 @@ from agent.workers.scan.memory.opening import open_memory, told
 from agent.workers.scan.memory.picture import decode
 from agent.workers.scan.memory.rows import Canary, Change, HostNow, Pair, PortNow, Quarantined, Run
 from agent.workers.scan.memory.state import Service
-from agent.workers.scan.plan import Ranges
+from agent.workers.scan.spans import Ranges
 
 __all__ = ["Canary", "Change", "HostNow", "Memory", "Pair", "PortNow", "Quarantined", "Run", "canaries"]
 

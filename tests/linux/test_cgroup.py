@@ -218,10 +218,11 @@ def test_no_escape_from_being_killed(service: Cgroup, run_in: RunIn) -> None:
 
 
 @pytest.mark.usefixtures("subreaper")
-def test_a_signal_reaches_every_process_also_below(service: Cgroup, run_in: RunIn) -> None:
+@pytest.mark.parametrize("name", [b"below", b"x\xff\x1b"])
+def test_a_signal_reaches_every_process_also_below(service: Cgroup, run_in: RunIn, name: bytes) -> None:
     run_in(ESCAPE + "; exec sleep 60")
     eventually(lambda: len(service.pids()) == 2)
-    below = service.directory / "below"
+    below = service.directory / os.fsdecode(name)
     below.mkdir()
     (below / "cgroup.procs").write_text(str(service.pids()[0]))
     assert sorted(service.pids()) != []

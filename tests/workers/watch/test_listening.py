@@ -210,9 +210,10 @@ ID = "0123456789ab" + "cd" * 26
         (f"system.slice/docker-{ID}.scope", "docker/0123456789ab", f"docker-{ID}.scope"),
         (f"machine.slice/libpod-{ID}.scope/container", "podman/0123456789ab", f"libpod-{ID}.scope"),
         ("lxc.payload.web", "lxc/web", ""),
+        (os.fsdecode(b"lxc.payload.w\xff\x1b"), r"lxc/w\xff\x1b", ""),
         ("machine.slice/systemd-nspawn@web.service/payload", "nspawn/web", "systemd-nspawn@web.service"),
     ],
-    ids=["docker", "podman", "lxc", "nspawn"],
+    ids=["docker", "podman", "lxc", "any bytes", "nspawn"],
 )
 def contained(request: pytest.FixtureRequest) -> Iterator[tuple[int, str, str]]:
     """A process in a cgroup and a network as that program makes them: its PID, and what container and unit it is."""

@@ -34,8 +34,8 @@ QUEUED: Final = 8192
 """Probes that may wait here for hosts that are asked slowly."""
 
 SLOWEST: Final = 1.1
-"""Seconds between two questions to a host that says once a second that a port is closed: a little more than that second,
-or whichever came a little early would be the one that is not answered."""
+"""Seconds between two questions to a host that says once a second that a port is closed: a little more than that, or
+whichever came a little early would be the one that is not answered."""
 
 _FIRST_GAP = 0.2
 _FASTER = 0.97

@@ -58,9 +58,21 @@ def test_names_are_understood(path: str, unit: str, container: str, service: str
     assert owner_of(path) == Owner(unit, container, service)
 
 
-@given(st.text())
-def test_no_path_is_too_strange(path: str) -> None:
-    owner_of(path)
+NAMES = st.sampled_from(["docker", "lxc", "libpod_parent", f"docker-{A}.scope", "service.web", "user.slice", A])
+STRANGE = st.tuples(
+    st.sampled_from(["lxc.payload.", "lxc-", "machine-", "systemd-nspawn@", "service.", ""]),
+    st.text(max_size=10),
+    st.sampled_from([".scope", ".service", ""]),
+).map("".join)
+
+
+@given(st.lists(NAMES | STRANGE, max_size=5).map("/".join))
+def test_whatever_the_path_what_is_told_of_it_can_be_shown(path: str) -> None:
+    found = owner_of(path)
+    assert all(word.isprintable() for word in found)
+    assert not found.service or f"service.{found.service}" in path.split("/")
+    kind, slash, name = found.container.partition("/")
+    assert (kind == "") if not slash else (kind.isascii() and name)
 
 
 @pytest.fixture

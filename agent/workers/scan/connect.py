@@ -21,8 +21,8 @@ from contextlib import suppress
 from typing import Final
 
 from agent.errors import ScanFailure
-from agent.workers.scan.engine import Probe, Reply, State
-from agent.workers.scan.unreachable import told
+from agent.workers.scan.engine import NO_ROOM, Probe, Reply, State
+from agent.workers.scan.unreachable import IP_RECVERR, IPV6_RECVERR, told
 
 SPARED: Final = 768
 """Descriptors that are left to everything else in this process: services are looked at beside a sweep (``speak``)."""
@@ -30,12 +30,9 @@ SPARED: Final = 768
 MOST: Final = 16_384
 """Attempts at once: a patience of 1 s at this many a second. Each takes some 3 KiB of the kernel's memory."""
 
-_IP_RECVERR = 11  # linux/in.h
-_IPV6_RECVERR = 25  # linux/in6.h
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _SYNCNT_FROM = 1.0  # the kernel sends a SYN again after 1 s (RFC 6298); before that there is nothing to hold back
 
-_FULL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _PLAIN: Final[dict[int, tuple[State, str]]] = {
     errno.ECONNREFUSED: ("closed", "reset"),
     errno.ECONNRESET: ("closed", "reset"),
@@ -105,16 +102,16 @@ class ConnectEngine:
         try:
             one = socket.SocketType(self._family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         except OSError as error:
-            if error.errno not in _FULL:
+            if error.errno not in NO_ROOM:
                 raise ScanFailure(f"ports cannot be asked: {error.strerror}") from error
             self._full(now)
             return False
         if self._family == socket.AF_INET:
-            one.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
+            one.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
             code = one.connect_ex((self._peers[place][0], port))
         else:
             address, scope = self._peers[place]
-            one.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
+            one.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
             code = one.connect_ex((address, port, 0, scope))
         if code == errno.EINPROGRESS:
             if self.patience > _SYNCNT_FROM:
@@ -127,7 +124,7 @@ class ConnectEngine:
             one.close()
             self._full(now)
             return False
-        if code in _FULL:
+        if code in NO_ROOM:
             one.close()
             self._full(now)
             return False

@@ -10,13 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from ipaddress import ip_address
 from typing import Final, Literal, NamedTuple
 
 from agent.declaration.amounts import count
 from agent.workers.scan import volatile
-from agent.workers.scan.found import PROTOCOLS, Certificate, Host, Port, Script, answered
+from agent.workers.scan.found import PROTOCOLS, Certificate, Host, Port, Script, answered, moment
 from agent.workers.scan.memory.picture import asked as asked_of
 from agent.workers.scan.side import Side
 from agent.workers.scan.spans import Ranges, common, holds, merge, size, without
@@ -328,9 +327,8 @@ def service(port: Port) -> str:
 
 def certificate(one: Certificate) -> str:
     """Such as ``CN=www.example.org until 2027-01-31, sha256 5f0c…``."""
-    until = ""
-    if 0 < one.not_after < 253_402_300_800:  # the year 10000, which datetime does not know
-        until = f" until {datetime.fromtimestamp(one.not_after, UTC):%Y-%m-%d}"
+    ends = moment(one.not_after)
+    until = f" until {ends:%Y-%m-%d}" if ends else ""
     return f"{one.subject or 'a certificate'}{until}, sha256 {one.sha256[:16]}"
 
 

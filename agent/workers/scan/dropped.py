@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from xml.etree import ElementTree
 
-from agent.workers.scan.found import Certificate
+from agent.workers.scan.found import CERTIFICATE_SCRIPT, Certificate
 from agent.workers.scan.stream import clean
 
-CERTIFICATE_SCRIPT = "ssl-cert"
 """nmap's script that shows what certificate a port has, through STARTTLS as well where a protocol has that."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)

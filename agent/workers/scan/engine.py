@@ -7,10 +7,26 @@ It is made for the addresses of one chunk, driven from the worker's own loop, an
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 State = Literal["open", "closed", "filtered"]
+
+SHORTEST: Final = 1e-6
+"""Seconds of the quickest answer: 0 means unknown."""
+
+NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""What the kernel says when this host has no room for another socket: nobody who is asked is at fault."""
+
+NOWHERE: Final[dict[int, str]] = {
+    errno.ENETUNREACH: "net-unreach",
+    errno.EHOSTUNREACH: "host-unreach",
+    errno.EACCES: "admin-prohibited",  # a route of the kind `prohibit`, ip-route(8)
+    errno.EINVAL: "net-unreach",  # a route of the kind `blackhole`
+    errno.EADDRNOTAVAIL: "net-unreach",  # no address of this family to send from
+}
+"""What the kernel says at once of an address to which nothing goes, as the reason of a ``Reply``."""
 
 Probe = tuple[int, int]
 """``(place, port)``: where the address stands among those that the engine was made for, from 0."""

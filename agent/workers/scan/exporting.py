@@ -16,7 +16,7 @@ from typing import Any, Final
 from agent.errors import ScanFailure, StorageFailure
 from agent.workers.scan.argv import format_ports
 from agent.workers.scan.diff import NOT_OPEN, service
-from agent.workers.scan.found import PROTOCOLS, Certificate, Host, Port, Rest, Script
+from agent.workers.scan.found import CERTIFICATE_SCRIPT, PROTOCOLS, Certificate, Host, Port, Rest, Script, moment
 from agent.workers.scan.memory.coverage import Asked, union
 from agent.workers.scan.memory.picture import asked as asked_of
 from agent.workers.scan.memory.place import Line, place, text
@@ -152,7 +152,7 @@ def inert(cell: str) -> str:
 
 
 def _date(when: int) -> str:
-    return f"{datetime.fromtimestamp(when, UTC):%Y-%m-%d}" if 0 < when < 253_402_300_800 else ""
+    return f"{at:%Y-%m-%d}" if (at := moment(when)) else ""
 
 
 def markdown(told: Told) -> Iterator[str]:
@@ -305,19 +305,19 @@ def _port_xml(port: Port) -> str:
         told = "".join(f" {name}={_quoted(value)}" for name, value in values.items() if value or name == "name")
         parts.append(f"<service{told}>" + "".join(f"<cpe>{_inside(one)}</cpe>" for one in port.cpe) + "</service>")
     parts += [_script_xml(script, port.certificate) for script in port.scripts]
-    if port.certificate and not any(script.name == "ssl-cert" for script in port.scripts):
-        parts.append(_script_xml(Script("ssl-cert", f"Subject: {port.certificate.subject}"), port.certificate))
+    if port.certificate and not any(script.name == CERTIFICATE_SCRIPT for script in port.scripts):
+        parts.append(_script_xml(Script(CERTIFICATE_SCRIPT, f"Subject: {port.certificate.subject}"), port.certificate))
     return "".join((*parts, "</port>\n"))
 
 
 def _script_xml(script: Script, certificate: Certificate | None = None) -> str:
     head = f"<script id={_quoted(script.name)} output={_quoted(script.output)}"
-    if certificate is None or script.name != "ssl-cert":
+    if certificate is None or script.name != CERTIFICATE_SCRIPT:
         return f"{head}/>"
     validity = "".join(
-        f'<elem key="{key}">{datetime.fromtimestamp(when, UTC):%Y-%m-%dT%H:%M:%S}</elem>'
+        f'<elem key="{key}">{at:%Y-%m-%dT%H:%M:%S}</elem>'
         for key, when in (("notBefore", certificate.not_before), ("notAfter", certificate.not_after))
-        if 0 < when < 253_402_300_800
+        if (at := moment(when))
     )
     return f'{head}><table key="validity">{validity}</table><elem key="sha256">{certificate.sha256}</elem></script>'
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final, Literal
 
 from agent.workers.scan.spans import Ranges, holds, size
@@ -22,6 +23,10 @@ UNTOLD: Final = "closed|filtered"
 """The state of a port of which is only known that it is not open."""
 
 
+CERTIFICATE_SCRIPT: Final = "ssl-cert"
+"""The script of nmap that shows certificates."""
+
+
 @dataclass(frozen=True, slots=True)
 class Certificate:
     """What a port showed. ``sha256`` is of its DER form, in hexadecimal; times are unix seconds, 0 when unknown."""
@@ -31,6 +36,11 @@ class Certificate:
     issuer: str = ""
     not_before: int = 0
     not_after: int = 0
+
+
+def moment(when: int) -> datetime | None:
+    """A time of a certificate; ``None`` for one that is unknown, or beyond the year 9999, which datetime ends with."""
+    return datetime.fromtimestamp(when, UTC) if 0 < when < 253_402_300_800 else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from agent.errors import ScanFailure, first_failure
+from agent.errors import ScanFailure, StorageFailure, first_failure
 from agent.workers.scan.asking import FREE, Leave, ask
 from agent.workers.scan.detect import USUAL, Stage, Task, affordable, at_length, parts, tasks
 from agent.workers.scan.found import Host
@@ -40,6 +40,11 @@ UNDERWAY: Final = 96
 
 SLOW_HOSTS: Final = 8
 """Hosts whose silent ports are handed to nmap in one scan; the others' turn comes the next time."""
+
+
+OVERDUE: Final = 16
+"""Runs at one host that may take too long. One such port among ``detect.GROUP_PORTS`` is found by nine of them; where
+nearly all are like that, to ask each by itself would take hours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +117,7 @@ class Identification:
         self._slow: deque[Task] = deque()
         self._slow_left = SLOW_HOSTS
         self._slow_hosts = slow
+        self._overdue: Counter[str] = Counter()
         self._changed = asyncio.Event()
         self._more = True
         self._finished = False
@@ -157,11 +163,14 @@ class Identification:
                         working.create_task(self._run_all(past_slow=number == 0 and self._processes > 1))
                 ticking.cancel()
         except BaseExceptionGroup as failed:
+            self._break_off()
             raise first_failure(failed) from failed
+        except BaseException:
+            self._break_off()
+            raise
         finally:
             if self._timer is not None:
                 self._timer.cancel()
-            self._break_off()
 
     async def _tick(self) -> None:
         while True:
@@ -169,10 +178,12 @@ class Identification:
             await asyncio.sleep(self._turn_every)
 
     def _break_off(self) -> None:
-        """Hand out what is known of hosts that are not done."""
-        for known in self._known.values():
-            if known.ports:
-                self._on_host(known.identified(complete=False))
+        """Hand out what is known of hosts that are not done. That it cannot be stored is not why this ends, and must
+        not seem so: an order to stop is none to fail. It is in the notes as well."""
+        with suppress(StorageFailure):
+            for known in self._known.values():
+                if known.ports:
+                    self._on_host(known.identified(complete=False))
         self._known.clear()
 
     async def _until(self, condition: Callable[[], bool]) -> None:
@@ -323,15 +334,27 @@ class Identification:
         self._go_on(known)
 
     def _part(self, task: Task, left: tuple[str, ...]) -> None:
-        """A run took too long: parts of it are done instead, among what is slow; a port alone is given up."""
+        """A run took too long: parts of it are done instead, among what is slow; a port alone is given up, and all that
+        is left of a host with which that has happened too often."""
         instead = parts(task, left)
+        if len(left) == 1:
+            self._overdue[left[0]] += 1
+            if self._overdue[left[0]] > OVERDUE:
+                instead = ()
+                dropped = [one for one in self._slow if one.addresses == left]
+                self._slow = deque(one for one in self._slow if one.addresses != left)
+                for one in dropped:
+                    self._give_up(one, left[0])
         self._slow.extend(instead)
         self._changed.set()
         if instead:
             return
         for address in left:
-            known, why = self._known[address], f"nmap was not through with it after {task.limit:.0f} s"
-            if self._notes:
-                self._notes.told(address, task.stage, task.ports, given_up=why)
-            known.give_up(task.stage, [key for key in task.ports if key in known.wanted], why)
-            self._go_on(known)
+            self._give_up(task, address)
+            self._go_on(self._known[address])
+
+    def _give_up(self, task: Task, address: str) -> None:
+        known, why = self._known[address], f"nmap was not through with it after {task.limit:.0f} s"
+        if self._notes:
+            self._notes.told(address, task.stage, task.ports, given_up=why)
+        known.give_up(task.stage, [key for key in task.ports if key in known.wanted], why)

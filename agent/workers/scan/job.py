@@ -12,6 +12,7 @@ from agent.declaration.targets import left_out
 from agent.errors import ConfigurationError, ScanFailure
 from agent.linux.broadcasts import broadcast_addresses
 from agent.workers.scan.allowed import Allowed
+from agent.workers.scan.found import CERTIFICATE_SCRIPT
 from agent.workers.scan.identify import Want
 from agent.workers.scan.pinned import Before, Pinned, pin
 from agent.workers.scan.plan import Plan, make_plan
@@ -20,7 +21,6 @@ from agent.workers.scan.services_file import read_services, settle
 from agent.workers.scan.spans import size
 from agent.workers.scan.sweeping import Kind, may_send_raw
 
-CERTIFICATES = "ssl-cert"
 DISCOVERED_AT_ONCE = 4096
 """Most addresses of one run of nmap that only discovers: it takes so many at a time itself (PING_GROUP_SZ)."""
 
@@ -87,7 +87,7 @@ async def settle_job(service: Scan, log: Callable[[str], None], before: Before |
 def _wanted(service: Scan, program: Program) -> Want | None:
     if service.profile not in ("services", "full"):
         return None
-    certificates = choose_scripts([CERTIFICATES], program.data)
+    certificates = choose_scripts([CERTIFICATE_SCRIPT], program.data)
     budget = service.budget
     return Want(
         min(service.rate, budget.rate, budget.network_rate, budget.target_rate),

@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from agent.linux.routing import Routing
 from agent.workers.scan import rawtcp
-from agent.workers.scan.engine import Probe, Reply
+from agent.workers.scan.engine import NOWHERE, SHORTEST, Probe, Reply
 from agent.workers.scan.onlink import OnLink
 from agent.workers.scan.rawsockets import HOP_LIMIT_SPACE, hold_port, open_icmp, open_tcp
 from agent.workers.scan.rawtcp import LONGEST_ANSWER, SYN_LENGTH, Answer, Key
@@ -33,18 +33,8 @@ MOST_READ: Final = 4096
 _WAYS = 65_536  # remembered, of some 500 bytes each; they can be found again at any time
 _FLUSHED = 256  # probes that have waited for their neighbour, and are sent at once
 _PATIENCE = 1.0
-_SHORTEST = 1e-6  # seconds: 0 means unknown
 _TIMED = 4096
 """Probes of which it is noted when they were sent: all while they are answered, few among many that are not."""
-
-_NOWHERE: Final[dict[int, str]] = {
-    errno.ENETUNREACH: "net-unreach",
-    errno.EHOSTUNREACH: "host-unreach",
-    errno.EACCES: "admin-prohibited",  # a route of the kind `prohibit`, ip-route(8)
-    errno.EINVAL: "net-unreach",  # a route of the kind `blackhole`
-    errno.EADDRNOTAVAIL: "net-unreach",  # no address of this family to send from
-}
-"""What the kernel says at once of an address to which nothing goes."""
 
 
 _Kept = TypeVar("_Kept", socket.socket, Routing)
@@ -180,7 +170,7 @@ class SynEngine:
             return False
         if error.errno == errno.EPERM:
             self.trouble = "the firewall of this host does not let probes out"
-        elif (reason := _NOWHERE.get(error.errno or 0)) is not None:
+        elif (reason := NOWHERE.get(error.errno or 0)) is not None:
             self._at_once(Reply(place, port, "filtered", reason))
         else:
             self.trouble = f"this host cannot send to {self._addresses[place]}: {error.strerror}"
@@ -197,7 +187,7 @@ class SynEngine:
         try:
             interface, source, direct = self._routing.route(packed, self._scope)
         except OSError as error:
-            made = _NOWHERE.get(error.errno or 0, "net-unreach")
+            made = NOWHERE.get(error.errno or 0, "net-unreach")
         else:
             base = 0 if self._six else rawtcp.checksum_base(source, packed, self.source_port)
             end = (plain, 0, 0, self._scope) if self._six else (plain, 0)
@@ -296,5 +286,5 @@ class SynEngine:
 
     def _reply(self, place: int, answer: Answer, ttl: int, now: float) -> Reply:
         sent = self._timed.pop((place, answer.port), None)
-        rtt = 0.0 if sent is None else max(_SHORTEST, now - sent)
+        rtt = 0.0 if sent is None else max(SHORTEST, now - sent)
         return Reply(place, answer.port, answer.state, answer.reason, ttl, rtt)

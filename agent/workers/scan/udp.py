@@ -23,9 +23,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from agent.workers.scan.connect import descriptors, spared
-from agent.workers.scan.engine import Probe, Reply
+from agent.workers.scan.engine import NO_ROOM, NOWHERE, SHORTEST, Probe, Reply
 from agent.workers.scan.payloads import payloads
-from agent.workers.scan.unreachable import told
+from agent.workers.scan.unreachable import IP_RECVERR, IPV6_RECVERR, told
 
 MOST: Final = 1024
 """Attempts at once, each with a descriptor of its own."""
@@ -33,30 +33,21 @@ MOST: Final = 1024
 QUEUED: Final = 8192
 """Probes that may wait here for hosts that are asked slowly."""
 
-SLOWEST: Final = 1.0
-"""Seconds between two questions to a host that says once a second that a port is closed."""
+SLOWEST: Final = 1.1
+"""Seconds between two questions to a host that says once a second that a port is closed: a little more than that, or
+whichever came a little early would be the one that is not answered."""
 
 _FIRST_GAP = 0.2
-_FASTER = 0.95
+_FASTER = 0.97
 """What an answer does to the gap: who says more than once a second that a port is closed is found out slowly."""
 _FALLEN_SILENT = 3  # questions in a row without an answer, from a host that has said "closed" before
 _ANSWER = 512
-_SHORTEST = 1e-6
 
-_IP_RECVTTL, _IP_TTL, _IP_RECVERR = 12, 2, 11  # linux/in.h
-_IPV6_RECVERR = 25  # linux/in6.h
-_NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN})
+_IP_RECVTTL, _IP_TTL = 12, 2  # linux/in.h
 _PLAIN: Final = {
     errno.ECONNREFUSED: "port-unreach",
     errno.EHOSTUNREACH: "host-unreach",
     errno.ENETUNREACH: "net-unreach",
-}
-_NOWHERE: Final = {
-    errno.ENETUNREACH: "net-unreach",
-    errno.EHOSTUNREACH: "host-unreach",
-    errno.EACCES: "admin-prohibited",
-    errno.EINVAL: "net-unreach",
-    errno.EADDRNOTAVAIL: "net-unreach",
 }
 
 
@@ -168,11 +159,11 @@ class UdpEngine:
                 socket.AF_INET6 if self._six else socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
             )
             if self._six:
-                one.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
+                one.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
                 one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 1)
                 one.connect((self._addresses[place], port, 0, self._scope))
             else:
-                one.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
+                one.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
                 one.setsockopt(socket.IPPROTO_IP, _IP_RECVTTL, 1)
                 one.connect((self._addresses[place], port))
             first, *others = payloads(port)
@@ -191,7 +182,7 @@ class UdpEngine:
 
     def _refused(self, error: OSError, place: int, port: int) -> bool:
         """Whether a probe that did not go out is done with all the same."""
-        if error.errno in _NO_ROOM:
+        if error.errno in NO_ROOM or error.errno == errno.EAGAIN:
             self.trouble = f"this host has no room for more UDP probes: {error.strerror}"
             return False
         if error.errno == errno.EPERM:
@@ -199,12 +190,12 @@ class UdpEngine:
             return True
         if not self._replies:
             os.eventfd_write(self._due, 1)
-        self._replies.append(Reply(place, port, "filtered", _NOWHERE.get(error.errno or 0, "net-unreach")))
+        self._replies.append(Reply(place, port, "filtered", NOWHERE.get(error.errno or 0, "net-unreach")))
         return True
 
     def _hear(self, fd: int, replies: list[Reply], now: float) -> None:
         one, place, port, asked = self._attempts[fd]
-        host, rtt = self._hosts[place], max(_SHORTEST, now - asked)
+        host, rtt = self._hosts[place], max(SHORTEST, now - asked)
         try:
             _, controls, _, _ = one.recvmsg(_ANSWER, 64)
         except OSError as error:

@@ -41,6 +41,9 @@ REASONS6: Final = {
 }
 """By type and code, RFC 4443, 3.1 and 3.3, in the words for the same of IPv4: what is stored knows no other."""
 
+IP_RECVERR: Final = 11  # linux/in.h
+IPV6_RECVERR: Final = 25  # linux/in6.h
+
 _MSG_ERRQUEUE = 0x2000  # linux/socket.h
 _EXTENDED_ERROR = struct.Struct("=IBBB")  # how struct sock_extended_err begins, linux/errqueue.h
 _ORIGIN_ICMP, _ORIGIN_ICMP6 = 2, 3

@@ -143,7 +143,9 @@ class Walk:
         plan = self._job.plan
         numbers = deque(number for number in plan.order(self._run.seed) if number not in self._run.done)
         while numbers:
-            await self._chunk(plan.chunk(numbers.popleft()), numbers)
+            number = numbers.popleft()
+            if number not in self._run.done:  # as of a discovery of many together
+                await self._chunk(plan.chunk(number), numbers)
             self._tell()
 
     async def _chunk(self, chunk: Chunk, following: Iterable[int]) -> None:

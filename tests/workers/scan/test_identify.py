@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from agent.errors import ScanFailure
+from agent.errors import ScanFailure, StorageFailure
 from agent.workers.scan import detect, identify
 from agent.workers.scan.asking import Leave
 from agent.workers.scan.found import Host, Port
@@ -143,6 +143,23 @@ def test_what_nmap_learned_of_a_host_that_is_not_done_is_handed_out_when_it_fail
     assert [port.product for port in bench.of(A).host.ports] == ["one", ""]
 
 
+def test_what_ends_it_stays_the_reason_when_nothing_can_be_stored_any_more(bench: Bench) -> None:
+    """A stop while the disk is full is a stop."""
+    bench.how |= {"products": {P: "one"}, "hangs_at": [7]}
+
+    def stop(progress: Progress) -> None:
+        if (bench.place / "log").exists() and any(intensity == 7 for intensity, _, _ in bench.asked):
+            raise Ended
+
+    def full(found: Identified) -> None:
+        bench.told.append(found)
+        raise StorageFailure("scan.db: the disk is full")
+
+    with pytest.raises(Ended):
+        bench.run({A: [P, Q]}, shown=stop, on_host=full)
+    assert not bench.of(A).complete
+
+
 def test_a_run_that_takes_too_long_is_done_in_parts_until_the_culprit_is_alone(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,6 +173,22 @@ def test_a_run_that_takes_too_long_is_done_in_parts_until_the_culprit_is_alone(
     assert [(held.number, held.silent, held.tried) for held in bench.of(A).held] == [(Q, False, True)]
     assert [port.product for port in bench.of(B).host.ports] == ["three"]
     assert sorted(ports for _, addresses, ports in bench.asked if addresses == [A]) == [[P], [P, Q], [Q]]
+
+
+def test_a_host_at_which_run_after_run_takes_too_long_is_given_up_as_a_whole(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(detect.Task, "limit", property(lambda task: 60.0 if task.addresses == (B,) else 0.4))
+    monkeypatch.setattr(identify, "OVERDUE", 1)
+    bench.how |= {"products": {R: "three"}, "hangs_on": [P, Q]}
+    more = [Q + number for number in range(2, 8)]
+    bench.how["hangs_on"] += more
+    bench.run({A: [P, Q, *more], B: [R]})
+    reasons = {port.reason for port in bench.of(A).host.ports}
+    assert reasons == {"syn-ack; nmap was not through with it after 0 s"}
+    assert [port.product for port in bench.of(B).host.ports] == ["three"]
+    runs = [ports for _, addresses, ports in bench.asked if addresses == [A]]
+    assert len(runs) <= 4, "all, two halves, and at most one that had been begun; not each by itself"
 
 
 def test_an_nmap_that_falls_silent_ends_the_scan_instead(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,8 +38,8 @@ def budget() -> Iterator[Budget]:
 
 def test_a_connection_waits_for_what_nmap_was_given_leave_to_make(budget: Budget) -> None:
     permit = permit_of(budget, Allowed())
-    asyncio.run(pay_of(budget)([HERE, THERE], 41))  # of which 40 are a fifth of a second's worth, and 10 a burst
     began = time.monotonic()
+    asyncio.run(pay_of(budget)([HERE, THERE], 41))  # of which 40 are a fifth of a second's worth, and 10 a burst
     asyncio.run(permit("10.0.0.2"))
     aside = time.monotonic() - began
     asyncio.run(permit(HERE))

@@ -409,10 +409,8 @@ def test_an_ended_run_keeps_what_it_found_and_the_next_one_begins_anew(bench: Be
     path = bench.fake('echo $$ >> "$HERE/began"; [ $(wc -l < "$HERE/began") = 2 ] && exec sleep 600; exec "$NMAP" "$@"')
     process = bench.start(loopback("127.0.0.0/25"), path=path)
     until(lambda: len(pids(here)) == 2)
-    began = time.monotonic()
     (bench.directory / "lan.ended").touch()
     ended = bench.finish(process)
-    assert time.monotonic() - began < 4
     assert ended.code == 0, ended.stderr
     message = "ended by hand after 64 of 128 hosts"
     assert ended.events["scan_stopped"]["message"] == f"127.0.0.0/25: {message}"

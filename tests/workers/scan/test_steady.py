@@ -4,14 +4,17 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 
 from agent.declaration.model import Scanning
-from agent.workers.scan.budget import Limits
+from agent.workers.scan import steady
+from agent.workers.scan.budget import SECOND, Limits
 from agent.workers.scan.budget_file import Budget
 from agent.workers.scan.steady import steadily
 from tests.workers.scan.bench import Bench, loopback, until
@@ -20,14 +23,20 @@ ROW = ["10.0.0.1", "10.0.0.2"]
 LIMITS = Limits(1_000, 900, 800)
 
 
-@pytest.fixture
-def budgets(tmp_path: Path) -> Iterator[list[Budget]]:
-    """Those of two scans."""
+@contextmanager
+def pair(place: Path, clock: Callable[[], int] = time.monotonic_ns) -> Iterator[list[Budget]]:
+    """The budgets of two scans."""
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-    made = [Budget(os.open(tmp_path / "budget", flags, 0o600), LIMITS, print) for _ in range(2)]
+    made = [Budget(os.open(place / "budget", flags, 0o600), LIMITS, print, clock=clock) for _ in range(2)]
     yield made
     for one in made:
         one.close()
+
+
+@pytest.fixture
+def budgets(tmp_path: Path) -> Iterator[list[Budget]]:
+    with pair(tmp_path) as made:
+        yield made
 
 
 def test_it_gets_no_more_than_one_target_may_and_than_is_left(budgets: list[Budget]) -> None:
@@ -66,22 +75,34 @@ def test_it_waits_while_too_little_is_left(budgets: list[Budget]) -> None:
     assert len(waited) == 3
 
 
-def test_what_it_sends_is_on_the_bill_of_others_and_no_longer_once_it_ended(budgets: list[Budget]) -> None:
-    one, two = budgets
-    other = two.of(ROW)
+def test_what_it_sends_is_on_the_bill_of_others_and_no_longer_once_it_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock of the test's own, on which each turn of the loop is 10 ms."""
+    now = 1000 * SECOND
+    told = SimpleNamespace(monotonic=lambda: now / SECOND)
+    turned = SimpleNamespace(**{**vars(asyncio), "sleep": lambda _seconds: asyncio.sleep(0)})
+    monkeypatch.setattr(steady, "time", told)
+    monkeypatch.setattr(steady, "asyncio", turned)
 
     async def work(rate: int) -> int:
-        """As fast as it may, for as long as a burst lasts and some more."""
-        got, end = 0, time.monotonic() + 0.2
-        while time.monotonic() < end:
+        """As fast as it may, for as long as a burst lasts and some more, after a second without anybody."""
+        nonlocal now
+        got = 0
+        now += SECOND
+        for _ in range(20):
+            now += SECOND // 100
             got += len(other.take([0] * 100).positions)
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0)
         return got
 
-    alone = asyncio.run(work(0))
-    beside = asyncio.run(steadily(one, one.of(ROW[:1]), 1, 800, work))
-    assert beside < alone
-    assert asyncio.run(work(0)) > beside
+    with pair(tmp_path, lambda: now) as (one, two):
+        other = two.of(ROW)
+        alone = asyncio.run(work(0))
+        beside = asyncio.run(steadily(one, one.of(ROW[:1]), 1, 800, work))
+        assert beside < alone / 2
+        now += SECOND
+        assert asyncio.run(work(0)) == alone
 
 
 def test_whatever_ends_it_nothing_stays_reserved(budgets: list[Budget]) -> None:

@@ -36,13 +36,27 @@ class Teller:
         self.events: list[tuple[str, str]] = []
         self.data: list[dict[str, Any]] = []
         self.lines: list[str] = []
+        self._told = threading.Condition()
 
     def event(self, kind: str, message: str, /, **data: Any) -> None:
-        self.events.append((kind, message))
-        self.data.append(data)
+        with self._told:
+            self.events.append((kind, message))
+            self.data.append(data)
+            self._told.notify_all()
 
     def log(self, message: str) -> None:
-        self.lines.append(message)
+        with self._told:
+            self.lines.append(message)
+            self._told.notify_all()
+
+    async def heard(self, *, lines: int = 0, events: int = 0) -> None:
+        """Wait until it was told so much."""
+
+        def wait() -> bool:
+            with self._told:
+                return self._told.wait_for(lambda: len(self.lines) >= lines and len(self.events) >= events, 15)
+
+        assert await asyncio.to_thread(wait)
 
 
 def duty(spool: Path, teller: Teller) -> DriftDuty:
@@ -164,12 +178,10 @@ def test_it_judges_at_once_and_as_soon_as_a_scan_has_ended(tmp_path: Path, monke
         one = duty(tmp_path, teller)
         await one.start()
         running = asyncio.create_task(one.run(lambda: turns.append(None)))
-        while not teller.lines:
-            await asyncio.sleep(0.01)
+        await teller.heard(lines=1)
         for ago in (300, 200):
             scanned(tmp_path, "tcp/80", ago=ago)
-        while len(teller.events) < 2:
-            await asyncio.sleep(0.01)
+        await teller.heard(events=2)
         running.cancel()
         await asyncio.wait({running})
 
@@ -197,8 +209,7 @@ def test_a_name_server_that_says_nothing_holds_up_nobodys_end(tmp_path: Path, mo
     async def story() -> None:
         one = DriftDuty(Teller(), named, tmp_path / "watch")
         running = asyncio.create_task(one.run(lambda: turns.append(None)))
-        while not asked.is_set():
-            await asyncio.sleep(0.01)
+        assert await asyncio.to_thread(asked.wait, 15)
         running.cancel()
         await asyncio.wait({running})
 
@@ -321,8 +332,7 @@ def test_a_database_that_nobody_can_make_sense_of_is_told_in_one_line(tmp_path: 
         one = duty(tmp_path, teller)
         await one.start()
         running = asyncio.create_task(one.run(lambda: None))
-        while not teller.lines:
-            await asyncio.sleep(0.01)
+        await teller.heard(lines=1)
         assert not running.done()
         running.cancel()
         await asyncio.wait({running})

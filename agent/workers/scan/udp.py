@@ -33,11 +33,12 @@ MOST: Final = 1024
 QUEUED: Final = 8192
 """Probes that may wait here for hosts that are asked slowly."""
 
-SLOWEST: Final = 1.0
-"""Seconds between two questions to a host that says once a second that a port is closed."""
+SLOWEST: Final = 1.1
+"""Seconds between two questions to a host that says once a second that a port is closed: a little more than that, or
+whichever came a little early would be the one that is not answered."""
 
 _FIRST_GAP = 0.2
-_FASTER = 0.95
+_FASTER = 0.97
 """What an answer does to the gap: who says more than once a second that a port is closed is found out slowly."""
 _FALLEN_SILENT = 3  # questions in a row without an answer, from a host that has said "closed" before
 _ANSWER = 512

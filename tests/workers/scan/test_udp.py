@@ -104,5 +104,5 @@ def test_what_waits_is_forgotten_when_it_is_told_to(net: lab.Network) -> None:
         assert udp.receive(time.monotonic()) == []
 
 
-def test_the_slowest_pace_is_that_of_linux() -> None:
-    assert SLOWEST == 1.0  # icmp_ratelimit of icmp(7)
+def test_the_slowest_pace_is_a_little_below_that_of_linux() -> None:
+    assert 1.0 < SLOWEST <= 1.25  # icmp_ratelimit of icmp(7) is one a second

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from agent.workers.scan.found import Host, Port, Rest
 from agent.workers.scan.memory.coverage import asked
-from agent.workers.scan.spans import without
+from agent.workers.scan.spans import of, without
 from agent.workers.scan.store import Ending, ScanStore, Task
 
 ALL = ((1, 1024),)
@@ -15,7 +15,7 @@ ALL = ((1, 1024),)
 
 def up(address: str, *ports: Port, others: str = "closed", mac: str = "") -> Host:
     """A host that was asked for TCP ports 1 to 1024."""
-    told = tuple((port.number, port.number) for port in ports)
+    told = of(port.number for port in ports)
     rest = Rest("tcp", others, "reset", without(ALL, told))
     return Host(address, "up", "syn-ack", mac, ports=ports, rest=(rest,))
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from agent.workers.scan.found import Certificate, Host, Port, Rest
 from agent.workers.scan.memory.fold import PORTS_LIMIT, Change, Folded, Policy, fold, fold_passive
 from agent.workers.scan.memory.state import BY_SERVICE, BY_STATE, HOST, HostState, Key, looks, shown, steady, turns
-from agent.workers.scan.spans import without
+from agent.workers.scan.spans import of, without
 
 SSH: Key = ("tcp", 22)
 WEB: Key = ("tcp", 80)
@@ -24,7 +24,7 @@ UNTRUSTED = Policy(closing=False)
 
 def look(*ports: Port, others: str = "closed") -> Host:
     """A look at a host that was asked for TCP ports 1 to 100."""
-    told = tuple((port.number, port.number) for port in ports)
+    told = of(port.number for port in ports)
     return Host("10.0.0.1", "up", "syn-ack", ports=ports, rest=(Rest("tcp", others, "reset", without(ALL, told)),))
 
 

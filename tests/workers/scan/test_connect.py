@@ -132,7 +132,7 @@ def test_local_ports_that_are_used_up_are_waited_for(net: lab.Network) -> None:
     with engine(net, drops.address) as made:
         with open(few) as before:  # noqa: PTH123  # of the namespace that this thread is in
             usual = before.read()
-        with open(few, "w") as setting:  # noqa: PTH123
+        with open(few, "w") as setting:  # noqa: PTH123  # one write
             setting.write("40000 40009")
         try:
             assert made.send([(0, 99)] * 30, 0.0) == 10
@@ -141,7 +141,7 @@ def test_local_ports_that_are_used_up_are_waited_for(net: lab.Network) -> None:
             made.receive(1.0)
             assert made.send([(0, 99)], 1.0) == 1
         finally:
-            with open(few, "w") as setting:  # noqa: PTH123
+            with open(few, "w") as setting:  # noqa: PTH123  # one write
                 setting.write(usual)
 
 

@@ -24,7 +24,7 @@ def port(text: str, state: str = "open", service: str = "", product: str = "", v
     """``tcp/22``."""
     protocol, _, number = text.partition("/")
     method = "probed" if service or product else ""
-    return Port(protocol, int(number), state, "", service, product, version, method=method, **more)  # type: ignore[arg-type]
+    return Port(protocol, int(number), state, "", service, product, version, method=method, **more)  # type: ignore[arg-type]  # of texts
 
 
 def known(

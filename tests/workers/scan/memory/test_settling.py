@@ -334,7 +334,7 @@ def test_a_part_of_which_the_scan_itself_saw_nothing_is_never_believed(service: 
         service.run([host(1, 22), host(2, 22), host(3, 22)])
     blind = {"silent": [1], "withheld": ("blind", [1, 2]), "degraded": "canaries"}
     shut = host(2, state="filtered")
-    told = [service.run([shut, host(3)], **blind) for _ in range(9)]  # type: ignore[arg-type]
+    told = [service.run([shut, host(3)], **blind) for _ in range(9)]  # type: ignore[arg-type]  # handed on
     assert told == [[], ["port_closed 10.0.0.3 22"], *[[]] * 7]
     with closing(service.open()) as store:
         run = store.begin(TASK, service.now + 3600)

@@ -7,7 +7,6 @@ whole of ``MANY_PREFIX``: a route of the kind ``local`` says that each address o
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import json
 import os
@@ -15,9 +14,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
+from tests.workers.scan import wire
 from tests.workers.scan.truth import (
     FAR,
     FAR6,
@@ -34,7 +34,6 @@ from tests.workers.scan.truth import (
 )
 
 PATIENCE = 20.0
-CLONE_NEWNET = 0x40000000  # linux/sched.h
 PREFIX, PREFIX6 = "10.99.0.0/24", "fd99::/64"
 FAR_PREFIX = "10.98.0.0/24"
 MANY_PREFIX = "10.97.0.0/20"
@@ -86,20 +85,9 @@ def network(place: Path) -> Iterator[Network]:
         yield net
 
 
-@contextmanager
-def entered(net: Network) -> Iterator[None]:
+def entered(net: Network) -> AbstractContextManager[None]:
     """This thread is where the scanner is; a socket that it makes there stays there."""
-    with open("/proc/thread-self/ns/net") as back, open(f"/run/netns/{net.near}") as there:  # noqa: PTH123  # descriptors
-        _enter(there.fileno())
-        try:
-            yield
-        finally:
-            _enter(back.fileno())
-
-
-def _enter(namespace: int) -> None:
-    if ctypes.CDLL(None, use_errno=True).setns(namespace, CLONE_NEWNET):
-        raise OSError(ctypes.get_errno(), "setns")
+    return wire.entered(net.near)
 
 
 def _wire(net: Network) -> None:

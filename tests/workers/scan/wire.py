@@ -13,7 +13,7 @@ from contextlib import contextmanager, nullcontext
 from ipaddress import ip_address
 from typing import NamedTuple
 
-CLONE_NEWNET = 0x40000000
+CLONE_NEWNET = 0x40000000  # linux/sched.h
 ETH_P_ALL = 3
 SO_TIMESTAMPNS = 35
 SO_RCVBUFFORCE = 33

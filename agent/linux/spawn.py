@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.errors import SpawnFailed
-from agent.linux import capabilities
+from agent.linux import capabilities, libc
 from agent.linux.cgroup_place import ruling, visiting
 from agent.linux.clone import Birth, Unavailable, bear
 from agent.linux.environment import base_environment, own_environment, own_program
@@ -87,6 +87,9 @@ class SpawnRequest:
     ``capabilities`` are names out of ``capability_sets.NAMES``, and exactly what the child holds, be it root or not.
     ``None`` is what comes of itself: nothing, or for root everything. To our own program it is given as far as we hold
     it, and what is root stays root.
+
+    ``bound`` is killed by the kernel when this process ends, however it ends (PR_SET_PDEATHSIG of prctl(2)). It is not
+    for one that is born in a ``cgroup``.
     """
 
     argv: Sequence[str]
@@ -103,6 +106,7 @@ class SpawnRequest:
     umask: int = 0o027
     own_program: bool = False
     process_group_only: bool = False
+    bound: bool = False
 
 
 @dataclass(frozen=True)
@@ -246,7 +250,7 @@ def _start(
             umask=request.umask,
             start_new_session=not request.process_group_only,
             process_group=0 if request.process_group_only else None,
-            preexec_fn=_preparation(procs, taken),
+            preexec_fn=_preparation(procs, taken, os.getpid() if request.bound else None),
         )
     process.returncode = 0  # the pidfd owns the child: Popen must neither wait for it nor warn about it
     try:
@@ -268,11 +272,11 @@ def _environment(request: SpawnRequest, credentials: Credentials | None) -> dict
     return environment
 
 
-def _preparation(procs: int | None, taken: int | None) -> Callable[[], None] | None:
+def _preparation(procs: int | None, taken: int | None, bound_to: int | None) -> Callable[[], None] | None:
     """What the child must do between fork and exec; ``None`` (and so the quicker vfork) in the usual case."""
     ignored = [number for number in _ignorable() if signal.getsignal(number) is signal.SIG_IGN]
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    if procs is None and taken is None and not ignored and not blocked:
+    if procs is None and taken is None and bound_to is None and not ignored and not blocked:
         return None
 
     def prepare() -> None:
@@ -280,6 +284,10 @@ def _preparation(procs: int | None, taken: int | None) -> Callable[[], None] | N
             os.write(procs, b"0")
         if taken is not None:
             capabilities.take(taken)
+        if bound_to is not None:  # after what the kernel forgets it at: any change of rights
+            libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != bound_to:
+                os.kill(os.getpid(), signal.SIGKILL)
         for number in ignored:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())

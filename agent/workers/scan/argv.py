@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from agent.errors import ConfigurationError
 from agent.linux.capability_sets import NET_RAW, mask, parse_sets
@@ -25,11 +25,29 @@ STATS_EVERY: Final = 1
 MAX_RATE: Final = 1_000_000
 """Packets per second, more than nmap can send."""
 
+LEAST_RATE: Final = 1000
+"""Packets per second that a discovery is to send, if half of what it may is as much. By itself nmap sends no more than
+ten where nobody answers, as it has ten under way, and each is waited for: for a /20 of silence that is 50 minutes."""
+
 SCRIPT_TIMEOUT: Final = 60
 """Seconds after which nmap gives up on one script at one port; what it found besides stays."""
 
 PORTS_AT_ONCE: Final = 2048
 """Most ports of one command line: in words they stay below what one argument may hold (128 KiB, execve(2))."""
+
+Probe = Literal["echo", "timestamp", "443", "80"]
+"""By what it is asked who is there: two questions of ICMP, and two of TCP."""
+
+_PROBES: Final[dict[Probe, tuple[str, str]]] = {
+    "echo": ("-PE", ""),
+    "443": ("-PS443", "-PS443"),
+    "80": ("-PA80", "-PS80"),
+    "timestamp": ("-PP", ""),
+}
+"""The option of each with raw packets, and by connect: together what nmap does of itself (nmap(1), -sn)."""
+
+TRIES: Final = 2
+"""How often nmap sends each probe to an address that does not answer."""
 
 _SCRIPT = re.compile(r"/[A-Za-z0-9/._+-]{1,200}/[a-z0-9][a-z0-9._-]{0,63}\.nse", re.ASCII)
 
@@ -45,9 +63,11 @@ def format_ports(ports: Ranges) -> str:
 class Ask:
     """What nmap is to find out about addresses of one family.
 
-    Without ports: whether a host is there. With ports it is taken to be there, and those that are open are asked what
-    they are, with ``intensity`` (0 to 9), ``at_once`` of them at a time; ``udp`` needs raw packets. ``scripts`` are
-    files to run on them, and ``system`` guesses the operating system, which needs raw packets.
+    Without ports: whether a host is there, by ``probes``, or if there are none by all that nmap has (and by ARP or
+    neighbour discovery alone, where these can be used), each sent up to ``tries`` times. With ports it is taken to be
+    there, and those that are open are asked what they are, with ``intensity`` (0 to 9), ``at_once`` of them at a time;
+    ``udp`` needs raw packets. ``scripts`` are files to run on them, and ``system`` guesses the operating system, which
+    needs raw packets.
     """
 
     family: Family
@@ -57,14 +77,26 @@ class Ask:
     at_once: int = 1
     scripts: tuple[str, ...] = ()
     system: bool = False
+    probes: tuple[Probe, ...] = ()
+    tries: int = TRIES
 
 
-def ask_argv(ask: Ask, *, nmap: str, rate: int, privileged: bool, targets: int) -> tuple[str, ...]:
+def probes_of(family: Family, *, privileged: bool) -> tuple[Probe, ...]:
+    """Those by which nmap asks addresses of a family behind a router."""
+    return tuple(
+        probe
+        for probe, (raw, connect) in _PROBES.items()
+        if (raw if privileged else connect) and not (family == 6 and probe == "timestamp")
+    )
+
+
+def ask_argv(ask: Ask, targets: int, xml: str = "-", *, nmap: str, rate: int, privileged: bool) -> tuple[str, ...]:
     """The whole command line.
 
     ``nmap`` is the absolute path of the program, ``targets`` the descriptor, inherited by nmap, of a file with one
-    address a line (``target_list``), ``rate`` at most how many packets per second are sent (1 or more; nmap does not
-    count those of service detection and scripts). ``privileged`` chooses raw SYN packets over ``connect``.
+    address a line (``target_list``), ``xml`` the path that the XML goes to, ``rate`` at most how many packets per
+    second are sent (1 or more; nmap does not count those of service detection and scripts). ``privileged`` chooses raw
+    SYN packets over ``connect``. Who asks whether hosts are there is told of each packet, on the standard output.
 
     ``--host-timeout`` is never used: it throws away what was found before it struck. Nor is ``--noninteractive``: it
     silences ``--stats-every`` too, and a session of its own keeps nmap from any terminal just as well. Scripts are
@@ -73,12 +105,14 @@ def ask_argv(ask: Ask, *, nmap: str, rate: int, privileged: bool, targets: int) 
     Raises ``ConfigurationError`` for what cannot be asked.
     """
     _check(ask, rate, privileged)
-    argv = [nmap, "-n", "--no-stylesheet", "--stats-every", f"{STATS_EVERY}s", "-oX", "-"]
+    argv = [nmap, "-n", "--no-stylesheet", "--stats-every", f"{STATS_EVERY}s", "-oX", xml]
     argv += ["--max-rate", str(rate)]
     if ask.family == 6:
         argv.append("-6")
     if not ask.tcp and not ask.udp:
-        return (*argv, "-sn", "-iL", f"/proc/self/fd/{targets}")
+        argv += ["-sn", *(_PROBES[probe][0 if privileged else 1] for probe in ask.probes)]
+        argv += ["--max-retries", str(ask.tries - 1), "--min-rate", str(max(1, min(LEAST_RATE, rate // 2)))]
+        return (*argv, "--packet-trace", "-iL", f"/proc/self/fd/{targets}")
     argv.append("-Pn")
     parts = []
     if ask.tcp:
@@ -103,6 +137,10 @@ def _check(ask: Ask, rate: int, privileged: bool) -> None:
         raise ConfigurationError(f"intensity: {ask.intensity} is not a number from 0 to 9")
     if not 1 <= ask.at_once <= 300:
         raise ConfigurationError(f"at once: {ask.at_once} is not a number of ports from 1 to 300")
+    if not 1 <= ask.tries <= TRIES:
+        raise ConfigurationError(f"tries: {ask.tries} is not a number from 1 to {TRIES}")
+    if set(ask.probes) - set(probes_of(ask.family, privileged=privileged)):
+        raise ConfigurationError(f"probes: {', '.join(ask.probes)} cannot all be sent here")
     if (count := size(ask.tcp) + size(ask.udp)) > PORTS_AT_ONCE:
         raise ConfigurationError(f"{count} ports are too many for one run of nmap, which takes {PORTS_AT_ONCE}")
     for script in ask.scripts:

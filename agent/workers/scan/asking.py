@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from agent.errors import ScanFailure
@@ -81,7 +82,7 @@ async def ask(
     try:
         async with asyncio.timeout(task.limit):
             verdict = await run_nmap(
-                lambda fd: ask_argv(task.ask, nmap=program.path, rate=rate, privileged=program.privileged, targets=fd),
+                partial(ask_argv, task.ask, nmap=program.path, rate=rate, privileged=program.privileged),
                 program.environment,
                 target_list(addresses),
                 capabilities=program.capabilities,

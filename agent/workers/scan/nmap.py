@@ -1,17 +1,20 @@
 """Running nmap: one process, followed from the worker's own loop, and its answer judged.
 
 nmap gets a session of its own and is killed with its whole process group, whatever ends the run: its end, a stop, an
-error, an answer that cannot be trusted.
+error, an answer that cannot be trusted. If this process is killed, so is nmap, by the kernel.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import select
 import signal
+import tty
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 
 from agent.errors import ScanFailure
 from agent.linux.process import ExitStatus
@@ -34,23 +37,26 @@ _NOISE = ("WARNING: No targets were specified", "QUITTING!", "See the output of 
 
 
 async def run_nmap(
-    make_argv: Callable[[int], Sequence[str]],
+    make_argv: Callable[[int, str], Sequence[str]],
     environment: Mapping[str, str],
     targets: bytes,
     *,
     capabilities: Collection[str] | None = None,
     hosts: int,
     stream: XmlStream,
+    trace: Callable[[bytes], None] | None = None,
     turn: Callable[[], None],
     turn_every: float,
     silence: float = SILENCE,
 ) -> Verdict:
     """Run nmap to its end.
 
-    ``make_argv`` gets the descriptor from which nmap reads ``targets``, the list of ``hosts`` addresses, and nmap those
-    ``capabilities`` (as in ``SpawnRequest``). ``turn`` is called whenever nmap wrote something and at least every
-    ``turn_every`` seconds, as long as nmap is alive and was not silent for ``silence`` seconds. Cancellation kills nmap
-    within a second. Hosts come out of ``stream`` while nmap runs, and whatever ends it, also all that it had written.
+    ``make_argv`` gets the descriptor from which nmap reads ``targets``, the list of ``hosts`` addresses, and where to
+    it has to write its XML (``-oX``); nmap gets those ``capabilities`` (as in ``SpawnRequest``). ``trace`` is given
+    what it says for people, packets among it (``--packet-trace``), line by line as they go: without it nobody hears of
+    that. ``turn`` is called whenever nmap wrote something and at least every ``turn_every`` seconds, as long as nmap is
+    alive and was not silent for ``silence`` seconds. Cancellation kills nmap within a second. Hosts come out of
+    ``stream`` while nmap runs, and whatever ends it, also all that it had written.
 
     Raises ``ScanFailure`` when nmap failed, was killed, hangs, or did not scan what it was asked to, ``SpawnFailed``
     when it cannot be started.
@@ -62,24 +68,30 @@ async def run_nmap(
                 out, out_child = _pipe(ours, theirs)
                 err, err_child = _pipe(ours, theirs)
                 list_fd = _file_in_memory(targets, theirs)
+                heard: dict[int, Callable[[bytes], None]] = {out: stream.feed, err: partial(_complain, complaint)}
+                xml, passed, shown = "-", [list_fd], out_child
+                if trace is not None:
+                    told, shown = _terminal(ours, theirs)
+                    heard[told] = trace
+                    xml = f"/proc/self/fd/{out_child}"
+                    passed.append(out_child)
                 request = SpawnRequest(
-                    argv=make_argv(list_fd),
+                    argv=make_argv(list_fd, xml),
                     environment=environment,
-                    stdout=out_child,
+                    stdout=shown,
                     stderr=err_child,
-                    pass_fds=(list_fd,),
+                    pass_fds=passed,
                     capabilities=capabilities,
+                    bound=True,
                 )
                 child = spawn(request)
             try:
-                await _follow(child, out, err, stream, complaint, turn, turn_every, silence)
-            except asyncio.CancelledError:
-                status = _end(child)
-                with suppress(ScanFailure):
-                    _hear(out, stream.feed)  # it was said, so it is not lost
-                raise
+                await _follow(child, heard, turn, turn_every, silence)
             except BaseException:
                 status = _end(child)
+                for fd in heard:
+                    with suppress(ScanFailure):
+                        _hear(fd, heard[fd])  # it was said, so it is not lost
                 raise
             status = _end(child)
     except OSError as error:
@@ -118,25 +130,18 @@ def _last_words(complaint: str) -> str:
 
 async def _follow(
     child: Child,
-    out: int,
-    err: int,
-    stream: XmlStream,
-    complaint: bytearray,
+    takers: Mapping[int, Callable[[bytes], None]],
     turn: Callable[[], None],
     turn_every: float,
     silence: float,
 ) -> None:
-    """Read both pipes until nmap ends, and what is left in them then."""
+    """Read what nmap writes until it ends, and what is left of that then."""
     loop = asyncio.get_running_loop()
     woken = asyncio.Event()
-    watched = {out, err, child.pidfd.fd}
+    watched = {*takers, child.pidfd.fd}
     for fd in watched:
         loop.add_reader(fd, woken.set)
     heard = loop.time()
-
-    def complain(data: bytes) -> None:
-        complaint.extend(data)
-        del complaint[:-STDERR_KEPT]
 
     try:
         while True:
@@ -146,7 +151,7 @@ async def _follow(
             woken.clear()
             ended = child.pidfd.exited()  # asked before reading: a dead nmap adds nothing to its pipes
             said = False
-            for fd, take in ((out, stream.feed), (err, complain)):
+            for fd, take in takers.items():
                 some, at_end = _hear(fd, take)
                 said = said or some
                 if at_end and fd in watched:  # it would be readable for ever
@@ -162,6 +167,11 @@ async def _follow(
     finally:
         for fd in watched:
             loop.remove_reader(fd)
+
+
+def _complain(complaint: bytearray, data: bytes) -> None:
+    complaint.extend(data)
+    del complaint[:-STDERR_KEPT]
 
 
 def _hear(fd: int, take: Callable[[bytes], None]) -> tuple[bool, bool]:
@@ -182,6 +192,10 @@ def _read(fd: int) -> bytes | None:
         return os.read(fd, _READ)
     except BlockingIOError:
         return None
+    except OSError as error:
+        if error.errno == errno.EIO:  # a terminal that nobody writes to any more
+            return b""
+        raise
 
 
 def _end(child: Child) -> ExitStatus:
@@ -200,6 +214,17 @@ def _pipe(ours: ExitStack, theirs: ExitStack) -> tuple[int, int]:
     read, write = os.pipe2(os.O_CLOEXEC)
     ours.callback(os.close, read)
     theirs.callback(os.close, write)
+    os.set_blocking(read, False)
+    return read, write
+
+
+def _terminal(ours: ExitStack, theirs: ExitStack) -> tuple[int, int]:
+    """A pseudoterminal, pty(7), in the place of a pipe: into a pipe the C library writes 4 KiB at a time, to a terminal
+    each line as it ends (setbuf(3)). It is nobody's controlling terminal: nmap does not open it."""
+    read, write = os.openpty()
+    ours.callback(os.close, read)
+    theirs.callback(os.close, write)
+    tty.setraw(write)
     os.set_blocking(read, False)
     return read, write
 

@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import replace
 from functools import partial
-from ipaddress import ip_address
 from typing import Any, Final
 
 from agent.declaration.model import Scan
@@ -23,9 +22,10 @@ from agent.workers.runtime import Context
 from agent.workers.scan import spans
 from agent.workers.scan.advance import Progress
 from agent.workers.scan.again import Lot, Within, look_again
+from agent.workers.scan.argv import probes_of
 from agent.workers.scan.budget import Limits
 from agent.workers.scan.budget_file import Budget
-from agent.workers.scan.discover import discover
+from agent.workers.scan.discover import discover_parts
 from agent.workers.scan.figures import Figures
 from agent.workers.scan.found import Host
 from agent.workers.scan.identify import Want
@@ -36,9 +36,9 @@ from agent.workers.scan.notebook import Notebook
 from agent.workers.scan.pausing import Gate
 from agent.workers.scan.plan import CHUNK_ADDRESSES, Chunk
 from agent.workers.scan.results import document
+from agent.workers.scan.rollcall import RollCall
 from agent.workers.scan.steady import steadily
 from agent.workers.scan.store import DETECTED, SWEPT, Run, ScanStore
-from agent.workers.scan.stream import Verdict
 from agent.workers.scan.sweeping import Kind, Question, Sweeper, protocol_of
 from agent.workers.scan.withholding import Withholding
 
@@ -51,11 +51,11 @@ _AT_ONCE: Final = 64  # chunks that are gone through without a break
 def at_once(rate: int, limits: Limits) -> int:
     """How many addresses are discovered together at a rate of so many packets a second, within the limits of all scans.
 
-    nmap sends up to four probes to each, twice where nobody answers (nmap(1), -sn): so many take it some two seconds,
-    as long as it waits for the last answer, and that is what a kill in the middle of it may have asked twice. What a
-    single target may get has no part in it: of many targets each gets few.
+    nmap sends up to four probes to each, twice where nobody answers (nmap(1), -sn): so many take it half a minute, in
+    which whoever waits for the last answers is not in the way of the others, and of which those who were found get
+    nothing. What a single target may get has no part in it: of many targets each gets few.
     """
-    return max(CHUNK_ADDRESSES, min(DISCOVERED_AT_ONCE, min(rate, limits.host, limits.network) // 4))
+    return max(CHUNK_ADDRESSES, min(DISCOVERED_AT_ONCE, min(rate, limits.host, limits.network) * 4))
 
 
 class Walk:
@@ -194,11 +194,8 @@ class Walk:
         return together
 
     async def _discover(self, chunks: list[Chunk]) -> None:
-        """Find the addresses of these chunks that answer, and store them.
-
-        nmap tells of up to 4,096 addresses together, when all of them had their time: so what is asked twice after a
-        kill is all that was asked at once (``at_once``), but for those of which it had told.
-        """
+        """Find the addresses of these chunks that answer, and store them. What a kill or a pause has left of that is
+        asked, and no more."""
         family, zone = chunks[0].family, chunks[0].addresses[0].partition("%")[2]
         addresses = [address for chunk in chunks for address in chunk.addresses]
         self._job.allowed.check(addresses)
@@ -206,6 +203,9 @@ class Walk:
         if only:
             self._figures.begin(len(addresses))
         known = self._store.present(self._run, addresses)
+        program = self._job.program
+        probes = probes_of(family, privileged=program.privileged)
+        roll = RollCall(self._context.data / "discovery", f"{self._run.id} {self._run.started} {family} {zone}")
         elements: list[bytes] = []
         hosts: dict[str, Host] = {}
 
@@ -218,16 +218,14 @@ class Walk:
             self._figures.discovering(fraction, only)
             self._tell()
 
-        async def ask(rate: int) -> Verdict:
-            left = [ip_address(one.partition("%")[0]) for one in addresses if one not in known and one not in hosts]
-            if not left:
-                return Verdict(version=self._figures.nmap_version)
-            return await discover(
+        async def ask(rate: int) -> str:
+            return await discover_parts(
                 family,
-                spans.of(int(address) for address in left),
-                self._job.program,
+                roll.left((one for one in addresses if one not in known and one not in hosts), probes),
+                program,
                 rate=rate,
                 zone=zone,
+                listen=roll.listen,
                 on_host=on_host,
                 turn=turn,
                 turn_every=min(0.5, self._context.beat_interval),
@@ -237,21 +235,29 @@ class Walk:
         work = partial(
             steadily, self._budget, self._budget.of(addresses), len(addresses), self._service.rate, ask, tell
         )
-        verdict: Verdict | None = None
+        version: str | None = None
         try:
-            verdict = await self._gate.redo(work, tell)
+            version = await self._gate.redo(work, tell)
         finally:
+            roll.close()
             # Who answered is there, whatever ended it; who did not is known to be absent only at its end.
+            for address in addresses:
+                if address not in hosts and address not in known and (heard := roll.answer(address)):
+                    hosts[address] = Host(address, "up", heard.reason, heard.mac)
             self._store.store(
                 self._run,
                 hosts.values(),
                 time.time(),
                 stage=DETECTED if only else SWEPT,
-                discovered=[chunk.number for chunk in chunks] if verdict is not None else (),
-                raw=document(elements, verdict.version if verdict is not None else "") if elements else b"",
+                discovered=[chunk.number for chunk in chunks] if version is not None else (),
+                raw=document(elements, version or "") if elements else b"",
             )
+        roll.discard()
         self._store.tally(
-            self._run, sent=self._figures.sent, answered=self._figures.answered, nmap_version=verdict.version
+            self._run,
+            sent=self._figures.sent,
+            answered=self._figures.answered,
+            nmap_version=version or self._figures.nmap_version,
         )
 
     async def _sweep(self, chunk: Chunk, present: set[str] | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import select
 import shutil
 import socket
@@ -51,12 +52,17 @@ class Ended(NamedTuple):
         return [note["STATUS"] for note in self.notes if "STATUS" in note][-1]
 
 
+WHERE_XML_GOES = """XML=/dev/stdout
+case "$*" in *"-oX /"*) XML=${*#*-oX }; XML=${XML%% *};; esac"""
+
+
 class Bench:
     """One scan service below ``tmp_path``, started as often as a test likes."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.data = directory / "spool"
+        self.mark = secrets.token_hex(16)
         self.heartbeat = directory / "lan.heartbeat"
         self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notify.bind(str(directory / "notify"))
@@ -81,7 +87,7 @@ class Bench:
                 "SERVICE_DATA": str(self.data),
                 "SERVICE_HEARTBEAT_FILE": str(self.heartbeat),
                 "NOTIFY_SOCKET": str(self.directory / "notify"),
-                "AGENT_MARK": "0123456789abcdef",
+                "AGENT_MARK": self.mark,
                 "SERVICE_BUDGET_FD": str(budget),
             },
             pass_fds=(budget,),
@@ -109,11 +115,12 @@ class Bench:
         return self.finish(self.start(scan, path=path, prefix=prefix, entry=entry))
 
     def fake(self, script: str) -> str:
-        """A PATH on which nmap is this script; ``$NMAP`` in it is the real one, ``$HERE`` a directory for its notes."""
+        """A PATH on which nmap is this script; ``$NMAP`` in it is the real one, ``$HERE`` a directory for its notes,
+        ``$XML`` the file to which it is to write."""
         here = self.directory / "fake"
         here.mkdir(exist_ok=True)
         program = here / "nmap"
-        program.write_text(f"#!/bin/sh\nNMAP={NMAP}\nHERE={here}\n{script}\n")
+        program.write_text(f"#!/bin/sh\nNMAP={NMAP}\nHERE={here}\n{WHERE_XML_GOES}\n{script}\n")
         program.chmod(0o755)
         return f"{here}:{os.environ['PATH']}"
 

@@ -20,6 +20,7 @@ from agent.workers.scan.found import Host
 from agent.workers.scan.program import Program
 from agent.workers.scan.spans import merge
 from tests.workers.scan import lab
+from tests.workers.scan.bench import WHERE_XML_GOES
 from tests.workers.scan.truth import INTERFACE, LINK_LOCAL, LOCAL
 
 INSIDE = """
@@ -66,7 +67,7 @@ def test_every_host_of_a_large_network_is_found_in_little_memory(net: lab.Networ
 
 def fake(tmp_path: Path, script: str) -> Program:
     path = tmp_path / "nmap"
-    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.write_text(f"#!/bin/sh\n{WHERE_XML_GOES}\n{script}\n")
     path.chmod(0o755)
     return Program(str(path), {"PATH": os.environ["PATH"]}, "", None, None)
 
@@ -82,7 +83,7 @@ def told(address: str) -> str:
 
 def test_what_was_told_before_nmap_died_is_kept(tmp_path: Path) -> None:
     found: list[Host] = []
-    program = fake(tmp_path, f"echo '{HEAD}{told('10.0.0.1')}{told('10.0.0.2')}<host>'; kill -SEGV $$")
+    program = fake(tmp_path, f"echo '{HEAD}{told('10.0.0.1')}{told('10.0.0.2')}<host>' >$XML; kill -SEGV $$")
     low, high = span("10.0.0.0/29")
     with pytest.raises(ScanFailure, match="nmap was killed by SIGSEGV"):
         asyncio.run(discover(4, ((low, high),), program, rate=1, on_host=lambda host, _: found.append(host)))
@@ -92,7 +93,7 @@ def test_what_was_told_before_nmap_died_is_kept(tmp_path: Path) -> None:
 def test_an_address_that_was_not_asked_for_is_not_believed(tmp_path: Path) -> None:
     low, high = span("10.0.0.0/29")
     for stranger in ("10.0.0.8", "::1", "x"):
-        program = fake(tmp_path, f"echo '{HEAD}{told(stranger)}'; exit 1")
+        program = fake(tmp_path, f"echo '{HEAD}{told(stranger)}' >$XML; exit 1")
         with pytest.raises(ScanFailure, match=r"was not asked for|cannot be understood"):
             asyncio.run(discover(4, ((low, high),), program, rate=1, on_host=lambda host, _: None))
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,7 @@ async def follow(
     program: str, *, hosts: int = 1, silence: float = 30.0, turn: Callable[[], None] = lambda: None
 ) -> Verdict:
     return await run_nmap(
-        lambda targets: [program, f"/proc/self/fd/{targets}"],
+        lambda targets, _: [program, f"/proc/self/fd/{targets}"],
         {"PATH": os.environ["PATH"]},
         target_list(("127.0.0.1",)),
         hosts=hosts,
@@ -56,8 +57,7 @@ def descriptors() -> int:
 
 
 def test_the_real_nmap_scans_what_it_is_given() -> None:
-    def argv(targets: int) -> tuple[str, ...]:
-        return ask_argv(Ask(4, tcp=((1, 100),)), nmap="/usr/bin/nmap", rate=1000, privileged=False, targets=targets)
+    argv = partial(ask_argv, Ask(4, tcp=((1, 100),)), nmap="/usr/bin/nmap", rate=1000, privileged=False)
 
     async def scan() -> tuple[Verdict, int]:
         turns = 0

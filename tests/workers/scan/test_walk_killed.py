@@ -16,16 +16,13 @@ import msgspec
 import pytest
 
 from agent.declaration.model import Engine, Profile, Scan, Scanning
-from agent.workers.scan.budget import Limits
 from agent.workers.scan.sweep import BATCH
-from agent.workers.scan.walk import at_once
 from tests.workers.scan import lab
 from tests.workers.scan.bench import Bench, Ended
 from tests.workers.scan.truth import INTERFACE, of_kind
 from tests.workers.scan.wire import Wire, wire
 
 PLENTY = Scanning(rate=1_000_000, network_rate=1_000_000, target_rate=1_000_000)
-LIMITS = Limits(PLENTY.rate, PLENTY.network_rate, PLENTY.target_rate)
 WRONG = {"host_gone", "port_closed", "port_filtered"}
 
 
@@ -45,7 +42,7 @@ def kill(net: lab.Network, bench: Bench, service: Scan, when: Callable[[], bool]
     bench.finish(process)
     for each in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if f"SERVICE_DATA={bench.data}\0".encode() in (each / "environ").read_bytes():
+            if f"AGENT_MARK={bench.mark}\0".encode() in (each / "environ").read_bytes():
                 os.kill(int(each.name), signal.SIGKILL)
 
 
@@ -100,17 +97,27 @@ def test_sweeping_several_chunks(net: lab.Network, bench: Bench, engine: Engine,
     assert not lives.ended.events.keys() & WRONG
 
 
+ASKED = {"icmp": 4, "syn 443": 2, "tcp 80": 2}
+"""What nmap sends to a silent address (nmap(1), -sn): an echo, a timestamp, and two of TCP, each twice."""
+
+
 def test_discovering_many(net: lab.Network, bench: Bench) -> None:
-    """One address in 16 is there. What is discovered at once is the most that is asked twice, and the last is known."""
+    """One address in 16 is there. Every other is asked all that there is to ask, and, but for what was under way to
+    the one who was killed, no more than that."""
     service = scan("10.97.16.0/23", ports="", rate=4 * 256, profile="discovery")
-    lives = Lives(net, bench, service, "icmp", (100, 300))
+    lives = Lives(net, bench, service, "icmp", (60, 200, 350, 400))
     [(hosts,)] = bench.rows("SELECT hosts_total FROM runs")
     assert bench.rows("SELECT id, status, degraded, hosts_up FROM runs") == [(1, "finished", "", 32)]
-    first, second, third = lives.asked("icmp")
-    assert len(first | second | third) == hosts
-    assert len(first & second) <= at_once(service.rate, LIMITS) == 256
-    left = (hosts - 256, hosts - 254)  # one of the eight chunks has two addresses less than the others
-    assert len(third) in left, "those of the first part are known, whether they are there or not"
+    there = {host.address for host in bench.found()}
+    asked = lives.seen.probes(*(kind.partition(" ")[0] for kind in ASKED))
+    silent = {to for to, _ in asked if to.startswith(("10.97.16.", "10.97.17."))} - there
+    assert len(silent) == hosts - 32
+    counted = {(to, kind): asked[to, kind] for to in silent for kind in ASKED}
+    assert all(times >= ASKED[kind] for (_, kind), times in counted.items())
+    more = sum(times - ASKED[kind] for (_, kind), times in counted.items())
+    assert more <= 4 * 32, "of one life: what it was told while it was killed"
+    found = sum(asked[to, kind] for to in there for kind in ASKED)
+    assert found <= 32 * sum(ASKED.values()) / 2, "who has answered is not asked again"
     assert not lives.ended.events.keys() & WRONG
 
 

@@ -84,12 +84,12 @@ FAILURES = {
         "nmap was killed by SIGKILL, by hand or for want of memory",
     ),
     "refusing": ("echo 'Strange error' >&2; exit 1", "nmap failed (exited 1): Strange error"),
-    "garbage": ("head -c 100000 /dev/urandom", "nmap wrote something that is not its XML"),
-    "truncated": ('"$NMAP" "$@" | head -c 700', "nmap's XML stops before its end"),
-    "nothing scanned": ('exec "$NMAP" -n -oX - -iL /dev/null', "nmap scanned 0 of 1 addresses"),
+    "garbage": ("head -c 100000 /dev/urandom >$XML", "nmap wrote something that is not its XML"),
+    "truncated": ('"$NMAP" "$@" -oX - | head -c 700 >$XML', "nmap's XML stops before its end"),
+    "nothing scanned": ('exec "$NMAP" -n -oX - -iL /dev/null >$XML', "nmap scanned 0 of 1 addresses"),
     "nothing said": ("exit 0", "nmap wrote nothing"),
     "too old": (
-        """echo '<?xml version="1.0"?><nmaprun scanner="nmap" version="5.51">'; exec sleep 60""",
+        """echo '<?xml version="1.0"?><nmaprun scanner="nmap" version="5.51">' >$XML; exec sleep 60""",
         "nmap 5.51 is too old: 6.25 or newer is needed",
     ),
 }

@@ -26,6 +26,7 @@ from typing import NoReturn
 
 from agent.linux.capabilities import NotGranted, keeping_through_setuid, take
 from agent.linux.cgroup_place import ruling
+from agent.linux.libc import bind_to
 from agent.linux.users import Credentials
 
 _CLONE3 = 435  # asm-generic/unistd.h: one number on every architecture
@@ -65,6 +66,7 @@ class Birth:
     """What the child becomes. ``stdio`` are the descriptors for 0, 1 and 2, ``programs`` the paths to try in turn.
 
     ``capabilities`` are what the child has to take for itself (``capabilities.take``), ``None`` what comes of itself.
+    ``bound_to`` is the process whose end is its own (``libc.bind_to``), which must be ours.
     """
 
     programs: Sequence[str]
@@ -77,6 +79,7 @@ class Birth:
     pass_fds: Sequence[int]
     umask: int
     new_session: bool
+    bound_to: int | None = None
 
 
 def bear(birth: Birth, cgroup: int) -> tuple[int, int]:
@@ -209,6 +212,8 @@ def _become(birth: Birth, told: int) -> NoReturn:
         step = "capabilities"
         if birth.capabilities is not None:
             take(birth.capabilities)
+        if birth.bound_to is not None:
+            bind_to(birth.bound_to)
         step = "program"
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         number = _execute(birth)

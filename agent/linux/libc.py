@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 PR_GET_PDEATHSIG = 2
@@ -81,6 +82,14 @@ def parent_death_signal() -> int:
     found = ctypes.c_int()
     prctl(PR_GET_PDEATHSIG, ctypes.addressof(found))
     return found.value
+
+
+def bind_to(parent: int) -> None:
+    """Be killed when the process ``parent``, or rather its thread that has made us, ends: PR_SET_PDEATHSIG of prctl(2).
+    If it has ended already, now. The kernel forgets it at a change of user or rights, so those come before."""
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def capget() -> tuple[int, int, int]:

@@ -20,10 +20,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.errors import SpawnFailed
-from agent.linux import capabilities, libc
+from agent.linux import capabilities
 from agent.linux.cgroup_place import ruling, visiting
 from agent.linux.clone import Birth, Unavailable, bear
 from agent.linux.environment import base_environment, own_environment, own_program
+from agent.linux.libc import bind_to
 from agent.linux.outputs import Sink, follow
 from agent.linux.process import ExitStatus, Identity, Pidfd, boot_id, identify
 from agent.linux.users import Credentials, resolve_user
@@ -88,8 +89,7 @@ class SpawnRequest:
     ``None`` is what comes of itself: nothing, or for root everything. To our own program it is given as far as we hold
     it, and what is root stays root.
 
-    ``bound`` is killed by the kernel when this process ends, however it ends (PR_SET_PDEATHSIG of prctl(2)). It is not
-    for one that is born in a ``cgroup``.
+    ``bound`` is killed by the kernel when the thread that starts it ends, however that ends.
     """
 
     argv: Sequence[str]
@@ -224,6 +224,7 @@ def _clone(request: SpawnRequest, credentials: Credentials | None, cgroup: int, 
             pass_fds=tuple(request.pass_fds),
             umask=request.umask,
             new_session=not request.process_group_only,
+            bound_to=os.getpid() if request.bound else None,
         )
         pid, pidfd = bear(birth, cgroup)
     finally:
@@ -284,10 +285,8 @@ def _preparation(procs: int | None, taken: int | None, bound_to: int | None) -> 
             os.write(procs, b"0")
         if taken is not None:
             capabilities.take(taken)
-        if bound_to is not None:  # after what the kernel forgets it at: any change of rights
-            libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != bound_to:
-                os.kill(os.getpid(), signal.SIGKILL)
+        if bound_to is not None:
+            bind_to(bound_to)
         for number in ignored:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())

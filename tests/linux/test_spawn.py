@@ -4,6 +4,7 @@ import errno
 import gc
 import os
 import resource
+import select
 import signal
 import subprocess
 import sys
@@ -433,3 +434,26 @@ def test_this_program_can_start_itself_from_anywhere(tmp_path: Path) -> None:
     )
     assert done.stdout.decode().strip() == f"{ROOT}/agent/__init__.py"
     assert command[0] == sys.executable
+
+
+@pytest.mark.parametrize("capabilities", [None, ("CAP_NET_RAW",)], ids=["as it is", "with fewer rights"])
+def test_what_is_bound_is_killed_with_who_has_started_it(capabilities: tuple[str, ...] | None) -> None:
+    bound = request("sleep", "1000", bound=True, capabilities=capabilities)
+    report, told = os.pipe()
+    starter = os.fork()
+    if starter == 0:
+        with suppress(BaseException):
+            os.write(told, str(spawn(bound).pid).encode())
+            signal.pause()
+        os._exit(1)
+    os.close(told)
+    pid = int(os.read(report, 20))
+    pidfd = os.pidfd_open(pid)
+    os.close(report)
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    assert not poll.poll(0), "it lives as long as who has started it"
+    os.kill(starter, signal.SIGKILL)
+    os.waitpid(starter, 0)
+    assert poll.poll(10_000)
+    os.close(pidfd)

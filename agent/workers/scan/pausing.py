@@ -5,10 +5,11 @@ sends anything asks the gate before each batch, which looks at them every ``LOOK
 What waits in an engine, or would be repeated by the kernel, is held back too (``Engine.resting``). The kernel alone may
 still look for a neighbour that it was made to look for: by three requests, a second apart (arp(7)).
 
-What runs as a foreign program, nmap, cannot be asked. It is killed when the gate closes, and what it was at is done
-anew when the gate opens (``Gate.redo``). To stop it in its tracks (SIGSTOP) would be shorter, and wrong: its timers go
-on while it stands, and when it continues every probe in flight has timed out, so that a pause would read as loss,
-filtered ports and lost hosts. To let it end by itself may take minutes, and a pause has to hold within a second.
+What runs as a foreign program, nmap, cannot be asked. It is killed when the gate closes, and what it was at and is not
+noted elsewhere (``rollcall``, ``notebook``) is done anew when the gate opens (``Gate.redo``). To stop it in its tracks
+(SIGSTOP) would be shorter, and wrong: its timers go on while it stands, and when it continues every probe in flight has
+timed out, so that a pause would read as loss, filtered ports and lost hosts. To let it end by itself may take minutes,
+and a pause has to hold within a second.
 """
 
 from __future__ import annotations

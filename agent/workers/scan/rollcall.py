@@ -87,11 +87,6 @@ class RollCall:
         except OSError as error:
             raise self._failure(error) from error
 
-    @property
-    def begun(self) -> bool:
-        """Whether anything was sent."""
-        return bool(self._sent)
-
     def answer(self, address: str) -> Answered | None:
         """How an address answered, if it did. It is taken without its zone, as nmap writes it."""
         return self._answered.get(address.partition("%")[0])

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterable
 from contextlib import suppress
 from ipaddress import ip_address
+from itertools import pairwise
 from pathlib import Path
 from unittest import mock
 from xml.sax.saxutils import quoteattr
@@ -217,9 +218,9 @@ def asks() -> list[tuple[Ask, bool]]:
     (certificates,) = choose_scripts(["ssl-cert"], find_nmap().data)
     one = ((1, 1),)
     return [
-        (Ask(4), True),
-        (Ask(6), True),
-        (Ask(4), False),
+        (Ask(4, probes=("echo", "443", "80", "timestamp"), tries=1), True),
+        (Ask(6, probes=("echo", "443", "80")), True),
+        (Ask(4, probes=("443", "80")), False),
         (Ask(4, tcp=one), False),
         (Ask(6, tcp=one, intensity=2, at_once=64, scripts=(certificates.path,)), True),
         (Ask(4, tcp=one, udp=one, intensity=0, system=True), True),
@@ -248,11 +249,23 @@ def test_nmap_itself_takes_every_command_line(number: int) -> None:
         (Ask(4, tcp=((1, 1),), intensity=10), "from 0 to 9"),
         (Ask(4, tcp=((1, 1),), intensity=1, at_once=0), "from 1 to 300"),
         (Ask(4, tcp=((1, 1),), scripts=("vuln",)), "not the path of a script"),
+        (Ask(4, tries=0), "from 1 to 2"),
+        (Ask(4, probes=("443", "echo")), "443, echo cannot all be sent here"),
     ],
 )
 def test_what_nmap_is_never_asked(ask: Ask, match: str) -> None:
     with pytest.raises(ConfigurationError, match=match):
         ask_argv(ask, nmap="nmap", rate=1, privileged=False, targets=3)
+
+
+@pytest.mark.parametrize(("rate", "least"), [(1, 1), (2, 1), (1000, 500), (2000, 1000), (20_000, 1000)])
+def test_a_discovery_sends_half_of_what_it_may_even_where_nobody_answers(rate: int, least: int) -> None:
+    words = ask_argv(Ask(4, tries=1), 7, "/proc/self/fd/8", nmap="nmap", rate=rate, privileged=True)
+    options = dict(pairwise(words))
+    assert (options["--min-rate"], options["--max-rate"], options["--max-retries"]) == (str(least), str(rate), "0")
+    assert options["-oX"] == "/proc/self/fd/8"
+    assert "--packet-trace" in words
+    assert not [word for word in words if word.startswith("-P")], "what nmap asks of itself"
 
 
 def status(uid: int, permitted: int, bounding: int) -> str:

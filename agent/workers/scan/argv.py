@@ -38,13 +38,9 @@ PORTS_AT_ONCE: Final = 2048
 Probe = Literal["echo", "timestamp", "443", "80"]
 """By what it is asked who is there: two questions of ICMP, and two of TCP."""
 
-_PROBES: Final[dict[Probe, tuple[str, str]]] = {
-    "echo": ("-PE", ""),
-    "443": ("-PS443", "-PS443"),
-    "80": ("-PA80", "-PS80"),
-    "timestamp": ("-PP", ""),
-}
-"""The option of each with raw packets, and by connect: together what nmap does of itself (nmap(1), -sn)."""
+_PROBES: Final[dict[Probe, str]] = {"echo": "-PE", "443": "-PS443", "80": "-PA80", "timestamp": "-PP"}
+"""The option of each with raw packets: together what nmap does of itself (nmap(1), -sn). By connect there is ``-PS``
+alone, which may be given once."""
 
 TRIES: Final = 2
 """How often nmap sends each probe to an address that does not answer."""
@@ -83,11 +79,9 @@ class Ask:
 
 def probes_of(family: Family, *, privileged: bool) -> tuple[Probe, ...]:
     """Those by which nmap asks addresses of a family behind a router."""
-    return tuple(
-        probe
-        for probe, (raw, connect) in _PROBES.items()
-        if (raw if privileged else connect) and not (family == 6 and probe == "timestamp")
-    )
+    if not privileged:
+        return ("443", "80")
+    return tuple(probe for probe in _PROBES if family == 4 or probe != "timestamp")
 
 
 def ask_argv(ask: Ask, targets: int, xml: str = "-", *, nmap: str, rate: int, privileged: bool) -> tuple[str, ...]:
@@ -110,7 +104,11 @@ def ask_argv(ask: Ask, targets: int, xml: str = "-", *, nmap: str, rate: int, pr
     if ask.family == 6:
         argv.append("-6")
     if not ask.tcp and not ask.udp:
-        argv += ["-sn", *(_PROBES[probe][0 if privileged else 1] for probe in ask.probes)]
+        argv.append("-sn")
+        if privileged:
+            argv += [_PROBES[probe] for probe in ask.probes]
+        elif ask.probes:
+            argv.append(f"-PS{','.join(ask.probes)}")
         argv += ["--max-retries", str(ask.tries - 1), "--min-rate", str(max(1, min(LEAST_RATE, rate // 2)))]
         return (*argv, "--packet-trace", "-iL", f"/proc/self/fd/{targets}")
     argv.append("-Pn")

@@ -60,10 +60,10 @@ class Ask:
     """What nmap is to find out about addresses of one family.
 
     Without ports: whether a host is there, by ``probes``, or if there are none by all that nmap has (and by ARP or
-    neighbour discovery alone, where these can be used), each sent up to ``tries`` times. With ports it is taken to be
-    there, and those that are open are asked what they are, with ``intensity`` (0 to 9), ``at_once`` of them at a time;
-    ``udp`` needs raw packets. ``scripts`` are files to run on them, and ``system`` guesses the operating system, which
-    needs raw packets.
+    neighbour discovery alone, where these can be used), each sent up to ``tries`` times. A single one, if that is once:
+    nmap gives a host up when the first of its last probes is late. With ports it is taken to be there, and those that
+    are open are asked what they are, with ``intensity`` (0 to 9), ``at_once`` of them at a time; ``udp`` needs raw
+    packets. ``scripts`` are files to run on them, and ``system`` guesses the operating system, which needs raw packets.
     """
 
     family: Family
@@ -109,7 +109,9 @@ def ask_argv(ask: Ask, targets: int, xml: str = "-", *, nmap: str, rate: int, pr
             argv += [_PROBES[probe] for probe in ask.probes]
         elif ask.probes:
             argv.append(f"-PS{','.join(ask.probes)}")
-        argv += ["--max-retries", str(ask.tries - 1), "--min-rate", str(max(1, min(LEAST_RATE, rate // 2)))]
+        if ask.tries < TRIES:
+            argv += ["--max-retries", str(ask.tries - 1)]
+        argv += ["--min-rate", str(max(1, min(LEAST_RATE, rate // 2)))]
         return (*argv, "--packet-trace", "-iL", f"/proc/self/fd/{targets}")
     argv.append("-Pn")
     parts = []
@@ -137,6 +139,8 @@ def _check(ask: Ask, rate: int, privileged: bool) -> None:
         raise ConfigurationError(f"at once: {ask.at_once} is not a number of ports from 1 to 300")
     if not 1 <= ask.tries <= TRIES:
         raise ConfigurationError(f"tries: {ask.tries} is not a number from 1 to {TRIES}")
+    if ask.tries < TRIES and len(ask.probes) > 1:
+        raise ConfigurationError(f"probes: {', '.join(ask.probes)} cannot be sent once each by one nmap")
     if set(ask.probes) - set(probes_of(ask.family, privileged=privileged)):
         raise ConfigurationError(f"probes: {', '.join(ask.probes)} cannot all be sent here")
     if (count := size(ask.tcp) + size(ask.udp)) > PORTS_AT_ONCE:

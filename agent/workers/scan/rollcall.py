@@ -48,15 +48,14 @@ def parts(addresses: Iterable[str], sent: Mapping[str, Counts], probes: Sequence
     found: dict[tuple[tuple[Probe, ...], int], list[str]] = {}
     for address in addresses:
         counts = sent.get(address, {})
-        if counts.get("arp") or not any(counts.get(probe) for probe in probes):
+        if not any(counts.get(probe) for probe in probes):
             left = TRIES - counts.get("arp", 0)
             lacking: list[tuple[tuple[Probe, ...], int]] = [((), left)] if left > 0 else []
         else:
-            by_left = {
-                left: tuple(probe for probe in probes if TRIES - counts.get(probe, 0) == left)
-                for left in range(TRIES, 0, -1)
-            }
-            lacking = [(those, left) for left, those in by_left.items() if those]
+            never = tuple(probe for probe in probes if not counts.get(probe))
+            lacking = [(never, TRIES)] if never else []
+            # Each by itself: who is to try but once (--max-retries 0) gives a host up at the first probe that is late.
+            lacking += [((probe,), 1) for probe in probes if counts.get(probe) == TRIES - 1]
         for key in lacking:
             found.setdefault(key, []).append(address)
     return [Part(those, left, tuple(some)) for (those, left), some in found.items()]

@@ -218,8 +218,8 @@ def asks() -> list[tuple[Ask, bool]]:
     (certificates,) = choose_scripts(["ssl-cert"], find_nmap().data)
     one = ((1, 1),)
     return [
-        (Ask(4, probes=("echo", "443", "80", "timestamp"), tries=1), True),
-        (Ask(6, probes=("echo", "443", "80")), True),
+        (Ask(4, probes=("echo", "443", "80", "timestamp")), True),
+        (Ask(6, probes=("443",), tries=1), True),
         (Ask(4, probes=("443", "80")), False),
         (Ask(4, tcp=one), False),
         (Ask(6, tcp=one, intensity=2, at_once=64, scripts=(certificates.path,)), True),
@@ -250,6 +250,7 @@ def test_nmap_itself_takes_every_command_line(number: int) -> None:
         (Ask(4, tcp=((1, 1),), intensity=1, at_once=0), "from 1 to 300"),
         (Ask(4, tcp=((1, 1),), scripts=("vuln",)), "not the path of a script"),
         (Ask(4, tries=0), "from 1 to 2"),
+        (Ask(4, probes=("443", "80"), tries=1), "443, 80 cannot be sent once each by one nmap"),
         (Ask(4, probes=("443", "echo")), "443, echo cannot all be sent here"),
     ],
 )

@@ -212,9 +212,9 @@ def _become(birth: Birth, told: int) -> NoReturn:
         step = "capabilities"
         if birth.capabilities is not None:
             take(birth.capabilities)
+        step = "program"
         if birth.bound_to is not None:
             bind_to(birth.bound_to)
-        step = "program"
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         number = _execute(birth)
     except OSError as error:

@@ -89,7 +89,8 @@ class SpawnRequest:
     ``None`` is what comes of itself: nothing, or for root everything. To our own program it is given as far as we hold
     it, and what is root stays root.
 
-    ``bound`` is killed by the kernel when the thread that starts it ends, however that ends.
+    ``bound`` is killed by the kernel when the thread that starts it ends, however that ends; but not a program whose
+    file gives it rights (setuid, file capabilities), of which the kernel forgets it.
     """
 
     argv: Sequence[str]

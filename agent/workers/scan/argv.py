@@ -182,6 +182,7 @@ def nmap_environment(base: Mapping[str, str], *, privileged: bool, data_director
     user, so that no file there changes what nmap does.
     """
     environment = {key: value for key, value in base.items() if not key.startswith("NMAP")}
+    environment["LC_ALL"] = "C"  # what it says of its packets is read (``trace``)
     environment["NMAP_PRIVILEGED" if privileged else "NMAP_UNPRIVILEGED"] = "1"
     if data_directory is not None:
         environment["NMAPDIR"] = data_directory

@@ -14,7 +14,7 @@ from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address, summarize_address_range
 
 from agent.errors import first_failure
-from agent.workers.scan.argv import TRIES, Ask, Probe, ask_argv
+from agent.workers.scan.argv import TRIES, Ask, Probe, ask_argv, probes_of
 from agent.workers.scan.found import Host
 from agent.workers.scan.nmap import run_nmap
 from agent.workers.scan.plan import Family
@@ -45,20 +45,25 @@ async def discover_parts(
 ) -> str:
     """Ask what is left of a roll call, all parts at a ``rate`` together; returns nmap's version, empty without parts.
 
-    ``listen`` makes what hears the trace of one nmap; the rest, and what is raised, is as in ``discover``.
+    A part gets as much of the rate as it is of the packets; if there is less than one a second for each, they go one
+    after the other. ``listen`` makes what hears the trace of one nmap; the rest, and what is raised, is as in
+    ``discover``.
     """
-    running = asyncio.Semaphore(AT_ONCE)
-    share = max(1, rate // max(1, min(AT_ONCE, len(parts))))
-    total = sum(len(part.addresses) for part in parts)
+    every = len(probes_of(family, privileged=program.privileged))
+    parts = sorted(parts, key=lambda part: -part.packets(every))
+    packets = [part.packets(every) for part in parts]
+    beside = rate >= len(parts)
+    running = asyncio.Semaphore(AT_ONCE if beside else 1)
     through = [0.0] * len(parts)
     version = ""
 
     def advance(number: int, fraction: float) -> None:
-        through[number] = fraction * len(parts[number].addresses)
-        turn(sum(through) / total)
+        through[number] = fraction * packets[number]
+        turn(sum(through) / sum(packets))
 
     async def ask(number: int, part: Part) -> None:
         nonlocal version
+        share = 1 + (rate - len(parts)) * packets[number] // sum(packets) if beside else rate
         async with running:
             verdict = await discover(
                 family,

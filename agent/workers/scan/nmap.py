@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 
-from agent.errors import ScanFailure
+from agent.errors import ScanFailure, StorageFailure
 from agent.linux.process import ExitStatus
 from agent.linux.spawn import Child, SpawnRequest, spawn
 from agent.workers.scan.stream import Verdict, XmlStream, clean
@@ -51,12 +51,12 @@ async def run_nmap(
 ) -> Verdict:
     """Run nmap to its end.
 
-    ``make_argv`` gets the descriptor from which nmap reads ``targets``, the list of ``hosts`` addresses, and where to
-    it has to write its XML (``-oX``); nmap gets those ``capabilities`` (as in ``SpawnRequest``). ``trace`` is given
-    what it says for people, packets among it (``--packet-trace``), line by line as they go: without it nobody hears of
-    that. ``turn`` is called whenever nmap wrote something and at least every ``turn_every`` seconds, as long as nmap is
-    alive and was not silent for ``silence`` seconds. Cancellation kills nmap within a second. Hosts come out of
-    ``stream`` while nmap runs, and whatever ends it, also all that it had written.
+    ``make_argv`` gets the descriptor from which nmap reads ``targets``, the list of ``hosts`` addresses, and the path
+    to which it writes its XML (``-oX``); nmap gets those ``capabilities`` (as in ``SpawnRequest``). ``trace`` is given,
+    in whatever pieces, what nmap says for people, as it says it: its packets (``--packet-trace``). Without it nobody
+    hears of that. ``turn`` is called every ``turn_every`` seconds, as long as nmap is alive and was not silent for
+    ``silence`` seconds. Cancellation kills nmap within a second. Hosts come out of ``stream`` while nmap runs, and
+    whatever ends it, also all that it had written.
 
     Raises ``ScanFailure`` when nmap failed, was killed, hangs, or did not scan what it was asked to, ``SpawnFailed``
     when it cannot be started.
@@ -71,7 +71,7 @@ async def run_nmap(
                 heard: dict[int, Callable[[bytes], None]] = {out: stream.feed, err: partial(_complain, complaint)}
                 xml, passed, shown = "-", [list_fd], out_child
                 if trace is not None:
-                    told, shown = _terminal(ours, theirs)
+                    told, shown = _lines(ours, theirs)
                     heard[told] = trace
                     xml = f"/proc/self/fd/{out_child}"
                     passed.append(out_child)
@@ -90,7 +90,7 @@ async def run_nmap(
             except BaseException:
                 status = _end(child)
                 for fd in heard:
-                    with suppress(ScanFailure):
+                    with suppress(ScanFailure, StorageFailure):
                         _hear(fd, heard[fd])  # it was said, so it is not lost
                 raise
             status = _end(child)
@@ -142,11 +142,12 @@ async def _follow(
     for fd in watched:
         loop.add_reader(fd, woken.set)
     heard = loop.time()
+    due = heard + turn_every
 
     try:
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(turn_every):
+                async with asyncio.timeout_at(due):
                     await woken.wait()
             woken.clear()
             ended = child.pidfd.exited()  # asked before reading: a dead nmap adds nothing to its pipes
@@ -163,7 +164,9 @@ async def _follow(
                 heard = loop.time()
             elif loop.time() - heard >= silence:
                 raise ScanFailure(f"nmap hangs: it has said nothing for {silence:.0f} s")
-            turn()
+            if loop.time() >= due:  # it may write a thousand lines a second
+                turn()
+                due = loop.time() + turn_every
     finally:
         for fd in watched:
             loop.remove_reader(fd)
@@ -218,10 +221,14 @@ def _pipe(ours: ExitStack, theirs: ExitStack) -> tuple[int, int]:
     return read, write
 
 
-def _terminal(ours: ExitStack, theirs: ExitStack) -> tuple[int, int]:
+def _lines(ours: ExitStack, theirs: ExitStack) -> tuple[int, int]:
     """A pseudoterminal, pty(7), in the place of a pipe: into a pipe the C library writes 4 KiB at a time, to a terminal
-    each line as it ends (setbuf(3)). It is nobody's controlling terminal: nmap does not open it."""
-    read, write = os.openpty()
+    each line as it ends (setbuf(3)). It is nobody's controlling terminal: nmap does not open it. Where none is to be
+    had (no devpts, or too many) a pipe has to do."""
+    try:
+        read, write = os.openpty()
+    except OSError:
+        return _pipe(ours, theirs)
     ours.callback(os.close, read)
     theirs.callback(os.close, write)
     tty.setraw(write)

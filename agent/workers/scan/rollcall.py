@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -41,6 +42,10 @@ class Part:
     tries: int
     addresses: tuple[str, ...]
 
+    def packets(self, probes: int) -> int:
+        """The most packets that this takes, where all are so many ``probes``."""
+        return len(self.addresses) * self.tries * (len(self.probes) or probes)
+
 
 def parts(addresses: Iterable[str], sent: Mapping[str, Counts], probes: Sequence[Probe]) -> list[Part]:
     """What is left to ask addresses that have not answered, of whom some were ``sent`` something. ``probes`` are those
@@ -61,16 +66,23 @@ def parts(addresses: Iterable[str], sent: Mapping[str, Counts], probes: Sequence
     return [Part(those, left, tuple(some)) for (those, left), some in found.items()]
 
 
+def _noted(said: Answered) -> str:
+    return f"{said.address} {said.way or '-'} {said.reason} {said.mac or '-'}\n"
+
+
 class RollCall:
     """The notes of one group of addresses. Those of another ``identity`` are none. Every method raises
     ``StorageFailure``; ``close`` and ``discard`` may be called twice."""
 
-    def __init__(self, path: Path, identity: str) -> None:
-        """Go on with what is noted at ``path``, or begin."""
+    def __init__(self, path: Path, identity: str, log: Callable[[str], None] = lambda text: None) -> None:
+        """Go on with what is noted at ``path``, or begin. ``log`` is told of what is damaged, and so asked again."""
         self._path = path
+        self._log = log
+        self._failed = False
         self._sent: dict[str, dict[Way, int]] = {}
         self._answered: dict[str, Answered] = {}
         head = f"{identity}\n".encode()
+        self._head = len(head)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._fd = open_regular(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o640)
@@ -79,7 +91,7 @@ class RollCall:
                 good = self._recall(data, head)
                 os.ftruncate(self._fd, good)
                 if not good:
-                    os.write(self._fd, head)
+                    self._append(head)
             except BaseException:
                 os.close(self._fd)
                 raise
@@ -110,11 +122,22 @@ class RollCall:
 
         return hear
 
+    def forget(self) -> None:
+        """Whoever asked is not to be trusted, so who has not answered is asked everything again."""
+        self._sent.clear()
+        try:
+            os.ftruncate(self._fd, self._head)
+            self._append("".join(map(_noted, self._answered.values())).encode())
+            self._failed = False
+        except OSError as error:
+            raise self._failure(error) from error
+
     def close(self) -> None:
         """Let go of the file, which stays."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            os.close(fd)
+            with suppress(OSError):
+                os.close(fd)
 
     def discard(self) -> None:
         """Let go of it, and delete it: all of it is stored elsewhere."""
@@ -130,24 +153,31 @@ class RollCall:
             said = read_line(line)
             if isinstance(said, Answered):
                 if self._believe(said):
-                    noted.append(f"{said.address} {said.way or '-'} {said.reason} {said.mac or '-'}\n")
+                    noted.append(_noted(said))
             elif said is not None:
                 self._count(said.address, said.way)
                 noted.append(f"{said.address} {said.way}\n")
-        data = "".join(noted).encode()
+        if not noted or self._failed:
+            return
         try:
-            while data:
-                data = data[os.write(self._fd, data) :]
+            self._append("".join(noted).encode())
         except OSError as error:
+            self._failed = True  # there may be half a line now, to which nothing can be added
             raise self._failure(error) from error
+
+    def _append(self, data: bytes) -> None:
+        while data:
+            data = data[os.write(self._fd, data) :]
 
     def _count(self, address: str, way: Way) -> None:
         counts = self._sent.setdefault(address, {})
         counts[way] = counts.get(way, 0) + 1
 
     def _believe(self, said: Answered) -> bool:
-        """Only the first answer of an address, and none to what it was not asked."""
-        if said.address in self._answered or (said.way and said.way not in self._sent.get(said.address, {})):
+        """Only the first answer of an address, and none to what it was not asked; but a neighbour that advertises
+        itself is there, whoever has asked."""
+        sent = self._sent.get(said.address, {})
+        if said.address in self._answered or not (said.way in sent if said.way else sent or said.mac):
             return False
         self._answered[said.address] = said
         return True
@@ -161,12 +191,14 @@ class RollCall:
         while found := _NOTE.match(text, good):
             address, way, reason, mac = found[1], _WAYS.get(found[2]), found[3], found[4]
             if reason is not None and (way or found[2] == "-"):
-                self._believe(Answered(address, way or "", reason, mac.strip("-")))
+                self._answered.setdefault(address, Answered(address, way or "", reason, mac.strip("-")))
             elif way and reason is None:
                 self._count(address, way)
             else:
                 break
             good = found.end()
+        if good < len(data):
+            self._log(f"{self._path.name}: damaged after {good} bytes; what was noted there is asked again")
         return good
 
     def _failure(self, error: OSError) -> StorageFailure:

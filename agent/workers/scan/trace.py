@@ -29,8 +29,9 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """An address that answered what it was asked by ``way``; ``""`` is neighbour discovery, whose questions go to
-    groups of addresses. ``reason`` is nmap's word for it, ``mac`` is known on the same link only."""
+    """An address that answered what it was asked by ``way``. ``""`` is whatever it was asked by: it says of itself that
+    something cannot be reached, or advertises itself as a neighbour. ``reason`` is nmap's word for it, ``mac`` is known
+    on the same link only."""
 
     address: str
     way: Way | Literal[""]
@@ -46,6 +47,7 @@ _ANY: Final = rf"(?:{_V4}|{_V6})"
 _MAC: Final = r"([0-9A-F]{2}(?::[0-9A-F]{2}){5})"
 _AT: Final = r"\([0-9.]+s\) "
 _PORTS: Final[dict[str, Way]] = {"443": "443", "80": "80"}
+_UNREACHABLE: Final = {"0": "net-unreach", "1": "host-unreach", "2": "proto-unreach", "3": "port-unreach"}
 _REASONS: Final = {"R": "reset", "RA": "reset", "SA": "syn-ack"}
 
 
@@ -84,12 +86,17 @@ _FORMS: Final = {
             lambda found: Answered(found[1], "timestamp", "timestamp-reply"),
         ),
         _form(
+            rf"RCVD {_AT}ICMP \[{_V4} > \S+ .{{1,80}} \(type=3/code=([0-9]+)\)",
+            lambda found: Answered(found[1], "", _UNREACHABLE.get(found[2], "dest-unreach")),
+        ),
+        _form(
             rf"RCVD {_AT}ARP reply {_V4} is-at {_MAC}\s*$",
             lambda found: Answered(found[1], "arp", "arp-response", found[2].lower()),
         ),
         _form(
             rf"RCVD {_AT}ICMPv6 \(58\) {_V6} > \S+ \(type=129/", lambda found: Answered(found[1], "echo", "echo-reply")
         ),
+        _form(rf"RCVD {_AT}ICMPv6 \(58\) {_V6} > \S+ \(type=1/", lambda found: Answered(found[1], "", "dest-unreach")),
         _form(
             rf"RCVD {_AT}neighbor advertisement \S+ > \S+ {_V6} is at {_MAC}\s*$".replace("A-F", "A-Fa-f"),
             lambda found: Answered(found[1], "", "nd-response", found[2].lower()),

@@ -51,9 +51,9 @@ _AT_ONCE: Final = 64  # chunks that are gone through without a break
 def at_once(rate: int, limits: Limits) -> int:
     """How many addresses are discovered together at a rate of so many packets a second, within the limits of all scans.
 
-    nmap sends up to four probes to each, twice where nobody answers (nmap(1), -sn): so many take it half a minute, in
-    which whoever waits for the last answers is not in the way of the others, and of which those who were found get
-    nothing. What a single target may get has no part in it: of many targets each gets few.
+    nmap sends four probes to each that does not answer, twice (nmap(1), -sn), and waits for the last answers while
+    nothing else goes out. So many take it a minute, if it sends half of what it may. More would only keep their ports
+    waiting for longer. What a single target may get has no part in it: of many targets each gets few.
     """
     return max(CHUNK_ADDRESSES, min(DISCOVERED_AT_ONCE, min(rate, limits.host, limits.network) * 4))
 
@@ -205,7 +205,8 @@ class Walk:
         known = self._store.present(self._run, addresses)
         program = self._job.program
         probes = probes_of(family, privileged=program.privileged)
-        roll = RollCall(self._context.data / "discovery", f"{self._run.id} {self._run.started} {family} {zone}")
+        identity = f"{self._run.id} {self._run.started} {family} {zone}"
+        roll = RollCall(self._context.data / "discovery", identity, self._context.log)
         elements: list[bytes] = []
         hosts: dict[str, Host] = {}
 
@@ -238,6 +239,9 @@ class Walk:
         version: str | None = None
         try:
             version = await self._gate.redo(work, tell)
+        except ScanFailure:
+            roll.forget()
+            raise
         finally:
             roll.close()
             # Who answered is there, whatever ended it; who did not is known to be absent only at its end.

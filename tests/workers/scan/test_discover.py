@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
@@ -15,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import ScanFailure
-from agent.workers.scan.discover import discover, networks
+from agent.workers.scan.discover import discover, discover_parts, networks
 from agent.workers.scan.found import Host
 from agent.workers.scan.program import Program
+from agent.workers.scan.rollcall import Part
 from agent.workers.scan.spans import merge
 from tests.workers.scan import lab
 from tests.workers.scan.bench import WHERE_XML_GOES
@@ -112,3 +114,53 @@ def test_networks_hold_every_address_of_their_ranges_and_no_other(spans: list[tu
     assert all(network.version == (6 if six else 4) for network in found)
     assert merge((int(network[0]), int(network[-1])) for network in found) == ranges
     assert sum(network.num_addresses for network in found) == sum(high - low + 1 for low, high in ranges)
+
+
+RATES = r"""
+mkdir $HERE/alone.$$; n=$(ls -d $HERE/alone.* | wc -l)
+echo "$* $n" | sed 's/.*--max-rate \([0-9]*\).* \([0-9]*\)$/\1 \2/' >> $HERE/rates
+sleep 0.3; rmdir $HERE/alone.$$
+echo '<?xml version="1.0"?><!DOCTYPE nmaprun><nmaprun version="7.93"><runstats><finished exit="success"/>' >$XML
+for list; do :; done
+echo "<hosts total=\"$(nmap -n -sL -iL $list | grep -c report)\"/></runstats></nmaprun>" >>$XML
+"""
+
+
+def parts() -> list[Part]:
+    return [
+        Part(("echo",), 1, ("10.0.0.1",)),
+        Part((), 2, tuple(str(ip_address("10.1.0.0") + number) for number in range(1000))),
+        Part(("443",), 1, ("10.0.0.1", "10.0.0.2")),
+    ]
+
+
+def ask_parts(program: Program, rate: int, turn: Callable[[float], None] = lambda fraction: None) -> str:
+    listen = lambda: lambda said: None  # noqa: E731  # nobody listens
+    return asyncio.run(
+        discover_parts(
+            4, parts(), program, rate=rate, listen=listen, on_host=lambda host, _: None, turn=turn, turn_every=0.05
+        )
+    )
+
+
+@pytest.mark.parametrize(("rate", "largest", "beside"), [(1000, 990, True), (3, 1, True), (2, 2, False)])
+def test_parts_share_the_rate_by_their_packets(tmp_path: Path, rate: int, largest: int, beside: bool) -> None:
+    fractions: list[float] = []
+    assert ask_parts(fake(tmp_path, f"HERE={tmp_path}{RATES}"), rate, fractions.append) == "7.93"
+    told = [tuple(map(int, line.split())) for line in (tmp_path / "rates").read_text().splitlines()]
+    rates = sorted(share for share, _ in told)
+    assert len(rates) == 3
+    assert rates[-1] >= largest
+    assert (sum(rates) <= rate) if beside else (set(rates) == {rate})
+    assert beside or {running for _, running in told} == {1}, "one after the other"
+    assert all(0 <= fraction <= 1 for fraction in fractions)
+
+
+def test_what_ends_one_part_ends_the_others_and_is_told(tmp_path: Path) -> None:
+    program = fake(
+        tmp_path, f'case "$*" in *-PE*) echo no >&2; exit 3;; esac; echo $$ >> {tmp_path}/pids; exec sleep 60'
+    )
+    with pytest.raises(ScanFailure, match=r"nmap failed \(exited 3\): no"):
+        ask_parts(program, 1000)
+    for pid in (tmp_path / "pids").read_text().split() if (tmp_path / "pids").exists() else ():
+        assert not Path(f"/proc/{pid}").exists()

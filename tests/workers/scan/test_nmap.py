@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -34,14 +36,20 @@ def fake(tmp_path: Path, script: str) -> str:
 
 
 async def follow(
-    program: str, *, hosts: int = 1, silence: float = 30.0, turn: Callable[[], None] = lambda: None
+    program: str,
+    *,
+    hosts: int = 1,
+    silence: float = 30.0,
+    turn: Callable[[], None] = lambda: None,
+    trace: Callable[[bytes], None] | None = None,
 ) -> Verdict:
     return await run_nmap(
-        lambda targets, _: [program, f"/proc/self/fd/{targets}"],
+        lambda targets, xml: [program, f"/proc/self/fd/{targets}", xml],
         {"PATH": os.environ["PATH"]},
         target_list(("127.0.0.1",)),
         hosts=hosts,
         stream=XmlStream(),
+        trace=trace,
         turn=turn,
         turn_every=0.05,
         silence=silence,
@@ -243,3 +251,42 @@ def test_the_real_nmap_says_how_far_it_is() -> None:
         words, input=b"127.0.0.1\n", capture_output=True, check=True, env={**os.environ, "NMAP_UNPRIVILEGED": "1"}
     )
     assert b"<taskprogress" in done.stdout
+
+
+TALKS = f"exec {sys.executable} -c 'import time; print(\"SENT\"); time.sleep(60)'"
+"""A program that writes as C programs do: to a terminal each line, to anything else when its buffer is full."""
+
+
+def test_a_trace_is_heard_as_it_is_said(tmp_path: Path) -> None:
+    heard: list[bytes] = []
+
+    async def until_it_is_heard() -> None:
+        said = asyncio.Event()
+
+        def trace(data: bytes) -> None:
+            heard.append(data)
+            said.set()
+
+        running = asyncio.create_task(follow(fake(tmp_path, TALKS), trace=trace))
+        await asyncio.wait_for(said.wait(), 20)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    before = descriptors()
+    asyncio.run(until_it_is_heard())
+    assert heard == [b"SENT\n"]
+    assert descriptors() == before
+
+
+def test_where_no_terminal_is_to_be_had_a_trace_comes_by_a_pipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none() -> tuple[int, int]:
+        raise OSError(errno.ENOENT, "No such file or directory", "/dev/ptmx")
+
+    monkeypatch.setattr(os, "openpty", none)
+    heard: list[bytes] = []
+    answer = asyncio.run(follow(fake(tmp_path, f"echo SENT; echo '{GOOD}' >$2"), trace=heard.append))
+    assert answer.exit == "success"
+    assert b"".join(heard) == b"SENT\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections import Counter
 from pathlib import Path
 
@@ -109,7 +110,11 @@ def test_notes_that_were_cut_short_count_to_their_last_whole_line(
     roll.close()
     whole = path.read_bytes()
     path.write_bytes(whole[:length] + b"\0" * 16)
-    with_less = RollCall(path, "1 2.5")
+    told: list[str] = []
+    with_less = RollCall(path, "1 2.5", told.append)
+    good = whole.rfind(b"\n", 0, length) + 1
+    damaged = f"discovery: damaged after {good} bytes; what was noted there is asked again"
+    assert told == ([damaged] if good else [])
     total: Counter[tuple[str, Probe]] = Counter()
     for part in with_less.left([f"10.0.1.{number}" for number in range(8)], RAW):
         total += asked(part)
@@ -145,6 +150,53 @@ def test_an_answer_to_what_was_not_asked_is_not_believed(tmp_path: Path) -> None
     assert roll.answer("10.0.1.1%eth0") is not None
     roll.close()
     assert (tmp_path / "discovery").read_text() == "1\n10.0.1.1 echo\n10.0.1.1 echo echo-reply -\n"
+
+
+REFUSED = "RCVD (0.1s) ICMP [{} > 10.0.0.1 Port 443 unreachable (type=3/code=3) ] IP [ttl=64 id=1 iplen=56 ]\n"
+
+
+def test_who_says_of_itself_that_it_cannot_be_reached_is_there_if_it_was_asked(tmp_path: Path) -> None:
+    roll = RollCall(tmp_path / "discovery", "1")
+    roll.listen()((SAID["443"].format("10.0.1.1") + REFUSED.format("10.0.1.1") + REFUSED.format("10.0.1.2")).encode())
+    roll.close()
+    again = RollCall(tmp_path / "discovery", "1")
+    assert again.answer("10.0.1.1") is not None
+    assert again.answer("10.0.1.2") is None
+    again.close()
+
+
+def test_what_was_asked_can_be_forgotten_and_answers_are_kept(tmp_path: Path) -> None:
+    roll = RollCall(tmp_path / "discovery", "1")
+    hear = roll.listen()
+    hear((SAID["echo"].format("10.0.1.1") + ECHO.format("10.0.1.1") + SAID["echo"].format("10.0.1.2")).encode())
+    roll.forget()
+    assert roll.left(["10.0.1.1", "10.0.1.2"], RAW) == [Part((), 2, ("10.0.1.2",))]
+    hear(SAID["80"].format("10.0.1.3").encode())
+    roll.close()
+    again = RollCall(tmp_path / "discovery", "1")
+    left = again.left(["10.0.1.1", "10.0.1.2", "10.0.1.3"], RAW)
+    assert [part.addresses for part in left] == [("10.0.1.2",), ("10.0.1.3",), ("10.0.1.3",)]
+    again.close()
+
+
+def test_a_full_disk_is_said_once_and_what_was_noted_before_is_good(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", small], check=True)
+    try:
+        roll = RollCall(small / "discovery", "1")
+        hear = roll.listen()
+        line = SAID["echo"].format("10.0.1.1").encode()
+        with pytest.raises(StorageFailure, match=r"discovery: cannot be kept: No space left on device"):
+            for _ in range(10_000):
+                hear(line)
+        hear(line)  # the scan ends now, and nmap is heard out
+        roll.close()
+        again = RollCall(small / "discovery", "1")
+        assert not again.left(["10.0.1.1"], ("echo",))
+        again.close()
+    finally:
+        subprocess.run(["umount", small], check=True)
 
 
 def test_what_cannot_be_kept_is_said(tmp_path: Path) -> None:

@@ -78,6 +78,19 @@ LINES: list[tuple[str, Line]] = [
         "RCVD (0.0140s) neighbor advertisement fd77::2 > fd77::1 fd77::2 is at 76:4c:d2:f9:6a:c7",
         Answered("fd77::2", "", "nd-response", "76:4c:d2:f9:6a:c7"),
     ),
+    (
+        "RCVD (0.1s) ICMP [10.77.0.9 > 10.77.0.1 Port 443 unreachable (type=3/code=3) ] IP [ttl=64 id=1 iplen=56 ]",
+        Answered("10.77.0.9", "", "port-unreach"),
+    ),
+    (
+        "RCVD (0.1s) ICMP [10.77.0.9 > 10.77.0.1 Communication administratively prohibited by filtering "
+        "(type=3/code=13) ] IP [ttl=64 id=1 iplen=56 ]",
+        Answered("10.77.0.9", "", "dest-unreach"),
+    ),
+    (
+        "RCVD (1.2619s) ICMPv6 (58) fd77::2 > fd77::1 (type=1/code=0) hopl=64 flow=61a5d payloadlen=56",
+        Answered("fd77::2", "", "dest-unreach"),
+    ),
     ("CONN (0.0016s) TCP localhost > 10.77.0.2:80 => Connection refused", Answered("10.77.0.2", "80", "conn-refused")),
     ("CONN (0.0016s) TCP localhost > 127.0.0.1:443 => Connected", Answered("127.0.0.1", "443", "syn-ack")),
 ]
@@ -96,8 +109,7 @@ def test_a_line_says_who_was_asked_or_has_answered(text: str, said: Line) -> Non
         "Starting Nmap 7.93 ( https://nmap.org ) at 2026-11-27 22:03 UTC",
         "SENT (0.0139s) ICMPv6 (58) fd77::1 > ff02::1:ff00:3 (type=135/code=0) hopl=255 flow=0 payloadlen=32",
         "RCVD (1.2618s) ICMPv6 (58) fd77::2 > fd77::1 (type=136/code=0) hopl=255 flow=0 payloadlen=32",
-        "RCVD (1.2619s) ICMPv6 (58) fd77::2 > fd77::1 (type=1/code=0) hopl=64 flow=61a5d payloadlen=56",
-        "RCVD (0.1s) ICMP [10.77.0.9 > 10.77.0.1 Destination unreachable (type=3/code=1) ] IP [ttl=64 id=1 iplen=56 ]",
+        "RCVD (0.1s) ICMP [10.77.0.9 > 10.77.0.1 TTL=0 during transit (type=11/code=0) ] IP [ttl=64 id=1 iplen=56 ]",
         "SENT (0.0s) TCP 10.77.0.1:1 > 10.78.0.129:22 S ttl=59 id=9387 iplen=44  seq=1 win=1024 ",
         "RCVD (0.0s) TCP 10.78.0.2:22 > 10.77.0.1:53902 SA ttl=64 id=0 iplen=40  seq=0 win=0 ",
         "RCVD (0.0s) TCP 10.78.0.2:443 > 10.77.0.1:53902 PA ttl=64 id=0 iplen=40  seq=0 win=0 ",

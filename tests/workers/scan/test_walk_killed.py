@@ -6,11 +6,14 @@ import os
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from ipaddress import ip_address
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import pytest
@@ -18,7 +21,7 @@ import pytest
 from agent.declaration.model import Engine, Profile, Scan, Scanning
 from agent.workers.scan.sweep import BATCH
 from tests.workers.scan import lab
-from tests.workers.scan.bench import Bench, Ended
+from tests.workers.scan.bench import Bench, Ended, until
 from tests.workers.scan.truth import INTERFACE, of_kind
 from tests.workers.scan.wire import Wire, wire
 
@@ -111,30 +114,87 @@ WITHOUT = ("setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw")
 """Before a command: it cannot send raw packets, though it is root."""
 
 
-@pytest.mark.parametrize(
-    ("limits", "kind", "asked"),
-    [((), "icmp", {"icmp": 4, "syn 443": 2, "tcp 80": 2}), (WITHOUT, "syn 80", {"syn 443": 2, "syn 80": 2})],
-    ids=["raw packets", "connect"],
-)
-def test_discovering_many(
-    net: lab.Network, bench: Bench, limits: tuple[str, ...], kind: str, asked: dict[str, int]
-) -> None:
-    """One address in 16 is there. Every other is ``asked`` what nmap asks a silent one (nmap(1), -sn), and, but for
-    what was under way to the one who was killed, no more than that."""
-    service = scan("10.97.16.0/23", ports="", rate=4 * 256, profile="discovery")
-    lives = Lives(net, bench, service, kind, KILLS, limits)
-    [(hosts,)] = bench.rows("SELECT hosts_total FROM runs")
-    assert bench.rows("SELECT id, status, degraded, hosts_up FROM runs") == [(1, "finished", "", 32)]
+class Silence(NamedTuple):
+    """Whom to ask, and what nmap sends to each that does not answer (nmap(1), -sn); ``kind`` is of the moments."""
+
+    targets: str
+    asked: dict[str, int]
+    kind: str
+    moments: tuple[int, ...]
+    limits: tuple[str, ...] = ()
+
+    @property
+    def service(self) -> Scan:
+        return scan(self.targets, ports="", rate=4 * 256, profile="discovery")
+
+    def beyond(self, sent: Counter[tuple[str, str]], there: set[str]) -> list[int]:
+        """How much more than that each of the silent ones was sent, of each kind."""
+        first, last = map(ip_address, self.targets.split("-"))
+        everybody = {str(ip_address(number)) for number in range(int(first), int(last) + 1)}
+        return [sent[to, what] - times for to in everybody - there for what, times in self.asked.items()]
+
+
+FAR_OFF = "10.97.16.1-10.97.17.254"
+SILENCES = {
+    "raw packets": Silence(FAR_OFF, {"icmp": 4, "syn 443": 2, "tcp 80": 2}, "icmp", KILLS),
+    "connect": Silence(FAR_OFF, {"syn 443": 2, "syn 80": 2}, "syn 80", KILLS, WITHOUT),
+    "neighbours": Silence("10.99.0.70-10.99.0.250", {"arp": 2}, "arp", (40, 110)),
+}
+
+
+@pytest.mark.parametrize("silence", SILENCES.values(), ids=SILENCES)
+def test_discovering_many(net: lab.Network, bench: Bench, silence: Silence) -> None:
+    """Everybody who is silent is asked as often as by one nmap, and, but for what was under way to the one who was
+    killed, no more than that."""
+    lives = Lives(net, bench, silence.service, silence.kind, silence.moments, silence.limits)
+    assert bench.rows("SELECT id, status, degraded FROM runs") == [(1, "finished", "")]
     there = {host.address for host in bench.found()}
-    sent = lives.seen.probes("icmp", "syn", "tcp")
-    silent = {to for to, _ in sent if to.startswith(("10.97.16.", "10.97.17."))} - there
-    assert len(silent) == hosts - 32
-    beyond = [sent[to, what] - times for to in silent for what, times in asked.items()]
-    assert -sum(min(0, more) for more in beyond) <= len(KILLS), "it says so just before it sends"
-    assert sum(max(0, more) for more in beyond) <= len(KILLS) * BATCH, "what was not noted yet"
-    found = sum(sent[to, what] for to in there for what in asked)
-    assert found <= 32 * sum(asked.values()) * 3 / 4, "who has answered is not asked again"
+    assert len(there) == (0 if silence.kind == "arp" else 32)  # one in 16, of those behind a router
+    sent = lives.seen.probes("icmp", "syn", "tcp", "arp")
+    beyond = silence.beyond(sent, there)
+    kills = len(silence.moments)
+    assert -sum(min(0, more) for more in beyond) <= kills, "it says so just before it sends"
+    assert sum(max(0, more) for more in beyond) <= kills * 32, "what was not noted yet"
+    found = sum(sent[to, what] for to in there for what in silence.asked)
+    assert found <= len(there) * sum(silence.asked.values()) * 3 / 4, "who has answered is not asked again"
     assert not lives.ended.events.keys() & WRONG
+
+
+def test_a_pause_of_a_discovery_has_nobody_asked_again(net: lab.Network, bench: Bench) -> None:
+    silence = SILENCES["raw packets"]
+    paused = bench.directory / "lan.paused"
+    with wire(net.near, INTERFACE) as seen:
+        process = bench.start(silence.service, prefix=tuple(net.inside()))
+        until(lambda: _reached(seen, silence.kind, 200))
+        paused.touch()
+        while not any("paused by hand" in note.get("STATUS", "") for note in bench.notes):
+            bench.receive()
+        before = len(seen.sent)
+        paused.unlink()
+        ended = bench.finish(process)
+    assert ended.code == 0, ended.stderr
+    assert len(seen.sent) > before > 200
+    beyond = silence.beyond(seen.probes("icmp", "syn", "tcp"), {host.address for host in bench.found()})
+    assert -sum(min(0, more) for more in beyond) <= 1
+    assert sum(max(0, more) for more in beyond) <= 1, "nmap is heard out when it is killed"
+
+
+def test_a_discovery_whose_nmap_failed_asks_everybody_again(net: lab.Network, bench: Bench) -> None:
+    """What it said of its packets is not believed either: it may have said it of such as never left."""
+    echo = "SENT (0.1s) ICMP [10.0.0.1 > 10.97.16.2 Echo request (type=8/code=0) id=1 seq=0] IP [ttl=50 ]"
+    rest = "TCP 10.0.0.1:1 > 10.97.16.2:443 S ", "TCP 10.0.0.1:1 > 10.97.16.2:80 A "
+    stamp = "ICMP [10.0.0.1 > 10.97.16.2 Timestamp request (type=13/code=0) ]"
+    said = "\\n".join([echo, *(f"SENT (0.1s) {line}" for line in (*rest, stamp))] * 2)
+    service = scan("10.97.16.2-10.97.16.3", ports="", rate=1024, profile="discovery")
+    path = bench.fake(f"printf '{said}\\n'; exit 1")
+    assert bench.run(service, path=path, prefix=tuple(net.inside())).code == 2
+    assert (bench.data / "discovery").exists()
+    with wire(net.near, INTERFACE) as seen:
+        ended = bench.run(service, prefix=tuple(net.inside()))
+    assert ended.code == 0, ended.stderr
+    assert "continuing run 1" in ended.stderr
+    assert seen.probes("icmp")["10.97.16.2", "icmp"] == 4
+    assert not (bench.data / "discovery").exists()
 
 
 def test_a_second_look(net: lab.Network, bench: Bench) -> None:

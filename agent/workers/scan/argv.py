@@ -35,6 +35,10 @@ SCRIPT_TIMEOUT: Final = 60
 PORTS_AT_ONCE: Final = 2048
 """Most ports of one command line: in words they stay below what one argument may hold (128 KiB, execve(2))."""
 
+PATIENCE: Final = 1
+"""Seconds that a discovery waits for an answer at least. By what others need nmap comes down to a tenth of that, and
+with a least rate it does so on the link from the beginning: who sleeps, or is far away, would not be there."""
+
 Probe = Literal["echo", "timestamp", "443", "80"]
 """By what it is asked who is there: two questions of ICMP, and two of TCP."""
 
@@ -111,7 +115,7 @@ def ask_argv(ask: Ask, targets: int, xml: str = "-", *, nmap: str, rate: int, pr
             argv.append(f"-PS{','.join(ask.probes)}")
         if ask.tries < TRIES:
             argv += ["--max-retries", str(ask.tries - 1)]
-        argv += ["--min-rate", str(max(1, min(LEAST_RATE, rate // 2)))]
+        argv += ["--min-rate", str(max(1, min(LEAST_RATE, rate // 2))), "--min-rtt-timeout", f"{PATIENCE}s"]
         return (*argv, "--packet-trace", "-iL", f"/proc/self/fd/{targets}")
     argv.append("-Pn")
     parts = []

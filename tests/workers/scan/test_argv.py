@@ -265,6 +265,7 @@ def test_a_discovery_sends_half_of_what_it_may_even_where_nobody_answers(rate: i
     options = dict(pairwise(words))
     assert (options["--min-rate"], options["--max-rate"], options["--max-retries"]) == (str(least), str(rate), "0")
     assert options["-oX"] == "/proc/self/fd/8"
+    assert options["--min-rtt-timeout"] == "1s"
     assert "--packet-trace" in words
     assert not [word for word in words if word.startswith("-P")], "what nmap asks of itself"
 
@@ -294,9 +295,14 @@ def test_the_status_of_this_process_can_be_read() -> None:
 
 def test_nmaps_environment_says_what_it_may_do_and_nothing_that_was_inherited() -> None:
     base = {"PATH": "/bin", "NMAPDIR": "/home/mallory", "NMAP_PRIVILEGED": "1", "NMAP_ARGS": "--script x"}
-    assert nmap_environment(base, privileged=False, data_directory=None) == {"PATH": "/bin", "NMAP_UNPRIVILEGED": "1"}
+    assert nmap_environment(base, privileged=False, data_directory=None) == {
+        "PATH": "/bin",
+        "LC_ALL": "C",
+        "NMAP_UNPRIVILEGED": "1",
+    }
     assert nmap_environment(base, privileged=True, data_directory="/usr/share/nmap") == {
         "PATH": "/bin",
+        "LC_ALL": "C",
         "NMAP_PRIVILEGED": "1",
         "NMAPDIR": "/usr/share/nmap",
     }

@@ -45,7 +45,7 @@ which waits for nothing:
 """
 MISSING = {
     False: "RustScan is missing because it was not installed; naabu, because Debian's Go is too old for it. ",
-    True: "RustScan was built of its sources, its asynchronous crates in its own versions, the others in Debian's; naabu"
+    True: "RustScan was built of its sources, its asynchronous crates in its versions, the others in Debian's; naabu"
     " is missing, because Debian's Go is too old for it. ",
 }
 """By whether RustScan takes part."""

@@ -25,7 +25,7 @@ STATS_EVERY: Final = 1
 MAX_RATE: Final = 1_000_000
 """Packets per second, more than nmap can send."""
 
-LEAST_RATE: Final = 1000
+LEAST_RATE: Final = 2000
 """Packets per second that a discovery is to send, if half of what it may is as much. By itself nmap sends no more than
 ten where nobody answers, as it has ten under way, and each is waited for: for a /20 of silence that is 50 minutes."""
 

@@ -27,7 +27,7 @@ enabled = false
 
 [service.calm]
 kind = "command"
-command = ["/bin/sleep", "86771"]
+command = ["/bin/sleep", "86811"]
 """
 
 

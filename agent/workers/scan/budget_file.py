@@ -51,6 +51,8 @@ GONE = 10 * SECOND
 
 TRIES, PAUSE = 10, 0.0002
 """How often the lock is tried for, and seconds in between. It is never waited for: its holder may have been stopped."""
+BEGINNING = 500
+"""How often who begins does that, for a second at most. Whoever does not take part is bound by no common limit."""
 BUSY = SECOND // 500
 """After so long somebody comes back who did not get the lock."""
 HELD_TOO_LONG = 5 * SECOND
@@ -198,7 +200,7 @@ class Budget:
         os.set_inheritable(self._fd, False)
         if not stat.S_ISREG(os.fstat(self._fd).st_mode):
             raise OSError(0, "it is no regular file")
-        if not self._lock():
+        if not any(self._lock() for _ in range(BEGINNING)):
             raise OSError(0, "another process does not let go of it")
         try:
             if os.fstat(self._fd).st_size != SIZE or os.pread(self._fd, _HEADER.size, 0) != self._expected:

@@ -8,6 +8,7 @@ import os
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from ipaddress import ip_address
@@ -185,6 +186,27 @@ def test_a_full_disk_leaves_each_scan_with_its_own_budget(small_disk: Path, line
     assert made.of(ROW).take([0]).positions == [0]
     assert lines == ["the budget of all scans cannot be used: No space left on device; this scan keeps to its own"]
     made.close()
+
+
+def test_who_begins_while_another_has_the_lock_waits_for_it_for_a_moment(scans: Scans) -> None:
+    scans.add(WIDE).of(ROW)
+    holder = scans.open()
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    released = threading.Timer(0.1, os.close, [holder])
+    released.start()
+    assert scans.add(WIDE).of(ROW).take([0]).positions == [0]
+    released.join()
+    assert not scans.lines
+
+
+def test_who_begins_while_another_keeps_the_lock_keeps_to_a_budget_of_its_own(scans: Scans) -> None:
+    scans.add(WIDE)
+    holder = scans.open()
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    assert scans.add(WIDE).of(ROW).take([0]).positions == [0]
+    why = "another process does not let go of it"
+    assert scans.lines == [f"the budget of all scans cannot be used: {why}; this scan keeps to its own"]
+    os.close(holder)
 
 
 def test_whoever_does_not_get_the_lock_sends_nothing_and_says_who_has_it(scans: Scans, clock: Clock) -> None:

@@ -139,7 +139,7 @@ def test_writes_that_fail_in_the_middle_of_a_segment_cost_what_was_not_on_disk_a
             before, figures = figures, accounted(capture, sent)
             gained = figures["written"] - before["written"]
         figures = balance(capture, sent)
-        assert 0 < figures["not_written"] < sent - 100
+        assert 0 < figures["not_written"] <= sent - 100  # all of them, if the worker was slow and all were one write
         assert numbers(capture.data, "far")[-1] == sent - 1
 
 

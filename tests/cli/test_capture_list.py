@@ -8,6 +8,7 @@ import re
 import struct
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from agent.cli.main import main
@@ -110,7 +111,7 @@ def test_each_segment_is_shown_with_what_became_of_its_packets(
         (paths[2], {"received": 12, "unaccounted": 2}),
     ):
         told = {"interface": "eth0", "opened": 10**9, "closed": 2 * 10**9, "written": 10, "bytes": 1, "reason": "time"}
-        account.write(path.with_suffix(ACCOUNT), Account(**told | more))  # type: ignore[arg-type]  # of a dict
+        account.write(path.with_suffix(ACCOUNT), msgspec.convert(told | more, Account))
     paths[2].with_suffix(INDEX).unlink()
     paths[3].rename(paths[3].with_suffix(OPEN))
     assert main(["--prefix", str(tmp_path), "--json", "capture", "list", "--segments"]) == 0

@@ -124,12 +124,14 @@ def test_writes_that_fail_in_the_middle_of_a_segment_cost_what_was_not_on_disk_a
     tmp_path: Path, net: Network
 ) -> None:
     with worker(tmp_path, net, **SETTINGS) as capture:
+        net.send("near", 100)
+        capture.wait_figure("written", 100)
         limit = resource.prlimit(capture.process.pid, resource.RLIMIT_FSIZE)
         resource.prlimit(capture.process.pid, resource.RLIMIT_FSIZE, (100_000, limit[1]))
-        net.send("near", 5_000, size=200, pace=5_000)
+        net.send("near", 5_000, size=200, pace=5_000, first=100)
         assert "File too large" in capture.wait_event("storage_error")["message"]
         resource.prlimit(capture.process.pid, resource.RLIMIT_FSIZE, limit)
-        sent, figures = 5_000, accounted(capture, 5_000)
+        sent, figures = 5_100, accounted(capture, 5_100)
         until = time.monotonic() + PATIENCE
         gained = 0
         while gained < 100:  # it tries again, ever more rarely, when there is a packet
@@ -139,7 +141,7 @@ def test_writes_that_fail_in_the_middle_of_a_segment_cost_what_was_not_on_disk_a
             before, figures = figures, accounted(capture, sent)
             gained = figures["written"] - before["written"]
         figures = balance(capture, sent)
-        assert 0 < figures["not_written"] <= sent - 100  # all of them, if the worker was slow and all were one write
+        assert 0 < figures["not_written"] < sent - 100
         assert numbers(capture.data, "far")[-1] == sent - 1
 
 

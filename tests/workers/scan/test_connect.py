@@ -128,12 +128,10 @@ def test_without_descriptors_it_waits_for_better_times(net: lab.Network) -> None
 
 def test_local_ports_that_are_used_up_are_waited_for(net: lab.Network) -> None:
     drops = of_kind("behind a firewall that drops")[0]
-    few = "/proc/sys/net/ipv4/ip_local_port_range"
+    few = Path("/proc/sys/net/ipv4/ip_local_port_range")
     with engine(net, drops.address) as made:
-        with open(few) as before:  # noqa: PTH123  # of the namespace that this thread is in
-            usual = before.read()
-        with open(few, "w") as setting:  # noqa: PTH123  # one write
-            setting.write("40000 40009")
+        usual = few.read_text()  # of the namespace that this thread is in
+        few.write_text("40000 40009")
         try:
             assert made.send([(0, 99)] * 30, 0.0) == 10
             assert made.room == 0
@@ -141,8 +139,7 @@ def test_local_ports_that_are_used_up_are_waited_for(net: lab.Network) -> None:
             made.receive(1.0)
             assert made.send([(0, 99)], 1.0) == 1
         finally:
-            with open(few, "w") as setting:  # noqa: PTH123  # one write
-                setting.write(usual)
+            few.write_text(usual)
 
 
 def test_a_zone_that_is_no_interface_is_one_clear_line(net: lab.Network) -> None:

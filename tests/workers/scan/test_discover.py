@@ -135,7 +135,9 @@ def parts() -> list[Part]:
 
 
 def ask_parts(program: Program, rate: int, turn: Callable[[float], None] = lambda fraction: None) -> str:
-    listen = lambda: lambda said: None  # noqa: E731  # nobody listens
+    def listen() -> Callable[[bytes], None]:
+        return lambda said: None
+
     return asyncio.run(
         discover_parts(
             4, parts(), program, rate=rate, listen=listen, on_host=lambda host, _: None, turn=turn, turn_every=0.05

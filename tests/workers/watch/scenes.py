@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from ipaddress import ip_network
-from typing import Any
+from typing import Any, cast
 
 from agent.linux.cgroup_owner import Owner
-from agent.workers.scan.found import Host, Port, Rest
+from agent.workers.scan.found import Host, Port, Protocol, Rest
 from agent.workers.watch.drift import judge
 from agent.workers.watch.expectation import Expectation, Span, Wanted
 from agent.workers.watch.listening import Listener, Process
@@ -24,7 +24,8 @@ def port(text: str, state: str = "open", service: str = "", product: str = "", v
     """``tcp/22``."""
     protocol, _, number = text.partition("/")
     method = "probed" if service or product else ""
-    return Port(protocol, int(number), state, "", service, product, version, method=method, **more)  # type: ignore[arg-type]  # of texts
+    kind = cast("Protocol", protocol)
+    return Port(kind, int(number), state, "", service, product, version, method=method, **more)
 
 
 def known(

@@ -20,6 +20,7 @@ from typing import Any
 
 from agent.control.client import Client
 from agent.errors import NotRunning
+from agent.linux.process import stat
 
 SOURCE = Path(__file__).resolve().parent.parent
 PATIENCE = 80.0 if "AGENT_MACHINE" in os.environ else 20.0
@@ -237,6 +238,21 @@ def alive(pid: int) -> bool:
         return False
 
 
+def environment(pid: int) -> bytes:
+    """What a process was executed with, entries ended by NUL. Raises ``OSError`` when it is gone.
+
+    In the middle of execve(2), which comes for a moment after whoever started it was told, it shows none: that is
+    waited for. One that was given no environment costs the whole wait.
+    """
+    until = time.monotonic() + 0.1
+    while True:
+        found = Path(f"/proc/{pid}/environ").read_bytes()
+        known = stat(pid)
+        if found or known is None or not known.alive or known.kernel_thread or time.monotonic() > until:
+            return found
+        time.sleep(0.001)
+
+
 def marked(prefix: Path) -> list[int]:
     """Every live process with this prefix in its environment: agents, their workers, and what escaped from them."""
     sign = f"{prefix}/".encode()
@@ -245,7 +261,7 @@ def marked(prefix: Path) -> list[int]:
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         with suppress(OSError):
-            if sign in (entry / "environ").read_bytes() and alive(int(entry.name)):
+            if sign in environment(int(entry.name)) and alive(int(entry.name)):
                 found.append(int(entry.name))
     return found
 

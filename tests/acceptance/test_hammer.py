@@ -26,7 +26,7 @@ import tomli_w
 from agent.control.client import Client
 from agent.errors import DeclarationError, NotRunning, RequestRefused
 from agent.linux.sockets import connect_unix
-from tests.harness import Agent, marked, wait_until
+from tests.harness import Agent, environment, marked, wait_until
 
 SEED = int(os.environ.get("HAMMER_SEED", "20"))
 STORM = 6.0
@@ -262,10 +262,8 @@ def workers(pid: int) -> list[Worker]:
         with suppress(psutil.NoSuchProcess, OSError):
             directory = Path(f"/proc/{process.pid}")
             start = int((directory / "stat").read_bytes().rpartition(b") ")[2].split()[19])  # proc_pid_stat(5)
-            environ = dict(
-                entry.split(b"=", 1) for entry in (directory / "environ").read_bytes().split(b"\0") if b"=" in entry
-            )
-            mark = environ.get(b"AGENT_MARK", b"").decode()
+            given = dict(entry.split(b"=", 1) for entry in environment(process.pid).split(b"\0") if b"=" in entry)
+            mark = given.get(b"AGENT_MARK", b"").decode()
             found.append(Worker(process.pid, mark, start, " ".join(process.cmdline())))
     return found
 

@@ -27,13 +27,12 @@ from tests.acceptance.versions import (
     Versions,
     dawdling,
     decided,
-    environment,
     follows,
     numbers,
     pids,
     upgrade,
 )
-from tests.harness import PATIENCE, Agent, alive, commanded, marked, wait_gone, wait_until
+from tests.harness import PATIENCE, Agent, alive, commanded, environment, marked, wait_gone, wait_until
 
 
 def test_workers_go_on_with_their_pids_their_history_and_every_line_they_print(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.binary import vary
-from tests.harness import SOURCE, Agent, wait_until
+from tests.harness import SOURCE, Agent, environment, wait_until
 
 COUNTING = """
 [service.counting]
@@ -72,11 +72,6 @@ def follows(pid: int, version: str) -> bool:
     # A program is what is executed; the package is what Python finds named in its environment.
     program = str(Path(f"/proc/{pid}/exe").readlink())
     return f"/{version}/agentctl" in program or f"/{version}".encode() in environment(pid)
-
-
-def environment(pid: int) -> bytes:
-    """With which environment a process was executed."""
-    return Path(f"/proc/{pid}/environ").read_bytes()
 
 
 def pids(agent: Agent) -> dict[str, int | None]:

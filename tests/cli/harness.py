@@ -33,7 +33,10 @@ class Agentctl:
             "TZ": "UTC",
             "PREFIX": str(prefix),
             "PYTHONPATH": str(ROOT),
-            "PYTHONDEVMODE": "1",
+            # Python's development mode without asyncio's, which says on a busy machine that a callback took its time.
+            "PYTHONWARNINGS": "default",
+            "PYTHONMALLOC": "debug",
+            "PYTHONFAULTHANDLER": "1",
         }
 
     def command(self, *arguments: str) -> list[str]:

@@ -20,6 +20,7 @@ import pytest
 
 from agent.declaration.model import Engine, Profile, Scan, Scanning
 from agent.workers.scan.sweep import BATCH
+from tests.harness import environment
 from tests.workers.scan import lab
 from tests.workers.scan.bench import Bench, Ended, until
 from tests.workers.scan.truth import INTERFACE, of_kind
@@ -45,7 +46,7 @@ def kill(prefix: tuple[str, ...], bench: Bench, service: Scan, when: Callable[[]
     bench.finish(process)
     for each in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if f"AGENT_MARK={bench.mark}\0".encode() in (each / "environ").read_bytes():
+            if f"AGENT_MARK={bench.mark}\0".encode() in environment(int(each.name)):
                 os.kill(int(each.name), signal.SIGKILL)
 
 

@@ -44,9 +44,11 @@ def declare(prefix: Path, *parts: str) -> None:
     (prefix / "key" / "env.toml").write_text("".join(parts))
 
 
-def scanned(prefix: Path, *ports: Port, address: str = WEB, runs: Iterable[int] = (200, 100)) -> None:
+def scanned(
+    prefix: Path, *ports: Port, address: str = WEB, runs: Iterable[int] = (200, 100), name: str = "lan_scan"
+) -> None:
     """As it was found by runs that ended so many seconds ago."""
-    directory = prefix / "spool" / "lan_scan"
+    directory = prefix / "spool" / name
     directory.mkdir(parents=True, exist_ok=True)
     for ago in runs:
         remember(directory, [up(address, *ports)], time.time() - ago)
@@ -123,6 +125,22 @@ def test_what_is_as_declared_is_no_drift(agentctl: Agentctl, prefix: Path) -> No
     scanned(prefix, SSH, port("tcp/443", service="http"))
     done = agentctl("drift", "--exit-code")
     assert (done.returncode, done.stdout, done.stderr) == (0, "no drift\n", "")
+
+
+def test_one_run_of_another_scan_hides_nothing_grave(agentctl: Agentctl, prefix: Path) -> None:
+    odd = SCAN.replace("lan_scan", "odd_scan")
+    declare(prefix, SCAN, odd, f'[expect.web]\nhosts = ["{WEB}"]\nopen = ["22"]\nclosed = ["80"]\n')
+    scanned(prefix, SSH, port("tcp/80"))
+    grave = [f"open_forbidden {WEB} tcp/80"]
+    (prefix / "spool" / "odd_scan").mkdir()
+    remember(prefix / "spool" / "odd_scan", [], time.time() - 50, silent=[WEB])
+    assert [one["key"] for one in rows(agentctl)] == grave
+    remember(prefix / "spool" / "odd_scan", [], time.time() - 25, silent=[WEB])
+    assert [one["key"] for one in rows(agentctl)] == [f"host_down {WEB}"]
+    scanned(prefix, SSH, name="odd_scan", runs=(12,))
+    assert [one["key"] for one in rows(agentctl)] == grave
+    scanned(prefix, SSH, name="odd_scan", runs=(6,))
+    assert rows(agentctl) == []
 
 
 def test_what_cannot_be_read_is_told_and_is_no_drift(agentctl: Agentctl, prefix: Path, drifted: None) -> None:

@@ -122,11 +122,11 @@ class _Place:
         if named or asked is not None or host in self._present:  # of a network those that are there
             for expectation, one in bearing.wanted:
                 wanted[one.protocol, one.port].append((expectation, one))
-        if asked is not None and asked[1].host.state == "down" and host not in self._present:
-            answered = any(sight.last > asked[1].began for group in sights.values() for sight in group)
+        if (down := self._looks.down(host)) is not None and host not in self._present:
+            answered = any(sight.last > down[1].began for group in sights.values() for sight in group)
             if not answered:
                 if named and wanted:
-                    yield self._down(host, bearing, sorted(wanted), *asked)
+                    yield self._down(host, bearing, sorted(wanted), *down)
                     self._count(host, wanted)
                 return
         if asked is None and sights and self._looks and self._scannable(host, bearing):

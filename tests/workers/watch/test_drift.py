@@ -113,12 +113,61 @@ def test_what_a_scan_found_too_long_ago_is_not_held_against_anything() -> None:
     assert rows(scans=(old,), expectations=(expect("tcp/443", others=False),)) == []
 
 
-def test_the_latest_of_several_scans_counts() -> None:
-    before = scan(known(port("tcp/80"), at=NOW - 2 * HOUR), service="daily")
-    after = scan(known(at=NOW - HOUR), service="hourly")
-    for both in permutations((before, after)):
-        assert rows(scans=both, expectations=(expect(others=False),)) == []
-        assert told(rows(scans=both, expectations=(expect("tcp/80"),))) == [f"high declared_closed {WEB} tcp/80"]
+def test_what_one_scan_found_open_another_has_to_deny_twice() -> None:
+    found = scan(known(port("tcp/80"), at=NOW - 3 * HOUR), service="daily")
+    once = known(at=NOW - HOUR)
+    strict, wants = expect(others=False), expect("tcp/80")
+    for both in permutations((found, scan(once, service="hourly"))):
+        assert told(rows(scans=both, expectations=(strict,))) == [f"high open_undeclared {WEB} tcp/80"]
+        assert rows(scans=both, expectations=(wants,)) == []
+    for denied in (replace(once, before=known(at=NOW - 2 * HOUR)), replace(once, settled=True)):
+        for both in permutations((found, scan(denied, service="hourly"))):
+            assert rows(scans=both, expectations=(strict,)) == []
+            assert told(rows(scans=both, expectations=(wants,))) == [f"high declared_closed {WEB} tcp/80"]
+
+
+def test_one_silent_run_of_another_scan_neither_hides_what_is_open_nor_makes_a_host_down() -> None:
+    found = scan(known(port("tcp/22"), port("tcp/6379"), at=NOW - 3 * HOUR))
+    wants = expect("tcp/22", closed=("tcp/6379",))
+    grave = [f"critical open_forbidden {WEB} tcp/6379"]
+    for port_asked in (9999, 6379):
+        silent = known(state="down", closed=(), filtered=((port_asked, port_asked),))
+        assert told(rows(scans=(found, scan(silent, service="odd_scan")), expectations=(wants,))) == grave
+    # Of what they have not asked for, any number of runs says nothing.
+    twice = replace(silent, before=replace(silent, at=NOW - 2 * HOUR))
+    other = known(state="down", closed=(), filtered=((9999, 9999),))
+    other = replace(other, before=replace(other, at=NOW - 2 * HOUR))
+    assert told(rows(scans=(found, scan(other, service="odd_scan")), expectations=(wants,))) == grave
+    assert rows(scans=(found, scan(twice, service="odd_scan")), expectations=(wants,)) == []
+
+
+def test_a_host_that_was_up_is_down_when_two_later_runs_say_so() -> None:
+    def silent(at: float) -> Known:
+        return known(state="down", closed=(), filtered=((1, 1024),), at=at)
+
+    was_up = scan(known(port("tcp/22"), at=NOW - 3 * HOUR))
+    wants = (expect("tcp/22"),)
+    down = [f"high host_down {WEB}"]
+    one = silent(NOW - HOUR)
+    assert rows(scans=(was_up, scan(one, service="odd_scan")), expectations=wants) == []
+    astride = replace(one, before=silent(NOW - 4 * HOUR))
+    assert rows(scans=(was_up, scan(astride, service="odd_scan")), expectations=wants) == []
+    both = replace(one, before=silent(NOW - 2 * HOUR))
+    assert told(rows(scans=(was_up, scan(both, service="odd_scan")), expectations=wants)) == down
+    others = scan(one, service="odd_scan"), scan(silent(NOW - 2 * HOUR), service="third")
+    assert told(rows(scans=(was_up, *others), expectations=wants)) == down
+    gone = scan(replace(one, settled=True))  # by the scan that knew it
+    assert told(rows(scans=(gone,), expectations=wants)) == down
+    only_up = scan(known(at=NOW - 3 * HOUR), service="odd_scan")
+    assert told(rows(scans=(gone, only_up), expectations=wants)) == down
+
+
+def test_udp_that_another_scan_is_not_answered_at_stays_what_it_was_found() -> None:
+    found = scan(known(port("udp/53"), at=NOW - 2 * HOUR))
+    quiet = scan(known(port("udp/53", "open|filtered")), service="other")
+    assert told(rows(scans=(found, quiet), expectations=(expect(closed=("udp/53",)),))) == [
+        f"critical open_forbidden {WEB} udp/53"
+    ]
 
 
 def test_a_named_host_that_is_down_is_one_row_and_one_of_a_network_none() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from heapq import nsmallest
 from itertools import count
 from typing import Final, NamedTuple
@@ -260,11 +261,12 @@ class _Place:
                 continue
             kind, severity = ("service_differs", "high") if how == "service" else ("version_changed", "medium")
             patterns = list(dict.fromkeys(one.service if how == "service" else one.version for _, one in wrong))
-            what = f"{answers(found) or 'something unknown'} answers, expected is {how} {' and '.join(patterns)}"
+            answer = answers(found) or "something unknown"
+            what = f"{answer} answers, expected is {how} {' and '.join(patterns)}"
             said = [evidence.expects(expectation, f"{how} {getattr(one, how)}") for expectation, one in wrong]
             expectations = [expectation for expectation, _ in wrong]
             every = (*said, evidence.scanned(look, view.key))
-            yield self._row(kind, severity, view, what, look.since, every, expectations)
+            yield replace(self._row(kind, severity, view, what, look.since, every, expectations), answer=answer)
 
     def _down(self, host: str, bearing: Bearing, keys: list[Key], scan: Scanned, known: Known) -> Row:
         ports = [f"{protocol}/{number}" for protocol, number in keys]

@@ -44,7 +44,8 @@ class Row:
     """One difference. ``protocol`` is empty and ``port`` 0 where it is about a host as a whole.
 
     ``since`` is unix seconds: when the sources first agree that it is so. ``depends`` names the sources without which
-    nobody can tell whether it still is, such as ``scan lan_scan``.
+    nobody can tell whether it still is, such as ``scan lan_scan``. ``answer`` is who answers, where the row is about
+    that: with another one it is another difference, of the same key.
     """
 
     kind: DriftKind
@@ -58,6 +59,7 @@ class Row:
     depends: frozenset[str]
     expectations: tuple[str, ...] = ()
     site: str = ""
+    answer: str = ""
 
     @property
     def key(self) -> str:

@@ -32,6 +32,9 @@ MOST: Final = 10_000
 SEEN_WITHIN: Final = 7 * 86400.0
 """Seconds for which a sight counts: what talks once a week is still there."""
 
+LATELY: Final = 3600.0
+"""Seconds for which a sight outweighs that nothing listens: where addresses are translated, no socket is needed."""
+
 _TOLD = 5  # of many ports, by their numbers
 
 
@@ -179,7 +182,7 @@ class _Place:
         if answered or (view.listeners and not kept_out):
             yield from self._too_open(view, bearing, answered=answered, wanted=bool(wanted), began=began)
         if wanted:
-            yield from self._as_wanted(view, wanted, kept_out=kept_out)
+            yield from self._as_wanted(view, bearing, wanted, kept_out=kept_out)
         elif kept_out and look is not None:
             declared = self._declared(view)
             yield self._row(
@@ -228,18 +231,21 @@ class _Place:
         what = f"{verb}{told} and {rest}"
         yield self._row(kind, severity, view, what, min(times, default=self._now), tuple(found), forbidding)
 
-    def _as_wanted(self, view: View, wanted: list[Pair], *, kept_out: bool) -> Iterator[Row]:
+    def _as_wanted(self, view: View, bearing: Bearing, wanted: list[Pair], *, kept_out: bool) -> Iterator[Row]:
         """Expected to be open: whether it is, and whether that answers which is expected."""
         look = view.look
         wanting = list({expectation.name: expectation for expectation, _ in wanted}.values())
-        known = look is not None or bool(view.listeners) or bool(view.sights)
-        here = view.host in self._own and self._listening is not None
-        self._unasked.count((one.name for one in wanting), view.host, view.key, known=known or here)
+        here = view.host in self._own and self._sources.listened(*view.key)
+        known = here or look is not None or bool(view.listeners) or bool(view.sights)
+        self._unasked.count((one.name for one in wanting), view.host, view.key, known=known)
         found = tuple(evidence.expects(one, "open") for one in wanting)
+        lately = any(sight.last >= self._now - LATELY for sight in view.sights)
+        told = lately or bearing.forbids(*view.key) or (look is not None and look.closed)  # otherwise, and by others
+        if here and not view.listeners and not told:
+            # Of the sockets it is known how they are now, and of a scan how it was.
+            what = f"is declared, {'was open, ' if look is not None and look.open else ''}and nothing listens"
+            yield self._row("declared_closed", "medium", view, what, self._now, (*found, evidence.NOBODY), wanting)
         if look is None:
-            if here and not known:
-                what = "is declared, and nothing listens"
-                yield self._row("declared_closed", "medium", view, what, self._now, (*found, evidence.NOBODY), wanting)
             return
         scan = evidence.scanned(look, view.key)
         if kept_out:
@@ -370,7 +376,7 @@ def _not_listening(sources: Sources, now: float) -> Iterator[Row]:
         found = any(
             (one.protocol, one.port) == (declared.protocol, declared.port) for one in sources.listening if not one.space
         )
-        if not found:
+        if not found and sources.listened(declared.protocol, declared.port):
             said = (evidence.service(declared), evidence.NOBODY)
             what = f"is declared for {declared.service}, and nothing listens"
             key = ("localhost", declared.protocol, declared.port)

@@ -20,7 +20,7 @@ from agent.workers.watch import from_capture, from_declaration, from_scan
 from agent.workers.watch.evidence import LISTENING
 from agent.workers.watch.expectation import Expectation
 from agent.workers.watch.from_declaration import Names, Unresolved
-from agent.workers.watch.listening import Listener, listeners
+from agent.workers.watch.listening import Listener, ephemeral, listeners
 from agent.workers.watch.sources import Claim, Scanned, Sight, Sources
 
 OLD_INVENTORY: Final = 3600.0
@@ -86,6 +86,7 @@ def gather(
         tuple(scans),
         frozenset(blind),
         noticed,
+        ephemeral(),
     )
     return Gathered(sources, notes)
 

@@ -151,6 +151,12 @@ class Sources:
     scans: tuple[Scanned, ...] = ()
     blind: frozenset[str] = frozenset()
     noticed: Mapping[tuple[str, str, int], float] | None = None
+    clients: tuple[int, int] = (0, 0)
+
+    def listened(self, protocol: str, port: int) -> bool:
+        """Whether it would be known if somebody listened there."""
+        low, high = self.clients
+        return self.listening is not None and not (protocol == "udp" and low <= port <= high)
 
 
 class Looks:

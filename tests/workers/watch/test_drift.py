@@ -264,9 +264,54 @@ def test_expected_of_this_host_and_nothing_listens() -> None:
     here = expect("tcp/443", hosts=("10.20.0.1",), name="here")
     assert told(rows(expectations=(here,), listening=(), own=OWN)) == ["medium declared_closed 10.20.0.1 tcp/443"]
     assert rows(expectations=(here,), listening=None, own=OWN) == []
-    # An address translation answers without a socket.
-    found = scan(known(port("tcp/443"), address="10.20.0.1"))
-    assert rows(expectations=(here,), listening=(), own=OWN, scans=(found,)) == []
+
+
+def test_what_has_stopped_listening_is_told_whatever_a_scan_said_before() -> None:
+    here = expect("tcp/443", "udp/53", hosts=("10.20.0.1",), name="here")
+    ports = port("tcp/443"), port("udp/53", "open|filtered")
+    found = scan(known(*ports, address="10.20.0.1", at=NOW - 6 * DAY))
+    both = [f"medium declared_closed 10.20.0.1 {one}" for one in ("tcp/443", "udp/53")]
+    stopped = rows(expectations=(here,), listening=(), own=OWN, scans=(found,))
+    assert told(stopped) == both
+    assert [one.what for one in stopped] == [
+        "is declared, was open, and nothing listens",
+        "is declared, and nothing listens",
+    ]
+    assert stopped[0].depends == {"expect here", "listening"}
+    running = (listener("tcp/443"), listener("udp/53"))
+    assert rows(expectations=(here,), listening=running, own=OWN, scans=(found,)) == []
+    assert rows(expectations=(here,), listening=None, own=OWN, scans=(found,)) == []
+    # An address translation answers without a socket, and is seen to.
+    before, now = (
+        tuple(sight(one, "10.20.0.1", last=last) for one in ("tcp/443", "udp/53")) for last in (NOW - 2 * HOUR, NOW - 9)
+    )
+    for scans in ((), (found,)):
+        assert told(rows(expectations=(here,), listening=(), own=OWN, scans=scans, sights=before)) == both
+        seen = rows(expectations=(here,), listening=(), own=OWN, scans=scans, sights=now)
+        assert [row for row in seen if row.kind == "declared_closed"] == []
+
+
+def test_of_udp_ports_that_clients_get_nobody_knows_whether_a_service_listens_there() -> None:
+    here = expect("udp/51820", "tcp/51820", hosts=("10.20.0.1",), name="here")
+    services = tuple(DeclaredPort("vpn", protocol, 51821, 'listens = "x"') for protocol in ("udp", "tcp"))
+    quiet = scan(known(port("udp/51820", "open|filtered"), address="10.20.0.1"))
+    for scans in ((), (quiet,)):
+        found = rows(
+            expectations=(here,), services=services, listening=(), own=OWN, scans=scans, clients=(32768, 60999)
+        )
+        assert told(found) == [
+            "medium declared_closed 10.20.0.1 tcp/51820",
+            "medium declared_closed localhost tcp/51821",
+        ]
+
+
+def test_what_answers_without_a_socket_is_held_against_patterns_all_the_same() -> None:
+    here = expect(Wanted("tcp", 443, "https"), hosts=("10.20.0.1",), name="here")
+    found = scan(known(port("tcp/443", service="ssh"), address="10.20.0.1"))
+    assert told(rows(expectations=(here,), listening=(), own=OWN, scans=(found,))) == [
+        "high service_differs 10.20.0.1 tcp/443",
+        "medium declared_closed 10.20.0.1 tcp/443",
+    ]
 
 
 def test_listening_and_unreachable() -> None:

@@ -23,7 +23,7 @@ from agent.workers.watch.expectation import Bearing, Bearings, Expectation, Want
 from agent.workers.watch.listening import Listener
 from agent.workers.watch.moved import moved
 from agent.workers.watch.row import Evidence, Row, graver
-from agent.workers.watch.sources import Claim, Key, Known, Look, Looks, Scanned, Sight, Sources
+from agent.workers.watch.sources import Claim, DeclaredPort, Key, Known, Look, Looks, Scanned, Sight, Sources
 from agent.workers.watch.view import View
 
 MOST: Final = 10_000
@@ -369,18 +369,16 @@ def _reaches(listener: Listener, host: str) -> bool:
 
 
 def _not_listening(sources: Sources, now: float) -> Iterator[Row]:
-    """Ports of declared services of this host where nothing listens."""
-    if sources.listening is None:
-        return
-    for declared in sources.services:
-        found = any(
-            (one.protocol, one.port) == (declared.protocol, declared.port) for one in sources.listening if not one.space
-        )
-        if not found and sources.listened(declared.protocol, declared.port):
-            said = (evidence.service(declared), evidence.NOBODY)
-            what = f"is declared for {declared.service}, and nothing listens"
-            key = ("localhost", declared.protocol, declared.port)
-            yield Row("declared_closed", "medium", *key, what, now, said, evidence.depends(said))
+    """Ports of declared services of this host where nothing listens; one row for those that share a port."""
+    declared: dict[Key, list[DeclaredPort]] = defaultdict(list)
+    for one in sources.services:
+        declared[one.protocol, one.port].append(one)
+    here = {(one.protocol, one.port) for one in sources.listening or () if not one.space}
+    for key, services in declared.items():
+        if key not in here and sources.listened(*key):
+            said = (*map(evidence.service, services), evidence.NOBODY)
+            what = f"is declared for {_some([one.service for one in services])}, and nothing listens"
+            yield Row("declared_closed", "medium", "localhost", *key, what, now, said, evidence.depends(said))
 
 
 def _state(look: Look) -> str:

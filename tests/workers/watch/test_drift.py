@@ -260,6 +260,20 @@ def test_a_declared_service_may_listen_where_it_says_and_should() -> None:
     assert rows(listening=None, own=OWN, services=(api,)) == []
 
 
+def test_services_that_share_a_port_are_one_row() -> None:
+    services = tuple(DeclaredPort(name, "tcp", 7777, 'listens = "7777"') for name in ("green", "blue"))
+    (row,) = rows(listening=(), own=OWN, services=services)
+    assert (row.key, row.what) == (
+        "declared_closed localhost tcp/7777",
+        "is declared for green, blue, and nothing listens",
+    )
+    assert [one.text for one in row.evidence] == [
+        'service.green: listens = "7777"',
+        'service.blue: listens = "7777"',
+        "nothing listens at it",
+    ]
+
+
 def test_expected_of_this_host_and_nothing_listens() -> None:
     here = expect("tcp/443", hosts=("10.20.0.1",), name="here")
     assert told(rows(expectations=(here,), listening=(), own=OWN)) == ["medium declared_closed 10.20.0.1 tcp/443"]
@@ -526,6 +540,10 @@ def scene(random: Random) -> Sources:
         address = random.choice(["0.0.0.0", "::", "127.0.0.1", "10.0.0.1"])
         return listener(random.choice(PORTS), address, since=random.choice([0.0, when()]))
 
+    def served(name: str) -> DeclaredPort:
+        wanted = random.choice([("tcp", 1), ("tcp", 2), ("udp", 1)])
+        return DeclaredPort(name, *wanted, "listens")
+
     return Sources(
         expectations=tuple(map(expected, some(("x", "y")))),
         listening=random.choice([None, tuple(listens() for _ in range(random.randint(0, 4)))]),
@@ -535,6 +553,7 @@ def scene(random: Random) -> Sources:
             scan(*map(found, some(HOSTS)), service=name, site=site)
             for name, site in (("a", ""), ("b", ""), ("c", "branch"))
         ),
+        services=tuple(map(served, some(("api", "web")))),
     )
 
 

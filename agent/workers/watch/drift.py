@@ -158,14 +158,20 @@ class _Place:
         return found
 
     def _open_to_everything(self, host: str, bearing: Bearing) -> Iterator[Row]:
-        """One row for a host that says "open" whatever it is asked, where nothing but what is declared may be open."""
-        asked = [one for one in self._looks.of(host) if one[1].host.everything]
+        """One row for a host that says "open" whatever it is asked, where some of that must not be open, or nothing but
+        what is declared may be.
+        """
+        asked = sorted((one for one in self._looks.of(host) if one[1].host.everything), key=lambda one: -one[1].at)
+        for scan, known in asked:
+            if forbidding := {one: spans for one in bearing.expectations if (spans := known.says_open(one.closed))}:
+                ports = list(dict.fromkeys(str(span) for spans in forbidding.values() for span in spans))
+                what = f"says open to everything, and must not be at {_some(ports)}"
+                found = (*(evidence.expects(one, "closed") for one in forbidding), evidence.everything(scan, known))
+                yield self._whole("open_forbidden", "critical", host, what, known.at, found, forbidding)
+                return
         if asked and (strict := bearing.strict):
-            scan, known = max(asked, key=lambda one: one[1].at)
-            found = (
-                *(evidence.expects(one, "others = false") for one in strict),
-                evidence.everything(scan, known),
-            )
+            scan, known = asked[0]
+            found = (*(evidence.expects(one, "others = false") for one in strict), evidence.everything(scan, known))
             what = "says open to everything, and that is not declared"
             yield self._whole("open_undeclared", "high", host, what, known.at, found, strict)
 

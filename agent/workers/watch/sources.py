@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from agent.workers.scan.found import Host, Port
-from agent.workers.watch.expectation import Expectation
+from agent.workers.scan.spans import common
+from agent.workers.watch.expectation import Expectation, Span
 from agent.workers.watch.listening import Listener
 
 OPEN = "open"
@@ -80,6 +81,17 @@ class Known:
     def port(self, protocol: str, number: int) -> Port | None:
         """The port, if it is told of by itself."""
         return next((port for port in self.host.ports if port.number == number and port.protocol == protocol), None)
+
+    def says_open(self, spans: Iterable[Span]) -> list[Span]:
+        """Those of the ports to which it says "open" as it does to any that are in these ``spans``."""
+        rests = [rest for rest in self.host.rest if rest.state == OPEN]
+        return [
+            Span(one.protocol, low, high)
+            for one in spans
+            for rest in rests
+            if rest.protocol == one.protocol
+            for low, high in common(rest.ports, ((one.low, one.high),))
+        ]
 
     def silences(self, since: float) -> int:
         """How many looks after ``since`` say that the host is not there."""

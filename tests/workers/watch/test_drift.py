@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from agent.telemetry.kinds import DRIFT_KINDS, DRIFT_SEVERITIES
 from agent.workers.scan.found import STATES, Rest
 from agent.workers.watch.drift import judge
-from agent.workers.watch.expectation import Expectation, Wanted
+from agent.workers.watch.expectation import Expectation, Span, Wanted
 from agent.workers.watch.listening import Listener
 from agent.workers.watch.sources import DeclaredPort, Known, Sight, Sources
 from tests.workers.watch.scenes import (
@@ -87,6 +87,23 @@ def test_a_host_that_says_open_to_everything_is_one_row_where_nothing_else_may_b
     assert row.evidence[-1].text == "lan_scan, run 7: open to everything (1,024 ports asked)"
     assert row.depends == {"scan lan_scan", "expect web"}
     assert rows(scans=(found,), expectations=(expect("tcp/80"),)) == []
+
+
+@pytest.mark.parametrize("others", [True, False])
+def test_a_host_that_says_open_to_everything_is_one_grave_row_where_some_of_it_must_not_be_open(others: bool) -> None:
+    trap = known(closed=())
+    found = scan(replace(trap, host=replace(trap.host, rest=(Rest("tcp", "open", "syn-ack", ((1, 1024),)),))))
+    never = replace(expect("tcp/80", others=others), closed=(Span("tcp", 23, 23), Span("tcp", 1000, 2000)))
+    (row,) = rows(scans=(found,), expectations=(never, expect("tcp/80", name="more")))
+    assert (row.severity, row.key) == ("critical", f"open_forbidden {WEB}")
+    assert row.what == "says open to everything, and must not be at tcp/23, tcp/1000-1024"
+    assert [one.text for one in row.evidence] == [
+        "expect.web: closed",
+        "lan_scan, run 7: open to everything (1,024 ports asked)",
+    ]
+    assert row.expectations == ("web",)
+    elsewhere = replace(never, closed=(Span("tcp", 2000, 3000), Span("udp", 23, 23)), others=True)
+    assert rows(scans=(found,), expectations=(elsewhere,)) == []
 
 
 @pytest.mark.parametrize("state", ["closed", "filtered"])

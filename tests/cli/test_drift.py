@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from agent.workers.capture import account
+from agent.workers.capture.account import Account
 from agent.workers.inventory.sighting import SERVICE, Sighting
 from agent.workers.scan.found import Port
 from agent.workers.scan.store import ScanStore, Task
@@ -107,6 +110,29 @@ def test_json_has_it_in_parts(agentctl: Agentctl, drifted: None, prefix: Path) -
     (sight,) = found[2]["evidence"]
     assert sight["segment"] == str(prefix / "spool" / "edge" / "eth0" / "20200101T000000.000000Z.pcap")
     assert (found[2]["port"], sight["capture"], sight["interface"]) == (None, "edge", "eth0")
+
+
+def test_a_segment_that_is_not_stored_any_more_is_not_named(agentctl: Agentctl, drifted: None, prefix: Path) -> None:
+    """What is left began before, and ended before too: by its account, or else by when it was written last."""
+    left = prefix / "spool" / "edge" / "eth0" / "20200101T000000.000000Z.pcap"
+
+    def named() -> str | None:
+        found: str | None = rows(agentctl, "--host", FAR)[0]["evidence"][0]["segment"]
+        return found
+
+    def closed(at: float, reason: str) -> None:
+        known = Account(interface="eth0", opened=0, closed=int(at * 10**9), written=1, bytes=40, reason=reason)
+        account.write(left.with_suffix(".meta"), known)
+
+    os.utime(left, (0, 1_600_000_000))
+    assert named() is None
+    closed(time.time(), "time")
+    assert named() == str(left)
+    closed(time.time() - 3600, "time")
+    os.utime(left)
+    assert named() is None
+    closed(0, "recovered")
+    assert named() == str(left)
 
 
 def test_only_those_asked_for_are_shown_and_count(agentctl: Agentctl, drifted: None) -> None:

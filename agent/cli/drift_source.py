@@ -34,7 +34,7 @@ class Source:
         """Everything, as it is at ``now``, unix seconds."""
         from agent.declaration.sections import declared as what_is_declared
         from agent.workers.watch.drift import judge
-        from agent.workers.watch.gather import Watched, gather
+        from agent.workers.watch.gather import Watched, gather, stores
 
         standing, noticed, notes = self._stood()
         declaration = self._declared
@@ -43,7 +43,9 @@ class Source:
             what_is_declared(declaration.services),
             declaration.agent.server,
         )
-        gathered = gather(watched, self._seen, now, noticed=noticed)
+        with seen_by(owner(*self._paths.owned)):
+            stored = stores(self._paths.spool)
+        gathered = gather(watched, self._seen, now, noticed=noticed, stored=stored)
         judged = judge(gathered.sources, now)
         rows = [replace(row, since=standing[row.key].since) if row.key in standing else row for row in judged.rows]
         return judged._replace(rows=rows, notes=[*notes, *gathered.notes, *judged.notes])

@@ -17,7 +17,7 @@ from agent.workers.inventory.sighting import SERVICE, Sighting
 from agent.workers.scan.found import Port
 from agent.workers.scan.store import ScanStore, Task
 from tests.cli.harness import Agentctl
-from tests.workers.watch.memories import remember, up
+from tests.workers.watch.memories import imported, remember, up
 from tests.workers.watch.scenes import port
 from tests.workers.watch.test_from_capture import inventory
 
@@ -245,6 +245,19 @@ def test_what_was_imported_counts_as_scanned(agentctl: Agentctl, prefix: Path) -
     assert f'hosts = ["{WEB}"]' in done.stdout
     declare(prefix, SCAN, EXPECT)
     assert [one["key"] for one in rows(agentctl)] == [f"declared_closed {WEB} tcp/443"]
+
+
+def test_what_was_imported_under_a_name_of_its_own_counts_too(agentctl: Agentctl, prefix: Path) -> None:
+    declare(prefix)
+    (prefix / "spool" / "elsewhere").mkdir(parents=True)
+    at = time.time() - 100
+    imported(prefix / "spool" / "elsewhere", [up(WEB, SSH)], at, site=os.uname().nodename)
+    declare(prefix, agentctl("expect", "from-scan", "elsewhere").stdout)
+    done = agentctl("drift", "--exit-code")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "no drift\n", "")
+    declare(prefix, EXPECT)
+    (row,) = rows(agentctl)
+    assert (row["key"], row["evidence"][1]["scan"]) == (f"declared_closed {WEB} tcp/443", "elsewhere")
 
 
 def test_it_is_written_to_a_file_or_as_json(agentctl: Agentctl, prefix: Path) -> None:

@@ -199,7 +199,8 @@ class _Place:
                 look.since,
                 (*declared, *view.listening(), evidence.scanned(look, view.key)),
             )
-        if look is None and view.sights and self._looks.host(view.host) and self._scannable(view.host, bearing):
+        asked = self._looks and self._looks.host(view.host)
+        if look is None and view.sights and asked and self._scannable(view.host, bearing):
             first = min(sight.first for sight in view.sights)
             what = "answers others, and no scan has asked for it"
             yield self._row("seen_not_scanned", "low", view, what, first, tuple(map(evidence.seen, view.sights)))

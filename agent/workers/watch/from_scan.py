@@ -26,6 +26,9 @@ RUNS: Final = 200
 PLANS: Final = 16
 """Of the plans that these had, so many: the newest run of each tells what it covers."""
 
+IMPORTED: Final = "imported"
+"""The status of a run that is a report of another program."""
+
 LEAST_FRESH: Final = 8 * 86400.0
 """Seconds for which a run is held against anything, at least: as long as a week and a little."""
 
@@ -34,23 +37,34 @@ class Stale(StorageFailure):
     """There is no run that could be held against anything."""
 
 
-def read(path: Path, service: str, site: str, wanted: Iterable[str], now: float) -> list[Scanned]:
+def imported(path: Path) -> str | None:
+    """The site of what was taken in last, if that was a report; ``None`` where a scan has run. Raises
+    ``StorageFailure``.
+    """
+    with Memory(path) as memory:
+        return next((run.site for run in memory.runs(1) if run.status == IMPORTED), None)
+
+
+def read(
+    path: Path, service: str, site: str, wanted: Iterable[str], now: float, *, imported: bool = False
+) -> list[Scanned]:
     """What ``scan.db`` says at ``now``: what is settled, and what the newest runs of each plan found besides.
 
-    ``wanted``: addresses that somebody wants to know of though they may be silent. Raises ``StorageFailure``, and of it
-    ``Stale``.
+    ``wanted``: addresses that somebody wants to know of though they may be silent. ``imported``: as ``Scanned`` says.
+    Raises ``StorageFailure``, and of it ``Stale``.
     """
     with Memory(path) as memory:
         runs = [run for run in memory.runs(RUNS) if run.trusted and run.folded and run.ended is not None]
+        runs.sort(key=_end, reverse=True)  # reports may be taken in late
         if not runs:
             raise Stale(f"scan {service}: no run has come to its end yet")
-        fresh = freshness(runs)
+        fresh = freshness([run for run in runs if run.status != IMPORTED] or runs)
         newest = runs[0].ended or 0.0
         if now - newest > fresh:
             days = (now - newest) / 86400
             raise Stale(f"scan {service}: its last run that counts ended {days:.0f} days ago")
         settled = {host.address: _known(host, runs) for host in memory.now(site=runs[0].site, gone=True)}
-        found = [Scanned(service, settled, site, fresh)]
+        found = [Scanned(service, settled, site, fresh, imported)]
         wanted = frozenset(wanted)  # asked of more than once
         for run, before in _plans(run for run in runs if now - (run.ended or 0.0) <= fresh):
             met, missed = _met(memory.hosts(run.id), run, settled), _missed(memory, run, settled, wanted)
@@ -58,7 +72,7 @@ def read(path: Path, service: str, site: str, wanted: Iterable[str], now: float)
             if before is not None:
                 earlier = _met_before(memory, run, before, met, settled) | _missed(memory, before, settled, missed)
                 known = {address: replace(one, before=earlier.get(address)) for address, one in known.items()}
-            found.append(Scanned(service, known, site, fresh))
+            found.append(Scanned(service, known, site, fresh, imported))
         return found
 
 

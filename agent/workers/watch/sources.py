@@ -115,13 +115,18 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Scanned:
-    """The memory of one scan service: of each address that it has asked, and that somebody may want to know of."""
+    """The memory of one scan service: of each address that it has asked, and that somebody may want to know of.
+
+    ``imported``: nobody scans here under this name, and reports of others were taken in. They may have been made from
+    elsewhere, so they take back nothing that a scan of our own has found, and do not promise to ask everybody.
+    """
 
     service: str
     known: Mapping[str, Known]
     site: str = ""
     fresh: float = 8 * 86400.0
     """Seconds for which what it found is held against anything."""
+    imported: bool = False
 
 
 class Look(NamedTuple):
@@ -179,7 +184,8 @@ class Looks:
         self._now = now
 
     def __bool__(self) -> bool:
-        return bool(self._scans)
+        """Whether anybody scans here."""
+        return any(not scanned.imported for scanned in self._scans)
 
     def of(self, address: str) -> Iterator[tuple[Scanned, Known]]:
         """Those that have asked this address."""
@@ -197,8 +203,14 @@ class Looks:
         it is not, and of what was found open nothing is so any more.
         """
         every = list(self.of(address))
-        seen = max((known.at for _, known in every if known.host.state == "up"), default=None)
-        silent = [one for one in every if one[1].host.state != "up" and (seen is None or one[1].at > seen)]
+        up = [(scanned, known) for scanned, known in every if known.host.state == "up"]
+        seen = max((known.at for _, known in up), default=None)
+        own = any(not scanned.imported for scanned, _ in up)
+        silent = [
+            (scanned, known)
+            for scanned, known in every
+            if known.host.state != "up" and not (own and scanned.imported) and (seen is None or known.at > seen)
+        ]
         if silent and seen is not None:
             looks = sum(known.silences(seen) for _, known in silent)
             found = (self.port(address, *key) for key in self.open_ports(address))
@@ -213,7 +225,11 @@ class Looks:
         opened = max((look for look in looks if look.open), key=_when, default=None)
         if opened is None or latest is None or latest.open:
             return latest
-        denials = sum(look.known.denials(protocol, number, opened.at) for look in looks)
+        denials = sum(
+            look.known.denials(protocol, number, opened.at)
+            for look in looks
+            if opened.scanned.imported or not look.scanned.imported
+        )
         return latest if denials >= ENOUGH else opened
 
     def _at(self, address: str, protocol: str, number: int) -> Iterator[Look]:

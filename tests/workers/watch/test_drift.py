@@ -179,6 +179,28 @@ def test_a_host_that_was_up_is_down_when_two_later_runs_say_so() -> None:
     assert told(rows(scans=(gone, only_up), expectations=wants)) == down
 
 
+def test_a_report_of_another_host_finds_something_and_takes_back_only_what_reports_have_found() -> None:
+    ours = scan(known(port("tcp/22"), at=NOW - 3 * HOUR))
+    closed = replace(known(), before=known(at=NOW - 2 * HOUR))
+    down = replace(known(state="down", filtered=((1, 1024),), closed=()), settled=True)
+    wants, never = expect("tcp/22"), expect(closed=("tcp/22",))
+    for report in (closed, down):
+        theirs = replace(scan(report, service="report"), imported=True)
+        for both in permutations((ours, theirs)):
+            assert rows(scans=both, expectations=(wants,)) == []
+            assert told(rows(scans=both, expectations=(never,))) == [f"critical open_forbidden {WEB} tcp/22"]
+        before = replace(scan(known(port("tcp/22"), at=NOW - 3 * HOUR), service="before"), imported=True)
+        assert rows(scans=(before, theirs), expectations=(never,)) == []
+        (row,) = rows(scans=(before, theirs), expectations=(wants,))
+        assert row.kind == ("host_down" if report is down else "declared_closed")
+    found = replace(scan(known(port("tcp/23")), service="report"), imported=True)
+    assert told(rows(scans=(ours, found), expectations=(expect(closed=("tcp/23",)),))) == [
+        f"critical open_forbidden {WEB} tcp/23"
+    ]
+    # Whoever has a report has no scan that could have asked the others.
+    assert rows(scans=(found,), sights=(sight("tcp/80", "10.20.0.77"), sight("tcp/8080"))) == []
+
+
 def test_udp_that_another_scan_is_not_answered_at_stays_what_it_was_found() -> None:
     found = scan(known(port("udp/53"), at=NOW - 2 * HOUR))
     quiet = scan(known(port("udp/53", "open|filtered")), service="other")

@@ -10,7 +10,7 @@ from agent.errors import StorageFailure
 from agent.workers.scan.memory.reading import Memory
 from agent.workers.watch.from_scan import LEAST_FRESH, Stale, freshness, read
 from agent.workers.watch.sources import Known, Looks
-from tests.workers.watch.memories import remember, up
+from tests.workers.watch.memories import imported, remember, up
 from tests.workers.watch.scenes import DAY, HOUR, NOW, port
 
 WEB, DOWN = "10.20.0.10", "10.20.0.11"
@@ -143,3 +143,13 @@ def test_what_is_scanned_seldom_stays_fresh_for_longer(tmp_path: Path) -> None:
         assert freshness(memory.runs()) == pytest.approx(75 * DAY)
         assert freshness(memory.runs(1)) == LEAST_FRESH
     assert scanned(tmp_path, now=NOW).host(WEB) is not None
+
+
+def test_an_old_report_that_is_taken_in_late_makes_no_scan_old(tmp_path: Path) -> None:
+    for hours in (3, 2):
+        remember(tmp_path, [up(WEB, port("tcp/22"))], NOW - hours * HOUR)
+    imported(tmp_path, [up(WEB, port("tcp/80"))], NOW - 99 * DAY)
+    found = scanned(tmp_path)
+    assert states(found, "tcp/22", "tcp/23") == ["open", "closed"]
+    assert found.port(WEB, "tcp", 80) is None
+    assert host(found).run == 2

@@ -94,19 +94,18 @@ class Known:
         ]
 
     def silences(self, since: float) -> int:
-        """How many looks after ``since`` say that the host is not there."""
+        """How many looks that began after ``since`` say that the host is not there."""
         if self.settled:
             return ENOUGH if self.host.state != "up" and self.at > since else 0
-        looks = (self, self.before)
-        return sum(look is not None and look.host.state != "up" and look.at > since for look in looks)
+        return sum(look.host.state != "up" and look.began > since for look in (self, self.before) if look is not None)
 
     def denials(self, protocol: str, number: int, since: float) -> int:
-        """How many looks after ``since`` say that a port is anything but open."""
+        """How many looks that began after ``since`` say that a port is anything but open."""
         if self.settled:
             looked = self.looked.get((protocol, number), self.at)
             return ENOUGH if looked > since and self._denies(protocol, number) else 0
-        looks = (self, self.before)
-        return sum(look is not None and look.at > since and look._denies(protocol, number) for look in looks)
+        looks = (look for look in (self, self.before) if look is not None)
+        return sum(look.began > since and look._denies(protocol, number) for look in looks)
 
     def _denies(self, protocol: str, number: int) -> bool:
         state = self.host.state_of(protocol, number)

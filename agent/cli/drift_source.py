@@ -34,7 +34,7 @@ class Source:
         """Everything, as it is at ``now``, unix seconds."""
         from agent.declaration.sections import declared as what_is_declared
         from agent.workers.watch.drift import judge
-        from agent.workers.watch.gather import Watched, gather
+        from agent.workers.watch.gather import Watched, gather, stores
 
         standing, noticed, notes = self._stood()
         declaration = self._declared
@@ -43,7 +43,9 @@ class Source:
             what_is_declared(declaration.services),
             declaration.agent.server,
         )
-        gathered = gather(watched, self._seen, now, noticed=noticed)
+        with seen_by(owner(*self._paths.owned)):
+            stored = stores(self._paths.spool)
+        gathered = gather(watched, self._seen, now, noticed=noticed, stored=stored)
         judged = judge(gathered.sources, now)
         rows = [replace(row, since=standing[row.key].since) if row.key in standing else row for row in judged.rows]
         return judged._replace(rows=rows, notes=[*notes, *gathered.notes, *judged.notes])
@@ -54,7 +56,7 @@ class Source:
         if key not in self._segments:
             self._segments[key] = self._stored(capture, interface)
         begun = [path for begin, path in self._segments[key] if begin <= at]
-        return begun[-1] if begun else None
+        return begun[-1] if begun and at <= self._end(capture, begun[-1]) else None
 
     def _stored(self, capture: str, interface: str) -> list[tuple[float, Path]]:
         from agent.workers.capture.catalogue import within
@@ -67,6 +69,23 @@ class Source:
                 return sorted((one.begin / 1e9, one.path) for one in within(directory, interface))
             except OSError:  # the row is there without it
                 return []
+
+    def _end(self, capture: str, path: Path) -> float:
+        """No packet in a segment is from after that, unix seconds."""
+        from agent.workers.capture import account
+        from agent.workers.capture.catalogue import ACCOUNT
+        from agent.workers.capture.naming import OPEN
+
+        if path.suffix == OPEN:
+            return float("inf")
+        with self._seen(capture):
+            known = account.read(path.with_suffix(ACCOUNT))
+            if known is not None and known.reason != "recovered":  # of such a one it is not known
+                return known.closed / 1e9
+            try:
+                return path.stat().st_mtime
+            except OSError:  # removed since
+                return 0.0
 
     @contextmanager
     def _seen(self, name: str) -> Iterator[Path]:

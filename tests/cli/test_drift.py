@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Any
 
 import pytest
 
+from agent.workers.capture import account
+from agent.workers.capture.account import Account
 from agent.workers.inventory.sighting import SERVICE, Sighting
 from agent.workers.scan.found import Port
 from agent.workers.scan.store import ScanStore, Task
 from tests.cli.harness import Agentctl
-from tests.workers.watch.memories import remember, up
+from tests.workers.watch.memories import imported, remember, up
 from tests.workers.watch.scenes import port
 from tests.workers.watch.test_from_capture import inventory
 
@@ -44,9 +47,11 @@ def declare(prefix: Path, *parts: str) -> None:
     (prefix / "key" / "env.toml").write_text("".join(parts))
 
 
-def scanned(prefix: Path, *ports: Port, address: str = WEB, runs: Iterable[int] = (200, 100)) -> None:
+def scanned(
+    prefix: Path, *ports: Port, address: str = WEB, runs: Iterable[int] = (200, 100), name: str = "lan_scan"
+) -> None:
     """As it was found by runs that ended so many seconds ago."""
-    directory = prefix / "spool" / "lan_scan"
+    directory = prefix / "spool" / name
     directory.mkdir(parents=True, exist_ok=True)
     for ago in runs:
         remember(directory, [up(address, *ports)], time.time() - ago)
@@ -107,6 +112,29 @@ def test_json_has_it_in_parts(agentctl: Agentctl, drifted: None, prefix: Path) -
     assert (found[2]["port"], sight["capture"], sight["interface"]) == (None, "edge", "eth0")
 
 
+def test_a_segment_that_is_not_stored_any_more_is_not_named(agentctl: Agentctl, drifted: None, prefix: Path) -> None:
+    """What is left began before, and ended before too: by its account, or else by when it was written last."""
+    left = prefix / "spool" / "edge" / "eth0" / "20200101T000000.000000Z.pcap"
+
+    def named() -> str | None:
+        found: str | None = rows(agentctl, "--host", FAR)[0]["evidence"][0]["segment"]
+        return found
+
+    def closed(at: float, reason: str) -> None:
+        known = Account(interface="eth0", opened=0, closed=int(at * 10**9), written=1, bytes=40, reason=reason)
+        account.write(left.with_suffix(".meta"), known)
+
+    os.utime(left, (0, 1_600_000_000))
+    assert named() is None
+    closed(time.time(), "time")
+    assert named() == str(left)
+    closed(time.time() - 3600, "time")
+    os.utime(left)
+    assert named() is None
+    closed(0, "recovered")
+    assert named() == str(left)
+
+
 def test_only_those_asked_for_are_shown_and_count(agentctl: Agentctl, drifted: None) -> None:
     assert len(rows(agentctl, "--exit-code", code=2)) == 3
     assert len(rows(agentctl, "--least", "high", "--exit-code", code=2)) == 2
@@ -123,6 +151,22 @@ def test_what_is_as_declared_is_no_drift(agentctl: Agentctl, prefix: Path) -> No
     scanned(prefix, SSH, port("tcp/443", service="http"))
     done = agentctl("drift", "--exit-code")
     assert (done.returncode, done.stdout, done.stderr) == (0, "no drift\n", "")
+
+
+def test_one_run_of_another_scan_hides_nothing_grave(agentctl: Agentctl, prefix: Path) -> None:
+    odd = SCAN.replace("lan_scan", "odd_scan")
+    declare(prefix, SCAN, odd, f'[expect.web]\nhosts = ["{WEB}"]\nopen = ["22"]\nclosed = ["80"]\n')
+    scanned(prefix, SSH, port("tcp/80"))
+    grave = [f"open_forbidden {WEB} tcp/80"]
+    (prefix / "spool" / "odd_scan").mkdir()
+    remember(prefix / "spool" / "odd_scan", [], time.time() - 50, silent=[WEB])
+    assert [one["key"] for one in rows(agentctl)] == grave
+    remember(prefix / "spool" / "odd_scan", [], time.time() - 25, silent=[WEB])
+    assert [one["key"] for one in rows(agentctl)] == [f"host_down {WEB}"]
+    scanned(prefix, SSH, name="odd_scan", runs=(12,))
+    assert [one["key"] for one in rows(agentctl)] == grave
+    scanned(prefix, SSH, name="odd_scan", runs=(6,))
+    assert rows(agentctl) == []
 
 
 def test_what_cannot_be_read_is_told_and_is_no_drift(agentctl: Agentctl, prefix: Path, drifted: None) -> None:
@@ -201,6 +245,19 @@ def test_what_was_imported_counts_as_scanned(agentctl: Agentctl, prefix: Path) -
     assert f'hosts = ["{WEB}"]' in done.stdout
     declare(prefix, SCAN, EXPECT)
     assert [one["key"] for one in rows(agentctl)] == [f"declared_closed {WEB} tcp/443"]
+
+
+def test_what_was_imported_under_a_name_of_its_own_counts_too(agentctl: Agentctl, prefix: Path) -> None:
+    declare(prefix)
+    (prefix / "spool" / "elsewhere").mkdir(parents=True)
+    at = time.time() - 100
+    imported(prefix / "spool" / "elsewhere", [up(WEB, SSH)], at, site=os.uname().nodename)
+    declare(prefix, agentctl("expect", "from-scan", "elsewhere").stdout)
+    done = agentctl("drift", "--exit-code")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "no drift\n", "")
+    declare(prefix, EXPECT)
+    (row,) = rows(agentctl)
+    assert (row["key"], row["evidence"][1]["scan"]) == (f"declared_closed {WEB} tcp/443", "elsewhere")
 
 
 def test_it_is_written_to_a_file_or_as_json(agentctl: Agentctl, prefix: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from heapq import nsmallest
 from itertools import count
 from typing import Final, NamedTuple
@@ -22,7 +23,7 @@ from agent.workers.watch.expectation import Bearing, Bearings, Expectation, Want
 from agent.workers.watch.listening import Listener
 from agent.workers.watch.moved import moved
 from agent.workers.watch.row import Evidence, Row, graver
-from agent.workers.watch.sources import Claim, Key, Known, Look, Looks, Scanned, Sight, Sources
+from agent.workers.watch.sources import Claim, DeclaredPort, Key, Known, Look, Looks, Scanned, Sight, Sources
 from agent.workers.watch.view import View
 
 MOST: Final = 10_000
@@ -30,6 +31,9 @@ MOST: Final = 10_000
 
 SEEN_WITHIN: Final = 7 * 86400.0
 """Seconds for which a sight counts: what talks once a week is still there."""
+
+LATELY: Final = 3600.0
+"""Seconds for which a sight outweighs that nothing listens: where addresses are translated, no socket is needed."""
 
 _TOLD = 5  # of many ports, by their numbers
 
@@ -122,11 +126,11 @@ class _Place:
         if named or asked is not None or host in self._present:  # of a network those that are there
             for expectation, one in bearing.wanted:
                 wanted[one.protocol, one.port].append((expectation, one))
-        if asked is not None and asked[1].host.state == "down" and host not in self._present:
-            answered = any(sight.last > asked[1].began for group in sights.values() for sight in group)
+        if (down := self._looks.down(host)) is not None and host not in self._present:
+            answered = any(sight.last > down[1].began for group in sights.values() for sight in group)
             if not answered:
                 if named and wanted:
-                    yield self._down(host, bearing, sorted(wanted), *asked)
+                    yield self._down(host, bearing, sorted(wanted), *down)
                     self._count(host, wanted)
                 return
         if asked is None and sights and self._looks and self._scannable(host, bearing):
@@ -154,14 +158,20 @@ class _Place:
         return found
 
     def _open_to_everything(self, host: str, bearing: Bearing) -> Iterator[Row]:
-        """One row for a host that says "open" whatever it is asked, where nothing but what is declared may be open."""
-        asked = [one for one in self._looks.of(host) if one[1].host.everything]
+        """One row for a host that says "open" whatever it is asked, where some of that must not be open, or nothing but
+        what is declared may be.
+        """
+        asked = sorted((one for one in self._looks.of(host) if one[1].host.everything), key=lambda one: -one[1].at)
+        for scan, known in asked:
+            if forbidding := {one: spans for one in bearing.expectations if (spans := known.says_open(one.closed))}:
+                ports = list(dict.fromkeys(str(span) for spans in forbidding.values() for span in spans))
+                what = f"says open to everything, and must not be at {_some(ports)}"
+                found = (*(evidence.expects(one, "closed") for one in forbidding), evidence.everything(scan, known))
+                yield self._whole("open_forbidden", "critical", host, what, known.at, found, forbidding)
+                return
         if asked and (strict := bearing.strict):
-            scan, known = max(asked, key=lambda one: one[1].at)
-            found = (
-                *(evidence.expects(one, "others = false") for one in strict),
-                evidence.everything(scan, known),
-            )
+            scan, known = asked[0]
+            found = (*(evidence.expects(one, "others = false") for one in strict), evidence.everything(scan, known))
             what = "says open to everything, and that is not declared"
             yield self._whole("open_undeclared", "high", host, what, known.at, found, strict)
 
@@ -178,7 +188,7 @@ class _Place:
         if answered or (view.listeners and not kept_out):
             yield from self._too_open(view, bearing, answered=answered, wanted=bool(wanted), began=began)
         if wanted:
-            yield from self._as_wanted(view, wanted, kept_out=kept_out)
+            yield from self._as_wanted(view, bearing, wanted, kept_out=kept_out)
         elif kept_out and look is not None:
             declared = self._declared(view)
             yield self._row(
@@ -189,7 +199,8 @@ class _Place:
                 look.since,
                 (*declared, *view.listening(), evidence.scanned(look, view.key)),
             )
-        if look is None and view.sights and self._looks.host(view.host) and self._scannable(view.host, bearing):
+        asked = self._looks and self._looks.host(view.host)
+        if look is None and view.sights and asked and self._scannable(view.host, bearing):
             first = min(sight.first for sight in view.sights)
             what = "answers others, and no scan has asked for it"
             yield self._row("seen_not_scanned", "low", view, what, first, tuple(map(evidence.seen, view.sights)))
@@ -227,18 +238,21 @@ class _Place:
         what = f"{verb}{told} and {rest}"
         yield self._row(kind, severity, view, what, min(times, default=self._now), tuple(found), forbidding)
 
-    def _as_wanted(self, view: View, wanted: list[Pair], *, kept_out: bool) -> Iterator[Row]:
+    def _as_wanted(self, view: View, bearing: Bearing, wanted: list[Pair], *, kept_out: bool) -> Iterator[Row]:
         """Expected to be open: whether it is, and whether that answers which is expected."""
         look = view.look
         wanting = list({expectation.name: expectation for expectation, _ in wanted}.values())
-        known = look is not None or bool(view.listeners) or bool(view.sights)
-        here = view.host in self._own and self._listening is not None
-        self._unasked.count((one.name for one in wanting), view.host, view.key, known=known or here)
+        here = view.host in self._own and self._sources.listened(*view.key)
+        known = here or look is not None or bool(view.listeners) or bool(view.sights)
+        self._unasked.count((one.name for one in wanting), view.host, view.key, known=known)
         found = tuple(evidence.expects(one, "open") for one in wanting)
+        lately = any(sight.last >= self._now - LATELY for sight in view.sights)
+        told = lately or bearing.forbids(*view.key) or (look is not None and look.closed)  # otherwise, and by others
+        if here and not view.listeners and not told:
+            # Of the sockets it is known how they are now, and of a scan how it was.
+            what = f"is declared, {'was open, ' if look is not None and look.open else ''}and nothing listens"
+            yield self._row("declared_closed", "medium", view, what, self._now, (*found, evidence.NOBODY), wanting)
         if look is None:
-            if here and not known:
-                what = "is declared, and nothing listens"
-                yield self._row("declared_closed", "medium", view, what, self._now, (*found, evidence.NOBODY), wanting)
             return
         scan = evidence.scanned(look, view.key)
         if kept_out:
@@ -260,11 +274,12 @@ class _Place:
                 continue
             kind, severity = ("service_differs", "high") if how == "service" else ("version_changed", "medium")
             patterns = list(dict.fromkeys(one.service if how == "service" else one.version for _, one in wrong))
-            what = f"{answers(found) or 'something unknown'} answers, expected is {how} {' and '.join(patterns)}"
+            answer = answers(found) or "something unknown"
+            what = f"{answer} answers, expected is {how} {' and '.join(patterns)}"
             said = [evidence.expects(expectation, f"{how} {getattr(one, how)}") for expectation, one in wrong]
             expectations = [expectation for expectation, _ in wrong]
             every = (*said, evidence.scanned(look, view.key))
-            yield self._row(kind, severity, view, what, look.since, every, expectations)
+            yield replace(self._row(kind, severity, view, what, look.since, every, expectations), answer=answer)
 
     def _down(self, host: str, bearing: Bearing, keys: list[Key], scan: Scanned, known: Known) -> Row:
         ports = [f"{protocol}/{number}" for protocol, number in keys]
@@ -361,18 +376,16 @@ def _reaches(listener: Listener, host: str) -> bool:
 
 
 def _not_listening(sources: Sources, now: float) -> Iterator[Row]:
-    """Ports of declared services of this host where nothing listens."""
-    if sources.listening is None:
-        return
-    for declared in sources.services:
-        found = any(
-            (one.protocol, one.port) == (declared.protocol, declared.port) for one in sources.listening if not one.space
-        )
-        if not found:
-            said = (evidence.service(declared), evidence.NOBODY)
-            what = f"is declared for {declared.service}, and nothing listens"
-            key = ("localhost", declared.protocol, declared.port)
-            yield Row("declared_closed", "medium", *key, what, now, said, evidence.depends(said))
+    """Ports of declared services of this host where nothing listens; one row for those that share a port."""
+    declared: dict[Key, list[DeclaredPort]] = defaultdict(list)
+    for one in sources.services:
+        declared[one.protocol, one.port].append(one)
+    here = {(one.protocol, one.port) for one in sources.listening or () if not one.space}
+    for key, services in declared.items():
+        if key not in here and sources.listened(*key):
+            said = (*map(evidence.service, services), evidence.NOBODY)
+            what = f"is declared for {_some([one.service for one in services])}, and nothing listens"
+            yield Row("declared_closed", "medium", "localhost", *key, what, now, said, evidence.depends(said))
 
 
 def _state(look: Look) -> str:

@@ -167,12 +167,13 @@ class DriftDuty:
         from agent.workers.watch.drift import judge
         from agent.workers.watch.drift_events import events
         from agent.workers.watch.from_declaration import Names
-        from agent.workers.watch.gather import Watched, gather
+        from agent.workers.watch.gather import Watched, gather, stores
 
         self._names = self._names or Names()
         now = time.time()
         watched = Watched(self._service.expects, self._service.declared, self._server)
-        gathered = gather(watched, self._seen, now, names=self._names, noticed=noticed)
+        stored = stores(self._data.parent)
+        gathered = gather(watched, self._seen, now, names=self._names, noticed=noticed, stored=stored)
         judged = judge(gathered.sources, now)
         listening = gathered.sources.listening
         if listening is not None:

@@ -36,6 +36,10 @@ class Span(NamedTuple):
     def holds(self, protocol: str, port: int) -> bool:
         return self.protocol == protocol and self.low <= port <= self.high
 
+    def __str__(self) -> str:
+        """``tcp/23``, ``tcp/1-1024``."""
+        return f"{self.protocol}/{self.low}" + (f"-{self.high}" if self.high > self.low else "")
+
 
 @dataclass(frozen=True, slots=True)
 class Expectation:

@@ -6,7 +6,8 @@ last trusted run that asked for it found. Runs that were broken off, or degraded
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
@@ -25,6 +26,9 @@ RUNS: Final = 200
 PLANS: Final = 16
 """Of the plans that these had, so many: the newest run of each tells what it covers."""
 
+IMPORTED: Final = "imported"
+"""The status of a run that is a report of another program."""
+
 LEAST_FRESH: Final = 8 * 86400.0
 """Seconds for which a run is held against anything, at least: as long as a week and a little."""
 
@@ -33,35 +37,70 @@ class Stale(StorageFailure):
     """There is no run that could be held against anything."""
 
 
-def read(path: Path, service: str, site: str, wanted: Iterable[str], now: float) -> list[Scanned]:
-    """What ``scan.db`` says at ``now``: what is settled, and what the newest run of each plan found besides.
+def imported(path: Path) -> str | None:
+    """The site of what was taken in last, if that was a report; ``None`` where a scan has run. Raises
+    ``StorageFailure``.
+    """
+    with Memory(path) as memory:
+        return next((run.site for run in memory.runs(1) if run.status == IMPORTED), None)
 
-    ``wanted``: addresses that somebody wants to know of though they may be silent. Raises ``StorageFailure``, and of it
-    ``Stale``.
+
+def read(
+    path: Path, service: str, site: str, wanted: Iterable[str], now: float, *, imported: bool = False
+) -> list[Scanned]:
+    """What ``scan.db`` says at ``now``: what is settled, and what the newest runs of each plan found besides.
+
+    ``wanted``: addresses that somebody wants to know of though they may be silent. ``imported``: as ``Scanned`` says.
+    Raises ``StorageFailure``, and of it ``Stale``.
     """
     with Memory(path) as memory:
         runs = [run for run in memory.runs(RUNS) if run.trusted and run.folded and run.ended is not None]
+        runs.sort(key=_end, reverse=True)  # reports may be taken in late
         if not runs:
             raise Stale(f"scan {service}: no run has come to its end yet")
-        fresh = freshness(runs)
+        fresh = freshness([run for run in runs if run.status != IMPORTED] or runs)
         newest = runs[0].ended or 0.0
         if now - newest > fresh:
             days = (now - newest) / 86400
             raise Stale(f"scan {service}: its last run that counts ended {days:.0f} days ago")
         settled = {host.address: _known(host, runs) for host in memory.now(site=runs[0].site, gone=True)}
-        found = [Scanned(service, settled, site, fresh)]
-        for run in _plans(run for run in runs if now - (run.ended or 0.0) <= fresh):
-            known = {
-                host.address: _besides(host, before, run)
-                for host in memory.hosts(run.id)
-                if (before := settled.get(host.address)) is not None and before.host.state == "up"
-            }
-            coverage = memory.coverage(run.id)
-            for address in wanted:
-                if coverage.outcome(address) == "silent" and not _is_up(settled.get(address)):
-                    known[address] = _silent(address, settled.get(address), coverage.ports(address), run)
-            found.append(Scanned(service, known, site, fresh))
+        found = [Scanned(service, settled, site, fresh, imported)]
+        wanted = frozenset(wanted)  # asked of more than once
+        for run, before in _plans(run for run in runs if now - (run.ended or 0.0) <= fresh):
+            met, missed = _met(memory.hosts(run.id), run, settled), _missed(memory, run, settled, wanted)
+            known = met | missed
+            if before is not None:
+                earlier = _met_before(memory, run, before, met, settled) | _missed(memory, before, settled, missed)
+                known = {address: replace(one, before=earlier.get(address)) for address, one in known.items()}
+            found.append(Scanned(service, known, site, fresh, imported))
         return found
+
+
+def _met(hosts: Iterable[Host], run: Run, settled: Mapping[str, Known]) -> dict[str, Known]:
+    return {host.address: _besides(host, settled[host.address], run) for host in hosts if _is_up(settled, host.address)}
+
+
+def _met_before(
+    memory: Memory, run: Run, before: Run, met: Mapping[str, Known], settled: Mapping[str, Known]
+) -> dict[str, Known]:
+    """What the run before ``run`` found of those that this one ``met``: of most the same, which is not read again."""
+    differing = {host.address: pair.before for pair in memory.differing(before.id, run.id) if (host := pair.after)}
+    same = {
+        address: replace(one, run=before.id, at=_end(before), began=before.started)
+        for address, one in met.items()
+        if address not in differing
+    }
+    return same | _met((host for host in differing.values() if host is not None), before, settled)
+
+
+def _missed(memory: Memory, run: Run, settled: Mapping[str, Known], wanted: Iterable[str]) -> dict[str, Known]:
+    """Those that did not answer at all, and are not known to be up."""
+    coverage = memory.coverage(run.id)
+    return {
+        address: _silent(address, settled.get(address), coverage.ports(address), run)
+        for address in wanted
+        if coverage.outcome(address) == "silent" and not _is_up(settled, address)
+    }
 
 
 def freshness(runs: Iterable[Run]) -> float:
@@ -71,12 +110,16 @@ def freshness(runs: Iterable[Run]) -> float:
     return max(LEAST_FRESH, 2.5 * max(pauses, default=0.0))
 
 
-def _plans(runs: Iterable[Run]) -> list[Run]:
-    """The newest run of each plan, newest first."""
-    found: dict[str, Run] = {}
+def _plans(runs: Iterable[Run]) -> list[tuple[Run, Run | None]]:
+    """The newest run of each plan, newest first, with the one before it."""
+    found: dict[str, list[Run]] = {}
     for run in runs:
-        found.setdefault(run.plan_hash, run)
-    return list(found.values())[:PLANS]
+        found.setdefault(run.plan_hash, []).append(run)
+    return [(one[0], one[1] if len(one) > 1 else None) for one in list(found.values())[:PLANS]]
+
+
+def _end(run: Run) -> float:
+    return run.ended or run.started
 
 
 def _known(host: HostNow, runs: list[Run]) -> Known:
@@ -85,19 +128,26 @@ def _known(host: HostNow, runs: list[Run]) -> Known:
     ports = tuple(map(_port, host.ports)) if state == "up" else ()
     since: dict[Key, float] = {port.key: port.last_changed for port in host.ports}
     since["", 0] = host.last_changed
-    run = _run_at(host.last_looked, runs)
+    # A look that has missed it is none that has found it.
+    at = min(host.last_looked, host.last_seen) if state == "up" else host.last_looked
+    run = _run_at(at, runs)
     return Known(
         Host(host.address, state, "", host.mac, host.names, ports, (), host.os),
         run.id,
-        host.last_looked,
-        min(run.started, host.last_looked),
+        at,
+        min(run.started, at),
         since,
-        {port.key: port.last_looked for port in host.ports},
+        {port.key: _looked(port) for port in host.ports},
+        settled=True,
     )
 
 
-def _is_up(known: Known | None) -> bool:
-    return known is not None and known.host.state == "up"
+def _looked(port: PortNow) -> float:
+    return min(port.last_looked, port.last_seen) if port.state == "open" else port.last_looked
+
+
+def _is_up(known: Mapping[str, Known], address: str) -> bool:
+    return address in known and known[address].host.state == "up"
 
 
 def _port(port: PortNow) -> Port:
@@ -136,7 +186,7 @@ def _besides(host: Host, settled: Known, run: Run) -> Known:
     ]
     left = tuple(one for one in (_without(one, known) for one in rest) if one.ports)
     made = Host(host.address, "up", host.reason, settled.host.mac, rest=left)
-    return Known(made, run.id, run.ended or run.started, run.started)
+    return Known(made, run.id, _end(run), run.started)
 
 
 def _without(rest: Rest, settled: set[Key]) -> Rest:
@@ -149,6 +199,4 @@ def _silent(address: str, settled: Known | None, ports: PortSet, run: Run) -> Kn
     rest = tuple(Rest(protocol, "filtered", "no-response", ranges) for protocol, ranges in ports)  # type: ignore[arg-type]  # as above
     since = settled.since if settled is not None else {}
     mac = settled.host.mac if settled is not None else ""
-    return Known(
-        Host(address, "down", "no-response", mac, rest=rest), run.id, run.ended or run.started, run.started, since
-    )
+    return Known(Host(address, "down", "no-response", mac, rest=rest), run.id, _end(run), run.started, since)

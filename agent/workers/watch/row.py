@@ -9,7 +9,7 @@ open_forbidden        critical open, and ``closed`` names it
 other_mac             high     two MACs answer for one address at once; it changed hands: medium if expected, else low
 open_undeclared       high     open, and neither expected nor allowed; medium: it listens, and nobody has reached it
 host_down             high     an address that is expected to have open ports does not answer
-declared_closed       high     declared, and closed or filtered; medium: nothing listens here, and no scan has asked
+declared_closed       high     declared, and closed or filtered; medium: nothing listens here, and no scan says so
 service_differs       high     the port is open, and something else answers than is expected
 listening_unreachable high     declared and listening, and scans find it closed or filtered; info: not declared
 version_changed       medium   the service is the expected one, and its version is not
@@ -44,7 +44,8 @@ class Row:
     """One difference. ``protocol`` is empty and ``port`` 0 where it is about a host as a whole.
 
     ``since`` is unix seconds: when the sources first agree that it is so. ``depends`` names the sources without which
-    nobody can tell whether it still is, such as ``scan lan_scan``.
+    nobody can tell whether it still is, such as ``scan lan_scan``. ``answer`` is who answers, where the row is about
+    that: with another one it is another difference, of the same key.
     """
 
     kind: DriftKind
@@ -58,6 +59,7 @@ class Row:
     depends: frozenset[str]
     expectations: tuple[str, ...] = ()
     site: str = ""
+    answer: str = ""
 
     @property
     def key(self) -> str:

@@ -1,7 +1,9 @@
 """Drift over time: what stands, what was found since, and what is gone. Pure, and a file that it is kept in.
 
-Each difference is told once when it comes and once when it goes. It is gone when everything that could tell of it was
-looked at and does not tell of it any more; what could not be looked at lets it stand.
+Each difference is told once when it comes and once when it goes, and in between when it is graver than was ever told of
+it, or somebody answers of whom that was not told yet: what turns to and fro is not told each time. It is gone when
+everything that could tell of it was looked at and does not tell of it any more; what could not be looked at lets it
+stand.
 """
 
 from __future__ import annotations
@@ -27,12 +29,20 @@ LONGEST_FILE: Final = 64 << 20
 
 MOST_STANDING: Final = 2 * MOST
 
-_Word = Annotated[str, msgspec.Meta(max_length=1024)]
+ANSWERS: Final = 8
+"""Of those that have answered at a port in turn, so many are kept as told; the latest."""
+
+_LONGEST = 1024  # characters
+_Word = Annotated[str, msgspec.Meta(max_length=_LONGEST)]
 _Time = Annotated[float, msgspec.Meta(ge=0, le=1e11)]
 
 
 class Stands(msgspec.Struct, frozen=True):
-    """A row that was told. ``since`` is what the sources said when it was found at ``found``; both unix seconds."""
+    """A row that was told. ``since`` is what the sources said when it was found at ``found``; both unix seconds.
+
+    ``told`` is the gravest that was told of it, empty in what an earlier version wrote, and ``answers`` are who it was
+    told of.
+    """
 
     key: _Word
     kind: _Word
@@ -45,13 +55,15 @@ class Stands(msgspec.Struct, frozen=True):
     depends: tuple[_Word, ...] = ()
     expectations: tuple[_Word, ...] = ()
     site: _Word = ""
+    told: _Word = ""
+    answers: tuple[_Word, ...] = ()
 
 
 Standing = dict[str, Stands]
 
 
 class Fold(NamedTuple):
-    """``standing`` is all of it from now on; the others what came and what went, the gravest first."""
+    """``standing`` is all of it from now on; the others what is to be told as found, and as gone, the gravest first."""
 
     standing: Standing
     found: list[Row]
@@ -64,9 +76,9 @@ def fold(before: Standing, judged: Judged, blind: Collection[str], now: float) -
     found: list[Row] = []
     for row in judged.rows:
         old = before.get(row.key)
-        if old is None:
+        if old is None or _graver(row, old) or _other(row, old):
             found.append(row)
-        standing[row.key] = _stands(row, now if old is None else old.found, row.since if old is None else old.since)
+        standing[row.key] = _stands(row, old, now)
     gone: list[Stands] = []
     unseen = set(blind)
     for key, old in before.items():
@@ -85,19 +97,32 @@ def _rank(severity: str) -> int:
     return DRIFT_SEVERITIES.index(severity) if severity in DRIFT_SEVERITIES else -1
 
 
-def _stands(row: Row, found: float, since: float) -> Stands:
+def _graver(row: Row, old: Stands) -> bool:
+    return _rank(row.severity) > _rank(old.told or old.severity)
+
+
+def _other(row: Row, old: Stands) -> bool:
+    """Whether somebody answers of whom that was not told yet; an earlier version did not write down of whom it was."""
+    return bool(old.answers) and bool(row.answer) and row.answer[:_LONGEST] not in old.answers
+
+
+def _stands(row: Row, old: Stands | None, now: float) -> Stands:
+    begun = old is None or _other(row, old)
+    answers = (row.answer[:_LONGEST],) if row.answer else ()
     return Stands(
         row.key,
         row.kind,
         row.severity,
         row.host,
         row.service,
-        row.what[:1024],
-        max(0.0, since),
-        found,
+        row.what[:_LONGEST],
+        max(0.0, row.since) if begun or old is None else old.since,
+        now if begun or old is None else old.found,
         tuple(sorted(row.depends)),
         row.expectations[:64],
         row.site,
+        row.severity if old is None or _graver(row, old) else old.told or old.severity,
+        answers if old is None else (*(one for one in old.answers if one not in answers), *answers)[-ANSWERS:],
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -38,5 +39,15 @@ def remember(
         quiet = asked(silent, (("tcp", ALL),)) if silent else ()
         store.store(run, hosts, at - 1, chunk=0, addresses=256, asked=quiet)
         store.end(run, status, at, degraded=degraded)
+    finally:
+        store.close()
+
+
+def imported(directory: Path, hosts: Iterable[Host], at: float, *, silent: Iterable[str] = (), site: str = "") -> None:
+    """A report of another program, whose ten seconds ended at ``at``, into ``scan.db``."""
+    store = ScanStore(directory / "scan.db", site=site)
+    try:
+        quiet = asked(silent, (("tcp", ALL),)) if silent else ()
+        store.take_in(Task(f"file {at}", 256, 1), hosts, started=at - 10, ended=at, asked=quiet, now=time.time())
     finally:
         store.close()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from agent.telemetry.kinds import DRIFT_KINDS, DRIFT_SEVERITIES
 from agent.workers.scan.found import STATES, Rest
 from agent.workers.watch.drift import judge
-from agent.workers.watch.expectation import Expectation, Wanted
+from agent.workers.watch.expectation import Expectation, Span, Wanted
 from agent.workers.watch.listening import Listener
 from agent.workers.watch.sources import DeclaredPort, Known, Sight, Sources
 from tests.workers.watch.scenes import (
@@ -89,6 +89,23 @@ def test_a_host_that_says_open_to_everything_is_one_row_where_nothing_else_may_b
     assert rows(scans=(found,), expectations=(expect("tcp/80"),)) == []
 
 
+@pytest.mark.parametrize("others", [True, False])
+def test_a_host_that_says_open_to_everything_is_one_grave_row_where_some_of_it_must_not_be_open(others: bool) -> None:
+    trap = known(closed=())
+    found = scan(replace(trap, host=replace(trap.host, rest=(Rest("tcp", "open", "syn-ack", ((1, 1024),)),))))
+    never = replace(expect("tcp/80", others=others), closed=(Span("tcp", 23, 23), Span("tcp", 1000, 2000)))
+    (row,) = rows(scans=(found,), expectations=(never, expect("tcp/80", name="more")))
+    assert (row.severity, row.key) == ("critical", f"open_forbidden {WEB}")
+    assert row.what == "says open to everything, and must not be at tcp/23, tcp/1000-1024"
+    assert [one.text for one in row.evidence] == [
+        "expect.web: closed",
+        "lan_scan, run 7: open to everything (1,024 ports asked)",
+    ]
+    assert row.expectations == ("web",)
+    elsewhere = replace(never, closed=(Span("tcp", 2000, 3000), Span("udp", 23, 23)), others=True)
+    assert rows(scans=(found,), expectations=(elsewhere,)) == []
+
+
 @pytest.mark.parametrize("state", ["closed", "filtered"])
 def test_declared_and_closed_is_high(state: str) -> None:
     spans = {"closed": ((1, 1024),)} if state == "closed" else {"closed": (), "filtered": ((1, 1024),)}
@@ -113,12 +130,83 @@ def test_what_a_scan_found_too_long_ago_is_not_held_against_anything() -> None:
     assert rows(scans=(old,), expectations=(expect("tcp/443", others=False),)) == []
 
 
-def test_the_latest_of_several_scans_counts() -> None:
-    before = scan(known(port("tcp/80"), at=NOW - 2 * HOUR), service="daily")
-    after = scan(known(at=NOW - HOUR), service="hourly")
-    for both in permutations((before, after)):
-        assert rows(scans=both, expectations=(expect(others=False),)) == []
-        assert told(rows(scans=both, expectations=(expect("tcp/80"),))) == [f"high declared_closed {WEB} tcp/80"]
+def test_what_one_scan_found_open_another_has_to_deny_twice() -> None:
+    found = scan(known(port("tcp/80"), at=NOW - 3 * HOUR), service="daily")
+    once = known(at=NOW - HOUR)
+    strict, wants = expect(others=False), expect("tcp/80")
+    for both in permutations((found, scan(once, service="hourly"))):
+        assert told(rows(scans=both, expectations=(strict,))) == [f"high open_undeclared {WEB} tcp/80"]
+        assert rows(scans=both, expectations=(wants,)) == []
+    for denied in (replace(once, before=known(at=NOW - 2 * HOUR)), replace(once, settled=True)):
+        for both in permutations((found, scan(denied, service="hourly"))):
+            assert rows(scans=both, expectations=(strict,)) == []
+            assert told(rows(scans=both, expectations=(wants,))) == [f"high declared_closed {WEB} tcp/80"]
+
+
+def test_one_silent_run_of_another_scan_neither_hides_what_is_open_nor_makes_a_host_down() -> None:
+    found = scan(known(port("tcp/22"), port("tcp/6379"), at=NOW - 3 * HOUR))
+    wants = expect("tcp/22", closed=("tcp/6379",))
+    grave = [f"critical open_forbidden {WEB} tcp/6379"]
+    for port_asked in (9999, 6379):
+        silent = known(state="down", closed=(), filtered=((port_asked, port_asked),))
+        assert told(rows(scans=(found, scan(silent, service="odd_scan")), expectations=(wants,))) == grave
+    # Of what they have not asked for, any number of runs says nothing.
+    twice = replace(silent, before=replace(silent, at=NOW - 2 * HOUR))
+    other = known(state="down", closed=(), filtered=((9999, 9999),))
+    other = replace(other, before=replace(other, at=NOW - 2 * HOUR))
+    assert told(rows(scans=(found, scan(other, service="odd_scan")), expectations=(wants,))) == grave
+    assert rows(scans=(found, scan(twice, service="odd_scan")), expectations=(wants,)) == []
+
+
+def test_a_host_that_was_up_is_down_when_two_later_runs_say_so() -> None:
+    def silent(at: float) -> Known:
+        return known(state="down", closed=(), filtered=((1, 1024),), at=at)
+
+    was_up = scan(known(port("tcp/22"), at=NOW - 3 * HOUR))
+    wants = (expect("tcp/22"),)
+    down = [f"high host_down {WEB}"]
+    one = silent(NOW - HOUR)
+    assert rows(scans=(was_up, scan(one, service="odd_scan")), expectations=wants) == []
+    astride = replace(one, before=silent(NOW - 4 * HOUR))
+    assert rows(scans=(was_up, scan(astride, service="odd_scan")), expectations=wants) == []
+    both = replace(one, before=silent(NOW - 2 * HOUR))
+    assert told(rows(scans=(was_up, scan(both, service="odd_scan")), expectations=wants)) == down
+    others = scan(one, service="odd_scan"), scan(silent(NOW - 2 * HOUR), service="third")
+    assert told(rows(scans=(was_up, *others), expectations=wants)) == down
+    gone = scan(replace(one, settled=True))  # by the scan that knew it
+    assert told(rows(scans=(gone,), expectations=wants)) == down
+    only_up = scan(known(at=NOW - 3 * HOUR), service="odd_scan")
+    assert told(rows(scans=(gone, only_up), expectations=wants)) == down
+
+
+def test_a_report_of_another_host_finds_something_and_takes_back_only_what_reports_have_found() -> None:
+    ours = scan(known(port("tcp/22"), at=NOW - 3 * HOUR))
+    closed = replace(known(), before=known(at=NOW - 2 * HOUR))
+    down = replace(known(state="down", filtered=((1, 1024),), closed=()), settled=True)
+    wants, never = expect("tcp/22"), expect(closed=("tcp/22",))
+    for report in (closed, down):
+        theirs = replace(scan(report, service="report"), imported=True)
+        for both in permutations((ours, theirs)):
+            assert rows(scans=both, expectations=(wants,)) == []
+            assert told(rows(scans=both, expectations=(never,))) == [f"critical open_forbidden {WEB} tcp/22"]
+        before = replace(scan(known(port("tcp/22"), at=NOW - 3 * HOUR), service="before"), imported=True)
+        assert rows(scans=(before, theirs), expectations=(never,)) == []
+        (row,) = rows(scans=(before, theirs), expectations=(wants,))
+        assert row.kind == ("host_down" if report is down else "declared_closed")
+    found = replace(scan(known(port("tcp/23")), service="report"), imported=True)
+    assert told(rows(scans=(ours, found), expectations=(expect(closed=("tcp/23",)),))) == [
+        f"critical open_forbidden {WEB} tcp/23"
+    ]
+    # Whoever has a report has no scan that could have asked the others.
+    assert rows(scans=(found,), sights=(sight("tcp/80", "10.20.0.77"), sight("tcp/8080"))) == []
+
+
+def test_udp_that_another_scan_is_not_answered_at_stays_what_it_was_found() -> None:
+    found = scan(known(port("udp/53"), at=NOW - 2 * HOUR))
+    quiet = scan(known(port("udp/53", "open|filtered")), service="other")
+    assert told(rows(scans=(found, quiet), expectations=(expect(closed=("udp/53",)),))) == [
+        f"critical open_forbidden {WEB} udp/53"
+    ]
 
 
 def test_a_named_host_that_is_down_is_one_row_and_one_of_a_network_none() -> None:
@@ -211,13 +299,72 @@ def test_a_declared_service_may_listen_where_it_says_and_should() -> None:
     assert rows(listening=None, own=OWN, services=(api,)) == []
 
 
+def test_services_that_share_a_port_are_one_row() -> None:
+    services = tuple(DeclaredPort(name, "tcp", 7777, 'listens = "7777"') for name in ("green", "blue"))
+    (row,) = rows(listening=(), own=OWN, services=services)
+    assert (row.key, row.what) == (
+        "declared_closed localhost tcp/7777",
+        "is declared for green, blue, and nothing listens",
+    )
+    assert [one.text for one in row.evidence] == [
+        'service.green: listens = "7777"',
+        'service.blue: listens = "7777"',
+        "nothing listens at it",
+    ]
+
+
 def test_expected_of_this_host_and_nothing_listens() -> None:
     here = expect("tcp/443", hosts=("10.20.0.1",), name="here")
     assert told(rows(expectations=(here,), listening=(), own=OWN)) == ["medium declared_closed 10.20.0.1 tcp/443"]
     assert rows(expectations=(here,), listening=None, own=OWN) == []
-    # An address translation answers without a socket.
-    found = scan(known(port("tcp/443"), address="10.20.0.1"))
-    assert rows(expectations=(here,), listening=(), own=OWN, scans=(found,)) == []
+
+
+def test_what_has_stopped_listening_is_told_whatever_a_scan_said_before() -> None:
+    here = expect("tcp/443", "udp/53", hosts=("10.20.0.1",), name="here")
+    ports = port("tcp/443"), port("udp/53", "open|filtered")
+    found = scan(known(*ports, address="10.20.0.1", at=NOW - 6 * DAY))
+    both = [f"medium declared_closed 10.20.0.1 {one}" for one in ("tcp/443", "udp/53")]
+    stopped = rows(expectations=(here,), listening=(), own=OWN, scans=(found,))
+    assert told(stopped) == both
+    assert [one.what for one in stopped] == [
+        "is declared, was open, and nothing listens",
+        "is declared, and nothing listens",
+    ]
+    assert stopped[0].depends == {"expect here", "listening"}
+    running = (listener("tcp/443"), listener("udp/53"))
+    assert rows(expectations=(here,), listening=running, own=OWN, scans=(found,)) == []
+    assert rows(expectations=(here,), listening=None, own=OWN, scans=(found,)) == []
+    # An address translation answers without a socket, and is seen to.
+    before, now = (
+        tuple(sight(one, "10.20.0.1", last=last) for one in ("tcp/443", "udp/53")) for last in (NOW - 2 * HOUR, NOW - 9)
+    )
+    for scans in ((), (found,)):
+        assert told(rows(expectations=(here,), listening=(), own=OWN, scans=scans, sights=before)) == both
+        seen = rows(expectations=(here,), listening=(), own=OWN, scans=scans, sights=now)
+        assert [row for row in seen if row.kind == "declared_closed"] == []
+
+
+def test_of_udp_ports_that_clients_get_nobody_knows_whether_a_service_listens_there() -> None:
+    here = expect("udp/51820", "tcp/51820", hosts=("10.20.0.1",), name="here")
+    services = tuple(DeclaredPort("vpn", protocol, 51821, 'listens = "x"') for protocol in ("udp", "tcp"))
+    quiet = scan(known(port("udp/51820", "open|filtered"), address="10.20.0.1"))
+    for scans in ((), (quiet,)):
+        found = rows(
+            expectations=(here,), services=services, listening=(), own=OWN, scans=scans, clients=(32768, 60999)
+        )
+        assert told(found) == [
+            "medium declared_closed 10.20.0.1 tcp/51820",
+            "medium declared_closed localhost tcp/51821",
+        ]
+
+
+def test_what_answers_without_a_socket_is_held_against_patterns_all_the_same() -> None:
+    here = expect(Wanted("tcp", 443, "https"), hosts=("10.20.0.1",), name="here")
+    found = scan(known(port("tcp/443", service="ssh"), address="10.20.0.1"))
+    assert told(rows(expectations=(here,), listening=(), own=OWN, scans=(found,))) == [
+        "high service_differs 10.20.0.1 tcp/443",
+        "medium declared_closed 10.20.0.1 tcp/443",
+    ]
 
 
 def test_listening_and_unreachable() -> None:
@@ -432,6 +579,10 @@ def scene(random: Random) -> Sources:
         address = random.choice(["0.0.0.0", "::", "127.0.0.1", "10.0.0.1"])
         return listener(random.choice(PORTS), address, since=random.choice([0.0, when()]))
 
+    def served(name: str) -> DeclaredPort:
+        wanted = random.choice([("tcp", 1), ("tcp", 2), ("udp", 1)])
+        return DeclaredPort(name, *wanted, "listens")
+
     return Sources(
         expectations=tuple(map(expected, some(("x", "y")))),
         listening=random.choice([None, tuple(listens() for _ in range(random.randint(0, 4)))]),
@@ -441,6 +592,7 @@ def scene(random: Random) -> Sources:
             scan(*map(found, some(HOSTS)), service=name, site=site)
             for name, site in (("a", ""), ("b", ""), ("c", "branch"))
         ),
+        services=tuple(map(served, some(("api", "web")))),
     )
 
 

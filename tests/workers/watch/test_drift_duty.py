@@ -18,7 +18,7 @@ from agent.errors import StorageFailure
 from agent.workers.watch import drift_duty
 from agent.workers.watch.drift_duty import DriftDuty
 from agent.workers.watch.standing import NAME
-from tests.workers.watch.memories import remember, up
+from tests.workers.watch.memories import imported, remember, up
 from tests.workers.watch.scenes import port
 
 WEB = "10.20.0.10"
@@ -141,6 +141,14 @@ def test_a_scan_of_another_site_is_about_other_hosts(tmp_path: Path) -> None:
     asyncio.run(judged(DriftDuty(teller, elsewhere, tmp_path / "watch", "here")))
     (data,) = teller.data
     assert (data["site"], data["key"]) == ("branch", f"open_undeclared {WEB}@branch tcp/80")
+
+
+def test_what_was_imported_under_a_name_of_its_own_is_told_of_too(tmp_path: Path) -> None:
+    teller = Teller()
+    (tmp_path / "elsewhere").mkdir()
+    imported(tmp_path / "elsewhere", [up(WEB, port("tcp/22"), port("tcp/80"))], time.time() - 60)
+    asyncio.run(judged(duty(tmp_path, teller)))
+    assert teller.events == [("drift_found", f"high: {WEB} tcp/80 is open and is not declared")]
 
 
 def test_what_stood_and_is_damaged_is_begun_anew_and_that_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from agent.errors import StorageFailure
 from agent.workers.scan.memory.reading import Memory
 from agent.workers.watch.from_scan import LEAST_FRESH, Stale, freshness, read
 from agent.workers.watch.sources import Known, Looks
-from tests.workers.watch.memories import remember, up
+from tests.workers.watch.memories import imported, remember, up
 from tests.workers.watch.scenes import DAY, HOUR, NOW, port
 
 WEB, DOWN = "10.20.0.10", "10.20.0.11"
@@ -82,6 +82,39 @@ def test_what_a_run_did_not_finish_or_was_degraded_says_nothing_of_what_it_did_n
     assert found.host(DOWN) is None
 
 
+def test_a_look_has_the_one_before_it_of_the_same_plan(tmp_path: Path) -> None:
+    """Of a host that looked the same, of one that did not, and of one that was silent."""
+    other = "10.20.0.12"
+    for hours in (9, 8):
+        remember(tmp_path, [up(WEB), up(other, port("tcp/22"))], NOW - hours * HOUR, silent=[DOWN])
+    remember(tmp_path, [up(WEB), up(other, port("tcp/23"))], NOW - 7 * HOUR)
+    (_, newest) = read(tmp_path / "scan.db", "lan_scan", "", [DOWN], NOW)
+    for address, before, silent in ((WEB, "closed", 0), (other, None, 0)):
+        one = newest.known[address]
+        assert (one.run, one.host.state_of("tcp", 24), one.silences(0)) == (3, "closed", silent)
+        assert one.before is not None
+        assert (one.before.run, one.before.at, one.before.host.state_of("tcp", 22)) == (2, NOW - 8 * HOUR, before)
+        assert [one.denials("tcp", 24, NOW - ago * HOUR) for ago in (9, 8, 7)] == [2, 1, 0]
+    assert DOWN not in newest.known
+    for hours in (6, 5):
+        remember(tmp_path, [up(WEB)], NOW - hours * HOUR, silent=[DOWN])
+    (_, newest) = read(tmp_path / "scan.db", "lan_scan", "", [DOWN], NOW)
+    assert newest.known[DOWN].silences(NOW - 7 * HOUR) == 2
+    assert newest.known[DOWN].silences(NOW - 6 * HOUR) == 1
+
+
+def test_a_look_that_has_missed_something_is_none_that_has_found_it(tmp_path: Path) -> None:
+    for hours in (9, 8):
+        remember(tmp_path, [up(WEB, port("tcp/22"))], NOW - hours * HOUR)
+    remember(tmp_path, [up(WEB)], NOW - 7 * HOUR)
+    look = scanned(tmp_path).port(WEB, "tcp", 22)
+    assert look is not None
+    assert (look.state, look.at) == ("open", NOW - 8 * HOUR - 1)
+    remember(tmp_path, [], NOW - 6 * HOUR, silent=[WEB])
+    (settled, _) = read(tmp_path / "scan.db", "lan_scan", "", [WEB], NOW)
+    assert (settled.known[WEB].run, settled.known[WEB].at) == (3, NOW - 7 * HOUR - 1)
+
+
 def test_plans_that_cover_different_ports_are_taken_together(tmp_path: Path) -> None:
     for hours in (9, 8):
         remember(tmp_path, [up(WEB, port("tcp/22"))], NOW - hours * HOUR, plan="first")
@@ -110,3 +143,13 @@ def test_what_is_scanned_seldom_stays_fresh_for_longer(tmp_path: Path) -> None:
         assert freshness(memory.runs()) == pytest.approx(75 * DAY)
         assert freshness(memory.runs(1)) == LEAST_FRESH
     assert scanned(tmp_path, now=NOW).host(WEB) is not None
+
+
+def test_an_old_report_that_is_taken_in_late_makes_no_scan_old(tmp_path: Path) -> None:
+    for hours in (3, 2):
+        remember(tmp_path, [up(WEB, port("tcp/22"))], NOW - hours * HOUR)
+    imported(tmp_path, [up(WEB, port("tcp/80"))], NOW - 99 * DAY)
+    found = scanned(tmp_path)
+    assert states(found, "tcp/22", "tcp/23") == ["open", "closed"]
+    assert found.port(WEB, "tcp", 80) is None
+    assert host(found).run == 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -14,10 +16,12 @@ from agent.declaration.model import Declared, Expect
 from agent.errors import RuntimeFailure
 from agent.workers.inventory.sighting import SERVICE, Sighting
 from agent.workers.watch import gather as module
-from agent.workers.watch.gather import OLD_INVENTORY, Gathered, Watched, gather
-from tests.workers.watch.memories import remember, up
+from agent.workers.watch.gather import MOST_IMPORTS, OLD_INVENTORY, Gathered, Watched, gather, stores
+from tests.workers.watch.memories import imported, remember, up
 from tests.workers.watch.scenes import port
 from tests.workers.watch.test_from_capture import inventory
+
+WEB = "10.20.0.10"
 
 
 def gathered(spool: Path, *declared: Declared, expects: tuple[Expect, ...] = ()) -> Gathered:
@@ -25,7 +29,7 @@ def gathered(spool: Path, *declared: Declared, expects: tuple[Expect, ...] = ())
     def seen(name: str) -> Iterator[Path]:
         yield spool / name
 
-    return gather(Watched(expects, declared, "here"), seen, time.time())
+    return gather(Watched(expects, declared, "here"), seen, time.time(), stored=stores(spool))
 
 
 def test_everything_that_is_there_is_read(tmp_path: Path) -> None:
@@ -81,3 +85,34 @@ def test_what_cannot_be_read_is_blind_and_keeps_nobody_from_the_rest(
     assert len(found.notes) == 6
     assert "capture edge: it has seen nobody for 3 hours" in found.notes
     assert all("\n" not in note for note in found.notes)
+
+
+def test_reports_that_were_imported_under_a_name_of_their_own_are_read(tmp_path: Path) -> None:
+    for name in ("elsewhere", "branch_report", "removed", "far", "old", "broken", "Not A Name", "empty"):
+        (tmp_path / name).mkdir()
+    web, now = [up(WEB, port("tcp/22"))], time.time()
+    imported(tmp_path / "elsewhere", web, now - 60, site=os.uname().nodename)
+    imported(tmp_path / "branch_report", web, now - 60, site="branch")
+    imported(tmp_path / "Not A Name", web, now - 60)
+    remember(tmp_path / "removed", web, now - 60)  # a scan that nobody declares any more
+    remember(tmp_path / "far", web, now - 60, site="branch")
+    imported(tmp_path / "old", web, now - 9 * 86400)
+    (tmp_path / "broken" / "scan.db").write_bytes(b"rubbish")
+    (tmp_path / "file").touch()
+    found = gathered(tmp_path, Declared("far", "scan", site="branch"))
+    read = {(one.service, one.site, one.imported) for one in found.sources.scans}
+    assert read == {("elsewhere", "", True), ("branch_report", "branch", True), ("far", "branch", False)}
+    assert found.sources.blind == {"scan old", "scan broken"}
+    assert found.notes[1:] == ["imported, and too old to be held against anything: old"]
+    assert "broken/scan.db: not a database" in found.notes[0]
+
+
+def test_no_more_of_them_than_so_many(tmp_path: Path) -> None:
+    (tmp_path / "r0").mkdir()
+    imported(tmp_path / "r0", [up(WEB)], time.time() - 60)
+    for number in range(1, MOST_IMPORTS + 5):
+        shutil.copytree(tmp_path / "r0", tmp_path / f"r{number:04}")
+    found = gathered(tmp_path)
+    assert len({one.service for one in found.sources.scans}) == MOST_IMPORTS
+    assert found.notes == ["imported under more than 100 names; r0100 and what follows are left out"]
+    assert stores(tmp_path / "none") == []

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace as replaced
 
 from agent.errors import StorageFailure
+from agent.telemetry.kinds import DRIFT_SEVERITIES, DriftSeverity
 from agent.workers.watch.drift import Judged
 from agent.workers.watch.row import Row
-from agent.workers.watch.standing import NAME, Damaged, Kept, Standing, fold, notice, read, write
+from agent.workers.watch.standing import ANSWERS, NAME, Damaged, Kept, Standing, fold, notice, read, write
 
 SOURCES = ("scan a", "scan b", "listening")
 
@@ -66,6 +69,56 @@ def test_since_is_as_it_was_found_and_how_grave_as_it_is_now() -> None:
     assert not (later.found or later.gone)
 
 
+severities = st.sampled_from(DRIFT_SEVERITIES)
+
+
+@given(st.lists(severities, min_size=1, max_size=12), st.booleans())
+def test_what_is_graver_than_was_ever_told_is_told_again_and_nothing_else(
+    history: list[DriftSeverity], earlier: bool
+) -> None:
+    """Also after a restart of a version that wrote down how grave it was, and not how grave it had been."""
+    standing: Standing = {}
+    worst = -1
+    for now, severity in enumerate(history):
+        folded = fold(standing, judged(replace(row(1), severity=severity)), (), float(now))
+        rank = DRIFT_SEVERITIES.index(severity)
+        assert [one.severity for one in folded.found] == ([severity] if rank > worst else [])
+        assert not folded.gone
+        worst = rank if earlier else max(worst, rank)
+        (one,) = folded.standing.values()
+        assert (one.severity, one.since, one.found) == (severity, 5.0, 0.0)
+        standing = {one.key: replaced(one, told="")} if earlier else folded.standing
+    (gone,) = fold(standing, judged(), (), 99.0).gone
+    assert gone.severity == history[-1]
+
+
+def test_who_answers_instead_is_told_of_once_however_often_they_take_turns() -> None:
+    def told(answer: str, since: float, standing: Standing) -> tuple[bool, Standing]:
+        asked = replace(row(1, since=since), kind="service_differs", answer=answer)
+        folded = fold(standing, judged(asked), (), since)
+        assert not folded.gone
+        return bool(folded.found), folded.standing
+
+    found, standing = told("http nginx", 1.0, {})
+    assert found
+    for turn in range(3):
+        found, standing = told("http nginx", 2.0 + turn, standing)
+        assert not found
+        found, standing = told("backdoor meterpreter", 10.0 + turn, standing)
+        assert found == (turn == 0)
+    (one,) = standing.values()
+    assert (one.since, one.found) == (10.0, 10.0)
+    for number in range(3 * ANSWERS):
+        found, standing = told(f"it changes each time {number}" + "x" * 2000, 20.0, standing)
+        assert found
+        (one,) = standing.values()
+        assert len(one.answers) <= ANSWERS
+    # Of what an earlier version wrote down nobody knows who it was that answered.
+    found, standing = told("http nginx", 30.0, {one.key: replaced(one, answers=())})
+    assert not found
+    assert told("ssh", 31.0, standing)[0]
+
+
 def test_what_was_left_out_for_want_of_room_is_not_gone() -> None:
     first = fold({}, judged(row(1), row(2)), (), 1.0)
     crowded = fold(first.standing, judged(row(1), left_out=1), (), 2.0)
@@ -92,6 +145,18 @@ def test_what_stands_is_read_back(tmp_path: Path) -> None:
 def test_what_an_earlier_version_wrote_is_read(tmp_path: Path) -> None:
     (tmp_path / NAME).write_text('{"rows": [], "noticed": [["tcp", "::", 22, 1.5]], "version": 1}')
     assert read(tmp_path / NAME) == Kept({}, {("tcp", "::", 22): 1.5}, 0, [])
+
+
+def test_rows_that_an_earlier_version_wrote_are_read(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_text(
+        '{"rows": [{"key": "open_undeclared 10.0.0.1 tcp/1", "kind": "open_undeclared", "severity": "high",'
+        ' "host": "10.0.0.1", "service": "tcp/1", "what": "is open", "since": 5.0, "found": 7.0, "depends": [],'
+        ' "expectations": [], "site": ""}], "noticed": [], "version": 1, "last": 5, "untold": []}'
+    )
+    kept = read(tmp_path / NAME)
+    assert kept is not None
+    folded = fold(kept.standing, judged(row(1)), (), 9.0)
+    assert not (folded.found or folded.gone)
 
 
 def test_what_cannot_be_read_or_written_is_told_in_one_line(tmp_path: Path) -> None:

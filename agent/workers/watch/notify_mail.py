@@ -34,7 +34,8 @@ _DOMAIN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", re.ASCI
 _PLAIN = re.compile(r"[ -~]{0,200}")
 _ENCODED: Final = 42  # bytes of text in one encoded word, which has 75 characters at most
 _LONGEST_REPLY: Final = 4096
-_REFUSING: Final = ("552", "554", "523")  # too large, and refused for what it says
+_REFUSING: Final = ("552", "554", "523")
+"""Replies to the text of a mail that refuse this very one: too large, or refused for what it says."""
 
 
 def mail_name() -> str:
@@ -116,22 +117,21 @@ async def _by_smtp(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, recipient: str, content: bytes, domain: str
 ) -> Outcome:
     lines = content.replace(b"\n.", b"\n..").replace(b"\n", b"\r\n")  # RFC 5321, 4.5.2
-    steps = [
-        (b"", "220"),
-        (f"EHLO {domain}\r\n".encode(), "250"),
-        (f"MAIL FROM:<agent@{domain}>\r\n".encode(), "250"),
-        (f"RCPT TO:<{recipient}>\r\n".encode(), "25"),
-        (b"DATA\r\n", "354"),
-        (lines + b".\r\n", "250"),
+    steps: list[tuple[bytes, str, tuple[str, ...]]] = [  # what is said, how an answer begins that lets us go on, and those that refuse this very mail
+        (b"", "220", ()),
+        (f"EHLO {domain}\r\n".encode(), "250", ()),
+        (f"MAIL FROM:<agent@{domain}>\r\n".encode(), "250", ()),
+        (f"RCPT TO:<{recipient}>\r\n".encode(), "25", ()),
+        (b"DATA\r\n", "354", _REFUSING),
+        (lines + b".\r\n", "250", _REFUSING),
     ]
-    for said, wanted in steps:
+    for said, wanted, refusing in steps:
         writer.write(said)
         await writer.drain()
         reply = await _reply(reader)
         if not reply.startswith(wanted):
-            return Outcome(
-                False, f"the mail system says: {cut(reply) or 'nothing'}", refused=reply.startswith(_REFUSING)
-            )
+            why = f"the mail system says: {cut(reply) or 'nothing'}"
+            return Outcome(False, why, refused=reply.startswith(refusing))
     writer.write(b"QUIT\r\n")
     return Outcome(True)
 

@@ -48,13 +48,18 @@ def mail_name() -> str:
     return name if _DOMAIN.fullmatch(name) else "localhost"
 
 
+def qualified(recipient: str, domain: str) -> str:
+    """An address with a domain: no other is one in SMTP (RFC 5321, 2.3.5), and Exim takes no other."""
+    return recipient if "@" in recipient else f"{recipient}@{domain}"
+
+
 def mail(recipient: str, message: Mapping[str, Any], domain: str) -> bytes:
     """The mail that tells of a message (RFC 5322), with LF at the end of its lines."""
     sender = f"agent@{domain}"
     created = time.gmtime(float(message["created"]))
     headers = [
         ("From", f"agent <{sender}>"),
-        ("To", recipient),
+        ("To", qualified(recipient, domain)),
         ("Subject", header_text(f"[{message['severity']}] {message['text']}")),
         ("Date", time.strftime("%a, %d %b %Y %H:%M:%S +0000", created)),
         ("Message-ID", f"<{message['id']}@{domain}>"),
@@ -104,7 +109,7 @@ async def send(recipient: str, message: Mapping[str, Any], environment: Mapping[
             except OSError:
                 return await _by_sendmail(recipient, content, domain, environment)
             try:
-                return await _by_smtp(reader, writer, recipient, content, domain)
+                return await _by_smtp(reader, writer, qualified(recipient, domain), content, domain)
             finally:
                 writer.close()
     except TimeoutError:
@@ -117,7 +122,8 @@ async def _by_smtp(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, recipient: str, content: bytes, domain: str
 ) -> Outcome:
     lines = content.replace(b"\n.", b"\n..").replace(b"\n", b"\r\n")  # RFC 5321, 4.5.2
-    steps: list[tuple[bytes, str, tuple[str, ...]]] = [  # what is said, how an answer begins that lets us go on, and those that refuse this very mail
+    # What is said, how an answer begins that lets us go on, and those that refuse this very mail.
+    steps: list[tuple[bytes, str, tuple[str, ...]]] = [
         (b"", "220", ()),
         (f"EHLO {domain}\r\n".encode(), "250", ()),
         (f"MAIL FROM:<agent@{domain}>\r\n".encode(), "250", ()),
@@ -146,7 +152,9 @@ async def _reply(reader: asyncio.StreamReader) -> str:
 
 
 async def _by_sendmail(recipient: str, content: bytes, domain: str, environment: Mapping[str, str]) -> Outcome:
-    """``-oi``: a line with a dot alone ends nothing. The recipient is on the command line, never taken from headers."""
+    """``-oi``: a line with a dot alone ends nothing. The recipient is on the command line, never taken from headers,
+    and as it was declared: who a user of this host is, is for ``sendmail`` to say.
+    """
     argv = [SENDMAIL, "-oi", "-f", f"agent@{domain}", recipient]
     try:
         return await handed_over(argv, environment, content, timeout=TIMEOUT, name="sendmail")

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from agent.linux.environment import base_environment
 from agent.telemetry.events import Event
 from agent.workers.watch import notify_mail
-from agent.workers.watch.notify_mail import header_text, mail, send
+from agent.workers.watch.notify_mail import header_text, mail, mail_name, send
 from agent.workers.watch.notify_message import compose, cut
 from agent.workers.watch.notify_program import Outcome
 from tests.workers.watch.sinks import free_port, mail_system
@@ -74,6 +74,22 @@ def test_who_listens_on_this_host_is_given_the_mail(tmp_path: Path) -> None:
         first, _, content = (tmp_path / "mail").read_bytes().partition(b"\n")
     assert first.decode().split()[1:] == ["--", "ops@example.org"]
     assert "a\\n.\\nb 0" in read(content.replace(b"\r\n", b"\n")).get_content()
+
+
+def test_a_user_of_this_host_is_an_address_of_its_domain_in_smtp() -> None:
+    outcome, said = answered({})
+    assert outcome.delivered, outcome.why
+    assert f"RCPT TO:<root@{mail_name()}>" in said
+    assert f"To: root@{mail_name()}" in said
+
+
+def test_a_user_of_this_host_is_for_sendmail_to_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, program = tmp_path / "seen", tmp_path / "sendmail"
+    program.write_text(f'#!/bin/sh\necho "$@" > {seen}\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(notify_mail, "SENDMAIL", str(program))
+    assert asyncio.run(send("root", message(), base_environment(os.environ), free_port())).delivered
+    assert seen.read_text().split()[-1] == "root"
 
 
 def test_where_nobody_listens_sendmail_is_given_it(tmp_path: Path) -> None:

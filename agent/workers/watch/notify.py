@@ -272,12 +272,12 @@ class NotifyDuty:
         environment = base_environment(self._environ)
         if notify.webhook is not None:
             try:
-                secret = self._secret(notify.secret)
+                key = self._key(notify.secret)
             except OSError as error:
                 return Outcome(False, f"secret {notify.secret} cannot be read: {error.strerror}")
-            return await notify_webhook.post(
-                notify.webhook, message.id, message.body, secret, self._clock(), environment
-            )
+            except ValueError as error:
+                return Outcome(False, f"secret {notify.secret} {error}")
+            return await notify_webhook.post(notify.webhook, message.id, message.body, key, self._clock(), environment)
         if notify.email is not None:
             return await notify_mail.send(notify.email, msgspec.json.decode(message.body), environment, self._port)
         try:
@@ -285,9 +285,12 @@ class NotifyDuty:
         except SpawnFailed as error:
             return Outcome(False, str(error))
 
-    def _secret(self, name: str | None) -> bytes | None:
-        """What webhooks are signed with, as it is now: a secret may be exchanged at any time. Raises ``OSError``."""
+    def _key(self, name: str | None) -> bytes | None:
+        """What webhooks are signed with, as it is now: a secret may be exchanged at any time.
+
+        Raises ``OSError`` when it cannot be read, ``ValueError`` when it is no key.
+        """
         if name is None:
             return None
         with Path(self._environ.get(f"{name.upper()}_FILE", "")).open("rb") as file:
-            return file.read(LARGEST_SECRET)
+            return notify_webhook.key_of(file.read(LARGEST_SECRET))

@@ -403,6 +403,25 @@ def test_the_secret_is_read_when_it_is_needed(bench: Bench, tmp_path: Path) -> N
         assert server.requests[0].headers["webhook-signature"].startswith("v1,")
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [("\n", "secret hook is empty"), ("whsec_s3cret!", "secret hook is no base64 after whsec_")],
+)
+def test_what_is_to_be_signed_is_not_sent_without_a_key(
+    bench: Bench, tmp_path: Path, content: str, reason: str
+) -> None:
+    (tmp_path / "hook").write_text(content)
+    bench.environ["HOOK_FILE"] = str(tmp_path / "hook")
+    with hook() as server:
+        ops = Notify("ops", webhook=server.url, secret="hook", group=0)  # its name
+        bench.begin(ops)
+        bench.tell("failed")
+        duty = bench.run(ops, until=lambda _duty: "notify_failed" in bench.told.kinds)
+        assert server.requests == []
+    assert bench.told.events[0][1].startswith(f"ops cannot be told: {reason}; tried again")
+    assert duty.status() == f"ops cannot be told: {reason}"
+
+
 def test_a_disk_that_takes_nothing_is_waited_for(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     with hook() as server:
         ops = Notify("ops", webhook=server.url, group=0)

@@ -260,7 +260,10 @@ Argv = Annotated[
 class NotifyKeys(TypedDict, total=False):
     """``[notify.NAME]``."""
 
-    webhook: Annotated[Text, _key('a URL such as "https://hooks.example.org/agent"', sinks.webhook)]
+    webhook: Annotated[
+        Text,
+        _key('a URL such as "https://hooks.example.org/agent" (http is for private addresses alone)', sinks.webhook),
+    ]
     secret: Annotated[Text, _key("the name of a secret", check.secret_name)]
     email: Annotated[Text, _key('an address such as "ops@example.org"', sinks.email)]
     command: Argv

@@ -31,19 +31,22 @@ _ADDRESS_HINT = 'write one such as "ops@example.org", or a user of this host suc
 
 
 def webhook(text: str) -> str:
-    """A URL with ``https``, or with ``http`` to this host and to private addresses. Raises ``UsageError``."""
+    """A URL with ``https``, or with ``http`` to this host and to private addresses.
+
+    Raises ``UsageError``, which quotes nothing: any part of what was written may be a token or a password.
+    """
     match = _URL.fullmatch(text) if len(text) <= LONGEST_URL else None
     if match is None:
         if "@" in text.partition("://")[2].partition("/")[0]:
             raise UsageError(f"a URL holds no user and no password here; {_URL_HINT}")
-        raise UsageError(f"{shown(text)} is not a URL that can be posted to; {_URL_HINT}")
+        raise UsageError(f"is not a URL that can be posted to; {_URL_HINT}")
     if match["port"] and not 1 <= int(match["port"]) <= 65535:
-        raise UsageError(f"{shown(text)} names no port; ports go from 1 to 65535")
+        raise UsageError("names no port; ports go from 1 to 65535")
     host = match["name"] or match["address"]
     if match["address"] and not _is_address(host):
-        raise UsageError(f"{shown(text)} has no IPv6 address in its brackets; {_URL_HINT}")
+        raise UsageError(f"has no IPv6 address in its brackets; {_URL_HINT}")
     if match["scheme"] == "http" and not _is_private(host):
-        raise UsageError(f"{shown(text)} would go out unencrypted; write https (http is for private addresses alone)")
+        raise UsageError("would go out unencrypted; write https (http is for private addresses alone)")
     return text
 
 

@@ -184,7 +184,15 @@ def test_a_secret_in_a_url_is_shown_nowhere(read: Read) -> None:
         read(text, {"HOOK_TOKEN": "hunter2 "})
     assert [str(problem) for problem in error.value.problems] == [
         '/k/env.toml:2: notify.x.webhook: "https://hooks.example.org/${HOOK_TOKEN}" is not a URL such as '
-        '"https://hooks.example.org/agent"'
+        '"https://hooks.example.org/agent" (http is for private addresses alone)'
+    ]
+
+
+def test_a_token_written_into_a_url_is_not_quoted(read: Read) -> None:
+    with pytest.raises(DeclarationError) as error:
+        read('[notify.x]\nwebhook = "http://hooks.example.org/T0/hunter2"\n')
+    assert [str(problem) for problem in error.value.problems] == [
+        "/k/env.toml:2: notify.x.webhook: would go out unencrypted; write https (http is for private addresses alone)"
     ]
 
 

@@ -1,7 +1,8 @@
 """The watch's duty to tell: reads the agent's events, puts what is to be told in a queue on disk, and delivers it.
 
 Each notification is delivered by itself, one message after the other, so that one that does not work holds up no other.
-What fails is tried again later and later; that it fails, works again, or that a message is given up, is an event.
+What fails is tried again later and later. That it fails, that messages are given up and that it works again are events,
+each told once until it works again: others are told of them, and may not work either.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -25,7 +25,7 @@ from agent.workers.watch.duty import Teller, Turn
 from agent.workers.watch.notify_choice import concerns
 from agent.workers.watch.notify_message import complete, compose
 from agent.workers.watch.notify_program import Outcome, handed_over
-from agent.workers.watch.notify_queue import LAST_RETRY, LONGEST, Queue, Waiting, delay_after
+from agent.workers.watch.notify_queue import LAST_RETRY, LONGEST, Failing, Queue, Waiting, delay_after
 from agent.workers.watch.notify_source import EventSource
 
 LOOK: Final = 0.5
@@ -36,9 +36,6 @@ BEFORE: Final = 60.0
 
 MOST_AT_ONCE: Final = 100
 """Messages that are made for one notification between two looks: the watch goes on beating."""
-
-GONE_EVERY: Final = 60.0
-"""Seconds between two events about messages that had to make room."""
 
 MOST_REFUSALS: Final = 3
 """So often a message is offered to who says that it is not wanted."""
@@ -79,28 +76,30 @@ class NotifyDuty:
         self._queue: Queue | None = None
         self._begun = False
         self._under_way: dict[str, asyncio.Task[None]] = {}
-        self._failing: dict[str, str] = {}
+        self._failing: dict[str, Failing] = {}
         self._delivered = self._dropped = self._waiting = 0
-        self._done: dict[str, int] = {}
+        self._done: dict[str, int] = {}  # the last one delivered, as long as the disk does not take that
         self._pauses: dict[str, float] = {}
-        self._gone: Counter[str] = Counter()
-        self._gone_told: dict[str, float] = {}
         self._problem = self._failure = ""
 
     async def start(self) -> None:
         """Nothing yet: a disk on which the queue cannot be opened is waited for as well."""
 
     def _open(self) -> Queue:
-        """The queue, opened and begun if it was not. Raises ``StorageFailure``."""
+        """The queue, opened if it was not. Raises ``StorageFailure``."""
         if self._queue is None:
-            self._queue = queue = Queue(self._data / "notify.db", self._clock)
+            queue = Queue(self._data / "notify.db", self._clock)
+            self._failing = {name: one for name, one in queue.failing().items() if name in self._notifies}
+            self._queue = queue
             self._tell_replaced(queue)
-        if not self._begun:
-            # The first watch of all begins with what its agent began with. A cursor is at least unix milliseconds.
-            cursor = self._queue.cursor
-            self._queue.begin(int((self._clock() - BEFORE) * 1000) if cursor is None else cursor, self._notifies)
-            self._begun = True
         return self._queue
+
+    def _begin(self, queue: Queue) -> None:
+        """The first watch of all begins with what its agent began with. A cursor is at least unix milliseconds."""
+        if not self._begun:
+            cursor = queue.cursor
+            queue.begin(int((self._clock() - BEFORE) * 1000) if cursor is None else cursor, self._notifies)
+            self._begun = True
 
     def _tell_replaced(self, queue: Queue) -> None:
         if queue.opened.moved_aside is not None:
@@ -116,16 +115,26 @@ class NotifyDuty:
             while True:
                 turn()
                 try:
-                    queue = self._open()
-                    more = self._read(queue)
-                    self._group(queue)
-                    self._deliver(queue, group)
-                    self._waiting = queue.waiting()
+                    more = self._look(group)
                     self._trouble("")
                 except StorageFailure as failure:  # nothing is lost: what was read is read again
                     more = False
                     self._trouble(str(failure))
                 await asyncio.sleep(0 if more else 10 * LOOK if self._failure else LOOK)
+
+    def _look(self, group: asyncio.TaskGroup) -> bool:
+        """Once from events to deliveries; whether there may be more. Raises ``StorageFailure``."""
+        queue = self._open()
+        try:
+            self._begin(queue)
+            for name in list(self._done):
+                self._tidy(queue, name)
+            more = self._read(queue)
+            self._group(queue)
+            self._waiting = queue.waiting()
+        finally:  # what is queued goes out, whatever becomes of what is to be: it may be about the disk
+            self._deliver(queue, group)
+        return more
 
     async def stop(self) -> None:
         """Let go of both databases; what was being delivered is delivered again by the next watch."""
@@ -139,9 +148,9 @@ class NotifyDuty:
         if self._failure:
             return self._failure
         if self._failing:
-            name, why = next(iter(self._failing.items()))
+            name, failing = next(iter(self._failing.items()))
             more = f" and {len(self._failing) - 1} more" if len(self._failing) > 1 else ""
-            return f"{name}{more} cannot be told: {why}"
+            return f"{name}{more} cannot be told: {failing.why}"
         return f"{count(self._waiting, 'notification')} waiting" if self._waiting else ""
 
     def figures(self) -> Mapping[str, int | float | str | None]:
@@ -173,68 +182,79 @@ class NotifyDuty:
         return True
 
     def _group(self, queue: Queue) -> None:
-        """Make messages of what has been held for long enough."""
+        """Make messages of what has been held for long enough.
+
+        None has to make room for another as long as they are taken: until then the events are held on.
+        """
         for name, notify in self._notifies.items():
             now, arrivals = self._clock(), queue.arrivals(name)
-            for _ in range(MOST_AT_ONCE):
+            for _ in range(MOST_AT_ONCE if name in self._failing else min(MOST_AT_ONCE, queue.room(name))):
                 number = complete(arrivals, notify.group, now)
                 if not number:
                     break
                 events = queue.held(name, number)
                 message = compose(self._server, name, events, queue.missed(name), now)
-                self._gone[name] += queue.put(name, message, events[-1].cursor, now)
+                if gone := queue.put(name, message, events[-1].cursor, now):
+                    self._drop(name, f"the oldest messages have to make room: {self._failing[name].why}", gone)
                 arrivals = arrivals[number:]
-            if self._gone[name] and self._steady() >= self._gone_told.get(name, float("-inf")) + GONE_EVERY:
-                self._gone_told[name] = self._steady()
-                gone = self._gone.pop(name)
-                self._drop(name, f"{count(gone, 'message')} had to make room, the oldest: nobody takes them", gone)
 
     def _deliver(self, queue: Queue, group: asyncio.TaskGroup) -> None:
         for name, notify in self._notifies.items():
-            if name in self._under_way and not self._under_way[name].done():
-                continue
-            message = queue.next(name)
-            if message is None or self._steady() < self._pauses.get(name, 0.0):
-                continue
-            if self._done.get(name) == message.number:  # it has been delivered, and the disk did not take that
-                queue.remove(message.number)
-                continue
-            # A clock that was set back holds nothing up for longer than a retry may take.
-            if not self._clock() < message.due <= self._clock() + LAST_RETRY + 60:
-                self._under_way[name] = group.create_task(self._attempt(queue, notify, message))
+            under_way = self._under_way.get(name)
+            if (under_way is None or under_way.done()) and self._due(queue, name) is not None:
+                self._under_way[name] = group.create_task(self._one_by_one(queue, notify))
 
-    async def _attempt(self, queue: Queue, notify: Notify, message: Waiting) -> None:
-        outcome = await self._send(notify, message)
+    def _due(self, queue: Queue, name: str) -> Waiting | None:
+        """The message that is to be delivered now."""
+        message = queue.next(name, self._done.get(name, 0))
+        if message is None or self._steady() < self._pauses.get(name, 0.0):
+            return None
+        # A clock that was set back holds nothing up for longer than a retry may take.
+        return None if self._clock() < message.due <= self._clock() + LAST_RETRY + 60 else message
+
+    async def _one_by_one(self, queue: Queue, notify: Notify) -> None:
+        """Deliver messages until none is due, or one is not taken: then there is a look first."""
         try:
-            self._settle(queue, notify, message, outcome)
+            while (message := self._due(queue, notify.name)) is not None:
+                outcome = await self._send(notify, message)
+                self._settle(queue, notify.name, message, outcome)
+                if not outcome.delivered:
+                    break
         except StorageFailure as failure:
             self._trouble(str(failure))
 
-    def _settle(self, queue: Queue, notify: Notify, message: Waiting, outcome: Outcome) -> None:
-        now = self._clock()
+    def _settle(self, queue: Queue, name: str, message: Waiting, outcome: Outcome) -> None:
         if outcome.delivered:
             self._delivered += 1
-            if self._failing.pop(notify.name, None) is not None:
-                self._teller.event("notify_resumed", f"{notify.name} can be told again", notify=notify.name)
-            self._done[notify.name] = message.number
-            queue.remove(message.number)
+            self._done[name] = message.number
+            if (failing := self._failing.pop(name, None)) is not None:
+                gone = f"; {count(failing.dropped, 'message')} given up meanwhile" if failing.dropped else ""
+                self._teller.event("notify_resumed", f"{name} can be told again{gone}", notify=name)
+            self._tidy(queue, name)
             return
-        refused = outcome.refused and message.refusals + 1 >= MOST_REFUSALS
-        if refused or now - message.created > LONGEST:
-            self._done[notify.name] = message.number
-            self._drop(notify.name, f"message {message.id} is given up: {outcome.why}")
-            queue.remove(message.number)
-            return
-        delay = delay_after(message.attempts)
-        self._pauses[notify.name] = self._steady() + delay
-        if notify.name not in self._failing:
-            self._teller.event(
-                "notify_failed",
-                f"{notify.name} cannot be told: {outcome.why}; tried again in {delay:.0f} s, then ever less often",
-                notify=notify.name,
-            )
-        self._failing[notify.name] = outcome.why
-        queue.retry(message, now + delay, refused=outcome.refused)
+        now, delay = self._clock(), delay_after(message.attempts)
+        given_up = (outcome.refused and message.refusals + 1 >= MOST_REFUSALS) or now - message.created > LONGEST
+        self._pauses[name] = self._steady() + delay
+        self._fail(name, outcome.why, "" if given_up else f"; tried again in {delay:.0f} s, then ever less often")
+        self._tidy(queue, name)
+        if given_up:
+            queue.give_up(name, message, outcome.why)
+            del self._pauses[name]
+            self._drop(name, f"message {message.id} is given up: {outcome.why}")
+        else:
+            queue.retry(name, message, now + delay, outcome.why, refused=outcome.refused)
+
+    def _tidy(self, queue: Queue, name: str) -> None:
+        """Remove what has been delivered. Raises ``StorageFailure``: it is known as delivered all the same."""
+        if name in self._done:
+            queue.delivered(name, self._done[name])
+            del self._done[name]
+
+    def _fail(self, name: str, why: str, then: str) -> None:
+        if name not in self._failing:
+            self._teller.event("notify_failed", f"{name} cannot be told: {why}{then}", notify=name)
+            self._failing[name] = Failing(why)
+        self._failing[name] = self._failing[name]._replace(why=why)
 
     def _trouble(self, failure: str) -> None:
         if failure and failure != self._failure:
@@ -243,18 +263,21 @@ class NotifyDuty:
 
     def _drop(self, name: str, why: str, number: int = 1) -> None:
         self._dropped += number
-        self._teller.event("notify_dropped", f"{name}: {why}", notify=name)
+        before = self._failing[name]
+        self._failing[name] = before._replace(dropped=before.dropped + number)
+        if not before.dropped:
+            self._teller.event("notify_dropped", f"{name}: {why}", notify=name)
 
     async def _send(self, notify: Notify, message: Waiting) -> Outcome:
         environment = base_environment(self._environ)
         if notify.webhook is not None:
             try:
-                secret = self._secret(notify.secret)
+                key = self._key(notify.secret)
             except OSError as error:
                 return Outcome(False, f"secret {notify.secret} cannot be read: {error.strerror}")
-            return await notify_webhook.post(
-                notify.webhook, message.id, message.body, secret, self._clock(), environment
-            )
+            except ValueError as error:
+                return Outcome(False, f"secret {notify.secret} {error}")
+            return await notify_webhook.post(notify.webhook, message.id, message.body, key, self._clock(), environment)
         if notify.email is not None:
             return await notify_mail.send(notify.email, msgspec.json.decode(message.body), environment, self._port)
         try:
@@ -262,9 +285,12 @@ class NotifyDuty:
         except SpawnFailed as error:
             return Outcome(False, str(error))
 
-    def _secret(self, name: str | None) -> bytes | None:
-        """What webhooks are signed with, as it is now: a secret may be exchanged at any time. Raises ``OSError``."""
+    def _key(self, name: str | None) -> bytes | None:
+        """What webhooks are signed with, as it is now: a secret may be exchanged at any time.
+
+        Raises ``OSError`` when it cannot be read, ``ValueError`` when it is no key.
+        """
         if name is None:
             return None
         with Path(self._environ.get(f"{name.upper()}_FILE", "")).open("rb") as file:
-            return file.read(LARGEST_SECRET)
+            return notify_webhook.key_of(file.read(LARGEST_SECRET))

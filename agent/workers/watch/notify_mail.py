@@ -34,7 +34,8 @@ _DOMAIN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", re.ASCI
 _PLAIN = re.compile(r"[ -~]{0,200}")
 _ENCODED: Final = 42  # bytes of text in one encoded word, which has 75 characters at most
 _LONGEST_REPLY: Final = 4096
-_REFUSING: Final = ("552", "554", "523")  # too large, and refused for what it says
+_REFUSING: Final = ("552", "554", "523")
+"""Replies to the text of a mail that refuse this very one: too large, or refused for what it says."""
 
 
 def mail_name() -> str:
@@ -47,13 +48,18 @@ def mail_name() -> str:
     return name if _DOMAIN.fullmatch(name) else "localhost"
 
 
+def qualified(recipient: str, domain: str) -> str:
+    """An address with a domain: no other is one in SMTP (RFC 5321, 2.3.5), and Exim takes no other."""
+    return recipient if "@" in recipient else f"{recipient}@{domain}"
+
+
 def mail(recipient: str, message: Mapping[str, Any], domain: str) -> bytes:
     """The mail that tells of a message (RFC 5322), with LF at the end of its lines."""
     sender = f"agent@{domain}"
     created = time.gmtime(float(message["created"]))
     headers = [
         ("From", f"agent <{sender}>"),
-        ("To", recipient),
+        ("To", qualified(recipient, domain)),
         ("Subject", header_text(f"[{message['severity']}] {message['text']}")),
         ("Date", time.strftime("%a, %d %b %Y %H:%M:%S +0000", created)),
         ("Message-ID", f"<{message['id']}@{domain}>"),
@@ -103,7 +109,7 @@ async def send(recipient: str, message: Mapping[str, Any], environment: Mapping[
             except OSError:
                 return await _by_sendmail(recipient, content, domain, environment)
             try:
-                return await _by_smtp(reader, writer, recipient, content, domain)
+                return await _by_smtp(reader, writer, qualified(recipient, domain), content, domain)
             finally:
                 writer.close()
     except TimeoutError:
@@ -116,22 +122,22 @@ async def _by_smtp(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, recipient: str, content: bytes, domain: str
 ) -> Outcome:
     lines = content.replace(b"\n.", b"\n..").replace(b"\n", b"\r\n")  # RFC 5321, 4.5.2
-    steps = [
-        (b"", "220"),
-        (f"EHLO {domain}\r\n".encode(), "250"),
-        (f"MAIL FROM:<agent@{domain}>\r\n".encode(), "250"),
-        (f"RCPT TO:<{recipient}>\r\n".encode(), "25"),
-        (b"DATA\r\n", "354"),
-        (lines + b".\r\n", "250"),
+    # What is said, how an answer begins that lets us go on, and those that refuse this very mail.
+    steps: list[tuple[bytes, str, tuple[str, ...]]] = [
+        (b"", "220", ()),
+        (f"EHLO {domain}\r\n".encode(), "250", ()),
+        (f"MAIL FROM:<agent@{domain}>\r\n".encode(), "250", ()),
+        (f"RCPT TO:<{recipient}>\r\n".encode(), "25", ()),
+        (b"DATA\r\n", "354", _REFUSING),
+        (lines + b".\r\n", "250", _REFUSING),
     ]
-    for said, wanted in steps:
+    for said, wanted, refusing in steps:
         writer.write(said)
         await writer.drain()
         reply = await _reply(reader)
         if not reply.startswith(wanted):
-            return Outcome(
-                False, f"the mail system says: {cut(reply) or 'nothing'}", refused=reply.startswith(_REFUSING)
-            )
+            why = f"the mail system says: {cut(reply) or 'nothing'}"
+            return Outcome(False, why, refused=reply.startswith(refusing))
     writer.write(b"QUIT\r\n")
     return Outcome(True)
 
@@ -146,7 +152,9 @@ async def _reply(reader: asyncio.StreamReader) -> str:
 
 
 async def _by_sendmail(recipient: str, content: bytes, domain: str, environment: Mapping[str, str]) -> Outcome:
-    """``-oi``: a line with a dot alone ends nothing. The recipient is on the command line, never taken from headers."""
+    """``-oi``: a line with a dot alone ends nothing. The recipient is on the command line, never taken from headers,
+    and as it was declared: who a user of this host is, is for ``sendmail`` to say.
+    """
     argv = [SENDMAIL, "-oi", "-f", f"agent@{domain}", recipient]
     try:
         return await handed_over(argv, environment, content, timeout=TIMEOUT, name="sendmail")

@@ -24,40 +24,47 @@ TIMEOUT: Final = 30
 """Seconds that one delivery takes at most, and 10 of them until there is a connection."""
 
 _CONNECT: Final = 10
-_PREFIX: Final = "whsec_"
+_PREFIX: Final = b"whsec_"
 _CONFIG: Final = 1
 
 REFUSED: Final = frozenset({400, 410, 413, 414, 415, 422})
 """Answers that say that this message, and not just any, is not wanted (RFC 9110, 15.5)."""
 
 
-def sign(secret: bytes, identity: str, timestamp: int, body: bytes) -> str:
-    """The header ``webhook-signature``. A secret that begins with ``whsec_`` is the base64 of the key."""
+def sign(key: bytes, identity: str, timestamp: int, body: bytes) -> str:
+    """The header ``webhook-signature``."""
     content = b".".join([identity.encode(), str(timestamp).encode(), body])
-    return "v1," + base64.b64encode(hmac.new(key_of(secret), content, hashlib.sha256).digest()).decode()
+    return "v1," + base64.b64encode(hmac.new(key, content, hashlib.sha256).digest()).decode()
 
 
 def key_of(secret: bytes) -> bytes:
-    """The key that a secret stands for; white space around it is none of it."""
+    """The key that a secret stands for: what base64 says after ``whsec_``, else all but the white space around it.
+
+    Raises ``ValueError`` when that is nothing, as everybody has an empty key; its text goes on after the secret's name.
+    """
     text = secret.strip()
-    if text.startswith(_PREFIX.encode()):
+    key = text
+    if text.startswith(_PREFIX):
         try:
-            return base64.b64decode(text.removeprefix(_PREFIX.encode()), validate=True)
+            key = base64.b64decode(text.removeprefix(_PREFIX), validate=True)
         except binascii.Error:
-            return text
-    return text
+            raise ValueError(f"is no base64 after {_PREFIX.decode()}") from None
+    if not key:
+        raise ValueError("is empty")
+    return key
 
 
 async def post(
-    url: str, identity: str, body: bytes, secret: bytes | None, now: float, environment: Mapping[str, str]
+    url: str, identity: str, body: bytes, key: bytes | None, now: float, environment: Mapping[str, str]
 ) -> Outcome:
-    """Deliver ``body`` once, at ``now`` (unix seconds). Only an answer from 200 to 299 says that it was taken.
+    """Deliver ``body`` once, at ``now`` (unix seconds), signed if there is a ``key``.
 
+    Only an answer from 200 to 299 says that it was taken.
     Redirections are not followed, and no proxy is asked: the body would go where nobody has declared.
     """
     headers = {"Content-Type": "application/json", "webhook-id": identity, "webhook-timestamp": str(int(now))}
-    if secret is not None:
-        headers["webhook-signature"] = sign(secret, identity, int(now), body)
+    if key is not None:
+        headers["webhook-signature"] = sign(key, identity, int(now), body)
     try:
         ended = await run_program(
             ["curl", "--disable", "--config", f"{{{_CONFIG}}}"],

@@ -44,6 +44,19 @@ class Told:
         return [kind for kind, _message, _data in self.events]
 
 
+class Heard(Told):
+    """The agent hears of it: what is told is an event itself."""
+
+    def __init__(self, store: EventStore) -> None:
+        super().__init__()
+        self._store = store
+
+    def event(self, kind: str, message: str, /, **data: Any) -> None:
+        super().event(kind, message, **data)
+        self._store.append(kind, message, "watch", **data)
+        self._store.flush()
+
+
 class Bench:
     """An agent's spool, with its events, and a watch beside it."""
 
@@ -59,6 +72,7 @@ class Bench:
         self.data.mkdir()
         self.told = Told()
         self.environ = {**os.environ, "SERVICE_SERVER": "hel1"}
+        self.looks = 0
 
     def tell(self, *kinds: str, service: str | None = "lan", **data: Any) -> None:
         for kind in kinds:
@@ -73,7 +87,7 @@ class Bench:
                 self.told, Watch(name="watch", notifies=notifies), self.data, self.environ, port=port or free_port()
             )
             await duty.start()
-            running = asyncio.create_task(duty.run(lambda: None))
+            running = asyncio.create_task(duty.run(self._looked))
             try:
                 async with asyncio.timeout(30):
                     while not until(duty):
@@ -86,6 +100,9 @@ class Bench:
             return duty
 
         return asyncio.run(work())
+
+    def _looked(self) -> None:
+        self.looks += 1
 
     def begin(self, *notifies: Notify) -> None:
         """The first run of all."""
@@ -278,11 +295,83 @@ def test_a_flood_that_nobody_takes_is_bounded_and_told_once(bench: Bench, monkey
     bench.begin(ops)
     bench.tell(*["failed"] * 450)
     bench.run(ops, until=lambda duty: duty._queue is not None and duty._begun and _left(duty._queue) == (0, 20))
-    assert bench.told.kinds.count("notify_dropped") == 1
-    assert (
-        "had to make room, the oldest: nobody takes them"
-        in dict(one[:2] for one in bench.told.events)["notify_dropped"]
+    assert bench.told.kinds == ["notify_failed", "notify_dropped"]
+    assert bench.told.events[1][1] == "ops: the oldest messages have to make room: /bin/false exited 1"
+    bench.run(Notify("ops", command=("/bin/true",), group=0), until=delivered(20))
+    assert bench.told.events[2][:2] == (
+        "notify_resumed",
+        "ops can be told again; 430 messages given up meanwhile",
     )
+
+
+def test_nothing_has_to_make_room_where_it_is_taken(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notify_queue, "MOST_MESSAGES", 5)
+    ops = Notify("ops", command=("/bin/true",), group=0)
+    bench.begin(ops)
+    bench.tell(*["failed"] * 60)
+    bench.run(ops, until=delivered(60))
+    assert bench.told.events == []
+
+
+def test_the_next_message_goes_out_as_soon_as_one_is_taken(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notify, "LOOK", 0.5)
+    with hook() as server:
+        ops = Notify("ops", webhook=server.url, group=0)
+        bench.begin(ops)
+        bench.looks = 0
+        bench.tell(*["failed"] * 40)
+        bench.run(ops, until=delivered(40))
+        order = [message["from"] for message in bodies(server)]
+    assert bench.looks < 20
+    assert order == sorted(order), "one after the other"
+
+
+def test_two_that_refuse_everything_tell_of_each_other_once(bench: Bench) -> None:
+    bench.told = Heard(bench.store)
+    with hook([400] * 1000) as server:
+        notifies = tuple(Notify(name, webhook=server.url, group=0) for name in ("a", "b"))
+        bench.begin(*notifies)
+        bench.tell("failed")
+
+        def silent(duty: NotifyDuty) -> bool:
+            """Nothing is to be read, held, or waits."""
+            queue = duty._queue
+            return queue is not None and (queue.cursor, queue.waiting(), queue.arrivals("a"), queue.arrivals("b")) == (
+                bench.store.newest, 0, [], [],
+            )  # fmt: skip
+
+        bench.run(*notifies, until=silent)
+        assert len(server.requests) == 18, "three times each: what failed, and two events of the other"
+    assert sorted(bench.told.kinds) == ["notify_dropped"] * 2 + ["notify_failed"] * 2
+
+
+def test_what_fails_and_what_works_again_is_told_once_by_all_watches_together(bench: Bench) -> None:
+    broken, mended = (Notify("ops", command=(f"/bin/{word}",), group=0) for word in ("false", "true"))
+    bench.begin(broken)
+    bench.tell("failed")
+    bench.run(broken, until=lambda _duty: "notify_failed" in bench.told.kinds)
+    duty = bench.run(broken, until=lambda duty: duty._begun)
+    assert duty.status() == "ops cannot be told: /bin/false exited 1"
+    assert duty.figures()["notifications_failing"] == 1
+    bench.run(broken, until=lambda duty: bool(duty._pauses))
+    assert bench.told.kinds == ["notify_failed"]
+    bench.run(mended, until=lambda duty: delivered(1)(duty) and not duty.status())
+    assert bench.told.kinds == ["notify_failed", "notify_resumed"]
+    assert bench.told.events[1][1] == "ops can be told again"
+    assert bench.run(mended, until=lambda duty: duty._begun).figures()["notifications_failing"] == 0
+
+
+def test_that_messages_are_given_up_is_told_once_by_all_watches_together(bench: Bench) -> None:
+    with hook([400] * 9) as server:
+        ops = Notify("ops", webhook=server.url, group=0)
+        bench.begin(ops)
+        for number in range(3):
+            bench.tell("failed")
+            bench.run(ops, until=lambda duty: duty.figures()["notifications_dropped"] == 1)
+            assert bench.told.kinds == ["notify_failed", "notify_dropped"], number
+        bench.tell("hung")
+        bench.run(ops, until=delivered(1))
+    assert bench.told.events[2][1] == "ops can be told again; 3 messages given up meanwhile"
 
 
 def _left(queue: notify_queue.Queue) -> tuple[int, int]:
@@ -312,6 +401,25 @@ def test_the_secret_is_read_when_it_is_needed(bench: Bench, tmp_path: Path) -> N
         (tmp_path / "hook").write_text("s3cret")
         bench.run(ops, until=delivered(1))
         assert server.requests[0].headers["webhook-signature"].startswith("v1,")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [("\n", "secret hook is empty"), ("whsec_s3cret!", "secret hook is no base64 after whsec_")],
+)
+def test_what_is_to_be_signed_is_not_sent_without_a_key(
+    bench: Bench, tmp_path: Path, content: str, reason: str
+) -> None:
+    (tmp_path / "hook").write_text(content)
+    bench.environ["HOOK_FILE"] = str(tmp_path / "hook")
+    with hook() as server:
+        ops = Notify("ops", webhook=server.url, secret="hook", group=0)  # its name
+        bench.begin(ops)
+        bench.tell("failed")
+        duty = bench.run(ops, until=lambda _duty: "notify_failed" in bench.told.kinds)
+        assert server.requests == []
+    assert bench.told.events[0][1].startswith(f"ops cannot be told: {reason}; tried again")
+    assert duty.status() == f"ops cannot be told: {reason}"
 
 
 def test_a_disk_that_takes_nothing_is_waited_for(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -358,6 +466,33 @@ def test_a_full_disk_costs_nothing_that_was_to_be_told(bench: Bench, disk: Path)
     assert refused
     assert cursors == sorted(set(cursors))
     assert len(cursors) == 40
+
+
+def test_what_is_queued_goes_out_while_the_disk_is_full(bench: Bench, disk: Path, tmp_path: Path) -> None:
+    bench.data = disk
+    (disk.parent / "agent").symlink_to(bench.events.parent)
+    works, filler = tmp_path / "works", disk / "filler"
+    ops = Notify("ops", command=("/bin/sh", "-c", f"test -e {works}"), severity="info", group=0)
+    bench.begin(ops)
+    bench.tell(*["failed"] * 3)
+    stages = ["queued", "full", "delivered"]
+
+    def until(duty: NotifyDuty) -> bool:
+        if stages[0] == "queued" and duty._waiting == 3 and duty._pauses:
+            with suppress(OSError), filler.open("wb", buffering=0) as file:
+                while True:
+                    file.write(b"x" * 4096)
+            bench.tell(*["started"] * 40, size="x" * 4000)
+            stages.pop(0)
+        if stages[0] == "full" and duty.status().startswith(f"{disk}/notify.db: "):
+            works.touch()
+            stages.pop(0)
+        if stages[0] == "delivered" and delivered(3)(duty):
+            filler.unlink(missing_ok=True)
+        return delivered(43)(duty)
+
+    bench.run(ops, until=until)
+    assert bench.told.kinds == ["notify_failed", "notify_resumed"]
 
 
 CHILD = """

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 import pytest
 
+from agent.telemetry.database import open_database
 from agent.telemetry.events import Event
 from agent.workers.watch import notify_queue
-from agent.workers.watch.notify_queue import FIRST_RETRY, LAST_RETRY, Queue, delay_after
+from agent.workers.watch.notify_queue import FIRST_RETRY, LAST_RETRY, Failing, Queue, delay_after
 
 NOW = 1_000_000.0
 
@@ -53,14 +55,49 @@ def test_messages_are_delivered_in_order_and_tried_again_later(queue: Queue) -> 
     put(queue, "ops", "two")
     first = queue.next("ops")
     assert first is not None
-    queue.retry(first, NOW + 5, refused=True)
+    queue.retry("ops", first, NOW + 5, "HTTP 400", refused=True)
     again = queue.next("ops")
     assert again is not None
     assert (again.id, again.due, again.attempts, again.refusals) == ("one", NOW + 5, 1, 1)
-    queue.remove(again.number)
-    second = queue.next("ops")
+    second = queue.next("ops", after=again.number)
+    queue.delivered("ops", again.number)
     assert second is not None
     assert second.id == "two"
+    assert queue.next("ops") == second
+
+
+def test_who_cannot_be_told_is_known_until_it_works(queue: Queue, tmp_path: Path) -> None:
+    put(queue, "ops", "one")
+    put(queue, "ops", "two")
+    first = queue.next("ops")
+    assert first is not None
+    queue.retry("ops", first, NOW + 5, "HTTP 500", refused=False)
+    queue.retry("ops", first, NOW + 9, "HTTP 503", refused=False)
+    assert queue.failing() == {"ops": Failing("HTTP 503")}
+    queue.give_up("ops", first, "HTTP 400")
+    queue.close()
+    again = Queue(tmp_path / "notify.db", lambda: NOW)
+    assert again.failing() == {"ops": Failing("HTTP 400", dropped=1)}
+    second = again.next("ops")
+    assert second is not None
+    assert second.id == "two"
+    again.delivered("ops", second.number)
+    assert again.failing() == {}
+    assert again.waiting() == 0
+
+
+def test_what_an_earlier_agent_has_queued_is_kept(tmp_path: Path) -> None:
+    def first_version(connection: sqlite3.Connection, _found: int) -> None:
+        for statement in notify_queue._VERSIONS[0]:
+            connection.execute(statement)
+
+    before = open_database(tmp_path / "notify.db", 1, first_version).connection
+    before.execute("INSERT INTO message VALUES (7, 'ops', 'one', 1, 1, 3, 0, x'7b7d')")
+    before.close()
+    queue = Queue(tmp_path / "notify.db", lambda: NOW)
+    waiting = queue.next("ops")
+    assert waiting is not None
+    assert (waiting.id, queue.failing()) == ("one", {})
 
 
 def test_no_number_is_given_twice(queue: Queue) -> None:
@@ -70,7 +107,7 @@ def test_no_number_is_given_twice(queue: Queue) -> None:
         waiting = queue.next("ops")
         assert waiting is not None
         numbers.append(waiting.number)
-        queue.remove(waiting.number)
+        queue.delivered("ops", waiting.number)
     assert len(set(numbers)) == 3
 
 
@@ -90,16 +127,35 @@ def test_the_queue_is_bounded(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> 
     assert queue.missed("ops") == 4
     assert [put(queue, "ops", name, 99) for name in ("one", "two", "three")] == [0, 0, 1]
     assert queue.missed("ops") == 0
-    oldest = queue.next("ops")
-    assert oldest is not None
-    assert oldest.id == "two"
+
+
+def test_the_oldest_make_room_but_for_the_one_being_tried(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notify_queue, "MOST_MESSAGES", 3)
+    put(queue, "mail", "other")
+    put(queue, "ops", "one")
+    tried = queue.next("ops")
+    assert tried is not None
+    queue.retry("ops", tried, NOW, "HTTP 500", refused=False)
+    assert [queue.room("ops"), put(queue, "ops", "two"), put(queue, "ops", "three")] == [2, 0, 0]
+    assert [queue.room("ops"), put(queue, "ops", "four"), put(queue, "ops", "five")] == [0, 1, 1]
+    left, after = [], 0
+    while waiting := queue.next("ops", after):
+        left.append(waiting.id)
+        after = waiting.number
+    assert left == ["one", "four", "five"]
+    assert queue.failing() == {"ops": Failing("HTTP 500", dropped=2)}
+    assert queue.waiting() == 4
 
 
 def test_what_is_not_declared_any_more_is_forgotten(queue: Queue) -> None:
     queue.take(9, {"ops": [event(7)], "mail": [event(7)]}, NOW)
     put(queue, "ops", "one")
+    gone = queue.next("ops")
+    assert gone is not None
+    queue.retry("ops", gone, NOW, "HTTP 500", refused=False)
     queue.begin(9, ["mail"])
     assert queue.waiting() == 0
+    assert queue.failing() == {}
     assert queue.held("ops") == []
     assert len(queue.held("mail")) == 1
     queue.begin(9, [])

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from agent.cli.declared import services
 from agent.cli.instants import SECOND, instant
@@ -26,6 +26,8 @@ EVERY = 1_000_000
 """More runs than a memory holds."""
 
 WHICH = "a run is its number, last, previous, -1 for the newest, or a time such as 2026-11-20T14:00 or -2d"
+
+_T = TypeVar("_T")
 
 _NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
 _BACK = re.compile(r"-[0-9]{1,6}", re.ASCII)
@@ -84,6 +86,26 @@ def opened(store: Store) -> Iterator[Memory]:
 
     with store.seen() as directory, Memory(directory / SCAN_MEMORY) as memory:
         yield memory
+
+
+def each(found: Found, look: Callable[[str, Memory], _T], *, named: bool) -> list[_T]:
+    """What ``look`` makes of each memory, given the name of the scan.
+
+    One that turns out to be damaged or of a newer version is left out as a whole, and ``found`` tells of it. Raises
+    ``StorageFailure`` for it where it was ``named``, and where there is no other.
+    """
+    told: list[_T] = []
+    for store in found.stores:
+        try:
+            with opened(store) as memory:
+                told.append(look(store.name, memory))
+        except StorageFailure as error:
+            if named:
+                raise
+            found.left_out.append(error)
+    if found.left_out and not told:
+        raise found.left_out[0]
+    return told
 
 
 def runs_of(memory: Memory) -> list[Run]:

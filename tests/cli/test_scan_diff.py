@@ -6,8 +6,11 @@ import csv
 import io
 import json
 import os
+import shutil
+import sqlite3
 import subprocess
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -328,6 +331,44 @@ def test_what_is_not_there_is_said_in_one_line(
     capsys.readouterr()
     assert ctl("show") == 1
     assert complaint(capsys) == "agentctl: there are several scans; name one: lab, other"
+
+
+@pytest.mark.parametrize("harm", ["newer", "empty", "damaged"])
+def test_a_memory_that_cannot_be_read_is_told_of_and_the_others_are_shown(
+    ctl: Ctl, prefix: Path, files: tuple[str, str], capsys: pytest.CaptureFixture[str], harm: str
+) -> None:
+    for name in ("lab", "other"):
+        assert ctl("import", name, *files) == 0
+    path = prefix / "spool" / "other" / "scan.db"
+    if harm == "newer":
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("PRAGMA user_version = 99")
+            assert database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
+    elif harm == "empty":
+        path.write_bytes(b"")
+    else:
+        whole = path.read_bytes()
+        path.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
+    capsys.readouterr()
+    for words, scans in ((("list",), "scans"), (("hosts",), "hosts"), (("report",), "scans")):
+        assert ctl(*words, "--json") == 0
+        told = capsys.readouterr()
+        assert {one["scan"] for one in json.loads(told.out)[scans]} == {"lab"}
+        (note,) = json.loads(told.out)["unreadable"]
+        assert note.startswith(f"{path}: ")
+        assert f"agentctl: {note}" in told.err.splitlines()
+    assert ctl("list") == 0
+    told = capsys.readouterr()
+    assert {line.split()[0] for line in told.out.splitlines()[1:]} == {"lab"}
+    assert told.err == f"agentctl: {note}\n"
+    # It is an error where it was named, and where there is no other.
+    for command in ("list", "hosts"):
+        assert ctl(command, "lab", "other") == 2
+        assert complaint(capsys) == f"agentctl: {note}"
+    shutil.rmtree(prefix / "spool" / "lab")
+    for words in (("list",), ("hosts",), ("report", "--json")):
+        assert ctl(*words) == 2
+        assert complaint(capsys) == f"agentctl: {note}"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root looks with the eyes of another")

@@ -170,14 +170,14 @@ def markdown(told: Told) -> Iterator[str]:
     yield "| address | name | port | state | service |"
     yield "|---|---|---|---|---|"
     for host in told.hosts:
-        name = marked(" ".join(host.names))
+        head = f"| {marked(host.address)} | {marked(' '.join(host.names))} |"
         shown = [port for port in host.ports if port.state not in ("closed", "filtered")]
         for port in shown:
             number = f"{port.protocol}/{port.number}"
-            yield f"| {host.address} | {name} | {number} | {marked(port.state)} | {marked(service(port))} |"
+            yield f"{head} {number} | {marked(port.state)} | {marked(service(port))} |"
         if not shown:
             everything = f"says open to everything ({host.everything:,} ports asked) " if host.everything else ""
-            yield f"| {host.address} | {name} | – | {marked(host.state)} | {everything}|"
+            yield f"{head} – | {marked(host.state)} | {everything}|"
 
 
 def marked(words: str) -> str:
@@ -255,8 +255,8 @@ def _host_xml(host: Host, began: int, ended: int) -> Iterator[str]:
     plain, _, zone = host.address.partition("%")  # nmap leaves the zone out
     comment = f" comment={_quoted(f'zone={zone}')}" if zone else ""  # nmap.dtd has one of a host; importing reads it
     yield f'<host starttime="{began}" endtime="{ended}"{comment}>'
-    yield f'<status state="{host.state}" reason={_quoted(host.reason)}'
-    yield f' reason_ttl="0"/>\n<address addr="{plain}" addrtype="{"ipv6" if ":" in plain else "ipv4"}"/>\n'
+    yield f"<status state={_quoted(host.state)} reason={_quoted(host.reason)}"
+    yield f' reason_ttl="0"/>\n<address addr={_quoted(plain)} addrtype="{"ipv6" if ":" in plain else "ipv4"}"/>\n'
     if host.mac:
         yield f'<address addr={_quoted(host.mac.upper())} addrtype="mac"/>\n'
     names = "".join(f'<hostname name={_quoted(name)} type="PTR"/>\n' for name in host.names)

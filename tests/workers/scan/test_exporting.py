@@ -240,6 +240,17 @@ def test_nothing_in_the_markdown_is_markup() -> None:
     assert "**Not to be relied on for what is missing: degraded&#58; &#42;x&#42;.**" in doubtful
 
 
+@pytest.mark.parametrize("zone", ["|[a](b.co) |", "<img src=x>", "www.evil.co", "`x`"])
+def test_the_interface_in_an_address_is_no_markup_either(zone: str) -> None:
+    """A memory may be another user's, and hold what no report would."""
+    there = replace(HOST, address=f"fe80::1%{zone}")
+    for host in (there, replace(there, ports=())):
+        lines = list(exporting.markdown(told(host)))[6:]
+        assert lines and all(line.count("|") == 6 for line in lines)
+        assert not [mark for mark in ("<", "](", "www.", "`") if mark in "".join(lines)]
+    ElementTree.fromstring(document(told(there, asked=())))
+
+
 def test_the_json_holds_everything() -> None:
     (host,) = json.loads(json.dumps(exporting.document(told(HOST))))["hosts"]
     assert host["others"][0] == {"protocol": "tcp", "state": "closed", "reason": "reset", "ports": "1-21,23-442"}

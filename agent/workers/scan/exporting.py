@@ -32,9 +32,10 @@ COLUMNS: Final = (
 )
 """Of the CSV. ``port`` is one port, or ranges of those that are told of together."""
 
-_FORMULA: Final = re.compile('(^|[;\t\r\n])(?=[\\s"]*[=+@＝＋－＠-])')  # noqa: RUF001  # spreadsheets take these as well
-"""Before what a spreadsheet takes for a formula (OWASP, CSV injection): at the beginning of a cell, and of what becomes
-a cell where the list separator is a semicolon, as in much of Europe, or a tab."""
+_FORMULA: Final = re.compile('(^|[;\t\r\n])(?=[\\s"]*[=+@\uff1d\uff0b\uff0d\uff20-])')
+"""Before what a spreadsheet takes for a formula (OWASP, CSV injection), the wide forms of these signs among it: at the
+beginning of a cell, and of what becomes a cell where the list separator is a semicolon, as in much of Europe, or a tab.
+"""
 
 _MARKED: Final = {ord(character): f"&#{ord(character)};" for character in "\\`*_{}[]()#+!|<>~&@:$^="}
 

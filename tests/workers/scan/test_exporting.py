@@ -256,13 +256,13 @@ def test_no_text_becomes_a_formula_and_none_is_lost(text: str) -> None:
     assert cell.replace("'", "") == text.replace("'", "")
 
 
-@given(st.text(st.sampled_from(';\t"=+-@＝ a,'), max_size=12), st.sampled_from([";", "\t"]))  # noqa: RUF001
+@given(st.text(st.sampled_from(';\t"=+-@\uff1d a,'), max_size=12), st.sampled_from([";", "\t"]))
 def test_no_text_becomes_a_formula_where_another_list_separator_is_set(text: str, separator: str) -> None:
     """Excel takes that of the country for a file that it opens; a quote in a cell is only a quote there."""
     line = exporting._line(["lan 1", text, "end"])
     for cells in (line.split(separator), next(csv.reader(io.StringIO(line, newline=""), delimiter=separator))):
         for cell in cells:
-            assert not cell.lstrip(' "').startswith(("=", "+", "-", "@", "＝")), cell  # noqa: RUF001
+            assert not cell.lstrip(' "').startswith(("=", "+", "-", "@", "\uff1d")), cell
     assert next(csv.reader(io.StringIO(line, newline="")))[1].replace("'", "") == text
 
 

@@ -62,10 +62,7 @@ def text(made: Sequence[Table], source: str, left_out: int = 0) -> str:
     for one in made:
         lines += ["", *_table(one)]
     if left_out:
-        differ = (
-            "more hosts differ from all of these, and are" if left_out > 1 else "more host differs from these, and is"
-        )
-        lines += ["", f"# {left_out:,} {differ} left out."]
+        lines += ["", f"# {left_out:,} more hosts differ from all of these, and are left out."]
     return "\n".join(lines) + "\n"
 
 

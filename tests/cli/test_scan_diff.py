@@ -178,6 +178,23 @@ def test_what_is_stored_is_listed_and_shown(
     assert told["asked"][0]["ports"] == {"tcp": "1-30"}
 
 
+def test_a_host_that_was_only_taken_to_be_up_has_not_answered(
+    ctl: Ctl, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machines = {"10.0.0.1": Machine({22: Answer("open", SSH)}), "10.0.0.2": Machine(others="filtered")}
+    written = report(machines, options="-Pn").replace(b"arp-response", b"user-set")
+    path = tmp_path / "pn.xml"
+    path.write_bytes(written)
+    assert ctl("import", "lab", str(path)) == 0
+    assert capsys.readouterr().out == f"{path}: run 1 of lab: 1 host up, 1 port open, by nmap 7.93\n"
+    assert ctl("show") == 0
+    shown = capsys.readouterr().out
+    assert "covered: 2 of 2 addresses: 1 answered, 1 did not\n" in shown
+    assert "found: 1 host up, 1 port open\n" in shown
+    assert ctl("hosts", "--json") == 0
+    assert [host["address"] for host in json.loads(capsys.readouterr().out)["hosts"]] == ["10.0.0.1"]
+
+
 def test_what_is_so_now_is_shown_with_since_when(
     ctl: Ctl, files: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -29,6 +29,8 @@ WHICH = "a run is its number, last, previous, -1 for the newest, or a time such 
 
 _T = TypeVar("_T")
 
+_RUNS = ("last", "previous", "now")
+_NAME = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
 _BACK = re.compile(r"-[0-9]{1,6}", re.ASCII)
 
@@ -63,8 +65,11 @@ def find(paths: Paths, names: Sequence[str] = ()) -> Found:
 
 
 def chosen(paths: Paths, words: Sequence[str]) -> Choice:
-    """The scan that the first of ``words`` names; without such a word the only one that there is."""
-    if words and re.fullmatch(r"[a-z][a-z0-9_]*", words[0]) and words[0] not in ("last", "previous", "now"):
+    """The scan that the first of ``words`` names; without such a word the only one that there is.
+
+    Words that mean a run are names of scans, too; where there is such a scan, it is meant.
+    """
+    if words and _NAME.fullmatch(words[0]) and (words[0] not in _RUNS or _has_memory(place(paths, words[0]))):
         return Choice(_named(paths, words[0]), tuple(words[1:]))
     stores = find(paths).stores
     if not stores:

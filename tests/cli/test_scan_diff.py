@@ -350,6 +350,46 @@ def test_what_is_not_there_is_said_in_one_line(
     assert complaint(capsys) == "agentctl: there are several scans; name one: lab, other"
 
 
+def test_a_scan_may_be_called_as_a_run_is(ctl: Ctl, files: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("lab", "last"):
+        assert ctl("import", name, *files) == 0
+    capsys.readouterr()
+    for words, run in ((("last",), 2), (("last", "last"), 2), (("last", "previous"), 1), (("last", "now"), 2)):
+        assert ctl("show", *words, "--json") == 0
+        told = json.loads(capsys.readouterr().out)
+        assert (told["scan"], told["run"]) == ("last", run)
+    assert ctl("diff", "last", "previous", "last") == 0
+    assert capsys.readouterr().out.startswith("last 1, ")
+    assert ctl("show", "previous") == 1
+    assert complaint(capsys) == "agentctl: there are several scans; name one: lab, last"
+
+
+def test_a_file_that_looks_like_a_name_is_hinted_at(
+    ctl: Ctl,
+    prefix: Path,
+    tmp_path: Path,
+    files: tuple[str, str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("plain", "plain.nmap"):
+        shutil.copy(files[0], name)
+    assert ctl("diff", "plain", files[1]) == 1
+    assert complaint(capsys) == (
+        "agentctl: no scan is named 'plain'; there are none; if the file plain is meant, write ./plain"
+    )
+    assert ctl("diff", "plain.nmap", files[1]) == 2
+    assert complaint(capsys).endswith(f"below {prefix / 'spool'}; if the file plain.nmap is meant, write ./plain.nmap")
+    assert ctl("diff", "./plain", files[1]) == 0
+    assert ctl("import", "lab", *files) == 0
+    capsys.readouterr()
+    assert ctl("diff", "lab", "plain.nmap", "last") == 1
+    assert complaint(capsys).endswith("; if the file plain.nmap is meant, write ./plain.nmap")
+    assert ctl("diff", "nothing", files[1]) == 1
+    assert "if the file" not in complaint(capsys)
+
+
 @pytest.mark.parametrize("harm", ["newer", "empty", "damaged"])
 def test_a_memory_that_cannot_be_read_is_told_of_and_the_others_are_shown(
     ctl: Ctl, prefix: Path, files: tuple[str, str], capsys: pytest.CaptureFixture[str], harm: str

@@ -9,8 +9,9 @@ import os
 import shutil
 import sqlite3
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from itertools import product
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -350,6 +351,51 @@ def test_what_is_not_there_is_said_in_one_line(
     assert complaint(capsys) == "agentctl: there are several scans; name one: lab, other"
 
 
+ODD = ("'text'", "x'00ff'", "1e300", "9e999", "-1e300", "'[1]'")
+SHOWN = (
+    *(("list", "lab"), ("list", "--json"), ("show", "lab"), ("show", "lab", "--json"), ("hosts",), ("hosts", "--json")),
+    *(("diff", "lab"), ("report", "lab", "--json"), ("report", "-o", "-", "--from", f"@{START - DAY}")),
+    *(("export", form, "lab") for form in ("xml", "json", "csv", "markdown")),
+)
+
+
+@pytest.mark.parametrize(
+    ("table", "columns"),
+    [
+        ("runs", ("started", "ended", "loss", "hosts_up", "message", "declared", "argv", "site")),
+        ("hosts", ("address", "mac", "names", "first_seen", "last_seen", "misses", "everything")),
+        ("ports", ("port", "state", "reason", "last_seen", "misses")),
+        ("services", ("name", "version", "cpe")),
+        ("changes", ("time", "address", "old")),
+        ("coverage", ("low", "zone", "family", "outcome")),
+        ("pictures", ("data",)),
+    ],
+)
+def test_a_memory_with_values_that_do_not_belong_there_is_no_internal_error(
+    ctl: Ctl,
+    prefix: Path,
+    files: tuple[str, str],
+    capsys: pytest.CaptureFixture[str],
+    table: str,
+    columns: Sequence[str],
+) -> None:
+    """It may have been written by the worker of another user."""
+    assert ctl("import", "lab", *files) == 0
+    path = prefix / "spool" / "lab" / "scan.db"
+    whole = path.read_bytes()
+    for column, value in product(columns, ODD):
+        path.write_bytes(whole)
+        with closing(sqlite3.connect(path)) as database:
+            database.execute(f"UPDATE OR IGNORE {table} SET {column} = {value}")
+            database.commit()
+        capsys.readouterr()
+        for words in SHOWN:
+            code = ctl(*words)
+            told = capsys.readouterr().err
+            assert "internal error" not in told, (column, value, words)
+            assert code in (0, 2) and len(told.splitlines()) <= 1, (column, value, words, told)
+
+
 def test_a_scan_may_be_called_as_a_run_is(ctl: Ctl, files: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("lab", "last"):
         assert ctl("import", name, *files) == 0
@@ -423,8 +469,8 @@ def test_a_memory_that_cannot_be_read_is_told_of_and_the_others_are_shown(
         assert ctl(command, "lab", "other") == 2
         assert complaint(capsys) == f"agentctl: {note}"
     shutil.rmtree(prefix / "spool" / "lab")
-    for words in (("list",), ("hosts",), ("report", "--json")):
-        assert ctl(*words) == 2
+    for command in ("list", "hosts", "report"):
+        assert ctl(command, "--json") == 2
         assert complaint(capsys) == f"agentctl: {note}"
 
 

@@ -174,11 +174,12 @@ parts = st.dictionaries(st.sampled_from(["commonName", "organizationName", "1.3.
 
 @given(parts, parts)
 def test_the_names_in_a_certificate_survive(subject: dict[str, str], issuer: dict[str, str]) -> None:
-    names = (
-        clean(", ".join(f"{key}={name[key]}" for key in sorted(name, key=lambda key: (key != "commonName", key))))
-        for name in (subject, issuer)
-    )
-    certificate = Certificate("ab" * 32, *names)
+    def line(name: dict[str, str]) -> str:
+        return clean(
+            ", ".join(f"{key}={name[key]}" for key in sorted(name, key=lambda key: (key != "commonName", key)))
+        )
+
+    certificate = Certificate("ab" * 32, line(subject), line(issuer))
     (host,) = read_report([document(told(replace(HOST, ports=(replace(WEB, certificate=certificate),))))]).hosts
     assert host.ports[0].certificate == certificate
 

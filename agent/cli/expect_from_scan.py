@@ -47,6 +47,7 @@ def from_scan(session: Session, name: str | None, run: int | None, target: str |
     """
     from agent.cli.expect_text import tables
     from agent.cli.expect_text import text as written
+    from agent.declaration.schema import MOST_ITEMS
 
     paths = session.paths()
     name = _chosen(paths, name)
@@ -54,12 +55,15 @@ def from_scan(session: Session, name: str | None, run: int | None, target: str |
     made = tables(name, found)
     if not made:
         raise RuntimeFailure(f"{source} found no port open: there is nothing to expect")
-    toml = written(made, source)
-    figures = {"tables": len(made), "hosts": sum(len(one.hosts) for one in made)}
+    made, left = made[:MOST_ITEMS], made[MOST_ITEMS:]
+    hosts, left_out = (sum(len(one.hosts) for one in some) for some in (made, left))
+    toml = written(made, source, left_out)
+    figures = {"tables": len(made), "hosts": hosts, "left_out": left_out}
     if target is not None:
         with writing(target) as file:
             file.write(toml.encode())
-        told(session, target, f"{figures['tables']} tables of {figures['hosts']} hosts", figures)
+        more = f"; {text.count(left_out, 'host')} left out" if left_out else ""
+        told(session, target, f"{len(made)} tables of {hosts} hosts{more}", figures)
     elif session.json:
         output.document({"scan": name, "text": toml, **figures})
     else:

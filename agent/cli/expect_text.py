@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from agent.declaration.check import wording_pattern
+from agent.declaration.check import LONGEST_NAME, wording_pattern
 from agent.declaration.ports import Ports, merge
 from agent.declaration.schema import MOST_ITEMS
 from agent.errors import UsageError
@@ -46,21 +46,23 @@ def tables(name: str, found: Iterable[tuple[str, frozenset[Opened]]]) -> list[Ta
     for ports, hosts in groups.items():
         for start in range(0, len(hosts), MOST_ITEMS):
             number = f"_{len(made) + 1}" if len(groups) > 1 or len(hosts) > MOST_ITEMS else ""
-            made.append(Table(f"{name}{number}", tuple(hosts[start : start + MOST_ITEMS]), tuple(sorted(ports))))
+            plain = name[: LONGEST_NAME - len(number)]
+            made.append(Table(f"{plain}{number}", tuple(hosts[start : start + MOST_ITEMS]), tuple(sorted(ports))))
     return made
 
 
-def text(made: Sequence[Table], source: str) -> str:
-    """The tables as TOML. ``source`` says on which scan they rest, for the comment above them."""
+def text(made: Sequence[Table], source: str, left_out: int = 0) -> str:
+    """The tables as TOML. ``source`` says on which scan they rest, for the comment above them; ``left_out`` how many
+    hosts differ from all of these."""
     lines = [
         f"# What {_comment(source)} found open, for you to edit: take out what should not be, add what should be.",
         '# Patterns are those of a shell: version = "OpenSSH 9.*" lets updates pass; without it, any version will do.',
         "# Put it into key/env.toml or a project, and `agentctl drift` holds everything against it.",
     ]
-    for one in made[:MOST_ITEMS]:
+    for one in made:
         lines += ["", *_table(one)]
-    if left := made[MOST_ITEMS:]:
-        lines += ["", f"# {sum(len(one.hosts) for one in left)} more hosts differ from all of these, and are left out."]
+    if left_out:
+        lines += ["", f"# {left_out:,} more hosts differ from all of these, and are left out."]
     return "\n".join(lines) + "\n"
 
 

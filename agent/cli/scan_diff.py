@@ -12,7 +12,7 @@ from agent.cli import output, table, text
 from agent.cli.base import Session, command
 from agent.cli.guard import complain
 from agent.cli.names import SCAN
-from agent.cli.scan_files import is_file, read, short
+from agent.cli.scan_files import hinting, is_file, read, short
 from agent.cli.scan_stores import chosen, opened, pick, runs_of
 from agent.errors import EXIT_RUNTIME, UsageError
 
@@ -66,7 +66,8 @@ def diff(session: Session, words: tuple[str, ...], by_code: bool, same_targets: 
     files names is compared only if its addresses can be read from there, or with --same-targets.
     """
     with ExitStack() as stack:
-        first, second = _both(session, words, stack)
+        with hinting(words):
+            first, second = _both(session, words, stack)
         if same_targets:
             first, second = _believed(first, second)
         from agent.workers.scan.diff import compare

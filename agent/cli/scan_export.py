@@ -43,7 +43,7 @@ def export(session: Session, form: str, words: tuple[str, ...], target: str | No
 
     FORMAT is xml, json, csv, markdown or raw. The XML is nmap's own, for ndiff, python-nmap and whatever else reads
     that; of a run that is unfinished or degraded it says that nmap did not end well. CSV has a line for each port, and
-    cells that a spreadsheet would calculate begin with an apostrophe. Raw is what nmap itself said while it took part
+    before what a spreadsheet would calculate stands an apostrophe. Raw is what nmap itself said while it took part
     in the run, word for word, as one document, for as long as history.raw has it kept; a host stands in it each time
     that nmap told of it.
     """

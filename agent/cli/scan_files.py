@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,18 @@ _PIECE = 256 * 1024
 def is_file(word: str) -> bool:
     """Whether a word means a file and no run: it has a slash in it, or ends as such files do."""
     return "/" in word or word.endswith(".xml")
+
+
+@contextmanager
+def hinting(words: Sequence[str]) -> Iterator[None]:
+    """Where none of ``words`` could be meant, say how the file is meant that is called so."""
+    try:
+        yield
+    except (UsageError, RuntimeFailure) as error:
+        file = next((word for word in words if not is_file(word) and Path(word).is_file()), None)
+        if file is None or type(error) not in (UsageError, RuntimeFailure):  # nothing is wrong with the words
+            raise
+        raise type(error)(f"{error}; if the file {file} is meant, write ./{file}") from error
 
 
 def read(name: str) -> Report:

@@ -9,7 +9,7 @@ import click
 from agent.cli import output, table, text
 from agent.cli.base import Session, command
 from agent.cli.names import SCAN
-from agent.cli.scan_stores import find, nothing, opened
+from agent.cli.scan_stores import each, find, nothing
 from agent.cli.scan_words import remark, says_everything
 from agent.cli.stores import warn
 
@@ -37,15 +37,17 @@ def hosts(session: Session, names: tuple[str, ...], gone: bool) -> None:
     being open. A capture may have seen a port, too.
     """
     found = find(session.paths(), names)
+    told = each(found, lambda name, memory: (name, list(memory.now(gone=gone))), named=bool(names))
     warn(found.notes)
-    told: list[tuple[str, HostNow]] = []
-    for store in found.stores:
-        with opened(store) as memory:
-            told += [(store.name, host) for host in memory.now(gone=gone)]
     if session.json:
-        output.document({"hosts": [document(name, host, gone=gone) for name, host in told], "unreadable": found.notes})
+        output.document(
+            {
+                "hosts": [document(name, host, gone=gone) for name, there in told for host in there],
+                "unreadable": found.notes,
+            }
+        )
         return
-    rows = [row for name, host in told for row in _rows(name, host, gone)]
+    rows = [row for name, there in told for host in there for row in _rows(name, host, gone)]
     if rows:
         table.show(HEADS, rows)
     elif found.stores:

@@ -63,6 +63,7 @@ def import_reports(session: Session, name: str, files: tuple[str, ...]) -> None:
 
 def _store(paths: Paths, store: Store, reports: list[tuple[str, Report]]) -> list[dict[str, Any]]:
     """Store them in the order in which they began. Raises ``UsageError`` for one that is there already."""
+    from agent.workers.scan.found import answered
     from agent.workers.scan.memory.reading import Memory
     from agent.workers.scan.store import ScanStore, Task
     from agent.workers.scan.stored import declared
@@ -110,7 +111,7 @@ def _store(paths: Paths, store: Store, reports: list[tuple[str, Report]]) -> lis
                         "version": report.version,
                         "started": started,
                         "hosts_total": report.total,
-                        "hosts_up": sum(host.state == "up" for host in report.hosts),
+                        "hosts_up": sum(map(answered, report.hosts)),
                         "ports_open": sum(port.state == "open" for host in report.hosts for port in host.ports),
                         "notes": report.notes,
                     }

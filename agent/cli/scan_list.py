@@ -9,7 +9,7 @@ import click
 from agent.cli import output, table, text
 from agent.cli.base import Session, command
 from agent.cli.names import SCAN
-from agent.cli.scan_stores import EVERY, find, nothing, opened
+from agent.cli.scan_stores import EVERY, each, find, nothing
 from agent.cli.scan_words import open_to_everything
 from agent.cli.stores import warn
 
@@ -41,16 +41,13 @@ def list_runs(session: Session, names: tuple[str, ...], runs: int) -> None:
     PREFIX/spool; no agent need run.
     """
     found = find(session.paths(), names)
+    told = each(found, lambda name, memory: (name, memory.runs(runs)), named=bool(names))
     warn(found.notes)
-    told: list[tuple[str, list[Run]]] = []
-    for store in found.stores:
-        with opened(store) as memory:
-            told.append((store.name, memory.runs(runs)))
     if session.json:
-        scans = [{"scan": name, "runs": [document(run) for run in each]} for name, each in told]
+        scans = [{"scan": name, "runs": [document(run) for run in newest]} for name, newest in told]
         output.document({"scans": scans, "unreadable": found.notes})
         return
-    rows = [_row(name, run) for name, each in told for run in each]
+    rows = [_row(name, run) for name, newest in told for run in newest]
     if rows:
         table.show(HEADS, rows, right=_NUMBERS)
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,15 +13,14 @@ from agent.cli.instants import SECOND, Span, span, spanned
 from agent.cli.names import SCAN
 from agent.cli.scan_hosts import document as host_document
 from agent.cli.scan_list import document as run_document
-from agent.cli.scan_stores import find, nothing, opened, runs_of
-from agent.cli.stores import warn
+from agent.cli.scan_stores import each, find, nothing, runs_of
+from agent.cli.stores import Found, warn
 from agent.cli.target import told, writing, written_to
 from agent.errors import AgentError, RuntimeFailure, UsageError
 
 if TYPE_CHECKING:
-    from agent.cli.stores import Store
     from agent.paths import Paths
-    from agent.workers.scan.memory.reading import Change
+    from agent.workers.scan.memory.reading import Change, Memory, Run
 
 MONTH = 30 * 86_400 * SECOND
 
@@ -64,8 +62,7 @@ def report(
     found = find(paths, names)
     if not found.stores:
         raise RuntimeFailure(nothing(paths))
-    figures = gather(paths, found.stores, within, now)
-    figures["unreadable"] = found.notes
+    figures = gather(paths, found, within, now, named=bool(names))
     warn([*found.notes, *figures["notes"]])
     if target is None:
         output.document(figures)
@@ -78,20 +75,23 @@ def report(
     told(session, target, text.size(len(made)), {"bytes": len(made)})
 
 
-def gather(paths: Paths, stores: Sequence[Store], within: Span, now: int) -> dict[str, Any]:
-    """The figures of the page; times are unix seconds."""
+def gather(paths: Paths, found: Found, within: Span, now: int, *, named: bool) -> dict[str, Any]:
+    """The figures of the page; times are unix seconds. Memories that cannot be read are treated as by ``each``."""
     begin, end = within.begin / SECOND, within.end / SECOND
     scans: list[dict[str, Any]] = []
     hosts: list[dict[str, Any]] = []
     changes: list[dict[str, Any]] = []
-    for store in stores:
-        with opened(store) as memory:
-            runs = [run_document(run) for run in runs_of(memory) if begin <= run.started <= end]
-            hosts += [host_document(store.name, host, gone=False) for host in memory.now()]
-            some = memory.changes(since=begin, until=end, limit=MOST_CHANGES + 1)
-        scans.append({"scan": store.name, "runs": runs, "more_changes": len(some) > MOST_CHANGES})
-        changes += [_change(store.name, change) for change in some[-MOST_CHANGES:]]
-    drift, notes = _drift(paths, now / SECOND)
+
+    def look(name: str, memory: Memory) -> tuple[str, list[Run], list[dict[str, Any]], list[Change]]:
+        runs = [run for run in runs_of(memory) if run.started <= end and (run.ended is None or run.ended >= begin)]
+        there = [host_document(name, host, gone=False) for host in memory.now()]
+        return name, runs, there, memory.changes(since=begin, until=end, limit=MOST_CHANGES + 1)
+
+    for name, runs, there, some in each(found, look, named=named):
+        scans.append({"scan": name, "runs": list(map(run_document, runs)), "more_changes": len(some) > MOST_CHANGES})
+        hosts += there
+        changes += [_change(name, change) for change in some[-MOST_CHANGES:]]
+    drift, left_out, notes = _drift(paths, now / SECOND)
     return {
         "made": now / SECOND,
         "from": begin,
@@ -99,9 +99,10 @@ def gather(paths: Paths, stores: Sequence[Store], within: Span, now: int) -> dic
         "scans": scans,
         "changes": sorted(changes, key=lambda change: -change["time"]),
         "drift": drift,
+        "left_out": left_out,
         "notes": notes,
         "hosts": hosts,
-        "unreadable": [],
+        "unreadable": found.notes,
     }
 
 
@@ -110,6 +111,7 @@ def _change(name: str, change: Change) -> dict[str, Any]:
         "scan": name,
         "run": change.run,
         "time": change.time,
+        "site": change.site,
         "kind": change.kind,
         "address": change.address,
         "protocol": change.protocol,
@@ -120,8 +122,8 @@ def _change(name: str, change: Change) -> dict[str, Any]:
     }
 
 
-def _drift(paths: Paths, now: float) -> tuple[list[dict[str, Any]] | None, list[str]]:
-    """What `agentctl drift` says now, and what it could not look at.
+def _drift(paths: Paths, now: float) -> tuple[list[dict[str, Any]] | None, int, list[str]]:
+    """What `agentctl drift` says now, how many rows that leaves out, and what it could not look at.
 
     ``None`` where there is no declaration to hold anything against.
     """
@@ -129,10 +131,10 @@ def _drift(paths: Paths, now: float) -> tuple[list[dict[str, Any]] | None, list[
     from agent.cli.drift_source import Source
 
     if not paths.declaration.exists():
-        return None, []
+        return None, 0, []
     try:
         source = Source(paths)
         judged = source.judge(now)
     except AgentError as error:
-        return None, [f"drift is left out: {str(error).splitlines()[0]}"]
-    return [record(row, source) for row in judged.rows], list(judged.notes)
+        return None, 0, [f"drift is left out: {str(error).splitlines()[0]}"]
+    return [record(row, source) for row in judged.rows], judged.left_out, list(judged.notes)

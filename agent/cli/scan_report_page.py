@@ -80,26 +80,40 @@ def _span(report: dict[str, Any], zone: tzinfo | None) -> str:
     return f"{begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M %Z} ({text.duration(report['to'] - report['from'])})"
 
 
+def _running(run: dict[str, Any]) -> bool:
+    """Under way: how much it finds is not known yet."""
+    return bool(run["status"] == "running")
+
+
 def _doubtful(run: dict[str, Any]) -> bool:
-    return bool(run["degraded"]) or run["status"] not in ("finished", "imported")
+    return bool(run["degraded"]) or run["status"] not in ("finished", "imported", "running")
 
 
 def _headline(report: dict[str, Any]) -> str:
     runs = [run for scan in report["scans"] for run in scan["runs"]]
-    doubtful = sum(_doubtful(run) for run in runs)
+    doubtful = sum(map(_doubtful, runs))
+    running = sum(map(_running, runs))
+    of_runs = f"{number(doubtful)} degraded or unfinished" + (f", {number(running)} under way" if running else "")
     opened = sum(port["state"] == "open" for host in report["hosts"] for port in host["ports"])
     drift = report["drift"]
+    left_out = report["left_out"]
     grave = sum(row["severity"] in _GRAVE for row in drift or ())
+    at_least = "+" if left_out and grave == len(drift or ()) else ""  # the gravest are told, and then others
     newest = max((run["started"] for run in runs), default=None)
     more = any(scan["more_changes"] for scan in report["scans"])
     tiles = (
         ("hosts up", number(len(report["hosts"])), "now", ""),
         ("ports open", number(opened), "now", ""),
-        ("runs", number(len(runs)), f"{doubtful} degraded or unfinished", "bad" if doubtful else ""),
+        ("runs", number(len(runs)), of_runs, "bad" if doubtful else ""),
         ("changes", number(len(report["changes"])) + ("+" if more else ""), "in this time", ""),
         ("not as declared", text.ABSENT, "nothing is declared here", "")
         if drift is None
-        else ("not as declared", number(len(drift)), f"{grave} of them grave", "bad" if grave else "good"),
+        else (
+            "not as declared",
+            number(len(drift) + left_out),
+            f"{number(grave)}{at_least} of them grave",
+            "bad" if grave else "good",
+        ),
         ("last run", text.ago(newest, report["made"]), "ago, when it began", ""),
     )
     return (
@@ -113,16 +127,19 @@ def _headline(report: dict[str, Any]) -> str:
 
 
 def _chart(scan: dict[str, Any], report: dict[str, Any], zone: tzinfo | None) -> str:
-    runs = scan["runs"]
+    runs = [run for run in scan["runs"] if not _running(run)]
+    under_way = ", ".join(f"run {run['run']} is under way" for run in scan["runs"] if _running(run))
     name = f"<h3>{e(scan['scan'])}</h3>"
     if not runs:
-        return f"<figure><figcaption>{name}</figcaption>{none('It did not run in this time.')}</figure>"
+        why = f"No run has ended in this time; {under_way}." if under_way else "It did not run in this time."
+        return f"<figure><figcaption>{name}</figcaption>{none(why)}</figure>"
     pair = (("ports_open", "bytes", "open ports"), ("hosts_up", "packets", "hosts up"))
     charts = "".join(
         _steps(runs, key, kind, f"{label} by run", (report["from"], report["to"]), zone) for key, kind, label in pair
     )
     last = runs[-1]
     beside = f"{number(last['ports_open'])} open ports on {number(last['hosts_up'])} hosts in run {last['run']}"
+    beside += f"; {under_way}" if under_way else ""
     return f'<figure><figcaption>{name}<p>{beside}</p></figcaption><div class="pair">{charts}</div></figure>'
 
 
@@ -172,11 +189,12 @@ def _changes(report: dict[str, Any], zone: tzinfo | None) -> str:
     changes = report["changes"]
     if not changes:
         return none("Nothing, as far as scans have looked.")
+    several = _several_sites(report)
     rows = [
         (
             _when(one["time"], zone),
             e(one["kind"].replace("_", " ")),
-            _name(one["address"]),
+            _name(one["address"]) + _site(one, several),
             _name(f"{one['protocol']}/{one['number']}" if one["protocol"] else ""),
             e(one["before"]),
             e(one["after"]),
@@ -186,7 +204,8 @@ def _changes(report: dict[str, Any], zone: tzinfo | None) -> str:
         for one in changes[:MOST_ROWS]
     ]
     heads = ("When", "What", "Host", "Port", "Before", "After", "Scan")
-    return table(heads, rows, kind="findings") + _beyond(changes, any(scan["more_changes"] for scan in report["scans"]))
+    more = any(scan["more_changes"] for scan in report["scans"])
+    return table(heads, rows, kind="findings") + _beyond(len(changes), more=more)
 
 
 def _drift(report: dict[str, Any], zone: tzinfo | None) -> str:
@@ -209,19 +228,20 @@ def _drift(report: dict[str, Any], zone: tzinfo | None) -> str:
     ]
     return table(
         ("How grave", "Kind", "Host", "Port", "Since", "What, and the evidence"), rows, kind="findings"
-    ) + _beyond(drift)
+    ) + _beyond(len(drift) + report["left_out"])
 
 
 def _hosts(report: dict[str, Any], zone: tzinfo | None) -> str:
     hosts = report["hosts"]
     if not hosts:
         return none("No run has seen a host so far.")
+    several = _several_sites(report)
     rows = []
     for host in hosts:
         everything = host["open_to_everything"]
         trap = says_everything(everything) if everything else ""
         beside = [trap, *host["names"][:3], host["mac"], *host["os"][:1]]
-        first = _name(host["address"]) + "".join(f"<i>{e(one)}</i>" for one in beside if one)
+        first = _name(host["address"]) + _site(host, several) + "".join(f"<i>{e(one)}</i>" for one in beside if one)
         ports = host["ports"] or [None]
         for place, port in enumerate(ports):
             seen = host if port is None else port
@@ -236,7 +256,16 @@ def _hosts(report: dict[str, Any], zone: tzinfo | None) -> str:
                 )
             )
     heads = ("Host", "Port", "State", "Service", "First seen", "Last seen")
-    return table(heads, rows[:MOST_ROWS], kind="findings") + _beyond(rows)
+    return table(heads, rows[:MOST_ROWS], kind="findings") + _beyond(len(rows))
+
+
+def _several_sites(report: dict[str, Any]) -> bool:
+    """Whether an address alone does not say which host is meant."""
+    return len({one["site"] for one in (*report["hosts"], *report["changes"])}) > 1
+
+
+def _site(one: dict[str, Any], several: bool) -> str:
+    return f" <i>{e(one['site'])}</i>" if several and one["site"] else ""
 
 
 def _state(port: dict[str, Any]) -> str:
@@ -259,8 +288,8 @@ def _when(instant: float | None, zone: tzinfo | None) -> str:
     return text.ABSENT if instant is None else f'<span class="when">{moment(instant, zone)}</span>'
 
 
-def _beyond(rows: Sequence[object], more: bool = False) -> str:
-    left = len(rows) - MOST_ROWS
+def _beyond(rows: int, *, more: bool = False) -> str:
+    left = rows - MOST_ROWS
     if left > 0:
         return f'<p class="note">and {number(left)} more</p>'
     return '<p class="note">There were more; these are the newest of each scan.</p>' if more else ""

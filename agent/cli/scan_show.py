@@ -108,14 +108,16 @@ def _pairs(name: str, run: Run, hosts: Sequence[Host], asked: Sequence[Asked]) -
 
 def covered(run: Run, hosts: Sequence[Host], asked: Sequence[Asked]) -> str:
     """Such as ``256 of 256 addresses: 3 answered, 253 did not``."""
+    from agent.workers.scan.found import answered
     from agent.workers.scan.spans import size
 
-    outcomes = dict.fromkeys(("silent", "timed_out"), 0)
+    met = sum(map(answered, hosts))
+    outcomes = {"silent": len(hosts) - met, "timed_out": 0}  # one that was taken to be up may never have said anything
     for part in asked:
         outcomes[part.outcome] = outcomes.get(part.outcome, 0) + size(part.addresses)
-    done = len(hosts) + outcomes["silent"]
+    done = met + outcomes["silent"]
     words = {"silent": "did not", "timed_out": "given up"}
-    parts = [f"{len(hosts):,} answered", *(f"{outcomes[one]:,} {words[one]}" for one in words if outcomes.get(one))]
+    parts = [f"{met:,} answered", *(f"{outcomes[one]:,} {words[one]}" for one in words if outcomes.get(one))]
     return f"{done:,} of {run.hosts_total:,} addresses: {', '.join(parts)}"
 
 

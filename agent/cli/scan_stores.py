@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from agent.cli.declared import services
 from agent.cli.instants import SECOND, instant
@@ -27,6 +27,10 @@ EVERY = 1_000_000
 
 WHICH = "a run is its number, last, previous, -1 for the newest, or a time such as 2026-11-20T14:00 or -2d"
 
+_T = TypeVar("_T")
+
+_RUNS = ("last", "previous", "now")
+_NAME = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
 _BACK = re.compile(r"-[0-9]{1,6}", re.ASCII)
 
@@ -61,8 +65,11 @@ def find(paths: Paths, names: Sequence[str] = ()) -> Found:
 
 
 def chosen(paths: Paths, words: Sequence[str]) -> Choice:
-    """The scan that the first of ``words`` names; without such a word the only one that there is."""
-    if words and re.fullmatch(r"[a-z][a-z0-9_]*", words[0]) and words[0] not in ("last", "previous", "now"):
+    """The scan that the first of ``words`` names; without such a word the only one that there is.
+
+    Words that mean a run are names of scans, too; where there is such a scan, it is meant.
+    """
+    if words and _NAME.fullmatch(words[0]) and (words[0] not in _RUNS or _has_memory(place(paths, words[0]))):
         return Choice(_named(paths, words[0]), tuple(words[1:]))
     stores = find(paths).stores
     if not stores:
@@ -84,6 +91,26 @@ def opened(store: Store) -> Iterator[Memory]:
 
     with store.seen() as directory, Memory(directory / SCAN_MEMORY) as memory:
         yield memory
+
+
+def each(found: Found, look: Callable[[str, Memory], _T], *, named: bool) -> list[_T]:
+    """What ``look`` makes of each memory, given the name of the scan.
+
+    One that turns out to be damaged or of a newer version is left out as a whole, and ``found`` tells of it. Raises
+    ``StorageFailure`` for it where it was ``named``, and where there is no other.
+    """
+    told: list[_T] = []
+    for store in found.stores:
+        try:
+            with opened(store) as memory:
+                told.append(look(store.name, memory))
+        except StorageFailure as error:
+            if named:
+                raise
+            found.left_out.append(error)
+    if found.left_out and not told:
+        raise found.left_out[0]
+    return told
 
 
 def runs_of(memory: Memory) -> list[Run]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 from agent.declaration.capture_limits import ENDLESS, LONGEST_FILTER, endless, is_interface_pattern
 from agent.declaration.collector import parse_collector
@@ -20,7 +21,10 @@ from agent.declaration.wording import shown
 from agent.errors import UsageError
 from agent.linux.capability_sets import NAMES as CAPABILITIES
 
-_SERVICE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+LONGEST_NAME: Final = 63
+"""Characters of anything that is declared by name."""
+
+_SERVICE_NAME = re.compile(rf"[a-z][a-z0-9_]{{0,{LONGEST_NAME - 1}}}")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 _SECRET_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _SERVER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")

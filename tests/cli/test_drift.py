@@ -269,6 +269,22 @@ def test_it_is_written_to_a_file_or_as_json(agentctl: Agentctl, prefix: Path) ->
     assert document["text"] == (agentctl.directory / "x.toml").read_text()
 
 
+def test_only_what_is_written_is_told_as_written(agentctl: Agentctl, prefix: Path) -> None:
+    declare(prefix, SCAN)
+    directory = prefix / "spool" / "lan_scan"
+    directory.mkdir(parents=True)
+    several = [up(f"10.20.1.{n}", port("tcp/1"), port(f"tcp/{n}")) for n in range(10, 15)]
+    single = [up(f"10.20.{n >> 7}.{n & 127 | 128}", port(f"tcp/{n}")) for n in range(1, 1025)]
+    for ago in (200, 100):
+        remember(directory, [*several, *single], time.time() - ago)
+    told = json.loads(agentctl("expect", "from-scan", "--json").stdout)
+    assert (told["tables"], told["hosts"], told["left_out"]) == (1024, 1024, 5)
+    assert told["text"].count("[expect.lan_scan_") == 1024
+    assert "# 5 more hosts differ from all of these, and are left out." in told["text"]
+    done = agentctl("expect", "from-scan", "-o", "x.toml")
+    assert done.stdout == "x.toml: 1024 tables of 1024 hosts; 5 hosts left out\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "line"),
     [

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.cli.expect_text import Opened, tables, text
+from agent.declaration.check import LONGEST_NAME
 from agent.declaration.load import load_text
 from agent.declaration.schema import MOST_ITEMS
 from agent.paths import Paths
@@ -43,6 +44,14 @@ def test_one_table_has_the_name_itself_and_very_many_hosts_have_several() -> Non
     assert [one.name for one in tables("lan", [("10.0.0.1", frozenset({SSH}))])] == ["lan"]
     many = [(f"10.0.{number >> 8}.{number & 255}", frozenset({SSH})) for number in range(MOST_ITEMS + 1)]
     assert [(one.name, len(one.hosts)) for one in tables("lan", many)] == [("lan_1", MOST_ITEMS), ("lan_2", 1)]
+
+
+def test_a_long_name_leaves_room_for_the_number_of_the_table() -> None:
+    name = "l" * LONGEST_NAME
+    assert [one.name for one in tables(name, [("10.0.0.1", frozenset({SSH}))])] == [name]
+    made = tables(name, [(f"10.0.0.{number}", frozenset({Opened("tcp", number)})) for number in range(1, 12)])
+    assert [len(one.name) for one in made] == [LONGEST_NAME] * 11
+    assert set(load_text(text(made, "x"), Paths.of("/nonexistent"), {}).expects) == {one.name for one in made}
 
 
 words = st.text(

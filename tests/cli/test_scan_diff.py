@@ -6,8 +6,12 @@ import csv
 import io
 import json
 import os
+import shutil
+import sqlite3
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from itertools import product
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -175,6 +179,23 @@ def test_what_is_stored_is_listed_and_shown(
     assert told["asked"][0]["ports"] == {"tcp": "1-30"}
 
 
+def test_a_host_that_was_only_taken_to_be_up_has_not_answered(
+    ctl: Ctl, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machines = {"10.0.0.1": Machine({22: Answer("open", SSH)}), "10.0.0.2": Machine(others="filtered")}
+    written = report(machines, options="-Pn").replace(b"arp-response", b"user-set")
+    path = tmp_path / "pn.xml"
+    path.write_bytes(written)
+    assert ctl("import", "lab", str(path)) == 0
+    assert capsys.readouterr().out == f"{path}: run 1 of lab: 1 host up, 1 port open, by nmap 7.93\n"
+    assert ctl("show") == 0
+    shown = capsys.readouterr().out
+    assert "covered: 2 of 2 addresses: 1 answered, 1 did not\n" in shown
+    assert "found: 1 host up, 1 port open\n" in shown
+    assert ctl("hosts", "--json") == 0
+    assert [host["address"] for host in json.loads(capsys.readouterr().out)["hosts"]] == ["10.0.0.1"]
+
+
 def test_what_is_so_now_is_shown_with_since_when(
     ctl: Ctl, files: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -328,6 +349,129 @@ def test_what_is_not_there_is_said_in_one_line(
     capsys.readouterr()
     assert ctl("show") == 1
     assert complaint(capsys) == "agentctl: there are several scans; name one: lab, other"
+
+
+ODD = ("'text'", "x'00ff'", "1e300", "9e999", "-1e300", "'[1]'")
+SHOWN = (
+    *(("list", "lab"), ("list", "--json"), ("show", "lab"), ("show", "lab", "--json"), ("hosts",), ("hosts", "--json")),
+    *(("diff", "lab"), ("report", "lab", "--json"), ("report", "-o", "-", "--from", f"@{START - DAY}")),
+    *(("export", form, "lab") for form in ("xml", "json", "csv", "markdown")),
+)
+
+
+@pytest.mark.parametrize(
+    ("table", "columns"),
+    [
+        ("runs", ("started", "ended", "loss", "hosts_up", "message", "declared", "argv", "site")),
+        ("hosts", ("address", "mac", "names", "first_seen", "last_seen", "misses", "everything")),
+        ("ports", ("port", "state", "reason", "last_seen", "misses")),
+        ("services", ("name", "version", "cpe")),
+        ("changes", ("time", "address", "old")),
+        ("coverage", ("low", "zone", "family", "outcome")),
+        ("pictures", ("data",)),
+    ],
+)
+def test_a_memory_with_values_that_do_not_belong_there_is_no_internal_error(
+    ctl: Ctl,
+    prefix: Path,
+    files: tuple[str, str],
+    capsys: pytest.CaptureFixture[str],
+    table: str,
+    columns: Sequence[str],
+) -> None:
+    """It may have been written by the worker of another user."""
+    assert ctl("import", "lab", *files) == 0
+    path = prefix / "spool" / "lab" / "scan.db"
+    whole = path.read_bytes()
+    for column, value in product(columns, ODD):
+        path.write_bytes(whole)
+        with closing(sqlite3.connect(path)) as database:
+            database.execute(f"UPDATE OR IGNORE {table} SET {column} = {value}")
+            database.commit()
+        capsys.readouterr()
+        for words in SHOWN:
+            code = ctl(*words)
+            told = capsys.readouterr().err
+            assert "internal error" not in told, (column, value, words)
+            assert code in (0, 2) and len(told.splitlines()) <= 1, (column, value, words, told)
+
+
+def test_a_scan_may_be_called_as_a_run_is(ctl: Ctl, files: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("lab", "last"):
+        assert ctl("import", name, *files) == 0
+    capsys.readouterr()
+    for words, run in ((("last",), 2), (("last", "last"), 2), (("last", "previous"), 1), (("last", "now"), 2)):
+        assert ctl("show", *words, "--json") == 0
+        told = json.loads(capsys.readouterr().out)
+        assert (told["scan"], told["run"]) == ("last", run)
+    assert ctl("diff", "last", "previous", "last") == 0
+    assert capsys.readouterr().out.startswith("last 1, ")
+    assert ctl("show", "previous") == 1
+    assert complaint(capsys) == "agentctl: there are several scans; name one: lab, last"
+
+
+def test_a_file_that_looks_like_a_name_is_hinted_at(
+    ctl: Ctl,
+    prefix: Path,
+    tmp_path: Path,
+    files: tuple[str, str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("plain", "plain.nmap"):
+        shutil.copy(files[0], name)
+    assert ctl("diff", "plain", files[1]) == 1
+    assert complaint(capsys) == (
+        "agentctl: no scan is named 'plain'; there are none; if the file plain is meant, write ./plain"
+    )
+    assert ctl("diff", "plain.nmap", files[1]) == 2
+    assert complaint(capsys).endswith(f"below {prefix / 'spool'}; if the file plain.nmap is meant, write ./plain.nmap")
+    assert ctl("diff", "./plain", files[1]) == 0
+    assert ctl("import", "lab", *files) == 0
+    capsys.readouterr()
+    assert ctl("diff", "lab", "plain.nmap", "last") == 1
+    assert complaint(capsys).endswith("; if the file plain.nmap is meant, write ./plain.nmap")
+    assert ctl("diff", "nothing", files[1]) == 1
+    assert "if the file" not in complaint(capsys)
+
+
+@pytest.mark.parametrize("harm", ["newer", "empty", "damaged"])
+def test_a_memory_that_cannot_be_read_is_told_of_and_the_others_are_shown(
+    ctl: Ctl, prefix: Path, files: tuple[str, str], capsys: pytest.CaptureFixture[str], harm: str
+) -> None:
+    for name in ("lab", "other"):
+        assert ctl("import", name, *files) == 0
+    path = prefix / "spool" / "other" / "scan.db"
+    if harm == "newer":
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("PRAGMA user_version = 99")
+            assert database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
+    elif harm == "empty":
+        path.write_bytes(b"")
+    else:
+        whole = path.read_bytes()
+        path.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
+    capsys.readouterr()
+    for words, scans in ((("list",), "scans"), (("hosts",), "hosts"), (("report",), "scans")):
+        assert ctl(*words, "--json") == 0
+        told = capsys.readouterr()
+        assert {one["scan"] for one in json.loads(told.out)[scans]} == {"lab"}
+        (note,) = json.loads(told.out)["unreadable"]
+        assert note.startswith(f"{path}: ")
+        assert f"agentctl: {note}" in told.err.splitlines()
+    assert ctl("list") == 0
+    told = capsys.readouterr()
+    assert {line.split()[0] for line in told.out.splitlines()[1:]} == {"lab"}
+    assert told.err == f"agentctl: {note}\n"
+    # It is an error where it was named, and where there is no other.
+    for command in ("list", "hosts"):
+        assert ctl(command, "lab", "other") == 2
+        assert complaint(capsys) == f"agentctl: {note}"
+    shutil.rmtree(prefix / "spool" / "lab")
+    for command in ("list", "hosts", "report"):
+        assert ctl(command, "--json") == 2
+        assert complaint(capsys) == f"agentctl: {note}"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root looks with the eyes of another")

@@ -89,6 +89,55 @@ def test_the_page_shows_all_of_it_in_a_browser(
     assert sum(count for colour, count in seen.items() if colour[2] > colour[0] + 80) > 300, "no line of ports is drawn"
 
 
+def test_rows_of_drift_beyond_those_that_are_told_are_counted(prefix: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = figures(prefix, capsys)
+    assert told["left_out"] == 0
+    row = next(row for row in told["drift"] if row["severity"] == "high")
+    told |= {"drift": [row] * 10_000, "left_out": 800}
+    made = page(told).replace("\u202f", " ")
+    assert "<b>10 800</b><span>not as declared</span><i>10 000+ of them grave</i>" in made
+    assert "and 8 800 more<" in made
+    told["drift"][-1] = row | {"severity": "low"}
+    assert "<i>9 999 of them grave</i>" in page(told).replace("\u202f", " ")
+
+
+def test_a_run_that_is_under_way_is_told_as_that_and_counts_for_nothing_yet(
+    prefix: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = ScanStore(prefix / "spool" / "lab" / "scan.db")
+    store.begin(Task("plan", 2, 1, profile="services"), START + 3 * HOUR)
+    told = figures(prefix, capsys, *SPAN)
+    store.close()
+    assert [run["status"] for run in told["scans"][0]["runs"]][-1] == "running"
+    made = page(told)
+    assert "<b>4</b><span>runs</span><i>1 degraded or unfinished, 1 under way</i>" in made
+    assert "<p>0 open ports on 0 hosts in run 3; run 4 is under way</p>" in made
+    assert made.count('class="drop"') == 2, "the run before it is the only one that is marked, in each chart"
+    told["scans"][0]["runs"] = told["scans"][0]["runs"][-1:]
+    assert "No run has ended in this time; run 4 is under way." in page(told)
+
+
+def test_a_run_that_began_before_the_time_and_ended_in_it_is_one_of_its_runs(
+    prefix: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = figures(prefix, capsys, "lab", "--from", f"@{START + HOUR + 5}", "--to", f"@{START + HOUR + 90}")
+    assert {one["run"] for one in told["changes"]} == {2}
+    assert [run["run"] for run in told["scans"][0]["runs"]] == [2]
+
+
+def test_the_site_is_told_where_an_address_alone_does_not_say_which_host_is_meant(
+    prefix: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = figures(prefix, capsys, *SPAN)
+    (site,) = {one["site"] for one in (*told["hosts"], *told["changes"])}
+    assert site and f"<i>{site}</i>" not in page(told | {"drift": []})
+    (first, *_), (change, *_) = told["hosts"], told["changes"]
+    there = told | {"drift": [], "hosts": [first, first | {"site": "<other>"}], "changes": []}
+    assert page(there).count(f"<i>{site}</i>") == page(there).count("<i>&#60;other&#62;</i>") == 1
+    there |= {"hosts": [first], "changes": [change | {"site": "<other>"}]}
+    assert page(there).count(f"<i>{site}</i>") == page(there).count("<i>&#60;other&#62;</i>") == 1
+
+
 def test_the_figures_are_those_of_the_time_that_was_asked_for(prefix: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = figures(prefix, capsys, "lab", "--from", f"@{START - 5}", "--to", f"@{START + HOUR + 90}")
     (scan,) = told["scans"]

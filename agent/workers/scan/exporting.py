@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -31,8 +32,10 @@ COLUMNS: Final = (
 )
 """Of the CSV. ``port`` is one port, or ranges of those that are told of together."""
 
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001  # spreadsheets take these as well
-"""What a spreadsheet takes for the beginning of a formula (OWASP, CSV injection)."""
+_FORMULA: Final = re.compile('(^|[;\t\r\n])(?=[\\s"]*[=+@\uff1d\uff0b\uff0d\uff20-])')
+"""Before what a spreadsheet takes for a formula (OWASP, CSV injection), the wide forms of these signs among it: at the
+beginning of a cell, and of what becomes a cell where the list separator is a semicolon, as in much of Europe, or a tab.
+"""
 
 _MARKED: Final = {ord(character): f"&#{ord(character)};" for character in "\\`*_{}[]()#+!|<>~&@:$^="}
 
@@ -43,6 +46,9 @@ _BEYOND_ASCII: Final = {number: f"&#{number};" for number in (*range(0x20), 0x7F
 
 VERSION: Final = "7.93"
 """Of nmap, the one whose documents these are like: said where none took part, since readers ask for a version."""
+
+_NAME_PART: Final = re.compile(", (?=[A-Za-z0-9.]{1,80}=)")
+"""What stands between the parts of the name in a certificate; a value may have a comma in it, too."""
 
 _MOST_WORDS = 2_000
 """Networks that the command line of an exported report names."""
@@ -55,6 +61,7 @@ def document(told: Told) -> dict[str, Any]:
         "started": told.started,
         "ended": told.ended,
         "tool": told.tool,
+        "nmap_version": told.nmap_version,
         "arguments": told.arguments,
         "doubt": told.doubt,
         "hosts_total": told.total,
@@ -106,6 +113,7 @@ def _port_document(port: Port) -> dict[str, Any]:
         "ostype": port.ostype,
         "devicetype": port.devicetype,
         "ttl": port.ttl,
+        "fingerprint": port.fingerprint,
         "certificate": certificate
         and {
             "sha256": certificate.sha256,
@@ -147,8 +155,8 @@ def _line(cells: Iterable[str]) -> str:
 
 
 def inert(cell: str) -> str:
-    """A cell that no spreadsheet calculates: one that looks like a formula gets an apostrophe, and is text."""
-    return f"'{cell}" if cell.lstrip().startswith(_FORMULA) else cell
+    """A cell that no spreadsheet calculates: what looks like a formula gets an apostrophe before it, and is text."""
+    return _FORMULA.sub(r"\1'", cell)
 
 
 def _date(when: int) -> str:
@@ -170,14 +178,14 @@ def markdown(told: Told) -> Iterator[str]:
     yield "| address | name | port | state | service |"
     yield "|---|---|---|---|---|"
     for host in told.hosts:
-        name = marked(" ".join(host.names))
+        head = f"| {marked(host.address)} | {marked(' '.join(host.names))} |"
         shown = [port for port in host.ports if port.state not in ("closed", "filtered")]
         for port in shown:
             number = f"{port.protocol}/{port.number}"
-            yield f"| {host.address} | {name} | {number} | {marked(port.state)} | {marked(service(port))} |"
+            yield f"{head} {number} | {marked(port.state)} | {marked(service(port))} |"
         if not shown:
             everything = f"says open to everything ({host.everything:,} ports asked) " if host.everything else ""
-            yield f"| {host.address} | {name} | – | {marked(host.state)} | {everything}|"
+            yield f"{head} – | {marked(host.state)} | {everything}|"
 
 
 def marked(words: str) -> str:
@@ -255,8 +263,8 @@ def _host_xml(host: Host, began: int, ended: int) -> Iterator[str]:
     plain, _, zone = host.address.partition("%")  # nmap leaves the zone out
     comment = f" comment={_quoted(f'zone={zone}')}" if zone else ""  # nmap.dtd has one of a host; importing reads it
     yield f'<host starttime="{began}" endtime="{ended}"{comment}>'
-    yield f'<status state="{host.state}" reason={_quoted(host.reason)}'
-    yield f' reason_ttl="0"/>\n<address addr="{plain}" addrtype="{"ipv6" if ":" in plain else "ipv4"}"/>\n'
+    yield f"<status state={_quoted(host.state)} reason={_quoted(host.reason)}"
+    yield f' reason_ttl="0"/>\n<address addr={_quoted(plain)} addrtype="{"ipv6" if ":" in plain else "ipv4"}"/>\n'
     if host.mac:
         yield f'<address addr={_quoted(host.mac.upper())} addrtype="mac"/>\n'
     names = "".join(f'<hostname name={_quoted(name)} type="PTR"/>\n' for name in host.names)
@@ -319,7 +327,16 @@ def _script_xml(script: Script, certificate: Certificate | None = None) -> str:
         for key, when in (("notBefore", certificate.not_before), ("notAfter", certificate.not_after))
         if (at := moment(when))
     )
-    return f'{head}><table key="validity">{validity}</table><elem key="sha256">{certificate.sha256}</elem></script>'
+    names = _name_xml("subject", certificate.subject) + _name_xml("issuer", certificate.issuer)
+    digest = f'<elem key="sha256">{_inside(certificate.sha256)}</elem>'
+    return f'{head}>{names}<table key="validity">{validity}</table>{digest}</script>'
+
+
+def _name_xml(key: str, name: str) -> str:
+    """``commonName=lab.example, organizationName=Lab``, as ``dropped`` has it in a line, as ssl-cert tells of it."""
+    parts = (part.partition("=") for part in _NAME_PART.split(name) if part)
+    told = "".join(f"<elem key={_quoted(kind)}>{_inside(value)}</elem>" for kind, _, value in parts)
+    return told and f'<table key="{key}">{told}</table>'
 
 
 def _system_xml(guess: str) -> str:

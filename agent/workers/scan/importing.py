@@ -27,6 +27,7 @@ from agent.workers.scan.memory.place import Line, place
 from agent.workers.scan.report_words import (
     RANGE,
     SECONDS,
+    ZONE,
     address_of,
     element_of,
     protocol_of,
@@ -53,7 +54,7 @@ _MAX_REASONS = 256
 _MAX_AGAIN = 256
 """How often hosts may be told of once more."""
 
-_ZONE = re.compile(r"zone=([A-Za-z0-9_.][A-Za-z0-9_.-]{0,14})", re.ASCII)
+_ZONE = re.compile(rf"zone=({ZONE.pattern})", re.ASCII)
 _DETECTS = re.compile(r"-s[A-Za-z]{0,10}V[A-Za-z]{0,10}|-A", re.ASCII)
 _SCRIPTS = re.compile(r"-s[A-Za-z]{0,10}C[A-Za-z]{0,10}|-A|--?script[=-]?.*", re.ASCII)
 

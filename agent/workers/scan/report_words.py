@@ -17,6 +17,8 @@ from agent.workers.scan.spans import Ranges, merge
 from agent.workers.scan.stream import clean
 
 RANGE: Final = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", re.ASCII)
+ZONE: Final = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,14}", re.ASCII)
+"""The name of an interface, at most ``ZONE_LIMIT`` long."""
 SECONDS: Final = re.compile(r"[0-9]{1,10}", re.ASCII)
 
 
@@ -24,10 +26,10 @@ def address_of(text: str | None) -> str:
     """As it is written everywhere else. Raises ``ScanFailure``."""
     try:
         address = str(ip_address(text or ""))
-        place(address)
+        zone = place(address).line.zone
     except ValueError:
-        address = ""
-    if not address.isascii() or not address.isprintable() or not address:
+        address = zone = ""
+    if not address or (zone and not ZONE.fullmatch(zone)):
         raise ScanFailure("the report cannot be understood: a host without an address")
     return address
 

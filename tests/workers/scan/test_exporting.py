@@ -45,6 +45,7 @@ WEB = Port(
     hostname="web.lan",
     ostype="Linux",
     ttl=64,
+    fingerprint="SF-Port443-TCP:V=7.93",
     certificate=Certificate("ab" * 32, "commonName=web.lan", "", 1_790_000_000, 1_800_000_000),
     scripts=(Script("http-title", "Welcome"),),
 )
@@ -164,8 +165,37 @@ def test_the_interface_of_a_link_local_address_is_told_in_a_comment_and_read_bac
 
 def test_a_certificate_survives() -> None:
     (host,) = read_report([document(told(HOST))]).hosts
-    assert host.ports[1].certificate == replace(WEB.certificate, subject="")  # type: ignore[type-var]  # it has one
+    assert host.ports[1].certificate == WEB.certificate
     assert host.ports[1].scripts == (*WEB.scripts, Script("ssl-cert", "Subject: commonName=web.lan"))
+
+
+parts = st.dictionaries(st.sampled_from(["commonName", "organizationName", "1.3.6.1", "countryName"]), texts)
+
+
+@given(parts, parts)
+def test_the_names_in_a_certificate_survive(subject: dict[str, str], issuer: dict[str, str]) -> None:
+    def line(name: dict[str, str]) -> str:
+        return clean(
+            ", ".join(f"{key}={name[key]}" for key in sorted(name, key=lambda key: (key != "commonName", key)))
+        )
+
+    certificate = Certificate("ab" * 32, line(subject), line(issuer))
+    (host,) = read_report([document(told(replace(HOST, ports=(replace(WEB, certificate=certificate),))))]).hosts
+    assert host.ports[0].certificate == certificate
+
+
+def test_the_names_in_a_certificate_are_told_as_nmap_tells_of_them() -> None:
+    certificate = Certificate("ab" * 32, "commonName=web.lan, organizationName=Web, Inc.", 'commonName=<a "b">')
+    (script,) = (
+        script
+        for script in ElementTree.fromstring(
+            document(told(replace(HOST, ports=(replace(WEB, certificate=certificate),))))
+        ).iter("script")
+        if script.get("id") == "ssl-cert"
+    )
+    tables = {table.get("key"): [(elem.get("key"), elem.text) for elem in table] for table in script.iter("table")}
+    assert tables["subject"] == [("commonName", "web.lan"), ("organizationName", "Web, Inc.")]
+    assert tables["issuer"] == [("commonName", '<a "b">')]
 
 
 def test_python_nmap_reads_what_is_exported() -> None:
@@ -224,7 +254,24 @@ def test_no_cell_of_the_csv_is_calculated() -> None:
 def test_no_text_becomes_a_formula_and_none_is_lost(text: str) -> None:
     cell = exporting.inert(text)
     assert not cell.lstrip().startswith(("=", "+", "-", "@"))
-    assert cell in (text, f"'{text}")
+    assert cell.replace("'", "") == text.replace("'", "")
+
+
+@given(st.text(st.sampled_from(';\t"=+-@\uff1d a,'), max_size=12), st.sampled_from([";", "\t"]))
+def test_no_text_becomes_a_formula_where_another_list_separator_is_set(text: str, separator: str) -> None:
+    """Excel takes that of the country for a file that it opens; a quote in a cell is only a quote there."""
+    line = exporting._line(["lan 1", text, "end"])
+    for cells in (line.split(separator), next(csv.reader(io.StringIO(line, newline=""), delimiter=separator))):
+        for cell in cells:
+            assert not cell.lstrip(' "').startswith(("=", "+", "-", "@", "\uff1d")), cell
+    assert next(csv.reader(io.StringIO(line, newline="")))[1].replace("'", "") == text
+
+
+def test_an_apostrophe_stands_only_before_what_would_be_calculated() -> None:
+    for text in ("Apache; mod_ssl", "a - b", "x=1;y=2", "c++; d"):
+        assert exporting.inert(text) == text
+    assert exporting.inert('Apache;=HYPERLINK("http://evil")') == """Apache;'=HYPERLINK("http://evil")"""
+    assert exporting.inert("=1; -2") == "'=1;' -2"
 
 
 def test_nothing_in_the_markdown_is_markup() -> None:
@@ -240,10 +287,22 @@ def test_nothing_in_the_markdown_is_markup() -> None:
     assert "**Not to be relied on for what is missing: degraded&#58; &#42;x&#42;.**" in doubtful
 
 
+@pytest.mark.parametrize("zone", ["|[a](b.co) |", "<img src=x>", "www.evil.co", "`x`"])
+def test_the_interface_in_an_address_is_no_markup_either(zone: str) -> None:
+    """A memory may be another user's, and hold what no report would."""
+    there = replace(HOST, address=f"fe80::1%{zone}")
+    for host in (there, replace(there, ports=())):
+        lines = list(exporting.markdown(told(host)))[6:]
+        assert lines and all(line.count("|") == 6 for line in lines)
+        assert not [mark for mark in ("<", "](", "www.", "`") if mark in "".join(lines)]
+    ElementTree.fromstring(document(told(there, asked=())))
+
+
 def test_the_json_holds_everything() -> None:
     (host,) = json.loads(json.dumps(exporting.document(told(HOST))))["hosts"]
     assert host["others"][0] == {"protocol": "tcp", "state": "closed", "reason": "reset", "ports": "1-21,23-442"}
     assert host["ports"][1]["certificate"]["sha256"] == "ab" * 32
+    assert host["ports"][1]["fingerprint"] == "SF-Port443-TCP:V=7.93"
     assert host["scripts"] == {"smb-os-discovery": "OS: Unix"}
 
 

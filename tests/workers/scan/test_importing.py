@@ -251,6 +251,9 @@ def told(port: Port) -> list[str]:
         (WHOLE.replace(b'addr="10.0.0.1"', b'addr="nobody"'), "the report cannot be understood"),
         (WHOLE.replace(b'version="7.93"', b'version="5.00"'), "nmap 5.00 is too old"),
         (MASSCAN.replace(b"%s", b"").replace(b"10.9.0.3", b"elsewhere"), "a host without an address"),
+        (WHOLE.replace(b'addr="10.0.0.1"', b'addr="fe80::1%|[a](b) |"'), "a host without an address"),
+        (WHOLE.replace(b'addr="10.0.0.1"', b'addr="fe80::1%&lt;img&gt;"'), "a host without an address"),
+        (WHOLE.replace(b'addr="10.0.0.1"', b'addr="fe80::1%-oX"'), "a host without an address"),
     ],
 )
 def test_what_is_no_report_that_can_be_used_is_refused_with_the_reason(document: bytes, reason: str) -> None:

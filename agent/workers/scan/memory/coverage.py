@@ -34,6 +34,8 @@ WITHHELD: Final = ("blind", "dark")
 COVERED: Final = ("answered", "silent")
 """Outcomes that say something about a host."""
 
+_ELSE: Final = "the database holds something else where it should say which addresses were asked"
+
 _FIRST: Final = ("answered", *WITHHELD, "silent")  # of several outcomes, the one that counts
 
 
@@ -133,7 +135,10 @@ class Coverage:
             (self._run,),
         )
         for family, zone, low, high, ports, outcome in rows:
-            yield Asked(Line(_family(family), zone), ((unpack(low), unpack(high)),), self._set(ports), outcome)
+            if {type(zone), type(outcome)} != {str}:
+                raise StorageFailure(_ELSE)
+            line = Line(_family(family), zone)
+            yield Asked(line, (_range(line.family, low, high),), self._set(ports), outcome)
 
     def unseen(self, address: str) -> tuple[PortSet | None, str]:
         """The ports that were asked there when nobody answered, beyond any picture, ``None`` when it was not asked; and
@@ -182,7 +187,7 @@ class Coverage:
             )
             found: dict[tuple[int, str], list[tuple[int, int]]] = {}
             for ports, outcome, low, high in rows:
-                found.setdefault((ports, outcome), []).append((unpack(low), unpack(high)))
+                found.setdefault((ports, outcome), []).append(_range(line.family, low, high))
             self._read[line] = {key: merge(every) for key, every in found.items()}
         return self._read[line]
 
@@ -204,6 +209,13 @@ def union(sets: Iterable[PortSet]) -> PortSet:
 
 def _family(number: int) -> Family:
     return 4 if number == 4 else 6
+
+
+def _range(family: Family, low: object, high: object) -> tuple[int, int]:
+    """Both ends as they are kept. Raises ``StorageFailure`` for what is no range of addresses."""
+    if not (isinstance(low, bytes) and isinstance(high, bytes) and len(low) == len(high) == len(pack(family, 0))):
+        raise StorageFailure(_ELSE)
+    return unpack(low), unpack(high)
 
 
 def _ask(connection: sqlite3.Connection, query: str, values: tuple[object, ...]) -> sqlite3.Cursor:

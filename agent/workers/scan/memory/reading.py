@@ -10,11 +10,14 @@ from __future__ import annotations
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+
+import msgspec
 
 from agent.errors import StorageFailure
 from agent.workers.scan.found import Host
@@ -22,6 +25,7 @@ from agent.workers.scan.memory.beliefs import SERVICE, read_json, read_service
 from agent.workers.scan.memory.coverage import Coverage
 from agent.workers.scan.memory.opening import open_memory, told
 from agent.workers.scan.memory.picture import decode
+from agent.workers.scan.memory.place import place
 from agent.workers.scan.memory.rows import Canary, Change, HostNow, Pair, PortNow, Quarantined, Run
 from agent.workers.scan.memory.state import Service
 from agent.workers.scan.spans import Ranges
@@ -42,8 +46,14 @@ _CHANGE: Final = "SELECT id, run, time, site, address, proto, port, kind, old, n
 _SERVICES: Final = SERVICE.replace("SELECT", "SELECT id,", 1)
 _UNKNOWN: Final = Service()
 _NO_PORTS: Final[tuple[int, Iterator[tuple[Any, ...]]]] = (0, iter(()))
+_RUN_FIELDS: Final = tuple(field.name for field in fields(Run))
+_CHANGE_FIELDS: Final = tuple(field.name for field in fields(Change))
+_HOST_FIELDS: Final = tuple(field.name for field in fields(HostNow))
 _BOTH: Final = 0b11
 """In the history of a port: open at each of the last two looks, if there were two."""
+
+
+_T = TypeVar("_T")
 
 
 class Memory:
@@ -66,11 +76,11 @@ class Memory:
     def runs(self, limit: int = 50, *, before: int | None = None) -> list[Run]:
         """The newest runs, newest first; ``before``: only those with a lower id."""
         below = 2**63 - 1 if before is None else before
-        return [_run(row) for row in self._rows(f"{_RUN} WHERE id < ? ORDER BY id DESC LIMIT ?", below, limit)]
+        return [self._run(row) for row in self._rows(f"{_RUN} WHERE id < ? ORDER BY id DESC LIMIT ?", below, limit)]
 
     def run(self, number: int) -> Run | None:
         """One run; ``None`` when there is none of this id, or no more."""
-        return next((_run(row) for row in self._rows(f"{_RUN} WHERE id = ?", number)), None)
+        return next((self._run(row) for row in self._rows(f"{_RUN} WHERE id = ?", number)), None)
 
     def hosts(self, run: int) -> Iterator[Host]:
         """What a run found, by address. Hosts that did not answer are in its ``coverage`` only."""
@@ -78,7 +88,7 @@ class Memory:
             "SELECT hosts.address, pictures.data FROM seen JOIN hosts ON hosts.id = seen.host"
             " JOIN pictures ON pictures.id = seen.picture WHERE seen.run = ? ORDER BY hosts.place"
         )
-        return (decode(address, data) for address, data in self._each(query, run))
+        return (self._host(address, data) for address, data in self._each(query, run))
 
     def host(self, run: int, address: str) -> Host | None:
         """What a run found at one address."""
@@ -87,7 +97,7 @@ class Memory:
             " JOIN pictures ON pictures.id = seen.picture"
             " WHERE hosts.site = (SELECT site FROM runs WHERE id = ?) AND hosts.address = ?"
         )
-        return next((decode(address, data) for (data,) in self._rows(query, run, run, address)), None)
+        return next((self._host(address, data) for (data,) in self._rows(query, run, run, address)), None)
 
     def differing(self, before: int, after: int) -> Iterator[Pair]:
         """The hosts that do not look the same in two runs, by address, those that only one of them has among them.
@@ -107,7 +117,7 @@ class Memory:
             ) LEFT JOIN pictures AS old ON old.id = before LEFT JOIN pictures AS new ON new.id = after ORDER BY place
         """
         for address, old, new in self._each(query, before, after):
-            yield Pair(decode(address, old) if old else None, decode(address, new) if new else None)
+            yield Pair(self._host(address, old) if old else None, self._host(address, new) if new else None)
 
     def now(self, *, site: str | None = None, gone: bool = False) -> Iterator[HostNow]:
         """What is so now, by address: hosts with their ports, of ``site`` or of all. ``gone``: also those that went."""
@@ -126,16 +136,16 @@ class Memory:
             " WHERE hosts.state IN ('up', ?) AND (?2 IS NULL OR site = ?2) ORDER BY site, place, proto, port"
         )
         wanted = ("gone" if gone else "up", site)
-        services = {number: read_service(row) for number, *row in self._rows(_SERVICES)}
+        services = {number: self._service(row) for number, *row in self._rows(_SERVICES)}
         # Both are read as of one moment: a connection looks at one as long as any of its statements is under way.
         by_host = groupby(self._each(ports, *wanted), itemgetter(-1))
         following, rows = next(by_host, _NO_PORTS)
         for number, address, *rest in self._each(query, *wanted):
-            found: list[PortNow] = []
+            found: list[tuple[Any, ...]] = []
             if following == number:
-                found = [PortNow._make((*row[:-3], services.get(row[-3], _UNKNOWN), row[-2] != 0)) for row in rows]
+                found = [(*row[:-3], services.get(row[-3], _UNKNOWN), row[-2] != 0) for row in rows]
                 following, rows = next(by_host, _NO_PORTS)
-            yield _host_now(address, rest, tuple(found))
+            yield self._host_now((address, *rest, found))
 
     def changes(
         self,
@@ -161,7 +171,8 @@ class Memory:
             values.append(after)
         way = "ASC" if after is not None else "DESC"
         query = f"{_CHANGE} WHERE {' AND '.join(wanted)} ORDER BY id {way} LIMIT ?"
-        found = [Change(*row) for row in self._rows(query, *values, limit)]
+        rows = self._rows(query, *values, limit)
+        found = [self._typed(dict(zip(_CHANGE_FIELDS, row, strict=True)), Change) for row in rows]
         return found if after is not None else found[::-1]
 
     def coverage(self, run: int) -> Coverage:
@@ -192,6 +203,37 @@ class Memory:
             if not inflater.eof:
                 raise StorageFailure(f"{self.path}: nmap's XML of run {run} is cut short, or too much")
             yield document
+
+    def _typed(self, values: object, kind: type[_T]) -> _T:
+        """Values out of the database as what they should be. Raises ``StorageFailure`` for what they cannot be."""
+        try:
+            return msgspec.convert(values, kind)
+        except msgspec.ValidationError as error:
+            raise StorageFailure(f"{self.path}: it holds what does not belong there: {error}") from error
+
+    def _run(self, row: tuple[Any, ...]) -> Run:
+        values = dict(zip(_RUN_FIELDS, row, strict=True))
+        values["declared"] = read_json(values["declared"], dict[str, Any])
+        values["argv"] = read_json(values["argv"], list[str])
+        values["folded"] = bool(values["folded"])
+        return self._typed(values, Run)
+
+    def _host(self, address: Any, data: bytes) -> Host:
+        try:
+            place(address)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise StorageFailure(f"{self.path}: it holds a host without an address") from error
+        return decode(address, data)
+
+    def _host_now(self, row: Sequence[Any]) -> HostNow:
+        values = dict(zip(_HOST_FIELDS, row, strict=True))
+        for name in ("names", "os"):
+            values[name] = read_json(values[name], tuple[str, ...])
+        values["flapping"] = bool(values["flapping"])
+        return self._typed(values, HostNow)
+
+    def _service(self, row: Sequence[Any]) -> Service:
+        return self._typed(msgspec.structs.asdict(read_service(row)), Service)
 
     def _rows(self, query: str, *values: object) -> Iterator[tuple[Any, ...]]:
         """All rows at once: for few of them."""
@@ -241,33 +283,3 @@ def _numbers(within: Ranges | None) -> str | None:
     if within is None:
         return None
     return json.dumps([number for low, high in within for number in range(low, high + 1)])
-
-
-def _run(row: tuple[Any, ...]) -> Run:
-    fields = list(row)
-    fields[12] = read_json(row[12], dict[str, Any])
-    fields[13] = read_json(row[13], list[str])
-    fields[-1] = bool(row[-1])
-    return Run(*fields)
-
-
-def _host_now(address: str, row: list[Any], ports: tuple[PortNow, ...]) -> HostNow:
-    site, state, source, mac, names, os, *times, misses, flapping, everything = row
-    first_seen, last_seen, last_looked, last_changed = times
-    return HostNow(
-        address,
-        site,
-        state,
-        source,
-        mac,
-        read_json(names, tuple[str, ...]),
-        read_json(os, tuple[str, ...]),
-        first_seen,
-        last_seen,
-        last_looked,
-        last_changed,
-        misses,
-        bool(flapping),
-        everything,
-        ports,
-    )

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
 
 from agent.workers.scan.found import Host
 from agent.workers.scan.memory.state import Service
+
+Moment = Annotated[float, msgspec.Meta(ge=0, le=1e11)]
+"""Unix seconds that a calendar has: a database may be another user's, and hold anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +25,8 @@ class Run:
 
     id: int
     site: str
-    started: float
-    ended: float | None
+    started: Moment
+    ended: Moment | None
     status: str
     message: str
     degraded: str
@@ -66,10 +71,10 @@ class PortNow(NamedTuple):
     state: str
     reason: str
     source: str
-    first_seen: float
-    last_seen: float
-    last_looked: float
-    last_changed: float
+    first_seen: Moment
+    last_seen: Moment
+    last_looked: Moment
+    last_changed: Moment
     misses: int
     confidence: str
     service: Service
@@ -95,10 +100,10 @@ class HostNow:
     mac: str
     names: tuple[str, ...]
     os: tuple[str, ...]
-    first_seen: float
-    last_seen: float
-    last_looked: float
-    last_changed: float
+    first_seen: Moment
+    last_seen: Moment
+    last_looked: Moment
+    last_changed: Moment
     misses: int
     flapping: bool
     everything: int = 0
@@ -116,7 +121,7 @@ class Change:
 
     id: int
     run: int | None
-    time: float
+    time: Moment
     site: str
     address: str
     protocol: str

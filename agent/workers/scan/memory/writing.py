@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from agent.workers.scan.found import Host
+from agent.workers.scan.found import Host, answered
 from agent.workers.scan.memory.coverage import Asked, asked, joined, read_ports, write_ports
 from agent.workers.scan.memory.picture import PortSet, decode, encode, join, tidy
 from agent.workers.scan.memory.picture import asked as asked_of
@@ -241,4 +241,5 @@ def _port_set(connection: sqlite3.Connection, ports: PortSet) -> int:
 
 
 def _counts(host: Host) -> tuple[int, int]:
-    return int(host.state == "up"), sum(port.state == "open" for port in host.ports)
+    """Whether it was met, and how many of its ports are open."""
+    return int(answered(host)), sum(port.state == "open" for port in host.ports)

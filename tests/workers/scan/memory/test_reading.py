@@ -54,6 +54,31 @@ def test_a_reader_changes_nothing(service: Service) -> None:
     assert service.path.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("runs SET loss = 'much'", "Expected `float | null`, got `str` - at `$.loss`"),
+        ("runs SET started = 1e300", "Expected `float` <= 100000000000.0 - at `$.started`"),
+        ("runs SET declared = '[]'", "which is not what belongs there"),
+        ("changes SET time = 1e12", "- at `$.time`"),
+        ("hosts SET misses = 'many'", "Expected `int`, got `str` - at `$.misses`"),
+        ("ports SET last_seen = -1", "- at `$.ports[0][7]`"),
+        ("hosts SET address = '10.0.0.x'", "it holds a host without an address"),
+        ("hosts SET address = x'0a'", "it holds a host without an address"),
+    ],
+)
+def test_a_value_that_does_not_belong_there_is_said_in_one_line(service: Service, change: str, message: str) -> None:
+    """The database may have been written by the worker of another user."""
+    with closing(sqlite3.connect(service.path)) as database:
+        database.execute(f"UPDATE OR IGNORE {change}")
+        database.commit()
+    with Memory(service.path) as memory, pytest.raises(StorageFailure) as failure:
+        for found in (memory.runs(), memory.changes(), memory.hosts(1), memory.now()):
+            list(found)
+    assert message in str(failure.value)
+    assert "\n" not in str(failure.value)
+
+
 def test_somebody_who_may_only_read_can(service: Service) -> None:
     """Not even SQLite's own files can be made beside the database by whom this is read as."""
     copy = Path(tempfile.mkdtemp(prefix="scan-memory-", dir="/tmp"))  # where anybody can get to

@@ -193,6 +193,7 @@ class ScanWorker:
             "ports": str(self._job.ports),
             "profile": service.profile,
             "engine": service.engine,
+            "discovery": "raw" if self._job.program.privileged else "connect",
             "chunk_size": self._job.plan.chunk_size,
             "names": self._job.pinned.resolved,
             "notes": self._job.pinned.notes,

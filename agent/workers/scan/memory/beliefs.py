@@ -10,13 +10,16 @@ import msgspec
 
 from agent.errors import StorageFailure
 from agent.workers.scan.found import Certificate
+from agent.workers.scan.memory.coverage import port_set, read_ports
+from agent.workers.scan.memory.picture import PortSet
 from agent.workers.scan.memory.state import HostState, Key, PortState, Service
+from agent.workers.scan.memory.ways import Ways
 
 SERVICE: Final = "SELECT name, product, version, extrainfo, tunnel, cpe, method, certificate FROM services"
 
 _HOST: Final = (
     "SELECT state, source, mac, names, os, first_seen, last_seen, last_looked, last_changed, misses, history, flapping,"
-    " dark, everything FROM hosts WHERE id = ?"
+    " dark, everything, discovery, answers FROM hosts WHERE id = ?"
 )
 _PORTS: Final = (
     "SELECT proto, port, service, state, reason, source, first_seen, last_seen, last_looked, last_changed, pending,"
@@ -31,6 +34,8 @@ class Beliefs:
         self._connection = connection
         self._services: dict[int | None, Service] = {None: Service()}
         self._numbers: dict[Service, int | None] = {Service(): None}
+        self._sets: dict[int, PortSet] = {0: ()}
+        self._numbers_of_sets: dict[PortSet, int] = {(): 0}
 
     def load(self, host: int) -> HostState:
         """What is believed of a host. Raises ``StorageFailure`` for what no host can be."""
@@ -38,17 +43,18 @@ class Beliefs:
         for row in self._connection.execute(_PORTS, (host,)).fetchall():
             proto, port, service, *values = row
             ports[proto, port] = _port(values, self._service(service))
-        return _host(self._connection.execute(_HOST, (host,)).fetchone(), ports)
+        *row, answers = self._connection.execute(_HOST, (host,)).fetchone()
+        return _host(row, self._set(answers), ports)
 
     def save(self, host: int, before: HostState, after: HostState) -> None:
         """Keep what is believed now, where it is not what was ``before``."""
         execute = self._connection.execute
-        if _of_host(before) != (values := _of_host(after)):
+        if _of_host(before) != (values := _of_host(after)) or before.ways != after.ways:
             execute(
                 "UPDATE hosts SET state = ?, source = ?, mac = ?, names = ?, os = ?, first_seen = ?, last_seen = ?,"
-                " last_looked = ?, last_changed = ?, misses = ?, history = ?, flapping = ?, dark = ?, everything = ?"
-                " WHERE id = ?",
-                (*values, host),
+                " last_looked = ?, last_changed = ?, misses = ?, history = ?, flapping = ?, dark = ?, everything = ?,"
+                " discovery = ?, answers = ? WHERE id = ?",
+                (*values, after.ways.discovery, self._number_of_set(after.ways.ports), host),
             )
         for key in before.ports.keys() - after.ports.keys():
             execute("DELETE FROM ports WHERE host = ? AND proto = ? AND port = ?", (host, *key))
@@ -78,6 +84,17 @@ class Beliefs:
                 if before.ports.get(key) != port
             ],
         )
+
+    def _set(self, number: int) -> PortSet:
+        if number not in self._sets:
+            row = self._connection.execute("SELECT ports FROM port_sets WHERE id = ?", (number,)).fetchone()
+            self._sets[number] = read_ports(row[0]) if row else ()
+        return self._sets[number]
+
+    def _number_of_set(self, ports: PortSet) -> int:
+        if ports not in self._numbers_of_sets:
+            self._numbers_of_sets[ports] = port_set(self._connection, ports)
+        return self._numbers_of_sets[ports]
 
     def _service(self, number: int | None) -> Service:
         if number not in self._services:
@@ -144,8 +161,9 @@ def _port(row: list[Any], service: Service) -> PortState:
     )
 
 
-def _host(row: tuple[Any, ...], ports: dict[Key, PortState]) -> HostState:
-    state, source, mac, names, os, first, last, looked, changed, misses, history, flapping, dark, everything = row
+def _host(row: list[Any], answers: PortSet, ports: dict[Key, PortState]) -> HostState:
+    state, source, mac, names, os, *rest = row
+    first, last, looked, changed, misses, history, flapping, dark, everything, discovery = rest
     return HostState(
         state,
         source,
@@ -161,6 +179,7 @@ def _host(row: tuple[Any, ...], ports: dict[Key, PortState]) -> HostState:
         flapping,
         dark,
         everything,
+        Ways(discovery, answers),
         ports,
     )
 

@@ -25,7 +25,7 @@ from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
-from agent.workers.scan.found import UNTOLD, Host, Port, answered
+from agent.workers.scan.found import UNTOLD, Host, Port, answered, spoke
 from agent.workers.scan.memory.services import compare
 from agent.workers.scan.memory.state import (
     BY_SERVICE,
@@ -40,10 +40,10 @@ from agent.workers.scan.memory.state import (
     looks,
     service_of,
     shown,
-    spoke,
     steady,
     turns,
 )
+from agent.workers.scan.memory.ways import Discovery, Ways, answers
 from agent.workers.scan.spans import holds
 
 PORTS_LIMIT: Final = 4096
@@ -68,7 +68,7 @@ class Policy:
 
     ``closing``: whether the run may close anything at all. ``late``: it may not be the latest, so what was looked at
     after it stays, and it closes only what nobody but its ``source`` has told of. ``dark``: nobody answered around
-    this host, which is why the run may close nothing of it.
+    this host, which is why the run may close nothing of it. ``discovery``: how it asks who is there.
     """
 
     misses: int = 2
@@ -76,6 +76,7 @@ class Policy:
     late: bool = False
     source: str = ""
     dark: bool = False
+    discovery: Discovery = "any"
 
 
 class Change(NamedTuple):
@@ -105,9 +106,9 @@ def fold(
 ) -> Folded:
     """Take in what a run saw of one host.
 
-    ``observed`` is what it found out, ``None`` when there was no answer, ``covered`` whether there would have been one
-    (without meaning where there is one). ``rechecked``: ports, or ``HOST``, at which it looked twice. ``now`` is when
-    it looked, in unix seconds.
+    ``observed`` is what it found out, ``None`` when there was no answer, ``covered`` whether there would have been one,
+    since it was asked in a way in which it is known to answer (without meaning where there is one). ``rechecked``:
+    ports, or ``HOST``, at which it looked twice. ``now`` is when it looked, in unix seconds.
     """
     there = observed is not None and answered(observed)
     if policy.dark and (current.state or there):
@@ -115,7 +116,7 @@ def fold(
     elif current.dark and (policy.closing or there):
         current = replace(current, dark=0)
     if observed is None or not there:
-        return _absent(current, policy, now, HOST in rechecked) if covered or observed else Folded(current, (), ())
+        return _absent(current, policy, now, HOST in rechecked) if covered else Folded(current, (), ())
     changes: list[Change] = []
     doubts: list[Key] = []
     host = _present(current, observed, policy, now, changes)
@@ -145,6 +146,7 @@ def fold_passive(current: HostState, key: Key, first: float, last: float, looked
     if host.state != "up" and last > host.last_looked:
         changes.append(Change("host_new", HOST, host.state, "up"))
         host = replace(host, state="up", source="passive", first_seen=host.first_seen or first, last_changed=last)
+        host = replace(host, ways=Ways(""))  # it answers at the ports that were seen, and no scan in any way now
     if host.state != "up":
         return Folded(current, (), ())
     if last > host.last_seen:
@@ -179,9 +181,10 @@ def _in_rest(host: Host, key: Key) -> Port | None:
 def _present(current: HostState, observed: Host, policy: Policy, now: float, changes: list[Change]) -> HostState:
     if _too_late(policy, now, current.last_looked):
         return replace(current, first_seen=min(now, current.first_seen or now))
+    source = _teller(policy, current, policy.source)
     host = replace(
         current,
-        source=_teller(policy, current, policy.source),
+        source=source,
         mac=observed.mac or current.mac,
         names=observed.names or current.names,
         os=observed.os or current.os,
@@ -191,6 +194,7 @@ def _present(current: HostState, observed: Host, policy: Policy, now: float, cha
         last_looked=now,
         misses=0,
         history=shown(current.history, True),
+        ways=answers(observed, policy.discovery) if source == policy.source else current.ways,
     )
     return _turned(host, "up", "host_new", now, changes)
 

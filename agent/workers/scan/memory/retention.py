@@ -43,7 +43,7 @@ def prune(
             )
             connection.execute(
                 "DELETE FROM port_sets WHERE NOT EXISTS (SELECT 1 FROM pictures WHERE pictures.ports = port_sets.id)"
-                " AND id NOT IN (SELECT ports FROM coverage)"
+                " AND id NOT IN (SELECT ports FROM coverage) AND id NOT IN (SELECT answers FROM hosts)"
             )
         yield
 

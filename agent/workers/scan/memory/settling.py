@@ -16,10 +16,12 @@ from typing import Any, Final, NamedTuple
 from agent.telemetry.database import transaction
 from agent.workers.scan.found import PROTOCOLS, Host, Rest
 from agent.workers.scan.memory.beliefs import Beliefs
-from agent.workers.scan.memory.coverage import Coverage
+from agent.workers.scan.memory.coverage import Coverage, union
 from agent.workers.scan.memory.fold import Change, Folded, Policy, fold
 from agent.workers.scan.memory.picture import PortSet, decode, join
+from agent.workers.scan.memory.picture import asked as asked_of
 from agent.workers.scan.memory.state import HOST, HostState, Key
+from agent.workers.scan.memory.ways import Discovery, Ways, discovery_of, reached
 
 STEP: Final = 100
 """Hosts that one step folds at most: some 20 ms with 20 ports each."""
@@ -99,6 +101,7 @@ def together(doubts: Iterable[Doubt]) -> dict[tuple[Key, ...], list[str]]:
 
 _RUN: Final = (
     "SELECT id, site, started, ended, status, degraded, quiet,"
+    " CASE WHEN json_valid(declared) THEN json_extract(declared, '$.discovery') END,"
     " EXISTS (SELECT 1 FROM coverage WHERE run = runs.id AND outcome IN ('blind', 'dark')) FROM runs WHERE id = ?"
 )
 
@@ -114,13 +117,14 @@ def _next(connection: sqlite3.Connection, misses: int) -> _Run | None:
 
 
 def _run(row: tuple[Any, ...], misses: int) -> _Run:
-    number, site, started, ended, status, degraded, quiet, partly = row
+    number, site, started, ended, status, degraded, quiet, discovery, partly = row
     imported = status == "imported"
     policy = Policy(
         misses=misses,
         closing=status in ("finished", "imported") and (not degraded or bool(partly)),
         late=imported,
         source="import" if imported else "",
+        discovery=discovery_of(discovery),
     )
     return _Run(number, site, started, ended or started, bool(quiet), policy)
 
@@ -213,8 +217,22 @@ def _fold(
         rechecked = {(protocol, port) for protocol, port in rows}
         now = run.started + at if at is not None else run.ended
         before = beliefs.load(number)
-        folded = fold(before, observed, silent is not None, policy, now, rechecked)
+        folded = fold(before, observed, covered(before, observed, silent, policy.discovery), policy, now, rechecked)
         yield number, address, before, folded, observed is not None and observed.everything > 0
+
+
+def covered(known: HostState, observed: Host | None, silent: PortSet | None, discovery: Discovery) -> bool:
+    """Whether a host would have shown itself to a run: it was asked in a way in which it is known to answer.
+
+    ``silent`` are the ports that were asked there in vain, beyond those of ``observed``; ``None``: it was not asked.
+    """
+    if silent is None and observed is None:
+        return False
+    is_open = (
+        (protocol, ((number, number),)) for (protocol, number), port in known.ports.items() if port.state == "open"
+    )
+    asked = union((silent or (), asked_of(observed) if observed else ()))
+    return reached(Ways(known.ways.discovery, (*known.ways.ports, *is_open)), Ways(discovery, asked))
 
 
 def _unanswered(address: str, ports: PortSet) -> Host:

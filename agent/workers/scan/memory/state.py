@@ -15,7 +15,8 @@ from typing import Final
 
 import msgspec
 
-from agent.workers.scan.found import Certificate, Port
+from agent.workers.scan.found import Certificate, Port, spoke
+from agent.workers.scan.memory.ways import Ways
 
 Key = tuple[str, int]
 """A port: protocol and number."""
@@ -95,6 +96,8 @@ class HostState(msgspec.Struct, frozen=True):
     """Runs in a row in which nobody answered of several known hosts around it, and that were not believed for that."""
     everything: int = 0
     """Ports that it last said "open" to as it does to any; 0 for a host that does not."""
+    ways: Ways = Ways()
+    """How it last answered a run."""
     ports: Mapping[Key, PortState] = msgspec.field(default_factory=lambda: MappingProxyType({}))
 
 
@@ -123,11 +126,6 @@ def steady(history: int, count: int) -> bool:
 def latest(history: int, count: int) -> int:
     """A history of the last ``count`` looks alone."""
     return history & ((1 << count) - 1) | 1 << count if looks(history) > count else history
-
-
-def spoke(port: Port) -> bool:
-    """Whether the port answered a question, so that more is known of it than its number."""
-    return port.method == "probed" or bool(port.product or port.version or port.extrainfo)
 
 
 def service_of(port: Port) -> Service:

@@ -14,12 +14,12 @@ The rules, and why:
   another state than the one that was told last. A single silence is no turn: it may be loss.
 - A capture that saw a port answer may open or refresh it, and never closes one.
 - A report of another program (``Policy.late``) may have been made from elsewhere: it closes only what such reports
-  alone have told of.
+  alone have told of, and what was looked at after it stays as that look found it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -96,6 +96,10 @@ class Folded(NamedTuple):
     doubts: tuple[Key, ...]
 
 
+def _never(_: Key) -> bool:
+    return False
+
+
 def fold(
     current: HostState,
     observed: Host | None,
@@ -103,12 +107,14 @@ def fold(
     policy: Policy,
     now: float,
     rechecked: Collection[Key] = (),
+    later: Callable[[Key], bool] = _never,
 ) -> Folded:
     """Take in what a run saw of one host.
 
     ``observed`` is what it found out, ``None`` when there was no answer, ``covered`` whether there would have been one,
     since it was asked in a way in which it is known to answer (without meaning where there is one). ``rechecked``:
-    ports, or ``HOST``, at which it looked twice. ``now`` is when it looked, in unix seconds.
+    ports, or ``HOST``, at which it looked twice. ``now`` is when it looked, in unix seconds. ``later``: whether another
+    run, that is folded already, has looked at a port or ``HOST`` since; asked of one that may be late only.
     """
     there = observed is not None and answered(observed)
     if policy.dark and (current.state or there):
@@ -119,6 +125,8 @@ def fold(
         return _absent(current, policy, now, HOST in rechecked) if covered else Folded(current, (), ())
     changes: list[Change] = []
     doubts: list[Key] = []
+    if policy.late and current.state != "up" and (_too_late(policy, now, current.last_looked) or later(HOST)):
+        return Folded(current, (), ())  # it was not there when somebody looked since
     host = _present(current, observed, policy, now, changes)
     ports = dict(current.ports)
     listed = {port.key: port for port in observed.ports}
@@ -129,7 +137,7 @@ def fold(
         elif seen is not None and seen.state == "open":
             ports[key] = replace(state, first_seen=min(now, state.first_seen))
     for port in observed.open_ports():
-        if port.key not in ports and len(ports) < PORTS_LIMIT:
+        if port.key not in ports and len(ports) < PORTS_LIMIT and not (policy.late and later(port.key)):
             new = PortState("", port.reason, "", now, now, now, now)
             ports[port.key] = _port(new, port.key, port, policy, now, port.key in rechecked, changes, doubts)
     believed = {key: state for key, state in ports.items() if state.state or state.pending}

@@ -10,6 +10,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -43,6 +44,10 @@ class Doubt(NamedTuple):
     address: str
     host: bool
     ports: tuple[Key, ...]
+
+
+LATER: Final = 64
+"""Runs after an old report that are asked whether they looked where it did."""
 
 
 class _Run(NamedTuple):
@@ -196,6 +201,7 @@ def _fold(
 ) -> Iterator[tuple[int, str, HostState, Folded | None, bool]]:
     """Each host before and after, and whether the run found that it says open to everything; the first at least."""
     late = time.monotonic() + LONGEST
+    since = _since(connection, run) if run.policy.late else []
     for folded_yet, (number, address, at, data) in enumerate(hosts):
         if folded_yet and time.monotonic() > late:
             return
@@ -217,7 +223,15 @@ def _fold(
         rechecked = {(protocol, port) for protocol, port in rows}
         now = run.started + at if at is not None else run.ended
         before = beliefs.load(number)
-        folded = fold(before, observed, covered(before, observed, silent, policy.discovery), policy, now, rechecked)
+        folded = fold(
+            before,
+            observed,
+            covered(before, observed, silent, policy.discovery),
+            policy,
+            now,
+            rechecked,
+            partial(_looked, since, address),
+        )
         yield number, address, before, folded, observed is not None and observed.everything > 0
 
 
@@ -233,6 +247,25 @@ def covered(known: HostState, observed: Host | None, silent: PortSet | None, dis
     )
     asked = union((silent or (), asked_of(observed) if observed else ()))
     return reached(Ways(known.ways.discovery, (*known.ways.ports, *is_open)), Ways(discovery, asked))
+
+
+def _since(connection: sqlite3.Connection, run: _Run) -> list[Coverage]:
+    """What the runs asked that are folded and looked after one that is late, the newest first."""
+    rows = connection.execute(
+        "SELECT id FROM runs WHERE site = ? AND folded AND status IN ('finished', 'imported') AND started >= ?"
+        " AND (degraded = '' OR EXISTS (SELECT 1 FROM coverage WHERE run = runs.id AND outcome IN ('blind', 'dark')))"
+        " ORDER BY started DESC LIMIT ?",
+        (run.site, run.ended, LATER),
+    ).fetchall()
+    return [Coverage(connection, number, run.site) for (number,) in rows]
+
+
+def _looked(since: Iterable[Coverage], address: str, key: Key) -> bool:
+    """Whether one of these runs can tell about a port of an address, or about who is there."""
+    return any(
+        (coverage.looked(address) if key == HOST else coverage.asked(address, *key)) and not coverage.withheld(address)
+        for coverage in since
+    )
 
 
 def _unanswered(address: str, ports: PortSet) -> Host:

@@ -23,7 +23,7 @@ _HOST: Final = (
 )
 _PORTS: Final = (
     "SELECT proto, port, service, state, reason, source, first_seen, last_seen, last_looked, last_changed, pending,"
-    " misses, history, service_history, flapping FROM ports WHERE host = ?"
+    " misses, history, service_history, flapping, lately FROM ports WHERE host = ?"
 )
 
 
@@ -41,8 +41,8 @@ class Beliefs:
         """What is believed of a host. Raises ``StorageFailure`` for what no host can be."""
         ports: dict[Key, PortState] = {}
         for row in self._connection.execute(_PORTS, (host,)).fetchall():
-            proto, port, service, *values = row
-            ports[proto, port] = _port(values, self._service(service))
+            proto, port, service, *values, lately = row
+            ports[proto, port] = _port(values, self._service(service), self._service(lately))
         *row, answers = self._connection.execute(_HOST, (host,)).fetchone()
         return _host(row, self._set(answers), ports)
 
@@ -60,8 +60,8 @@ class Beliefs:
             execute("DELETE FROM ports WHERE host = ? AND proto = ? AND port = ?", (host, *key))
         self._connection.executemany(
             "INSERT OR REPLACE INTO ports (host, proto, port, state, reason, service, source, first_seen, last_seen,"
-            " last_looked, last_changed, pending, misses, history, service_history, flapping)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " last_looked, last_changed, pending, misses, history, service_history, flapping, lately)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
                 (
                     host,
@@ -79,6 +79,7 @@ class Beliefs:
                     port.history,
                     port.service_history,
                     port.flapping,
+                    self._number(port.lately),
                 )
                 for key, port in after.ports.items()
                 if before.ports.get(key) != port
@@ -154,10 +155,12 @@ def read_json(written: str, kind: Any) -> Any:
         raise StorageFailure(f"the database holds {str(written)[:40]!r}, which is not what belongs there") from error
 
 
-def _port(row: list[Any], service: Service) -> PortState:
-    state, reason, source, first, last, looked, changed, pending, misses, history, services, flapping = row
+def _port(row: list[Any], service: Service, lately: Service) -> PortState:
+    state, reason, source, first, last, looked, changed, *rest = row
+    pending, misses, history, services, flapping = rest
     return PortState(
-        state, reason, source, first, last, looked, changed, service, pending, misses, history, services, flapping
+        *(state, reason, source, first, last, looked, changed, service),
+        *(pending, misses, history, services, flapping, lately),
     )
 
 

@@ -303,16 +303,16 @@ def _service(state: PortState, key: Key, seen: Service, now: float, changes: lis
     known, differs = compare(state.service, seen)
     if seen.method != "probed" and not seen.tunnel:
         return state if known == state.service else replace(state, service=known)
-    history = shown(state.service_history, bool(differs))
-    flapping = bool(state.flapping & BY_SERVICE)
-    if flapping and steady(history, CALM):
-        flapping, history = False, shown(NONE, bool(differs))
-        state = replace(state, flapping=state.flapping & ~BY_SERVICE)
-    elif not flapping and (count := _ones(history)) >= FLAPS:
+    if state.flapping & BY_SERVICE:
+        lately, since = compare(state.lately, seen)
+        history = shown(state.service_history, bool(since))
+        if not (steady(history, CALM - 1) and not since):  # with the look that they are compared to, that is CALM
+            return replace(state, service_history=history, lately=lately)
+        history = shown(NONE, bool(differs))
+        state = replace(state, flapping=state.flapping & ~BY_SERVICE, lately=Service())
+    elif (count := _ones(history := shown(state.service_history, bool(differs)))) >= FLAPS:
         changes.append(Change("flapping", key, state.service.label, f"{count} services in {looks(history)} looks"))
-        return replace(state, service_history=history, flapping=state.flapping | BY_SERVICE)
-    if flapping:
-        return replace(state, service_history=history)
+        return replace(state, service_history=NONE, flapping=state.flapping | BY_SERVICE, lately=seen)
     changes.extend(Change(kind, key, old, new) for kind, old, new in differs)
     changed = now if differs else state.last_changed
     return replace(state, service=known, service_history=history, last_changed=changed)

@@ -185,10 +185,12 @@ TABLES: Final = (
         history INTEGER NOT NULL,           -- bits: open or not
         service_history INTEGER NOT NULL,   -- bits: another service than before or not
         flapping INTEGER NOT NULL,          -- bits: 1 the state, 2 the service
+        lately INTEGER,                     -- of services: what the last look found while the service flaps
         PRIMARY KEY (host, proto, port)
     ) WITHOUT ROWID
     """,
     "CREATE INDEX ports_by_service ON ports (service)",
+    "CREATE INDEX ports_flapping ON ports (lately) WHERE lately IS NOT NULL",
     """
     CREATE TABLE changes (
         id INTEGER PRIMARY KEY AUTOINCREMENT,

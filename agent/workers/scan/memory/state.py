@@ -59,7 +59,8 @@ class PortState(msgspec.Struct, frozen=True):
     """A port that was open at least once. Times are unix seconds.
 
     ``state`` is what was told of it; empty while it was seen open once only. ``pending`` is the state that the last
-    ``misses`` looks saw instead, empty when the last one agreed.
+    ``misses`` looks saw instead, empty when the last one agreed. In ``service_history`` a bit says that the service was
+    another than what was told, and while it flaps, another than at the look before.
     """
 
     state: str
@@ -75,6 +76,8 @@ class PortState(msgspec.Struct, frozen=True):
     history: int = NONE
     service_history: int = NONE
     flapping: int = 0
+    lately: Service = Service()
+    """What the last look found while the service flaps: ``service`` is what was told of it."""
 
 
 class HostState(msgspec.Struct, frozen=True):

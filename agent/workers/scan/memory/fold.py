@@ -12,7 +12,8 @@ The rules, and why:
 - Ports of a host that does not answer at all are left as they were: what is told is that the host is gone.
 - What turned often in the last looks flaps: that is told once, then nothing until it is steady, and then only if it is
   another state than the one that was told last. A single silence is no turn: it may be loss.
-- A capture that saw a port answer may open or refresh it, and never closes one.
+- A capture that saw a port answer may open or refresh it, and never closes one. Where a run finds it silent each time,
+  since it is behind a firewall, that flaps as anything else does.
 - A report of another program (``Policy.late``) may have been made from elsewhere: it closes only what such reports
   alone have told of, and what was looked at after it stays as that look found it.
 """
@@ -151,14 +152,15 @@ def fold_passive(current: HostState, key: Key, first: float, last: float, looked
     """
     host = current
     changes: list[Change] = []
-    if host.state != "up" and last > host.last_looked:
-        changes.append(Change("host_new", HOST, host.state, "up"))
-        host = replace(host, state="up", source="passive", first_seen=host.first_seen or first, last_changed=last)
-        host = replace(host, ways=Ways(""))  # it answers at the ports that were seen, and no scan in any way now
+    if (host.state != "up" or host.flapping) and last > max(host.last_looked, host.last_seen):
+        seen = replace(host, history=_sighted(host.history), last_seen=last)
+        host = _turned(seen, "up", "host_new", last, changes)
+        if current.state != host.state:  # it answers at what was seen, and no scan in any way that is known
+            host = replace(host, source="passive", first_seen=host.first_seen or first, ways=Ways(""))
     if host.state != "up":
-        return Folded(current, (), ())
-    if last > host.last_seen:
-        host = replace(host, last_seen=last, misses=0)
+        return Folded(host, tuple(changes), ())
+    if last > host.last_looked:
+        host = replace(host, last_seen=max(last, host.last_seen), misses=0)
     state = host.ports.get(key)
     if last <= (state.last_seen if state else 0) or last < max(looked, state.last_looked if state else 0):
         return Folded(host, tuple(changes), ())
@@ -166,11 +168,18 @@ def fold_passive(current: HostState, key: Key, first: float, last: float, looked
         if len(host.ports) >= PORTS_LIMIT:
             return Folded(host, tuple(changes), ())
         state = PortState("", "", "", first, last, looked, last)
+    if state.state != "open" or state.flapping & BY_STATE:
+        state = _port_flaps(replace(state, history=_sighted(state.history)), key, changes)
     if state.state != "open" and not state.flapping & BY_STATE:
         changes.append(Change("port_opened", key, state.state, "open"))
         state = replace(state, state="open", reason="seen", source="passive", last_changed=last)
     state = replace(state, last_seen=last, misses=0, pending="")
     return Folded(replace(host, ports={**host.ports, key: state}), tuple(changes), ())
+
+
+def _sighted(history: int) -> int:
+    """A history after a sighting. However many there are until a run looks again, they are one look."""
+    return history if looks(history) and history & 1 else shown(history, True)
 
 
 def _asked_tcp(host: Host) -> bool:

@@ -474,7 +474,7 @@ def test_a_capture_closes_nothing_and_what_was_told_stays_what_is_believed(
         before = memory.state
         when = memory.now + 100 * age + 50
         folded = memory.take(fold_passive(memory.state, ("tcp", number), when - 10, when))
-        assert {change.kind for change in folded.changes} <= {"host_new", "port_opened"}
+        assert {change.kind for change in folded.changes} <= {"host_new", "port_opened", "flapping"}
         assert memory.take(fold_passive(memory.state, ("tcp", number), when - 10, when)).changes == ()
         if age < 0 and before.state == "up":
             looked = before.ports[key].last_looked if (key := ("tcp", number)) in before.ports else 0.0

@@ -172,7 +172,7 @@ class ScanWorker:
                 "held": self._gate.why,
                 "phase": figures.phase,
                 "rate": round(figures.rate, 1),
-                "loss": round(figures.lost, 4),
+                "loss": round(figures.lost or 0.0, 4),
                 "seconds_left": round(figures.seconds_left(), 1),
             },
         )

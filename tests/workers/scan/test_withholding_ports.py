@@ -56,6 +56,7 @@ def test_who_is_not_asked_as_it_answers_is_not_gone(net: lab.Network, bench: Ben
             assert ended.events["scan_finished"]["data"]["degraded"] == ""
             assert "host_gone" not in ended.events
     assert bench.rows("SELECT run, count(*) FROM seen GROUP BY run") == [(1, 2), (2, 2)]
+    assert bench.rows("SELECT id FROM runs WHERE loss IS NULL") == [(3,), (4,)], "where nobody answered"
     assert bench.rows("SELECT address, discovery FROM hosts ORDER BY place") == [(closed, ""), (pinged, "raw")]
     assert bench.rows("SELECT kind, address FROM changes ORDER BY address") == [
         ("host_new", closed),

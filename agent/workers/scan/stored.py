@@ -53,8 +53,15 @@ def side(run: Run, coverage: Coverage) -> Side:
     """A stored run for a comparison; the database must stay open for that."""
     detection, scripts = looked_for(run)
     partly = coverage.withheld if run.status not in ENDED_BADLY and coverage.partly else None
-    discovery = discovery_of(run.declared.get("discovery"))
-    return Side(coverage.looked, coverage.ports, detection, scripts, doubt(run), partly, discovery)
+    return Side(
+        coverage.looked,
+        coverage.ports,
+        detection,
+        scripts,
+        doubt(run),
+        partly,
+        discovery=discovery_of(run.declared.get("discovery")),
+    )
 
 
 def looked_for(run: Run) -> tuple[Detection, bool]:

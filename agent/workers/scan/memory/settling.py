@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from agent.telemetry.database import transaction
-from agent.workers.scan.found import PROTOCOLS, Host, Rest
+from agent.workers.scan.found import PROTOCOLS, Host, Rest, answered
 from agent.workers.scan.memory.beliefs import Beliefs
 from agent.workers.scan.memory.coverage import Coverage, union
 from agent.workers.scan.memory.fold import Change, Folded, Policy, fold
@@ -67,10 +67,11 @@ def settle(connection: sqlite3.Connection, path: Path, misses: int) -> Iterator[
     while run := _next(connection, misses):
         coverage = Coverage(connection, run.id, run.site)
         beliefs = Beliefs(connection)
+        since = _since(connection, run) if run.policy.late else []
         done = False
         while not done:
             with transaction(connection, path):
-                done = _step(connection, run, coverage, beliefs)
+                done = _step(connection, run, coverage, beliefs, since)
             yield run.id
 
 
@@ -134,12 +135,14 @@ def _run(row: tuple[Any, ...], misses: int) -> _Run:
     return _Run(number, site, started, ended or started, bool(quiet), policy)
 
 
-def _step(connection: sqlite3.Connection, run: _Run, coverage: Coverage, beliefs: Beliefs) -> bool:
+def _step(
+    connection: sqlite3.Connection, run: _Run, coverage: Coverage, beliefs: Beliefs, since: Iterable[Coverage]
+) -> bool:
     """Fold some hosts; whether that were the last."""
     [after] = connection.execute("SELECT folded_to FROM runs WHERE id = ?", (run.id,)).fetchone()
     hosts = _hosts(connection, run, after)
     everything = 0
-    for number, address, before, folded, says_open in _fold(connection, run, coverage, beliefs, hosts):
+    for number, address, before, folded, says_open in _fold(connection, run, coverage, beliefs, hosts, since):
         after = number
         everything += says_open
         if folded:
@@ -198,10 +201,10 @@ def _fold(
     coverage: Coverage,
     beliefs: Beliefs,
     hosts: Iterable[_Row],
+    since: Iterable[Coverage] = (),
 ) -> Iterator[tuple[int, str, HostState, Folded | None, bool]]:
     """Each host before and after, and whether the run found that it says open to everything; the first at least."""
     late = time.monotonic() + LONGEST
-    since = _since(connection, run) if run.policy.late else []
     for folded_yet, (number, address, at, data) in enumerate(hosts):
         if folded_yet and time.monotonic() > late:
             return
@@ -240,8 +243,10 @@ def covered(known: HostState, observed: Host | None, silent: PortSet | None, dis
 
     ``silent`` are the ports that were asked there in vain, beyond those of ``observed``; ``None``: it was not asked.
     """
-    if silent is None and observed is None:
+    if observed is None and silent is None:
         return False
+    if observed is not None and answered(observed):
+        return True
     is_open = (
         (protocol, ((number, number),)) for (protocol, number), port in known.ports.items() if port.state == "open"
     )

@@ -116,7 +116,17 @@ def _store(paths: Paths, store: Store, reports: list[tuple[str, Report]]) -> lis
                         "notes": report.notes,
                     }
                 )
+            writer.prune(*_history(paths, store), time.time())
     return told
+
+
+def _history(paths: Paths, store: Store) -> tuple[float, int, float]:
+    """What is remembered, and for how long: as declared, and of any other name as of a scan that declares nothing."""
+    from agent.declaration.model import History, Scan
+
+    service = services(paths).get(store.name)
+    history = service.history if isinstance(service, Scan) else History()
+    return history.max_age, history.size, history.raw
 
 
 def _insist_on_a_place(paths: Paths, store: Store) -> None:

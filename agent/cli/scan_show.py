@@ -98,7 +98,8 @@ def _pairs(name: str, run: Run, hosts: Sequence[Host], asked: Sequence[Asked]) -
     pairs.append(("covered", covered(run, hosts, asked)))
     pairs.append(("found", f"{text.count(run.hosts_up, 'host')} up, {text.count(run.ports_open, 'port')} open"))
     if run.sent:
-        pairs.append(("probes", f"{run.sent:,} sent, {run.answered:,} answered, {loss(run)} lost"))
+        lost = f", {loss(run)} lost" if run.loss is not None else ""
+        pairs.append(("probes", f"{run.sent:,} sent, {run.answered:,} answered{lost}"))
     if note(run):
         pairs.append(("note", note(run)))
     notes = declared.get("notes")

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a sweep is. ``rate`` is what was sent in the last second, ``lost`` from 0 to 1, ``left`` seconds.
+    """How far a sweep is. ``rate`` is what was sent in the last second, ``lost`` from 0 to 1, ``None`` while
+    that is not measured, ``left`` seconds.
 
     ``sent`` counts every probe, canaries and repetitions included, since this process took it up.
     """
@@ -16,7 +17,7 @@ class Progress:
     answered: int
     open: int
     rate: float
-    lost: float
+    lost: float | None
     left: float
     sent: int
 

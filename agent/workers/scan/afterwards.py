@@ -1,4 +1,4 @@
-"""What is done when a run has come to its end: captures are heard, what changed is told, what is old is forgotten."""
+"""What is done around a run: captures are heard, what changed is told, and at its end what is old is forgotten."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ from agent.workers.runtime import Context
 from agent.workers.scan.memory.passive import sightings
 from agent.workers.scan.memory.telling import Event
 from agent.workers.scan.store import ScanStore
+
+
+def beforehand(context: Context, store: ScanStore, now: float) -> None:
+    """Take in what happened since the last run, after ``ScanStore.begin``: what captures saw since is later than what
+    that run saw, and earlier than what this one will. Raises ``StorageFailure``."""
+    store.sighted(sightings(context.data.parent, context.log), now, context.beat)
+    tell_changes(context, store)
 
 
 def afterwards(context: Context, store: ScanStore, history: History, now: float) -> None:

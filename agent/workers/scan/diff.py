@@ -16,7 +16,9 @@ from typing import Final, Literal, NamedTuple
 from agent.declaration.amounts import count
 from agent.workers.scan import volatile
 from agent.workers.scan.found import PROTOCOLS, Certificate, Host, Port, Script, answered, moment
+from agent.workers.scan.memory.coverage import union
 from agent.workers.scan.memory.picture import asked as asked_of
+from agent.workers.scan.memory.ways import Ways, answers, reached
 from agent.workers.scan.side import Side
 from agent.workers.scan.spans import Ranges, common, holds, merge, size, without
 
@@ -85,6 +87,9 @@ class Difference:
     only_first: int = 0
     """Hosts that the first run saw and the second one did not ask for; ``only_second`` the other way round."""
     only_second: int = 0
+    unreached_first: int = 0
+    """Hosts that the first run saw and to which the second one said nothing that they are known to answer."""
+    unreached_second: int = 0
     ports_only_first: int = 0
     """Ports of compared hosts that only the first run asked for."""
     ports_only_second: int = 0
@@ -138,6 +143,12 @@ def compare(first: Iterable[Host], before: Side, second: Iterable[Host], after: 
             told.only_first += was is not None and answered(was)
             told.only_second += now is not None and answered(now)
             continue
+        if _unreached(was, before, now, after):
+            told.unreached_first += 1
+            continue
+        if _unreached(now, after, was, before):
+            told.unreached_second += 1
+            continue
         told.hosts += 1
         unsure, overlooked = before.doubtful(address), after.doubtful(address)
         for change in _of_host(was, now, sides, told):
@@ -147,6 +158,14 @@ def compare(first: Iterable[Host], before: Side, second: Iterable[Host], after: 
                 told.changes.append(replace(change, sure=False) if unsure and _gain(change) else change)
     told.notes += _limits(told, before, after)
     return told
+
+
+def _unreached(met: Host, seeing: Side, missed: Host, blind: Side) -> bool:
+    """Whether one run met a host, and the other did not ask it in any of the ways in which it answered."""
+    if not answered(met) or answered(missed) or missed.state == "up":
+        return False
+    asked = Ways(blind.discovery, union((blind.ports(met.address), asked_of(missed))))
+    return not reached(answers(met, seeing.discovery), asked)
 
 
 def _sides(old: Mapping[str, Host], before: Side, new: Mapping[str, Host], after: Side) -> tuple[_Sides, list[str]]:
@@ -379,6 +398,12 @@ def _limits(told: Difference, before: Side, after: Side) -> list[str]:
     for number, other, one in ((told.only_first, "second", "first"), (told.only_second, "first", "second")):
         if number:
             lines.append(f"{count(number, 'host')} of the {one} run not compared: the {other} did not ask for them")
+    for number, other, one in ((told.unreached_first, "second", "first"), (told.unreached_second, "first", "second")):
+        if number:
+            lines.append(
+                f"{count(number, 'host')} of the {one} run not compared: the {other} did not ask for them in any way in"
+                " which they had answered"
+            )
     for number, other in ((told.ports_only_first, "second"), (told.ports_only_second, "first")):
         if number:
             lines.append(f"{count(number, 'port')} not compared: the {other} run did not ask for them")

@@ -30,8 +30,9 @@ _USUAL = 15.0
 @dataclass(slots=True)
 class Figures:
     """``hosts_underway`` and ``ports_open`` are of the chunk at hand, ``waiting`` are all that were swept and whose
-    services are not known yet. ``rate`` is in probes a second, ``lost`` from 0 to 1, ``left`` is in seconds and of the
-    sweep at hand; ``sent`` and ``answered`` count since the run began, as far as that was stored."""
+    services are not known yet. ``rate`` is in probes a second, ``lost`` from 0 to 1 (``None``: not measured), ``left``
+    is in seconds and of the sweep at hand; ``sent`` and ``answered`` count since the run began, as far as that was
+    stored."""
 
     services: bool = False
     """Whether they are asked for."""
@@ -40,7 +41,7 @@ class Figures:
     ports_open: int = 0
     waiting: int = 0
     rate: float = 0.0
-    lost: float = 0.0
+    lost: float | None = None
     left: float = 0.0
     sent: int = 0
     answered: int = 0
@@ -74,7 +75,7 @@ class Figures:
         self.phase = "ports"
         self.rate, self.lost, self.left = progress.rate, progress.lost, progress.left
 
-    def swept(self, sent: int, answered: int, lost: float) -> None:
+    def swept(self, sent: int, answered: int, lost: float | None) -> None:
         """A sweep is done, however quick it was."""
         self.sent += sent
         self.answered += answered

@@ -84,6 +84,11 @@ class Port:
         return self.protocol, self.number
 
 
+def spoke(port: Port) -> bool:
+    """Whether the port answered a question, so that more is known of it than its number."""
+    return port.method == "probed" or bool(port.product or port.version or port.extrainfo)
+
+
 @dataclass(frozen=True, slots=True)
 class Rest:
     """Ports that are told of together: all in one state for one reason. ``ports`` is sorted, disjoint, not adjacent."""
@@ -111,6 +116,8 @@ class Host:
     os: tuple[str, ...] = ()
     scripts: tuple[Script, ...] = ()
     """Of the host as a whole."""
+    discovered: bool = False
+    """It answered when it was asked whether it is there, whatever its ports say."""
 
     def state_of(self, protocol: str, number: int) -> str | None:
         """The state of a port; ``None`` when it was not asked for."""

@@ -57,6 +57,8 @@ async def settle_job(service: Scan, log: Callable[[str], None], before: Before |
     broadcasts = _broadcasts(log)
     excluded = (await pin(service.exclude, "exclude")).targets
 
+    how = () if program.privileged else ("discovered by connect",)  # what one cannot see is not for another to continue
+
     def planned(pinned: Pinned) -> Job:
         never = {**broadcasts, **left_out(pinned.targets)}
         for address in sorted(pinned.single & never.keys()):
@@ -67,7 +69,7 @@ async def settle_job(service: Scan, log: Callable[[str], None], before: Before |
             exclude,
             service.allow_public,
             ports=max(size(ports.tcp), size(ports.udp)),
-            identity=(service.profile, str(ports), service.engine, *sorted(service.scripts)),
+            identity=(service.profile, str(ports), service.engine, *sorted(service.scripts), *how),
         )
         allowed = Allowed(service.allow_public, exclude, never)
         return Job(ports, pinned, exclude, allowed, plan, kind, program, want)

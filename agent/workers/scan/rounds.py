@@ -22,12 +22,20 @@ _GAP, _LONGEST = 0.3, 1.5
 
 
 def loss(answered: Sequence[int]) -> float:
-    """Which part of the attempts came to nothing, of probes that somebody answers in the end: from 0 to below 1.
+    """Which part of the attempts is taken to come to nothing, of probes that somebody answers in the end: from 0 to
+    below 1. Few answers say little, so it begins with what paths usually lose.
 
     ``answered[k]`` is how many were answered at attempt ``k + 1``.
     """
     in_vain = sum(before * count for before, count in enumerate(answered))
     return (in_vain + _LOST) / (in_vain + sum(answered) + _SEEN)
+
+
+def measured(answered: Sequence[int]) -> float | None:
+    """Which part did come to nothing, for people; ``None`` when nobody has answered. ``answered``: as in ``loss``."""
+    in_vain = sum(before * count for before, count in enumerate(answered))
+    total = in_vain + sum(answered)
+    return in_vain / total if total else None
 
 
 def enough(

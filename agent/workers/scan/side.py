@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from agent.workers.scan.memory.picture import PortSet
+from agent.workers.scan.memory.ways import Discovery
 
 Detection = Literal["none", "some", "every"]
 """Which open ports were asked what they are: ``some`` leaves out those that are known to be silent."""
@@ -28,7 +29,7 @@ class Side:
     asked for there. ``scripts``: scripts of nmap were run, also where none of them said anything. ``doubt`` says in a
     few words why what the run did not see may be there all the same (``degraded: 2 canaries went missing``,
     ``interrupted``); empty when it can be trusted. ``withheld``: the addresses to which alone a doubt applies; without
-    it, it applies to all.
+    it, it applies to all. ``discovery``: how it was asked who is there.
     """
 
     looked: Callable[[str], bool] = _never
@@ -37,6 +38,7 @@ class Side:
     scripts: bool = False
     doubt: str = ""
     withheld: Callable[[str], object] | None = None
+    discovery: Discovery = "any"
 
     def doubtful(self, address: str) -> bool:
         """Whether what was not seen at an address may be there all the same."""

@@ -9,6 +9,7 @@ from agent.workers.scan.argv import format_ports
 from agent.workers.scan.found import Host
 from agent.workers.scan.memory.coverage import Asked, Coverage
 from agent.workers.scan.memory.reading import Run
+from agent.workers.scan.memory.ways import discovery_of
 from agent.workers.scan.side import Detection, Side
 
 if TYPE_CHECKING:
@@ -52,7 +53,15 @@ def side(run: Run, coverage: Coverage) -> Side:
     """A stored run for a comparison; the database must stay open for that."""
     detection, scripts = looked_for(run)
     partly = coverage.withheld if run.status not in ENDED_BADLY and coverage.partly else None
-    return Side(coverage.looked, coverage.ports, detection, scripts, doubt(run), partly)
+    return Side(
+        coverage.looked,
+        coverage.ports,
+        detection,
+        scripts,
+        doubt(run),
+        partly,
+        discovery=discovery_of(run.declared.get("discovery")),
+    )
 
 
 def looked_for(run: Run) -> tuple[Detection, bool]:

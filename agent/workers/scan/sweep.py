@@ -24,7 +24,7 @@ from agent.workers.scan.grid import Grid
 from agent.workers.scan.ledger import ANSWERED, BELIEVED, MOST_SENT, SKIPPED, Ledger, decode, encode
 from agent.workers.scan.pace import FLOOR, Pace
 from agent.workers.scan.review import review, tells_loss
-from agent.workers.scan.rounds import gap, loss
+from agent.workers.scan.rounds import gap, loss, measured
 
 BATCH: Final = 128
 """Most probes sent in one turn, so that a turn takes a few milliseconds."""
@@ -148,7 +148,7 @@ class Sweep:
 
     @property
     def loss(self) -> float:
-        """Which part of what was sent to ports that answer was lost, from 0 to below 1."""
+        """Which part of what was sent to ports that answer is taken to be lost, from 0 to below 1."""
         return loss(self._attempts)
 
     def turn(self, now: float) -> float:
@@ -376,7 +376,7 @@ class Sweep:
             self._answered,
             self.open,
             rate,
-            self.loss,
+            measured(self._attempts),
             0.0 if self.done else left,
             self._sent,
         )

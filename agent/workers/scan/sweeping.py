@@ -57,7 +57,8 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What a sweep came to. ``everything`` are the addresses that say open to everything, ``lost`` is from 0 to 1.
+    """What a sweep came to. ``everything`` are the addresses that say open to everything, ``lost`` is from 0 to 1,
+    ``None`` where nobody answered of whom it could be measured.
 
     ``degraded``: why nothing of it is all there is, one line, empty when it may be. ``witnesses``: how its canaries
     fared, by address.
@@ -68,7 +69,7 @@ class Swept:
     everything: frozenset[str]
     sent: int
     answered: int
-    lost: float
+    lost: float | None
     witnesses: Mapping[str, list[Witness]]
 
 

@@ -212,7 +212,7 @@ class Walk:
 
         def on_host(host: Host, element: bytes) -> None:
             if host.state == "up":
-                hosts[host.address] = host
+                hosts[host.address] = replace(host, discovered=True)
                 elements.append(element)
 
         def turn(fraction: float) -> None:
@@ -247,7 +247,7 @@ class Walk:
             # Who answered is there, whatever ended it; who did not is known to be absent only at its end.
             for address in addresses:
                 if address not in hosts and address not in known and (heard := roll.answer(address)):
-                    hosts[address] = Host(address, "up", heard.reason, heard.mac)
+                    hosts[address] = Host(address, "up", heard.reason, heard.mac, discovered=True)
             self._store.store(
                 self._run,
                 hosts.values(),

@@ -15,7 +15,7 @@ from agent.declaration.model import Scan
 from agent.errors import AgentError, ConfigurationError, StorageFailure
 from agent.paths import SCAN_MEMORY
 from agent.workers.runtime import Context
-from agent.workers.scan.afterwards import afterwards, tell_changes
+from agent.workers.scan.afterwards import afterwards, beforehand
 from agent.workers.scan.budget import Limits
 from agent.workers.scan.budget_file import Budget, budget_of
 from agent.workers.scan.figures import Figures
@@ -78,7 +78,7 @@ class ScanWorker:
         run: Run | None = None
         try:
             run = store.begin(self._task(), time.time(), self._context.beat)
-            tell_changes(self._context, store)
+            beforehand(self._context, store, time.time())
             self._figures.sent, self._figures.answered = run.sent, run.answered
             if run.resumed:
                 done = f"{run.hosts_done} of {self._job.plan.hosts} hosts were done"
@@ -172,7 +172,7 @@ class ScanWorker:
                 "held": self._gate.why,
                 "phase": figures.phase,
                 "rate": round(figures.rate, 1),
-                "loss": round(figures.lost, 4),
+                "loss": round(figures.lost or 0.0, 4),
                 "seconds_left": round(figures.seconds_left(), 1),
             },
         )
@@ -193,6 +193,7 @@ class ScanWorker:
             "ports": str(self._job.ports),
             "profile": service.profile,
             "engine": service.engine,
+            "discovery": "raw" if self._job.program.privileged else "connect",
             "chunk_size": self._job.plan.chunk_size,
             "names": self._job.pinned.resolved,
             "notes": self._job.pinned.notes,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
+import subprocess
+import sys
 from collections.abc import Mapping
 from concurrent.futures import Future
 from pathlib import Path
@@ -144,3 +146,17 @@ def test_a_run_that_ran_other_scripts_is_not_gone_on_with() -> None:
 
     assert len({hash_of(), hash_of("banner"), hash_of("ssh-hostkey"), hash_of("banner", "ssh-hostkey")}) == 4
     assert hash_of("ssh-hostkey", "banner") == hash_of("banner", "ssh-hostkey")
+
+
+def test_a_run_that_could_see_more_or_less_is_not_gone_on_with() -> None:
+    """Who is asked by ping in the one half and by connecting in the other would be silent in one way or the other."""
+    program = (
+        "import asyncio; from agent.declaration.model import Scan; from agent.workers.scan.job import settle_job;"
+        "service = Scan(name='lan', targets=('127.0.0.1',), ports='22', engine='connect');"
+        "print(asyncio.run(settle_job(service, lambda line: None)).plan.plan_hash)"
+    )
+    told = [
+        subprocess.run([*prefix, sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+        for prefix in ((), ("setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw"))
+    ]
+    assert told[0] != told[1]

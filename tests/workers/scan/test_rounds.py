@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.workers.scan.rounds import enough, gap, loss
+from agent.workers.scan.rounds import enough, gap, loss, measured
 
 counts = st.lists(st.integers(0, 100_000), min_size=8, max_size=8)
 
@@ -23,6 +23,14 @@ def test_it_ends_when_the_declared_number_is_used_up_and_not_before_twice(
 @given(counts)
 def test_loss_is_a_part(answered: list[int]) -> None:
     assert 0 <= loss(answered) < 1
+
+
+@pytest.mark.parametrize(
+    ("answered", "part"),
+    [((), None), ((0, 0), None), ((1,), 0.0), ((100, 0, 0), 0.0), ((90, 10), 10 / 110), ((0, 1), 0.5)],
+)
+def test_what_is_told_of_loss_was_measured(answered: tuple[int, ...], part: float | None) -> None:
+    assert measured(answered) == part
 
 
 @pytest.mark.parametrize(

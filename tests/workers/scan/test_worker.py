@@ -206,13 +206,7 @@ def test_what_changed_between_runs_is_told_once_and_what_is_old_is_forgotten(ben
         "old": "open",
         "new": "closed",
     }
-    flow = Sighting(0, time.time_ns() + 10**9, FLOW, 0, "", "127.0.0.1", SERVICE, "udp/53")
-    table = Table()
-    table.fold([flow], "lo")
-    (bench.directory / "edge").mkdir()
-    seen = snapshot.entries(table.addresses)
-    inventory = snapshot.Snapshot(written=1, counters={}, progress={}, own=[], stations=[], addresses=seen, heard=[])
-    snapshot.write(bench.directory / "edge" / snapshot.NAME, inventory)
+    captured(bench, "udp/53", time.time_ns() + 10**9)
     ended = bench.run(scan)
     assert ended.events["port_opened"]["message"] == "127.0.0.1 udp/53 is open", "a capture saw it answer"
     assert not bench.run(scan).events.keys() & CHANGES
@@ -221,6 +215,29 @@ def test_what_changed_between_runs_is_told_once_and_what_is_old_is_forgotten(ben
         assert {run.site for run in memory.runs()} == {"here"}
         assert [list(memory.raw(run.id)) for run in memory.runs()] == [[]] * 5
         assert memory.runs()[-1].sent > memory.runs()[-2].sent, "the first run asked its port twice"
+
+
+def captured(bench: Bench, service: str, last: int) -> None:
+    """A capture beside the scan saw this service of 127.0.0.1 answer, at last then, in unix nanoseconds."""
+    table = Table()
+    table.fold([Sighting(0, last, FLOW, 0, "", "127.0.0.1", SERVICE, service)], "lo")
+    (bench.directory / "edge").mkdir(exist_ok=True)
+    seen = snapshot.entries(table.addresses)
+    inventory = snapshot.Snapshot(written=1, counters={}, progress={}, own=[], stations=[], addresses=seen, heard=[])
+    snapshot.write(bench.directory / "edge" / snapshot.NAME, inventory)
+
+
+def test_what_a_capture_saw_since_the_last_run_is_taken_in_before_the_next_one_looks(bench: Bench) -> None:
+    scan = loopback()
+    assert bench.run(scan).code == 0
+    captured(bench, "tcp/2", time.time_ns())
+    events = bench.run(scan).events
+    assert events["port_opened"]["message"] == "127.0.0.1 tcp/2 is open"
+    assert events["port_closed"]["message"] == "127.0.0.1 tcp/2 is closed, was open", "the scan looked after that"
+    assert not bench.run(scan).events.keys() & {"port_opened", "port_closed"}
+    with Memory(bench.data / "scan.db") as memory:
+        told = [(change.kind, change.run, change.source) for change in memory.changes()]
+        assert told == [("host_new", 1, ""), ("port_opened", None, "passive"), ("port_closed", 2, "")]
 
 
 def test_hosts_that_come_and_go_are_told_of_by_the_run_that_finds_out(bench: Bench, network: tuple[str, ...]) -> None:

@@ -10,17 +10,20 @@ import msgspec
 
 from agent.errors import StorageFailure
 from agent.workers.scan.found import Certificate
+from agent.workers.scan.memory.coverage import port_set, read_ports
+from agent.workers.scan.memory.picture import PortSet
 from agent.workers.scan.memory.state import HostState, Key, PortState, Service
+from agent.workers.scan.memory.ways import Ways
 
 SERVICE: Final = "SELECT name, product, version, extrainfo, tunnel, cpe, method, certificate FROM services"
 
 _HOST: Final = (
     "SELECT state, source, mac, names, os, first_seen, last_seen, last_looked, last_changed, misses, history, flapping,"
-    " dark, everything FROM hosts WHERE id = ?"
+    " dark, everything, discovery, answers FROM hosts WHERE id = ?"
 )
 _PORTS: Final = (
     "SELECT proto, port, service, state, reason, source, first_seen, last_seen, last_looked, last_changed, pending,"
-    " misses, history, service_history, flapping FROM ports WHERE host = ?"
+    " misses, history, service_history, flapping, lately FROM ports WHERE host = ?"
 )
 
 
@@ -31,31 +34,34 @@ class Beliefs:
         self._connection = connection
         self._services: dict[int | None, Service] = {None: Service()}
         self._numbers: dict[Service, int | None] = {Service(): None}
+        self._sets: dict[int, PortSet] = {0: ()}
+        self._numbers_of_sets: dict[PortSet, int] = {(): 0}
 
     def load(self, host: int) -> HostState:
         """What is believed of a host. Raises ``StorageFailure`` for what no host can be."""
         ports: dict[Key, PortState] = {}
         for row in self._connection.execute(_PORTS, (host,)).fetchall():
-            proto, port, service, *values = row
-            ports[proto, port] = _port(values, self._service(service))
-        return _host(self._connection.execute(_HOST, (host,)).fetchone(), ports)
+            proto, port, service, *values, lately = row
+            ports[proto, port] = _port(values, self._service(service), self._service(lately))
+        *row, answers = self._connection.execute(_HOST, (host,)).fetchone()
+        return _host(row, self._set(answers), ports)
 
     def save(self, host: int, before: HostState, after: HostState) -> None:
         """Keep what is believed now, where it is not what was ``before``."""
         execute = self._connection.execute
-        if _of_host(before) != (values := _of_host(after)):
+        if _of_host(before) != (values := _of_host(after)) or before.ways != after.ways:
             execute(
                 "UPDATE hosts SET state = ?, source = ?, mac = ?, names = ?, os = ?, first_seen = ?, last_seen = ?,"
-                " last_looked = ?, last_changed = ?, misses = ?, history = ?, flapping = ?, dark = ?, everything = ?"
-                " WHERE id = ?",
-                (*values, host),
+                " last_looked = ?, last_changed = ?, misses = ?, history = ?, flapping = ?, dark = ?, everything = ?,"
+                " discovery = ?, answers = ? WHERE id = ?",
+                (*values, after.ways.discovery, self._number_of_set(after.ways.ports), host),
             )
         for key in before.ports.keys() - after.ports.keys():
             execute("DELETE FROM ports WHERE host = ? AND proto = ? AND port = ?", (host, *key))
         self._connection.executemany(
             "INSERT OR REPLACE INTO ports (host, proto, port, state, reason, service, source, first_seen, last_seen,"
-            " last_looked, last_changed, pending, misses, history, service_history, flapping)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " last_looked, last_changed, pending, misses, history, service_history, flapping, lately)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
                 (
                     host,
@@ -73,11 +79,23 @@ class Beliefs:
                     port.history,
                     port.service_history,
                     port.flapping,
+                    self._number(port.lately),
                 )
                 for key, port in after.ports.items()
                 if before.ports.get(key) != port
             ],
         )
+
+    def _set(self, number: int) -> PortSet:
+        if number not in self._sets:
+            row = self._connection.execute("SELECT ports FROM port_sets WHERE id = ?", (number,)).fetchone()
+            self._sets[number] = read_ports(row[0]) if row else ()
+        return self._sets[number]
+
+    def _number_of_set(self, ports: PortSet) -> int:
+        if ports not in self._numbers_of_sets:
+            self._numbers_of_sets[ports] = port_set(self._connection, ports)
+        return self._numbers_of_sets[ports]
 
     def _service(self, number: int | None) -> Service:
         if number not in self._services:
@@ -137,15 +155,18 @@ def read_json(written: str, kind: Any) -> Any:
         raise StorageFailure(f"the database holds {str(written)[:40]!r}, which is not what belongs there") from error
 
 
-def _port(row: list[Any], service: Service) -> PortState:
-    state, reason, source, first, last, looked, changed, pending, misses, history, services, flapping = row
+def _port(row: list[Any], service: Service, lately: Service) -> PortState:
+    state, reason, source, first, last, looked, changed, *rest = row
+    pending, misses, history, services, flapping = rest
     return PortState(
-        state, reason, source, first, last, looked, changed, service, pending, misses, history, services, flapping
+        *(state, reason, source, first, last, looked, changed, service),
+        *(pending, misses, history, services, flapping, lately),
     )
 
 
-def _host(row: tuple[Any, ...], ports: dict[Key, PortState]) -> HostState:
-    state, source, mac, names, os, first, last, looked, changed, misses, history, flapping, dark, everything = row
+def _host(row: list[Any], answers: PortSet, ports: dict[Key, PortState]) -> HostState:
+    state, source, mac, names, os, *rest = row
+    first, last, looked, changed, misses, history, flapping, dark, everything, discovery = rest
     return HostState(
         state,
         source,
@@ -161,6 +182,7 @@ def _host(row: tuple[Any, ...], ports: dict[Key, PortState]) -> HostState:
         flapping,
         dark,
         everything,
+        Ways(discovery, answers),
         ports,
     )
 

@@ -76,6 +76,15 @@ def read_ports(written: str) -> PortSet:
     return tuple((protocol, merge(found)) for protocol, found in ports if protocol in PROTOCOLS)
 
 
+def port_set(connection: sqlite3.Connection, ports: PortSet) -> int:
+    """The number under which a set of ports is kept, the same for equal ones."""
+    written = write_ports(ports)
+    row = connection.execute("SELECT id FROM port_sets WHERE ports = ?", (written,)).fetchone()
+    if row is None:
+        return int(connection.execute("INSERT INTO port_sets (ports) VALUES (?)", (written,)).lastrowid or 0)
+    return int(row[0])
+
+
 def has(ports: PortSet, protocol: str, number: int) -> bool:
     """Whether a set has this port."""
     return any(holds(found, number) for name, found in ports if name == protocol)

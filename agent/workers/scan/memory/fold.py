@@ -12,20 +12,21 @@ The rules, and why:
 - Ports of a host that does not answer at all are left as they were: what is told is that the host is gone.
 - What turned often in the last looks flaps: that is told once, then nothing until it is steady, and then only if it is
   another state than the one that was told last. A single silence is no turn: it may be loss.
-- A capture that saw a port answer may open or refresh it, and never closes one.
+- A capture that saw a port answer may open or refresh it, and never closes one. Where a run finds it silent each time,
+  since it is behind a firewall, that flaps as anything else does.
 - A report of another program (``Policy.late``) may have been made from elsewhere: it closes only what such reports
-  alone have told of.
+  alone have told of, and what was looked at after it stays as that look found it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
-from agent.workers.scan.found import UNTOLD, Host, Port, answered
+from agent.workers.scan.found import UNTOLD, Host, Port, answered, spoke
 from agent.workers.scan.memory.services import compare
 from agent.workers.scan.memory.state import (
     BY_SERVICE,
@@ -40,10 +41,10 @@ from agent.workers.scan.memory.state import (
     looks,
     service_of,
     shown,
-    spoke,
     steady,
     turns,
 )
+from agent.workers.scan.memory.ways import Discovery, Ways, answers
 from agent.workers.scan.spans import holds
 
 PORTS_LIMIT: Final = 4096
@@ -68,7 +69,7 @@ class Policy:
 
     ``closing``: whether the run may close anything at all. ``late``: it may not be the latest, so what was looked at
     after it stays, and it closes only what nobody but its ``source`` has told of. ``dark``: nobody answered around
-    this host, which is why the run may close nothing of it.
+    this host, which is why the run may close nothing of it. ``discovery``: how it asks who is there.
     """
 
     misses: int = 2
@@ -76,6 +77,7 @@ class Policy:
     late: bool = False
     source: str = ""
     dark: bool = False
+    discovery: Discovery = "any"
 
 
 class Change(NamedTuple):
@@ -95,6 +97,10 @@ class Folded(NamedTuple):
     doubts: tuple[Key, ...]
 
 
+def _never(_: Key) -> bool:
+    return False
+
+
 def fold(
     current: HostState,
     observed: Host | None,
@@ -102,12 +108,14 @@ def fold(
     policy: Policy,
     now: float,
     rechecked: Collection[Key] = (),
+    later: Callable[[Key], bool] = _never,
 ) -> Folded:
     """Take in what a run saw of one host.
 
-    ``observed`` is what it found out, ``None`` when there was no answer, ``covered`` whether there would have been one
-    (without meaning where there is one). ``rechecked``: ports, or ``HOST``, at which it looked twice. ``now`` is when
-    it looked, in unix seconds.
+    ``observed`` is what it found out, ``None`` when there was no answer, ``covered`` whether there would have been one,
+    since it was asked in a way in which it is known to answer (without meaning where there is one). ``rechecked``:
+    ports, or ``HOST``, at which it looked twice. ``now`` is when it looked, in unix seconds. ``later``: whether another
+    run, that is folded already, has looked at a port or ``HOST`` since; asked of one that may be late only.
     """
     there = observed is not None and answered(observed)
     if policy.dark and (current.state or there):
@@ -115,9 +123,11 @@ def fold(
     elif current.dark and (policy.closing or there):
         current = replace(current, dark=0)
     if observed is None or not there:
-        return _absent(current, policy, now, HOST in rechecked) if covered or observed else Folded(current, (), ())
+        return _absent(current, policy, now, HOST in rechecked) if covered else Folded(current, (), ())
     changes: list[Change] = []
     doubts: list[Key] = []
+    if policy.late and current.state != "up" and (_too_late(policy, now, current.last_looked) or later(HOST)):
+        return Folded(current, (), ())  # it was not there when somebody looked since
     host = _present(current, observed, policy, now, changes)
     ports = dict(current.ports)
     listed = {port.key: port for port in observed.ports}
@@ -128,7 +138,7 @@ def fold(
         elif seen is not None and seen.state == "open":
             ports[key] = replace(state, first_seen=min(now, state.first_seen))
     for port in observed.open_ports():
-        if port.key not in ports and len(ports) < PORTS_LIMIT:
+        if port.key not in ports and len(ports) < PORTS_LIMIT and not (policy.late and later(port.key)):
             new = PortState("", port.reason, "", now, now, now, now)
             ports[port.key] = _port(new, port.key, port, policy, now, port.key in rechecked, changes, doubts)
     believed = {key: state for key, state in ports.items() if state.state or state.pending}
@@ -142,13 +152,15 @@ def fold_passive(current: HostState, key: Key, first: float, last: float, looked
     """
     host = current
     changes: list[Change] = []
-    if host.state != "up" and last > host.last_looked:
-        changes.append(Change("host_new", HOST, host.state, "up"))
-        host = replace(host, state="up", source="passive", first_seen=host.first_seen or first, last_changed=last)
+    if (host.state != "up" or host.flapping) and last > max(host.last_looked, host.last_seen):
+        seen = replace(host, history=_sighted(host.history), last_seen=last)
+        host = _turned(seen, "up", "host_new", last, changes)
+        if current.state != host.state:  # it answers at what was seen, and no scan in any way that is known
+            host = replace(host, source="passive", first_seen=host.first_seen or first, ways=Ways(""))
     if host.state != "up":
-        return Folded(current, (), ())
-    if last > host.last_seen:
-        host = replace(host, last_seen=last, misses=0)
+        return Folded(host, tuple(changes), ())
+    if last > host.last_looked:
+        host = replace(host, last_seen=max(last, host.last_seen), misses=0)
     state = host.ports.get(key)
     if last <= (state.last_seen if state else 0) or last < max(looked, state.last_looked if state else 0):
         return Folded(host, tuple(changes), ())
@@ -156,11 +168,18 @@ def fold_passive(current: HostState, key: Key, first: float, last: float, looked
         if len(host.ports) >= PORTS_LIMIT:
             return Folded(host, tuple(changes), ())
         state = PortState("", "", "", first, last, looked, last)
+    if state.state != "open" or state.flapping & BY_STATE:
+        state = _port_flaps(replace(state, history=_sighted(state.history)), key, changes)
     if state.state != "open" and not state.flapping & BY_STATE:
         changes.append(Change("port_opened", key, state.state, "open"))
         state = replace(state, state="open", reason="seen", source="passive", last_changed=last)
     state = replace(state, last_seen=last, misses=0, pending="")
     return Folded(replace(host, ports={**host.ports, key: state}), tuple(changes), ())
+
+
+def _sighted(history: int) -> int:
+    """A history after a sighting. However many there are until a run looks again, they are one look."""
+    return history if looks(history) and history & 1 else shown(history, True)
 
 
 def _asked_tcp(host: Host) -> bool:
@@ -179,9 +198,10 @@ def _in_rest(host: Host, key: Key) -> Port | None:
 def _present(current: HostState, observed: Host, policy: Policy, now: float, changes: list[Change]) -> HostState:
     if _too_late(policy, now, current.last_looked):
         return replace(current, first_seen=min(now, current.first_seen or now))
+    source = _teller(policy, current, policy.source)
     host = replace(
         current,
-        source=_teller(policy, current, policy.source),
+        source=source,
         mac=observed.mac or current.mac,
         names=observed.names or current.names,
         os=observed.os or current.os,
@@ -191,6 +211,7 @@ def _present(current: HostState, observed: Host, policy: Policy, now: float, cha
         last_looked=now,
         misses=0,
         history=shown(current.history, True),
+        ways=answers(observed, policy.discovery) if source == policy.source else current.ways,
     )
     return _turned(host, "up", "host_new", now, changes)
 
@@ -291,16 +312,16 @@ def _service(state: PortState, key: Key, seen: Service, now: float, changes: lis
     known, differs = compare(state.service, seen)
     if seen.method != "probed" and not seen.tunnel:
         return state if known == state.service else replace(state, service=known)
-    history = shown(state.service_history, bool(differs))
-    flapping = bool(state.flapping & BY_SERVICE)
-    if flapping and steady(history, CALM):
-        flapping, history = False, shown(NONE, bool(differs))
-        state = replace(state, flapping=state.flapping & ~BY_SERVICE)
-    elif not flapping and (count := _ones(history)) >= FLAPS:
+    if state.flapping & BY_SERVICE:
+        lately, since = compare(state.lately, seen)
+        history = shown(state.service_history, bool(since))
+        if not (steady(history, CALM - 1) and not since):  # with the look that they are compared to, that is CALM
+            return replace(state, service_history=history, lately=lately)
+        history = shown(NONE, bool(differs))
+        state = replace(state, flapping=state.flapping & ~BY_SERVICE, lately=Service())
+    elif (count := _ones(history := shown(state.service_history, bool(differs)))) >= FLAPS:
         changes.append(Change("flapping", key, state.service.label, f"{count} services in {looks(history)} looks"))
-        return replace(state, service_history=history, flapping=state.flapping | BY_SERVICE)
-    if flapping:
-        return replace(state, service_history=history)
+        return replace(state, service_history=NONE, flapping=state.flapping | BY_SERVICE, lately=seen)
     changes.extend(Change(kind, key, old, new) for kind, old, new in differs)
     changed = now if differs else state.last_changed
     return replace(state, service=known, service_history=history, last_changed=changed)

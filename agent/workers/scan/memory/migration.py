@@ -1,7 +1,8 @@
 """Bringing a ``scan.db`` of an older version to the tables of this one.
 
 Version 1 kept every host and port of every run in rows of their own, and the ports that were asked and not told of by
-themselves not at all: of those it is known only that they were not open.
+themselves not at all: of those it is known only that they were not open. Version 2 did not know
+in which ways a host answers, and of a service that flaps what it was at the last look.
 """
 
 from __future__ import annotations
@@ -29,6 +30,12 @@ def migrate(connection: sqlite3.Connection, found: int, *, site: str) -> None:
     """Bring the schema from version ``found`` to ``schema.VERSION``; what is there becomes that of ``site``."""
     if found == 0:
         schema.create(connection)
+        return
+    if found == 2:
+        connection.execute("ALTER TABLE hosts ADD COLUMN discovery TEXT NOT NULL DEFAULT 'any'")
+        connection.execute("ALTER TABLE hosts ADD COLUMN answers INTEGER NOT NULL DEFAULT 0")
+        connection.execute("ALTER TABLE ports ADD COLUMN lately INTEGER")
+        connection.execute("CREATE INDEX ports_flapping ON ports (lately) WHERE lately IS NOT NULL")
         return
     for table in _OLD:
         connection.execute(f"ALTER TABLE {table} RENAME TO old_{table}")

@@ -97,10 +97,11 @@ def _host(
 ) -> None:
     number = writing.host_id(connection, site, address)
     before = state = beliefs.load(number)
+    at = state.last_looked or ended
     for one in ports:
-        if state.state != "up" and one.last <= ended:
+        if state.state != "up" and one.last <= at:
             continue  # the run asked since, and there was nobody
-        looked = ended if coverage.asked(address, one.protocol, one.number) else 0.0
+        looked = at if coverage.asked(address, one.protocol, one.number) else 0.0
         folded = fold_passive(state, (one.protocol, one.number), one.first, one.last, looked)
         state = folded.state
         tell(connection, None, site, address, folded.changes, one.last, source="passive")

@@ -17,8 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from agent.errors import StorageFailure
-from agent.workers.scan.found import PROTOCOLS, Host, Port, Rest, Script
-from agent.workers.scan.memory.state import spoke
+from agent.workers.scan.found import PROTOCOLS, Host, Port, Rest, Script, spoke
 from agent.workers.scan.spans import Ranges, holds, merge, without
 
 PortSet = tuple[tuple[str, Ranges], ...]
@@ -55,6 +54,7 @@ class _Picture(msgspec.Struct):
     rest: tuple[Rest, ...] = ()
     os: tuple[str, ...] = ()
     scripts: tuple[Script, ...] = ()
+    discovered: bool = False
 
 
 _PICTURE: Final = msgspec.json.Decoder(_Picture)
@@ -82,7 +82,7 @@ def decode(address: str, data: bytes) -> Host:
         ports = tuple(_remembered(bytes(port)) if len(port) <= _ALIKE else _PORT.decode(port) for port in read.ports)
         host = Host(
             *(address, read.state, read.reason, read.mac, read.names),
-            *(ports, read.rest, read.os, read.scripts),
+            *(ports, read.rest, read.os, read.scripts, read.discovered),
         )
         for rest in host.rest:
             _check(rest.ports)
@@ -127,6 +127,7 @@ def join(before: Host, now: Host) -> Host:
         rest=_gathered(rest),
         os=now.os or before.os,
         scripts=now.scripts or before.scripts,
+        discovered=now.discovered or before.discovered,
     )
 
 

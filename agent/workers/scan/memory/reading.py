@@ -251,7 +251,7 @@ _CANARY: Final = "SELECT hosts.address, ports.proto, min(ports.port) FROM"
 _STEADY: Final = (
     "CROSS JOIN ports ON ports.host = hosts.id AND ports.proto = ?3"
     " WHERE hosts.state = 'up' AND NOT hosts.misses AND ports.state = 'open' AND NOT ports.misses"
-    " AND NOT ports.flapping AND ports.history > ?4 AND ports.history & ?4 = ?4"
+    " AND NOT ports.flapping AND ports.source != 'passive' AND ports.history > ?4 AND ports.history & ?4 = ?4"
     " AND (?5 IS NULL OR ports.port IN (SELECT value FROM json_each(?5)))"
     " GROUP BY hosts.id ORDER BY min(ports.first_seen), hosts.place"
 )

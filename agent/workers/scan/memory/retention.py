@@ -40,10 +40,11 @@ def prune(
         with transaction(connection, path):
             connection.execute(
                 "DELETE FROM services WHERE NOT EXISTS (SELECT 1 FROM ports WHERE ports.service = services.id)"
+                " AND NOT EXISTS (SELECT 1 FROM ports WHERE ports.lately = services.id)"
             )
             connection.execute(
                 "DELETE FROM port_sets WHERE NOT EXISTS (SELECT 1 FROM pictures WHERE pictures.ports = port_sets.id)"
-                " AND id NOT IN (SELECT ports FROM coverage)"
+                " AND id NOT IN (SELECT ports FROM coverage) AND id NOT IN (SELECT answers FROM hosts)"
             )
         yield
 

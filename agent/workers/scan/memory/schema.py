@@ -1,4 +1,4 @@
-"""The tables of ``scan.db``, version 2.
+"""The tables of ``scan.db``, version 3.
 
 Three layers. What was done: ``runs``, ``chunks``, ``coverage``, ``raw``. What was seen, only ever added to: ``seen``,
 which points to ``pictures`` that many hosts and runs share. What is so now, folded from that: ``hosts``, ``ports``,
@@ -13,7 +13,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Final
 
-VERSION: Final = 2
+VERSION: Final = 3
 
 TABLES: Final = (
     """
@@ -127,6 +127,9 @@ TABLES: Final = (
         flapping INTEGER NOT NULL DEFAULT 0,
         dark INTEGER NOT NULL DEFAULT 0,    -- runs in a row in which nobody around it answered
         everything INTEGER NOT NULL DEFAULT 0, -- ports that it says open to as to any; 0: it does not
+        discovery TEXT NOT NULL DEFAULT 'any', -- raw, connect: it last answered who asked so whether it is there;
+        -- empty: it did not; any: not known
+        answers INTEGER NOT NULL DEFAULT 0, -- of port_sets: the ports at which it last answered; 0: none
         UNIQUE (site, address)
     )
     """,
@@ -182,10 +185,12 @@ TABLES: Final = (
         history INTEGER NOT NULL,           -- bits: open or not
         service_history INTEGER NOT NULL,   -- bits: another service than before or not
         flapping INTEGER NOT NULL,          -- bits: 1 the state, 2 the service
+        lately INTEGER,                     -- of services: what the last look found while the service flaps
         PRIMARY KEY (host, proto, port)
     ) WITHOUT ROWID
     """,
     "CREATE INDEX ports_by_service ON ports (service)",
+    "CREATE INDEX ports_flapping ON ports (lately) WHERE lately IS NOT NULL",
     """
     CREATE TABLE changes (
         id INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -2,7 +2,7 @@
 
 A look tells less on one day than on another: without an answer to a question there is only the number of the port, and
 a light look gives a name where a deep one gave a version. So what is missing is no change; only what is told twice and
-differs is one.
+differs is one, and no point in time is: a service that says how late it is says another thing with each look.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from msgspec.structs import replace
 
 from agent.workers.scan.memory.state import Service
+from agent.workers.scan.volatile import remark
 
 VAGUE: Final = ("", "unknown", "tcpwrapped")
 """Names under which nmap says that it does not know."""
@@ -40,12 +41,12 @@ def compare(old: Service, new: Service) -> tuple[Service, list[Differs]]:
         changes.append(Differs("service_changed", old.label, new.label))
     elif not new.product and old.product:
         known = replace(old, method="probed")
-    elif _both_differ(old.version, new.version) or _both_differ(old.extrainfo, new.extrainfo):
+    elif _both_differ(old.version, new.version) or _both_differ(remark(old.extrainfo), remark(new.extrainfo)):
         changes.append(Differs("version_changed", old.label, new.label))
         known = replace(new, version=new.version or old.version)
     else:
         known = replace(
-            new, version=new.version or old.version, extrainfo=new.extrainfo or old.extrainfo, cpe=new.cpe or old.cpe
+            new, version=new.version or old.version, extrainfo=old.extrainfo or new.extrainfo, cpe=new.cpe or old.cpe
         )
     return replace(known, tunnel=tls.tunnel, certificate=tls.certificate), changes + tls_changes
 

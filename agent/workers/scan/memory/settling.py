@@ -10,16 +10,19 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from agent.telemetry.database import transaction
-from agent.workers.scan.found import PROTOCOLS, Host, Rest
+from agent.workers.scan.found import PROTOCOLS, Host, Rest, answered
 from agent.workers.scan.memory.beliefs import Beliefs
-from agent.workers.scan.memory.coverage import Coverage
+from agent.workers.scan.memory.coverage import Coverage, union
 from agent.workers.scan.memory.fold import Change, Folded, Policy, fold
 from agent.workers.scan.memory.picture import PortSet, decode, join
+from agent.workers.scan.memory.picture import asked as asked_of
 from agent.workers.scan.memory.state import HOST, HostState, Key
+from agent.workers.scan.memory.ways import Discovery, Ways, discovery_of, reached
 
 STEP: Final = 100
 """Hosts that one step folds at most: some 20 ms with 20 ports each."""
@@ -43,6 +46,10 @@ class Doubt(NamedTuple):
     ports: tuple[Key, ...]
 
 
+LATER: Final = 64
+"""Runs after an old report that are asked whether they looked where it did."""
+
+
 class _Run(NamedTuple):
     id: int
     site: str
@@ -60,10 +67,11 @@ def settle(connection: sqlite3.Connection, path: Path, misses: int) -> Iterator[
     while run := _next(connection, misses):
         coverage = Coverage(connection, run.id, run.site)
         beliefs = Beliefs(connection)
+        since = _since(connection, run) if run.policy.late else []
         done = False
         while not done:
             with transaction(connection, path):
-                done = _step(connection, run, coverage, beliefs)
+                done = _step(connection, run, coverage, beliefs, since)
             yield run.id
 
 
@@ -99,6 +107,7 @@ def together(doubts: Iterable[Doubt]) -> dict[tuple[Key, ...], list[str]]:
 
 _RUN: Final = (
     "SELECT id, site, started, ended, status, degraded, quiet,"
+    " CASE WHEN json_valid(declared) THEN json_extract(declared, '$.discovery') END,"
     " EXISTS (SELECT 1 FROM coverage WHERE run = runs.id AND outcome IN ('blind', 'dark')) FROM runs WHERE id = ?"
 )
 
@@ -114,23 +123,26 @@ def _next(connection: sqlite3.Connection, misses: int) -> _Run | None:
 
 
 def _run(row: tuple[Any, ...], misses: int) -> _Run:
-    number, site, started, ended, status, degraded, quiet, partly = row
+    number, site, started, ended, status, degraded, quiet, discovery, partly = row
     imported = status == "imported"
     policy = Policy(
         misses=misses,
         closing=status in ("finished", "imported") and (not degraded or bool(partly)),
         late=imported,
         source="import" if imported else "",
+        discovery=discovery_of(discovery),
     )
     return _Run(number, site, started, ended or started, bool(quiet), policy)
 
 
-def _step(connection: sqlite3.Connection, run: _Run, coverage: Coverage, beliefs: Beliefs) -> bool:
+def _step(
+    connection: sqlite3.Connection, run: _Run, coverage: Coverage, beliefs: Beliefs, since: Iterable[Coverage]
+) -> bool:
     """Fold some hosts; whether that were the last."""
     [after] = connection.execute("SELECT folded_to FROM runs WHERE id = ?", (run.id,)).fetchone()
     hosts = _hosts(connection, run, after)
     everything = 0
-    for number, address, before, folded, says_open in _fold(connection, run, coverage, beliefs, hosts):
+    for number, address, before, folded, says_open in _fold(connection, run, coverage, beliefs, hosts, since):
         after = number
         everything += says_open
         if folded:
@@ -189,6 +201,7 @@ def _fold(
     coverage: Coverage,
     beliefs: Beliefs,
     hosts: Iterable[_Row],
+    since: Iterable[Coverage] = (),
 ) -> Iterator[tuple[int, str, HostState, Folded | None, bool]]:
     """Each host before and after, and whether the run found that it says open to everything; the first at least."""
     late = time.monotonic() + LONGEST
@@ -213,8 +226,51 @@ def _fold(
         rechecked = {(protocol, port) for protocol, port in rows}
         now = run.started + at if at is not None else run.ended
         before = beliefs.load(number)
-        folded = fold(before, observed, silent is not None, policy, now, rechecked)
+        folded = fold(
+            before,
+            observed,
+            covered(before, observed, silent, policy.discovery),
+            policy,
+            now,
+            rechecked,
+            partial(_looked, since, address),
+        )
         yield number, address, before, folded, observed is not None and observed.everything > 0
+
+
+def covered(known: HostState, observed: Host | None, silent: PortSet | None, discovery: Discovery) -> bool:
+    """Whether a host would have shown itself to a run: it was asked in a way in which it is known to answer.
+
+    ``silent`` are the ports that were asked there in vain, beyond those of ``observed``; ``None``: it was not asked.
+    """
+    if observed is None and silent is None:
+        return False
+    if observed is not None and answered(observed):
+        return True
+    is_open = (
+        (protocol, ((number, number),)) for (protocol, number), port in known.ports.items() if port.state == "open"
+    )
+    asked = union((silent or (), asked_of(observed) if observed else ()))
+    return reached(Ways(known.ways.discovery, (*known.ways.ports, *is_open)), Ways(discovery, asked))
+
+
+def _since(connection: sqlite3.Connection, run: _Run) -> list[Coverage]:
+    """What the runs asked that are folded and looked after one that is late, the newest first."""
+    rows = connection.execute(
+        "SELECT id FROM runs WHERE site = ? AND folded AND status IN ('finished', 'imported') AND started >= ?"
+        " AND (degraded = '' OR EXISTS (SELECT 1 FROM coverage WHERE run = runs.id AND outcome IN ('blind', 'dark')))"
+        " ORDER BY started DESC LIMIT ?",
+        (run.site, run.ended, LATER),
+    ).fetchall()
+    return [Coverage(connection, number, run.site) for (number,) in rows]
+
+
+def _looked(since: Iterable[Coverage], address: str, key: Key) -> bool:
+    """Whether one of these runs can tell about a port of an address, or about who is there."""
+    return any(
+        (coverage.looked(address) if key == HOST else coverage.asked(address, *key)) and not coverage.withheld(address)
+        for coverage in since
+    )
 
 
 def _unanswered(address: str, ports: PortSet) -> Host:

@@ -15,7 +15,8 @@ from typing import Final
 
 import msgspec
 
-from agent.workers.scan.found import Certificate, Port
+from agent.workers.scan.found import Certificate, Port, spoke
+from agent.workers.scan.memory.ways import Ways
 
 Key = tuple[str, int]
 """A port: protocol and number."""
@@ -58,7 +59,8 @@ class PortState(msgspec.Struct, frozen=True):
     """A port that was open at least once. Times are unix seconds.
 
     ``state`` is what was told of it; empty while it was seen open once only. ``pending`` is the state that the last
-    ``misses`` looks saw instead, empty when the last one agreed.
+    ``misses`` looks saw instead, empty when the last one agreed. In ``service_history`` a bit says that the service was
+    another than what was told, and while it flaps, another than at the look before.
     """
 
     state: str
@@ -74,6 +76,8 @@ class PortState(msgspec.Struct, frozen=True):
     history: int = NONE
     service_history: int = NONE
     flapping: int = 0
+    lately: Service = Service()
+    """What the last look found while the service flaps: ``service`` is what was told of it."""
 
 
 class HostState(msgspec.Struct, frozen=True):
@@ -95,6 +99,8 @@ class HostState(msgspec.Struct, frozen=True):
     """Runs in a row in which nobody answered of several known hosts around it, and that were not believed for that."""
     everything: int = 0
     """Ports that it last said "open" to as it does to any; 0 for a host that does not."""
+    ways: Ways = Ways()
+    """How it last answered a run."""
     ports: Mapping[Key, PortState] = msgspec.field(default_factory=lambda: MappingProxyType({}))
 
 
@@ -123,11 +129,6 @@ def steady(history: int, count: int) -> bool:
 def latest(history: int, count: int) -> int:
     """A history of the last ``count`` looks alone."""
     return history & ((1 << count) - 1) | 1 << count if looks(history) > count else history
-
-
-def spoke(port: Port) -> bool:
-    """Whether the port answered a question, so that more is known of it than its number."""
-    return port.method == "probed" or bool(port.product or port.version or port.extrainfo)
 
 
 def service_of(port: Port) -> Service:

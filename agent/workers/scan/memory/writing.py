@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from agent.workers.scan.found import Host, answered
-from agent.workers.scan.memory.coverage import Asked, asked, joined, read_ports, write_ports
+from agent.workers.scan.memory.coverage import Asked, asked, joined, port_set, read_ports
 from agent.workers.scan.memory.picture import PortSet, decode, encode, join, tidy
 from agent.workers.scan.memory.picture import asked as asked_of
 from agent.workers.scan.memory.place import Line, order, pack, unpack
@@ -116,7 +116,7 @@ def add_host(connection: sqlite3.Connection, run: Run, host: Host, now: float, s
 def add_asked(connection: sqlite3.Connection, run: int, parts: Iterable[Asked]) -> None:
     """Keep that addresses were asked and that there is no picture of them."""
     for part in joined(parts):
-        ports = _port_set(connection, part.ports)
+        ports = port_set(connection, part.ports)
         family, zone = part.line
         connection.executemany(
             "INSERT OR IGNORE INTO coverage VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -224,19 +224,11 @@ def _picture(connection: sqlite3.Connection, run: int, host: Host) -> int:
     if row is None:
         cursor = connection.execute(
             "INSERT INTO pictures (key, ports, last_run, data) VALUES (?, ?, ?, ?)",
-            (key, _port_set(connection, asked_of(host)), run, data),
+            (key, port_set(connection, asked_of(host)), run, data),
         )
         return int(cursor.lastrowid or 0)
     if row[1] < run:
         connection.execute("UPDATE pictures SET last_run = ? WHERE id = ?", (run, row[0]))
-    return int(row[0])
-
-
-def _port_set(connection: sqlite3.Connection, ports: PortSet) -> int:
-    written = write_ports(ports)
-    row = connection.execute("SELECT id FROM port_sets WHERE ports = ?", (written,)).fetchone()
-    if row is None:
-        return int(connection.execute("INSERT INTO port_sets (ports) VALUES (?)", (written,)).lastrowid or 0)
     return int(row[0])
 
 

@@ -277,6 +277,40 @@ def test_services_that_take_turns_behind_one_address_are_flapping() -> None:
     assert memory.state.ports[SSH].flapping == 0
 
 
+def test_a_service_that_is_another_at_each_look_flaps_on_and_is_told_when_four_looks_were_the_same() -> None:
+    memory = Memory()
+    for turn in range(20):
+        memory.run(look(ssh(f"9.{turn}")))
+    assert Counter(memory.told()) == {"host_new": 1, "port_opened": 1, "version_changed": 2, "flapping": 1}
+    assert memory.state.ports[SSH].flapping == BY_SERVICE
+    for _ in range(3):
+        memory.run(look(ssh("9.50")))
+    assert memory.told() == []
+    memory.run(look(ssh("9.50")))
+    assert memory.told() == ["version_changed"]
+    assert (memory.state.ports[SSH].flapping, memory.state.ports[SSH].service.version) == (0, "9.50")
+
+
+def test_a_service_that_settles_as_it_was_told_last_is_not_told_again() -> None:
+    memory = Memory()
+    for turn in range(8):
+        memory.run(look(ssh(f"9.{turn % 2}")))
+    memory.told()
+    last = memory.state.ports[SSH].service.version
+    for _ in range(8):
+        memory.run(look(ssh(last)))
+    assert (memory.told(), memory.state.ports[SSH].flapping) == ([], 0)
+
+
+def test_a_service_that_says_how_late_it_is_has_not_changed() -> None:
+    memory = Memory()
+    for day in range(10, 20):
+        memory.run(look(ssh("9.2", extrainfo=f"up since 2026-11-{day} 02:30:00")))
+    assert memory.told() == ["host_new", "port_opened"]
+    memory.run(look(ssh("9.2", extrainfo="Debian, up since 2026-11-20 02:30:00")))
+    assert memory.told() == ["version_changed"]
+
+
 def test_a_host_that_answers_for_everything_does_not_fill_the_memory() -> None:
     memory = Memory()
     memory.run(
@@ -440,7 +474,7 @@ def test_a_capture_closes_nothing_and_what_was_told_stays_what_is_believed(
         before = memory.state
         when = memory.now + 100 * age + 50
         folded = memory.take(fold_passive(memory.state, ("tcp", number), when - 10, when))
-        assert {change.kind for change in folded.changes} <= {"host_new", "port_opened"}
+        assert {change.kind for change in folded.changes} <= {"host_new", "port_opened", "flapping"}
         assert memory.take(fold_passive(memory.state, ("tcp", number), when - 10, when)).changes == ()
         if age < 0 and before.state == "up":
             looked = before.ports[key].last_looked if (key := ("tcp", number)) in before.ports else 0.0

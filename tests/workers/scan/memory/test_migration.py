@@ -14,7 +14,7 @@ from agent.workers.scan.found import Rest
 from agent.workers.scan.memory import schema
 from agent.workers.scan.memory.reading import Memory
 from agent.workers.scan.store import ScanStore
-from tests.workers.scan.memory.history import TASK, fill, told
+from tests.workers.scan.memory.history import TASK, Service, fill, host, told
 
 SCHEMA_1 = gzip.decompress(Path(__file__).with_name("schema1.db.gz").read_bytes())
 """Written by the version before this schema, commit 1e1bf90: three scans of 127.0.0.0/29 without .5 and of
@@ -133,3 +133,26 @@ def test_a_memory_that_was_brought_up_to_date_has_the_very_tables_that_a_new_one
             schemas.append((version, rows.fetchall()))
     assert schemas[0] == schemas[1]
     assert len(schemas[0][1]) > 12
+
+
+def tables(connection: sqlite3.Connection) -> list[list[tuple[object, ...]]]:
+    asked = ("table_info(hosts)", "table_info(ports)", "index_list(ports)", "index_info(ports_flapping)")
+    return [sorted(connection.execute(f"PRAGMA {one}").fetchall()) for one in asked]
+
+
+def test_a_memory_of_version_2_gets_the_columns_that_it_lacks_and_keeps_all_else(tmp_path: Path) -> None:
+    service = Service(tmp_path / "scan.db")
+    for _ in range(2):
+        service.run([host(1, 22)], silent=[2])
+    with closing(sqlite3.connect(service.path)) as connection:
+        before = tables(connection)
+        connection.execute("DROP INDEX ports_flapping")
+        for column in ("hosts DROP COLUMN discovery", "hosts DROP COLUMN answers", "ports DROP COLUMN lately"):
+            connection.execute(f"ALTER TABLE {column}")
+        connection.execute("PRAGMA user_version = 2")
+    with pytest.raises(StorageFailure, match="older version"):
+        Memory(service.path)
+    service.run([], silent=[1, 2])
+    assert service.run([], silent=[1, 2]) == ["host_gone 10.0.0.1"], "how it answered is not known, so as it was"
+    with closing(sqlite3.connect(service.path)) as connection:
+        assert tables(connection) == before

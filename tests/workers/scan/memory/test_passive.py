@@ -11,6 +11,7 @@ from agent.workers.inventory import snapshot
 from agent.workers.inventory.sighting import ARP, FLOW, MDNS, SEEN, SERVICE
 from agent.workers.inventory.sighting import Sighting as Statement
 from agent.workers.inventory.table import Table
+from agent.workers.scan.found import Host
 from agent.workers.scan.memory.passive import AHEAD, FRESH, Sighting, sightings
 from agent.workers.scan.memory.reading import Memory
 from tests.workers.scan.memory.history import Service, host, told
@@ -107,7 +108,7 @@ def test_what_a_scan_asked_later_or_does_not_cover_and_what_is_old_stays_out(ser
     assert (
         sight(
             service,
-            Sighting("10.0.0.1", "tcp", 80, now - 50, now + 5),
+            Sighting("10.0.0.1", "tcp", 80, now - 50, now),
             Sighting("10.0.0.2", "udp", 53, now - 50, now - 5),
             Sighting("10.0.0.3", "tcp", 80, now, now + 300),
             Sighting("10.0.0.1", "tcp", 81, now, now + 600 + AHEAD + 1),
@@ -115,6 +116,40 @@ def test_what_a_scan_asked_later_or_does_not_cover_and_what_is_old_stays_out(ser
         )
         == []
     )
+
+
+def test_what_a_capture_saw_after_the_scan_looked_there_counts_though_the_scan_went_on(service: Service) -> None:
+    assert sight(service, Sighting("10.0.0.1", "tcp", 80, service.now, service.now + 5)) == ["port_opened 10.0.0.1 80"]
+
+
+def test_a_port_that_only_the_scan_is_shut_out_from_is_told_to_flap_once_and_is_no_canary(service: Service) -> None:
+    events: list[str] = []
+    for _ in range(8):
+        seen = Sighting("10.0.0.1", "tcp", 80, service.now + 20, service.now + 500)
+        events += sight(service, seen)
+        with Memory(service.path) as memory:
+            canaries = memory.canaries(["10.0.0.1"], site="here", within=((80, 80),))
+        assert canaries == []
+        shut = host(1, 22, state="filtered")
+        events += service.run([shut], silent=[2], again=[shut])
+    assert events == [
+        "port_opened 10.0.0.1 80",
+        "port_filtered 10.0.0.1 80",
+        "port_opened 10.0.0.1 80",
+        "flapping 10.0.0.1 80",
+    ]
+    for _ in range(4):
+        events += service.run([shut], silent=[2], again=[shut])
+    assert events[4:] == ["port_filtered 10.0.0.1 80"], "steady, and not what was told last"
+
+
+def test_a_host_that_only_the_scan_is_shut_out_from_is_told_to_flap_once(service: Service) -> None:
+    events: list[str] = []
+    for _ in range(8):
+        seen = [Sighting("10.0.0.1", "tcp", port, service.now + 20, service.now + 500 + port) for port in (22, 80, 81)]
+        events += [one for one in sight(service, *seen) if one.startswith(("host", "flapping"))]
+        events += service.run([], silent=[1, 2], again=[Host("10.0.0.1", "down", "no-response")])
+    assert events == ["host_gone 10.0.0.1", "host_new 10.0.0.1", "flapping 10.0.0.1"]
 
 
 def test_before_the_first_scan_there_is_nothing_to_add_to(tmp_path: Path) -> None:

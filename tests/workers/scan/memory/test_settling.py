@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -217,6 +217,45 @@ def test_another_programs_scan_opens_what_was_not_known_and_tells_nobody(service
             )
             assert told(store) == []
     assert service.now_open() == ["10.0.0.1 22", "10.0.0.1 80"]
+
+
+def take_in(service: Service, age: float, *hosts: Host, nobody: Sequence[int] = ()) -> None:
+    """A report that another program made so many seconds ago."""
+    at = service.now - age
+    with closing(service.open()) as store:
+        silent = asked((f"10.0.0.{last}" for last in nobody), (("tcp", ((1, 100),)),))
+        store.take_in(Task(f"{at}", 16, 1), hosts, started=at, ended=at + 10, now=service.now, asked=silent)
+        assert told(store) == []
+
+
+@pytest.mark.parametrize("by", ["scan", "report"])
+def test_an_old_report_opens_nothing_that_was_looked_at_since_and_is_kept(service: Service, by: str) -> None:
+    """Neither a port that was closed later, nor a host that was not there, nor a port that came to it in vain."""
+    later, nobody = [host(1, 22)], [2, 3]
+    for age in (7200.0, 3600.0):
+        if by == "scan":
+            service.run(later, silent=nobody)
+        else:
+            take_in(service, age, *later, nobody=nobody)
+    old = [host(1, 22, NGINX), host(2, 22), host(4, 25)]
+    take_in(service, 1e8, *old)
+    assert service.now_open() == ["10.0.0.1 22", "10.0.0.4 25"]
+    with Memory(service.path) as memory:
+        assert [one.address for one in memory.now(gone=True)] == ["10.0.0.1", "10.0.0.4"], "nobody has asked the last"
+        assert [port.first_seen for one in memory.now() for port in one.ports] == [service.now - 1e8 + 10] * 2
+        assert list(memory.hosts(3)) == old
+    for _ in range(3):
+        assert service.run(later, silent=nobody) == []
+
+
+def test_an_old_report_opens_what_no_run_has_asked_since_or_only_one_that_is_not_to_be_believed(
+    service: Service,
+) -> None:
+    service.run([host(1, 22, high=50)], silent=[2])
+    service.run([host(1, 22, high=50)], silent=[2], degraded="blind", withheld=("blind", [2]))
+    service.run([host(1, 22)], status="stopped")
+    take_in(service, 1e8, host(1, NGINX), host(3, 22))
+    assert service.now_open() == ["10.0.0.1 22", "10.0.0.1 80", "10.0.0.3 22"]
 
 
 def test_an_address_at_another_site_is_another_host(service: Service) -> None:

@@ -13,6 +13,7 @@ from itertools import product
 from math import prod
 
 from agent.workers.scan.memory.place import Line
+from agent.workers.scan.nmap_options import split, taken_apart
 from agent.workers.scan.spans import Ranges, merge, size, without
 
 MOST_RANGES = 65_536
@@ -21,23 +22,37 @@ MOST_RANGES = 65_536
 MOST_CHARACTERS = 131_072
 """Of the command line; the kernel takes no longer word, ARG_MAX in execve(2)."""
 
+_ELSEWHERE = ("iL", "iR", "i", "excludefile", "resume")
+"""Options with which other addresses are asked than those of the command line, or not all of these. Should as many
+others come as are left out, the number would be right all the same."""
+
 _OCTET = re.compile(r"(\*|[0-9]{0,3}-?[0-9]{0,3})(,[0-9]{0,3}-?[0-9]{0,3}){0,255}", re.ASCII)
 _CHARACTERS = re.compile(r"[0-9a-fA-F.:,/*-]{1,400}", re.ASCII)
 
 
-def given(arguments: str, total: int) -> dict[Line, Ranges]:
-    """The addresses of nmap's command line, empty unless they are ``total``."""
-    words = arguments.split()[1:] if len(arguments) <= MOST_CHARACTERS else []
+def given(arguments: str, total: int, skipped: Iterable[str] = ()) -> dict[Line, Ranges]:
+    """The addresses of nmap's command line, empty unless they are ``total``; ``skipped`` are words nmap left out."""
+    try:
+        program, *words = split(arguments) if len(arguments) <= MOST_CHARACTERS else []
+    except ValueError:
+        return {}
+    command = taken_apart(words)
+    if command is None or any(command.values(name) for name in _ELSEWHERE):
+        return {}
+    excluded = command.values("exclude")
+    spared = [_ranges(part) for part in ",".join(excluded).split(",")] if excluded else []
+    if len(excluded) > 1 or not all(spared) or any(_ranges(word) for word in skipped):
+        return {}
+    families = (4, 6) if program == "agentctl" else (6,) if command.values("6") else (4,)
     wanted: list[tuple[Line, Ranges]] = []
-    holes: list[tuple[Line, Ranges]] = []
     held = 0
-    for before, word in zip(["", *words], words, strict=False):
-        left_out = word if before == "--exclude" else word.partition("=")[2] if word.startswith("--exclude=") else ""
-        found = [one for part in (left_out.split(",") if left_out else [word]) for one in _ranges(part)]
+    for word in command.targets:
+        found = [one for one in _ranges(word) if one[0].family in families]
         held += sum(len(ranges) for _, ranges in found)
         if held > MOST_RANGES:
             return {}
-        (holes if left_out else wanted).extend(found)
+        wanted.extend(found)
+    holes = [one for part in spared for one in part]
     left = {line: _union(holes, line) for line in dict.fromkeys(line for line, _ in wanted)}
     result = {line: without(_union(wanted, line), hole) for line, hole in left.items()}
     twice = sum(size(without(ranges, left[line])) for line, ranges in wanted)  # nmap counts them as they come

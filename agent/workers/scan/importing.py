@@ -37,8 +37,8 @@ from agent.workers.scan.report_words import (
 from agent.workers.scan.results import OUTPUT_LIMIT, read_host
 from agent.workers.scan.side import Detection, Side
 from agent.workers.scan.spans import Ranges, common, holds, merge, size, without
-from agent.workers.scan.stream import MAX_HOST, XmlStream, clean
-from agent.workers.scan.targets import given
+from agent.workers.scan.stream import MAX_HOST, Verdict, XmlStream, clean
+from agent.workers.scan.targets import given, only_open
 
 MAX_REPORT: Final = 256 * 2**20
 """Bytes of one report."""
@@ -130,6 +130,7 @@ class _Reader:
     def __init__(self) -> None:
         self.stream = XmlStream(on_host=self._host, on_beside=self._beside)
         self._root: dict[str, str] = {}
+        self._only_open = False
         self._finished: dict[str, str] | None = None
         self._asked: dict[Protocol, Ranges] = {}
         self._hosts: dict[str, Host] = {}
@@ -138,6 +139,7 @@ class _Reader:
         self._again = 0
         self._unplaced = 0
         self._timed_out: list[str] = []
+        self._listed: list[str] = []
         self._foreign: set[str] = set()
 
     @property
@@ -147,6 +149,7 @@ class _Reader:
     def _beside(self, name: str, attributes: dict[str, str]) -> None:
         if name == "nmaprun" and not self._root:
             self._root = attributes
+            self._only_open = only_open(attributes.get("args", ""))
             if self._tool not in ("nmap", "masscan"):
                 raise ScanFailure(f"it was written by {clean(self._tool, 40)!r}; reports of nmap and masscan are read")
         elif name == "scaninfo":
@@ -170,10 +173,12 @@ class _Reader:
             return
         host = read_host(element, address_of)
         if host.state not in ("up", "down"):  # nmap -sL lists what it would scan
+            self._listed.append(host.address)
+            self._count(0, len(self._hosts) + len(self._listed))
             return
         for port in host.ports:
             state_of(port.state)
-        rest, unplaced = _rest(tree, host, self._asked, "--open" in self._root.get("args", "").split())
+        rest, unplaced = _rest(tree, host, self._asked, self._only_open)
         self._unplaced += unplaced
         host = replace(host, address=_with_zone(host.address, tree.get("comment", "")), rest=rest)
         if host.address in self._hosts:
@@ -222,6 +227,11 @@ class _Reader:
             )
         if self._foreign:
             notes.append(f"results for the protocol {', '.join(sorted(self._foreign))} are left out")
+        if self._listed:
+            notes.append(
+                f"{count(len(self._listed), 'host')} only listed and not asked, {self._listed[0]} first: not taken for"
+                " down"
+            )
         ports: PortSet = tuple((name, self._asked[name]) for name in PROTOCOLS if self._asked.get(name))
         arguments = clean(self._root.get("args"), OUTPUT_LIMIT)
         words = arguments.split()
@@ -232,7 +242,7 @@ class _Reader:
             for address, found in self._seen.items()
             if found
         }
-        silent = self._silent(verdict.hosts_total or 0, notes, ports)
+        silent = self._silent(verdict, notes, ports)
         probed = any(port.method == "probed" for host in hosts.values() for port in host.ports)
         detection: Detection = "none"
         if self._tool == "masscan":
@@ -255,34 +265,34 @@ class _Reader:
             notes=notes,
         )
 
-    def _silent(self, total: int, notes: list[str], ports: PortSet) -> tuple[Asked, ...]:
+    def _silent(self, verdict: Verdict, notes: list[str], ports: PortSet) -> tuple[Asked, ...]:
         """The addresses that were asked and are not told of."""
         told: dict[Line, list[tuple[int, int]]] = {}
         late: dict[Line, list[tuple[int, int]]] = {}
-        for where, addresses in ((told, self._hosts), (late, self._timed_out)):
-            for address in addresses:
-                line, number = place(address)
-                where.setdefault(Line(line.family, ""), []).append((number, number))
+        for address in (*self._hosts, *self._timed_out, *self._listed):
+            line, number = place(address)
+            told.setdefault(Line(line.family, ""), []).append((number, number))
+        for address in self._timed_out:
+            line, number = place(address)
+            late.setdefault(Line(line.family, ""), []).append((number, number))
         gave_up = tuple(Asked(line, merge(numbers), ports, "timed_out") for line, numbers in late.items())
-        if self._tool != "nmap" or total <= len(self._hosts) + len(self._timed_out):
+        total = verdict.hosts_total or 0
+        named = len(self._hosts) + len(self._timed_out) + len(self._listed)
+        if self._tool != "nmap" or total <= named:
             return gave_up
-        arguments = self._root.get("args", "")
-        found = given(arguments, total)
-        known = all(
-            size(common(merge(numbers), found.get(line, ()))) == len(set(numbers)) for line, numbers in told.items()
-        )
-        if not found or not known or "--open" in arguments.split():
+        found = given(self._root.get("args", ""), total, verdict.skipped)
+        heard = {line: merge(numbers) for line, numbers in told.items()}
+        known = all(size(common(numbers, found.get(line, ()))) == size(numbers) for line, numbers in heard.items())
+        if not found or not known or self._only_open:
             notes.append(
-                f"{count(total - len(self._hosts), 'host')} that did not answer are not named: they are not taken for"
-                " down"
+                f"{count(total - named, 'host')} that did not answer are not named: they are not taken for down"
             )
             return gave_up
-        heard = {line: merge([*told.get(line, ()), *late.get(line, ())]) for line in found}
         return (
             *(
                 Asked(line, left, ports, "silent")
                 for line, ranges in found.items()
-                if (left := without(ranges, heard[line]))
+                if (left := without(ranges, heard.get(line, ())))
             ),
             *gave_up,
         )

@@ -13,7 +13,7 @@ from itertools import product
 from math import prod
 
 from agent.workers.scan.memory.place import Line
-from agent.workers.scan.nmap_options import split, taken_apart
+from agent.workers.scan.nmap_options import Command, split, taken_apart
 from agent.workers.scan.spans import Ranges, merge, size, without
 
 MOST_RANGES = 65_536
@@ -32,11 +32,7 @@ _CHARACTERS = re.compile(r"[0-9a-fA-F.:,/*-]{1,400}", re.ASCII)
 
 def given(arguments: str, total: int, skipped: Iterable[str] = ()) -> dict[Line, Ranges]:
     """The addresses of nmap's command line, empty unless they are ``total``; ``skipped`` are words nmap left out."""
-    try:
-        program, *words = split(arguments) if len(arguments) <= MOST_CHARACTERS else []
-    except ValueError:
-        return {}
-    command = taken_apart(words)
+    program, command = _parsed(arguments)
     if command is None or any(command.values(name) for name in _ELSEWHERE):
         return {}
     excluded = command.values("exclude")
@@ -57,6 +53,21 @@ def given(arguments: str, total: int, skipped: Iterable[str] = ()) -> dict[Line,
     result = {line: without(_union(wanted, line), hole) for line, hole in left.items()}
     twice = sum(size(without(ranges, left[line])) for line, ranges in wanted)  # nmap counts them as they come
     return result if total in (twice, sum(map(size, result.values()))) else {}
+
+
+def only_open(arguments: str) -> bool:
+    """Whether nmap was told to leave out what is not open, hosts without an open port among it."""
+    _, command = _parsed(arguments)
+    return command is not None and bool(command.values("open"))
+
+
+def _parsed(arguments: str) -> tuple[str, Command | None]:
+    """The program, and what it was told; ``None`` when that is not clear."""
+    try:
+        program, *words = split(arguments) if len(arguments) <= MOST_CHARACTERS else []
+    except ValueError:
+        return "", None
+    return program, taken_apart(words)
 
 
 def _union(parts: Iterable[tuple[Line, Ranges]], line: Line) -> Ranges:

@@ -133,6 +133,34 @@ def test_a_host_that_nmap_gave_up_on_is_neither_up_nor_down() -> None:
     assert found.notes == ["nmap gave up on 1 host, 10.0.0.1 first: not taken for down"]
 
 
+def test_an_address_that_a_real_nmap_only_lists_was_not_asked() -> None:
+    words = ["nmap", "-sL", "-n", "-oX", "-", "10.0.0.0/29"]
+    found = read_report([subprocess.run(words, capture_output=True, check=True).stdout])
+    assert (found.hosts, found.asked, found.total) == ((), (), 8)
+    assert found.notes == ["8 hosts only listed and not asked, 10.0.0.0 first: not taken for down"]
+    whole = read_report([report({"10.0.0.1": Machine({3: Answer("open")})}, asked=8, targets="10.0.0.0/29")])
+    assert compare(whole.hosts, whole.side(), found.hosts, found.side()).changes == []
+
+
+@pytest.mark.parametrize("state", [b' state="unknown"', b' state="skipped"', b""])
+def test_a_host_of_no_state_was_not_asked(state: bytes) -> None:
+    machines = {"10.0.0.1": Machine(), "10.0.0.2": Machine()}
+    document = report(machines, asked=4, targets="10.0.0.1-4").replace(b' state="up"', state, 1)
+    found = read_report([document])
+    assert [host.address for host in found.hosts] == ["10.0.0.2"]
+    assert found.asked == asked(["10.0.0.3", "10.0.0.4"], found.ports)
+    assert found.notes == ["1 host only listed and not asked, 10.0.0.1 first: not taken for down"]
+
+
+@pytest.mark.parametrize("option", ["--open", "-open", "--ope"])
+def test_who_has_no_open_port_is_not_taken_for_down_where_only_open_ones_are_told_of(option: str) -> None:
+    found = read_report(
+        [report({"10.0.0.1": Machine()}, asked=4, targets="10.0.0.1-4", options=f"-sS {option}")],
+    )
+    assert found.asked == ()
+    assert found.notes == ["3 hosts that did not answer are not named: they are not taken for down"]
+
+
 def test_ports_that_nmap_was_told_to_leave_out_were_not_open() -> None:
     machine = Machine({3: Answer("open")}, "closed")
     lines = report({"10.0.0.1": machine}, options="-sS --open")

@@ -91,11 +91,31 @@ def _both(session: Session, words: tuple[str, ...], stack: ExitStack) -> tuple[O
         raise UsageError(f"two runs or reports are compared, and {text.some(list(ends))} is {len(ends)}")
     memory = stack.enter_context(opened(choice.store))
     runs = runs_of(memory)
-    first, second = (
-        reports[word] if word in reports else _of_run(choice.store.name, memory, pick(choice.store.name, runs, word))
-        for word in ends
-    )
+    name = choice.store.name
+    if not choice.words:
+        runs = _of_one_site(name, runs)
+    picked = {word: pick(name, runs, word) for word in ends if word not in reports}
+    _insist_on_one_site(name, list(picked.values()))
+    first, second = (reports[word] if word in reports else _of_run(name, memory, picked[word]) for word in ends)
     return first, second
+
+
+def _of_one_site(name: str, runs: Sequence[Run]) -> Sequence[Run]:
+    """Those of the site where the last one was. Raises ``RuntimeFailure`` when no other came to its end there."""
+    last = pick(name, runs, "last")
+    here = [run for run in runs if run.site == last.site]
+    pick(name if len(here) == len(runs) else f"{name} at the site {last.site}", here, "previous")
+    return here
+
+
+def _insist_on_one_site(name: str, runs: Sequence[Run]) -> None:
+    """Raise ``UsageError`` for runs of different sites: one address is another host there."""
+    sites = {run.site: run for run in runs}
+    if len(sites) > 1:
+        told = " and ".join(
+            f"run {run.id} of {name} is of the site {site or 'without a name'}" for site, run in sites.items()
+        )
+        raise UsageError(f"{told}: these are other hosts, and not compared")
 
 
 def _of_file(name: str) -> One:
@@ -112,15 +132,17 @@ def _of_run(name: str, memory: Memory, run: Run) -> One:
 
 
 def _believed(first: One, second: One) -> tuple[One, One]:
-    """As if each had asked for the hosts of the other, and for the same ports there as of its own."""
+    """As if each had asked for the hosts of the other, and for the same ports there as of its own; but for those of
+    which it says itself that it did not.
+    """
     from dataclasses import replace
 
     from agent.workers.scan.memory.coverage import union
     from agent.workers.scan.memory.picture import asked
 
     def believed(one: One) -> One:
-        ports = union(asked(host) for host in one.hosts)
-        return one._replace(side=replace(one.side, looked=lambda _: True, ports=lambda _: ports))
+        ports, left = union(asked(host) for host in one.hosts), one.side.left
+        return one._replace(side=replace(one.side, looked=lambda address: not left(address), ports=lambda _: ports))
 
     return believed(first), believed(second)
 

@@ -115,12 +115,60 @@ def test_without_knowing_what_was_asked_nobody_is_gone_unless_one_is_told_to_bel
     assert changes(capsys.readouterr().out) == CHANGES
 
 
+@pytest.mark.parametrize("stored", [False, True], ids=["files", "runs"])
+def test_a_host_that_nmap_gave_up_on_is_not_gone_either_where_both_are_believed_to_have_asked_for_the_same(
+    ctl: Ctl, files: tuple[str, str], capsys: pytest.CaptureFixture[str], stored: bool
+) -> None:
+    late = report({"10.0.0.1": Machine(), "10.0.0.2": Machine()}, start=START + DAY)
+    Path(files[1]).write_bytes(
+        late.replace(
+            b'<host starttime="1700000000" endtime="1700000000"><status state="up" re'
+            b'ason="arp-response" reason_ttl="0"/><address addr="10.0.0.2"',
+            b'<host timedout="true"><address addr="10.0.0.2"',
+        )
+    )
+    if stored:
+        assert ctl("import", "lab", *files) == 0
+    capsys.readouterr()
+    assert ctl("diff", *(("1", "2") if stored else files), "--same-targets", "--json") == 0
+    told = capsys.readouterr().out
+    assert not [change for change in changes(told) if change[1] == "10.0.0.2"]
+    assert "1 host of the first run not compared: the second did not ask for them" in json.loads(told)["notes"]
+
+
+def test_runs_of_different_sites_are_not_compared(
+    ctl: Ctl, prefix: Path, files: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = prefix / "spool" / "lab" / "scan.db"
+
+    def ran(site: str, day: int) -> None:
+        store = ScanStore(path, site=site)
+        run = store.begin(Task("plan", 4, 1), START + day * DAY)
+        store.store(run, [], START + day * DAY, chunk=0, addresses=4, asked=asked([f"10.0.0.{day}"]))
+        store.end(run, "finished", START + day * DAY + 9)
+        store.close()
+
+    ran("here", 1)
+    ran("there", 2)
+    assert ctl("diff") == 2
+    assert complaint(capsys) == "agentctl: lab at the site there has finished 1 run so far"
+    refused = "agentctl: run 1 of lab is of the site here and run 2 of lab is of the site there: these are other hosts,"
+    for words in (("1", "2"), ("previous", "last")):
+        assert ctl("diff", *words) == 1
+        assert complaint(capsys).startswith(refused)
+    ran("here", 3)
+    assert ctl("diff", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["first"]["run"], told["second"]["run"]) == (1, 3)
+    assert ctl("diff", "2", files[0]) == 0  # a file has no site: who names it says that it is the same
+
+
 @pytest.mark.parametrize("ending", ["interrupted", "degraded"])
 def test_a_run_that_did_not_see_all_closes_nothing(
     ctl: Ctl, prefix: Path, files: tuple[str, str], capfd: pytest.CaptureFixture[str], ending: str
 ) -> None:
     assert ctl("import", "lab", files[0]) == 0
-    store = ScanStore(prefix / "spool" / "lab" / "scan.db")
+    store = ScanStore(prefix / "spool" / "lab" / "scan.db", site=Disk().server())
     run = store.begin(Task("plan", 4, 1, profile="services"), START + DAY)
     store.store(run, [], START + DAY, chunk=0, addresses=4, asked=asked([f"10.0.0.{n}" for n in range(1, 5)]))
     if ending == "degraded":

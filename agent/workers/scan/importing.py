@@ -88,6 +88,8 @@ class Report:
     digest: str
     """SHA-256 of the file, hexadecimal."""
     notes: list[str] = field(default_factory=list)
+    left: frozenset[str] = frozenset()
+    """Addresses of which it says that they were not asked, or not to the end."""
 
     def side(self) -> Side:
         """For a comparison."""
@@ -102,6 +104,7 @@ class Report:
             ports=lambda address: next((part.ports for part in parts(address)), self.ports),
             detection=self.detection,
             scripts=self.scripts,
+            left=self.left.__contains__,
         )
 
 
@@ -263,6 +266,7 @@ class _Reader:
             scripts=self._tool == "nmap" and any(_SCRIPTS.fullmatch(word) for word in words),
             digest=digest,
             notes=notes,
+            left=frozenset((*self._timed_out, *self._listed)) - self._hosts.keys(),
         )
 
     def _silent(self, verdict: Verdict, notes: list[str], ports: PortSet) -> tuple[Asked, ...]:

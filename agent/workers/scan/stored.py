@@ -52,7 +52,15 @@ def side(run: Run, coverage: Coverage) -> Side:
     """A stored run for a comparison; the database must stay open for that."""
     detection, scripts = looked_for(run)
     partly = coverage.withheld if run.status not in ENDED_BADLY and coverage.partly else None
-    return Side(coverage.looked, coverage.ports, detection, scripts, doubt(run), partly)
+    return Side(
+        coverage.looked,
+        coverage.ports,
+        detection,
+        scripts,
+        doubt(run),
+        partly,
+        left=lambda address: coverage.outcome(address) == "timed_out",
+    )
 
 
 def looked_for(run: Run) -> tuple[Detection, bool]:

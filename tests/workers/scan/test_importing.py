@@ -237,6 +237,53 @@ FULL = report(
 )
 
 
+PIECES = [
+    b"<?xml version='1.0' encoding='foo'?>",
+    b"<?xml version='1.0' encoding='gbk'?>",
+    b"\xff\xfe",
+    b"<!DOCTYPE nmaprun>",
+    b"<!DOCTYPE x [<!ENTITY a 'b'>]>",
+    b"<![CDATA[x]]>",
+    b"<!-- x -->",
+    b"<?x y?>",
+    b"&a;&#0;&#xD800;",
+    b"<host>",
+    b"</host>",
+    b"<host/>",
+    b"<ports/><status/>",
+    b"<address addr='10.0.0.1'/>",
+    b'="',
+    b"\x00",
+    b"\xc3\xa9",
+    b"\xe9",
+    b"9" * 400,
+    b" xml:lang='x' xmlns:a='b' a:b='c'",
+]
+
+
+EDITS = st.tuples(
+    st.integers(0, 2000),
+    st.sampled_from([0, 1, 5, 38, 200]),
+    st.sampled_from(PIECES) | st.binary(max_size=4) | st.none(),
+)
+"""Where, how much is taken out, and what is put in: ``None`` is what stands behind it once more."""
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from([FULL, MASSCAN.replace(b"%s", b"")]), st.lists(EDITS, min_size=1, max_size=3))
+def test_a_report_that_somebody_edited_is_read_or_refused_in_one_line(
+    whole: bytes, edits: list[tuple[int, int, bytes | None]]
+) -> None:
+    for begin, length, piece in edits:
+        put = whole[begin : begin + 300] if piece is None else piece
+        whole = whole[:begin] + put + whole[begin + length :]
+    try:
+        read_report([whole[:400], whole[400:]])
+    except ScanFailure as failure:
+        assert str(failure).isprintable()
+        assert len(str(failure)) < 300
+
+
 @settings(max_examples=150)
 @given(st.data(), st.one_of(st.text(max_size=30), st.sampled_from(["", "-1", "99999999999", "fe80::1%x\x85y", "tcp"])))
 def test_any_value_of_any_attribute_is_taken_or_refused_and_what_is_taken_can_be_shown(

@@ -337,6 +337,22 @@ def test_nothing_of_an_import_is_stored_when_one_file_cannot_be_used(
     assert complaint(capsys) == "agentctl: lab has no run 2; there is 1"
 
 
+def test_a_file_whose_name_is_no_text_is_stored_under_its_name_with_escapes(
+    ctl: Ctl, tmp_path: Path, files: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.xml")
+    Path(files[1]).rename(odd)
+    shown = f"{tmp_path}/caf\\xe9.xml"
+    assert ctl("import", "lab", files[0], odd, "--json") == 0
+    assert [one["file"] for one in json.loads(capsys.readouterr().out)["imported"]] == [files[0], shown]
+    assert ctl("show", "lab", "2", "--json") == 0
+    assert "caf\\\\xe9.xml" in capsys.readouterr().out
+    assert ctl("import", "lab", odd) == 1
+    assert complaint(capsys) == f"agentctl: {shown}: it was imported already: run 2 of lab"
+    assert ctl("diff", files[0], odd, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["second"]["name"] == "caf\\xe9.xml"
+
+
 def test_an_import_waits_for_no_scan_that_is_under_way(
     ctl: Ctl, prefix: Path, files: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:

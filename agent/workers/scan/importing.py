@@ -50,6 +50,17 @@ MAX_PORTS: Final = 500_000
 _MAX_REASONS = 256
 """Most groups of ports of one host that are told of together; nmap has some ten states and reasons."""
 
+_MAX_RANGES = 20_000_000
+"""Most ranges of ports that are told of together, of all hosts: as many as 65,536 hosts have that were asked for nmap's
+thousand ports."""
+
+_MAX_PARTS = 2**20
+"""Most that the groups of one host may be times their ranges: such is the work to hold two looks against each other.
+Ten groups that share every other port of all are a third of it."""
+
+_MAX_ASKED = 64
+"""How often it may be said what was asked for; nmap says it once for each kind of scan, of which it has some ten."""
+
 _MAX_AGAIN = 256
 """How often hosts may be told of once more."""
 
@@ -136,6 +147,8 @@ class _Reader:
         self._only_open = False
         self._finished: dict[str, str] | None = None
         self._asked: dict[Protocol, Ranges] = {}
+        self._infos = 0
+        self._ranges = 0
         self._hosts: dict[str, Host] = {}
         self._seen: dict[str, dict[tuple[str, int], Port]] = {}
         self._single = 0
@@ -156,6 +169,9 @@ class _Reader:
             if self._tool not in ("nmap", "masscan"):
                 raise ScanFailure(f"it was written by {clean(self._tool, 40)!r}; reports of nmap and masscan are read")
         elif name == "scaninfo":
+            self._infos += 1
+            if self._infos > _MAX_ASKED:
+                raise ScanFailure("the report cannot be understood: it says too often what was asked for")
             protocol = protocol_of(attributes.get("protocol"))
             if protocol is None:
                 self._foreign.add(clean(attributes.get("protocol"), 20))
@@ -181,8 +197,11 @@ class _Reader:
             return
         for port in host.ports:
             state_of(port.state)
-        rest, unplaced = _rest(tree, host, self._asked, self._only_open)
+        rest, unplaced, ranges = _rest(tree, host, self._asked, self._only_open)
         self._unplaced += unplaced
+        self._ranges += ranges
+        if self._ranges > _MAX_RANGES:
+            raise ScanFailure(f"it tells of more than {_MAX_RANGES} ranges of ports: give it in parts")
         host = replace(host, address=_with_zone(host.address, tree.get("comment", "")), rest=rest)
         if host.address in self._hosts:
             self._again += 1
@@ -310,36 +329,42 @@ def _with_zone(address: str, comment: str) -> str:
 
 def _rest(
     tree: ElementTree.Element, host: Host, asked: dict[Protocol, Ranges], only_open: bool
-) -> tuple[tuple[Rest, ...], int]:
-    """What a host says of ports together, and how many of these cannot be told apart."""
-    taken: dict[Protocol, Ranges] = {
-        protocol: spans.of(port.number for port in host.ports if port.protocol == protocol) for protocol in PROTOCOLS
-    }
+) -> tuple[tuple[Rest, ...], int, int]:
+    """What a host says of ports together, how many of these cannot be told apart, and how many ranges that were.
+
+    The work grows with what stands there, and not with its square: a stranger may have written it.
+    """
     groups = tree.findall("ports/extraports")
     reasons = [(group, reason) for group in groups for reason in group.iterfind("extrareasons")]
     if len(groups) > _MAX_REASONS or len(reasons) > _MAX_REASONS:
         raise ScanFailure(f"the report cannot be understood: {host.address} has too many groups of ports")
     found: list[Rest] = []
-    placed = 0
     for group, reason in reasons:
         protocol = protocol_of(reason.get("proto"))
-        if protocol is None or not reason.get("ports"):
-            continue
-        ports = without(ranges_of(reason.get("ports", "")), taken[protocol])
-        if ports:
+        if protocol is not None and (ports := ranges_of(reason.get("ports", ""))):
             found.append(Rest(protocol, state_of(group.get("state", "")), clean(reason.get("reason"), 40), ports))
-            taken[protocol] = merge((*taken[protocol], *ports))
-            placed += size(ports)
+    ranges = sum(len(rest.ports) for rest in found)
+    if ranges * len(found) > _MAX_PARTS:
+        raise ScanFailure(f"the report cannot be understood: {host.address} has too many groups of ports")
+    alone = {name: spans.of(port.number for port in host.ports if port.protocol == name) for name in PROTOCOLS}
+    for name, ports in alone.items():
+        parts = [ports, *(rest.ports for rest in found if rest.protocol == name)]
+        if size(merge(one for part in parts for one in part)) != sum(map(size, parts)):
+            raise ScanFailure(f"the report cannot be understood: {host.address} has a {name} port in two states")
     counted = sum(int(number) for group in groups if SECONDS.fullmatch(number := group.get("count", "")))
-    left = {protocol: ports for protocol in PROTOCOLS if (ports := without(asked.get(protocol, ()), taken[protocol]))}
-    if left and host.state == "up" and host.ports and not groups and only_open:
-        return tuple(Rest(name, UNTOLD, NOT_OPEN, ports) for name, ports in left.items()), 0
-    if not found and len(groups) == 1 and len(left) == 1:  # before 7.90 or so nmap did not name them
+    if found or len(groups) > 1 or not (groups or only_open):
+        return tuple(found), max(0, counted - sum(size(rest.ports) for rest in found)), ranges
+    left = {name: ports for name in PROTOCOLS if (ports := without(asked.get(name, ()), alone[name]))}
+    ranges = sum(map(len, asked.values()))
+    if not groups:
+        known = left if host.state == "up" and host.ports else {}
+        return tuple(Rest(name, UNTOLD, NOT_OPEN, ports) for name, ports in known.items()), 0, ranges
+    if len(left) == 1:  # before 7.90 or so nmap did not name them
         ((name, ports),) = left.items()
         if size(ports) == counted:
             reason_of = clean(reasons[0][1].get("reason"), 40) if len(reasons) == 1 else ""
-            return (Rest(name, state_of(groups[0].get("state", "")), reason_of, ports),), 0
-    return tuple(found), max(0, counted - placed)
+            return (Rest(name, state_of(groups[0].get("state", "")), reason_of, ports),), 0, ranges
+    return (), counted, ranges
 
 
 def _order(port: Port) -> tuple[int, int]:

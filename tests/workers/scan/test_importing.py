@@ -6,7 +6,7 @@ import hashlib
 import socket
 import subprocess
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from xml.etree import ElementTree
 
 import pytest
@@ -19,6 +19,7 @@ from agent.workers.scan.diff import compare
 from agent.workers.scan.found import Host, Port, Rest
 from agent.workers.scan.importing import Report, read_report
 from agent.workers.scan.memory.coverage import asked
+from agent.workers.scan.spans import Ranges
 from tests.workers.scan.reports import Answer, Machine, each, report
 
 MASSCAN = b"""<?xml version="1.0"?>
@@ -344,3 +345,68 @@ def test_a_report_that_is_too_large_is_refused_before_it_is_held(monkeypatch: py
     monkeypatch.setattr(importing, "MAX_PORTS", 2)
     with pytest.raises(ScanFailure, match="or 2 ports"):
         of_masscan()
+
+
+def grouped(groups: int, ranges: int) -> bytes:
+    """Every other port below twice ``ranges`` as closed, for so many reasons."""
+    reasons = "".join(
+        f'<extrareasons reason="r{one}" proto="tcp" count="1"'
+        f' ports="{",".join(str(number) for number in range(1 + 2 * one, 2 * ranges, 2 * groups))}"/>'
+        for one in range(groups)
+    )
+    document = report({"10.0.0.1": Machine({3: Answer("open"), 5: Answer("open")})})
+    begin, end = document.index(b"<ports>") + len(b"<ports>"), document.index(b"</ports>")
+    return document[:begin] + f'<extraports state="closed" count="1">{reasons}</extraports>'.encode() + document[end:]
+
+
+def work(monkeypatch: pytest.MonkeyPatch, document: bytes) -> int:
+    """How many ranges were taken into hand."""
+    handled = 0
+
+    def counting(function: Callable[..., Ranges]) -> Callable[..., Ranges]:
+        def counted(*given: Iterable[tuple[int, int]]) -> Ranges:
+            nonlocal handled
+            held = [tuple(each) for each in given]
+            handled += sum(map(len, held))
+            return function(*held)
+
+        return counted
+
+    with monkeypatch.context() as patch:
+        for name in ("merge", "without", "common"):
+            patch.setattr(importing, name, counting(getattr(importing, name)))
+        read_report([document])
+    return handled
+
+
+def test_the_work_for_one_host_grows_with_its_ranges_and_not_with_its_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    few, many = (work(monkeypatch, grouped(groups, 2000)) for groups in (1, 200))
+    assert 2000 <= many <= few + 200
+    assert work(monkeypatch, grouped(10, 32_000)) < 17 * few
+
+
+def test_what_no_nmap_says_of_one_host_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    (host,) = read_report([grouped(10, 32_768)]).hosts  # every other port of all, for each reason that nmap may give
+    assert sum(len(rest.ports) for rest in host.rest) == 32_768
+    with pytest.raises(ScanFailure, match=r"10\.0\.0\.1 has too many groups of ports"):
+        read_report([grouped(250, 32_768)])
+    with pytest.raises(ScanFailure, match=r"10\.0\.0\.1 has a tcp port in two states"):
+        read_report([grouped(2, 100).replace(b'ports="3,', b'ports="1,3,')])
+    info = b'<scaninfo type="syn" protocol="tcp" numservices="1" services="7"/>'
+    with pytest.raises(ScanFailure, match="it says too often what was asked for"):
+        read_report([WHOLE.replace(b"<host ", info * 64 + b"<host ", 1)])
+    monkeypatch.setattr(importing, "_MAX_RANGES", 99)
+    with pytest.raises(ScanFailure, match="it tells of more than 99 ranges of ports"):
+        read_report([grouped(2, 100)])
+
+
+def test_ports_that_are_not_named_are_not_counted_out_for_too_many_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    document = old(report({f"10.0.0.{number}": Machine() for number in range(5)}))
+    for _ in range(4):
+        document = old(document)
+    info = f'services="{",".join(str(number) for number in range(1, 61, 2))}"'.encode()
+    document = document.replace(b'services="1-30"', info)
+    assert len(read_report([document]).hosts) == 5
+    monkeypatch.setattr(importing, "_MAX_RANGES", 149)
+    with pytest.raises(ScanFailure, match="it tells of more than 149 ranges of ports"):
+        read_report([document])

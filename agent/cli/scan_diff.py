@@ -174,7 +174,7 @@ def _change(change: Change) -> dict[str, Any]:
 
 
 def _show(first: One, second: One, found: Difference) -> None:
-    print(text.safe(f"{first.name}, {text.moment(first.started)} -> {second.name}, {text.moment(second.started)}"))
+    print(text.safe(f"{first.name}, {_when(first)} -> {second.name}, {_when(second)}"))
     if found.changes:
         print()
         table.show(HEADS, [_row(change) for change in found.changes])
@@ -186,6 +186,11 @@ def _show(first: One, second: One, found: Difference) -> None:
     print(f"{told}; compared: {text.count(found.hosts, 'host')}, {text.count(found.ports, 'port')}")
     for note in found.notes:
         print(text.safe(f"note: {note}"))
+
+
+def _when(one: One) -> str:
+    """When it began; a report need not say."""
+    return text.moment(one.started or None)
 
 
 def _row(change: Change) -> tuple[str, ...]:

@@ -72,6 +72,7 @@ _WORDS = (
     ("nmap wrote nothing", "it is empty"),
     ("nmap wrote something that is not its XML", "it is no XML report of nmap or masscan"),
     ("nmap's XML stops before its end", "the report stops before its end: whoever wrote it did not finish"),
+    ("nmap's XML goes on behind its end", "more follows the end of the report, such as what --append-output adds"),
     ("nmap wrote more than", "it holds more than"),
     ("nmap's XML cannot be understood", "the report cannot be understood"),
 )

@@ -36,6 +36,8 @@ MAX_DEPTH = 32
 _ENCODINGS = (None, "utf-8", "us-ascii")
 """Of a document, in small letters. Its hosts are read once more by themselves, when nothing says their encoding."""
 
+_FURTHER = expat.errors.codes[expat.errors.XML_ERROR_JUNK_AFTER_DOC_ELEMENT]
+
 _PERCENT = re.compile(r"[0-9]{1,3}(\.[0-9]{1,6})?", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
 _VERSION = re.compile(r"([0-9]{1,4})\.([0-9]{1,4})", re.ASCII)
@@ -129,6 +131,8 @@ class XmlStream:
             self._parser.Parse(data, final)
         except expat.ExpatError as error:
             what = "nmap's XML stops before its end" if final else "nmap wrote something that is not its XML"
+            if error.code == _FURTHER:
+                what = "nmap's XML goes on behind its end"
             raise ScanFailure(f"{what}: {error}") from error
 
     def _declaration(self, version: str, encoding: str | None, standalone: int) -> None:

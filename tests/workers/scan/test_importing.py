@@ -314,6 +314,8 @@ def told(port: Port) -> list[str]:
     [
         (b"", "it is empty"),
         (b"GIF89a" + bytes(100), "it is no XML report of nmap or masscan"),
+        (WHOLE + WHOLE, "more follows the end of the report, such as what --append-output adds"),
+        (WHOLE + b"Nmap done", "more follows the end of the report"),
         (b"<html></html>", "it is no XML report of nmap or masscan: an element 'html'"),
         (
             WHOLE.replace(b'scanner="nmap"', b'scanner="zgrab"'),

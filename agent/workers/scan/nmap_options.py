@@ -10,21 +10,22 @@ import shlex
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-_WITH_VALUE: Final = frozenset(
-    "data data-length data-string datadir dns-servers exclude exclude-ports excludefile host-timeout iL iR"
-    " initial-rtt-timeout ip-options max-hostgroup max-os-tries max-parallelism max-rate max-retries max-rtt-timeout"
-    " max-scan-delay min-hostgroup min-parallelism min-rate min-rtt-timeout mtu nsock-engine oA oG oH oM oN oS oX"
-    " port-ratio proxies proxy resume route-dst sI scan-delay scanflags script script-args script-args-file script-help"
-    " script-timeout servicedb source-port spoof-mac stats-every stylesheet timing top-ports ttl version-intensity"
-    " versiondb".split()
-)
-_ALONE: Final = frozenset(
-    "adler32 allports append-output badsum debug defeat-icmp-ratelimit defeat-rst-ratelimit deprecated-xml-osclass"
-    " disable-arp-ping discovery-ignore-rst ff fuzzy help iflist log-errors no-stylesheet nogcc noninteractive noscript"
-    " open osscan-guess osscan-limit packet-trace privileged rH randomize-hosts reason release-memory resolve-all"
-    " script-trace script-updatedb send-eth send-ip system-dns thc traceroute unique unprivileged verbose version"
-    " version-all version-light version-trace vv webxml".split()
-)
+_NAMES_WITH_VALUE: Final = """
+data data-length data-string datadir dns-servers exclude exclude-ports excludefile host-timeout iL initial-rtt-timeout
+ip-options iR max-hostgroup max-os-tries max-parallelism max-rate max-retries max-rtt-timeout max-scan-delay
+min-hostgroup min-parallelism min-rate min-rtt-timeout mtu nsock-engine oA oG oH oM oN oS oX port-ratio proxies proxy
+resume route-dst scan-delay scanflags script script-args script-args-file script-help script-timeout servicedb sI
+source-port spoof-mac stats-every stylesheet timing top-ports ttl version-intensity versiondb
+"""
+_NAMES_ALONE: Final = """
+adler32 allports append-output badsum debug defeat-icmp-ratelimit defeat-rst-ratelimit deprecated-xml-osclass
+disable-arp-ping discovery-ignore-rst ff fuzzy help iflist log-errors no-stylesheet nogcc noninteractive noscript open
+osscan-guess osscan-limit packet-trace privileged randomize-hosts reason release-memory resolve-all rH script-trace
+script-updatedb send-eth send-ip system-dns thc traceroute unique unprivileged verbose version version-all
+version-light version-trace vv webxml
+"""
+_WITH_VALUE: Final = frozenset(_NAMES_WITH_VALUE.split())
+_ALONE: Final = frozenset(_NAMES_ALONE.split())
 """``debug`` may have a value, but only behind ``=``."""
 
 _LETTERS_WITH_VALUE: Final = frozenset("bDegiMmopST")
@@ -60,7 +61,7 @@ def split(arguments: str) -> list[str]:
 
 
 def taken_apart(words: Sequence[str]) -> Command | None:
-    """The words that follow ``nmap``; ``None`` when one is an option of which it is not known whether it has a value."""
+    """The words that follow ``nmap``; ``None`` when it is not known of one whether it has a value."""
     command = Command([], [])
     rest = iter(words)
     for word in rest:

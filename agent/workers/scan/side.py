@@ -24,11 +24,11 @@ def _none(_: str) -> PortSet:
 class Side:
     """What holds of one run beside the hosts that it tells of: what those were asked stands in each (``found.Host``).
 
-    ``looked``: whether the run would have seen a host at an address that it does not tell of. ``left``: whether it says
-    itself that it did not ask there, or not to the end. ``ports``: which ports it asked for there. ``scripts``: scripts of nmap were run, also where none of them said anything. ``doubt`` says in a
-    few words why what the run did not see may be there all the same (``degraded: 2 canaries went missing``,
-    ``interrupted``); empty when it can be trusted. ``withheld``: the addresses to which alone a doubt applies; without
-    it, it applies to all.
+    ``looked``: whether the run would have seen a host at an address that it does not tell of. ``left``: whether it
+    says itself that it did not ask there, or not to the end. ``ports``: which ports it asked for there. ``scripts``:
+    scripts of nmap were run, also where none of them said anything. ``doubt`` says in a few words why what the run
+    did not see may be there all the same (``degraded: 2 canaries went missing``, ``interrupted``); empty when it can
+    be trusted. ``withheld``: the addresses to which alone a doubt applies; without it, it applies to all.
     """
 
     looked: Callable[[str], bool] = _never

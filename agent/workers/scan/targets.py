@@ -19,6 +19,9 @@ from agent.workers.scan.spans import Ranges, merge, size, without
 MOST_RANGES = 65_536
 """Of all words together, such as ``10.0-255.0-255.1,3``; beyond that they are not believed."""
 
+MOST_STEPS = 2**24
+"""Words times excluded ranges: each is held against each. Beyond that they are not believed."""
+
 MOST_CHARACTERS = 131_072
 """Of the command line; the kernel takes no longer word, ARG_MAX in execve(2)."""
 
@@ -36,19 +39,22 @@ def given(arguments: str, total: int, skipped: Iterable[str] = ()) -> dict[Line,
     if command is None or any(command.values(name) for name in _ELSEWHERE):
         return {}
     excluded = command.values("exclude")
-    spared = [_ranges(part) for part in ",".join(excluded).split(",")] if excluded else []
-    if len(excluded) > 1 or not all(spared) or any(_ranges(word) for word in skipped):
+    if len(excluded) > 1 or any(_ranges(word) for word in skipped):
         return {}
     families = (4, 6) if program == "agentctl" else (6,) if command.values("6") else (4,)
     wanted: list[tuple[Line, Ranges]] = []
+    holes: list[tuple[Line, Ranges]] = []
     held = 0
-    for word in command.targets:
-        found = [one for one in _ranges(word) if one[0].family in families]
-        held += sum(len(ranges) for _, ranges in found)
-        if held > MOST_RANGES:
-            return {}
-        wanted.extend(found)
-    holes = [one for part in spared for one in part]
+    spared = excluded[0].split(",") if excluded else []
+    for where, words in ((holes, spared), (wanted, command.targets)):
+        for word in words:
+            found = _ranges(word)
+            held += sum(len(ranges) for _, ranges in found)
+            if held > MOST_RANGES or (where is holes and not found):  # a name: who knows whose
+                return {}
+            where += (one for one in found if one[0].family in families)
+    if len(wanted) * sum(len(ranges) for _, ranges in holes) > MOST_STEPS:
+        return {}
     left = {line: _union(holes, line) for line in dict.fromkeys(line for line, _ in wanted)}
     result = {line: without(_union(wanted, line), hole) for line, hole in left.items()}
     twice = sum(size(without(ranges, left[line])) for line, ranges in wanted)  # nmap counts them as they come

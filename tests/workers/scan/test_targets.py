@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from agent.workers.scan import targets
 from agent.workers.scan.memory.place import place, text
 from agent.workers.scan.targets import given
 
@@ -113,6 +114,17 @@ def test_the_value_of_an_option_is_no_target(arguments: str) -> None:
 def test_where_addresses_may_be_missing_that_others_make_up_for_nothing_is_believed(arguments: str) -> None:
     assert given(arguments, 4) == {}
     assert given(arguments, 3) == {}
+
+
+def test_many_ranges_are_not_worked_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[str] = []
+    read = targets._ranges
+    monkeypatch.setattr(targets, "_ranges", lambda word: [looked_at.append(word), *read(word)][1:])
+    assert given(f"nmap 10.0.0.1 --exclude {','.join(['1.*.*.1'] * 1000)}", 1) == {}
+    assert given(f"nmap {' '.join(['1.*.*.1'] * 1000)}", 1) == {}
+    assert len(looked_at) < 10
+    assert given(f"nmap {'10.0.0.1 ' * 30} --exclude 1.0-199.*.1", 30) != {}
+    assert given(f"nmap {'10.0.0.1 ' * 3000} --exclude 1.0-199.*.1", 3000) == {}
 
 
 def test_what_nmap_says_it_skipped_was_not_asked() -> None:

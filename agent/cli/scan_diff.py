@@ -100,7 +100,7 @@ def _both(session: Session, words: tuple[str, ...], stack: ExitStack) -> tuple[O
     return first, second
 
 
-def _of_one_site(name: str, runs: Sequence[Run]) -> Sequence[Run]:
+def _of_one_site(name: str, runs: Sequence[Run]) -> list[Run]:
     """Those of the site where the last one was. Raises ``RuntimeFailure`` when no other came to its end there."""
     last = pick(name, runs, "last")
     here = [run for run in runs if run.site == last.site]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import os
@@ -335,6 +336,67 @@ def test_nothing_of_an_import_is_stored_when_one_file_cannot_be_used(
     assert complaint(capsys) == f"agentctl: {files[0]}: it was imported already: run 1 of lab"
     assert ctl("diff", "1", "2") == 1
     assert complaint(capsys) == "agentctl: lab has no run 2; there is 1"
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "reason"),
+    [
+        ("empty", 2, "it is empty"),
+        ("packed", 2, "it is no XML report of nmap or masscan"),
+        ("of_utf16", 2, "it is no XML report of nmap or masscan"),
+        ("appended", 2, "more follows the end of the report, such as what --append-output adds"),
+        ("listing", 2, "it is no XML report of nmap or masscan"),
+        ("directory", 2, "cannot be read: Is a directory"),
+        ("loop", 2, "cannot be read: Too many levels of symbolic links"),
+        ("dangling", 1, "there is no such file"),
+    ],
+)
+def test_what_is_no_report_is_named_in_one_line(
+    ctl: Ctl,
+    tmp_path: Path,
+    files: tuple[str, str],
+    capsys: pytest.CaptureFixture[str],
+    kind: str,
+    code: int,
+    reason: str,
+) -> None:
+    whole, odd = Path(files[0]).read_bytes(), tmp_path / "odd.xml"
+    match kind:
+        case "directory":
+            odd.mkdir()
+        case "loop":
+            odd.symlink_to(odd)
+        case "dangling":
+            odd.symlink_to(tmp_path / "nowhere")
+        case _:
+            odd.write_bytes(
+                {
+                    "empty": b"",
+                    "packed": gzip.compress(whole),
+                    "of_utf16": whole.decode().encode("utf-16"),
+                    "appended": whole + whole,
+                    "listing": b"#masscan\nopen tcp 80 10.0.0.1 1795795716\n# end\n",
+                }[kind]
+            )
+    for words in (("import", "lab", files[0], str(odd)), ("diff", str(odd), files[1])):
+        assert ctl(*words) == code
+        assert complaint(capsys).startswith(f"agentctl: {odd}: {reason}")
+    assert ctl("list") == 0
+    assert "no scans are stored" in capsys.readouterr().out
+
+
+def test_a_report_that_comes_through_a_pipe_is_read_and_one_that_does_not_say_when_it_began_is_compared(
+    ctl: Ctl, tmp_path: Path, files: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe = tmp_path / "pipe.xml"
+    os.mkfifo(pipe)
+    timeless = Path(files[0]).read_bytes().replace(f' start="{START}"'.encode(), b"")
+    with subprocess.Popen(["tee", str(pipe)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as writer:
+        assert writer.stdin is not None
+        writer.stdin.write(timeless)
+        writer.stdin.close()
+        assert ctl("diff", str(pipe), files[1]) == 0
+    assert capsys.readouterr().out.splitlines()[0].startswith("pipe.xml, - -> after.xml, 20")
 
 
 def test_a_file_whose_name_is_no_text_is_stored_under_its_name_with_escapes(

@@ -92,11 +92,31 @@ def _both(session: Session, words: tuple[str, ...], stack: ExitStack) -> tuple[O
         raise UsageError(f"two runs or reports are compared, and {text.some(list(ends))} is {len(ends)}")
     memory = stack.enter_context(opened(choice.store))
     runs = runs_of(memory)
-    first, second = (
-        reports[word] if word in reports else _of_run(choice.store.name, memory, pick(choice.store.name, runs, word))
-        for word in ends
-    )
+    name = choice.store.name
+    if not choice.words:
+        runs = _of_one_site(name, runs)
+    picked = {word: pick(name, runs, word) for word in ends if word not in reports}
+    _insist_on_one_site(name, list(picked.values()))
+    first, second = (reports[word] if word in reports else _of_run(name, memory, picked[word]) for word in ends)
     return first, second
+
+
+def _of_one_site(name: str, runs: Sequence[Run]) -> list[Run]:
+    """Those of the site where the last one was. Raises ``RuntimeFailure`` when no other came to its end there."""
+    last = pick(name, runs, "last")
+    here = [run for run in runs if run.site == last.site]
+    pick(name if len(here) == len(runs) else f"{name} at the site {last.site}", here, "previous")
+    return here
+
+
+def _insist_on_one_site(name: str, runs: Sequence[Run]) -> None:
+    """Raise ``UsageError`` for runs of different sites: one address is another host there."""
+    sites = {run.site: run for run in runs}
+    if len(sites) > 1:
+        told = " and ".join(
+            f"run {run.id} of {name} is of the site {site or 'without a name'}" for site, run in sites.items()
+        )
+        raise UsageError(f"{told}: these are other hosts, and not compared")
 
 
 def _of_file(name: str) -> One:
@@ -113,15 +133,17 @@ def _of_run(name: str, memory: Memory, run: Run) -> One:
 
 
 def _believed(first: One, second: One) -> tuple[One, One]:
-    """As if each had asked for the hosts of the other, and for the same ports there as of its own."""
+    """As if each had asked for the hosts of the other, and for the same ports there as of its own; but for those of
+    which it says itself that it did not.
+    """
     from dataclasses import replace
 
     from agent.workers.scan.memory.coverage import union
     from agent.workers.scan.memory.picture import asked
 
     def believed(one: One) -> One:
-        ports = union(asked(host) for host in one.hosts)
-        return one._replace(side=replace(one.side, looked=lambda _: True, ports=lambda _: ports))
+        ports, left = union(asked(host) for host in one.hosts), one.side.left
+        return one._replace(side=replace(one.side, looked=lambda address: not left(address), ports=lambda _: ports))
 
     return believed(first), believed(second)
 
@@ -153,7 +175,7 @@ def _change(change: Change) -> dict[str, Any]:
 
 
 def _show(first: One, second: One, found: Difference) -> None:
-    print(text.safe(f"{first.name}, {text.moment(first.started)} -> {second.name}, {text.moment(second.started)}"))
+    print(text.safe(f"{first.name}, {_when(first)} -> {second.name}, {_when(second)}"))
     if found.changes:
         print()
         table.show(HEADS, [_row(change) for change in found.changes])
@@ -165,6 +187,11 @@ def _show(first: One, second: One, found: Difference) -> None:
     print(f"{told}; compared: {text.count(found.hosts, 'host')}, {text.count(found.ports, 'port')}")
     for note in found.notes:
         print(text.safe(f"note: {note}"))
+
+
+def _when(one: One) -> str:
+    """When it began; a report need not say."""
+    return text.moment(one.started or None)
 
 
 def _row(change: Change) -> tuple[str, ...]:

@@ -50,9 +50,14 @@ def read(name: str) -> Report:
         raise RuntimeFailure(f"{name}: {failure}") from failure
 
 
+def text_of(name: str) -> str:
+    """The name of a file as text that can be stored: bytes of it that are no UTF-8 as their escapes, ``\\xe9``."""
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
 def short(name: str) -> str:
-    """What a report is called where it is shown."""
-    return Path(name).name
+    """What a report is called where it is shown, and stored."""
+    return text_of(Path(name).name)
 
 
 def _pieces(descriptor: int) -> Iterator[bytes]:

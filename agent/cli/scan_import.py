@@ -14,7 +14,7 @@ from agent.cli.base import Session, command
 from agent.cli.declared import services
 from agent.cli.guard import complain
 from agent.cli.names import SCAN
-from agent.cli.scan_files import read, short
+from agent.cli.scan_files import read, short, text_of
 from agent.cli.scan_stores import EVERY
 from agent.cli.stores import Store, place
 from agent.errors import StorageFailure, UsageError
@@ -105,7 +105,7 @@ def _store(paths: Paths, store: Store, reports: list[tuple[str, Report]]) -> lis
                 known[report.digest] = run
                 told.append(
                     {
-                        "file": path,
+                        "file": text_of(path),
                         "run": run,
                         "tool": report.tool,
                         "version": report.version,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import os
@@ -119,12 +120,60 @@ def test_without_knowing_what_was_asked_nobody_is_gone_unless_one_is_told_to_bel
     assert changes(capsys.readouterr().out) == CHANGES
 
 
+@pytest.mark.parametrize("stored", [False, True], ids=["files", "runs"])
+def test_a_host_that_nmap_gave_up_on_is_not_gone_either_where_both_are_believed_to_have_asked_for_the_same(
+    ctl: Ctl, files: tuple[str, str], capsys: pytest.CaptureFixture[str], stored: bool
+) -> None:
+    late = report({"10.0.0.1": Machine(), "10.0.0.2": Machine()}, start=START + DAY)
+    Path(files[1]).write_bytes(
+        late.replace(
+            b'<host starttime="1700000000" endtime="1700000000"><status state="up" re'
+            b'ason="arp-response" reason_ttl="0"/><address addr="10.0.0.2"',
+            b'<host timedout="true"><address addr="10.0.0.2"',
+        )
+    )
+    if stored:
+        assert ctl("import", "lab", *files) == 0
+    capsys.readouterr()
+    assert ctl("diff", *(("1", "2") if stored else files), "--same-targets", "--json") == 0
+    told = capsys.readouterr().out
+    assert not [change for change in changes(told) if change[1] == "10.0.0.2"]
+    assert "1 host of the first run not compared: the second did not ask for them" in json.loads(told)["notes"]
+
+
+def test_runs_of_different_sites_are_not_compared(
+    ctl: Ctl, prefix: Path, files: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = prefix / "spool" / "lab" / "scan.db"
+
+    def ran(site: str, day: int) -> None:
+        store = ScanStore(path, site=site)
+        run = store.begin(Task("plan", 4, 1), START + day * DAY)
+        store.store(run, [], START + day * DAY, chunk=0, addresses=4, asked=asked([f"10.0.0.{day}"]))
+        store.end(run, "finished", START + day * DAY + 9)
+        store.close()
+
+    ran("here", 1)
+    ran("there", 2)
+    assert ctl("diff") == 2
+    assert complaint(capsys) == "agentctl: lab at the site there has finished 1 run so far"
+    refused = "agentctl: run 1 of lab is of the site here and run 2 of lab is of the site there: these are other hosts,"
+    for words in (("1", "2"), ("previous", "last")):
+        assert ctl("diff", *words) == 1
+        assert complaint(capsys).startswith(refused)
+    ran("here", 3)
+    assert ctl("diff", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["first"]["run"], told["second"]["run"]) == (1, 3)
+    assert ctl("diff", "2", files[0]) == 0  # a file has no site: who names it says that it is the same
+
+
 @pytest.mark.parametrize("ending", ["interrupted", "degraded"])
 def test_a_run_that_did_not_see_all_closes_nothing(
     ctl: Ctl, prefix: Path, files: tuple[str, str], capfd: pytest.CaptureFixture[str], ending: str
 ) -> None:
     assert ctl("import", "lab", files[0]) == 0
-    store = ScanStore(prefix / "spool" / "lab" / "scan.db")
+    store = ScanStore(prefix / "spool" / "lab" / "scan.db", site=Disk().server())
     run = store.begin(Task("plan", 4, 1, profile="services"), START + DAY)
     store.store(run, [], START + DAY, chunk=0, addresses=4, asked=asked([f"10.0.0.{n}" for n in range(1, 5)]))
     if ending == "degraded":
@@ -308,6 +357,83 @@ def test_nothing_of_an_import_is_stored_when_one_file_cannot_be_used(
     assert complaint(capsys) == f"agentctl: {files[0]}: it was imported already: run 1 of lab"
     assert ctl("diff", "1", "2") == 1
     assert complaint(capsys) == "agentctl: lab has no run 2; there is 1"
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "reason"),
+    [
+        ("empty", 2, "it is empty"),
+        ("packed", 2, "it is no XML report of nmap or masscan"),
+        ("of_utf16", 2, "it is no XML report of nmap or masscan"),
+        ("appended", 2, "more follows the end of the report, such as what --append-output adds"),
+        ("listing", 2, "it is no XML report of nmap or masscan"),
+        ("directory", 2, "cannot be read: Is a directory"),
+        ("loop", 2, "cannot be read: Too many levels of symbolic links"),
+        ("dangling", 1, "there is no such file"),
+    ],
+)
+def test_what_is_no_report_is_named_in_one_line(
+    ctl: Ctl,
+    tmp_path: Path,
+    files: tuple[str, str],
+    capsys: pytest.CaptureFixture[str],
+    kind: str,
+    code: int,
+    reason: str,
+) -> None:
+    whole, odd = Path(files[0]).read_bytes(), tmp_path / "odd.xml"
+    match kind:
+        case "directory":
+            odd.mkdir()
+        case "loop":
+            odd.symlink_to(odd)
+        case "dangling":
+            odd.symlink_to(tmp_path / "nowhere")
+        case _:
+            odd.write_bytes(
+                {
+                    "empty": b"",
+                    "packed": gzip.compress(whole),
+                    "of_utf16": whole.decode().encode("utf-16"),
+                    "appended": whole + whole,
+                    "listing": b"#masscan\nopen tcp 80 10.0.0.1 1795795716\n# end\n",
+                }[kind]
+            )
+    for words in (("import", "lab", files[0], str(odd)), ("diff", str(odd), files[1])):
+        assert ctl(*words) == code
+        assert complaint(capsys).startswith(f"agentctl: {odd}: {reason}")
+    assert ctl("list") == 0
+    assert "no scans are stored" in capsys.readouterr().out
+
+
+def test_a_report_that_comes_through_a_pipe_is_read_and_one_that_does_not_say_when_it_began_is_compared(
+    ctl: Ctl, tmp_path: Path, files: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe = tmp_path / "pipe.xml"
+    os.mkfifo(pipe)
+    timeless = Path(files[0]).read_bytes().replace(f' start="{START}"'.encode(), b"")
+    with subprocess.Popen(["tee", str(pipe)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as writer:
+        assert writer.stdin is not None
+        writer.stdin.write(timeless)
+        writer.stdin.close()
+        assert ctl("diff", str(pipe), files[1]) == 0
+    assert capsys.readouterr().out.splitlines()[0].startswith("pipe.xml, - -> after.xml, 20")
+
+
+def test_a_file_whose_name_is_no_text_is_stored_under_its_name_with_escapes(
+    ctl: Ctl, tmp_path: Path, files: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.xml")
+    Path(files[1]).rename(odd)
+    shown = f"{tmp_path}/caf\\xe9.xml"
+    assert ctl("import", "lab", files[0], odd, "--json") == 0
+    assert [one["file"] for one in json.loads(capsys.readouterr().out)["imported"]] == [files[0], shown]
+    assert ctl("show", "lab", "2", "--json") == 0
+    assert "caf\\\\xe9.xml" in capsys.readouterr().out
+    assert ctl("import", "lab", odd) == 1
+    assert complaint(capsys) == f"agentctl: {shown}: it was imported already: run 2 of lab"
+    assert ctl("diff", files[0], odd, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["second"]["name"] == "caf\\xe9.xml"
 
 
 def test_an_import_waits_for_no_scan_that_is_under_way(

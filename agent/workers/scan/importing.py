@@ -38,8 +38,8 @@ from agent.workers.scan.report_words import (
 from agent.workers.scan.results import OUTPUT_LIMIT, read_host
 from agent.workers.scan.side import Detection, Side
 from agent.workers.scan.spans import Ranges, common, holds, merge, size, without
-from agent.workers.scan.stream import MAX_HOST, XmlStream, clean
-from agent.workers.scan.targets import given
+from agent.workers.scan.stream import MAX_HOST, Verdict, XmlStream, clean
+from agent.workers.scan.targets import given, only_open
 
 MAX_REPORT: Final = 256 * 2**20
 """Bytes of one report."""
@@ -50,6 +50,17 @@ MAX_PORTS: Final = 500_000
 
 _MAX_REASONS = 256
 """Most groups of ports of one host that are told of together; nmap has some ten states and reasons."""
+
+_MAX_RANGES = 20_000_000
+"""Most ranges of ports that are told of together, of all hosts: as many as 65,536 hosts have that were asked for nmap's
+thousand ports."""
+
+_MAX_PARTS = 2**20
+"""Most that the groups of one host may be times their ranges: such is the work to hold two looks against each other.
+Ten groups that share every other port of all are a third of it."""
+
+_MAX_ASKED = 64
+"""How often it may be said what was asked for; nmap says it once for each kind of scan, of which it has some ten."""
 
 _MAX_AGAIN = 256
 """How often hosts may be told of once more."""
@@ -62,6 +73,7 @@ _WORDS = (
     ("nmap wrote nothing", "it is empty"),
     ("nmap wrote something that is not its XML", "it is no XML report of nmap or masscan"),
     ("nmap's XML stops before its end", "the report stops before its end: whoever wrote it did not finish"),
+    ("nmap's XML goes on behind its end", "more follows the end of the report, such as what --append-output adds"),
     ("nmap wrote more than", "it holds more than"),
     ("nmap's XML cannot be understood", "the report cannot be understood"),
 )
@@ -89,6 +101,8 @@ class Report:
     digest: str
     """SHA-256 of the file, hexadecimal."""
     notes: list[str] = field(default_factory=list)
+    left: frozenset[str] = frozenset()
+    """Addresses of which it says that they were not asked, or not to the end."""
 
     def side(self) -> Side:
         """For a comparison."""
@@ -103,6 +117,7 @@ class Report:
             ports=lambda address: next((part.ports for part in parts(address)), self.ports),
             detection=self.detection,
             scripts=self.scripts,
+            left=self.left.__contains__,
         )
 
 
@@ -131,14 +146,18 @@ class _Reader:
     def __init__(self) -> None:
         self.stream = XmlStream(on_host=self._host, on_beside=self._beside)
         self._root: dict[str, str] = {}
+        self._only_open = False
         self._finished: dict[str, str] | None = None
         self._asked: dict[Protocol, Ranges] = {}
+        self._infos = 0
+        self._ranges = 0
         self._hosts: dict[str, Host] = {}
         self._seen: dict[str, dict[tuple[str, int], Port]] = {}
         self._single = 0
         self._again = 0
         self._unplaced = 0
         self._timed_out: list[str] = []
+        self._listed: list[str] = []
         self._foreign: set[str] = set()
 
     @property
@@ -148,9 +167,13 @@ class _Reader:
     def _beside(self, name: str, attributes: dict[str, str]) -> None:
         if name == "nmaprun" and not self._root:
             self._root = attributes
+            self._only_open = only_open(attributes.get("args", ""))
             if self._tool not in ("nmap", "masscan"):
                 raise ScanFailure(f"it was written by {clean(self._tool, 40)!r}; reports of nmap and masscan are read")
         elif name == "scaninfo":
+            self._infos += 1
+            if self._infos > _MAX_ASKED:
+                raise ScanFailure("the report cannot be understood: it says too often what was asked for")
             protocol = protocol_of(attributes.get("protocol"))
             if protocol is None:
                 self._foreign.add(clean(attributes.get("protocol"), 20))
@@ -171,11 +194,16 @@ class _Reader:
             return
         host = read_host(element, address_of)
         if host.state not in ("up", "down"):  # nmap -sL lists what it would scan
+            self._listed.append(host.address)
+            self._count(0, len(self._hosts) + len(self._listed))
             return
         for port in host.ports:
             state_of(port.state)
-        rest, unplaced = _rest(tree, host, self._asked, "--open" in self._root.get("args", "").split())
+        rest, unplaced, ranges = _rest(tree, host, self._asked, self._only_open)
         self._unplaced += unplaced
+        self._ranges += ranges
+        if self._ranges > _MAX_RANGES:
+            raise ScanFailure(f"it tells of more than {_MAX_RANGES} ranges of ports: give it in parts")
         host = replace(host, address=_with_zone(host.address, tree.get("comment", "")), rest=rest)
         if host.address in self._hosts:
             self._again += 1
@@ -223,6 +251,11 @@ class _Reader:
             )
         if self._foreign:
             notes.append(f"results for the protocol {', '.join(sorted(self._foreign))} are left out")
+        if self._listed:
+            notes.append(
+                f"{count(len(self._listed), 'host')} only listed and not asked, {self._listed[0]} first: not taken for"
+                " down"
+            )
         ports: PortSet = tuple((name, self._asked[name]) for name in PROTOCOLS if self._asked.get(name))
         arguments = clean(self._root.get("args"), OUTPUT_LIMIT)
         words = arguments.split()
@@ -233,7 +266,7 @@ class _Reader:
             for address, found in self._seen.items()
             if found
         }
-        silent = self._silent(verdict.hosts_total or 0, notes, ports)
+        silent = self._silent(verdict, notes, ports)
         probed = any(port.method == "probed" for host in hosts.values() for port in host.ports)
         detection: Detection = "none"
         if self._tool == "masscan":
@@ -254,36 +287,37 @@ class _Reader:
             scripts=self._tool == "nmap" and any(_SCRIPTS.fullmatch(word) for word in words),
             digest=digest,
             notes=notes,
+            left=frozenset((*self._timed_out, *self._listed)) - self._hosts.keys(),
         )
 
-    def _silent(self, total: int, notes: list[str], ports: PortSet) -> tuple[Asked, ...]:
+    def _silent(self, verdict: Verdict, notes: list[str], ports: PortSet) -> tuple[Asked, ...]:
         """The addresses that were asked and are not told of."""
         told: dict[Line, list[tuple[int, int]]] = {}
         late: dict[Line, list[tuple[int, int]]] = {}
-        for where, addresses in ((told, self._hosts), (late, self._timed_out)):
-            for address in addresses:
-                line, number = place(address)
-                where.setdefault(Line(line.family, ""), []).append((number, number))
+        for address in (*self._hosts, *self._timed_out, *self._listed):
+            line, number = place(address)
+            told.setdefault(Line(line.family, ""), []).append((number, number))
+        for address in self._timed_out:
+            line, number = place(address)
+            late.setdefault(Line(line.family, ""), []).append((number, number))
         gave_up = tuple(Asked(line, merge(numbers), ports, "timed_out") for line, numbers in late.items())
-        if self._tool != "nmap" or total <= len(self._hosts) + len(self._timed_out):
+        total = verdict.hosts_total or 0
+        named = len(self._hosts) + len(self._timed_out) + len(self._listed)
+        if self._tool != "nmap" or total <= named:
             return gave_up
-        arguments = self._root.get("args", "")
-        found = given(arguments, total)
-        known = all(
-            size(common(merge(numbers), found.get(line, ()))) == len(set(numbers)) for line, numbers in told.items()
-        )
-        if not found or not known or "--open" in arguments.split():
+        found = given(self._root.get("args", ""), total, verdict.skipped)
+        heard = {line: merge(numbers) for line, numbers in told.items()}
+        known = all(size(common(numbers, found.get(line, ()))) == size(numbers) for line, numbers in heard.items())
+        if not found or not known or self._only_open:
             notes.append(
-                f"{count(total - len(self._hosts), 'host')} that did not answer are not named: they are not taken for"
-                " down"
+                f"{count(total - named, 'host')} that did not answer are not named: they are not taken for down"
             )
             return gave_up
-        heard = {line: merge([*told.get(line, ()), *late.get(line, ())]) for line in found}
         return (
             *(
                 Asked(line, left, ports, "silent")
                 for line, ranges in found.items()
-                if (left := without(ranges, heard[line]))
+                if (left := without(ranges, heard.get(line, ())))
             ),
             *gave_up,
         )
@@ -297,36 +331,42 @@ def _with_zone(address: str, comment: str) -> str:
 
 def _rest(
     tree: ElementTree.Element, host: Host, asked: dict[Protocol, Ranges], only_open: bool
-) -> tuple[tuple[Rest, ...], int]:
-    """What a host says of ports together, and how many of these cannot be told apart."""
-    taken: dict[Protocol, Ranges] = {
-        protocol: spans.of(port.number for port in host.ports if port.protocol == protocol) for protocol in PROTOCOLS
-    }
+) -> tuple[tuple[Rest, ...], int, int]:
+    """What a host says of ports together, how many of these cannot be told apart, and how many ranges that were.
+
+    The work grows with what stands there, and not with its square: a stranger may have written it.
+    """
     groups = tree.findall("ports/extraports")
     reasons = [(group, reason) for group in groups for reason in group.iterfind("extrareasons")]
     if len(groups) > _MAX_REASONS or len(reasons) > _MAX_REASONS:
         raise ScanFailure(f"the report cannot be understood: {host.address} has too many groups of ports")
     found: list[Rest] = []
-    placed = 0
     for group, reason in reasons:
         protocol = protocol_of(reason.get("proto"))
-        if protocol is None or not reason.get("ports"):
-            continue
-        ports = without(ranges_of(reason.get("ports", "")), taken[protocol])
-        if ports:
+        if protocol is not None and (ports := ranges_of(reason.get("ports", ""))):
             found.append(Rest(protocol, state_of(group.get("state", "")), clean(reason.get("reason"), 40), ports))
-            taken[protocol] = merge((*taken[protocol], *ports))
-            placed += size(ports)
+    ranges = sum(len(rest.ports) for rest in found)
+    if ranges * len(found) > _MAX_PARTS:
+        raise ScanFailure(f"the report cannot be understood: {host.address} has too many groups of ports")
+    alone = {name: spans.of(port.number for port in host.ports if port.protocol == name) for name in PROTOCOLS}
+    for name, ports in alone.items():
+        parts = [ports, *(rest.ports for rest in found if rest.protocol == name)]
+        if size(merge(one for part in parts for one in part)) != sum(map(size, parts)):
+            raise ScanFailure(f"the report cannot be understood: {host.address} has a {name} port in two states")
     counted = sum(int(number) for group in groups if SECONDS.fullmatch(number := group.get("count", "")))
-    left = {protocol: ports for protocol in PROTOCOLS if (ports := without(asked.get(protocol, ()), taken[protocol]))}
-    if left and host.state == "up" and host.ports and not groups and only_open:
-        return tuple(Rest(name, UNTOLD, NOT_OPEN, ports) for name, ports in left.items()), 0
-    if not found and len(groups) == 1 and len(left) == 1:  # before 7.90 or so nmap did not name them
+    if found or len(groups) > 1 or not (groups or only_open):
+        return tuple(found), max(0, counted - sum(size(rest.ports) for rest in found)), ranges
+    left = {name: ports for name in PROTOCOLS if (ports := without(asked.get(name, ()), alone[name]))}
+    ranges = sum(map(len, asked.values()))
+    if not groups:
+        known = left if host.state == "up" and host.ports else {}
+        return tuple(Rest(name, UNTOLD, NOT_OPEN, ports) for name, ports in known.items()), 0, ranges
+    if len(left) == 1:  # before 7.90 or so nmap did not name them
         ((name, ports),) = left.items()
         if size(ports) == counted:
             reason_of = clean(reasons[0][1].get("reason"), 40) if len(reasons) == 1 else ""
-            return (Rest(name, state_of(groups[0].get("state", "")), reason_of, ports),), 0
-    return tuple(found), max(0, counted - placed)
+            return (Rest(name, state_of(groups[0].get("state", "")), reason_of, ports),), 0, ranges
+    return (), counted, ranges
 
 
 def _order(port: Port) -> tuple[int, int]:

@@ -25,11 +25,12 @@ def _none(_: str) -> PortSet:
 class Side:
     """What holds of one run beside the hosts that it tells of: what those were asked stands in each (``found.Host``).
 
-    ``looked``: whether the run would have seen a host at an address that it does not tell of. ``ports``: which ports it
-    asked for there. ``scripts``: scripts of nmap were run, also where none of them said anything. ``doubt`` says in a
-    few words why what the run did not see may be there all the same (``degraded: 2 canaries went missing``,
-    ``interrupted``); empty when it can be trusted. ``withheld``: the addresses to which alone a doubt applies; without
-    it, it applies to all. ``discovery``: how it was asked who is there.
+    ``looked``: whether the run would have seen a host at an address that it does not tell of. ``left``: whether it
+    says itself that it did not ask there, or not to the end. ``ports``: which ports it asked for there. ``scripts``:
+    scripts of nmap were run, also where none of them said anything. ``doubt`` says in a few words why what the run
+    did not see may be there all the same (``degraded: 2 canaries went missing``, ``interrupted``); empty when it can
+    be trusted. ``withheld``: the addresses to which alone a doubt applies; without it, it applies to all.
+    ``discovery``: how it was asked who is there.
     """
 
     looked: Callable[[str], bool] = _never
@@ -39,6 +40,7 @@ class Side:
     doubt: str = ""
     withheld: Callable[[str], object] | None = None
     discovery: Discovery = "any"
+    left: Callable[[str], bool] = _never
 
     def doubtful(self, address: str) -> bool:
         """Whether what was not seen at an address may be there all the same."""

@@ -61,6 +61,7 @@ def side(run: Run, coverage: Coverage) -> Side:
         doubt(run),
         partly,
         discovery=discovery_of(run.declared.get("discovery")),
+        left=lambda address: coverage.outcome(address) == "timed_out",
     )
 
 

@@ -33,6 +33,11 @@ TEXT_LIMIT = 256
 MAX_DEPTH = 32
 """Of elements; nmap.dtd needs fewer than ten."""
 
+_ENCODINGS = (None, "utf-8", "us-ascii")
+"""Of a document, in small letters. Its hosts are read once more by themselves, when nothing says their encoding."""
+
+_FURTHER = expat.errors.codes[expat.errors.XML_ERROR_JUNK_AFTER_DOC_ELEMENT]
+
 _PERCENT = re.compile(r"[0-9]{1,3}(\.[0-9]{1,6})?", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
 _VERSION = re.compile(r"([0-9]{1,4})\.([0-9]{1,4})", re.ASCII)
@@ -86,6 +91,7 @@ class XmlStream:
         parser.buffer_text = True
         parser.StartElementHandler = self._start
         parser.EndElementHandler = self._end
+        parser.XmlDeclHandler = self._declaration
         parser.StartDoctypeDeclHandler = self._doctype
         parser.EntityDeclHandler = self._entity
         self._parser = parser
@@ -125,7 +131,13 @@ class XmlStream:
             self._parser.Parse(data, final)
         except expat.ExpatError as error:
             what = "nmap's XML stops before its end" if final else "nmap wrote something that is not its XML"
+            if error.code == _FURTHER:
+                what = "nmap's XML goes on behind its end"
             raise ScanFailure(f"{what}: {error}") from error
+
+    def _declaration(self, version: str, encoding: str | None, standalone: int) -> None:
+        if (encoding.lower() if encoding else None) not in _ENCODINGS:
+            raise ScanFailure(f"nmap wrote something that is not its XML: its encoding is {clean(encoding, 40)!r}")
 
     def _doctype(self, name: str, system: str | None, public: str | None, internal_subset: int) -> None:
         if name != "nmaprun" or system is not None or public is not None or internal_subset:

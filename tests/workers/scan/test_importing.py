@@ -6,7 +6,7 @@ import hashlib
 import socket
 import subprocess
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from xml.etree import ElementTree
 
 import pytest
@@ -19,6 +19,7 @@ from agent.workers.scan.diff import compare
 from agent.workers.scan.found import Host, Port, Rest
 from agent.workers.scan.importing import Report, read_report
 from agent.workers.scan.memory.coverage import asked
+from agent.workers.scan.spans import Ranges
 from tests.workers.scan.reports import Answer, Machine, each, report
 
 MASSCAN = b"""<?xml version="1.0"?>
@@ -133,6 +134,34 @@ def test_a_host_that_nmap_gave_up_on_is_neither_up_nor_down() -> None:
     assert found.notes == ["nmap gave up on 1 host, 10.0.0.1 first: not taken for down"]
 
 
+def test_an_address_that_a_real_nmap_only_lists_was_not_asked() -> None:
+    words = ["nmap", "-sL", "-n", "-oX", "-", "10.0.0.0/29"]
+    found = read_report([subprocess.run(words, capture_output=True, check=True).stdout])
+    assert (found.hosts, found.asked, found.total) == ((), (), 8)
+    assert found.notes == ["8 hosts only listed and not asked, 10.0.0.0 first: not taken for down"]
+    whole = read_report([report({"10.0.0.1": Machine({3: Answer("open")})}, asked=8, targets="10.0.0.0/29")])
+    assert compare(whole.hosts, whole.side(), found.hosts, found.side()).changes == []
+
+
+@pytest.mark.parametrize("state", [b' state="unknown"', b' state="skipped"', b""])
+def test_a_host_of_no_state_was_not_asked(state: bytes) -> None:
+    machines = {"10.0.0.1": Machine(), "10.0.0.2": Machine()}
+    document = report(machines, asked=4, targets="10.0.0.1-4").replace(b' state="up"', state, 1)
+    found = read_report([document])
+    assert [host.address for host in found.hosts] == ["10.0.0.2"]
+    assert found.asked == asked(["10.0.0.3", "10.0.0.4"], found.ports)
+    assert found.notes == ["1 host only listed and not asked, 10.0.0.1 first: not taken for down"]
+
+
+@pytest.mark.parametrize("option", ["--open", "-open", "--ope"])
+def test_who_has_no_open_port_is_not_taken_for_down_where_only_open_ones_are_told_of(option: str) -> None:
+    found = read_report(
+        [report({"10.0.0.1": Machine()}, asked=4, targets="10.0.0.1-4", options=f"-sS {option}")],
+    )
+    assert found.asked == ()
+    assert found.notes == ["3 hosts that did not answer are not named: they are not taken for down"]
+
+
 def test_ports_that_nmap_was_told_to_leave_out_were_not_open() -> None:
     machine = Machine({3: Answer("open")}, "closed")
     lines = report({"10.0.0.1": machine}, options="-sS --open")
@@ -209,6 +238,53 @@ FULL = report(
 )
 
 
+PIECES = [
+    b"<?xml version='1.0' encoding='foo'?>",
+    b"<?xml version='1.0' encoding='gbk'?>",
+    b"\xff\xfe",
+    b"<!DOCTYPE nmaprun>",
+    b"<!DOCTYPE x [<!ENTITY a 'b'>]>",
+    b"<![CDATA[x]]>",
+    b"<!-- x -->",
+    b"<?x y?>",
+    b"&a;&#0;&#xD800;",
+    b"<host>",
+    b"</host>",
+    b"<host/>",
+    b"<ports/><status/>",
+    b"<address addr='10.0.0.1'/>",
+    b'="',
+    b"\x00",
+    b"\xc3\xa9",
+    b"\xe9",
+    b"9" * 400,
+    b" xml:lang='x' xmlns:a='b' a:b='c'",
+]
+
+
+EDITS = st.tuples(
+    st.integers(0, 2000),
+    st.sampled_from([0, 1, 5, 38, 200]),
+    st.sampled_from(PIECES) | st.binary(max_size=4) | st.none(),
+)
+"""Where, how much is taken out, and what is put in: ``None`` is what stands behind it once more."""
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from([FULL, MASSCAN.replace(b"%s", b"")]), st.lists(EDITS, min_size=1, max_size=3))
+def test_a_report_that_somebody_edited_is_read_or_refused_in_one_line(
+    whole: bytes, edits: list[tuple[int, int, bytes | None]]
+) -> None:
+    for begin, length, piece in edits:
+        put = whole[begin : begin + 300] if piece is None else piece
+        whole = whole[:begin] + put + whole[begin + length :]
+    try:
+        read_report([whole[:400], whole[400:]])
+    except ScanFailure as failure:
+        assert str(failure).isprintable()
+        assert len(str(failure)) < 300
+
+
 @settings(max_examples=150)
 @given(st.data(), st.one_of(st.text(max_size=30), st.sampled_from(["", "-1", "99999999999", "fe80::1%x\x85y", "tcp"])))
 def test_any_value_of_any_attribute_is_taken_or_refused_and_what_is_taken_can_be_shown(
@@ -238,6 +314,8 @@ def told(port: Port) -> list[str]:
     [
         (b"", "it is empty"),
         (b"GIF89a" + bytes(100), "it is no XML report of nmap or masscan"),
+        (WHOLE + WHOLE, "more follows the end of the report, such as what --append-output adds"),
+        (WHOLE + b"Nmap done", "more follows the end of the report"),
         (b"<html></html>", "it is no XML report of nmap or masscan: an element 'html'"),
         (
             WHOLE.replace(b'scanner="nmap"', b'scanner="zgrab"'),
@@ -272,3 +350,68 @@ def test_a_report_that_is_too_large_is_refused_before_it_is_held(monkeypatch: py
     monkeypatch.setattr(importing, "MAX_PORTS", 2)
     with pytest.raises(ScanFailure, match="or 2 ports"):
         of_masscan()
+
+
+def grouped(groups: int, ranges: int) -> bytes:
+    """Every other port below twice ``ranges`` as closed, for so many reasons."""
+    reasons = "".join(
+        f'<extrareasons reason="r{one}" proto="tcp" count="1"'
+        f' ports="{",".join(str(number) for number in range(1 + 2 * one, 2 * ranges, 2 * groups))}"/>'
+        for one in range(groups)
+    )
+    document = report({"10.0.0.1": Machine({3: Answer("open"), 5: Answer("open")})})
+    begin, end = document.index(b"<ports>") + len(b"<ports>"), document.index(b"</ports>")
+    return document[:begin] + f'<extraports state="closed" count="1">{reasons}</extraports>'.encode() + document[end:]
+
+
+def work(monkeypatch: pytest.MonkeyPatch, document: bytes) -> int:
+    """How many ranges were taken into hand."""
+    handled = 0
+
+    def counting(function: Callable[..., Ranges]) -> Callable[..., Ranges]:
+        def counted(*given: Iterable[tuple[int, int]]) -> Ranges:
+            nonlocal handled
+            held = [tuple(each) for each in given]
+            handled += sum(map(len, held))
+            return function(*held)
+
+        return counted
+
+    with monkeypatch.context() as patch:
+        for name in ("merge", "without", "common"):
+            patch.setattr(importing, name, counting(getattr(importing, name)))
+        read_report([document])
+    return handled
+
+
+def test_the_work_for_one_host_grows_with_its_ranges_and_not_with_its_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    few, many = (work(monkeypatch, grouped(groups, 2000)) for groups in (1, 200))
+    assert 2000 <= many <= few + 200
+    assert work(monkeypatch, grouped(10, 32_000)) < 17 * few
+
+
+def test_what_no_nmap_says_of_one_host_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    (host,) = read_report([grouped(10, 32_768)]).hosts  # every other port of all, for each reason that nmap may give
+    assert sum(len(rest.ports) for rest in host.rest) == 32_768
+    with pytest.raises(ScanFailure, match=r"10\.0\.0\.1 has too many groups of ports"):
+        read_report([grouped(250, 32_768)])
+    with pytest.raises(ScanFailure, match=r"10\.0\.0\.1 has a tcp port in two states"):
+        read_report([grouped(2, 100).replace(b'ports="3,', b'ports="1,3,')])
+    info = b'<scaninfo type="syn" protocol="tcp" numservices="1" services="7"/>'
+    with pytest.raises(ScanFailure, match="it says too often what was asked for"):
+        read_report([WHOLE.replace(b"<host ", info * 64 + b"<host ", 1)])
+    monkeypatch.setattr(importing, "_MAX_RANGES", 99)
+    with pytest.raises(ScanFailure, match="it tells of more than 99 ranges of ports"):
+        read_report([grouped(2, 100)])
+
+
+def test_ports_that_are_not_named_are_not_counted_out_for_too_many_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    document = old(report({f"10.0.0.{number}": Machine() for number in range(5)}))
+    for _ in range(4):
+        document = old(document)
+    info = f'services="{",".join(str(number) for number in range(1, 61, 2))}"'.encode()
+    document = document.replace(b'services="1-30"', info)
+    assert len(read_report([document]).hosts) == 5
+    monkeypatch.setattr(importing, "_MAX_RANGES", 149)
+    with pytest.raises(ScanFailure, match="it tells of more than 149 ranges of ports"):
+        read_report([document])

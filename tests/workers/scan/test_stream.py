@@ -66,6 +66,18 @@ def test_an_answer_cut_anywhere_is_refused(data: st.DataObject) -> None:
     assert "\n" not in str(failure.value)
 
 
+@pytest.mark.parametrize("encoding", ["foo", "gbk", "utf-16", "cp037", "utf-7", "x" * 500])
+def test_another_encoding_is_refused(encoding: str) -> None:
+    with pytest.raises(ScanFailure, match="not its XML: its encoding is") as failure:
+        read(document().replace(b"UTF-8", encoding.encode()))
+    assert len(str(failure.value)) < 200
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "Us-Ascii"])
+def test_what_is_utf8_whatever_it_is_called_is_read(encoding: str) -> None:
+    assert read(document().replace(b"UTF-8", encoding.encode()))[0].exit == "success"
+
+
 @settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_any_bytes_end_in_a_verdict_or_a_stated_reason(data: bytes) -> None:

@@ -27,7 +27,7 @@ rotate = {{ every = "1s" }}
 {user}
 [service.{name}.trigger]
 before = "1s"
-after = "1s"
+after = "3s"
 keep = "{keep}"
 on = ["other.failed", "lan_scan.scan_finished"]
 when = ["received > 500"]

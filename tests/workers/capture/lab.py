@@ -50,8 +50,8 @@ while sent < count:
 _WORKER = "import sys; from agent.workers.main import main; raise SystemExit(main(sys.argv[1]))"
 
 
-def run(*command: str) -> None:
-    subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
+def run(*command: str, given: str = "") -> None:
+    subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE, input=given, encoding="utf-8")
 
 
 class Network:
@@ -61,10 +61,10 @@ class Network:
         self.name = name
 
     def pair(self, near: str, far: str, *, up: bool = True) -> None:
-        run("ip", "-n", self.name, "link", "add", near, "type", "veth", "peer", "name", far)
-        if up:
-            self.up(near)
-            self.up(far)
+        steps = [f"link add {near} type veth peer name {far}"]
+        if up:  # at once: who looks in between sees an interface that is down
+            steps += [f"link set {near} up", f"link set {far} up"]
+        run("ip", "-n", self.name, "-batch", "-", given="\n".join(steps))
 
     def tunnel(self, name: str) -> None:
         """An interface that carries bare IP packets."""

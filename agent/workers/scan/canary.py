@@ -127,7 +127,7 @@ class Canaries:
         probe = (reply.place, reply.port)
         if waiting := self._waiting.get(probe):
             stretch = waiting.pop()  # the one asked last: answers to those before it may have been lost
-            stretch.seen += reply.state == "open"
+            stretch.seen += reply.state != "filtered"  # that a port has been closed shows a way that is open
             return True
         return probe in self.alive
 

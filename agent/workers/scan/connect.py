@@ -22,6 +22,7 @@ from typing import Final
 
 from agent.errors import ScanFailure
 from agent.workers.scan.engine import NO_ROOM, Probe, Reply, State
+from agent.workers.scan.itself import met_itself
 from agent.workers.scan.unreachable import IP_RECVERR, IPV6_RECVERR, told
 
 SPARED: Final = 768
@@ -140,6 +141,8 @@ class ConnectEngine:
     def _reply(self, one: socket.SocketType, place: int, port: int, code: int, rtt: float) -> Reply:
         if code == 0:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            if met_itself(one):
+                return Reply(place, port, "closed", "reset", 0, rtt)
             return Reply(place, port, "open", "syn-ack", 0, rtt)
         if code in (errno.EPERM, errno.EACCES):
             self.trouble = f"this host's own rules forbid connections to {self._peers[place][0]}"

@@ -22,6 +22,7 @@ from typing import Any, Final, Literal
 
 from agent.errors import ScanFailure
 from agent.workers.scan.connect import MOST, descriptors, spared
+from agent.workers.scan.itself import met_itself
 from agent.workers.scan.requests import LINES, NEVER_ASKED, requests_for
 
 How = Literal["banner", "odd", "lines", "http", "tls", "protocol", "closed", "endless", "nothing", "unreachable"]
@@ -286,6 +287,8 @@ async def _connect(family: int, kind: int, protocol: int, end: Any) -> socket.so
     try:
         connection.setblocking(False)
         await asyncio.get_running_loop().sock_connect(connection, end)
+        if met_itself(connection):
+            raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
     except BaseException:
         connection.close()
         raise

@@ -24,6 +24,7 @@ from typing import Final
 
 from agent.workers.scan.connect import descriptors, spared
 from agent.workers.scan.engine import NO_ROOM, NOWHERE, SHORTEST, Probe, Reply
+from agent.workers.scan.itself import met_itself
 from agent.workers.scan.payloads import payloads
 from agent.workers.scan.unreachable import IP_RECVERR, IPV6_RECVERR, told
 
@@ -155,17 +156,11 @@ class UdpEngine:
         """Whether it went out, or this host's own kernel had an answer."""
         one: socket.socket | None = None
         try:
-            one = socket.socket(
-                socket.AF_INET6 if self._six else socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
-            )
-            if self._six:
-                one.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
-                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 1)
-                one.connect((self._addresses[place], port, 0, self._scope))
-            else:
-                one.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
-                one.setsockopt(socket.IPPROTO_IP, _IP_RECVTTL, 1)
-                one.connect((self._addresses[place], port))
+            one = self._connected(place, port)
+            if met_itself(one):
+                with one:  # as long as this one has the port, the next gets another
+                    other = self._connected(place, port)
+                one = other
             first, *others = payloads(port)
             one.send(first)
             with suppress(OSError):  # an answer to the first may be there by now: it waits in the error queue
@@ -179,6 +174,23 @@ class UdpEngine:
         self._poll.register(one, select.EPOLLIN)
         host.due = now + host.gap
         return True
+
+    def _connected(self, place: int, port: int) -> socket.socket:
+        """A socket that is told of refusals as well. Raises ``OSError``."""
+        one = socket.socket(socket.AF_INET6 if self._six else socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        try:
+            if self._six:
+                one.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
+                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 1)
+                one.connect((self._addresses[place], port, 0, self._scope))
+            else:
+                one.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
+                one.setsockopt(socket.IPPROTO_IP, _IP_RECVTTL, 1)
+                one.connect((self._addresses[place], port))
+        except OSError:
+            one.close()
+            raise
+        return one
 
     def _refused(self, error: OSError, place: int, port: int) -> bool:
         """Whether a probe that did not go out is done with all the same."""

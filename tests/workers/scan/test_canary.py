@@ -29,7 +29,7 @@ def test_nothing_to_ask_is_over_at_once() -> None:
     assert Asking([]).over(0.0)
 
 
-def stretch(seen: int, asked: int = EACH, rate: float = 10_000) -> Canaries:
+def stretch(seen: int, asked: int = EACH, rate: float = 10_000, state: str = "open") -> Canaries:
     """One whole stretch, in which that many were answered."""
     canaries = Canaries(alive=[(0, 22), (1, 22)])
     now, left = 0.0, seen
@@ -39,7 +39,7 @@ def stretch(seen: int, asked: int = EACH, rate: float = 10_000) -> Canaries:
             asked -= 1
             if left:
                 left -= 1
-                canaries.heard(reply(probe))
+                canaries.heard(reply(probe, state))
         if not asked:
             break
         now += 0.01
@@ -57,6 +57,12 @@ def test_a_stretch_in_which_most_were_not_seen_is_missed(seen: int, missed: bool
     assert found is None or (found.round, found.position) == (0, 0)
     assert canaries.missed(9.0, 1.0) is None
     assert not canaries.pending
+
+
+@pytest.mark.parametrize(("state", "missed"), [("closed", False), ("filtered", True)])
+def test_one_that_was_closed_meanwhile_shows_a_way_that_is_open(state: str, missed: bool) -> None:
+    canaries = stretch(EACH, state=state)
+    assert (canaries.missed(9.0, 1.0) is not None) == missed
 
 
 def test_an_answer_counts_for_the_stretch_that_was_asked_last() -> None:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from PyInstaller.archive.readers import CArchiveReader
@@ -104,12 +104,27 @@ def variables(pid: int) -> dict[str, str]:
     return dict(entry.split("=", 1) for entry in entries if "=" in entry)
 
 
-def nmap_of(agent: Agent) -> int:
-    """The nmap that the scan has started, once its libraries are loaded."""
-    found: list[int] = []
+class Program(NamedTuple):
+    """What a process that lives has loaded, and found in its environment."""
+
+    libraries: dict[str, Path]
+    variables: dict[str, str]
+
+    @classmethod
+    def of(cls, pid: int) -> Program:
+        return cls(libraries(pid), variables(pid))
+
+
+def nmap_of(agent: Agent) -> Program:
+    """An nmap that the scan has started, once its libraries are loaded. It may end at any time, for the next."""
+    found: list[Program] = []
 
     def running() -> bool:
-        found[:] = [pid for pid in descendants(agent.service("sweep")["pid"] or 0) if "libpcap" in libraries(pid)]
+        for pid in descendants(agent.service("sweep")["pid"] or 0):
+            with suppress(OSError):
+                one = Program.of(pid)
+                if "libpcap" in one.libraries:
+                    found.append(one)
         return bool(found)
 
     wait_until(running, lambda: f"no nmap: {agent.events()}")
@@ -133,7 +148,7 @@ def test_each_process_has_the_libraries_that_are_its_own(agent: Frozen, program:
     agent.start(environ={"LD_LIBRARY_PATH": "/opt/of-the-host"})
     agent.until("edge", ready=True)
     agent.until("sweep", state="running")
-    nmap, bundled = nmap_of(agent), {stem(path) for path in program.tree.rglob("*.so*")}
+    bundled = {stem(path) for path in program.tree.rglob("*.so*")}
     ours = {"agent": agent.pid, **{name: agent.service(name)["pid"] for name in ("edge", "sweep")}}
     ours["index"] = index_of(agent)
     for pid in ours.values():
@@ -143,12 +158,11 @@ def test_each_process_has_the_libraries_that_are_its_own(agent: Frozen, program:
         assert variables(pid)["LD_LIBRARY_PATH"] == f"{program.tree}/lib:/opt/of-the-host"
     assert "libpcap" in libraries(ours["edge"])
     assert not [name for name, pid in ours.items() if name != "index" and NUMPYS & libraries(pid).keys()]
-    for pid in (nmap, agent.service("other")["pid"]):
-        mapped = libraries(pid)
-        assert mapped and not any(program.tree in path.parents for path in mapped.values())
-        given = variables(pid)
-        assert not [name for name in given if name.startswith(("_PYI_", "LD_LIBRARY_PATH"))]
-    assert {"libpcap", "libz"} <= libraries(nmap).keys() & bundled, "there is nothing to mix up"
+    foreign = [Program.of(agent.service("other")["pid"]), nmap_of(agent)]
+    for one in foreign:
+        assert one.libraries and not any(program.tree in path.parents for path in one.libraries.values())
+        assert not [name for name in one.variables if name.startswith(("_PYI_", "LD_LIBRARY_PATH"))]
+    assert {"libpcap", "libz"} <= foreign[1].libraries.keys() & bundled, "there is nothing to mix up"
 
 
 def test_no_process_but_the_workers_is_started(agent: Frozen, kinds: str) -> None:

@@ -253,7 +253,8 @@ print(json.dumps(told))
 
 
 def test_who_opens_a_port_cannot_silence_the_alarm_by_the_name_of_his_process(tmp_path: Path) -> None:
-    words = ["unshare", "--net", sys.executable, "-c", HOSTILE, str(tmp_path)]
+    (tmp_path / "watch").mkdir()  # beside it lies whatever was scanned here
+    words = ["unshare", "--net", sys.executable, "-c", HOSTILE, str(tmp_path / "watch")]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=30)
     assert done.returncode == 0, done.stderr
     notes = [one for one in json.loads(done.stdout) if isinstance(one, list)]

@@ -263,7 +263,7 @@ class Sweep:
         if course.held or not self._engine.room:  # others have to be waited for
             return _REST
         pause = self._pace.pause(now)
-        return max(_REST, pause) if pause > 0.0 else 0.0
+        return max(_REST, min(_IDLE, pause)) if pause > 0.0 else 0.0
 
     def _dispatch(self, batch: list[tuple[int, int]], now: float) -> None:
         probes = [self._grid.probe(number) for _, number in batch]

@@ -133,6 +133,20 @@ def test_it_never_sends_faster_than_declared(grid: Grid, ledger: Ledger) -> None
     assert took < 1.3 * grid.size / 3000 + 2
 
 
+@pytest.mark.parametrize("rate", [1, 2, 5, 10, 11])
+def test_a_low_rate_ends_though_a_port_is_open(tmp_path: File, rate: int) -> None:
+    """Whoever waits for its turn for longer than a stall takes is not stalled."""
+    grid = Grid("tcp", ["10.0.0.1"], ((1, 30),))
+    ledger = Ledger(tmp_path / "slow", grid.key(""), grid.size, now=0.0, within=60.0)
+    path = Path(lambda place, port: "open" if port == 7 else "closed")
+    sweep = made(grid, ledger, path, rate)
+    took = run(sweep, 0.0)
+    assert sweep.done
+    assert found(grid, ledger, "open") == {7}
+    assert len(found(grid, ledger, "closed")) == grid.size - 1
+    assert took < 1.3 * grid.size / rate + 5
+
+
 def test_a_full_engine_holds_nothing_up_for_ever(grid: Grid, ledger: Ledger) -> None:
     path = Path(silent, most=500)
     run(made(grid, ledger, path, 20_000), 0.0)

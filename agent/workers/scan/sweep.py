@@ -49,6 +49,11 @@ def _anything(probes: Sequence[Probe]) -> Sequence[int]:
     return range(len(probes))
 
 
+def single(port: int) -> int:
+    """Of how many packets a probe of a port is, where each is of one."""
+    return 1
+
+
 def _nothing(probes: Sequence[Probe]) -> None:
     pass
 
@@ -69,9 +74,12 @@ class Sweep:
         patient: bool = False,
         known: Sequence[Probe] = (),
         permit: Permit = _anything,
+        packets: Callable[[int], int] = single,
         charge: Callable[[Sequence[Probe]], None] = _nothing,
     ) -> None:
-        """``patient``: silence is believed after all ``retries`` and not sooner (``rounds.enough``).
+        """``packets``: of how many packets a probe of a port is; all count against the rate.
+
+        ``patient``: silence is believed after all ``retries`` and not sooner (``rounds.enough``).
 
         ``charge`` is told of the few probes that are sent without asking ``permit``."""
         self.degraded = ""
@@ -91,6 +99,7 @@ class Sweep:
         self._retries = min(retries, MOST_SENT - 2)
         self._patient = patient
         self._permit = permit
+        self._packets = packets
         self._charge = charge
         places = len(grid.addresses)
         self._windows = bytearray(grid.size)
@@ -278,6 +287,7 @@ class Sweep:
         for at in allowed[taken:]:
             states[batch[at][1]] -= 1
         window = self._pace.sent(taken, now)
+        self._pace.charge(sum(self._packets(probes[at][1]) - 1 for at in allowed[:taken]))
         for at in allowed[:taken]:
             self._windows[batch[at][1]] = window
         self._sent += taken
@@ -286,7 +296,7 @@ class Sweep:
 
     def _send_apart(self, probes: list[Probe], now: float) -> None:
         taken = self._engine.send(probes, now)
-        self._pace.charge(taken)
+        self._pace.charge(sum(self._packets(port) for _, port in probes[:taken]))
         self._charge(probes[:taken])
         self._sent += taken
 

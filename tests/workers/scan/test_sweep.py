@@ -15,6 +15,7 @@ from agent.workers.scan.grid import Grid
 from agent.workers.scan.ledger import Ledger, decode
 from agent.workers.scan.outcome import outcome
 from agent.workers.scan.pace import Pace
+from agent.workers.scan.payloads import questions
 from agent.workers.scan.sweep import Sweep
 from tests.workers.scan.path import Path, Says, made, run
 
@@ -145,6 +146,15 @@ def test_a_low_rate_ends_though_a_port_is_open(tmp_path: File, rate: int) -> Non
     assert found(grid, ledger, "open") == {7}
     assert len(found(grid, ledger, "closed")) == grid.size - 1
     assert took < 1.3 * grid.size / rate + 5
+
+
+def test_a_probe_of_two_packets_counts_as_two(tmp_path: File) -> None:
+    grid = Grid("udp", [f"10.0.0.{host}" for host in range(1, 251)], ((161, 162),))
+    ledger = Ledger(tmp_path / "two", grid.key(""), grid.size, now=0.0, within=60.0)
+    path = Path(lambda place, port: "open")
+    took = run(made(grid, ledger, path, 50, packets=questions), 0.0)
+    assert sum(path.sent.values()) >= grid.size
+    assert sum(questions(port) * times for (_, port), times in path.sent.items()) <= 50 * took + 2
 
 
 def test_a_full_engine_holds_nothing_up_for_ever(grid: Grid, ledger: Ledger) -> None:

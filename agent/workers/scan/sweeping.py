@@ -197,9 +197,6 @@ class Sweeper:
         def permit(probes: Sequence[Probe]) -> Sequence[int]:
             return share.take([place for place, _ in probes], [packets(port) for _, port in probes]).positions
 
-        def charge(probes: Sequence[Probe]) -> None:
-            share.charge([place for place, _ in probes])
-
         now = time.monotonic()
         # The next hosts are likely on the same path: it need not be learned from the bottom again.
         pace = Pace(self._rate, now, max(FIRST, self._learned / 2))
@@ -215,7 +212,6 @@ class Sweeper:
             known=known,
             permit=permit,
             packets=packets,
-            charge=charge,
         )
         missed = 0
 

@@ -336,15 +336,11 @@ def test_canaries_leave_a_tight_limit_of_a_target_to_what_is_to_be_asked(tmp_pat
         paid = max(paid, now) + 1 / limit
         return [0]
 
-    def charge(probes: Sequence[Probe]) -> None:
-        nonlocal paid
-        paid = min(max(paid, now) + len(probes) / limit, now + 2.0)
-
     def at(then: float) -> None:
         nonlocal now
         now = then
 
-    sweep = made(grid, ledger, path, 1000, permit=permit, charge=charge, known=((0, 1), (0, 2)))
+    sweep = made(grid, ledger, path, 1000, permit=permit, known=((0, 1), (0, 2)))
     assert run(sweep, 0.0, each=at) < 2 * grid.size / limit + 10
     assert found(grid, ledger, "open") == set(range(1, 9))
 

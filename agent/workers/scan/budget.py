@@ -159,10 +159,12 @@ def take(
     asked: Sequence[int],
     now: int,
     yielding: frozenset[int] = frozenset(),
+    packets: Sequence[int] = (),
 ) -> Grant:
     """Which of the probes to the addresses ``asked`` may go now; those are paid for. The first come first.
 
-    ``yielding`` are the slots of which others are to be left the half.
+    ``yielding`` are the slots of which others are to be left the half. ``packets`` says of how many packets each probe
+    is, when that is not one: it may go when one may, and is paid for whole.
     """
     granted: list[int] = []
     again, refused = now + AHEAD, -1
@@ -192,9 +194,10 @@ def take(
             again = min(again, when)
             refused = network if refused < 0 or refused >= FIRST_TARGET else refused
             continue
-        slots[target] = target_paid + of_target.interval
-        slots[network] = network_paid + of_network.interval
-        slots[HOST] = host = host + of_host.interval
+        count = packets[position] if packets else 1
+        slots[target] = target_paid + count * of_target.interval
+        slots[network] = network_paid + count * of_network.interval
+        slots[HOST] = host = host + count * of_host.interval
         granted.append(position)
     return Grant(granted, again if refused >= 0 else now, refused)
 

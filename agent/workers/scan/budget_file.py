@@ -154,14 +154,14 @@ class Budget:
             fd, self._fd = self._fd, -1
             os.close(fd)
 
-    def take(self, there: Places, asked: Sequence[int]) -> Granted:
+    def take(self, there: Places, asked: Sequence[int], packets: Sequence[int] = ()) -> Granted:
         """See ``Share.take``."""
         if not self._lock():
             return Granted([], (self._clock() + BUSY) / SECOND)
         try:
             now = self._look()
             yielding = budget.yielded(self._claims_of_others(now), self._claim, now)
-            grant = budget.take(self._slots, self._rules, there, asked, now, yielding)
+            grant = budget.take(self._slots, self._rules, there, asked, now, yielding, packets)
             self._claim = budget.claim_after(self._claim, there, asked, grant, now)
             self._note()
             return Granted(grant.positions, grant.again / SECOND)
@@ -295,13 +295,14 @@ class Share:
         self._shared = shared
         self._there = there
 
-    def take(self, asked: Sequence[int]) -> Granted:
+    def take(self, asked: Sequence[int], packets: Sequence[int] = ()) -> Granted:
         """Which of these probes may be sent now, each named by where its address stands in the row; those are paid for.
 
         The first come first: what was refused before goes at the head, and a batch that is spread over targets gets the
         most. A batch is some hundred probes, asked for at least every 50 ms. Cheap: about 1 microsecond a probe.
+        ``packets`` says of how many packets each is, when that is not one.
         """
-        return self._shared.take(self._there, asked)
+        return self._shared.take(self._there, asked, packets)
 
     def charge(self, sent: Sequence[int], each: int = 1) -> None:
         """Pay for ``each`` probes to these that are sent without asking. Up to 2 seconds' worth is remembered."""

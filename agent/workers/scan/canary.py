@@ -7,7 +7,7 @@ else, eight times in each stretch of the sweep, under its full load, and once mo
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -37,20 +37,18 @@ class Asking:
     def __init__(self, probes: Iterable[Probe], tries: int = TRIES) -> None:
         self.answers: dict[Probe, str] = {}
         """The state of each that was answered."""
-        self._left = dict.fromkeys(probes, 0)
+        self._left = dict.fromkeys(probes, (0, 0.0))  # how often it was asked, and until when that may be answered
         self._tries = tries
-        self._next = 0.0
 
-    def due(self, now: float, patience: float) -> list[Probe]:
-        """What to ask now."""
-        if now < self._next:
-            return []
-        due = [probe for probe, tried in self._left.items() if tried < self._tries]
-        for probe in due:
-            self._left[probe] += 1
-        if due:
-            self._next = now + patience
-        return due
+    def due(self, now: float) -> list[Probe]:
+        """What to ask now, what was asked least first."""
+        due = [probe for probe, (tried, until) in self._left.items() if tried < self._tries and now >= until]
+        return sorted(due, key=lambda probe: self._left[probe][0])
+
+    def asked(self, probes: Iterable[Probe], now: float, patience: float) -> None:
+        """These of what is due were sent."""
+        for probe in probes:
+            self._left[probe] = (self._left[probe][0] + 1, now + patience)
 
     def heard(self, reply: Reply) -> bool:
         """Whether it was asked here."""
@@ -62,7 +60,7 @@ class Asking:
 
     def over(self, now: float) -> bool:
         """Whether each was answered, or asked as often as it may be."""
-        return not self._left or (now >= self._next and all(tried >= self._tries for tried in self._left.values()))
+        return all(tried >= self._tries and now >= until for tried, until in self._left.values())
 
     @property
     def silent(self) -> list[Probe]:
@@ -99,25 +97,36 @@ class Canaries:
         ):
             self.alive.append(probe)
 
-    def due(self, now: float, rate: float, round_number: int, position: int) -> Probe | None:
+    def due(
+        self,
+        now: float,
+        rate: float,
+        round_number: int,
+        position: int,
+        may: Callable[[Probe], object] = lambda probe: True,
+    ) -> Probe | None:
         """The one to ask now while ``rate`` probes a second really go. The sweep is at ``position``: a new stretch may
-        begin there."""
+        begin there. One that ``may`` not go now was not asked: it is the turn of the next, as soon as that may."""
         if not self.alive:
             return None
         length = max(STRETCH, EACH / (_SHARE * rate))
         current = self._stretches[-1] if self._stretches else None
-        if current is None or current.ended or now - current.began >= length:
+        over = current is None or current.ended > 0.0 or now - current.began >= length
+        at = self._last + length / EACH
+        if not over and now < at:
+            return None
+        self._turn += 1
+        probe = self.alive[self._turn % len(self.alive)]
+        if not may(probe):
+            return None
+        if current is None or over:
             if current is not None and not current.ended:
                 current.ended = now
             current = Stretch(round_number, position, now)
             self._stretches.append(current)
             self._last = now
-        elif now < (at := self._last + length / EACH):
-            return None
         else:
             self._last = max(at, now - length / EACH)
-        self._turn += 1
-        probe = self.alive[self._turn % len(self.alive)]
         current.asked += 1
         self._waiting.setdefault(probe, []).append(current)
         return probe

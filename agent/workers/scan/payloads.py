@@ -20,6 +20,11 @@ def payloads(port: int) -> tuple[bytes, ...]:
     return _BY_PORT.get(port, _NOTHING)
 
 
+def questions(port: int) -> int:
+    """How many those are."""
+    return len(payloads(port))
+
+
 def _dns(name: str, kind: int, answer_to: int = 1) -> bytes:
     """A query, RFC 1035, 4.1; ``answer_to`` is its class. Recursion is not asked for, so that no server asks others."""
     labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split(".") if label)

@@ -49,8 +49,9 @@ def _anything(probes: Sequence[Probe]) -> Sequence[int]:
     return range(len(probes))
 
 
-def _nothing(probes: Sequence[Probe]) -> None:
-    pass
+def single(port: int) -> int:
+    """Of how many packets a probe of a port is, where each is of one."""
+    return 1
 
 
 class Sweep:
@@ -69,11 +70,11 @@ class Sweep:
         patient: bool = False,
         known: Sequence[Probe] = (),
         permit: Permit = _anything,
-        charge: Callable[[Sequence[Probe]], None] = _nothing,
+        packets: Callable[[int], int] = single,
     ) -> None:
-        """``patient``: silence is believed after all ``retries`` and not sooner (``rounds.enough``).
+        """``packets``: of how many packets a probe of a port is; all count against the rate.
 
-        ``charge`` is told of the few probes that are sent without asking ``permit``."""
+        ``patient``: silence is believed after all ``retries`` and not sooner (``rounds.enough``)."""
         self.degraded = ""
         """Why what this sweep found must not be taken for all there is; empty when it may."""
         self.everything: frozenset[int] = frozenset()
@@ -91,7 +92,7 @@ class Sweep:
         self._retries = min(retries, MOST_SENT - 2)
         self._patient = patient
         self._permit = permit
-        self._charge = charge
+        self._packets = packets
         places = len(grid.addresses)
         self._windows = bytearray(grid.size)
         self._finished = [True] * places
@@ -243,7 +244,8 @@ class Sweep:
         room = min(self._pace.allowance(now), self._engine.room, BATCH)
         if room <= 0:
             return max(_REST, min(_IDLE, self._pace.pause(now)))
-        probe = self._canaries.due(now, self._pace.going(now), course.round, course.position)
+        going = self._pace.going(now)
+        probe = self._canaries.due(now, going, course.round, course.position, lambda one: self._permit([one]))
         if probe is not None:
             room -= 1
         batch = course.next(room)
@@ -263,7 +265,7 @@ class Sweep:
         if course.held or not self._engine.room:  # others have to be waited for
             return _REST
         pause = self._pace.pause(now)
-        return max(_REST, pause) if pause > 0.0 else 0.0
+        return max(_REST, min(_IDLE, pause)) if pause > 0.0 else 0.0
 
     def _dispatch(self, batch: list[tuple[int, int]], now: float) -> None:
         probes = [self._grid.probe(number) for _, number in batch]
@@ -278,23 +280,29 @@ class Sweep:
         for at in allowed[taken:]:
             states[batch[at][1]] -= 1
         window = self._pace.sent(taken, now)
+        self._pace.charge(sum(self._packets(probes[at][1]) - 1 for at in allowed[:taken]))
         for at in allowed[:taken]:
             self._windows[batch[at][1]] = window
         self._sent += taken
         gone = frozenset(allowed[:taken])
         course.sent(now, [one for at, one in enumerate(batch) if at not in gone])
 
-    def _send_apart(self, probes: list[Probe], now: float) -> None:
+    def _send_apart(self, probes: Sequence[Probe], now: float) -> int:
+        """Send these, which ``permit`` lets go. Returns how many were taken."""
         taken = self._engine.send(probes, now)
-        self._pace.charge(taken)
-        self._charge(probes[:taken])
+        self._pace.charge(sum(self._packets(port) for _, port in probes[:taken]))
         self._sent += taken
+        return taken
 
     def _ask_apart(self, now: float) -> float:
         """Ask what is asked by itself: canaries before and after, odd ports of who seems to be open everywhere."""
         apart = self._apart
-        if due := apart.asking.due(now, max(self._pace.patience, gap(1))):
-            self._send_apart(due, now)
+        if due := apart.asking.due(now):
+            due = due[: max(0, min(self._pace.allowance(now), self._engine.room, BATCH))]
+            permitted = [due[at] for at in self._permit(due)] if due else []
+            taken = self._send_apart(permitted, now) if permitted else 0
+            apart.asking.asked(permitted[:taken], now, max(self._pace.patience, gap(1)))
+            return max(_REST, min(_IDLE, self._pace.pause(now)))
         if not apart.asking.over(now):
             return _IDLE
         alive = self._canaries.alive
@@ -339,12 +347,12 @@ class Sweep:
             return
         self._ledger.mark(self._course.round, self._grid.size, self._grid.size)
         suspects = [
-            (place, port)
+            [(place, port) for port in unlikely(self._seed, place)]
             for place, count in enumerate(self._opens)
             if suspicious(count, self._grid.width)
-            for port in unlikely(self._seed, place)
         ]
-        self._apart.check(suspects)
+        # By turns, so that none has to wait for the limit of another.
+        self._apart.check([probe for each in zip(*suspects, strict=True) for probe in each])
         self.phase = "checks"
 
     def _redo(self, position: int, now: float) -> None:

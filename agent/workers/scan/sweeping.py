@@ -25,9 +25,10 @@ from agent.workers.scan.ledger import Ledger
 from agent.workers.scan.outcome import outcome
 from agent.workers.scan.pace import FIRST, Pace
 from agent.workers.scan.pausing import Gate
+from agent.workers.scan.payloads import questions
 from agent.workers.scan.spans import Ranges
 from agent.workers.scan.store import RESUME_WITHIN
-from agent.workers.scan.sweep import Sweep
+from agent.workers.scan.sweep import Sweep, single
 from agent.workers.scan.syn import SynEngine
 from agent.workers.scan.udp import UdpEngine
 
@@ -191,12 +192,10 @@ class Sweeper:
         turn: Callable[[Progress], None],
     ) -> Swept:
         share = self._budget.of(grid.addresses)
+        packets = questions if grid.protocol == "udp" else single
 
         def permit(probes: Sequence[Probe]) -> Sequence[int]:
-            return share.take([place for place, _ in probes]).positions
-
-        def charge(probes: Sequence[Probe]) -> None:
-            share.charge([place for place, _ in probes])
+            return share.take([place for place, _ in probes], [packets(port) for _, port in probes]).positions
 
         now = time.monotonic()
         # The next hosts are likely on the same path: it need not be learned from the bottom again.
@@ -212,7 +211,7 @@ class Sweeper:
             patient=patient,
             known=known,
             permit=permit,
-            charge=charge,
+            packets=packets,
         )
         missed = 0
 

@@ -47,8 +47,8 @@ def burst(rate: int) -> int:
     return max(1, rate // 20)
 
 
-def insist(sent: list[int], rate: int) -> None:
-    """No window of time holds more than ``rate x t + burst`` of these instants.
+def insist(sent: list[int], rate: int, over: int = 0) -> None:
+    """No window of time holds more than ``rate x t + burst`` of these instants, and ``over`` more.
 
     Of any two of them the later one is the last of a window that begins with the earlier: with ``k`` probes in it, both
     included, ``k <= burst + rate x t``. It is enough to hold each against the earlier one that leaves it least.
@@ -57,7 +57,7 @@ def insist(sent: list[int], rate: int) -> None:
     for position, at in enumerate(sent):
         paid = position * SECOND - rate * at
         most = min(most, paid) if position else paid
-        assert paid + SECOND - most <= burst(rate) * SECOND
+        assert paid + SECOND - most <= (burst(rate) + over) * SECOND
 
 
 @settings(max_examples=150)
@@ -83,6 +83,30 @@ def test_no_window_holds_more_than_its_rate_and_a_burst(
     for slot, instants in sent.items():
         rate = limits.target if slot >= FIRST_TARGET else limits.network if slot >= FIRST_NETWORK else limits.host
         insist(instants, rate)
+
+
+@given(
+    limits=LIMITS,
+    turns=st.lists(
+        st.tuples(st.integers(0, SECOND // 5), st.lists(st.tuples(st.integers(0, 3), st.integers(1, 2)), max_size=60)),
+        max_size=40,
+    ),
+)
+def test_a_probe_of_two_packets_is_paid_for_as_two(
+    limits: Limits, turns: list[tuple[int, list[tuple[int, int]]]]
+) -> None:
+    """So only the last of a burst can be one too many."""
+    slots, there, now = Slots(), places(FOUR), BOOT
+    sent: dict[int, list[int]] = defaultdict(list)
+    for pause, asked in turns:
+        now += pause
+        row, packets = [place for place, _ in asked], [count for _, count in asked]
+        for position in take(slots, Rules.of(limits), there, row, now, packets=packets).positions:
+            for slot in (HOST, there.networks[row[position]], there.targets[row[position]]):
+                sent[slot] += [now] * packets[position]
+    for slot, instants in sent.items():
+        rate = limits.target if slot >= FIRST_TARGET else limits.network if slot >= FIRST_NETWORK else limits.host
+        insist(instants, rate, over=1)
 
 
 @given(limits=LIMITS, asked=st.lists(st.integers(0, 3), min_size=1, max_size=60))

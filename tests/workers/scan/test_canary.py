@@ -12,17 +12,47 @@ def reply(probe: Probe, state: str = "open") -> Reply:
     return Reply(*probe, state, "syn-ack")  # type: ignore[arg-type]  # of a str
 
 
+def due(asking: Asking, now: float) -> list[Probe]:
+    """What is due, and is sent."""
+    probes = asking.due(now)
+    asking.asked(probes, now, 1.0)
+    return probes
+
+
 def test_what_is_asked_apart_is_asked_three_times_one_patience_apart() -> None:
     asking = Asking([(0, 22), (1, 80)])
-    assert asking.due(0.0, 1.0) == [(0, 22), (1, 80)]
-    assert asking.due(0.5, 1.0) == []
+    assert due(asking, 0.0) == [(0, 22), (1, 80)]
+    assert due(asking, 0.5) == []
     assert asking.heard(reply((0, 22)))
     assert not asking.heard(reply((0, 23)))
-    assert [asking.due(now, 1.0) for now in (1.0, 2.0, 3.0)] == [[(1, 80)], [(1, 80)], []]
+    assert [due(asking, now) for now in (1.0, 2.0, 3.0)] == [[(1, 80)], [(1, 80)], []]
     assert not asking.over(2.5)
     assert asking.over(3.0)
     assert asking.silent == [(1, 80)]
     assert asking.answers == {(0, 22): "open"}
+
+
+def test_what_could_not_be_sent_stays_due_and_each_has_its_own_patience() -> None:
+    asking = Asking([(0, 22), (1, 80)], tries=2)
+    assert asking.due(0.0) == [(0, 22), (1, 80)]
+    asking.asked([(0, 22)], 0.0, 1.0)
+    assert asking.due(0.5) == [(1, 80)]
+    assert asking.due(1.0) == [(1, 80), (0, 22)], "who was asked less often comes first"
+    asking.asked([(1, 80), (0, 22)], 1.0, 1.0)
+    assert due(asking, 2.0) == [(1, 80)]
+    assert not asking.over(2.9)
+    assert asking.over(3.0)
+
+
+def test_a_canary_that_may_not_go_was_not_asked_and_the_next_has_its_turn() -> None:
+    canaries = Canaries(alive=[(0, 22), (1, 22)])
+    refused: list[Probe] = []
+    for turn in range(4):
+        assert canaries.due(float(turn), 10_000, 0, 0, refused.append) is None
+    assert refused == [(1, 22), (0, 22)] * 2
+    assert not canaries.pending
+    assert canaries.due(4.0, 10_000, 0, 0) == (1, 22)
+    assert canaries.pending
 
 
 def test_nothing_to_ask_is_over_at_once() -> None:

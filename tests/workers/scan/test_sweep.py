@@ -15,6 +15,7 @@ from agent.workers.scan.grid import Grid
 from agent.workers.scan.ledger import Ledger, decode
 from agent.workers.scan.outcome import outcome
 from agent.workers.scan.pace import Pace
+from agent.workers.scan.payloads import questions
 from agent.workers.scan.sweep import Sweep
 from tests.workers.scan.path import Path, Says, made, run
 
@@ -131,6 +132,29 @@ def test_it_never_sends_faster_than_declared(grid: Grid, ledger: Ledger) -> None
     took = run(made(grid, ledger, path, 3000), 0.0)
     assert sum(path.sent.values()) <= 3000 * took
     assert took < 1.3 * grid.size / 3000 + 2
+
+
+@pytest.mark.parametrize("rate", [1, 2, 5, 10, 11])
+def test_a_low_rate_ends_though_a_port_is_open(tmp_path: File, rate: int) -> None:
+    """Whoever waits for its turn for longer than a stall takes is not stalled."""
+    grid = Grid("tcp", ["10.0.0.1"], ((1, 30),))
+    ledger = Ledger(tmp_path / "slow", grid.key(""), grid.size, now=0.0, within=60.0)
+    path = Path(lambda place, port: "open" if port == 7 else "closed")
+    sweep = made(grid, ledger, path, rate)
+    took = run(sweep, 0.0)
+    assert sweep.done
+    assert found(grid, ledger, "open") == {7}
+    assert len(found(grid, ledger, "closed")) == grid.size - 1
+    assert took < 1.3 * grid.size / rate + 5
+
+
+def test_a_probe_of_two_packets_counts_as_two(tmp_path: File) -> None:
+    grid = Grid("udp", [f"10.0.0.{host}" for host in range(1, 251)], ((161, 162),))
+    ledger = Ledger(tmp_path / "two", grid.key(""), grid.size, now=0.0, within=60.0)
+    path = Path(lambda place, port: "open")
+    took = run(made(grid, ledger, path, 50, packets=questions), 0.0)
+    assert sum(path.sent.values()) >= grid.size
+    assert sum(questions(port) * times for (_, port), times in path.sent.items()) <= 50 * took + 2
 
 
 def test_a_full_engine_holds_nothing_up_for_ever(grid: Grid, ledger: Ledger) -> None:
@@ -312,15 +336,11 @@ def test_canaries_leave_a_tight_limit_of_a_target_to_what_is_to_be_asked(tmp_pat
         paid = max(paid, now) + 1 / limit
         return [0]
 
-    def charge(probes: Sequence[Probe]) -> None:
-        nonlocal paid
-        paid = min(max(paid, now) + len(probes) / limit, now + 2.0)
-
     def at(then: float) -> None:
         nonlocal now
         now = then
 
-    sweep = made(grid, ledger, path, 1000, permit=permit, charge=charge, known=((0, 1), (0, 2)))
+    sweep = made(grid, ledger, path, 1000, permit=permit, known=((0, 1), (0, 2)))
     assert run(sweep, 0.0, each=at) < 2 * grid.size / limit + 10
     assert found(grid, ledger, "open") == set(range(1, 9))
 

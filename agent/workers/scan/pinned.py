@@ -64,8 +64,8 @@ async def pin(
     Of a name only the first ``MOST_OF_A_NAME`` addresses are scanned, in ascending order, IPv4 first: the same ones in
     whatever order a name server tells them. Of one that is excluded all are left out.
 
-    Raises ``ConfigurationError`` for a file that is wrong, ``ScanFailure`` for a name that cannot be resolved: what is
-    to be left out and is not known, must not be scanned by accident.
+    Raises ``ConfigurationError`` for a file that is wrong or names nothing, ``ScanFailure`` for a name that cannot be
+    resolved: what is to be left out and is not known, must not be scanned by accident.
     """
     flat: list[str] = []
     for target in targets:
@@ -155,4 +155,6 @@ def _read(path: Path, key: str) -> list[str]:
     lines, wrong = parse_target_file(content.decode("utf-8", "replace"))
     if wrong:
         raise ConfigurationError(f"{key}: {path}:{wrong[0].number}: {wrong[0].text}")
+    if not lines:  # whoever writes it anew has emptied it first: what it excludes would be scanned
+        raise ConfigurationError(f"{key}: {path} names no target")
     return [line.text for line in lines]

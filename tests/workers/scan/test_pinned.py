@@ -51,6 +51,15 @@ def test_a_file_is_read_as_it_is_now(tmp_path: Path) -> None:
     assert pinned([f"file:{tmp_path}/hosts"]).targets == ("10.0.0.2",)
 
 
+@pytest.mark.parametrize("content", ["", "# all of it is to be written anew\n\n"])
+def test_a_file_that_names_nothing_when_it_is_read_fails(tmp_path: Path, content: str) -> None:
+    """A program that writes it anew empties it first: nothing would be left out in that moment."""
+    (tmp_path / "hosts").write_text(content)
+    for key in ("targets", "exclude"):
+        told = failure(["10.0.0.1", f"file:{tmp_path}/hosts"], ConfigurationError, key)
+        assert told == f"{key}: {tmp_path}/hosts names no target"
+
+
 def test_what_cannot_be_known_fails_in_one_line_that_says_where(tmp_path: Path) -> None:
     (tmp_path / "wrong").write_text("10.0.0.1\n-oN /tmp/x\n")
     with (tmp_path / "huge").open("wb") as file:

@@ -51,6 +51,11 @@ def test_a_file_is_read_as_it_is_now(tmp_path: Path) -> None:
     assert pinned([f"file:{tmp_path}/hosts"]).targets == ("10.0.0.2",)
 
 
+def test_the_mark_of_utf_8_and_odd_characters_in_a_comment_are_no_target(tmp_path: Path) -> None:
+    (tmp_path / "hosts").write_bytes("\ufeff10.0.0.1\r\n# was\f10.9.9.9\u202810.8.8.8\r\n10.0.0.2".encode())
+    assert pinned([f"file:{tmp_path}/hosts"]).targets == ("10.0.0.1", "10.0.0.2")
+
+
 @pytest.mark.parametrize("content", ["", "# all of it is to be written anew\n\n"])
 def test_a_file_that_names_nothing_when_it_is_read_fails(tmp_path: Path, content: str) -> None:
     """A program that writes it anew empties it first: nothing would be left out in that moment."""

@@ -48,6 +48,7 @@ class Figures:
     nmap_version: str = ""
     clock: Callable[[], float] = monotonic
     _hosts: int = 0
+    _opened: int = 0
     _swept: bool = False
     _partly: float = 0.0
     _highest: int = 0
@@ -67,7 +68,7 @@ class Figures:
         self.phase = "ports"
         fraction = (part + progress.fraction) / parts
         self.hosts_underway = self._hosts * (_DISCOVERY + (1 - _DISCOVERY) * fraction)
-        self.ports_open = progress.open
+        self.ports_open = self._opened + progress.open
         self.rate, self.lost, self.left = progress.rate, progress.lost, progress.left
 
     def again(self, progress: Progress) -> None:
@@ -75,8 +76,11 @@ class Figures:
         self.phase = "ports"
         self.rate, self.lost, self.left = progress.rate, progress.lost, progress.left
 
-    def swept(self, sent: int, answered: int, lost: float | None) -> None:
-        """A sweep is done, however quick it was."""
+    def swept(self, sent: int, answered: int, lost: float | None, opened: int = 0) -> None:
+        """A sweep is done, however quick it was. ``opened``: open ports of the chunk that it found, none of which are
+        stored yet."""
+        self._opened += opened
+        self.ports_open = self._opened
         self.sent += sent
         self.answered += answered
         self.phase, self.lost, self.left = "ports", lost, 0.0
@@ -101,7 +105,7 @@ class Figures:
 
     def end(self) -> None:
         """The chunk is stored: from now on it counts as done, but for those whose services are to be found out."""
-        self.hosts_underway, self.ports_open = 0.0, 0
+        self.hosts_underway, self.ports_open, self._opened = 0.0, 0, 0
 
     def done(self, swept: int) -> int:
         """How many addresses are done, of which so many were swept."""

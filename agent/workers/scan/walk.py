@@ -285,7 +285,8 @@ class Walk:
                 known=self._withholding.known(chunk.addresses, protocol_of(kind)),
                 turn=turn,
             )
-            self._figures.swept(swept.sent, swept.answered, swept.lost)
+            opened = sum(1 for host in swept.hosts for _ in host.open_ports())
+            self._figures.swept(swept.sent, swept.answered, swept.lost, opened)
             everything |= swept.everything
             self._withholding.heed(chunk.addresses, swept)
             present = {host.address for host in swept.hosts}

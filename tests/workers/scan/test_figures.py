@@ -104,3 +104,22 @@ def test_beside_a_sweep_its_figures_are_shown() -> None:
     scan.learn(0.0)
     figures = scan.figures
     assert (figures.phase, figures.rate, figures.seconds_left()) == ("ports", 100.0, 7.0)
+
+
+def test_open_ports_of_an_earlier_part_of_the_chunk_stay_counted() -> None:
+    figures = Figures()
+    figures.begin(64)
+    figures.sweeping(swept(0.9), 0, 2)
+    assert figures.ports_open == 3
+    figures.swept(1000, 900, 0.0, opened=4)
+    assert figures.ports_open == 4
+    figures.sweeping(Progress(0.0, 0, 0, 100.0, None, 12.0, 0), 1, 2)
+    assert figures.ports_open == 4
+    figures.sweeping(swept(0.5), 1, 2)
+    assert figures.ports_open == 7
+    figures.swept(1000, 900, 0.0, opened=3)
+    figures.end()
+    assert figures.ports_open == 0, "they are stored"
+    figures.begin(64)
+    figures.sweeping(swept(0.5), 0, 2)
+    assert figures.ports_open == 3

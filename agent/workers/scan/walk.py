@@ -257,6 +257,7 @@ class Walk:
                 raw=document(elements, version or "") if elements else b"",
             )
         roll.discard()
+        self._figures.discovered(len(addresses))
         self._store.tally(
             self._run,
             sent=self._figures.sent,

@@ -23,7 +23,7 @@ import msgspec
 
 from agent.declaration.sources import LARGEST
 from agent.declaration.target_file import parse_target_file
-from agent.declaration.targets import file_of, is_name, span
+from agent.declaration.targets import file_of, is_name, span, without_interface
 from agent.declaration.wording import shown
 from agent.errors import ConfigurationError, ScanFailure, StorageFailure
 from agent.workers.scan.memory.place import order
@@ -72,6 +72,9 @@ async def pin(
         path = file_of(target)
         flat += _read(Path(path), key) if path is not None else [target]
     names = [target for target in dict.fromkeys(flat) if is_name(target)]
+    for target in flat if key == "targets" else ():
+        if not is_name(target) and (why := without_interface(target)):
+            raise ConfigurationError(f"{key}: {target} {why}")
     found: dict[str, list[str]] = {}
     try:
         async with asyncio.timeout(RESOLVING):
@@ -129,6 +132,8 @@ async def _resolve(name: str, key: str) -> list[str]:
     for text in found:
         if not _is_address(text):
             raise ScanFailure(f"{key}: {name} stands for {shown(text)}, which is no address that can be scanned")
+        if key == "targets" and (why := without_interface(text)):
+            raise ScanFailure(f"{key}: {name} stands for {text}, which {why}")
     return sorted(found, key=order)
 
 

@@ -81,6 +81,21 @@ def test_what_cannot_be_known_fails_in_one_line_that_says_where(tmp_path: Path) 
         assert failure([f"file:{tmp_path}/none"], ConfigurationError, key).endswith("No such file or directory")
 
 
+def test_a_link_local_address_without_its_interface_can_be_excluded_and_not_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hosts").write_text("fe80::2%eth0\nfe80::1\n")
+    told = failure([f"file:{tmp_path}/hosts"], ConfigurationError)
+    assert told == "targets: fe80::1 is link-local; name its interface: fe80::1%eth0"
+    assert pinned([f"file:{tmp_path}/hosts", "fe80::/120"], "exclude").targets[1:] == ("fe80::1", "fe80::/120")
+    answers = [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("fe80::1", 0, 0, 0))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_words, **_more: answers)  # no resolver here has such a name
+    assert failure(["nas.example.org"], ScanFailure) == (
+        "targets: nas.example.org stands for fe80::1, which is link-local; name its interface: fe80::1%eth0"
+    )
+    assert pinned(["nas.example.org"], "exclude").targets == ("fe80::1",)
+
+
 def test_of_an_excluded_name_all_addresses_are(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"10.0.0.{number}", 0)) for number in range(1, 40)]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_words, **_more: answers)  # no resolver here has such a name

@@ -55,7 +55,7 @@ def check_scan(values: Values, target_file: TargetFile, fail: Fail) -> None:
     left_out = targets.left_out(wanted.texts)
     for path, place, text in wanted.addresses:
         if objection := _objection(text, allowed, left_out):
-            otherwise = "is public or must never be scanned"
+            otherwise = "is public, must never be scanned or needs its interface"
             fail(path, f"{place}{text} {objection}", otherwise, (path, ("targets",)) if text in left_out else ())
             if place:  # one line for each file
                 break
@@ -137,7 +137,7 @@ def _objection(text: str, allowed: list[targets.Span] | None, left_out: Mapping[
     """``left_out`` are the addresses of other targets that are."""
     if (what := left_out.get(text)) is not None:
         return f"is {what}, which is never scanned; leave it out"
-    return targets.objection(text, allowed)
+    return targets.objection(text, allowed) or targets.without_interface(text)
 
 
 def _lines(file: str, path: Path, target_file: TargetFile, fail: Fail) -> list[Line] | None:

@@ -15,6 +15,8 @@ MOST_LINES = 65_536
 MOST_MISTAKES = 10
 """Mistakes of one file that are told; a file of something else has one on every line."""
 
+_MARK = "\ufeff"  # as some editors write before the first line of UTF-8
+
 
 class Line(NamedTuple):
     """``number`` counts from 1."""
@@ -27,7 +29,8 @@ def parse_target_file(text: str) -> tuple[list[Line], list[Line]]:
     """The targets in normal form, and what is wrong with other lines. A file names no further files."""
     found: list[Line] = []
     wrong: list[Line] = []
-    lines = text.splitlines()
+    # splitlines() also ends a line at a form feed or U+2028, and what is left of a comment would be scanned.
+    lines = text.removeprefix(_MARK).removesuffix("\n").split("\n")
     if len(lines) > MOST_LINES:
         return [], [Line(MOST_LINES + 1, f"{len(lines)} lines are too many; write at most {MOST_LINES}")]
     for number, line in enumerate(lines, 1):

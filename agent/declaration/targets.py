@@ -215,6 +215,17 @@ def objection(target: str, allowed: Sequence[Span] | None) -> str | None:
     return None
 
 
+def without_interface(target: str) -> str | None:
+    """Why nothing can be sent to an address, network or range, to be read after it, or ``None``: the kernel knows a
+    link-local address of IPv6 on an interface alone (RFC 4007, 6), and only single addresses can name theirs."""
+    one = span(target)
+    if one.zone or not _touch(one, _LINK_LOCAL):
+        return None
+    if one.low < one.high:
+        return "holds link-local addresses; name each by itself, with its interface: fe80::1%eth0"
+    return f"is link-local; name its interface: {target}%eth0"
+
+
 def left_out(targets: Iterable[str]) -> dict[str, str]:
     """The addresses that networks and ranges among targets hold and that are never scanned, each with what it is.
 
@@ -284,6 +295,7 @@ _OWN = tuple(_of(network) for network in OWN)
 _NEVER = tuple((_of(network), reason) for network, reason in NEVER)
 _FORBIDDEN = merge(never for never, _ in _NEVER)
 _LOOPBACK = _of(IPv4Network("127.0.0.0/8"))
+_LINK_LOCAL = _of(IPv6Network("fe80::/10"))
 _HOLES = tuple(
     (str(network[0]), _of(network), reason)
     for network, reason in NEVER

@@ -99,6 +99,13 @@ def test_what_is_left_out_has_sane_defaults(read: Read) -> None:
             ],
         ),
         (
+            'targets = ["fe80::1", "fe80::2%eth0", "fe80::/120"]\nexclude = ["fe80::9", "fe80::a-f"]',
+            [
+                "fe80::/120 holds link-local addresses; name each by itself, with its interface: fe80::1%eth0",
+                "fe80::1 is link-local; name its interface: fe80::1%eth0",
+            ],
+        ),
+        (
             'targets = ["100.100.100.200"]\nallow_public = ["100.64.0.0/10"]',
             ["100.100.100.200 is the metadata service of a cloud, which is never scanned; leave it out"],
         ),

@@ -20,6 +20,7 @@ from agent.declaration.targets import (
     permitted,
     span,
     target,
+    without_interface,
 )
 from agent.errors import UsageError
 
@@ -135,6 +136,24 @@ def test_allowed_networks_that_touch_allow_what_spans_them() -> None:
 )
 def test_some_addresses_are_never_scanned_whatever_is_allowed(text: str, reason: str) -> None:
     assert [message for _, message in judged([text], ["0.0.0.0/0", "::/0"])] == [reason]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("fe80::1", "is link-local; name its interface: fe80::1%eth0"),
+        ("febf::1", "is link-local; name its interface: febf::1%eth0"),
+        ("fe80::1%eth0", None),
+        ("fe80::/120", "holds link-local addresses; name each by itself, with its interface: fe80::1%eth0"),
+        ("fe80::1-f", "holds link-local addresses; name each by itself, with its interface: fe80::1%eth0"),
+        ("fe7f:ffff::-fe80::1", "holds link-local addresses; name each by itself, with its interface: fe80::1%eth0"),
+        ("fe7f::1", None),
+        ("fec0::1", None),
+        ("169.254.1.1", None),
+    ],
+)
+def test_a_link_local_address_is_one_on_an_interface(text: str, told: str | None) -> None:
+    assert without_interface(target(text)) == told
 
 
 DISGUISED = ("64:ff9b::{}", "2002:{}::1", "::{}", "::ffff:{}", "::ffff:0:{}", "64:ff9b:1::{}")

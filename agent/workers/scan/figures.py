@@ -28,11 +28,28 @@ _USUAL = 15.0
 
 
 @dataclass(slots=True)
+class _Spent:
+    """What the same work at so many addresses took, in this life of the run."""
+
+    seconds: float = 0.0
+    hosts: int = 0
+
+    def add(self, seconds: float, hosts: int) -> None:
+        self.seconds += seconds
+        self.hosts += hosts
+
+    @property
+    def each(self) -> float:
+        """Seconds an address; 0 while there was none."""
+        return self.seconds / max(1, self.hosts)
+
+
+@dataclass(slots=True)
 class Figures:
     """``hosts_underway`` and ``ports_open`` are of the chunk at hand, ``waiting`` are all that were swept and whose
     services are not known yet. ``rate`` is in probes a second, ``lost`` from 0 to 1 (``None``: not measured), ``left``
-    is in seconds and of the sweep at hand; ``sent`` and ``answered`` count since the run began, as far as that was
-    stored."""
+    is in seconds and of the sweep at hand (0: not known, or none); ``sent`` and ``answered`` count since the run began,
+    as far as that was stored. ``clock`` is in seconds, and stands still while the run is held."""
 
     services: bool = False
     """Whether they are asked for."""
@@ -48,6 +65,11 @@ class Figures:
     nmap_version: str = ""
     clock: Callable[[], float] = monotonic
     _hosts: int = 0
+    _began: float = 0.0
+    _last_part: bool = True
+    _opened: int = 0
+    _discovered: _Spent = field(default_factory=_Spent)
+    _asked: _Spent = field(default_factory=_Spent)
     _swept: bool = False
     _partly: float = 0.0
     _highest: int = 0
@@ -56,27 +78,38 @@ class Figures:
 
     def begin(self, hosts: int) -> None:
         """A chunk of so many addresses."""
-        self._hosts, self.phase, self.left = hosts, "discovery", 0.0
+        self._hosts, self.phase, self.rate, self.left = hosts, "discovery", 0.0, 0.0
+        self._began = self.clock()
 
     def discovering(self, fraction: float, only: bool) -> None:
         """``only``: nothing comes after it."""
         self.hosts_underway = self._hosts * fraction * (1.0 if only else _DISCOVERY)
+
+    def discovered(self, hosts: int) -> None:
+        """Of so many addresses, those of the chunk at hand and of others, it is known who is there."""
+        now = self.clock()
+        self._discovered.add(now - self._began, hosts)
+        self._began = now
 
     def sweeping(self, progress: Progress, part: int, parts: int) -> None:
         """Part number ``part`` of ``parts``."""
         self.phase = "ports"
         fraction = (part + progress.fraction) / parts
         self.hosts_underway = self._hosts * (_DISCOVERY + (1 - _DISCOVERY) * fraction)
-        self.ports_open = progress.open
+        self.ports_open = self._opened + progress.open
         self.rate, self.lost, self.left = progress.rate, progress.lost, progress.left
+        self._last_part = part + 1 == parts
 
     def again(self, progress: Progress) -> None:
-        """A second look at what was in doubt."""
+        """A second look at some of what was in doubt; how much of that follows is not known."""
         self.phase = "ports"
-        self.rate, self.lost, self.left = progress.rate, progress.lost, progress.left
+        self.rate, self.lost, self.left = progress.rate, progress.lost, 0.0
 
-    def swept(self, sent: int, answered: int, lost: float | None) -> None:
-        """A sweep is done, however quick it was."""
+    def swept(self, sent: int, answered: int, lost: float | None, opened: int = 0) -> None:
+        """A sweep is done, however quick it was. ``opened``: open ports of the chunk that it found, none of which are
+        stored yet."""
+        self._opened += opened
+        self.ports_open = self._opened
         self.sent += sent
         self.answered += answered
         self.phase, self.lost, self.left = "ports", lost, 0.0
@@ -101,7 +134,11 @@ class Figures:
 
     def end(self) -> None:
         """The chunk is stored: from now on it counts as done, but for those whose services are to be found out."""
-        self.hosts_underway, self.ports_open = 0.0, 0
+        self.hosts_underway, self.ports_open, self._opened = 0.0, 0, 0
+        now = self.clock()
+        self._asked.add(now - self._began, self._hosts)
+        # Where nothing but a discovery was asked for, the end of many chunks follows one beginning.
+        self._began, self._hosts = now, 0
 
     def done(self, swept: int) -> int:
         """How many addresses are done, of which so many were swept."""
@@ -116,12 +153,25 @@ class Figures:
         self._highest = max(self._highest, min(most, int(100 * done / max(1, total))))
         return self._highest
 
-    def seconds_left(self) -> float:
-        """Until the end of the phase at hand, if it goes on as it goes; 0 while that is not known."""
+    def seconds_left(self, swept: int, total: int) -> float:
+        """Until all addresses of a plan of ``total``, of which so many were swept, are, and in the phase of services
+        until those are known, if it goes on as it goes; 0 while that is not known."""
         if self.phase != "services" or not self.waiting:
-            return self.left
+            return self._sweeps_left(swept, total) if self.left else 0.0
         if len(self._pace) < 2:
             return _USUAL
         (began, _), (_, done) = self._pace
         took, rest = self.clock() - began, max(0.0, self.waiting - self._partly)
         return max(self._at_hand, took * rest / done if done >= 1 else max(1.0, _USUAL - took))
+
+    def _sweeps_left(self, swept: int, total: int) -> float:
+        """Of the chunk at hand, and of all that follow: they take as long as the others, and as this one will have."""
+        passed, left = self.clock() - self._began, self.left
+        if not self._last_part:
+            if not self._asked.hosts:
+                return 0.0  # who knows how long UDP takes
+            left = max(left, self._asked.each * self._hosts - passed)
+        each = (self._asked.seconds + passed + left) / max(1, self._asked.hosts + self._hosts)
+        rest = max(0, total - swept - self._hosts)
+        discovered = max(0, self._discovered.hosts - self._asked.hosts - self._hosts)
+        return left + rest * each + max(0, rest - discovered) * self._discovered.each

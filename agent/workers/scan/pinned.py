@@ -23,7 +23,7 @@ import msgspec
 
 from agent.declaration.sources import LARGEST
 from agent.declaration.target_file import parse_target_file
-from agent.declaration.targets import file_of, is_name, span
+from agent.declaration.targets import file_of, is_name, span, without_interface
 from agent.declaration.wording import shown
 from agent.errors import ConfigurationError, ScanFailure, StorageFailure
 from agent.workers.scan.memory.place import order
@@ -64,14 +64,17 @@ async def pin(
     Of a name only the first ``MOST_OF_A_NAME`` addresses are scanned, in ascending order, IPv4 first: the same ones in
     whatever order a name server tells them. Of one that is excluded all are left out.
 
-    Raises ``ConfigurationError`` for a file that is wrong, ``ScanFailure`` for a name that cannot be resolved: what is
-    to be left out and is not known, must not be scanned by accident.
+    Raises ``ConfigurationError`` for a file that is wrong or names nothing, ``ScanFailure`` for a name that cannot be
+    resolved: what is to be left out and is not known, must not be scanned by accident.
     """
     flat: list[str] = []
     for target in targets:
         path = file_of(target)
         flat += _read(Path(path), key) if path is not None else [target]
     names = [target for target in dict.fromkeys(flat) if is_name(target)]
+    for target in flat if key == "targets" else ():
+        if not is_name(target) and (why := without_interface(target)):
+            raise ConfigurationError(f"{key}: {target} {why}")
     found: dict[str, list[str]] = {}
     try:
         async with asyncio.timeout(RESOLVING):
@@ -129,6 +132,8 @@ async def _resolve(name: str, key: str) -> list[str]:
     for text in found:
         if not _is_address(text):
             raise ScanFailure(f"{key}: {name} stands for {shown(text)}, which is no address that can be scanned")
+        if key == "targets" and (why := without_interface(text)):
+            raise ScanFailure(f"{key}: {name} stands for {text}, which {why}")
     return sorted(found, key=order)
 
 
@@ -155,4 +160,6 @@ def _read(path: Path, key: str) -> list[str]:
     lines, wrong = parse_target_file(content.decode("utf-8", "replace"))
     if wrong:
         raise ConfigurationError(f"{key}: {path}:{wrong[0].number}: {wrong[0].text}")
+    if not lines:  # whoever writes it anew has emptied it first: what it excludes would be scanned
+        raise ConfigurationError(f"{key}: {path} names no target")
     return [line.text for line in lines]

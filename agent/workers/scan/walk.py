@@ -257,6 +257,7 @@ class Walk:
                 raw=document(elements, version or "") if elements else b"",
             )
         roll.discard()
+        self._figures.discovered(len(addresses))
         self._store.tally(
             self._run,
             sent=self._figures.sent,
@@ -285,7 +286,8 @@ class Walk:
                 known=self._withholding.known(chunk.addresses, protocol_of(kind)),
                 turn=turn,
             )
-            self._figures.swept(swept.sent, swept.answered, swept.lost)
+            opened = sum(1 for host in swept.hosts for _ in host.open_ports())
+            self._figures.swept(swept.sent, swept.answered, swept.lost, opened)
             everything |= swept.everything
             self._withholding.heed(chunk.addresses, swept)
             present = {host.address for host in swept.hosts}

@@ -41,7 +41,10 @@ class ScanWorker:
         self._gate = gate_of(context)
         self._budget: Budget | None = None
         self._store: ScanStore | None = None
-        self._figures = Figures(services=self._service.profile in ("services", "full"))
+        self._figures = Figures(
+            services=self._service.profile in ("services", "full"),
+            clock=lambda: time.monotonic() - self._gate.held,
+        )
 
     async def start(self) -> None:
         """Find nmap, settle what is to be asked and open the database.
@@ -173,7 +176,7 @@ class ScanWorker:
                 "phase": figures.phase,
                 "rate": round(figures.rate, 1),
                 "loss": round(figures.lost or 0.0, 4),
-                "seconds_left": round(figures.seconds_left(), 1),
+                "seconds_left": round(figures.seconds_left(run.hosts_done, total), 1),
             },
         )
 

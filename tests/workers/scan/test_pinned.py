@@ -51,6 +51,20 @@ def test_a_file_is_read_as_it_is_now(tmp_path: Path) -> None:
     assert pinned([f"file:{tmp_path}/hosts"]).targets == ("10.0.0.2",)
 
 
+def test_the_mark_of_utf_8_and_odd_characters_in_a_comment_are_no_target(tmp_path: Path) -> None:
+    (tmp_path / "hosts").write_bytes("\ufeff10.0.0.1\r\n# was\f10.9.9.9\u202810.8.8.8\r\n10.0.0.2".encode())
+    assert pinned([f"file:{tmp_path}/hosts"]).targets == ("10.0.0.1", "10.0.0.2")
+
+
+@pytest.mark.parametrize("content", ["", "# all of it is to be written anew\n\n"])
+def test_a_file_that_names_nothing_when_it_is_read_fails(tmp_path: Path, content: str) -> None:
+    """A program that writes it anew empties it first: nothing would be left out in that moment."""
+    (tmp_path / "hosts").write_text(content)
+    for key in ("targets", "exclude"):
+        told = failure(["10.0.0.1", f"file:{tmp_path}/hosts"], ConfigurationError, key)
+        assert told == f"{key}: {tmp_path}/hosts names no target"
+
+
 def test_what_cannot_be_known_fails_in_one_line_that_says_where(tmp_path: Path) -> None:
     (tmp_path / "wrong").write_text("10.0.0.1\n-oN /tmp/x\n")
     with (tmp_path / "huge").open("wb") as file:
@@ -65,6 +79,21 @@ def test_what_cannot_be_known_fails_in_one_line_that_says_where(tmp_path: Path) 
         assert failure([f"file:{tmp_path}/huge"], ConfigurationError, key).endswith("has more than 1048576 bytes")
         assert failure([f"file:{tmp_path}"], ConfigurationError, key).startswith(f"{key}: {tmp_path} ")
         assert failure([f"file:{tmp_path}/none"], ConfigurationError, key).endswith("No such file or directory")
+
+
+def test_a_link_local_address_without_its_interface_can_be_excluded_and_not_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hosts").write_text("fe80::2%eth0\nfe80::1\n")
+    told = failure([f"file:{tmp_path}/hosts"], ConfigurationError)
+    assert told == "targets: fe80::1 is link-local; name its interface: fe80::1%eth0"
+    assert pinned([f"file:{tmp_path}/hosts", "fe80::/120"], "exclude").targets[1:] == ("fe80::1", "fe80::/120")
+    answers = [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("fe80::1", 0, 0, 0))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_words, **_more: answers)  # no resolver here has such a name
+    assert failure(["nas.example.org"], ScanFailure) == (
+        "targets: nas.example.org stands for fe80::1, which is link-local; name its interface: fe80::1%eth0"
+    )
+    assert pinned(["nas.example.org"], "exclude").targets == ("fe80::1",)
 
 
 def test_of_an_excluded_name_all_addresses_are(monkeypatch: pytest.MonkeyPatch) -> None:

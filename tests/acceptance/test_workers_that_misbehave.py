@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -200,10 +201,21 @@ command = ["/bin/sleep", "86408"]
     calm = agent.service("calm")["pid"]
     os.kill(calm, signal.SIGKILL)
     wait_until(lambda: agent.service("calm")["pid"] not in (calm, None))
-    wait_until(lambda: "the end" in agent.log("flood"), patience=40)
+    told = False
+
+    def over() -> bool:
+        # Where the machine falls behind at the end there is no flood any more, and what told of it is rotated away.
+        nonlocal told
+        ended = "the end" in agent.log("flood")
+        for path in (agent.prefix / "log").glob("flood.log*"):
+            with suppress(FileNotFoundError):
+                told = told or b"[agent] dropped" in path.read_bytes()
+        return ended
+
+    wait_until(over, patience=40)
     dropped = agent.service("flood")["log_dropped_bytes"]
     assert dropped > 0
-    assert "[agent] dropped" in "".join(p.read_text() for p in (agent.prefix / "log").glob("flood.log*"))
+    assert told
     sizes = [path.stat().st_size for path in (agent.prefix / "log").glob("flood.log*")]
     assert len(sizes) <= 3
     assert max(sizes) <= 1024 * 1024 + 64 * 1024
